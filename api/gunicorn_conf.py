@@ -1,0 +1,16 @@
+"""gunicorn's configuration. Greenlets, so that slow or waiting clients cost a socket and not a thread."""
+
+from shared.settings import load_settings
+
+_settings = load_settings()
+
+bind = f"{_settings.host}:{_settings.port}"
+workers = 1
+worker_class = "gevent"
+worker_connections = 1000
+timeout = 60
+graceful_timeout = 5
+keepalive = 30
+control_socket_disable = True
+accesslog = None
+loglevel = "warning"

@@ -1,0 +1,47 @@
+"""For operators: is the process alive, can it serve, what is at this address."""
+
+import redis
+from flask import Blueprint, Response, jsonify
+
+from api.service import service
+
+bp = Blueprint("ops", __name__)
+
+
+@bp.get("/")
+def root() -> Response:
+    return jsonify(
+        {
+            "name": "Lookalike",
+            "submit": ["/v1/jobs/search", "/v1/jobs/embed"],
+            "index": "/v1/index",
+            "ready": "/readyz",
+        }
+    )
+
+
+@bp.get("/livez")
+def livez() -> Response:
+    return jsonify({"status": "alive"})
+
+
+@bp.get("/readyz")
+def readyz() -> Response:
+    """200 when Redis answers and a worker with model and index has reported lately, else 503 and what is missing."""
+    missing: list[str] = []
+    ready = 0
+    try:
+        workers = service().store.workers()
+    except redis.RedisError:
+        missing.append("redis does not answer")
+    else:
+        ready = sum(worker.state == "ready" for worker in workers)
+        if not workers:
+            missing.append("no worker has reported within 15 s")
+        elif not ready:
+            missing.append("no worker has a loaded model and index")
+        missing += sorted({worker.problem for worker in workers if worker.problem})
+    body = {"status": "ready" if ready else "unready", "workers": ready, "problems": missing}
+    response = jsonify(body)
+    response.status_code = 200 if ready else 503
+    return response

@@ -1,0 +1,97 @@
+"""Errors -> application/problem+json (RFC 9457), each with a stable code and the request's id."""
+
+import logging
+import re
+import secrets
+from http import HTTPStatus
+
+import redis
+from flask import Flask, Response, g, json, request
+from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
+
+from shared.errors import InternalError, LookalikeError, Overload, QueueUnavailable, UploadTooLarge
+
+_LOG = logging.getLogger(__name__)
+_REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
+_DRAIN_LIMIT_BYTES = 64 << 20
+_REDIS_RETRY_AFTER_S = 5
+
+
+def install(app: Flask) -> None:
+    """Give every request an id and every error the same shape."""
+    app.before_request(_name_request)
+    app.after_request(_stamp)
+    app.register_error_handler(LookalikeError, problem)
+    app.register_error_handler(RequestEntityTooLarge, _too_large)
+    app.register_error_handler(HTTPException, _http_error)
+    app.register_error_handler(redis.RedisError, _redis_error)
+    app.register_error_handler(Exception, _unexpected)
+
+
+def problem(error: LookalikeError) -> Response:
+    """The answer an error of ours becomes."""
+    response = _problem(error.http_status, error.code, str(error))
+    if isinstance(error, Overload):
+        response.headers["Retry-After"] = str(error.retry_after_s)
+    return response
+
+
+def _problem(status: int, code: str, detail: str) -> Response:
+    body = {
+        "type": "about:blank",
+        "title": HTTPStatus(status).phrase,
+        "status": status,
+        "detail": detail,
+        "code": code,
+        "request_id": g.request_id,
+    }
+    return Response(json.dumps(body), status, content_type="application/problem+json")
+
+
+def _name_request() -> None:
+    given = request.headers.get("X-Request-ID", "")
+    g.request_id = given if _REQUEST_ID.fullmatch(given) else secrets.token_hex(8)
+
+
+def _stamp(response: Response) -> Response:
+    response.headers["X-Request-ID"] = g.request_id
+    response.headers["X-Content-Type-Options"] = "nosniff"
+    return response
+
+
+def _http_error(error: HTTPException) -> Response:
+    """What Flask and Werkzeug raise: unknown paths, wrong methods, broken multipart."""
+    status = error.code or 500
+    phrase = HTTPStatus(status).phrase
+    response = _problem(status, phrase.lower().replace(" ", "_"), error.description or phrase)
+    for name, value in error.get_headers():
+        if name in ("Allow", "Retry-After"):
+            response.headers[name] = value
+    return response
+
+
+def _too_large(_: RequestEntityTooLarge) -> Response:
+    _drain()
+    limit_mb = (request.max_content_length or 0) >> 20
+    return problem(UploadTooLarge(f"the request is larger than {limit_mb} MiB; send a smaller photo"))
+
+
+def _drain() -> None:
+    """Read away what the client is still sending: closing on it would reset the connection before it reads why."""
+    left = min(request.content_length or 0, _DRAIN_LIMIT_BYTES)
+    body = request.environ["wsgi.input"]
+    try:
+        while left > 0 and (chunk := body.read(min(left, 1 << 16))):
+            left -= len(chunk)
+    except OSError:
+        pass  # the client has gone
+
+
+def _redis_error(error: redis.RedisError) -> Response:
+    _LOG.warning("event=redis_unreachable reason=%s", type(error).__name__)
+    return problem(QueueUnavailable("the job queue cannot be reached; try again", retry_after_s=_REDIS_RETRY_AFTER_S))
+
+
+def _unexpected(error: Exception) -> Response:
+    _LOG.error("event=unexpected_error request_id=%s", g.request_id, exc_info=error)
+    return problem(InternalError("something went wrong on our side; quote the request_id when you report it"))

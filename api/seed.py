@@ -1,0 +1,48 @@
+"""The older service's three endpoints, answer for answer, over the same jobs as /v1."""
+
+from flask import Blueprint, Response, jsonify, request
+
+from api.service import accepted, service
+from shared.errors import InternalError
+from shared.jobs import EmbedRequest, EmbedResult, Job, JobKind, JobRequest, SearchRequest, SearchResult
+
+bp = Blueprint("seed", __name__)
+
+_N_SIMILAR = 4
+
+
+@bp.get("/healthcheck")
+def healthcheck() -> Response:
+    return jsonify({"message": "API is up and running!"})
+
+
+@bp.post("/predict/feature_embedding")
+def feature_embedding() -> Response:
+    job = _run(JobKind.EMBED, EmbedRequest())
+    if not job.status.terminal:
+        return accepted(job)
+    result = job.result
+    if not isinstance(result, EmbedResult):
+        raise InternalError(job.error.detail if job.error else "the job ended without a result")
+    return jsonify({"features": result.scores})
+
+
+@bp.post("/predict/similar_images")
+def similar_images() -> Response:
+    job = _run(JobKind.SEARCH, SearchRequest(k=_N_SIMILAR))
+    if not job.status.terminal:
+        return accepted(job)
+    result = job.result
+    if not isinstance(result, SearchResult):
+        raise InternalError(job.error.detail if job.error else "the job ended without a result")
+    return jsonify(
+        {
+            "similar_index": [neighbour.row for neighbour in result.neighbours],
+            "image_labels": [neighbour.image_id for neighbour in result.neighbours],
+        }
+    )
+
+
+def _run(kind: JobKind, options: JobRequest) -> Job:
+    pixels = service().reader.read(request, service().spec)
+    return service().wait(service().accept(kind, options, pixels), service().settings.seed_wait_s)

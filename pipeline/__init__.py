@@ -1,0 +1,1 @@
+"""The factory: raw dump -> model -> index, and the command line."""

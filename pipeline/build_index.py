@@ -1,0 +1,261 @@
+"""Catalogue -> promoted model bundle and index snapshot; what is already there and fits is kept."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib.metadata import version as library_version
+from typing import NamedTuple
+
+import numpy as np
+
+from pipeline.clean_tables import Catalogue, read_catalogue
+from pipeline.embed import run_over_photos
+from shared.catalogue import CataloguePhoto
+from shared.errors import ArtifactError
+from shared.images import PreprocessSpec
+from shared.settings import Backbone, Settings
+from shared.vision.bundle import (
+    BundleManifest,
+    ModelBundle,
+    bundle_store,
+    open_bundle,
+    write_bundle,
+)
+from shared.vision.embedder import Embeddings
+from shared.vision.index import index_store, open_snapshot, write_snapshot
+
+DEMO = "demo-catalogue"
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What an installation serves now."""
+
+    bundle_version: str
+    index_version: str
+    count: int
+    catalogue: str
+    backbone: str
+    notice: str | None
+    metrics: dict[str, float | int]
+    built: bool  # False: everything was already there
+
+
+def prepare(settings: Settings, say: Say, *, rebuild_index: bool = False) -> Prepared:
+    """Make sure that a verified bundle and a verified index of the wanted catalogue are live.
+
+    With no catalogue named, what is live stays; where nothing is, the demo catalogue is drawn and used.
+
+    Args:
+        say: receives one line for each thing a person should know.
+        rebuild_index: embed every photo again even if nothing changed.
+
+    Raises:
+        CatalogueUnusable, WeightsUnusable: what is wrong and what to do.
+    """
+    bundle = _live_bundle(settings, say)
+    keep = settings.catalogue is None and not rebuild_index
+    if keep and bundle and (live := _prepared(settings, bundle, say)):
+        return live
+    catalogue = _catalogue(settings, say)
+    if bundle is None or not _fits(bundle, catalogue, say):
+        bundle, embedded = build_bundle(settings, catalogue, say)
+    elif not rebuild_index and (live := _prepared(settings, bundle, say, catalogue)):
+        return live
+    else:
+        embedded = embed_catalogue(settings, bundle, catalogue, say)
+    write_index(settings, bundle, catalogue, embedded, say)
+    done = _prepared(settings, bundle, say, built=True)
+    assert done is not None  # it was just written for this bundle
+    return done
+
+
+class Embedded(NamedTuple):
+    """A catalogue's photos that could be decoded, and a row for each."""
+
+    photos: list[CataloguePhoto]
+    embeddings: Embeddings
+
+
+def build_bundle(settings: Settings, catalogue: Catalogue, say: Say) -> tuple[ModelBundle, Embedded]:
+    """Load a trunk, fit the head on the catalogue's labels, measure it, write and promote the bundle.
+
+    Returns:
+        the bundle, and the catalogue under it: fitting needs every photo's features anyway.
+    """
+    import torch  # heavy, and not needed where everything is already built
+
+    from pipeline.evaluate import evaluate
+    from pipeline.train import fit_head, held_out_listings
+    from pipeline.weights import load_weights
+    from shared.vision.network import EMBEDDING_DIM, NORMALISATION
+
+    loaded = load_weights(settings.backbone, settings.weights, download_timeout_s=settings.download_timeout_s)
+    if loaded.notice:
+        say(f"notice: {loaded.notice}")
+    say(f"weights: {loaded.source}")
+    if settings.torch_threads:
+        torch.set_num_threads(settings.torch_threads)
+    network = loaded.network.to(memory_format=torch.channels_last)
+
+    def pooled(pixels: np.ndarray) -> np.ndarray:
+        with torch.inference_mode():
+            return network.pooled(torch.from_numpy(pixels)).numpy()
+
+    spec = PreprocessSpec()
+    photos, batches, unusable = run_over_photos(catalogue.photos, spec, pooled, desc="features")
+    _say_unusable(unusable, say)
+    features = np.concatenate(batches)  # (n, dim)
+    held_out = held_out_listings(photos)
+    if not loaded.has_head:
+        seen = [i for i, photo in enumerate(photos) if photo.listing_id not in held_out]
+        head = fit_head(features[seen], [photos[i].category for i in seen])
+        network.head.load_state_dict({"weight": torch.from_numpy(head.weight), "bias": torch.from_numpy(head.bias)})
+    vectors = features / np.maximum(np.linalg.norm(features, axis=1, keepdims=True), 1e-12)
+    with torch.inference_mode():
+        scores = network.head(torch.from_numpy(features)).numpy()
+    embedded = Embedded(photos, Embeddings(vectors, scores))
+    metrics = evaluate(photos, embedded.embeddings, held_out)
+    manifest = BundleManifest(
+        backbone=loaded.backbone,
+        weights=loaded.source,
+        weights_sha256="",
+        embedding_dim=EMBEDDING_DIM[loaded.backbone],
+        preprocess=spec,
+        normalisation=NORMALISATION[loaded.backbone],
+        metrics=metrics,
+        catalogue=catalogue.name,
+        notice=loaded.notice,
+        libraries={name: library_version(name) for name in ("torch", "torchvision", "numpy", "pillow")},
+        built_at=datetime.now(UTC).isoformat(timespec="seconds"),
+    )
+    store = bundle_store(settings.home)
+    version = write_bundle(
+        store,
+        manifest,
+        network.tensors(),
+        held_out=held_out,
+        fitted_on=frozenset(photo.listing_id for photo in photos),
+    )
+    store.promote(version)
+    say(f"model bundle {version}: {describe_metrics(metrics)}")
+    return open_bundle(store, version), embedded
+
+
+def embed_catalogue(settings: Settings, bundle: ModelBundle, catalogue: Catalogue, say: Say) -> Embedded:
+    """Run the bundle over every photo of the catalogue."""
+    from shared.vision.runtimes import TorchEmbedder
+
+    embedder = TorchEmbedder(bundle, threads=settings.torch_threads)
+    photos, batches, unusable = run_over_photos(
+        catalogue.photos, bundle.manifest.preprocess, embedder.embed, desc="embeddings"
+    )
+    _say_unusable(unusable, say)
+    vectors, scores = (np.concatenate(part) for part in zip(*batches, strict=True))
+    return Embedded(photos, Embeddings(vectors, scores))
+
+
+def write_index(settings: Settings, bundle: ModelBundle, catalogue: Catalogue, embedded: Embedded, say: Say) -> str:
+    """Write the snapshot, open it as a worker would, and only then promote it."""
+    store = index_store(settings.home)
+    version = write_snapshot(
+        store,
+        embedded.photos,
+        embedded.embeddings,
+        fingerprint=bundle.manifest.fingerprint,
+        catalogue=catalogue.name,
+        catalogue_digest=catalogue.digest,
+    )
+    open_snapshot(store, fingerprint=bundle.manifest.fingerprint, version=version)
+    store.promote(version)
+    say(f"index {version}: {len(embedded.photos)} photos of {catalogue.name}")
+    return version
+
+
+def describe_metrics(metrics: dict[str, float | int]) -> str:
+    """One line for people: each figure with its name."""
+    return ", ".join(
+        f"{name} {value:.3f}" if isinstance(value, float) else f"{name} {value}" for name, value in metrics.items()
+    )
+
+
+def _catalogue(settings: Settings, say: Say) -> Catalogue:
+    directory = settings.catalogue
+    if directory is None:
+        directory = settings.home / DEMO
+        if not directory.is_dir():
+            from pipeline.demo import generate
+            from pipeline.embed import progress_bar
+
+            say("no CATALOGUE given: drawing a demo catalogue (403 listings, 806 photos)")
+            generate(directory, progress=lambda listings: progress_bar(listings, total=403, desc="drawing"))
+    catalogue = read_catalogue(directory)
+    say(f"catalogue {catalogue.name}: {catalogue.n_listings} listings, {len(catalogue.photos)} labelled photos")
+    _say_unusable(catalogue.unusable, say)
+    return catalogue
+
+
+def _live_bundle(settings: Settings, say: Say) -> ModelBundle | None:
+    """The current bundle, unless it is damaged or another backbone or weights file is asked for."""
+    try:
+        store = bundle_store(settings.home)
+        if store.current() is None:
+            return None
+        bundle = open_bundle(store)
+    except ArtifactError as exc:
+        say(f"rebuilding the model bundle: {exc}")
+        return None
+    if settings.backbone not in (Backbone.AUTO, bundle.manifest.backbone):
+        say(f"rebuilding the model bundle: {settings.backbone} is wanted, {bundle.manifest.backbone} is live")
+        return None
+    if settings.weights is not None:
+        from pipeline.weights import source_of_file
+
+        if (source := source_of_file(settings.weights)) != bundle.manifest.weights:
+            say(f"rebuilding the model bundle: {source} is wanted, {bundle.manifest.weights} is live")
+            return None
+    return bundle
+
+
+def _fits(bundle: ModelBundle, catalogue: Catalogue, say: Say) -> bool:
+    """Whether the head was fitted on this catalogue or an earlier state of it."""
+    listings = {photo.listing_id for photo in catalogue.photos}
+    if 2 * len(listings & bundle.fitted_on) >= len(listings):
+        return True
+    say(f"rebuilding the model bundle: it was fitted on {bundle.manifest.catalogue}, not on {catalogue.name}")
+    return False
+
+
+def _prepared(
+    settings: Settings, bundle: ModelBundle, say: Say, catalogue: Catalogue | None = None, *, built: bool = False
+) -> Prepared | None:
+    """What is live, if the current index is whole, of this bundle and, where one is given, of this catalogue."""
+    store = index_store(settings.home)
+    try:
+        if store.current() is None:
+            return None
+        snapshot = open_snapshot(store, fingerprint=bundle.manifest.fingerprint)
+    except ArtifactError as exc:
+        say(f"rebuilding the index: {exc}")
+        return None
+    if catalogue is not None and snapshot.manifest.catalogue_digest != catalogue.digest:
+        say("rebuilding the index: the catalogue has changed")
+        return None
+    manifest = bundle.manifest
+    return Prepared(
+        bundle.version,
+        snapshot.version,
+        len(snapshot),
+        snapshot.manifest.catalogue,
+        manifest.backbone,
+        manifest.notice,
+        manifest.metrics,
+        built,
+    )
+
+
+def _say_unusable(unusable: dict[str, int], say: Say) -> None:
+    for reason, count in sorted(unusable.items()):
+        say(f"left out: {count} x {reason}")

@@ -1,0 +1,1 @@
+"""What the other rooms agree on. Imports none of api, worker, pipeline."""

@@ -1,0 +1,33 @@
+"""The 13 categories and what a photo of the catalogue is. Knows nothing of files or tables."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+# The position is the class index of the classifier and part of the HTTP contract: never reorder.
+CATEGORIES: tuple[str, ...] = (
+    "Home & Garden",
+    "Baby & Kids Stuff",
+    "DIY Tools & Materials",
+    "Music, Films, Books & Games",
+    "Phones, Mobile Phones & Telecoms",
+    "Clothes, Footwear & Accessories",
+    "Other Goods",
+    "Health & Beauty",
+    "Sports, Leisure & Travel",
+    "Appliances",
+    "Computers & Software",
+    "Office Furniture & Equipment",
+    "Video Games & Consoles",
+)
+
+CATEGORY_INDEX: dict[str, int] = {name: index for index, name in enumerate(CATEGORIES)}
+
+
+@dataclass(frozen=True, slots=True)
+class CataloguePhoto:
+    """One labelled photo of a listing."""
+
+    image_id: str
+    listing_id: str
+    category: int  # position in CATEGORIES
+    path: Path

@@ -1,0 +1,182 @@
+"""Every error raised on purpose: stable code, HTTP status, whether retrying helps.
+
+LookalikeError
+├── InputError                 the caller can mend it
+│   ├── InvalidRequest         422  invalid_request
+│   ├── ImageMissing           422  image_missing
+│   ├── PhotoUndecodable       422  photo_undecodable
+│   ├── UnsupportedFormat      415  unsupported_format
+│   ├── PhotoTooLarge          413  photo_too_large
+│   ├── UploadTooLarge         413  upload_too_large
+│   ├── LengthRequired         411  length_required
+│   ├── ImageNotFound          404  image_not_found
+│   ├── JobNotFound            404  job_not_found
+│   └── JobGone                410  job_gone
+├── Overload                   come back later
+│   ├── QueueFull              429  queue_full
+│   └── QueueUnavailable       503  queue_unavailable
+├── ArtifactError              an operator can mend it
+│   ├── BundleMissing          503  bundle_missing
+│   ├── BundleDamaged          503  bundle_damaged
+│   ├── IndexMissing           503  index_missing
+│   ├── IndexDamaged           503  index_damaged
+│   ├── FingerprintMismatch    503  fingerprint_mismatch
+│   └── DimensionMismatch      500  dimension_mismatch
+├── CatalogueUnusable          422  catalogue_unusable
+├── WeightsUnusable            422  weights_unusable
+├── CannotStart                500  cannot_start
+├── PhotoExpired               410  photo_expired      the pixels of a queued job outlived their time
+├── WorkerLost                 500  worker_lost        the job's worker died too many times
+└── InternalError              500  internal_error     anything not raised on purpose
+"""
+
+from typing import ClassVar
+
+
+class LookalikeError(Exception):
+    """Root of the tree. `str(error)` is safe to show to the caller.
+
+    Attributes:
+        code: stable, machine-readable; part of the HTTP contract.
+        http_status: status of the answer when the error reaches the front door.
+        retryable: the same request may succeed later without being changed.
+    """
+
+    code: ClassVar[str] = "internal_error"
+    http_status: ClassVar[int] = 500
+    retryable: ClassVar[bool] = False
+
+
+class InputError(LookalikeError):
+    code = "invalid_request"
+    http_status = 422
+
+
+class InvalidRequest(InputError):
+    pass
+
+
+class ImageMissing(InputError):
+    code = "image_missing"
+
+
+class PhotoUndecodable(InputError):
+    code = "photo_undecodable"
+
+
+class UnsupportedFormat(InputError):
+    code = "unsupported_format"
+    http_status = 415
+
+
+class PhotoTooLarge(InputError):
+    code = "photo_too_large"
+    http_status = 413
+
+
+class UploadTooLarge(InputError):
+    code = "upload_too_large"
+    http_status = 413
+
+
+class LengthRequired(InputError):
+    code = "length_required"
+    http_status = 411
+
+
+class ImageNotFound(InputError):
+    code = "image_not_found"
+    http_status = 404
+
+
+class JobNotFound(InputError):
+    code = "job_not_found"
+    http_status = 404
+
+
+class JobGone(InputError):
+    code = "job_gone"
+    http_status = 410
+
+
+class Overload(LookalikeError):
+    """The service cannot take the job now.
+
+    Attributes:
+        retry_after_s: whole seconds after which trying again makes sense.
+    """
+
+    code = "queue_unavailable"
+    http_status = 503
+    retryable = True
+
+    def __init__(self, message: str, *, retry_after_s: int) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
+
+
+class QueueFull(Overload):
+    code = "queue_full"
+    http_status = 429
+
+
+class QueueUnavailable(Overload):
+    pass
+
+
+class ArtifactError(LookalikeError):
+    code = "artifact_unusable"
+    http_status = 503
+
+
+class BundleMissing(ArtifactError):
+    code = "bundle_missing"
+
+
+class BundleDamaged(ArtifactError):
+    code = "bundle_damaged"
+
+
+class IndexMissing(ArtifactError):
+    code = "index_missing"
+
+
+class IndexDamaged(ArtifactError):
+    code = "index_damaged"
+
+
+class FingerprintMismatch(ArtifactError):
+    code = "fingerprint_mismatch"
+
+
+class DimensionMismatch(ArtifactError):
+    code = "dimension_mismatch"
+    http_status = 500
+
+
+class CatalogueUnusable(LookalikeError):
+    code = "catalogue_unusable"
+    http_status = 422
+
+
+class WeightsUnusable(LookalikeError):
+    code = "weights_unusable"
+    http_status = 422
+
+
+class CannotStart(LookalikeError):
+    code = "cannot_start"
+
+
+class PhotoExpired(LookalikeError):
+    code = "photo_expired"
+    http_status = 410
+
+
+class WorkerLost(LookalikeError):
+    code = "worker_lost"
+    retryable = True
+
+
+class InternalError(LookalikeError):
+    """Stands for an exception nobody raised on purpose; carries no detail of it."""

@@ -1,0 +1,198 @@
+"""Photo bytes -> uint8 (S, S, 3): the only decoder and letterbox in the project.
+
+Training, indexing and queries all come through `decode_photo`, so the same bytes give the same pixels wherever
+they are decoded. Knows nothing of HTTP or of models: mean and standard deviation belong to the network's graph.
+"""
+
+import struct
+import zlib
+from io import BytesIO
+from typing import Literal, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, UnidentifiedImageError
+from pydantic import BaseModel, ConfigDict, Field
+
+from shared.errors import PhotoTooLarge, PhotoUndecodable, UnsupportedFormat
+
+Pixels: TypeAlias = npt.NDArray[np.uint8]
+
+# MPO, the two-picture JPEG of stereo and depth cameras, is opened by Pillow's JPEG plugin.
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF")
+
+MAX_PIXELS = 64_000_000
+MAX_SIDE_PX = 20_000
+MAX_ASPECT = 200
+# A progressive JPEG pays a full pass for every scan; real encoders write about ten.
+MAX_JPEG_SCANS = 64
+
+# Whatever a damaged file makes Pillow's plugins raise. MemoryError too: a lying header can ask for anything.
+_DECODER_ERRORS = (
+    OSError, SyntaxError, ValueError, EOFError, LookupError, TypeError, AttributeError, ArithmeticError,
+    RuntimeError, AssertionError, MemoryError, struct.error, zlib.error,
+)  # fmt: skip
+
+# EXIF orientation -> what turns the stored pixels upright (EXIF 2.32, tag 0x0112).
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+_RESIZABLE_MODES = frozenset({"L", "LA", "La", "RGB", "RGBA", "RGBa", "CMYK", "YCbCr"})
+
+
+class PreprocessSpec(BaseModel):
+    """How a photo becomes the network's input; stored in the bundle and part of its fingerprint."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    version: Literal[1] = 1  # raise when the same bytes would give other pixels
+    size_px: int = Field(224, ge=32, le=1024)
+    fit: Literal["letterbox"] = "letterbox"
+    fill: int = Field(0, ge=0, le=255)  # grey level of the bars
+
+
+def decode_photo(photo: bytes, spec: PreprocessSpec, *, max_pixels: int = MAX_PIXELS) -> Pixels:
+    """Decode, orient, flatten and letterbox one photo.
+
+    Args:
+        photo: the bytes of one image file; of an animation the first frame counts.
+        spec: target size and fill.
+        max_pixels: largest width x height, checked in the header before anything is decoded.
+
+    Returns:
+        (size_px, size_px, 3) uint8 RGB.
+
+    Raises:
+        UnsupportedFormat: not an image, or a format outside `FORMATS`.
+        PhotoTooLarge: more pixels, longer sides or a more extreme aspect than allowed.
+        PhotoUndecodable: empty, truncated or corrupt.
+    """
+    image = _open(photo)
+    _check_header(image, photo, max_pixels)
+    try:
+        oriented = _oriented_and_scaled(image, spec.size_px)
+    except _DECODER_ERRORS as exc:
+        raise PhotoUndecodable(f"the {image.format} file is damaged or cut short") from exc
+    canvas = Image.new("RGB", (spec.size_px, spec.size_px), (spec.fill,) * 3)
+    canvas.paste(oriented, ((spec.size_px - oriented.width) // 2, (spec.size_px - oriented.height) // 2))
+    return np.array(canvas, dtype=np.uint8)
+
+
+def _open(photo: bytes) -> Image.Image:
+    if not photo:
+        raise PhotoUndecodable("the photo is empty (0 bytes)")
+    # Pillow would only warn between one and two times its own limit; ours is checked in the header, always.
+    Image.MAX_IMAGE_PIXELS = None
+    Image.init()  # registers every plugin once; `formats` may only name registered ones
+    try:
+        return Image.open(BytesIO(photo), formats=FORMATS)
+    except UnidentifiedImageError as exc:
+        if claimed := _sniff(photo):
+            raise PhotoUndecodable(f"the {claimed} file is damaged or cut short") from exc
+        raise UnsupportedFormat(f"not a photo we can read; send one of {', '.join(FORMATS)}") from exc
+    except _DECODER_ERRORS as exc:
+        raise PhotoUndecodable("the photo's header is damaged") from exc
+
+
+def _sniff(photo: bytes) -> str | None:
+    """Name the allowed format whose signature the bytes begin with, if any."""
+    signatures = {
+        b"\xff\xd8\xff": "JPEG",
+        b"\x89PNG": "PNG",
+        b"GIF87a": "GIF",
+        b"GIF89a": "GIF",
+        b"BM": "BMP",
+        b"II*\x00": "TIFF",
+        b"MM\x00*": "TIFF",
+    }
+    if photo[:4] == b"RIFF" and photo[8:12] == b"WEBP":
+        return "WEBP"
+    if photo[4:12] in (b"ftypavif", b"ftypavis"):
+        return "AVIF"
+    return next((name for signature, name in signatures.items() if photo.startswith(signature)), None)
+
+
+def _check_header(image: Image.Image, photo: bytes, max_pixels: int) -> None:
+    width, height = image.size
+    if min(width, height) < 1:
+        raise PhotoUndecodable(f"the photo has no area ({width}x{height} px)")
+    if width * height > max_pixels:
+        raise PhotoTooLarge(f"{width}x{height} px exceeds {max_pixels} pixels; send a smaller copy")
+    if max(width, height) > MAX_SIDE_PX:
+        raise PhotoTooLarge(f"{width}x{height} px has a side longer than {MAX_SIDE_PX} px; send a smaller copy")
+    if max(width, height) > MAX_ASPECT * min(width, height):
+        raise PhotoTooLarge(f"{width}x{height} px is more than {MAX_ASPECT} times as long as wide; crop it")
+    if image.format in ("JPEG", "MPO") and photo.count(b"\xff\xda") > MAX_JPEG_SCANS:
+        raise PhotoUndecodable(f"the JPEG has more than {MAX_JPEG_SCANS} scans; save it again")
+
+
+def _oriented_and_scaled(image: Image.Image, size_px: int) -> Image.Image:
+    """Scale so that the longer side is `size_px`, flatten to RGB and apply the EXIF orientation.
+
+    Scaling comes first, so that everything after it touches few pixels; it commutes with flips and right angles.
+    """
+    # JPEG can decode at 1/2, 1/4 or 1/8; twice the target keeps the final filter in charge of quality.
+    width, height = _scaled_size(image.size, 2 * size_px)
+    image.draft(None, (width, height))
+    image.load()
+    flat = _flatten(_resized(_eight_bit(image), _scaled_size(image.size, size_px)))
+    turn = _TURNS.get(_orientation(image))
+    return flat if turn is None else flat.transpose(turn)
+
+
+def _scaled_size(size: tuple[int, int], longer_side_px: int) -> tuple[int, int]:
+    scale = longer_side_px / max(size)
+    return max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
+
+
+def _eight_bit(image: Image.Image) -> Image.Image:
+    """Bring every mode into one that `resize` filters correctly; `convert` alone would clip 16-bit grey."""
+    if image.mode.startswith("I;16"):
+        levels = np.asarray(image).astype(np.uint16)
+        return Image.fromarray((levels >> 8).astype(np.uint8))
+    if image.mode in ("I", "F"):
+        return Image.fromarray(_stretched(np.asarray(image)))
+    if image.mode in ("P", "PA") or "transparency" in image.info:
+        return image.convert("RGBA")
+    if image.mode in _RESIZABLE_MODES:
+        return image
+    return image.convert("RGB" if image.mode != "1" else "L")
+
+
+def _stretched(levels: npt.NDArray[np.generic]) -> Pixels:
+    """Map 32-bit grey to 0..255: by the 16-bit range when it fits into it, else by the photo's own range."""
+    values = np.nan_to_num(levels.astype(np.float64), posinf=0.0, neginf=0.0)
+    low, high = float(values.min()), float(values.max())
+    if low >= 0 and levels.dtype.kind == "i" and high <= 65_535:
+        low, high = 0.0, (255.0 if high <= 255 else 65_535.0)
+    elif low >= 0 and levels.dtype.kind == "f" and high <= 255:
+        low, high = 0.0, (1.0 if high <= 1 else 255.0)
+    span = (high - low) or 1.0
+    return ((values - low) * (255.0 / span) + 0.5).clip(0, 255).astype(np.uint8)
+
+
+def _resized(image: Image.Image, target: tuple[int, int]) -> Image.Image:
+    """Bicubic with antialiasing; alpha is premultiplied by Pillow, so hidden colours do not bleed in."""
+    return image.resize(target, Image.Resampling.BICUBIC, reducing_gap=3.0)
+
+
+def _flatten(image: Image.Image) -> Image.Image:
+    if image.mode in ("LA", "RGBA"):
+        photo = image.convert("RGBA")
+        white = Image.new("RGBA", photo.size, (255, 255, 255, 255))
+        return Image.alpha_composite(white, photo).convert("RGB")
+    return image.convert("RGB")
+
+
+def _orientation(image: Image.Image) -> int:
+    try:
+        return int(image.getexif().get(0x0112, 1))
+    except _DECODER_ERRORS:
+        return 1  # a photo with damaged EXIF is still a photo

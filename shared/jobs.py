@@ -1,0 +1,184 @@
+"""The job contract: kinds, states, requests, results. Pure data, JSON-able; knows neither Redis nor HTTP."""
+
+from enum import StrEnum
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+from shared.catalogue import CATEGORY_INDEX
+
+
+class JobKind(StrEnum):
+    """What a job does."""
+
+    EMBED = "embed"  # photo -> embedding and 13 scores
+    SEARCH = "search"  # photo -> category and the most similar catalogue photos
+
+
+class JobStatus(StrEnum):
+    """Where a job stands. A terminal state never changes again."""
+
+    QUEUED = "queued"  # accepted, no worker has it
+    RUNNING = "running"  # a worker holds its lease
+    SUCCEEDED = "succeeded"  # result is set
+    FAILED = "failed"  # error is set
+
+    @property
+    def terminal(self) -> bool:
+        return self in (JobStatus.SUCCEEDED, JobStatus.FAILED)
+
+
+class Distinct(StrEnum):
+    """Which neighbours may share something."""
+
+    NONE = "none"  # every photo counts
+    LISTING = "listing"  # only the best photo of each listing
+
+
+class Encoding(StrEnum):
+    """How an embedding is written into JSON."""
+
+    FLOAT = "float"  # list of numbers
+    BASE64 = "base64"  # little-endian float32
+
+
+class _Contract(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class _PhotoRequest(_Contract):
+    """The photo comes as pixels beside the request, or is one the index already holds."""
+
+    image_id: str | None = Field(None, min_length=1, max_length=200, description="a photo of the live index")
+
+
+class EmbedRequest(_PhotoRequest):
+    encoding: Encoding = Encoding.FLOAT
+
+
+class SearchRequest(_PhotoRequest):
+    k: int = Field(4, ge=1, le=100, description="neighbours wanted")
+    category: str | None = Field(None, description="only neighbours of this root category")
+    distinct: Distinct = Distinct.NONE
+    exclude_listing: str | None = Field(None, min_length=1, max_length=200)
+    min_score: float | None = Field(None, ge=-1, le=1, description="only neighbours at least this similar")
+
+    @field_validator("category")
+    @classmethod
+    def _is_known(cls, category: str | None) -> str | None:
+        if category is not None and category not in CATEGORY_INDEX:
+            raise ValueError(f"must be one of: {'; '.join(CATEGORY_INDEX)}")
+        return category
+
+
+class CategoryScore(_Contract):
+    name: str
+    probability: float
+
+
+class CategoryAnswer(_Contract):
+    """The most probable category first; `top` holds the best three."""
+
+    name: str
+    index: int
+    probability: float
+    top: list[CategoryScore]
+
+
+class Neighbour(_Contract):
+    rank: int  # 1 is the most similar
+    image_id: str
+    listing_id: str
+    category: str
+    score: float  # cosine similarity, -1..1
+    row: int  # position in the index snapshot
+
+
+class Timing(_Contract):
+    queued: float  # ms from accepted to claimed
+    compute: float  # ms in model and index
+    total: float  # ms from accepted to finished
+
+
+class SearchResult(_Contract):
+    category: CategoryAnswer
+    neighbours: list[Neighbour]
+    index_version: str
+    model_fingerprint: str
+    timing_ms: Timing | None = None
+
+
+class EmbedResult(_Contract):
+    category: CategoryAnswer
+    scores: list[float]  # the classifier's 13 outputs before softmax, in encoder order
+    embedding: list[float] | str
+    dimension: int
+    model_fingerprint: str
+    timing_ms: Timing | None = None
+
+
+class JobError(_Contract):
+    code: str
+    detail: str
+    retryable: bool
+
+
+JobRequest = EmbedRequest | SearchRequest
+JobResult = EmbedResult | SearchResult
+
+_REQUESTS: dict[JobKind, type[JobRequest]] = {JobKind.EMBED: EmbedRequest, JobKind.SEARCH: SearchRequest}
+_RESULTS: dict[JobKind, type[JobResult]] = {JobKind.EMBED: EmbedResult, JobKind.SEARCH: SearchResult}
+
+
+class Job(_Contract):
+    """One job as its record tells it. Times are seconds since the epoch."""
+
+    id: str
+    kind: JobKind
+    status: JobStatus
+    request: JobRequest
+    request_id: str = ""  # the HTTP request that created it, for the logs
+    created_at: float
+    started_at: float | None = None
+    finished_at: float | None = None
+    expires_at: float | None = None
+    attempt: int = 0
+    result: JobResult | None = None
+    error: JobError | None = None
+
+
+def parse_request(kind: JobKind, payload: str) -> JobRequest:
+    """Read a request of `kind` from JSON text."""
+    return _REQUESTS[kind].model_validate_json(payload)
+
+
+def parse_result(kind: JobKind, payload: str) -> JobResult:
+    """Read a result of `kind` from JSON text."""
+    return _RESULTS[kind].model_validate_json(payload)
+
+
+class IndexInfo(_Contract):
+    """What a worker serves from; the body of `GET /v1/index`."""
+
+    version: str
+    count: int
+    dimension: int
+    built_at: str
+    catalogue: str
+    backbone: str
+    weights: str
+    model_fingerprint: str
+    model_version: str
+    metrics: dict[str, float | int]
+    notice: str | None = None
+
+
+class WorkerReport(_Contract):
+    """A worker's heartbeat. `index` is None and `problem` says why while the worker cannot serve."""
+
+    name: str
+    pid: int
+    reported_at: float
+    state: Literal["ready", "unready"]
+    index: IndexInfo | None = None
+    problem: str | None = None

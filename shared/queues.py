@@ -1,0 +1,83 @@
+"""The Celery app, its queue, and how a worker is woken. Messages carry a job id and nothing else."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import redis
+from celery import Celery
+from kombu.exceptions import OperationalError
+
+from shared.errors import QueueUnavailable
+from shared.jobs import Job
+
+RUN_JOB = "lookalike.run_job"
+INTERACTIVE = "lookalike.interactive"
+
+# Every process must agree on it: a message unacknowledged for so long is delivered again.
+_VISIBILITY_TIMEOUT_S = 120
+_RETRY_AFTER_S = 5
+
+
+def make_celery(redis_url: str, *, socket_timeout_s: float | None = None) -> Celery:
+    """A Celery app on `redis_url`.
+
+    Args:
+        socket_timeout_s: for processes that only publish: how long a hung Redis may hold them up. Workers leave
+            it None, because a consumer's connection waits for messages.
+    """
+    app = Celery("lookalike", broker=redis_url, set_as_current=False)
+    timeouts = {} if socket_timeout_s is None else {
+        "socket_timeout": socket_timeout_s,
+        "socket_connect_timeout": socket_timeout_s,
+        "retry_on_timeout": False,
+    }  # fmt: skip
+    app.conf.update(
+        task_default_queue=INTERACTIVE,
+        task_ignore_result=True,
+        task_serializer="json",
+        accept_content=["json"],
+        # The record is the truth. Acknowledging early leaves recovery to one mechanism, the reaper.
+        task_acks_late=False,
+        task_reject_on_worker_lost=False,
+        task_publish_retry=False,
+        worker_prefetch_multiplier=1,
+        worker_cancel_long_running_tasks_on_connection_loss=False,
+        worker_enable_remote_control=False,
+        worker_send_task_events=False,
+        worker_hijack_root_logger=False,
+        broker_connection_retry_on_startup=True,
+        broker_connection_max_retries=None,
+        broker_transport_options={
+            "visibility_timeout": _VISIBILITY_TIMEOUT_S,
+            "unacked_restore_interval": 1,
+            "unacked_restore_throttle": 1,
+            **timeouts,
+        },
+    )
+    return app
+
+
+def wake_worker(celery: Celery, job: Job) -> None:
+    """Send the message that makes some worker look at `job`.
+
+    Raises:
+        QueueUnavailable: the broker did not take it.
+    """
+    with broker_errors():
+        celery.send_task(RUN_JOB, args=[job.id], task_id=job.id, queue=INTERACTIVE)
+
+
+def backlog(client: redis.Redis) -> int:
+    """Messages no worker has fetched yet."""
+    return int(client.llen(INTERACTIVE))
+
+
+@contextmanager
+def broker_errors() -> Iterator[None]:
+    """Turn whatever Redis or kombu raise while they cannot be used into QueueUnavailable."""
+    try:
+        yield
+    except (redis.RedisError, OperationalError, OSError) as exc:
+        raise QueueUnavailable(
+            "the job queue cannot be reached; nothing was accepted", retry_after_s=_RETRY_AFTER_S
+        ) from exc

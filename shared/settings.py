@@ -1,0 +1,106 @@
+"""Settings: read from the environment once per process, validated, passed down."""
+
+from enum import StrEnum
+from ipaddress import ip_address
+from pathlib import Path
+from typing import Self
+
+from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from shared.errors import CannotStart
+
+
+class Backbone(StrEnum):
+    """The network under the classifier; `auto` means ResNet50 when its weights can be had."""
+
+    AUTO = "auto"
+    RESNET50 = "resnet50"
+    EFFICIENTNET_LITE0 = "efficientnet_lite0"
+
+
+class Settings(BaseSettings):
+    """Everything an operator can set. Each field is the variable `LOOKALIKE_<NAME>`; the README lists them."""
+
+    model_config = SettingsConfigDict(env_prefix="LOOKALIKE_", env_ignore_empty=True, frozen=True)
+
+    home: Path = Field(Path("var"), description="where bundles, index snapshots and the embedded Valkey live")
+    redis_url: str | None = Field(None, description="Redis to use; unset: `lookalike up` starts a Valkey")
+    host: str = Field("127.0.0.1", description="address the API listens on")
+    port: int = Field(8080, ge=1, le=65535, description="port the API listens on")
+    published_elsewhere: bool = Field(
+        False, description="allow a non-loopback `host`; only where something in front restricts access"
+    )
+    catalogue: Path | None = Field(None, description="raw dump to serve; unset: the demo catalogue")
+    backbone: Backbone = Field(Backbone.AUTO, description="auto, resnet50 or efficientnet_lite0")
+    weights: Path | None = Field(None, description="local ResNet50 weights (.pth, .pt or .safetensors)")
+    download_timeout_s: float = Field(10, gt=0, description="how long a weights download may stall")
+    max_upload_mb: int = Field(10, ge=1, description="largest request body, MiB")
+    max_pixels: int = Field(64_000_000, ge=1, description="largest photo, pixels, read from its header")
+    decode_threads: int = Field(2, ge=1, description="photos the API decodes at the same time")
+    seed_wait_s: float = Field(30, ge=0, le=30, description="how long the `/predict` endpoints wait")
+    max_waiters: int = Field(256, ge=0, description="requests that may wait for a job at the same time")
+    max_queued: int = Field(10_000, ge=1, description="queued jobs above which a submit answers 429")
+    job_ttl_s: int = Field(86_400, ge=60, description="how long an unfinished job and its photo are kept")
+    result_ttl_s: int = Field(3_600, ge=1, description="how long a finished job is kept; then it answers 410")
+    lease_s: float = Field(15, gt=0, description="a worker silent for so long loses its jobs")
+    max_attempts: int = Field(3, ge=1, description="a job whose worker dies so often fails as worker_lost")
+    worker_threads: int = Field(8, ge=1, description="jobs one worker holds at the same time")
+    torch_threads: int = Field(0, ge=0, description="threads of one forward pass; 0: all cores")
+
+    @field_validator("catalogue", "weights")
+    @classmethod
+    def _expand(cls, path: Path | None) -> Path | None:
+        return path.expanduser().resolve() if path else None
+
+    @field_validator("home")
+    @classmethod
+    def _absolute(cls, home: Path) -> Path:
+        return home.expanduser().resolve()
+
+    @model_validator(mode="after")
+    def _stay_on_loopback(self) -> Self:
+        if not (self.published_elsewhere or _is_loopback(self.host)):
+            raise ValueError(
+                f"LOOKALIKE_HOST={self.host} would open the service to other machines, and it has no API keys; "
+                "use 127.0.0.1, or set LOOKALIKE_PUBLISHED_ELSEWHERE=1 where a proxy or a container network "
+                "decides who gets in"
+            )
+        return self
+
+    @property
+    def required_redis_url(self) -> str:
+        """The Redis URL of a process that cannot do without.
+
+        Raises:
+            CannotStart: LOOKALIKE_REDIS_URL is not set.
+        """
+        if self.redis_url is None:
+            raise CannotStart("LOOKALIKE_REDIS_URL is not set; `make run` sets it, or name your Redis there")
+        return self.redis_url
+
+
+def load_settings(**overrides: object) -> Settings:
+    """Read the environment; `overrides` that are not None win over it.
+
+    Raises:
+        CannotStart: a value is out of range; the message names every such variable.
+    """
+    given = {name: value for name, value in overrides.items() if value is not None}
+    try:
+        return Settings.model_validate(Settings(**given))  # type: ignore[arg-type]
+    except ValidationError as exc:
+        problems = (
+            f"LOOKALIKE_{'_'.join(map(str, e['loc'])).upper()}: {e['msg']}" if e["loc"] else e["msg"]
+            for e in exc.errors()
+        )
+        raise CannotStart("; ".join(problems)) from exc
+
+
+def _is_loopback(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return False

@@ -1,0 +1,1 @@
+"""The heavy part: model bundle, embedder, index. Only worker and pipeline may import it."""

@@ -1,0 +1,153 @@
+"""Model bundle: weights + head + categories + preprocessing spec + fingerprint, in one directory.
+
+Reads and writes; knows nothing of torch, so a manifest can be looked at without loading a runtime.
+"""
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import BaseModel, ConfigDict, ValidationError
+from safetensors import SafetensorError
+from safetensors.numpy import load_file, save_file
+
+from shared.artifacts import MANIFEST, ArtifactStore
+from shared.catalogue import CATEGORIES
+from shared.errors import BundleDamaged, BundleMissing
+from shared.images import PreprocessSpec
+
+WEIGHTS = "weights.safetensors"
+SPLIT = "split.json"
+
+
+class Normalisation(BaseModel):
+    """Per channel `(pixel / 255 - mean) / std`, done inside the network's graph."""
+
+    model_config = ConfigDict(frozen=True)
+
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+
+
+class BundleManifest(BaseModel):
+    """What a bundle says of itself."""
+
+    model_config = ConfigDict(frozen=True)
+
+    backbone: str
+    weights: str  # where the trunk's weights come from, for people
+    weights_sha256: str  # of WEIGHTS in this bundle
+    embedding_layer: str = "global average pool, L2-normalised"
+    embedding_dim: int
+    categories: tuple[str, ...] = CATEGORIES
+    preprocess: PreprocessSpec
+    normalisation: Normalisation
+    runtime: str = "torch"
+    precision: str = "float32"
+    fingerprint: str = ""
+    metrics: dict[str, float | int] = {}
+    catalogue: str  # what the head was fitted on, for people
+    notice: str | None = None  # what a reader should know before trusting it
+    libraries: dict[str, str] = {}
+    built_at: str
+
+    def compute_fingerprint(self) -> str:
+        """SHA-256 over everything that decides which embedding a photo gets, and nothing else."""
+        decisive = {
+            "weights_sha256", "backbone", "embedding_layer", "embedding_dim", "categories", "preprocess",
+            "normalisation", "runtime", "precision",
+        }  # fmt: skip
+        text = json.dumps(self.model_dump(mode="json", include=decisive), sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()
+
+
+@dataclass(frozen=True, slots=True)
+class ModelBundle:
+    """One version on disk, verified.
+
+    Attributes:
+        held_out: ids of the listings the head has never seen.
+        fitted_on: ids of every listing of the catalogue it was fitted on, the held-out ones included.
+    """
+
+    version: str
+    manifest: BundleManifest
+    directory: Path
+    held_out: frozenset[str]
+    fitted_on: frozenset[str]
+
+    def tensors(self) -> dict[str, npt.NDArray[np.generic]]:
+        """Every weight by its name in the network.
+
+        Raises:
+            BundleDamaged: the file is not safetensors.
+        """
+        try:
+            return load_file(self.directory / WEIGHTS)
+        except (OSError, SafetensorError) as exc:
+            raise BundleDamaged(f"{self.version}: {WEIGHTS} cannot be read") from exc
+
+
+def bundle_store(home: Path) -> ArtifactStore:
+    """Where the bundles of an installation lie."""
+    return ArtifactStore(home / "bundles", missing=BundleMissing, damaged=BundleDamaged)
+
+
+def write_bundle(
+    store: ArtifactStore,
+    manifest: BundleManifest,
+    tensors: dict[str, npt.NDArray[np.generic]],
+    *,
+    held_out: frozenset[str],
+    fitted_on: frozenset[str],
+) -> str:
+    """Write a new version and return its name; it is not promoted.
+
+    Args:
+        manifest: `weights_sha256` and `fingerprint` are filled in here.
+        tensors: every weight by its name in the network.
+        held_out: listings kept away from fitting.
+        fitted_on: every listing of the catalogue, the held-out ones included.
+    """
+    with store.write() as directory:
+        save_file(tensors, directory / WEIGHTS)
+        (directory / SPLIT).write_text(json.dumps({"held_out": sorted(held_out), "fitted_on": sorted(fitted_on)}))
+        sealed = manifest.model_copy(update={"weights_sha256": store.sha256(directory / WEIGHTS)})
+        sealed = sealed.model_copy(update={"fingerprint": sealed.compute_fingerprint()})
+        (directory / MANIFEST).write_text(sealed.model_dump_json())
+    return store.newest()
+
+
+def read_manifest(store: ArtifactStore, version: str) -> BundleManifest:
+    """The manifest of a version, without looking at the weights.
+
+    Raises:
+        BundleMissing, BundleDamaged: not there, or not whole.
+    """
+    raw = store.manifest(version)
+    try:
+        manifest = BundleManifest.model_validate(raw)
+    except ValidationError as exc:
+        raise BundleDamaged(f"{version}: {MANIFEST} is not that of a bundle") from exc
+    if manifest.fingerprint != manifest.compute_fingerprint():
+        raise BundleDamaged(f"{version}: the fingerprint does not belong to what the manifest describes")
+    return manifest
+
+
+def open_bundle(store: ArtifactStore, version: str | None = None) -> ModelBundle:
+    """Verify and open a version, by default the current one.
+
+    Raises:
+        BundleMissing, BundleDamaged: not there, or not what was written.
+    """
+    version = version or store.current()
+    if version is None:
+        raise BundleMissing("no model bundle has been promoted yet; `lookalike index build` makes one")
+    store.verify(version)
+    directory = store.path(version)
+    split = json.loads((directory / SPLIT).read_text())
+    manifest = read_manifest(store, version)
+    return ModelBundle(version, manifest, directory, frozenset(split["held_out"]), frozenset(split["fitted_on"]))

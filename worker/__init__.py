@@ -1,0 +1,1 @@
+"""The workshop: claims jobs and runs them. Never imports flask."""

@@ -1,0 +1,13 @@
+"""`python -m worker`: one worker, configured by the environment."""
+
+import sys
+
+from shared.errors import CannotStart
+from shared.settings import load_settings
+from worker.app import run_worker
+
+if __name__ == "__main__":
+    try:
+        run_worker(load_settings())
+    except CannotStart as exc:
+        sys.exit(f"worker: {exc}")

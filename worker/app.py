@@ -1,0 +1,121 @@
+"""The worker process: model first, then heartbeat, then Celery's consumer. Nothing forks after the model is loaded."""
+
+import logging
+import os
+import socket
+import threading
+import time
+
+import redis
+
+from shared.errors import QueueUnavailable
+from shared.job_store import JobStore, connect
+from shared.jobs import WorkerReport
+from shared.queues import INTERACTIVE, RUN_JOB, backlog, broker_errors, make_celery, wake_worker
+from shared.settings import Settings
+from shared.telemetry import configure_logging, event
+from worker.engine import Engine
+from worker.tasks import JobRunner, Leases
+
+_LOG = logging.getLogger(__name__)
+_BEAT_S = 2.0
+_LOST_MESSAGE_S = 5.0
+
+
+class Heartbeat(threading.Thread):
+    """Every two seconds: follow promotions, extend leases, report, and move dead workers' jobs on."""
+
+    def __init__(self, settings: Settings, client: redis.Redis, store: JobStore, engine: Engine) -> None:
+        super().__init__(name="heartbeat", daemon=True)
+        self.leases = Leases()
+        self.worker_name = f"{socket.gethostname()}-{os.getpid()}"
+        self._settings = settings
+        self._client = client
+        self._store = store
+        self._engine = engine
+        self._celery = make_celery(settings.required_redis_url, socket_timeout_s=2)
+        self._stopping = threading.Event()
+
+    def run(self) -> None:
+        while not self._stopping.wait(_BEAT_S):
+            self.beat()
+
+    def beat(self) -> None:
+        """One round; Redis being away is logged and tried again at the next."""
+        self._engine.refresh()
+        try:
+            with broker_errors():
+                self._store.extend(self.leases.held(), lease_s=self._settings.lease_s)
+                self._report()
+                if self._engine.ready:
+                    self._reap()
+        except QueueUnavailable as exc:
+            event(_LOG, "redis_unreachable", level=logging.WARNING, reason=type(exc.__cause__).__name__)
+
+    def stop(self) -> None:
+        """End the thread and withdraw the heartbeat."""
+        self._stopping.set()
+        self.join(timeout=_BEAT_S + 3)
+        try:
+            self._store.retire(self.worker_name)
+        except redis.RedisError:
+            pass  # Redis is gone too; the heartbeat goes stale by itself
+
+    def _report(self) -> None:
+        self._store.report(
+            WorkerReport(
+                name=self.worker_name,
+                pid=os.getpid(),
+                reported_at=time.time(),
+                state="ready" if self._engine.ready else "unready",
+                index=self._engine.info(),
+                problem=self._engine.problem,
+            )
+        )
+
+    def _reap(self) -> None:
+        report = self._store.reap(
+            max_attempts=self._settings.max_attempts,
+            lost_after_s=_LOST_MESSAGE_S,
+            backlog=backlog(self._client),
+        )
+        for job in report.wake:
+            event(_LOG, "job_requeued", level=logging.WARNING, job_id=job.id, attempt=job.attempt)
+            wake_worker(self._celery, job)
+        for job_id in report.failed:
+            event(_LOG, "job_given_up", level=logging.ERROR, job_id=job_id)
+
+
+def run_worker(settings: Settings) -> None:
+    """Serve until SIGTERM or SIGINT; jobs in hand are finished first."""
+    configure_logging()
+    client = connect(settings.required_redis_url)
+    store = JobStore(client, job_ttl_s=settings.job_ttl_s, result_ttl_s=settings.result_ttl_s)
+    engine = Engine(settings.home, torch_threads=settings.torch_threads)
+    heartbeat = Heartbeat(settings, client, store, engine)
+    while not engine.ready:  # a worker without a model takes no job, but says why
+        heartbeat.beat()
+        if not engine.ready:
+            time.sleep(_BEAT_S)
+    heartbeat.start()
+    runner = JobRunner(store, engine, heartbeat.leases, worker=heartbeat.worker_name, lease_s=settings.lease_s)
+    celery = make_celery(settings.required_redis_url)
+    celery.task(name=RUN_JOB)(runner.run)
+    event(_LOG, "worker_ready", worker=heartbeat.worker_name, threads=settings.worker_threads)
+    try:
+        celery.worker_main(
+            [
+                "--quiet",
+                "worker",
+                "--pool=threads",
+                f"--concurrency={settings.worker_threads}",
+                f"--queues={INTERACTIVE}",
+                f"--hostname={heartbeat.worker_name}",
+                "--loglevel=WARNING",
+                "--without-gossip",
+                "--without-mingle",
+                "--without-heartbeat",
+            ]
+        )
+    finally:
+        heartbeat.stop()
