@@ -1,8 +1,9 @@
 """The app factory: settings in, a Flask application out."""
 
-from flask import Flask
+from flask import Flask, request
 
 from api import jobs, ops, problems, seed, service
+from shared.errors import LengthRequired
 from shared.settings import Settings, load_settings
 from shared.telemetry import configure_logging
 
@@ -22,7 +23,14 @@ def create_app(settings: Settings | None = None) -> Flask:
     app.config["MAX_FORM_PARTS"] = 32
     app.json.sort_keys = False  # type: ignore[attr-defined]
     problems.install(app)
+    app.before_request(_require_length)
     service.install(app, service.Service(settings))
     for module in (ops, seed, jobs):
         app.register_blueprint(module.bp)
     return app
+
+
+def _require_length() -> None:
+    """A body of unstated length could neither be refused for its size in time nor be known to be whole."""
+    if request.method in ("POST", "PUT", "PATCH") and request.content_length is None:
+        raise LengthRequired("send a Content-Length header")

@@ -7,13 +7,14 @@ from flask import Blueprint, Response, jsonify, request
 from pydantic import ValidationError
 
 from api.service import accepted, location, service, show
-from shared.errors import IndexMissing, InvalidRequest, LengthRequired
+from api.uploads import FIELD
+from shared.errors import IndexMissing, InvalidRequest
 from shared.jobs import EmbedRequest, JobKind, SearchRequest
 
 bp = Blueprint("jobs", __name__, url_prefix="/v1")
 
 _MAX_WAIT_S = 30
-_PREFER_WAIT = re.compile(r"(?:^|[,;\s])wait\s*=\s*\"?(\d{1,9})\"?(?=$|[,;\s])", re.IGNORECASE)
+_PREFER_WAIT = re.compile(r"(?:^|[,;\s])wait\s*=\s*\"?([0-9]{1,9})\"?(?=$|[,;\s])", re.IGNORECASE)
 _JOB_ID = re.compile(r"[0-9a-f]{32}")
 
 R = TypeVar("R", EmbedRequest, SearchRequest)
@@ -64,13 +65,13 @@ def _submit(kind: JobKind, contract: type[R]) -> Response:
 
 
 def _form() -> dict[str, str]:
-    return request.form.to_dict() if request.mimetype == "multipart/form-data" else {}
+    if request.mimetype != "multipart/form-data":
+        return {}
+    return {name: value for name, value in request.form.items() if name != FIELD}
 
 
 def _json_options(contract: type[R]) -> R:
     """Options of a request that names a photo of the index instead of carrying one."""
-    if request.content_length is None:
-        raise LengthRequired("send a Content-Length header")
     body = request.get_json(silent=True)
     if not isinstance(body, dict):
         raise InvalidRequest("the body is not a JSON object")
@@ -97,6 +98,6 @@ def _preferred_wait_s() -> int | None:
 
 
 def _seconds(text: str) -> float:
-    if not re.fullmatch(r"\d{1,9}(\.\d{1,6})?", text):
+    if not re.fullmatch(r"[0-9]{1,9}(\.[0-9]{1,6})?", text):
         raise InvalidRequest(f"wait: a number of seconds from 0 to {_MAX_WAIT_S} is needed")
     return min(float(text), _MAX_WAIT_S)

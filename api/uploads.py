@@ -3,7 +3,7 @@
 from flask import Request
 from gevent.threadpool import ThreadPool
 
-from shared.errors import ImageMissing, InvalidRequest, LengthRequired
+from shared.errors import ImageMissing, InputError, InvalidRequest
 from shared.images import PreprocessSpec, decode_photo
 
 FIELD = "image"
@@ -28,17 +28,21 @@ class PhotoReader:
             InputError: one of its kinds for every way an upload can be wrong.
         """
         photo = _photo_bytes(request)
-        pixels: bytes = self._pool.apply(_decode, (photo, spec, self._max_pixels))
+        pixels: bytes | InputError = self._pool.apply(_decode, (photo, spec, self._max_pixels))
+        if isinstance(pixels, InputError):
+            raise pixels
         return pixels
 
 
-def _decode(photo: bytes, spec: PreprocessSpec, max_pixels: int) -> bytes:
-    return decode_photo(photo, spec, max_pixels=max_pixels).tobytes()
+def _decode(photo: bytes, spec: PreprocessSpec, max_pixels: int) -> bytes | InputError:
+    """Returns its errors: gevent's pool would print the stack of a raised one."""
+    try:
+        return decode_photo(photo, spec, max_pixels=max_pixels).tobytes()
+    except InputError as error:
+        return error
 
 
 def _photo_bytes(request: Request) -> bytes:
-    if request.content_length is None:
-        raise LengthRequired("send a Content-Length header")
     if request.mimetype != "multipart/form-data":
         raise ImageMissing(f"send the photo as multipart/form-data, in a field named {FIELD!r}")
     parts = request.files.getlist(FIELD)

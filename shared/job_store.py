@@ -44,12 +44,12 @@ HEARTBEAT_STALE_S = 15.0
 _WAIT_SLICE_S = 1.0
 
 _CREATE = """
-local depth = redis.call('ZCARD', KEYS[4])
+local depth = redis.call('ZCARD', KEYS[3])
 if depth >= tonumber(ARGV[1]) then return depth end
 redis.call('HSET', KEYS[1], unpack(ARGV, 6))
 redis.call('EXPIRE', KEYS[1], ARGV[2])
 if ARGV[3] ~= '' then redis.call('SET', KEYS[2], ARGV[3], 'EX', ARGV[2]) end
-redis.call('ZADD', KEYS[4], ARGV[4], ARGV[5])
+redis.call('ZADD', KEYS[3], ARGV[4], ARGV[5])
 return -1
 """
 

