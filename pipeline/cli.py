@@ -1,5 +1,6 @@
 """`lookalike`: one verb for each thing a person does. Parses and prints; the work is done elsewhere."""
 
+import dataclasses
 import json
 import signal
 import sys
@@ -103,6 +104,16 @@ def clean(catalogue: Path | None, as_json: bool) -> None:
     _print(as_json, facts, "\n".join(lines))
 
 
+@main.command("prepare")
+@_catalogue
+@_backbone
+@_json
+@_reported
+def prepare_command(catalogue: Path | None, backbone: str | None, as_json: bool) -> None:
+    """Make the model bundle and the index where they are missing or do not fit the catalogue; start nothing."""
+    _prepare(load_settings(catalogue=catalogue, backbone=backbone), as_json, rebuild_index=False)
+
+
 @main.group()
 def index() -> None:
     """Build and check the index of the catalogue."""
@@ -115,18 +126,7 @@ def index() -> None:
 @_reported
 def index_build(catalogue: Path | None, backbone: str | None, as_json: bool) -> None:
     """Embed every photo of the catalogue anew and promote the snapshot; makes the model bundle if there is none."""
-    from pipeline.build_index import describe_metrics, prepare
-
-    done = prepare(load_settings(catalogue=catalogue, backbone=backbone), _say, rebuild_index=True)
-    facts = {
-        "index_version": done.index_version,
-        "bundle_version": done.bundle_version,
-        "count": done.count,
-        "catalogue": done.catalogue,
-        "backbone": done.backbone,
-        "metrics": done.metrics,
-    }
-    _print(as_json, facts, f"{done.index_version}: {done.count} photos; {describe_metrics(done.metrics)}")
+    _prepare(load_settings(catalogue=catalogue, backbone=backbone), as_json, rebuild_index=True)
 
 
 @index.command("verify")
@@ -197,6 +197,14 @@ def evaluate_command(catalogue: Path | None, as_json: bool) -> None:
     facts = {"catalogue": found.name, "backbone": bundle.manifest.backbone, **metrics}
     text = f"{found.name} with {bundle.manifest.backbone}: {describe_metrics(metrics)}"
     _print(as_json, facts, text)
+
+
+def _prepare(settings: Settings, as_json: bool, *, rebuild_index: bool) -> None:
+    from pipeline.build_index import describe_metrics, prepare
+
+    done = prepare(settings, _say, rebuild_index=rebuild_index)
+    facts = dataclasses.asdict(done)
+    _print(as_json, facts, f"{done.index_version}: {done.count} photos; {describe_metrics(done.metrics)}")
 
 
 def _required_catalogue(settings: Settings) -> Path:

@@ -63,9 +63,7 @@ KINDS = {
         Kind(shapes.football, "Toys / Outdoor Toys", ("football", "kickabout ball"), (3, 20)),
     ),
     "DIY Tools & Materials": (
-        Kind(
-            shapes.power_drill, "Power Tools / Drills", ("drill", "cordless drill"), (20, 160), standing=False
-        ),
+        Kind(shapes.power_drill, "Power Tools / Drills", ("drill", "cordless drill"), (20, 160), standing=False),
         Kind(shapes.hand_saw, "Hand Tools / Saws", ("hand saw", "panel saw"), (4, 35), standing=False),
     ),
     "Music, Films, Books & Games": (
@@ -161,12 +159,8 @@ def _surface(kind: str, size_px: tuple[int, int], rng: np.random.Generator) -> F
         "tiles": ((206, 204, 198), (168, 166, 162), (188, 172, 156)),
         "paint": ((226, 220, 208), (196, 206, 212), (206, 196, 186), (182, 194, 180), (216, 208, 214)),
     }[kind]
-    base = np.array(tints[rng.integers(len(tints))], dtype=np.float32) + rng.normal(0, 7, 3).astype(
-        np.float32
-    )
-    y, x = (
-        axis.astype(np.float32)[..., None] for axis in np.ogrid[0:height, 0:width]
-    )  # (h, 1, 1), (1, w, 1)
+    base = np.array(tints[rng.integers(len(tints))], dtype=np.float32) + rng.normal(0, 7, 3).astype(np.float32)
+    y, x = (axis.astype(np.float32)[..., None] for axis in np.ogrid[0:height, 0:width])  # (h, 1, 1), (1, w, 1)
     light = 4 * _clouds(rng, 4, 4, size_px)
     if kind == "wood":
         plank_px = height / rng.integers(2, 6)
@@ -183,28 +177,20 @@ def _surface(kind: str, size_px: tuple[int, int], rng: np.random.Generator) -> F
     return np.asarray(base + light, dtype=np.float32)
 
 
-def _backdrop(
-    standing: bool, size_px: tuple[int, int], horizon_px: int, rng: np.random.Generator
-) -> FloatArray:
+def _backdrop(standing: bool, size_px: tuple[int, int], horizon_px: int, rng: np.random.Generator) -> FloatArray:
     """Wall and floor for a standing thing, one surface seen from above for a lying one: (h, w, 3)."""
     if not standing:
         return _surface(str(rng.choice(["wood", "carpet", "cloth", "tiles", "paint"])), size_px, rng)
     width, height = size_px
     scene = _surface("paint", size_px, rng)
-    scene[horizon_px:] = _surface(
-        str(rng.choice(["wood", "carpet", "tiles"])), (width, height - horizon_px), rng
-    )
+    scene[horizon_px:] = _surface(str(rng.choice(["wood", "carpet", "tiles"])), (width, height - horizon_px), rng)
     if rng.random() < 0.5:
-        scene[horizon_px - 16 : horizon_px] = (
-            scene[horizon_px - 16 : horizon_px] * 0.3 + 160
-        )  # skirting board
+        scene[horizon_px - 16 : horizon_px] = scene[horizon_px - 16 : horizon_px] * 0.3 + 160  # skirting board
     scene[horizon_px : horizon_px + 3] *= 0.7
     return scene
 
 
-def _aim(
-    size_px: tuple[int, int], standing: bool, view: int, rng: np.random.Generator
-) -> npt.NDArray[np.float64]:
+def _aim(size_px: tuple[int, int], standing: bool, view: int, rng: np.random.Generator) -> npt.NDArray[np.float64]:
     """Where a photographer puts the corners of the layer: (4, 2) pixels, clockwise from top left."""
     width, height = size_px
     side_px = min(size_px) * rng.uniform(0.84, 1.1)
@@ -249,9 +235,7 @@ def _shadow(alpha: Image.Image, standing: bool, rng: np.random.Generator) -> Flo
 def _expose(scene: FloatArray, rng: np.random.Generator) -> Image.Image:
     """Light, tint, vignette, lens blur and sensor noise: (h, w, 3) -> photo."""
     height, width = scene.shape[:2]
-    y, x = (
-        axis.astype(np.float32)[..., None] for axis in np.ogrid[-1 : 1 : height * 1j, -1 : 1 : width * 1j]
-    )
+    y, x = (axis.astype(np.float32)[..., None] for axis in np.ogrid[-1 : 1 : height * 1j, -1 : 1 : width * 1j])
     direction = rng.uniform(0, 2 * math.pi)
     warmth = rng.uniform(-0.1, 0.1)
     light = rng.uniform(0.78, 1.16) * (1 + 0.16 * (x * math.cos(direction) + y * math.sin(direction)))
@@ -323,9 +307,7 @@ def _draw_listing(index: int, seed: int, images_dir: Path) -> Listing:
     pattern = Pattern(motif, PAINTS[accent], float(rng.uniform(4, 9))) if motif else None
     adjectives = f"{PATTERNS[motif]} {main} and {accent}" if motif else f"{main}"
     name, description, price, town = _describe(kind, adjectives, rng)
-    listing_id, *photo_ids = (
-        str(uuid.UUID(bytes=rng.bytes(16), version=4)) for _ in range(1 + PHOTOS_PER_LISTING)
-    )
+    listing_id, *photo_ids = (str(uuid.UUID(bytes=rng.bytes(16), version=4)) for _ in range(1 + PHOTOS_PER_LISTING))
     form_seed = int(rng.integers(2**32))
     side = rng.choice([-1, 1])
     for view, photo_id in enumerate(photo_ids):

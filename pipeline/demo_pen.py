@@ -87,9 +87,7 @@ def path(text: str) -> list[Point]:
     return [(float(x), float(y)) for x, y in pairs]
 
 
-def arc(
-    cx: float, cy: float, rx: float, ry: float, start_deg: float = 0, end_deg: float = 360
-) -> list[Point]:
+def arc(cx: float, cy: float, rx: float, ry: float, start_deg: float = 0, end_deg: float = 360) -> list[Point]:
     """Points of an elliptic arc, clockwise from the right, the ends included."""
     n_points = max(6, int(abs(end_deg - start_deg) / 5))
     angles = np.radians(np.linspace(start_deg, end_deg, n_points))
@@ -121,9 +119,7 @@ def turned(points: Sequence[Point], cx: float = 50) -> list[Point]:
 
 def star(cx: float, cy: float, radius: float, n_tips: int = 5, inner: float = 0.45) -> list[Point]:
     """A star upright on (cx, cy); inner is the radius of its notches as a share of the radius."""
-    spokes = [
-        (radius * (inner if i % 2 else 1), math.pi * i / n_tips - math.pi / 2) for i in range(2 * n_tips)
-    ]
+    spokes = [(radius * (inner if i % 2 else 1), math.pi * i / n_tips - math.pi / 2) for i in range(2 * n_tips)]
     return [(cx + r * math.cos(a), cy + r * math.sin(a)) for r, a in spokes]
 
 
@@ -198,9 +194,7 @@ class Pen:
         self._fill(outline, 0, colour, shade, pattern, opacity)
         if edge and opacity == 1:
             width_px = max(1, round(edge * self._unit_px()))
-            self._draw.line(
-                [*outline, outline[0]], fill=(*tone(colour, 0.5), 255), width=width_px, joint="curve"
-            )
+            self._draw.line([*outline, outline[0]], fill=(*tone(colour, 0.5), 255), width=width_px, joint="curve")
 
     def rect(
         self,
@@ -323,9 +317,7 @@ def draw_emblem(pen: Pen, look: Look, cx: float, cy: float, radius: float) -> No
     pen.poly([(cx + radius * x, cy + radius * y) for x, y in outline], colour)
 
 
-def draw_keys(
-    pen: Pen, corners: tuple[float, float, float, float], cols: int, rows: int, colour: Colour
-) -> None:
+def draw_keys(pen: Pen, corners: tuple[float, float, float, float], cols: int, rows: int, colour: Colour) -> None:
     """A grid of push buttons that fills the rectangle (x0, y0, x1, y1)."""
     x0, y0, x1, y1 = corners
     w, h = (x1 - x0) / cols, (y1 - y0) / rows
@@ -348,9 +340,7 @@ def draw_landscape(pen: Pen, look: Look, x0: float, y0: float, x1: float, y1: fl
     """A picture for a canvas or a screen: sky, sun, two ridges of hills."""
     w, h = x1 - x0, y1 - y0
     pen.rect(x0, y0, x1, y1, tone(look.accent, 1.45))
-    pen.oval(
-        x0 + w * look.between(0.2, 0.8), y0 + h * look.between(0.2, 0.4), w * 0.09, w * 0.09, look.bright()
-    )
+    pen.oval(x0 + w * look.between(0.2, 0.8), y0 + h * look.between(0.2, 0.4), w * 0.09, w * 0.09, look.bright())
     for colour, level in ((look.accent, 0.5), (tone(look.main, 0.75), 0.72)):
         ridge = [(x0 + w * i / 5, y0 + h * (level + look.between(-0.16, 0.12))) for i in range(6)]
         pen.poly([(x0, y1), *ridge, (x1, y1)], colour)

@@ -58,9 +58,7 @@ def test_a_listing_does_not_depend_on_how_many_follow_it(catalogue: Path, tmp_pa
     assert photos.items() <= _read_files(catalogue).items()
 
 
-def test_worker_processes_draw_the_same_bytes_as_one_process(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_worker_processes_draw_the_same_bytes_as_one_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     generate(tmp_path / "one", n_listings=3, seed=3)
     monkeypatch.setattr("pipeline.demo.POOL_FROM_LISTINGS", 1)
     generate(tmp_path / "many", n_listings=3, seed=3)

@@ -61,17 +61,17 @@ def test_line_ends_inside_a_description_do_not_tear_its_row(tmp_path: Path, desc
 @pytest.mark.parametrize("quoted_header", [False, True])
 def test_a_crlf_dump_is_read_like_its_lf_twin(tmp_path: Path, quoted_header: bool) -> None:
     images = IMAGES.replace("id,product_id", '"id","product_id"') if quoted_header else IMAGES
-    crlf = [table.replace("\n", "\r\n") for table in (PRODUCTS, images)]
-    catalogue = read_catalogue(write_catalogue(tmp_path / "dump", *crlf, PHOTOS))
+    products, images = (table.replace("\n", "\r\n") for table in (PRODUCTS, images))
+    catalogue = read_catalogue(write_catalogue(tmp_path / "dump", products, images, PHOTOS))
     assert labelled(catalogue) == BOTH
     assert catalogue.unusable == {}
 
 
 @pytest.mark.parametrize("line_end", ["\n", "\r\n"])
 def test_blank_lines_are_no_rows(tmp_path: Path, line_end: str) -> None:
-    blanks = [table.replace("\nl2", "\n\nl2") + "\n" for table in (PRODUCTS, IMAGES)]
-    tables = [table.replace("\n", line_end) for table in blanks]
-    catalogue = read_catalogue(write_catalogue(tmp_path / "dump", *tables, PHOTOS))
+    products = PRODUCTS.replace("\nl2", "\n\nl2").replace("\n", line_end) + line_end
+    images = IMAGES.replace("\np2", "\n\np2").replace("\n", line_end) + line_end
+    catalogue = read_catalogue(write_catalogue(tmp_path / "dump", products, images, PHOTOS))
     assert labelled(catalogue) == BOTH
     assert catalogue.unusable == {}
 

@@ -1,0 +1,163 @@
+"""`lookalike up`, which is `make run` after set-up: one command starts everything, and nothing is left behind."""
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import requests
+
+from tests.e2e.conftest import ROOT, environment, eventually, free_port, lookalike
+
+
+class Up:
+    """One run of the supervisor."""
+
+    def __init__(self, home: Path, catalogue: Path, port: int, log: Path) -> None:
+        self.home, self.port, self.log = home, port, log
+        self.url = f"http://127.0.0.1:{port}"
+        with log.open("ab") as sink:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "pipeline.cli", "up", "--port", str(port), "--catalogue", str(catalogue)],
+                env=environment(home),
+                cwd=ROOT,
+                stdin=subprocess.DEVNULL,
+                stdout=sink,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+
+    def wait_ready(self) -> None:
+        eventually(lambda: self._announced(), 120, "ready")
+
+    def _announced(self) -> bool:
+        assert self.process.poll() is None, self.log.read_text()
+        return f"ready at {self.url}" in self.log.read_text()
+
+    def parts(self) -> dict[int, str]:
+        """Every living process of this home but the supervisor, by id."""
+        found = {}
+        for entry in Path("/proc").iterdir():
+            try:
+                # Valkey overwrites its environment with its title, but works inside the home.
+                at_home = (entry / "cwd").readlink().is_relative_to(self.home)
+                if at_home or f"LOOKALIKE_HOME={self.home}".encode() in (entry / "environ").read_bytes().split(b"\0"):
+                    command = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode()
+                    if command:
+                        found[int(entry.name)] = command
+            except (OSError, ValueError):
+                continue
+        found.pop(self.process.pid, None)
+        return found
+
+    def part(self, needle: str) -> int:
+        return next(pid for pid, command in self.parts().items() if needle in command)
+
+
+@pytest.fixture
+def up(home: Path, catalogue: Path, tmp_path: Path) -> Iterator[Up]:
+    """Running, out of a path with spaces and an umlaut."""
+    copy = tmp_path / "a hömé with spaces"
+    shutil.copytree(home, copy)
+    running = Up(copy, catalogue, free_port(), tmp_path / "log")
+    yield running
+    if running.process.poll() is None:
+        running.process.kill()
+    running.process.wait()
+    for pid in running.parts():
+        os.kill(pid, signal.SIGKILL)
+
+
+def first_match(url: str, photo: Path) -> str:
+    with photo.open("rb") as file:
+        answer = requests.post(url + "/predict/similar_images", files={"image": file}, timeout=40)
+    label: str = answer.json()["image_labels"][0]
+    return label
+
+
+@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_it_serves_and_an_orderly_stop_leaves_no_process(up: Up, photos: list[Path], signum: signal.Signals) -> None:
+    up.wait_ready()
+    assert first_match(up.url, photos[0]) == photos[0].stem
+    assert {"valkey", "worker", "gunicorn"} <= {
+        name for command in up.parts().values() for name in ("valkey", "worker", "gunicorn") if name in command
+    }
+    up.process.send_signal(signum)
+    assert up.process.wait(40) == 0, up.log.read_text()
+    assert up.parts() == {}
+    assert "Traceback" not in up.log.read_text()
+
+
+@pytest.mark.parametrize("part", ["valkey-server", "-m worker", "gunicorn"])
+def test_a_crash_of_any_part_stops_all_and_names_it(up: Up, part: str) -> None:
+    up.wait_ready()
+    os.kill(up.part(part), signal.SIGKILL)
+    assert up.process.wait(60) == 1
+    assert up.parts() == {}
+    assert "ended with signal SIGKILL" in up.log.read_text()
+
+
+def test_even_a_killed_supervisor_leaves_no_process(up: Up) -> None:
+    up.wait_ready()
+    up.process.kill()
+    up.process.wait()
+    eventually(lambda: not up.parts(), 30, "every part is gone")
+
+
+def test_a_second_start_keeps_the_data_and_finishes_what_was_running(
+    up: Up, catalogue: Path, photos: list[Path], tmp_path: Path
+) -> None:
+    up.wait_ready()
+    job_ids = []
+    for photo in photos[:30]:
+        with photo.open("rb") as file:
+            answer = requests.post(up.url + "/v1/jobs/search", files={"image": file}, timeout=20)
+        job_ids.append(answer.json()["id"])
+    version = requests.get(up.url + "/v1/index", timeout=20).json()["version"]
+    # The log of Valkey is written to disk every second: only what is there is promised to survive.
+    eventually(lambda: _status(up, job_ids[0]) == "succeeded", 30, "the first job ended")
+    os.kill(up.part("-m worker"), signal.SIGKILL)
+    assert up.process.wait(60) == 1
+    again = Up(up.home, catalogue, up.port, tmp_path / "log2")
+    try:
+        again.wait_ready()
+        eventually(lambda: {_status(again, j) for j in job_ids} == {"succeeded"}, 60, "every accepted job ended")
+        assert requests.get(again.url + "/v1/index", timeout=20).json()["version"] == version
+    finally:
+        again.process.terminate()
+        again.process.wait(40)
+
+
+def _status(up: Up, job_id: str) -> str:
+    text: str = requests.get(f"{up.url}/v1/jobs/{job_id}", timeout=20).json()["status"]
+    return text
+
+
+def test_a_taken_port_is_told_at_once(home: Path, catalogue: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        refused = lookalike("up", "--port", str(port), "--catalogue", str(catalogue), home=home)
+    assert refused.returncode == 1
+    assert f"cannot listen on 127.0.0.1:{port}" in refused.stderr
+    assert "PORT=" in refused.stderr
+    assert "Traceback" not in refused.stderr
+
+
+def test_two_services_do_not_share_a_home(up: Up, catalogue: Path) -> None:
+    up.wait_ready()
+    refused = lookalike("up", "--port", str(free_port()), "--catalogue", str(catalogue), home=up.home)
+    assert refused.returncode == 1
+    assert "another `make run`" in refused.stderr
+
+
+def test_a_catalogue_that_cannot_be_used_is_told_and_leaves_nothing(tmp_path: Path) -> None:
+    (tmp_path / "dump").mkdir()
+    refused = lookalike("up", "--port", str(free_port()), "--catalogue", str(tmp_path / "dump"), home=tmp_path / "h")
+    assert refused.returncode == 1
+    assert "Products.csv" in refused.stderr
+    assert not (tmp_path / "h" / "bundles").exists()

