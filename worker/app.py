@@ -5,8 +5,10 @@ import os
 import socket
 import threading
 import time
+import warnings
 
 import redis
+from celery.platforms import SecurityWarning
 
 from shared.errors import QueueUnavailable
 from shared.job_store import JobStore, connect
@@ -89,6 +91,8 @@ class Heartbeat(threading.Thread):
 def run_worker(settings: Settings) -> None:
     """Serve until SIGTERM or SIGINT; jobs in hand are finished first."""
     configure_logging()
+    # As root Celery warns of pickled messages; ours are JSON, and nothing else is accepted.
+    warnings.simplefilter("ignore", SecurityWarning)
     client = connect(settings.required_redis_url)
     store = JobStore(client, job_ttl_s=settings.job_ttl_s, result_ttl_s=settings.result_ttl_s)
     engine = Engine(settings.home, torch_threads=settings.torch_threads)

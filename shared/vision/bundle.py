@@ -148,6 +148,9 @@ def open_bundle(store: ArtifactStore, version: str | None = None) -> ModelBundle
         raise BundleMissing("no model bundle has been promoted yet; `lookalike index build` makes one")
     store.verify(version)
     directory = store.path(version)
-    split = json.loads((directory / SPLIT).read_text())
     manifest = read_manifest(store, version)
-    return ModelBundle(version, manifest, directory, frozenset(split["held_out"]), frozenset(split["fitted_on"]))
+    try:
+        split = json.loads((directory / SPLIT).read_text())
+        return ModelBundle(version, manifest, directory, frozenset(split["held_out"]), frozenset(split["fitted_on"]))
+    except (OSError, ValueError, KeyError) as exc:
+        raise BundleDamaged(f"{version}: {SPLIT} is not that of a bundle") from exc

@@ -25,6 +25,7 @@ from shared.vision.embedder import Embeddings, FloatArray
 VECTORS = "vectors.faiss"
 SCORES = "scores.npy"
 ROWS = "rows.json"
+_SCORE_DECIMALS = 6
 
 
 class IndexManifest(BaseModel):
@@ -151,7 +152,9 @@ class IndexSnapshot:
         if n_asked == 0:
             return []
         scores, rows = self._index.search(query[None], n_asked, params=params)
-        hits = zip(scores[0].tolist(), rows[0].tolist(), strict=True)
+        # Copies of one photo differ in the last bits only: they tie, and the older row comes first.
+        rounded = np.clip(np.round(scores[0].astype(np.float64), _SCORE_DECIMALS), -1, 1)
+        hits = sorted(zip(rounded.tolist(), rows[0].tolist(), strict=True), key=lambda hit: (-hit[0], hit[1]))
         kept: list[Neighbour] = []
         listings: set[str] = set()
         for score, row in hits:
@@ -165,7 +168,7 @@ class IndexSnapshot:
                     image_id=self.rows.image_ids[row],
                     listing_id=listing_id,
                     category=CATEGORIES[self.rows.categories[row]],
-                    score=max(-1.0, min(1.0, score)),
+                    score=score,
                     row=row,
                 )
             )

@@ -33,7 +33,7 @@ class Up:
             )
 
     def wait_ready(self) -> None:
-        eventually(lambda: self._announced(), 120, "ready")
+        eventually(self._announced, 120, "ready")
 
     def _announced(self) -> bool:
         assert self.process.poll() is None, self.log.read_text()

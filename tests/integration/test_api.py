@@ -22,6 +22,7 @@ from shared.errors import InternalError
 from shared.job_store import PREFIX, JobStore
 from shared.jobs import (
     CategoryAnswer,
+    Distinct,
     EmbedResult,
     IndexInfo,
     JobResult,
@@ -69,7 +70,7 @@ def photo_form(photo: bytes = PHOTO, **options: str) -> dict[str, object]:
     return {"image": (BytesIO(photo), "a.jpg"), **options}
 
 
-def post(http: FlaskClient, path: str, photo: bytes = PHOTO, prefer: str = "", **options: str) -> TestResponse:
+def post(http: FlaskClient, path: str, photo: bytes = PHOTO, *, prefer: str = "", **options: str) -> TestResponse:
     return http.post(path, data=photo_form(photo, **options), headers={"Prefer": prefer} if prefer else {})
 
 
@@ -94,7 +95,7 @@ class FinishNext(threading.Thread):
     def run(self) -> None:
         popped = self._client.blpop([INTERACTIVE], timeout=4)
         assert popped
-        message = json.loads(popped[1])  # type: ignore[index]
+        message = json.loads(popped[1])
         claim = self._jobs.claim(message["headers"]["id"], "w", lease_s=15)
         assert claim
         if isinstance(self._outcome, InternalError):
@@ -115,7 +116,7 @@ def test_a_submit_answers_202_with_the_job(http: FlaskClient, jobs: JobStore, cl
     assert (body["kind"], body["status"], body["attempt"], body["result"]) == ("search", "queued", 0, None)
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", body["created_at"])
     job = jobs.get(body["id"])
-    assert job.request == SearchRequest(k=7, category="Appliances", distinct="listing")  # type: ignore[arg-type]
+    assert job.request == SearchRequest(k=7, category="Appliances", distinct=Distinct.LISTING)
     assert client.strlen(f"{PREFIX}pixels:{job.id}") == 224 * 224 * 3
     assert client.llen(INTERACTIVE) == 1
 
@@ -286,7 +287,9 @@ def test_broken_multipart_is_a_4xx_problem(http: FlaskClient) -> None:
     ],
 )
 def test_an_unknown_option_or_value_is_422_and_named(http: FlaskClient, option: str, value: str) -> None:
-    assert option in assert_problem(post(http, "/v1/jobs/search", **{option: value}), 422, "invalid_request")
+    assert option in assert_problem(
+        post(http, "/v1/jobs/search", PHOTO, prefer="", **{option: value}), 422, "invalid_request"
+    )
 
 
 @pytest.mark.parametrize("body", [b"[]", b"{", b'{"k": 3}', b'"image_id"', b'{"image_id": 5}', b"\xff\xfe"])

@@ -173,10 +173,13 @@ def test_distinct_and_every_filter_work_together(snapshot: IndexSnapshot) -> Non
     best: dict[str, int] = {}
     for row in ranked([row for row, photo in enumerate(PHOTOS) if photo.category == 5 and photo.listing_id != "l5"]):
         best.setdefault(PHOTOS[row].listing_id, row)
-    expected = [row for row in best.values() if SIMILARITY[row] >= 0]
-    assert 0 < len(expected) < len(best)
-    request = {"category": CATEGORIES[5], "exclude_listing": "l5", "distinct": "listing", "min_score": 0}
-    assert rows_of(snapshot, k=100, **request) == expected
+    rows = list(best.values())
+    assert len(rows) > 5
+    request = {"category": CATEGORIES[5], "exclude_listing": "l5", "distinct": "listing"}
+    assert rows_of(snapshot, k=100, **request) == rows
+    between = float(SIMILARITY[rows[3]] + SIMILARITY[rows[4]]) / 2
+    assert rows_of(snapshot, k=100, min_score=between, **request) == rows[:4]
+    assert rows_of(snapshot, k=2, min_score=between, **request) == rows[:2]
 
 
 @pytest.mark.parametrize("k", [1, 2, 4, 10])

@@ -179,7 +179,9 @@ def test_every_key_of_a_job_expires(store: JobStore, client: redis.Redis) -> Non
     permanent = {PREFIX + name for name in ("queued", "running", "workers", "service_s")}
 
     def keys_without_ttl() -> set[str]:
-        return {key.decode() for key in client.keys(PREFIX + "*") if client.ttl(key) < 0}
+        return {
+            str(key, "ascii") for key in client.keys(PREFIX + "*") if isinstance(key, bytes) and client.ttl(key) < 0
+        }
 
     assert keys_without_ttl() <= permanent
     store.succeed(claim(store, job), RESULT, service_s=0.1)
@@ -243,4 +245,4 @@ def test_only_fresh_heartbeats_count_and_stale_ones_are_swept(
 
 
 def _ids(client: redis.Redis) -> list[str]:
-    return [raw.decode() for raw in client.zrange(PREFIX + "queued", 0, -1)]  # type: ignore[union-attr]
+    return [raw.decode() for raw in client.zrange(PREFIX + "queued", 0, -1) if isinstance(raw, bytes)]

@@ -1,0 +1,87 @@
+"""The README keeps up: every setting, error code, option, verb, file and make target is in it."""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import click
+import pytest
+
+from pipeline.cli import main
+from shared import errors
+from shared.catalogue import CATEGORIES
+from shared.jobs import EmbedRequest, SearchRequest
+from shared.settings import Settings
+
+ROOT = Path(__file__).parents[2]
+README = (ROOT / "README.md").read_text()
+
+
+@pytest.mark.parametrize("name", Settings.model_fields)
+def test_every_setting_is_documented_with_its_default(name: str) -> None:
+    default = Settings.model_fields[name].default
+    shown = "-" if default is None else str(default)
+    assert f"| `LOOKALIKE_{name.upper()}` | {shown} |" in README
+
+
+def _codes() -> set[str]:
+    return {
+        error.code
+        for error in vars(errors).values()
+        if isinstance(error, type) and issubclass(error, errors.LookalikeError)
+    }
+
+
+@pytest.mark.parametrize("code", sorted(_codes()))
+def test_every_error_code_is_documented(code: str) -> None:
+    assert f"`{code}`" in README
+
+
+@pytest.mark.parametrize("option", sorted({*SearchRequest.model_fields, *EmbedRequest.model_fields}))
+def test_every_option_is_documented(option: str) -> None:
+    assert f"`{option}`" in README or f'"{option}"' in README
+
+
+def _verbs(group: click.Group, prefix: str = "") -> Iterator[str]:
+    for name, command in group.commands.items():
+        if isinstance(command, click.Group):
+            yield from _verbs(command, f"{prefix}{name} ")
+        else:
+            yield prefix + name
+
+
+@pytest.mark.parametrize("verb", list(_verbs(main)))
+def test_every_verb_is_documented_and_has_a_help_and_json(verb: str) -> None:
+    assert re.search(rf"`{verb}( [A-Z]+)?`", README)
+    command: click.Command = main
+    for word in verb.split():
+        assert isinstance(command, click.Group)
+        command = command.commands[word]
+    assert command.help
+    assert "--json" in {option for parameter in command.params for option in parameter.opts}
+
+
+def test_the_file_tree_has_a_line_for_every_file() -> None:
+    quiet = {"__init__.py", ".gitignore", ".dockerignore", "LICENSE"}
+    folders = ("api", "worker", "pipeline", "shared", "tests", "requirements", ".ci")
+    found = [path for name in folders for path in (ROOT / name).rglob("*")] + list(ROOT.iterdir())
+    present = [path for path in found if path.is_file() and path.suffix != ".pyc" and path.name not in quiet]
+    folder, documented = "", set()
+    for line in README.split("## The house")[1].split("```")[1].splitlines():
+        name = line.strip().split(" ")[0]
+        if line.startswith("  ") or not name.endswith("/"):
+            documented.add((folder if line.startswith("  ") else "") + name)
+        else:
+            folder = name
+    assert documented - {""} == {str(path.relative_to(ROOT)) for path in present}
+
+
+def test_every_make_target_named_in_the_readme_exists() -> None:
+    targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    assert set(re.findall(r"`make ([a-z]+)", README)) <= targets
+    assert {"setup", "run", "test", "check", "bench", "clean"} <= targets
+
+
+def test_the_categories_are_listed_in_the_order_of_the_scores() -> None:
+    flat = README.replace("\n", " ")
+    assert "; ".join(CATEGORIES) in flat
