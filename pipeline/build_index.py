@@ -137,7 +137,7 @@ def build_bundle(settings: Settings, catalogue: Catalogue, say: Say) -> tuple[Mo
         manifest,
         network.tensors(),
         held_out=held_out,
-        fitted_on=frozenset(photo.listing_id for photo in photos),
+        fitted_on=frozenset(photo.listing_id for photo in catalogue.photos),
     )
     store.promote(version)
     say(f"model bundle {version}: {describe_metrics(metrics)}")

@@ -1,19 +1,20 @@
 """Raw dump -> labelled photos, with every row that cannot be used counted by reason. Never writes to the dump."""
 
 import hashlib
-import warnings
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
-from pandas.errors import EmptyDataError, ParserError, ParserWarning
+from pandas.errors import EmptyDataError, ParserError
 
 from shared.catalogue import CATEGORY_INDEX, CataloguePhoto
 from shared.errors import CatalogueUnusable
 
 _PRODUCT_COLUMNS = ("id", "category")
 _IMAGE_COLUMNS = ("id", "product_id")
+_MAX_COLUMNS = 256
+_LAYOUT = "Products.csv, Images.csv, images/"
 
 
 @dataclass(frozen=True)
@@ -55,38 +56,46 @@ def read_catalogue(directory: Path) -> Catalogue:
 def _read_table(directory: Path, name: str, required: tuple[str, ...], unusable: Counter[str]) -> pd.DataFrame:
     """One table as stripped text, missing values as empty text."""
     path = _find(directory, name)
+    if not path.is_file():
+        raise CatalogueUnusable(f"{path.name} is not a file; a catalogue holds {_LAYOUT}")
     try:
-        with warnings.catch_warnings(record=True) as caught:
-            warnings.simplefilter("always", ParserWarning)
-            # Descriptions hold bare carriage returns, quoted or not: only a line feed ends a row.
-            table = pd.read_csv(
-                path,
-                lineterminator="\n",
-                dtype=str,
-                keep_default_na=False,
-                encoding="utf-8-sig",
-                on_bad_lines="warn",
-                index_col=False,
-            )
+        # Descriptions hold bare carriage returns, quoted or not: only a line feed ends a row. Columns to spare show
+        # which rows have too many fields; pandas would cut or shift those to fit.
+        cells = pd.read_csv(
+            path,
+            lineterminator="\n",
+            header=None,
+            names=range(_MAX_COLUMNS),
+            dtype=str,
+            keep_default_na=False,
+            encoding="utf-8-sig",
+        )
     except EmptyDataError as exc:
         raise CatalogueUnusable(f"{name} is empty") from exc
     except (ParserError, UnicodeDecodeError) as exc:
         raise CatalogueUnusable(f"{name} cannot be read as UTF-8 CSV: {exc}") from exc
-    if torn := sum(str(warning.message).count("Skipping line") for warning in caught):
-        unusable[f"row of {name} with too many fields"] += torn
-    table.columns = table.columns.str.strip()
-    if missing := [column for column in required if column not in table.columns]:
-        raise CatalogueUnusable(f"{name} lacks the column {', '.join(missing)}; it has {', '.join(table.columns)}")
-    stripped: pd.DataFrame = table.fillna("").apply(lambda column: column.str.strip())
-    return stripped
+    cells = cells.fillna("").apply(lambda column: column.str.strip())
+    if cells.empty:
+        raise CatalogueUnusable(f"{name} is empty")
+    header = [text for text in cells.iloc[0] if text]
+    width = int(cells.iloc[0].ne("").to_numpy().nonzero()[0].max()) + 1 if header else 0
+    if missing := [column for column in required if column not in header]:
+        raise CatalogueUnusable(f"{name} lacks the column {', '.join(missing)}; it has {', '.join(header)}")
+    rows = cells.iloc[1:]
+    torn = rows.iloc[:, width:].ne("").any(axis=1)
+    if n_torn := int(torn.sum()):
+        unusable[f"row of {name} with too many fields"] += n_torn
+    table: pd.DataFrame = rows.loc[~torn & rows.ne("").any(axis=1)].iloc[:, :width]
+    table.columns = cells.iloc[0, :width].tolist()
+    return table
 
 
 def _find(directory: Path, name: str) -> Path:
     if not directory.is_dir():
-        raise CatalogueUnusable(f"{directory} is not a directory; a catalogue holds Products.csv, Images.csv, images/")
-    found = [path for path in directory.iterdir() if path.name.lower() == name.lower()]
+        raise CatalogueUnusable(f"{directory} is not a directory; a catalogue holds {_LAYOUT}")
+    found = sorted(path for path in directory.iterdir() if path.name.lower() == name.lower())
     if not found:
-        raise CatalogueUnusable(f"{directory} has no {name}; a catalogue holds Products.csv, Images.csv, images/")
+        raise CatalogueUnusable(f"{directory} has no {name}; a catalogue holds {_LAYOUT}")
     return found[0]
 
 
@@ -109,9 +118,11 @@ def _categories(products: pd.DataFrame, unusable: Counter[str]) -> dict[str, int
 def _photo_files(directory: Path) -> dict[str, Path]:
     """Files of `images/` by lower-cased name without ending; of twins the first in order of name counts."""
     folder = _find(directory, "images")
+    if not folder.is_dir():
+        raise CatalogueUnusable(f"{folder.name} is not a directory; a catalogue holds {_LAYOUT}")
     files: dict[str, Path] = {}
     for path in sorted(folder.iterdir()):
-        if path.suffix.lower() in (".jpg", ".jpeg"):
+        if path.suffix.lower() in (".jpg", ".jpeg") and path.is_file():
             files.setdefault(path.stem.lower(), path)
     return files
 
@@ -144,6 +155,7 @@ def _photos(
 def _digest(photos: list[CataloguePhoto]) -> str:
     digest = hashlib.sha256()
     for photo in photos:
-        fields = (photo.image_id, photo.listing_id, str(photo.category), str(photo.path.stat().st_size))
+        content = hashlib.sha256(photo.path.read_bytes()).hexdigest()
+        fields = (photo.image_id, photo.listing_id, str(photo.category), content)
         digest.update("\x1f".join(fields).encode() + b"\x1e")
     return digest.hexdigest()

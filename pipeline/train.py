@@ -1,11 +1,13 @@
 """Fit the 13-way head on the catalogue's own labels, over the trunk's frozen features."""
 
+import warnings
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from sklearn.linear_model import LogisticRegression
-from sklearn.model_selection import StratifiedGroupKFold
+from sklearn.model_selection import GroupKFold, StratifiedGroupKFold
 
 from shared.catalogue import CATEGORIES, CataloguePhoto
 from shared.vision.embedder import FloatArray
@@ -32,9 +34,12 @@ def held_out_listings(photos: Sequence[CataloguePhoto], *, seed: int = 17) -> fr
     listings = [photo.listing_id for photo in photos]
     if len(set(listings)) < 2 * _N_FOLDS:
         return frozenset()
-    folds = StratifiedGroupKFold(_N_FOLDS, shuffle=True, random_state=seed)
-    # A category with fewer listings than folds cannot be on every side; the splitter says so as a warning.
-    _, held_out = next(iter(folds.split(np.zeros(len(photos)), labels, listings)))
+    # Where every category is smaller than the number of folds there is nothing to stratify.
+    tiny = max(Counter(labels).values()) < _N_FOLDS
+    splitter = (GroupKFold if tiny else StratifiedGroupKFold)(_N_FOLDS, shuffle=True, random_state=seed)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # a small category cannot be on every side
+        _, held_out = next(iter(splitter.split(np.zeros(len(photos)), labels, listings)))
     return frozenset(listings[i] for i in held_out)
 
 

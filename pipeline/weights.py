@@ -7,6 +7,7 @@ import socket
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from http.client import HTTPException
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
@@ -23,6 +24,12 @@ from shared.catalogue import CATEGORIES
 from shared.errors import WeightsUnusable
 from shared.settings import Backbone
 from shared.vision.network import NORMALISATION, Network
+
+# What torch.load and safetensors raise on files that are something else.
+_READ_ERRORS = (
+    OSError, RuntimeError, ValueError, EOFError, LookupError, TypeError, AttributeError, UnpicklingError,
+    SafetensorError,
+)  # fmt: skip
 
 LITE0_NOTICE = (
     "ResNet50's ImageNet weights could not be had, so EfficientNet-Lite0 (weights from the installed package) is used. "
@@ -63,12 +70,13 @@ def load_weights(backbone: Backbone, file: Path | None, *, download_timeout_s: f
             raise WeightsUnusable("LOOKALIKE_WEIGHTS is for ResNet50; unset it or choose BACKBONE=resnet50")
         return _lite0(notice=None)
     if file is not None:
-        return _resnet50(_read(file), source_of_file(file))
+        source = source_of_file(file)
+        return _resnet50(_read(file), source)
     weights = ResNet50_Weights.IMAGENET1K_V2
     try:
         with _socket_timeout(download_timeout_s):
             state = weights.get_state_dict(progress=True, check_hash=True)
-    except (OSError, RuntimeError) as exc:
+    except (OSError, HTTPException, RuntimeError) as exc:
         if backbone is Backbone.AUTO:
             return _lite0(notice=LITE0_NOTICE)
         raise WeightsUnusable(
@@ -103,9 +111,13 @@ def _resnet50(state: Mapping[str, Tensor], source: str) -> LoadedWeights:
     head = state.get("fc.weight")
     if head is None or tuple(head.shape) == (1000, 2048):
         return LoadedWeights(network, Backbone.RESNET50, source, has_head=False)
-    if tuple(head.shape) != (len(CATEGORIES), 2048) or "fc.bias" not in state:
-        raise WeightsUnusable(f"the head is {tuple(head.shape)}; expected ({len(CATEGORIES)}, 2048) or (1000, 2048)")
-    network.head.load_state_dict({"weight": head, "bias": state["fc.bias"]})
+    expected = (len(CATEGORIES), 2048)
+    if tuple(head.shape) != expected:
+        raise WeightsUnusable(f"the head is {tuple(head.shape)}; expected {expected} or (1000, 2048)")
+    bias = state.get("fc.bias")
+    if bias is None or tuple(bias.shape) != expected[:1]:
+        raise WeightsUnusable(f"the head of {len(CATEGORIES)} classes needs fc.bias of shape {expected[:1]}")
+    network.head.load_state_dict({"weight": head, "bias": bias})
     return LoadedWeights(network, Backbone.RESNET50, source, has_head=True)
 
 
@@ -123,14 +135,14 @@ def _read(file: Path) -> dict[str, Tensor]:
         if file.suffix == ".safetensors":
             return load_file(file)
         state = torch.load(file, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, ValueError, EOFError, UnpicklingError, SafetensorError) as exc:
+    except _READ_ERRORS as exc:
         raise WeightsUnusable(
             f"{file.name} cannot be read as weights; a state dict saved by torch.save or safetensors is needed"
         ) from exc
     for wrapping in ("state_dict", "model_state_dict", "model"):
         if isinstance(state, dict) and isinstance(state.get(wrapping), dict):
             state = state[wrapping]
-    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
+    if not isinstance(state, dict) or not all(isinstance(k, str) and isinstance(v, Tensor) for k, v in state.items()):
         raise WeightsUnusable(f"{file.name} does not hold a state dict")
     return {name.removeprefix("module."): value for name, value in state.items()}
 

@@ -7,11 +7,13 @@ then promoted by replacing CURRENT. Nothing is ever changed in place. Knows noth
 import hashlib
 import json
 import os
+import re
 import secrets
 import shutil
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import ClassVar
 
@@ -20,6 +22,9 @@ from shared.errors import ArtifactError
 MANIFEST = "manifest.json"
 _CURRENT = "CURRENT"
 _STAGING_PREFIX = ".staging-"
+_LEFTOVER_S = 86_400
+_STAMP = "%Y%m%dT%H%M%S%fZ"
+_VERSION = re.compile(r"[0-9]{8}T[0-9]{12}Z-[0-9a-f]{8}")
 
 
 class ArtifactStore:
@@ -46,6 +51,7 @@ class ArtifactStore:
         name is that of `newest()` afterwards; it is not promoted.
         """
         self.root.mkdir(parents=True, exist_ok=True)
+        self._sweep()
         staging = self.root / f"{_STAGING_PREFIX}{secrets.token_hex(8)}"
         staging.mkdir()
         try:
@@ -53,6 +59,12 @@ class ArtifactStore:
             self._seal(staging)
         finally:
             shutil.rmtree(staging, ignore_errors=True)
+
+    def _sweep(self) -> None:
+        """Remove what writers killed more than a day ago left behind."""
+        for leftover in self.root.glob(f"{_STAGING_PREFIX}*"):
+            if leftover.stat().st_mtime < time.time() - _LEFTOVER_S:
+                shutil.rmtree(leftover, ignore_errors=True)
 
     def _seal(self, staging: Path) -> None:
         manifest = json.loads((staging / MANIFEST).read_text())
@@ -62,15 +74,22 @@ class ArtifactStore:
         (staging / MANIFEST).write_text(text)
         for path in [*files, staging / MANIFEST, staging]:
             _fsync(path)
-        stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%S%fZ")
-        staging.rename(self.root / f"{stamp}-{hashlib.sha256(text.encode()).hexdigest()[:8]}")
+        staging.rename(self.root / f"{self._next_stamp()}-{hashlib.sha256(text.encode()).hexdigest()[:8]}")
         _fsync(self.root)
+
+    def _next_stamp(self) -> str:
+        """The time, or just after the newest version's: a clock set back must not make a new version an old one."""
+        now = datetime.now(UTC)
+        if versions := self.versions():
+            sealed = datetime.strptime(versions[-1].partition("-")[0], _STAMP).replace(tzinfo=UTC)
+            now = max(now, sealed + timedelta(microseconds=1))
+        return now.strftime(_STAMP)
 
     def versions(self) -> list[str]:
         """Names of the sealed versions, oldest first."""
         if not self.root.is_dir():
             return []
-        return sorted(p.name for p in self.root.iterdir() if p.is_dir() and not p.name.startswith("."))
+        return sorted(p.name for p in self.root.iterdir() if _VERSION.fullmatch(p.name) and p.is_dir())
 
     def newest(self) -> str:
         """The version sealed last."""
@@ -85,7 +104,7 @@ class ArtifactStore:
             missing: CURRENT names a version that is not there.
         """
         try:
-            version = (self.root / _CURRENT).read_text().strip()
+            version = (self.root / _CURRENT).read_text(errors="replace").strip()
         except FileNotFoundError:
             return None
         self.path(version)

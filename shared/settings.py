@@ -22,7 +22,7 @@ class Backbone(StrEnum):
 class Settings(BaseSettings):
     """Everything an operator can set. Each field is the variable `LOOKALIKE_<NAME>`; the README lists them."""
 
-    model_config = SettingsConfigDict(env_prefix="LOOKALIKE_", env_ignore_empty=True, frozen=True)
+    model_config = SettingsConfigDict(env_prefix="LOOKALIKE_", env_ignore_empty=True, frozen=True, allow_inf_nan=False)
 
     home: Path = Field(Path("var"), description="where bundles, index snapshots and the embedded Valkey live")
     redis_url: str | None = Field(None, description="Redis to use; unset: `lookalike up` starts a Valkey")
@@ -48,15 +48,13 @@ class Settings(BaseSettings):
     worker_threads: int = Field(8, ge=1, description="jobs one worker holds at the same time")
     torch_threads: int = Field(0, ge=0, description="threads of one forward pass; 0: all cores")
 
-    @field_validator("catalogue", "weights")
+    @field_validator("home", "catalogue", "weights")
     @classmethod
-    def _expand(cls, path: Path | None) -> Path | None:
-        return path.expanduser().resolve() if path else None
-
-    @field_validator("home")
-    @classmethod
-    def _absolute(cls, home: Path) -> Path:
-        return home.expanduser().resolve()
+    def _absolute(cls, path: Path | None) -> Path | None:
+        try:
+            return path.expanduser().resolve() if path else None
+        except RuntimeError as exc:
+            raise ValueError(f"{path} names an unknown user") from exc
 
     @model_validator(mode="after")
     def _stay_on_loopback(self) -> Self:

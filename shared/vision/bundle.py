@@ -152,5 +152,5 @@ def open_bundle(store: ArtifactStore, version: str | None = None) -> ModelBundle
     try:
         split = json.loads((directory / SPLIT).read_text())
         return ModelBundle(version, manifest, directory, frozenset(split["held_out"]), frozenset(split["fitted_on"]))
-    except (OSError, ValueError, KeyError) as exc:
+    except (OSError, ValueError, LookupError, TypeError) as exc:
         raise BundleDamaged(f"{version}: {SPLIT} is not that of a bundle") from exc

@@ -232,8 +232,10 @@ def open_snapshot(store: ArtifactStore, *, fingerprint: str, version: str | None
         scores = np.load(directory / SCORES, mmap_mode="r", allow_pickle=False)
         columns = json.loads((directory / ROWS).read_text())
         rows = Rows(columns["image_id"], columns["listing_id"], np.array(columns["category"], dtype=np.int16))
-    except (RuntimeError, OSError, ValueError, KeyError) as exc:
+    except (RuntimeError, OSError, ValueError, LookupError, TypeError) as exc:
         raise IndexDamaged(f"{version}: cannot be read") from exc
+    if scores.shape[1:] != (len(CATEGORIES),) or not np.isin(rows.categories, range(len(CATEGORIES))).all():
+        raise IndexDamaged(f"{version}: its categories are not the {len(CATEGORIES)} known ones")
     lengths = {manifest.count, index.ntotal, len(scores), *(len(column) for column in rows)}
     if lengths != {manifest.count} or index.d != manifest.dimension:
         raise IndexDamaged(f"{version}: files disagree on the number of rows or the dimension")
