@@ -20,7 +20,7 @@ setup: $(READY) ## create .venv and install everything into it
 $(READY): $(LOCKS) pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed, this is " \
 		+ sys.version.split()[0] + "; try: make PYTHON=python3.12 $(MAKECMDGOALS)")'
-	@test -x $(PY) || $(PYTHON) -m venv $(VENV) || { echo "python venv failed; on Debian: apt install python3-venv"; exit 1; }
+	@$(PY) -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear $(VENV) || { echo "python venv failed; on Debian: apt install python3-venv"; exit 1; }
 	@echo "installing (the first time this takes a few minutes)"
 	@$(PIP) -q --require-hashes -r requirements/base.txt
 	@if ! nvidia-smi -L >/dev/null 2>&1 && $(PIP) -q \

@@ -1,9 +1,8 @@
 """The app factory: settings in, a Flask application out."""
 
-from flask import Flask, request
+from flask import Flask
 
-from api import jobs, ops, problems, seed, service
-from shared.errors import LengthRequired
+from api import jobs, ops, problems, seed, service, uploads
 from shared.settings import Settings, load_settings
 from shared.telemetry import configure_logging
 
@@ -17,20 +16,13 @@ def create_app(settings: Settings | None = None) -> Flask:
     configure_logging()
     settings = settings or load_settings()
     app = Flask(__name__, static_folder=None)
-    app.config["MAX_CONTENT_LENGTH"] = settings.max_upload_mb << 20
-    # Also for the parts Werkzeug keeps in memory: options are short.
-    app.config["MAX_FORM_MEMORY_SIZE"] = 64 << 10
+    # Werkzeug holds a file's bytes between two line ends against the memory limit too, so it must be the larger one.
+    app.config["MAX_CONTENT_LENGTH"] = app.config["MAX_FORM_MEMORY_SIZE"] = settings.max_upload_mb << 20
     app.config["MAX_FORM_PARTS"] = 32
     app.json.sort_keys = False  # type: ignore[attr-defined]
     problems.install(app)
-    app.before_request(_require_length)
+    app.before_request(uploads.require_length)
     service.install(app, service.Service(settings))
     for module in (ops, seed, jobs):
         app.register_blueprint(module.bp)
     return app
-
-
-def _require_length() -> None:
-    """A body of unstated length could neither be refused for its size in time nor be known to be whole."""
-    if request.method in ("POST", "PUT", "PATCH") and request.content_length is None:
-        raise LengthRequired("send a Content-Length header")

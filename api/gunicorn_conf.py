@@ -4,7 +4,7 @@ from shared.settings import load_settings
 
 _settings = load_settings()
 
-bind = f"{_settings.host}:{_settings.port}"
+bind = _settings.authority
 workers = 1
 worker_class = "gevent"
 worker_connections = 1000

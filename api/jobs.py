@@ -7,13 +7,15 @@ from flask import Blueprint, Response, jsonify, request
 from pydantic import ValidationError
 
 from api.service import accepted, location, service, show
-from api.uploads import FIELD
-from shared.errors import IndexMissing, InvalidRequest
+from api.uploads import FIELD, require_whole
+from shared.errors import IndexMissing, InvalidRequest, JobNotFound
 from shared.jobs import EmbedRequest, JobKind, SearchRequest
 
 bp = Blueprint("jobs", __name__, url_prefix="/v1")
 
 _MAX_WAIT_S = 30
+_MAX_JSON_BYTES = 64 << 10
+_MAX_PROBLEMS = 5
 _PREFER_WAIT = re.compile(r"(?:^|[,;\s])wait\s*=\s*\"?([0-9]{1,9})\"?(?=$|[,;\s])", re.IGNORECASE)
 _JOB_ID = re.compile(r"[0-9a-f]{32}")
 
@@ -33,10 +35,9 @@ def submit_embed() -> Response:
 @bp.get("/jobs/<job_id>")
 def get_job(job_id: str) -> Response:
     wait_s = _seconds(request.args.get("wait", "0"))
-    store = service().store
     if not _JOB_ID.fullmatch(job_id):
-        store.get("-")  # answers like any unknown id
-    return show(service().wait(store.get(job_id), wait_s))
+        raise JobNotFound("no such job")
+    return show(service().wait(service().store.get(job_id), wait_s))
 
 
 @bp.get("/index")
@@ -67,12 +68,20 @@ def _submit(kind: JobKind, contract: type[R]) -> Response:
 def _form() -> dict[str, str]:
     if request.mimetype != "multipart/form-data":
         return {}
+    if None in request.form:
+        raise InvalidRequest("a part of the form has no name")
     return {name: value for name, value in request.form.items() if name != FIELD}
 
 
 def _json_options(contract: type[R]) -> R:
     """Options of a request that names a photo of the index instead of carrying one."""
-    body = request.get_json(silent=True)
+    if (request.content_length or 0) > _MAX_JSON_BYTES:
+        raise InvalidRequest(f"the JSON is longer than {_MAX_JSON_BYTES} bytes")
+    try:
+        body = request.get_json(silent=True)
+    except RecursionError:
+        body = None
+    require_whole()
     if not isinstance(body, dict):
         raise InvalidRequest("the body is not a JSON object")
     options = _options(contract, {**request.args.to_dict(), **body})
@@ -87,8 +96,8 @@ def _options(contract: type[R], given: dict[str, object]) -> R:
     try:
         return contract.model_validate(given)
     except ValidationError as exc:
-        problems = (f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in exc.errors())
-        raise InvalidRequest("; ".join(problems)) from exc
+        shown = [f"{'.'.join(map(str, e['loc']))[:100]}: {e['msg'][:600]}" for e in exc.errors()[:_MAX_PROBLEMS]]
+        raise InvalidRequest("; ".join(shown)) from exc
 
 
 def _preferred_wait_s() -> int | None:

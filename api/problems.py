@@ -5,15 +5,26 @@ import re
 import secrets
 from http import HTTPStatus
 
+import gevent
 import redis
 from flask import Flask, Response, g, json, request
 from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
 
-from shared.errors import InternalError, LookalikeError, Overload, QueueUnavailable, UploadTooLarge
+from shared.errors import (
+    InternalError,
+    InvalidRequest,
+    LookalikeError,
+    Overload,
+    QueueUnavailable,
+    UploadTooLarge,
+    http_status_of,
+)
+from shared.jobs import JobError
 
 _LOG = logging.getLogger(__name__)
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _DRAIN_LIMIT_BYTES = 64 << 20
+_DRAIN_WITHIN_S = 10
 _REDIS_RETRY_AFTER_S = 5
 
 
@@ -36,6 +47,13 @@ def problem(error: LookalikeError) -> Response:
     return response
 
 
+def job_problem(error: JobError | None) -> Response:
+    """The answer of a synchronous call whose job failed."""
+    if error is None:
+        return problem(InternalError("the job ended without a result"))
+    return _problem(http_status_of(error.code), error.code, error.detail)
+
+
 def _problem(status: int, code: str, detail: str) -> Response:
     body = {
         "type": "about:blank",
@@ -54,6 +72,8 @@ def _name_request() -> None:
 
 
 def _stamp(response: Response) -> Response:
+    if response.status_code >= HTTPStatus.BAD_REQUEST:
+        _drain()
     response.headers["X-Request-ID"] = g.request_id
     response.headers["X-Content-Type-Options"] = "nosniff"
     return response
@@ -71,9 +91,10 @@ def _http_error(error: HTTPException) -> Response:
 
 
 def _too_large(_: RequestEntityTooLarge) -> Response:
-    _drain()
-    limit_mb = (request.max_content_length or 0) >> 20
-    return problem(UploadTooLarge(f"the request is larger than {limit_mb} MiB; send a smaller photo"))
+    limit = request.max_content_length or 0
+    if (request.content_length or 0) > limit:
+        return problem(UploadTooLarge(f"the request is larger than {limit >> 20} MiB; send a smaller photo"))
+    return problem(InvalidRequest(f"the form has more than {request.max_form_parts} parts"))
 
 
 def _drain() -> None:
@@ -81,8 +102,9 @@ def _drain() -> None:
     left = min(request.content_length or 0, _DRAIN_LIMIT_BYTES)
     body = request.environ["wsgi.input"]
     try:
-        while left > 0 and (chunk := body.read(min(left, 1 << 16))):
-            left -= len(chunk)
+        with gevent.Timeout(_DRAIN_WITHIN_S, False):
+            while left > 0 and (chunk := body.read(min(left, 1 << 16))):
+                left -= len(chunk)
     except OSError:
         pass  # the client has gone
 

@@ -2,8 +2,8 @@
 
 from flask import Blueprint, Response, jsonify, request
 
+from api.problems import job_problem
 from api.service import accepted, service
-from shared.errors import InternalError
 from shared.jobs import EmbedRequest, EmbedResult, Job, JobKind, JobRequest, SearchRequest, SearchResult
 
 bp = Blueprint("seed", __name__)
@@ -23,7 +23,7 @@ def feature_embedding() -> Response:
         return accepted(job)
     result = job.result
     if not isinstance(result, EmbedResult):
-        raise InternalError(job.error.detail if job.error else "the job ended without a result")
+        return job_problem(job.error)
     return jsonify({"features": result.scores})
 
 
@@ -34,7 +34,7 @@ def similar_images() -> Response:
         return accepted(job)
     result = job.result
     if not isinstance(result, SearchResult):
-        raise InternalError(job.error.detail if job.error else "the job ended without a result")
+        return job_problem(job.error)
     return jsonify(
         {
             "similar_index": [neighbour.row for neighbour in result.neighbours],

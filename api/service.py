@@ -1,13 +1,14 @@
 """What the routes share: accept a job, wait for it within bounds, show it. Knows no route."""
 
 import threading
+from contextlib import suppress
 from datetime import UTC, datetime
 
+import redis
 from celery import Celery
 from flask import Flask, Response, current_app, g, jsonify
 
 from api.uploads import PhotoReader
-from shared.errors import QueueUnavailable
 from shared.images import PreprocessSpec
 from shared.job_store import JobStore, connect
 from shared.jobs import Job, JobKind, JobRequest
@@ -16,6 +17,7 @@ from shared.settings import Settings
 
 _POLL_AFTER_S = 1
 _REDIS_TIMEOUT_S = 2.0
+_OTHER_CONNECTIONS = 256
 
 
 class Service:
@@ -25,7 +27,7 @@ class Service:
         self.settings = settings
         url = settings.required_redis_url
         self.store = JobStore(
-            connect(url, timeout_s=_REDIS_TIMEOUT_S),
+            connect(url, timeout_s=_REDIS_TIMEOUT_S, max_connections=settings.max_waiters + _OTHER_CONNECTIONS),
             job_ttl_s=settings.job_ttl_s,
             result_ttl_s=settings.result_ttl_s,
         )
@@ -48,12 +50,14 @@ class Service:
                 max_queued=self.settings.max_queued,
                 request_id=g.request_id,
             )
+        announced = False
         try:
             wake_worker(self._celery, job)
-        except QueueUnavailable:
-            with broker_errors():
-                self.store.abandon(job.id)
-            raise
+            announced = True
+        finally:
+            if not announced:
+                with suppress(redis.RedisError):
+                    self.store.abandon(job.id)
         return job
 
     def wait(self, job: Job, timeout_s: float) -> Job:
@@ -62,6 +66,8 @@ class Service:
             return job
         try:
             return self.store.wait(job.id, timeout_s)
+        except redis.RedisError:
+            return job  # it is accepted: answering 503 now would have the client send it again
         finally:
             self._waiters.release()
 

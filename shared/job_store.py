@@ -7,7 +7,7 @@ Keys (prefix `lookalike:`), each with a TTL unless a reason is given:
     job:{id}     hash, the record; `job_ttl_s` until terminal, then `result_ttl_s`
     pixels:{id}  the letterboxed photo; `job_ttl_s`, deleted when the job ends
     done:{id}    list of one element, pushed when the job ends; wakes waiters; `result_ttl_s`
-    gone:{id}    remembers for a day longer that the job existed, so that its id answers 410
+    gone:{id}    remembers for a day longer that the job existed, so that its id answers 410, never 404
     queued       sorted set id -> when it was (re)queued; no TTL: it is the backlog itself
     running      sorted set id -> when its lease ends; no TTL: it is what the reaper reads
     workers      hash name -> heartbeat; no TTL: stale ones are removed by any worker's next heartbeat
@@ -17,14 +17,17 @@ Keys (prefix `lookalike:`), each with a TTL unless a reason is given:
 import secrets
 import time
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from math import ceil
 from typing import cast
 
 import redis
+from pydantic import ValidationError
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
+from shared import job_scripts
 from shared.errors import JobGone, JobNotFound, LookalikeError, QueueFull, WorkerLost
 from shared.jobs import (
     Job,
@@ -43,66 +46,6 @@ _GONE_S = 86_400
 HEARTBEAT_STALE_S = 15.0
 _WAIT_SLICE_S = 1.0
 
-_CREATE = """
-local depth = redis.call('ZCARD', KEYS[3])
-if depth >= tonumber(ARGV[1]) then return depth end
-redis.call('HSET', KEYS[1], unpack(ARGV, 6))
-redis.call('EXPIRE', KEYS[1], ARGV[2])
-if ARGV[3] ~= '' then redis.call('SET', KEYS[2], ARGV[3], 'EX', ARGV[2]) end
-redis.call('ZADD', KEYS[3], ARGV[4], ARGV[5])
-return -1
-"""
-
-_CLAIM = """
-if redis.call('HGET', KEYS[1], 'status') ~= 'queued' then return false end
-redis.call('HSET', KEYS[1], 'status', 'running', 'worker', ARGV[2])
-redis.call('HSETNX', KEYS[1], 'started_at', ARGV[3])
-redis.call('HINCRBY', KEYS[1], 'attempt', 1)
-redis.call('ZREM', KEYS[3], ARGV[1])
-redis.call('ZADD', KEYS[4], ARGV[4], ARGV[1])
-return {redis.call('HGETALL', KEYS[1]), redis.call('GET', KEYS[2])}
-"""
-
-_EXTEND = """
-local held = {}
-for i = 2, #ARGV, 2 do
-  local record = redis.call('HMGET', KEYS[2] .. ARGV[i], 'status', 'attempt')
-  if record[1] == 'running' and record[2] == ARGV[i + 1] then
-    redis.call('ZADD', KEYS[1], ARGV[1], ARGV[i])
-    held[#held + 1] = ARGV[i]
-  end
-end
-return held
-"""
-
-# ARGV: id, attempt, status, field (result or error), its JSON, now, result_ttl_s, gone_s, kind, service seconds
-_FINISH = """
-local record = redis.call('HMGET', KEYS[1], 'status', 'attempt')
-if record[1] ~= 'running' or record[2] ~= ARGV[2] then return 0 end
-redis.call('HSET', KEYS[1], 'status', ARGV[3], ARGV[4], ARGV[5], 'finished_at', ARGV[6],
-           'expires_at', ARGV[6] + ARGV[7])
-redis.call('EXPIRE', KEYS[1], ARGV[7])
-redis.call('DEL', KEYS[2])
-redis.call('LPUSH', KEYS[5], '1')
-redis.call('EXPIRE', KEYS[5], ARGV[7])
-redis.call('SET', KEYS[6], '1', 'EX', ARGV[7] + ARGV[8])
-redis.call('ZREM', KEYS[4], ARGV[1])
-if ARGV[10] ~= '' then
-  local old = redis.call('HGET', KEYS[7], ARGV[9])
-  redis.call('HSET', KEYS[7], ARGV[9], old and (0.9 * old + 0.1 * ARGV[10]) or ARGV[10])
-end
-return 1
-"""
-
-_REQUEUE = """
-local record = redis.call('HMGET', KEYS[1], 'status', 'attempt')
-redis.call('ZREM', KEYS[4], ARGV[1])
-if record[1] ~= 'running' or record[2] ~= ARGV[2] then return 0 end
-redis.call('HSET', KEYS[1], 'status', 'queued')
-redis.call('ZADD', KEYS[3], ARGV[3], ARGV[1])
-return 1
-"""
-
 
 @dataclass(frozen=True, slots=True)
 class Claim:
@@ -120,12 +63,17 @@ class ReapReport:
     failed: list[str]
 
 
-def connect(url: str, *, timeout_s: float = 2.0) -> redis.Redis:
-    """A client that gives up after `timeout_s` instead of hanging, and never silently sends a command twice."""
+def connect(url: str, *, timeout_s: float = 2.0, max_connections: int = 64) -> redis.Redis:
+    """A client that gives up after `timeout_s` instead of hanging, and never silently sends a command twice.
+
+    Args:
+        max_connections: must exceed the number of simultaneous `JobStore.wait`; each holds one.
+    """
     return redis.Redis.from_url(
         url,
         socket_timeout=timeout_s,
         socket_connect_timeout=timeout_s,
+        max_connections=max_connections,
         retry=Retry(NoBackoff(), 0),
         health_check_interval=0,
     )
@@ -153,11 +101,12 @@ class JobStore:
         self._job_ttl_s = job_ttl_s
         self._result_ttl_s = result_ttl_s
         self._clock = clock
-        self._create = client.register_script(_CREATE)
-        self._claim = client.register_script(_CLAIM)
-        self._extend = client.register_script(_EXTEND)
-        self._finish = client.register_script(_FINISH)
-        self._requeue = client.register_script(_REQUEUE)
+        self._create = client.register_script(job_scripts.CREATE)
+        self._claim = client.register_script(job_scripts.CLAIM)
+        self._extend = client.register_script(job_scripts.EXTEND)
+        self._finish = client.register_script(job_scripts.FINISH)
+        self._abandon = client.register_script(job_scripts.ABANDON)
+        self._requeue = client.register_script(job_scripts.REQUEUE)
 
     # --- the front door ---
 
@@ -200,7 +149,7 @@ class JobStore:
         depth = int(
             self._create(
                 keys=self._keys(job.id),
-                args=[max_queued, self._job_ttl_s, pixels or b"", repr(now), job.id, *fields],
+                args=[max_queued, self._job_ttl_s, pixels or b"", repr(now), job.id, _GONE_S, *fields],
             )
         )
         if depth >= 0:
@@ -212,10 +161,7 @@ class JobStore:
 
     def abandon(self, job_id: str) -> None:
         """Forget a job that was never announced; a no-op once a worker has it."""
-        with self._redis.pipeline() as pipe:
-            pipe.zrem(PREFIX + "queued", job_id)
-            pipe.delete(*self._keys(job_id)[:2])
-            pipe.execute()
+        self._abandon(keys=self._keys(job_id), args=[job_id])
 
     def get(self, job_id: str) -> Job:
         """Read a job.
@@ -253,10 +199,6 @@ class JobStore:
         """Jobs accepted and not yet claimed."""
         return int(self._redis.zcard(PREFIX + "queued"))
 
-    def ping(self) -> None:
-        """Raises redis.RedisError when Redis does not answer."""
-        self._redis.ping()
-
     # --- the workshop ---
 
     def claim(self, job_id: str, worker: str, *, lease_s: float) -> Claim | None:
@@ -287,28 +229,33 @@ class JobStore:
 
     def fail(self, job: Job, error: LookalikeError) -> bool:
         """Store why this attempt failed for good; False when the attempt no longer holds the job."""
-        payload = JobError(code=error.code, detail=str(error), retryable=error.retryable)
-        return self._end(job, JobStatus.FAILED, "error", payload.model_dump_json(), None)
+        return self._end(job, JobStatus.FAILED, "error", _error(error), None)
 
-    def reap(self, *, max_attempts: int, lost_after_s: float, backlog: int) -> ReapReport:
+    def reap(self, *, max_attempts: int, lost_after_s: float, oldest_message: str | None) -> ReapReport:
         """Move on what died: requeue jobs whose lease ran out, and name queued jobs whose message was lost.
+
+        Messages are taken first in, first out: a job queued well before the one the oldest waiting message is for
+        has no message any more.
 
         Args:
             max_attempts: a job claimed so often and never ended fails as `worker_lost`.
-            lost_after_s: how long a job may be queued before an empty broker queue means its message is gone.
-            backlog: messages in the broker's queues now.
+            lost_after_s: how much earlier counts as well before; a fetched message takes a moment to be claimed.
+            oldest_message: job id in the oldest message no worker has fetched; None when there is none.
         """
         now = self._clock()
         report = ReapReport(wake=[], failed=[])
         for job in self._load(self._redis.zrangebyscore(PREFIX + "running", "-inf", now), "running"):
             if job.attempt >= max_attempts:
                 lost = WorkerLost(f"its worker died in {job.attempt} of {max_attempts} attempts")
-                if self.fail(job, lost):
+                if self._end(job, JobStatus.FAILED, "error", _error(lost), None, lease_must_be_over=True):
                     report.failed.append(job.id)
             elif self._requeue(keys=self._keys(job.id), args=[job.id, job.attempt, repr(now)]):
                 report.wake.append(job)
-        if backlog == 0:
-            overdue = self._redis.zrangebyscore(PREFIX + "queued", "-inf", now - lost_after_s, start=0, num=1000)
+        self._redis.zremrangebyscore(PREFIX + "queued", "-inf", now - self._job_ttl_s)  # their records have expired
+        waiting_since = self._redis.zscore(PREFIX + "queued", oldest_message) if oldest_message else now
+        if waiting_since is not None:
+            horizon = waiting_since - lost_after_s
+            overdue = self._redis.zrangebyscore(PREFIX + "queued", "-inf", horizon, start=0, num=1000)
             for job in self._load(overdue, "queued"):
                 # A new time, so that one lost message is replaced once per `lost_after_s`, not every round.
                 self._redis.zadd(PREFIX + "queued", {job.id: now}, xx=True)
@@ -324,6 +271,10 @@ class JobStore:
         if stale:
             self._redis.hdel(PREFIX + "workers", *stale)
 
+    def forget_workers(self) -> None:
+        """Drop every heartbeat: for whoever knows that no worker runs yet."""
+        self._redis.delete(PREFIX + "workers")
+
     def retire(self, worker_name: str) -> None:
         """Withdraw the heartbeat of a worker that stops in good order."""
         self._redis.hdel(PREFIX + "workers", worker_name)
@@ -336,7 +287,11 @@ class JobStore:
     # --- inside ---
 
     def _reports(self) -> list[WorkerReport]:
-        return [WorkerReport.model_validate_json(raw) for raw in self._redis.hvals(PREFIX + "workers")]
+        reports = []
+        for raw in self._redis.hvals(PREFIX + "workers"):
+            with suppress(ValidationError):  # written by a version too different to be read
+                reports.append(WorkerReport.model_validate_json(raw))
+        return reports
 
     def _keys(self, job_id: str) -> list[str]:
         """KEYS of every job script, in the order the scripts count on."""
@@ -350,21 +305,20 @@ class JobStore:
             f"{PREFIX}service_s",
         ]
 
-    def _end(self, job: Job, status: JobStatus, field: str, payload: str, service_s: float | None) -> bool:
+    def _end(
+        self,
+        job: Job,
+        status: JobStatus,
+        field: str,
+        payload: str,
+        service_s: float | None,
+        *,
+        lease_must_be_over: bool = False,
+    ) -> bool:
         service = "" if service_s is None else repr(service_s)
-        now, ttl_s = repr(self._clock()), self._result_ttl_s
-        args: list[str | int] = [
-            job.id,
-            job.attempt,
-            status.value,
-            field,
-            payload,
-            now,
-            ttl_s,
-            _GONE_S,
-            job.kind.value,
-            service,
-        ]
+        guard = "1" if lease_must_be_over else ""
+        args: list[str | int] = [job.id, job.attempt, status.value, field, payload, repr(self._clock())]
+        args += [self._result_ttl_s, _GONE_S, job.kind.value, service, guard]
         return bool(self._finish(keys=self._keys(job.id), args=args))
 
     def _drain_time_s(self, kind: JobKind, depth: int) -> int:
@@ -377,11 +331,16 @@ class JobStore:
         jobs = []
         for job_id in (raw.decode() for raw in cast(list[bytes], ids)):
             record = cast(dict[bytes, bytes], self._redis.hgetall(PREFIX + "job:" + job_id))
-            if record:
-                jobs.append(_parse(job_id, record))
-            else:  # the record outlived its TTL
+            if not record:  # it outlived its TTL
                 self._redis.zrem(PREFIX + zset, job_id)
+                continue
+            with suppress(ValueError, KeyError):  # a kind of job only a newer version knows: its workers will see to it
+                jobs.append(_parse(job_id, record))
         return jobs
+
+
+def _error(error: LookalikeError) -> str:
+    return JobError(code=error.code, detail=str(error), retryable=error.retryable).model_dump_json()
 
 
 def _parse(job_id: str, record: Mapping[bytes, bytes]) -> Job:

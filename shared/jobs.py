@@ -157,7 +157,13 @@ def parse_result(kind: JobKind, payload: str) -> JobResult:
     return _RESULTS[kind].model_validate_json(payload)
 
 
-class IndexInfo(_Contract):
+class _Report(BaseModel):
+    """Read by processes of another version during an upgrade, so unknown fields are passed over."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+
+class IndexInfo(_Report):
     """What a worker serves from; the body of `GET /v1/index`."""
 
     version: str
@@ -173,7 +179,7 @@ class IndexInfo(_Contract):
     notice: str | None = None
 
 
-class WorkerReport(_Contract):
+class WorkerReport(_Report):
     """A worker's heartbeat. `index` is None and `problem` says why while the worker cannot serve."""
 
     name: str

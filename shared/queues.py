@@ -1,5 +1,6 @@
 """The Celery app, its queue, and how a worker is woken. Messages carry a job id and nothing else."""
 
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -67,9 +68,13 @@ def wake_worker(celery: Celery, job: Job) -> None:
         celery.send_task(RUN_JOB, args=[job.id], task_id=job.id, queue=INTERACTIVE)
 
 
-def backlog(client: redis.Redis) -> int:
-    """Messages no worker has fetched yet."""
-    return int(client.llen(INTERACTIVE))
+def oldest_message(client: redis.Redis) -> str | None:
+    """Job id in the oldest message no worker has fetched yet; None when there is none."""
+    raw = client.lindex(INTERACTIVE, -1)  # pushed on the left, taken from the right
+    if raw is None:
+        return None
+    job_id: str = json.loads(raw)["headers"]["id"]
+    return job_id
 
 
 @contextmanager

@@ -7,6 +7,7 @@ from typing import Self
 
 from pydantic import Field, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
+from redis.connection import parse_url
 
 from shared.errors import CannotStart
 
@@ -56,6 +57,16 @@ class Settings(BaseSettings):
         except RuntimeError as exc:
             raise ValueError(f"{path} names an unknown user") from exc
 
+    @field_validator("redis_url")
+    @classmethod
+    def _is_a_redis_url(cls, url: str | None) -> str | None:
+        # The broker knows fewer schemes than redis-py: a Unix socket would serve one and not the other.
+        if url is not None and not url.startswith(("redis://", "rediss://")):
+            raise ValueError("must look like redis://HOST:PORT/0 or rediss://…")
+        if url is not None:
+            parse_url(url)  # type: ignore[no-untyped-call]
+        return url
+
     @model_validator(mode="after")
     def _stay_on_loopback(self) -> Self:
         if not (self.published_elsewhere or _is_loopback(self.host)):
@@ -65,6 +76,11 @@ class Settings(BaseSettings):
                 "decides who gets in"
             )
         return self
+
+    @property
+    def authority(self) -> str:
+        """Host and port as they stand in a URL."""
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
     @property
     def required_redis_url(self) -> str:

@@ -6,6 +6,7 @@ import socket
 import threading
 import time
 import warnings
+from collections.abc import Callable
 
 import redis
 from celery.platforms import SecurityWarning
@@ -13,7 +14,7 @@ from celery.platforms import SecurityWarning
 from shared.errors import QueueUnavailable
 from shared.job_store import JobStore, connect
 from shared.jobs import WorkerReport
-from shared.queues import INTERACTIVE, RUN_JOB, backlog, broker_errors, make_celery, wake_worker
+from shared.queues import INTERACTIVE, RUN_JOB, broker_errors, make_celery, oldest_message, wake_worker
 from shared.settings import Settings
 from shared.telemetry import configure_logging, event
 from worker.engine import Engine
@@ -24,11 +25,31 @@ _BEAT_S = 2.0
 _LOST_MESSAGE_S = 5.0
 
 
-class Heartbeat(threading.Thread):
-    """Every two seconds: follow promotions, extend leases, report, and move dead workers' jobs on."""
+class Periodic(threading.Thread):
+    """Calls `action` every two seconds until stopped, whatever it raises."""
+
+    def __init__(self, name: str, action: Callable[[], None]) -> None:
+        super().__init__(name=name, daemon=True)
+        self._action = action
+        self._stopping = threading.Event()
+
+    def run(self) -> None:
+        while not self._stopping.wait(_BEAT_S):
+            try:
+                self._action()
+            except Exception:  # a worker whose heartbeat died would lose every job it takes
+                _LOG.exception("event=periodic_failed name=%s", self.name)
+
+    def stop(self) -> None:
+        """End the thread after the round it is in."""
+        self._stopping.set()
+        self.join(timeout=_BEAT_S + 3)
+
+
+class Heartbeat:
+    """What a worker does for its jobs and its peers: extend leases, report, and move dead workers' jobs on."""
 
     def __init__(self, settings: Settings, client: redis.Redis, store: JobStore, engine: Engine) -> None:
-        super().__init__(name="heartbeat", daemon=True)
         self.leases = Leases()
         self.worker_name = f"{socket.gethostname()}-{os.getpid()}"
         self._settings = settings
@@ -36,15 +57,9 @@ class Heartbeat(threading.Thread):
         self._store = store
         self._engine = engine
         self._celery = make_celery(settings.required_redis_url, socket_timeout_s=2)
-        self._stopping = threading.Event()
-
-    def run(self) -> None:
-        while not self._stopping.wait(_BEAT_S):
-            self.beat()
 
     def beat(self) -> None:
         """One round; Redis being away is logged and tried again at the next."""
-        self._engine.refresh()
         try:
             with broker_errors():
                 self._store.extend(self.leases.held(), lease_s=self._settings.lease_s)
@@ -54,10 +69,8 @@ class Heartbeat(threading.Thread):
         except QueueUnavailable as exc:
             event(_LOG, "redis_unreachable", level=logging.WARNING, reason=type(exc.__cause__).__name__)
 
-    def stop(self) -> None:
-        """End the thread and withdraw the heartbeat."""
-        self._stopping.set()
-        self.join(timeout=_BEAT_S + 3)
+    def retire(self) -> None:
+        """Withdraw the heartbeat."""
         try:
             self._store.retire(self.worker_name)
         except redis.RedisError:
@@ -79,7 +92,7 @@ class Heartbeat(threading.Thread):
         report = self._store.reap(
             max_attempts=self._settings.max_attempts,
             lost_after_s=_LOST_MESSAGE_S,
-            backlog=backlog(self._client),
+            oldest_message=oldest_message(self._client),
         )
         for job in report.wake:
             event(_LOG, "job_requeued", level=logging.WARNING, job_id=job.id, attempt=job.attempt)
@@ -97,11 +110,16 @@ def run_worker(settings: Settings) -> None:
     store = JobStore(client, job_ttl_s=settings.job_ttl_s, result_ttl_s=settings.result_ttl_s)
     engine = Engine(settings.home, torch_threads=settings.torch_threads)
     heartbeat = Heartbeat(settings, client, store, engine)
+    engine.refresh()
     while not engine.ready:  # a worker without a model takes no job, but says why
         heartbeat.beat()
-        if not engine.ready:
-            time.sleep(_BEAT_S)
-    heartbeat.start()
+        time.sleep(_BEAT_S)
+        engine.refresh()
+    heartbeat.beat()
+    # Apart from each other: loading a new bundle takes longer than a lease may.
+    periodic = [Periodic("heartbeat", heartbeat.beat), Periodic("promotions", engine.refresh)]
+    for thread in periodic:
+        thread.start()
     runner = JobRunner(store, engine, heartbeat.leases, worker=heartbeat.worker_name, lease_s=settings.lease_s)
     celery = make_celery(settings.required_redis_url)
     celery.task(name=RUN_JOB)(runner.run)
@@ -122,4 +140,6 @@ def run_worker(settings: Settings) -> None:
             ]
         )
     finally:
-        heartbeat.stop()
+        for thread in periodic:
+            thread.stop()
+        heartbeat.retire()

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from shared.errors import ArtifactError, IndexMissing, PhotoExpired
+from shared.errors import ArtifactError, IndexMissing, InternalError, PhotoExpired
 from shared.images import Pixels
 from shared.jobs import EmbedRequest, IndexInfo, JobRequest, JobResult, SearchRequest
 from shared.telemetry import event
@@ -62,10 +62,10 @@ class Engine:
                 return
             self._tried = wanted
             self._live = self._load()
-        except ArtifactError as exc:
+        except (ArtifactError, OSError) as exc:
             if str(exc) != self.problem:
-                event(_LOG, "artifacts_refused", level=logging.ERROR, code=exc.code, reason=str(exc))
-            self.problem = str(exc)
+                event(_LOG, "artifacts_refused", level=logging.ERROR, kind=type(exc).__name__, reason=str(exc))
+            self.problem = str(exc) if isinstance(exc, ArtifactError) else "the artifacts cannot be read from disk"
         else:
             self.problem = None
 
@@ -109,7 +109,10 @@ class Engine:
         size_px = live.bundle.manifest.preprocess.size_px
         photo: Pixels = np.frombuffer(bytearray(pixels), dtype=np.uint8).reshape(1, size_px, size_px, 3)
         with self._forward_pass:
-            return live.embedder.embed(photo)
+            embeddings = live.embedder.embed(photo)
+        if not np.isfinite(embeddings.vectors).all():
+            raise InternalError("the model gave no finite embedding for this photo")
+        return embeddings
 
     def info(self) -> IndexInfo | None:
         """What is being served, or None before anything is loaded."""

@@ -49,7 +49,8 @@ class BundleManifest(BaseModel):
     precision: str = "float32"
     fingerprint: str = ""
     metrics: dict[str, float | int] = {}
-    catalogue: str  # what the head was fitted on, for people
+    catalogue: str  # what the head was fitted on or measured on, for people
+    head_came_with_weights: bool = False  # then what it was fitted on is not known
     notice: str | None = None  # what a reader should know before trusting it
     libraries: dict[str, str] = {}
     built_at: str

@@ -68,8 +68,13 @@ def write_snapshot(
     Args:
         photos: one per row, in row order.
         embeddings: vectors (n, dim) with L2 norm 1 and scores (n, 13).
+
+    Raises:
+        IndexDamaged: an embedding is not finite.
     """
     vectors = np.ascontiguousarray(embeddings.vectors, dtype=np.float32)
+    if not np.isfinite(vectors).all():
+        raise IndexDamaged("an embedding is not finite; the model's weights are unusable")
     index = faiss.IndexFlatIP(vectors.shape[1])
     index.add(vectors)
     manifest = IndexManifest(
@@ -158,6 +163,8 @@ class IndexSnapshot:
         kept: list[Neighbour] = []
         listings: set[str] = set()
         for score, row in hits:
+            if row < 0:  # FAISS pads with -1 when it finds fewer
+                continue
             listing_id = self.rows.listing_ids[row]
             if request.distinct is Distinct.LISTING and listing_id in listings:
                 continue

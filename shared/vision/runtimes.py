@@ -25,10 +25,10 @@ class TorchEmbedder:
         if threads:
             torch.set_num_threads(threads)
         self._manifest = bundle.manifest
-        network = Network(Backbone(bundle.manifest.backbone), bundle.manifest.normalisation)
         try:
+            network = Network(Backbone(bundle.manifest.backbone), bundle.manifest.normalisation)
             network.load_tensors(bundle.tensors())
-        except RuntimeError as exc:
+        except (RuntimeError, ValueError, KeyError) as exc:
             raise BundleDamaged(f"{bundle.version}: weights do not fit {bundle.manifest.backbone}") from exc
         self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self._network = network.to(self._device, memory_format=torch.channels_last)  # type: ignore[call-overload]

@@ -113,6 +113,13 @@ class Stack:
         assert process is not None
         process.send_signal(signum)
 
+    def restart_valkey(self) -> None:
+        """Kill it as a crash would, and start it again on its log and port."""
+        port = self.valkey.port
+        self.valkey.terminate()
+        self.valkey._desired_port = port
+        self.valkey.start()
+
     def close(self) -> None:
         for process in self.processes.values():
             if process.poll() is None:

@@ -6,7 +6,8 @@ import json
 import shutil
 import socket
 import threading
-import time
+import urllib.error
+import urllib.request
 from io import BytesIO
 from pathlib import Path
 
@@ -162,6 +163,36 @@ def test_an_upload_far_over_the_limit_is_answered_not_cut_off(stack: Stack) -> N
     assert answer.json()["code"] == "upload_too_large"
 
 
+def test_a_refusal_is_heard_though_the_body_was_not_read(stack: Stack) -> None:
+    """urllib closes after one request: whoever stops reading would reset its connection."""
+    for path, status in (("/v1/jobs/embed", 422), ("/nowhere", 404)):
+        request = urllib.request.Request(
+            stack.url + path, data=b"x" * (9 << 20), headers={"Content-Type": "image/jpeg"}, method="POST"
+        )
+        with pytest.raises(urllib.error.HTTPError) as refused:
+            urllib.request.urlopen(request, timeout=30)
+        assert refused.value.code == status
+        refused.value.close()
+
+
+@pytest.mark.parametrize("path", ["/v1/jobs/search", "/predict/similar_images"])
+def test_a_body_cut_short_is_400_and_no_job(stack: Stack, photos: list[Path], path: str) -> None:
+    if path.startswith("/v1"):
+        head, body = "application/json", b'{"image_id": "p1"}'
+    else:
+        head = "multipart/form-data; boundary=x"
+        disposition = b'--x\r\nContent-Disposition: form-data; name="image"; filename="a"\r\n\r\n'
+        body = disposition + photos[0].read_bytes() + b"\r\n--x--\r\n"
+    with socket.create_connection(("127.0.0.1", stack.port), timeout=20) as connection:
+        length = f"Content-Length: {len(body) + 90}"
+        connection.sendall(f"POST {path} HTTP/1.1\r\nHost: x\r\nContent-Type: {head}\r\n{length}\r\n\r\n".encode())
+        connection.sendall(body)
+        connection.shutdown(socket.SHUT_WR)
+        answer = connection.makefile("rb").read()
+    assert answer.startswith(b"HTTP/1.1 400")
+    assert b"body_incomplete" in answer
+
+
 def test_a_body_of_unstated_length_is_411(stack: Stack) -> None:
     connection = http.client.HTTPConnection("127.0.0.1", stack.port, timeout=30)
     headers = {"Content-Type": "multipart/form-data; boundary=x", "Transfer-Encoding": "chunked"}
@@ -177,9 +208,7 @@ def test_a_slow_client_holds_up_nobody(stack: Stack, photos: list[Path]) -> None
     for connection in slow:
         connection.sendall(b"POST /v1/jobs/embed HTTP/1.1\r\nHost: x\r\nX-Slow: ")
     try:
-        began = time.monotonic()
-        assert requests.get(stack.url + "/livez", timeout=10).status_code == 200
-        assert time.monotonic() - began < 2
+        assert requests.get(stack.url + "/livez", timeout=5).status_code == 200
         assert ids(search(stack, photos[3].read_bytes()))[0] == photos[3].stem
     finally:
         for connection in slow:

@@ -18,7 +18,7 @@ from werkzeug.test import TestResponse
 
 from api.app import create_app
 from shared.catalogue import CATEGORIES
-from shared.errors import InternalError
+from shared.errors import InternalError, LookalikeError, PhotoExpired, WorkerLost
 from shared.job_store import PREFIX, JobStore
 from shared.jobs import (
     CategoryAnswer,
@@ -88,7 +88,7 @@ def assert_problem(answer: TestResponse, status: int, code: str) -> str:
 class FinishNext(threading.Thread):
     """Stands in for a worker: ends the next job that appears."""
 
-    def __init__(self, jobs: JobStore, client: redis.Redis, outcome: JobResult | InternalError) -> None:
+    def __init__(self, jobs: JobStore, client: redis.Redis, outcome: JobResult | LookalikeError) -> None:
         super().__init__()
         self._jobs, self._client, self._outcome = jobs, client, outcome
 
@@ -98,7 +98,7 @@ class FinishNext(threading.Thread):
         message = json.loads(popped[1])
         claim = self._jobs.claim(message["headers"]["id"], "w", lease_s=15)
         assert claim
-        if isinstance(self._outcome, InternalError):
+        if isinstance(self._outcome, LookalikeError):
             self._jobs.fail(claim.job, self._outcome)
         else:
             self._jobs.succeed(claim.job, self._outcome, service_s=0.1)
@@ -232,12 +232,15 @@ def test_similar_images_answers_rows_and_ids_and_fewer_when_there_are_fewer(
     }
 
 
-def test_a_failed_seed_call_is_a_problem(client: redis.Redis, jobs: JobStore, valkey_url: str) -> None:
-    worker = FinishNext(jobs, client, InternalError("it crashed"))
+@pytest.mark.parametrize("error", [InternalError("it crashed"), PhotoExpired("too late"), WorkerLost("died")])
+def test_a_failed_seed_call_is_the_jobs_problem(
+    client: redis.Redis, jobs: JobStore, valkey_url: str, error: LookalikeError
+) -> None:
+    worker = FinishNext(jobs, client, error)
     worker.start()
     answer = post(create_app(settings(valkey_url, seed_wait_s=5)).test_client(), "/predict/similar_images")
     worker.join()
-    assert_problem(answer, 500, "internal_error")
+    assert_problem(answer, error.http_status, error.code)
 
 
 def test_a_seed_call_not_finished_in_time_is_202_with_the_job(http: FlaskClient) -> None:
@@ -362,6 +365,47 @@ def test_wrong_paths_and_methods_are_problems(http: FlaskClient, method: str, pa
 def test_a_client_may_name_its_request_but_not_forge_a_header(http: FlaskClient) -> None:
     assert http.get("/livez", headers={"X-Request-ID": "abc-1"}).headers["X-Request-ID"] == "abc-1"
     assert http.get("/livez", headers={"X-Request-ID": "a b"}).headers["X-Request-ID"] != "a b"
+
+
+def test_a_photo_without_line_ends_is_not_taken_for_an_oversized_form(http: FlaskClient) -> None:
+    """The parser holds what lies between two line ends in memory; white areas of a BMP have none."""
+    white = noise_image(3, (700, 500))
+    white.paste((255, 255, 255), (0, 0, 700, 400))
+    assert post(http, "/v1/jobs/embed", encode(white, "BMP")).status_code == 202
+
+
+def test_too_many_parts_or_a_nameless_one_are_422(http: FlaskClient) -> None:
+    many = {f"option{i}": "x" for i in range(40)}
+    assert "parts" in assert_problem(
+        http.post("/v1/jobs/embed", data=photo_form(PHOTO, **many)), 422, "invalid_request"
+    )
+    nameless = b"--x\r\nContent-Disposition: form-data\r\n\r\n4\r\n--x--\r\n"
+    answer = http.post("/v1/jobs/search", data=nameless, content_type="multipart/form-data; boundary=x")
+    assert_problem(answer, 422, "invalid_request")
+
+
+@pytest.mark.parametrize("body", [b"[" * 60_000, b'{"a":' * 10_000, b"x" * 70_000])
+def test_hostile_json_is_422(http: FlaskClient, body: bytes) -> None:
+    answer = http.post("/v1/jobs/search", data=body, content_type="application/json")
+    assert_problem(answer, 422, "invalid_request")
+
+
+def test_a_flood_of_unknown_options_gets_a_short_answer(http: FlaskClient) -> None:
+    answer = http.post("/v1/jobs/search", json={"image_id": "p", **{f"{i}" * 50: 1 for i in range(500)}})
+    assert_problem(answer, 422, "invalid_request")
+    assert len(answer.data) < 5_000
+
+
+def test_redis_lost_while_waiting_still_answers_202_with_the_job(http: FlaskClient, client: redis.Redis) -> None:
+    waiting = http.application.extensions["lookalike"].store
+
+    def lose(*_: object) -> object:
+        raise redis.ConnectionError("gone")
+
+    waiting.wait = lose
+    answer = post(http, "/v1/jobs/embed", prefer="wait=5")
+    assert answer.status_code == 202
+    assert answer.headers["Location"]
 
 
 # --- operations ---

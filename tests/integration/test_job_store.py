@@ -1,5 +1,6 @@
 """Job truth on a real Valkey: every transition by compare-and-set, nothing lost, nothing done twice."""
 
+import json
 import threading
 import time
 
@@ -91,7 +92,7 @@ def test_a_terminal_job_never_changes_again(store: JobStore) -> None:
 def test_a_late_write_of_an_earlier_attempt_is_fenced(store: JobStore, clock: Clock) -> None:
     first = claim(store, create(store), "slow")
     clock.now += 16
-    assert [job.id for job in store.reap(max_attempts=3, lost_after_s=5, backlog=1).wake] == [first.id]
+    assert [job.id for job in store.reap(max_attempts=3, lost_after_s=5, oldest_message=None).wake] == [first.id]
     assert not store.succeed(first, RESULT, service_s=0.1)  # queued again: nobody's
     second = claim(store, first, "quick")
     assert second.attempt == 2
@@ -104,7 +105,7 @@ def test_an_extended_lease_is_not_reaped_and_a_lost_one_is_not_extended(store: J
     clock.now += 10
     assert store.extend([(held.id, held.attempt)], lease_s=15) == {held.id}
     clock.now += 10
-    assert [job.id for job in store.reap(max_attempts=3, lost_after_s=5, backlog=1).wake] == [lost.id]
+    assert [job.id for job in store.reap(max_attempts=3, lost_after_s=5, oldest_message=None).wake] == [lost.id]
     assert store.extend([(held.id, held.attempt), (lost.id, lost.attempt)], lease_s=15) == {held.id}
     assert store.extend([], lease_s=15) == set()
 
@@ -114,7 +115,7 @@ def test_a_job_whose_worker_dies_every_time_fails_as_worker_lost(store: JobStore
     for attempt in (1, 2, 3):
         assert claim(store, job).attempt == attempt
         clock.now += 16
-        report = store.reap(max_attempts=3, lost_after_s=5, backlog=1)
+        report = store.reap(max_attempts=3, lost_after_s=5, oldest_message=None)
     assert report.failed == [job.id]
     ended = store.get(job.id)
     assert ended.status is JobStatus.FAILED
@@ -122,19 +123,60 @@ def test_a_job_whose_worker_dies_every_time_fails_as_worker_lost(store: JobStore
     assert (ended.error.code, ended.error.retryable) == ("worker_lost", True)
 
 
-def test_a_lost_message_is_replaced_only_while_the_backlog_is_empty(store: JobStore, clock: Clock) -> None:
-    job = create(store)
+def test_a_lost_message_is_replaced_once_nothing_older_waits(store: JobStore, clock: Clock) -> None:
+    def woken(oldest_message: str | None) -> list[str]:
+        report = store.reap(max_attempts=3, lost_after_s=5, oldest_message=oldest_message)
+        return [job.id for job in report.wake]
+
+    lost = create(store)
+    clock.now += 1
+    waiting = create(store)
+    clock.now += 3
+    assert woken(waiting.id) == []  # so close to the oldest message, it may just have been fetched
+    assert woken(None) == []
+    clock.now += 3
+    late = create(store)
+    assert woken(late.id) == [lost.id, waiting.id]
+    assert woken(late.id) == []  # once, not every round
     clock.now += 6
-    assert not store.reap(max_attempts=3, lost_after_s=5, backlog=3).wake
-    assert [woken.id for woken in store.reap(max_attempts=3, lost_after_s=5, backlog=0).wake] == [job.id]
-    assert not store.reap(max_attempts=3, lost_after_s=5, backlog=0).wake  # once, not every round
+    assert set(woken(None)) == {lost.id, waiting.id, late.id}
+
+
+def test_a_lease_extended_at_the_last_moment_is_kept(store: JobStore, client: redis.Redis, clock: Clock) -> None:
+    job = create(store)
+    for _ in range(3):
+        held = claim(store, job)
+        clock.now += 16
+        if held.attempt < 3:
+            store.reap(max_attempts=3, lost_after_s=5, oldest_message=None)
+    overdue = client.zrangebyscore(PREFIX + "running", "-inf", clock.now)
+    assert overdue == [job.id.encode()]
+    store._redis = ExtendsMeanwhile(store, client, held)  # type: ignore[assignment]
+    report = store.reap(max_attempts=3, lost_after_s=5, oldest_message=None)
+    assert (report.wake, report.failed) == ([], [])
+    assert store.get(job.id).status is JobStatus.RUNNING
+
+
+class ExtendsMeanwhile:
+    """A client on which a worker extends its lease just after the reaper has looked for overdue ones."""
+
+    def __init__(self, store: JobStore, client: redis.Redis, held: Job) -> None:
+        self._store, self._client, self._held = store, client, held
+
+    def zrangebyscore(self, name: str, low: str, high: float, **options: int) -> object:
+        found = self._client.zrangebyscore(name, low, high, **options)  # type: ignore[arg-type]
+        self._store.extend([(self._held.id, self._held.attempt)], lease_s=15)
+        return found
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._client, name)
 
 
 def test_the_reaper_forgets_ids_whose_record_is_gone(store: JobStore, client: redis.Redis, clock: Clock) -> None:
     queued, running = create(store), claim(store, create(store))
     client.delete(f"{PREFIX}job:{queued.id}", f"{PREFIX}job:{running.id}")
     clock.now += 100
-    report = store.reap(max_attempts=3, lost_after_s=5, backlog=0)
+    report = store.reap(max_attempts=3, lost_after_s=5, oldest_message=None)
     assert (report.wake, report.failed) == ([], [])
     assert client.zcard(PREFIX + "queued") == client.zcard(PREFIX + "running") == 0
 
@@ -198,6 +240,37 @@ def test_unknown_is_not_found_and_expired_is_gone(store: JobStore, client: redis
         store.get(job.id)
 
 
+def test_a_job_that_outlived_its_time_unclaimed_is_gone_not_unknown(
+    store: JobStore, client: redis.Redis, clock: Clock
+) -> None:
+    job = create(store)
+    client.delete(f"{PREFIX}job:{job.id}")  # as its TTL will
+    with pytest.raises(JobGone):
+        store.get(job.id)
+    clock.now += 86_401
+    store.reap(max_attempts=3, lost_after_s=5, oldest_message="0" * 32)
+    assert store.depth() == 0  # it no longer counts against the limit
+
+
+def test_a_claimed_job_cannot_be_abandoned(store: JobStore) -> None:
+    job = claim(store, create(store))
+    store.abandon(job.id)
+    assert store.get(job.id).status is JobStatus.RUNNING
+
+
+def test_records_and_reports_of_another_version_are_passed_over(
+    store: JobStore, client: redis.Redis, clock: Clock
+) -> None:
+    job = create(store)
+    client.hset(f"{PREFIX}job:{job.id}", "kind", "of the future")
+    client.hset(PREFIX + "workers", "newer", '{"shape": "unknown"}')
+    more = {"name": "w", "pid": 1, "reported_at": clock.now, "state": "ready", "new_field": 1}
+    client.hset(PREFIX + "workers", "w", json.dumps(more))
+    clock.now += 10
+    assert store.reap(max_attempts=3, lost_after_s=5, oldest_message=None).wake == []
+    assert [worker.name for worker in store.workers()] == ["w"]
+
+
 def test_an_abandoned_job_leaves_nothing(store: JobStore, client: redis.Redis) -> None:
     job = create(store)
     store.abandon(job.id)
@@ -211,6 +284,9 @@ def test_every_waiter_is_woken_by_the_end(client: redis.Redis) -> None:
     waiters = [threading.Thread(target=lambda: ended.append(store.wait(job.id, 20).status)) for _ in range(5)]
     for waiter in waiters:
         waiter.start()
+    deadline = time.monotonic() + 10
+    while client.info("clients")["blocked_clients"] < 5 and time.monotonic() < deadline:
+        time.sleep(0.01)
     began = time.monotonic()
     store.succeed(claim(store, job), RESULT, service_s=0.1)
     for waiter in waiters:

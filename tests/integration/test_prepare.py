@@ -312,3 +312,34 @@ def test_every_version_ever_promoted_is_whole(installation: Installation) -> Non
         assert len(store.versions()) == n_versions
         for version in store.versions():
             store.verify(version)
+
+
+def test_without_a_catalogue_the_one_used_last_is_read_again_never_the_demo(
+    built: Installation, tmp_path: Path
+) -> None:
+    installation = copy(built, tmp_path)
+    version = index_store(installation.home).current()
+    assert version is not None
+    vectors = index_store(installation.home).path(version) / VECTORS
+    content = bytearray(vectors.read_bytes())
+    content[len(content) // 2] ^= 1
+    vectors.write_bytes(content)
+    done = installation.prepare(catalogue=None)
+    assert (done.catalogue, done.count) == ("catalogue", 52)
+    assert not (installation.home / "demo-catalogue").exists()
+    (installation.home / "catalogue").write_text("/nowhere\n")
+    with pytest.raises(CatalogueUnusable, match="CATALOGUE="):
+        installation.prepare(catalogue=None, rebuild_index=True)
+
+
+def test_a_model_that_came_with_its_head_is_kept_whatever_the_catalogue(built: Installation, tmp_path: Path) -> None:
+    installation = copy(built, tmp_path)
+    network = resnet50(num_classes=13)
+    torch.save(network.state_dict(), tmp_path / "own.pth")
+    first = installation.prepare(weights=tmp_path / "own.pth", backbone="auto")
+    assert installation.heard("notice", "not known")
+    generate(tmp_path / "other", n_listings=13, seed=5)
+    second = installation.prepare(catalogue=tmp_path / "other", backbone="auto")
+    assert second.bundle_version == first.bundle_version
+    assert second.backbone == "resnet50"
+    assert second.index_version != first.index_version

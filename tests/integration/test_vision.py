@@ -113,6 +113,7 @@ FOR_PEOPLE: dict[str, object] = {
     "metrics": {"accuracy": 0.9},
     "catalogue": "another",
     "notice": "read this",
+    "head_came_with_weights": True,
     "libraries": {"torch": "0"},
     "built_at": "2030-01-01T00:00:00+00:00",
 }

@@ -2,6 +2,7 @@
 
 import struct
 import zlib
+from typing import Any
 
 import numpy as np
 import pytest
@@ -169,9 +170,34 @@ def test_the_pixel_limit_is_a_setting() -> None:
 
 
 def test_a_jpeg_with_absurdly_many_scans_is_refused() -> None:
-    photo = encode(IMAGE, quality=80)
+    photo = encode(IMAGE, quality=80, progressive=True)
+    scans = photo.index(b"\xff\xda")
+    again = photo[scans:-2]
     with pytest.raises(PhotoUndecodable, match="scans"):
-        decode(photo + b"\xff\xda" * 100)
+        decode(photo[:scans] + again * 20 + b"\xff\xd9")
+
+
+def test_what_a_camera_appends_to_a_jpeg_counts_for_nothing() -> None:
+    photo = encode(IMAGE, quality=80)
+    assert (decode(photo + b"\xff\xda" * 100) == decode(photo)).all()  # as chance will have it in a long video
+    progressive = encode(IMAGE, quality=80, progressive=True)
+    assert distance(decode(progressive), decode(photo)) < 1
+
+
+@pytest.mark.parametrize("mode", ["I", "F"])
+def test_a_large_deep_photo_is_reduced_before_it_is_stretched(mode: str) -> None:
+    grey = noise_image(8, (2000, 1500)).convert("L")
+    scaled: dict[str, Any] = {
+        "I": np.asarray(grey).astype(np.int32) * 257,
+        "F": np.asarray(grey).astype(np.float32) / 255,
+    }
+    photo = encode(Image.fromarray(scaled[mode]), "TIFF")
+    assert distance(decode(photo), decode(encode(grey, "PNG"))) < 1
+
+
+def test_transparency_of_sixteen_bit_grey_shows_white() -> None:
+    deep = Image.fromarray(np.full((80, 80), 700, dtype=np.uint16))
+    assert (decode(encode(deep, "PNG", transparency=700)) == 255).all()
 
 
 def test_damaged_bytes_never_escape_as_another_error() -> None:

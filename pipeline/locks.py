@@ -1,0 +1,32 @@
+"""One process at a time: advisory locks on files of the installation, released by the kernel when a process dies."""
+
+import fcntl
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from shared.errors import CannotStart
+
+
+@contextmanager
+def exclusive(path: Path, taken: str) -> Iterator[None]:
+    """Hold the lock file for as long as the body runs.
+
+    Args:
+        path: made with its directories where it is missing.
+        taken: what to tell the person when another process holds it.
+
+    Raises:
+        CannotStart: another process holds it, or the directory cannot be written.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock = path.open("w")
+    except OSError as exc:
+        raise CannotStart(f"cannot write to LOOKALIKE_HOME={path.parent} ({exc.strerror})") from exc
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as exc:
+            raise CannotStart(taken) from exc
+        yield
