@@ -2,7 +2,9 @@
 
 import redis
 from flask import Blueprint, Response, jsonify
+from prometheus_client import CONTENT_TYPE_LATEST
 
+from api.metrics import render
 from api.service import service
 
 bp = Blueprint("ops", __name__)
@@ -23,6 +25,11 @@ def root() -> Response:
 @bp.get("/livez")
 def livez() -> Response:
     return jsonify({"status": "alive"})
+
+
+@bp.get("/metrics")
+def metrics() -> Response:
+    return Response(render(service().store), content_type=CONTENT_TYPE_LATEST)
 
 
 @bp.get("/readyz")

@@ -3,36 +3,21 @@
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from importlib.metadata import version as library_version
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 
 from pipeline.clean_tables import Catalogue, read_catalogue
-from pipeline.embed import run_over_photos
+from pipeline.embed import Embedded, run_over_photos, say_unusable
 from pipeline.locks import exclusive
-from shared.catalogue import CataloguePhoto
 from shared.errors import ArtifactError, CatalogueUnusable
-from shared.images import PreprocessSpec
 from shared.settings import Backbone, Settings
-from shared.vision.bundle import (
-    BundleManifest,
-    ModelBundle,
-    bundle_store,
-    open_bundle,
-    write_bundle,
-)
+from shared.vision.bundle import ModelBundle, bundle_store, open_bundle
 from shared.vision.embedder import Embeddings
 from shared.vision.index import index_store, open_snapshot, write_snapshot
 
 DEMO = "demo-catalogue"
 _NAMED_CATALOGUE = "catalogue"  # file of the home that holds the path of the catalogue used last
-OWN_HEAD_NOTICE = (
-    "The 13-class head came with the weights file. Whether it was trained on photos of this catalogue is not known, "
-    "so its accuracy here may flatter it."
-)
 
 Say = Callable[[str], None]
 
@@ -72,6 +57,8 @@ def prepare(settings: Settings, say: Say, *, rebuild_index: bool = False) -> Pre
             return live
         catalogue = _catalogue(settings, say)
         if bundle is None or not _fits(bundle, catalogue, say):
+            from pipeline.build_bundle import build_bundle  # heavy, and not needed where everything is already built
+
             bundle, embedded = build_bundle(settings, catalogue, say)
         elif not rebuild_index and (live := _prepared(settings, bundle, say, catalogue)):
             return live
@@ -83,89 +70,15 @@ def prepare(settings: Settings, say: Say, *, rebuild_index: bool = False) -> Pre
         return done
 
 
-class Embedded(NamedTuple):
-    """A catalogue's photos that could be decoded, and a row for each."""
-
-    photos: list[CataloguePhoto]
-    embeddings: Embeddings
-
-
-def build_bundle(settings: Settings, catalogue: Catalogue, say: Say) -> tuple[ModelBundle, Embedded]:
-    """Load a trunk, fit the head on the catalogue's labels, measure it, write and promote the bundle.
-
-    Returns:
-        the bundle, and the catalogue under it: fitting needs every photo's features anyway.
-    """
-    import torch  # heavy, and not needed where everything is already built
-
-    from pipeline.evaluate import evaluate
-    from pipeline.train import fit_head, held_out_listings
-    from pipeline.weights import load_weights
-    from shared.vision.network import EMBEDDING_DIM, NORMALISATION
-
-    loaded = load_weights(settings.backbone, settings.weights, download_timeout_s=settings.download_timeout_s)
-    say(f"weights: {loaded.source}")
-    if settings.torch_threads:
-        torch.set_num_threads(settings.torch_threads)
-    network = loaded.network.to(memory_format=torch.channels_last)
-
-    def pooled(pixels: np.ndarray) -> np.ndarray:
-        with torch.inference_mode():
-            return network.pooled(torch.from_numpy(pixels)).numpy()
-
-    spec = PreprocessSpec()
-    photos, batches, unusable = run_over_photos(catalogue.photos, spec, pooled, desc="features")
-    _say_unusable(unusable, say)
-    features = np.concatenate(batches)  # (n, dim)
-    listings = frozenset(photo.listing_id for photo in catalogue.photos)
-    held_out = listings if loaded.has_head else held_out_listings(photos)
-    if not loaded.has_head:
-        seen = [i for i, photo in enumerate(photos) if photo.listing_id not in held_out]
-        head = fit_head(features[seen], [photos[i].category for i in seen])
-        network.head.load_state_dict({"weight": torch.from_numpy(head.weight), "bias": torch.from_numpy(head.bias)})
-    vectors = features / np.maximum(np.linalg.norm(features, axis=1, keepdims=True), 1e-12)
-    with torch.inference_mode():
-        scores = network.head(torch.from_numpy(features)).numpy()
-    embedded = Embedded(photos, Embeddings(vectors, scores))
-    metrics = evaluate(photos, embedded.embeddings, held_out)
-    manifest = BundleManifest(
-        backbone=loaded.backbone,
-        weights=loaded.source,
-        weights_sha256="",
-        embedding_dim=EMBEDDING_DIM[loaded.backbone],
-        preprocess=spec,
-        normalisation=NORMALISATION[loaded.backbone],
-        metrics=metrics,
-        catalogue=catalogue.name,
-        notice=OWN_HEAD_NOTICE if loaded.has_head else loaded.notice,
-        head_came_with_weights=loaded.has_head,
-        libraries={name: library_version(name) for name in ("torch", "torchvision", "numpy", "pillow")},
-        built_at=datetime.now(UTC).isoformat(timespec="seconds"),
-    )
-    store = bundle_store(settings.home)
-    version = write_bundle(
-        store,
-        manifest,
-        network.tensors(),
-        held_out=frozenset() if loaded.has_head else held_out,
-        fitted_on=frozenset() if loaded.has_head else listings,
-    )
-    store.promote(version)
-    if manifest.notice:
-        say(f"notice: {manifest.notice}")
-    say(f"model bundle {version}: {describe_metrics(metrics)}")
-    return open_bundle(store, version), embedded
-
-
 def embed_catalogue(settings: Settings, bundle: ModelBundle, catalogue: Catalogue, say: Say) -> Embedded:
     """Run the bundle over every photo of the catalogue."""
-    from shared.vision.runtimes import TorchEmbedder
+    from shared.vision.runtimes import open_embedder
 
-    embedder = TorchEmbedder(bundle, threads=settings.torch_threads)
+    embedder = open_embedder(bundle, threads=settings.threads)
     photos, batches, unusable = run_over_photos(
         catalogue.photos, bundle.manifest.preprocess, embedder.embed, desc="embeddings"
     )
-    _say_unusable(unusable, say)
+    say_unusable(unusable, say)
     vectors, scores = (np.concatenate(part) for part in zip(*batches, strict=True))
     return Embedded(photos, Embeddings(vectors, scores))
 
@@ -187,13 +100,6 @@ def write_index(settings: Settings, bundle: ModelBundle, catalogue: Catalogue, e
     return version
 
 
-def describe_metrics(metrics: dict[str, float | int]) -> str:
-    """One line for people: each figure with its name."""
-    return ", ".join(
-        f"{name} {value:.3f}" if isinstance(value, float) else f"{name} {value}" for name, value in metrics.items()
-    )
-
-
 def _catalogue(settings: Settings, say: Say) -> Catalogue:
     named = settings.home / _NAMED_CATALOGUE
     directory = settings.catalogue
@@ -209,7 +115,7 @@ def _catalogue(settings: Settings, say: Say) -> Catalogue:
     else:
         named.write_text(f"{directory}\n")
     say(f"catalogue {catalogue.name}: {catalogue.n_listings} listings, {len(catalogue.photos)} labelled photos")
-    _say_unusable(catalogue.unusable, say)
+    say_unusable(catalogue.unusable, say)
     return catalogue
 
 
@@ -286,8 +192,3 @@ def _prepared(
         manifest.metrics,
         built,
     )
-
-
-def _say_unusable(unusable: dict[str, int], say: Say) -> None:
-    for reason, count in sorted(unusable.items()):
-        say(f"left out: {count} x {reason}")

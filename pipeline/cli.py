@@ -162,13 +162,13 @@ def search(photo: Path, k: int, as_json: bool) -> None:
     from shared.vision.answers import search_result
     from shared.vision.bundle import bundle_store, open_bundle
     from shared.vision.index import index_store, open_snapshot
-    from shared.vision.runtimes import TorchEmbedder
+    from shared.vision.runtimes import open_embedder
 
     settings = load_settings()
     bundle = open_bundle(bundle_store(settings.home))
     snapshot = open_snapshot(index_store(settings.home), fingerprint=bundle.manifest.fingerprint)
     pixels = decode_photo(photo.read_bytes(), bundle.manifest.preprocess, max_pixels=settings.max_pixels)
-    embedder = TorchEmbedder(bundle, threads=settings.torch_threads)
+    embedder = open_embedder(bundle, threads=settings.threads)
     result = search_result(embedder.embed(pixels[None]), SearchRequest(k=k), snapshot)
     lines = [f"{score.probability:6.1%}  {score.name}" for score in result.category.top]
     lines += [f"{n.rank:3d}. {n.score:.3f}  {n.image_id}  {n.category}" for n in result.neighbours]
@@ -181,9 +181,9 @@ def search(photo: Path, k: int, as_json: bool) -> None:
 @_reported
 def evaluate_command(catalogue: Path | None, as_json: bool) -> None:
     """Measure the live bundle on a catalogue: accuracy on unseen listings, and how good its neighbours are."""
-    from pipeline.build_index import describe_metrics, embed_catalogue
+    from pipeline.build_index import embed_catalogue
     from pipeline.clean_tables import read_catalogue
-    from pipeline.evaluate import evaluate
+    from pipeline.evaluate import describe_metrics, evaluate
     from shared.vision.bundle import bundle_store, open_bundle
 
     settings = load_settings(catalogue=catalogue)
@@ -200,11 +200,10 @@ def evaluate_command(catalogue: Path | None, as_json: bool) -> None:
 
 
 def _prepare(settings: Settings, as_json: bool, *, rebuild_index: bool) -> None:
-    from pipeline.build_index import describe_metrics, prepare
+    from pipeline.build_index import prepare
 
     done = prepare(settings, _say, rebuild_index=rebuild_index)
-    facts = dataclasses.asdict(done)
-    _print(as_json, facts, f"{done.index_version}: {done.count} photos; {describe_metrics(done.metrics)}")
+    _print(as_json, dataclasses.asdict(done), f"{done.index_version}: {done.count} photos of {done.catalogue}")
 
 
 def _required_catalogue(settings: Settings) -> Path:

@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
-from typing import Protocol, TypeVar
+from typing import NamedTuple, Protocol, TypeVar
 
 import numpy as np
 from tqdm import tqdm
@@ -12,11 +12,19 @@ from tqdm import tqdm
 from shared.catalogue import CataloguePhoto
 from shared.errors import CatalogueUnusable, InputError
 from shared.images import Pixels, PreprocessSpec, decode_photo
+from shared.vision.embedder import Embeddings
 
 BATCH = 8  # on a CPU larger batches fall out of the caches: Lite0 runs 77 photos/s at 8 and 24 at 32
 _DECODE_THREADS = 2
 
 T = TypeVar("T")
+
+
+class Embedded(NamedTuple):
+    """A catalogue's photos that could be decoded, and a row for each."""
+
+    photos: list[CataloguePhoto]
+    embeddings: Embeddings
 
 
 class Progress(Protocol):
@@ -89,3 +97,9 @@ def _decode_ahead(
             photo, decoded = pending.pop(0)
             yield photo, decoded.result()
             pending.extend((photo, pool.submit(decode, photo)) for photo in islice(queue, 1))
+
+
+def say_unusable(unusable: dict[str, int], say: Callable[[str], None]) -> None:
+    """One line for each reason."""
+    for reason, count in sorted(unusable.items()):
+        say(f"left out: {count} x {reason}")

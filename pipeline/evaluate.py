@@ -1,6 +1,6 @@
 """How good the model is: category accuracy on listings it has never seen, and whether neighbours make sense."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -80,3 +80,10 @@ def _best(scores: FloatArray, k: int) -> npt.NDArray[np.int_]:
     """Columns of the k highest scores of each row, best first."""
     k = min(k, scores.shape[1])
     return np.argsort(-scores, axis=1, kind="stable")[:, :k]
+
+
+def describe_metrics(metrics: Mapping[str, float | int | str]) -> str:
+    """One line for people: each figure with its name."""
+    return ", ".join(
+        f"{name} {value:.3f}" if isinstance(value, float) else f"{name} {value}" for name, value in metrics.items()
+    )

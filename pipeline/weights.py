@@ -124,7 +124,7 @@ def _resnet50(state: Mapping[str, Tensor], source: str) -> LoadedWeights:
 
 
 def _fill_trunk(network: Network, state: Mapping[str, Tensor]) -> None:
-    trunk: Any = network.trunk
+    trunk: Any = network.features.trunk
     if bad := [name for name, value in state.items() if not torch.isfinite(value).all()]:
         raise WeightsUnusable(f"{bad[0]} holds numbers that are not finite")
     try:

@@ -176,7 +176,18 @@ class IndexInfo(_Report):
     model_fingerprint: str
     model_version: str
     metrics: dict[str, float | int]
+    runtime: str = ""
+    precision: str = ""
     notice: str | None = None
+
+
+class WorkerStats(_Report):
+    """What a worker did since it began."""
+
+    batch_sizes: dict[int, int] = {}  # forward passes by number of photos
+    cache_hits: int = 0
+    cache_shared: int = 0
+    cache_misses: int = 0
 
 
 class WorkerReport(_Report):
@@ -188,3 +199,4 @@ class WorkerReport(_Report):
     state: Literal["ready", "unready"]
     index: IndexInfo | None = None
     problem: str | None = None
+    stats: WorkerStats = WorkerStats()

@@ -20,6 +20,21 @@ class Backbone(StrEnum):
     EFFICIENTNET_LITE0 = "efficientnet_lite0"
 
 
+class RuntimeChoice(StrEnum):
+    """What runs the network; `auto` means torch on a GPU and OpenVINO on a CPU."""
+
+    AUTO = "auto"
+    TORCH = "torch"
+    OPENVINO = "openvino"
+
+
+class PrecisionChoice(StrEnum):
+    """Arithmetic of the network; `auto` means int8 on a CPU where the quality gate lets it pass."""
+
+    AUTO = "auto"
+    FLOAT32 = "float32"
+
+
 class Settings(BaseSettings):
     """Everything an operator can set. Each field is the variable `LOOKALIKE_<NAME>`; the README lists them."""
 
@@ -47,7 +62,17 @@ class Settings(BaseSettings):
     lease_s: float = Field(15, gt=0, description="a worker silent for so long loses its jobs")
     max_attempts: int = Field(3, ge=1, description="a job whose worker dies so often fails as worker_lost")
     worker_threads: int = Field(8, ge=1, description="jobs one worker holds at the same time")
-    torch_threads: int = Field(0, ge=0, description="threads of one forward pass; 0: all cores")
+    runtime: RuntimeChoice = Field(
+        RuntimeChoice.AUTO, description="what a new bundle is built for: auto, torch or openvino"
+    )
+    precision: PrecisionChoice = Field(PrecisionChoice.AUTO, description="of a new bundle: auto or float32")
+    threads: int = Field(0, ge=0, description="CPU threads of the model; 0: one a core")
+    streams: int = Field(0, ge=0, description="forward passes at the same time; 0: one a thread")
+    max_batch: int = Field(8, ge=1, le=256, description="photos of one forward pass at most")
+    batch_wait_ms: float = Field(2, ge=0, description="how long a pass may wait for photos known to be coming")
+    hang_after_s: float = Field(60, gt=0, description="a pass that takes longer ends the worker; others take its jobs")
+    cache_entries: int = Field(4096, ge=0, description="photos whose embedding a worker remembers; 0: none")
+    cache_ttl_s: float = Field(3600, gt=0, description="how long it remembers them")
 
     @field_validator("home", "catalogue", "weights")
     @classmethod

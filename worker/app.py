@@ -17,7 +17,8 @@ from shared.jobs import WorkerReport
 from shared.queues import INTERACTIVE, RUN_JOB, broker_errors, make_celery, oldest_message, wake_worker
 from shared.settings import Settings
 from shared.telemetry import configure_logging, event
-from worker.engine import Engine
+from worker.batching import BatchLimits
+from worker.engine import Engine, EngineOptions
 from worker.tasks import JobRunner, Leases
 
 _LOG = logging.getLogger(__name__)
@@ -85,6 +86,7 @@ class Heartbeat:
                 state="ready" if self._engine.ready else "unready",
                 index=self._engine.info(),
                 problem=self._engine.problem,
+                stats=self._engine.stats(),
             )
         )
 
@@ -108,7 +110,7 @@ def run_worker(settings: Settings) -> None:
     warnings.simplefilter("ignore", SecurityWarning)
     client = connect(settings.required_redis_url)
     store = JobStore(client, job_ttl_s=settings.job_ttl_s, result_ttl_s=settings.result_ttl_s)
-    engine = Engine(settings.home, torch_threads=settings.torch_threads)
+    engine = Engine(settings.home, _engine_options(settings))
     heartbeat = Heartbeat(settings, client, store, engine)
     engine.refresh()
     while not engine.ready:  # a worker without a model takes no job, but says why
@@ -142,4 +144,21 @@ def run_worker(settings: Settings) -> None:
     finally:
         for thread in periodic:
             thread.stop()
+        engine.close()
         heartbeat.retire()
+
+
+def _engine_options(settings: Settings) -> EngineOptions:
+    limits = BatchLimits(
+        max_batch=settings.max_batch,
+        max_waiting=max(64, 2 * settings.worker_threads),
+        max_wait_s=settings.batch_wait_ms / 1e3,
+        hang_after_s=settings.hang_after_s,
+    )
+    return EngineOptions(
+        threads=settings.threads,
+        streams=settings.streams,
+        limits=limits,
+        cache_entries=settings.cache_entries,
+        cache_ttl_s=settings.cache_ttl_s,
+    )

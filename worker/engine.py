@@ -1,23 +1,41 @@
 """Model and index in memory, swapped as one. Knows nothing of Redis or Celery."""
 
+import hashlib
 import logging
-import threading
-from dataclasses import dataclass
+import os
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from concurrent.futures import CancelledError
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
 from shared.errors import ArtifactError, IndexMissing, InternalError, PhotoExpired
 from shared.images import Pixels
-from shared.jobs import EmbedRequest, IndexInfo, JobRequest, JobResult, SearchRequest
+from shared.jobs import EmbedRequest, IndexInfo, JobRequest, JobResult, SearchRequest, WorkerStats
 from shared.telemetry import event
 from shared.vision.answers import embed_result, search_result
 from shared.vision.bundle import ModelBundle, bundle_store, open_bundle
-from shared.vision.embedder import Embedder, Embeddings
+from shared.vision.embedder import Embeddings
 from shared.vision.index import IndexSnapshot, index_store, open_snapshot
-from shared.vision.runtimes import TorchEmbedder
+from shared.vision.runtimes import open_embedder
+from worker.batching import BatchLimits, MicroBatcher
+from worker.cache import ResultCache
 
 _LOG = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class EngineOptions:
+    """How an engine uses the machine. The settings of the same names say what each is."""
+
+    threads: int = 0
+    streams: int = 0
+    limits: BatchLimits = field(default_factory=BatchLimits)
+    cache_entries: int = 4096
+    cache_ttl_s: float = 3600.0
 
 
 @dataclass(frozen=True)
@@ -25,7 +43,7 @@ class _Live:
     """One model and an index built by it; a job sees exactly one of these."""
 
     bundle: ModelBundle
-    embedder: Embedder
+    batcher: "MicroBatcher[Pixels, Embeddings]"
     snapshot: IndexSnapshot
 
 
@@ -34,20 +52,21 @@ class Engine:
 
     Args:
         home: where bundles and indexes lie.
-        torch_threads: CPU threads of one forward pass; 0 leaves torch's choice.
 
     Attributes:
         problem: why the promoted artifacts are not the ones in use, or None.
     """
 
-    def __init__(self, home: Path, *, torch_threads: int = 0) -> None:
+    def __init__(self, home: Path, options: EngineOptions | None = None) -> None:
         self._bundles = bundle_store(home)
         self._indexes = index_store(home)
-        self._torch_threads = torch_threads
+        self._options = options or EngineOptions()
         self._live: _Live | None = None
         self._tried: tuple[str | None, str | None] | None = None
-        # One pass at a time already uses every core; two would only fight over them.
-        self._forward_pass = threading.Lock()
+        self._cache: ResultCache[Embeddings] = ResultCache(
+            max_entries=self._options.cache_entries, ttl_s=self._options.cache_ttl_s
+        )
+        self._batch_sizes: Counter[int] = Counter()
         self.problem: str | None = None
 
     @property
@@ -61,7 +80,9 @@ class Engine:
             if self.ready and wanted == self._tried:
                 return
             self._tried = wanted
-            self._live = self._load()
+            old, self._live = self._live, self._load()
+            if old is not None and old.batcher is not self._live.batcher:
+                old.batcher.close()
         except (ArtifactError, OSError) as exc:
             if str(exc) != self.problem:
                 event(_LOG, "artifacts_refused", level=logging.ERROR, kind=type(exc).__name__, reason=str(exc))
@@ -70,16 +91,54 @@ class Engine:
             self.problem = None
 
     def _load(self) -> _Live:
+        """The promoted model and index; a model that is live already is not loaded again."""
         bundle = open_bundle(self._bundles)
-        live = self._live
-        kept = live is not None and live.bundle.version == bundle.version
-        embedder = live.embedder if live and kept else TorchEmbedder(bundle, threads=self._torch_threads)
-        snapshot = open_snapshot(self._indexes, fingerprint=bundle.manifest.fingerprint)
-        if not kept:
-            size_px = bundle.manifest.preprocess.size_px
-            embedder.embed(np.zeros((1, size_px, size_px, 3), dtype=np.uint8))  # the first pass is the slowest
+        old = self._live
+        kept = old is not None and old.bundle.version == bundle.version
+        batcher = old.batcher if old and kept else self._start(bundle)
+        try:
+            snapshot = open_snapshot(self._indexes, fingerprint=bundle.manifest.fingerprint)
+        except ArtifactError:
+            if not kept:
+                batcher.close()
+            raise
         event(_LOG, "artifacts_loaded", bundle=bundle.version, index=snapshot.version, count=len(snapshot))
-        return _Live(bundle, embedder, snapshot)
+        return _Live(bundle, batcher, snapshot)
+
+    def _start(self, bundle: ModelBundle) -> "MicroBatcher[Pixels, Embeddings]":
+        embedder = open_embedder(bundle, threads=self._options.threads, streams=self._options.streams)
+        size_px = bundle.manifest.preprocess.size_px
+        for alone in (True, False):  # the first pass of each kind is the slowest
+            embedder.embed(np.zeros((1, size_px, size_px, 3), dtype=np.uint8), alone=alone)
+
+        def run(photos: Sequence[Pixels], alone: bool) -> list[Embeddings]:
+            vectors, scores = embedder.embed(np.stack(photos), alone=alone)
+            if not np.isfinite(vectors).all():
+                raise InternalError("the model gave no finite embedding for this photo")
+            return [Embeddings(vectors[i : i + 1], scores[i : i + 1]) for i in range(len(photos))]
+
+        return MicroBatcher(
+            run,
+            limits=self._options.limits,
+            n_runners=embedder.n_streams,
+            on_hang=_end_process,
+            on_batch=self._count_batch,
+        )
+
+    def _count_batch(self, size: int) -> None:
+        self._batch_sizes[size] += 1
+
+    def close(self) -> None:
+        """Finish what waits for the model."""
+        if self._live is not None:
+            self._live.batcher.close()
+
+    @contextmanager
+    def expecting(self) -> Iterator[None]:
+        """Announce that this thread will probably `run` a photo within the body, so that a batch may wait for it."""
+        live = self._live
+        with live.batcher.expecting() if live else nullcontext():
+            yield
 
     def run(self, request: JobRequest, pixels: bytes | None) -> JobResult:
         """Answer one request.
@@ -94,7 +153,12 @@ class Engine:
         live = self._live
         if live is None:
             raise IndexMissing(self.problem or "nothing is loaded yet")
-        embeddings = self._embeddings(live, request, pixels)
+        try:
+            embeddings = self._embeddings(live, request, pixels)
+        except CancelledError:
+            if self._live is live:
+                raise
+            return self.run(request, pixels)  # another model was promoted just now, and the old one takes no more
         match request:
             case SearchRequest():
                 return search_result(embeddings, request, live.snapshot)
@@ -107,12 +171,19 @@ class Engine:
         if pixels is None:
             raise PhotoExpired("the photo waited longer than it is kept; send it again")
         size_px = live.bundle.manifest.preprocess.size_px
-        photo: Pixels = np.frombuffer(bytearray(pixels), dtype=np.uint8).reshape(1, size_px, size_px, 3)
-        with self._forward_pass:
-            embeddings = live.embedder.embed(photo)
-        if not np.isfinite(embeddings.vectors).all():
-            raise InternalError("the model gave no finite embedding for this photo")
-        return embeddings
+        photo: Pixels = np.frombuffer(pixels, dtype=np.uint8).reshape(size_px, size_px, 3)
+        key = hashlib.blake2b(pixels, digest_size=16, key=live.bundle.manifest.fingerprint[:32].encode()).digest()
+        return self._cache.get(key, lambda: live.batcher.submit(photo).result())
+
+    def stats(self) -> WorkerStats:
+        """What was done since the process began."""
+        counts = self._cache.counts
+        return WorkerStats(
+            batch_sizes=dict(self._batch_sizes),
+            cache_hits=counts.hits,
+            cache_shared=counts.shared,
+            cache_misses=counts.misses,
+        )
 
     def info(self) -> IndexInfo | None:
         """What is being served, or None before anything is loaded."""
@@ -130,5 +201,14 @@ class Engine:
             model_fingerprint=model.fingerprint,
             model_version=live.bundle.version,
             metrics=model.metrics,
+            runtime=model.runtime,
+            precision=model.precision,
             notice=model.notice,
         )
+
+
+def _end_process() -> None:
+    """A pass hangs and nothing can stop it: without this process its leases run out, and others take its jobs."""
+    event(_LOG, "forward_pass_hangs", level=logging.CRITICAL)
+    logging.shutdown()
+    os._exit(os.EX_SOFTWARE)

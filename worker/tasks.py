@@ -54,6 +54,10 @@ class JobRunner:
 
         An error from Redis passes through: the lease runs out and the reaper moves the job on.
         """
+        with self._engine.expecting():
+            self._claim_and_run(job_id)
+
+    def _claim_and_run(self, job_id: str) -> None:
         claimed_at = time.time()
         claim = self._store.claim(job_id, self._worker, lease_s=self._lease_s)
         if claim is None:

@@ -5,7 +5,9 @@ Reads and writes; knows nothing of torch, so a manifest can be looked at without
 
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
+from enum import StrEnum
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +22,23 @@ from shared.errors import BundleDamaged, BundleMissing
 from shared.images import PreprocessSpec
 
 WEIGHTS = "weights.safetensors"
+GRAPH = "graph.xml"
 SPLIT = "split.json"
+
+
+class Runtime(StrEnum):
+    """What runs a bundle's network."""
+
+    TORCH = "torch"
+    OPENVINO = "openvino"
+
+
+class Precision(StrEnum):
+    """What its arithmetic is done in."""
+
+    FLOAT32 = "float32"
+    BFLOAT16 = "bfloat16"
+    INT8 = "int8"
 
 
 class Normalisation(BaseModel):
@@ -45,10 +63,12 @@ class BundleManifest(BaseModel):
     categories: tuple[str, ...] = CATEGORIES
     preprocess: PreprocessSpec
     normalisation: Normalisation
-    runtime: str = "torch"
-    precision: str = "float32"
+    runtime: Runtime = Runtime.TORCH
+    precision: Precision = Precision.FLOAT32
+    graph_sha256: dict[str, str] = {}  # of the runtime's own files, by name
     fingerprint: str = ""
     metrics: dict[str, float | int] = {}
+    gate: dict[str, float | str] = {}  # how the chosen precision compares with float32, or why it was not chosen
     catalogue: str  # what the head was fitted on or measured on, for people
     head_came_with_weights: bool = False  # then what it was fitted on is not known
     notice: str | None = None  # what a reader should know before trusting it
@@ -59,7 +79,7 @@ class BundleManifest(BaseModel):
         """SHA-256 over everything that decides which embedding a photo gets, and nothing else."""
         decisive = {
             "weights_sha256", "backbone", "embedding_layer", "embedding_dim", "categories", "preprocess",
-            "normalisation", "runtime", "precision",
+            "normalisation", "runtime", "precision", "graph_sha256",
         }  # fmt: skip
         text = json.dumps(self.model_dump(mode="json", include=decisive), sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()
@@ -104,19 +124,25 @@ def write_bundle(
     *,
     held_out: frozenset[str],
     fitted_on: frozenset[str],
+    graph_files: Mapping[str, bytes] | None = None,
 ) -> str:
     """Write a new version and return its name; it is not promoted.
 
     Args:
-        manifest: `weights_sha256` and `fingerprint` are filled in here.
+        manifest: `weights_sha256`, `graph_sha256` and `fingerprint` are filled in here.
         tensors: every weight by its name in the network.
         held_out: listings kept away from fitting.
         fitted_on: every listing of the catalogue, the held-out ones included.
+        graph_files: what the runtime loads instead of the weights, by name.
     """
     with store.write() as directory:
         save_file(tensors, directory / WEIGHTS)
         (directory / SPLIT).write_text(json.dumps({"held_out": sorted(held_out), "fitted_on": sorted(fitted_on)}))
-        sealed = manifest.model_copy(update={"weights_sha256": store.sha256(directory / WEIGHTS)})
+        for name, content in (graph_files or {}).items():
+            (directory / name).write_bytes(content)
+        digests = {name: store.sha256(directory / name) for name in graph_files or {}}
+        update = {"weights_sha256": store.sha256(directory / WEIGHTS), "graph_sha256": digests}
+        sealed = manifest.model_copy(update=update)
         sealed = sealed.model_copy(update={"fingerprint": sealed.compute_fingerprint()})
         (directory / MANIFEST).write_text(sealed.model_dump_json())
     return store.newest()

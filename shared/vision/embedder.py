@@ -24,6 +24,22 @@ class Embedder(Protocol):
     @property
     def manifest(self) -> BundleManifest: ...
 
-    def embed(self, pixels: Pixels) -> Embeddings:
-        """Embed (n, S, S, 3) uint8 photos, n >= 1, in one forward pass."""
+    @property
+    def n_streams(self) -> int:
+        """Passes that may run at the same time to advantage."""
         ...
+
+    def embed(self, pixels: Pixels, *, alone: bool = True) -> Embeddings:
+        """Embed (n, S, S, 3) uint8 photos, n >= 1, in one forward pass; may be called from many threads.
+
+        Args:
+            alone: nothing else is waiting or running, so the pass may take every core.
+        """
+        ...
+
+
+def normalised(pooled: FloatArray) -> FloatArray:
+    """(n, dim) pooled features scaled to L2 norm 1; a row of zeros stays one."""
+    lengths = np.maximum(np.linalg.norm(pooled, axis=1, keepdims=True), 1e-12)
+    unit: FloatArray = (pooled / lengths).astype(np.float32, copy=False)
+    return unit

@@ -54,8 +54,8 @@ _TRUNKS: dict[Backbone, type[nn.Module]] = {
 }
 
 
-class Network(nn.Module):
-    """Trunk, pooled features, linear head."""
+class Features(nn.Module):
+    """Normalisation and trunk: photos in, pooled features out."""
 
     scale: Tensor
     shift: Tensor
@@ -63,21 +63,29 @@ class Network(nn.Module):
     def __init__(self, backbone: Backbone, normalisation: Normalisation) -> None:
         super().__init__()
         self.trunk = _TRUNKS[backbone]()
-        self.head = nn.Linear(EMBEDDING_DIM[backbone], len(CATEGORIES))
         mean, std = torch.tensor(normalisation.mean), torch.tensor(normalisation.std)
         self.register_buffer("scale", 1 / (255 * std).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("shift", (mean / std).view(1, 3, 1, 1), persistent=False)
-        self.eval()
 
-    def pooled(self, pixels: Tensor) -> Tensor:
-        """(n, S, S, 3) uint8 -> (n, dim) float32 pooled features, not normalised."""
+    def forward(self, pixels: Tensor) -> Tensor:
+        """(n, S, S, 3) uint8 -> (n, dim) float32, not normalised."""
         x = pixels.permute(0, 3, 1, 2).float() * self.scale - self.shift
         return cast(Tensor, self.trunk(x.contiguous(memory_format=torch.channels_last)))
 
+
+class Network(nn.Module):
+    """Pooled features and a linear head."""
+
+    def __init__(self, backbone: Backbone, normalisation: Normalisation) -> None:
+        super().__init__()
+        self.features = Features(backbone, normalisation)
+        self.head = nn.Linear(EMBEDDING_DIM[backbone], len(CATEGORIES))
+        self.eval()
+
     def forward(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
-        """(n, S, S, 3) uint8 -> embeddings (n, dim) with L2 norm 1, scores (n, 13) before softmax."""
-        features = self.pooled(pixels)
-        return nn.functional.normalize(features), self.head(features)
+        """(n, S, S, 3) uint8 -> pooled features (n, dim), not normalised, and scores (n, 13) before softmax."""
+        pooled = self.features(pixels)
+        return pooled, self.head(pooled)
 
     def tensors(self) -> dict[str, npt.NDArray[np.generic]]:
         """Every weight as numpy, ready for a bundle."""

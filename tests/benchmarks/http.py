@@ -25,7 +25,7 @@ from shared.jobs import SearchRequest
 from shared.vision.answers import search_result
 from shared.vision.bundle import bundle_store, open_bundle
 from shared.vision.index import index_store, open_snapshot
-from shared.vision.runtimes import TorchEmbedder
+from shared.vision.runtimes import open_embedder
 
 N_TURNS = 5
 N_PHOTOS = 40
@@ -39,7 +39,8 @@ def main() -> None:
         catalogue = Path(scratch) / "demo"
         generate(catalogue, n_listings=52)
         home = Path(scratch) / "home"
-        environment = {**os.environ, "LOOKALIKE_HOME": str(home)}
+        # Without the cache: the same photos are asked again and again.
+        environment = {**os.environ, "LOOKALIKE_HOME": str(home), "LOOKALIKE_CACHE_ENTRIES": "0"}
         command = [sys.executable, "-m", "pipeline.cli", "up", "--catalogue", str(catalogue), "--port", str(PORT)]
         service = subprocess.Popen(command, env=environment, start_new_session=True)
         try:
@@ -71,7 +72,7 @@ def _wait_ready(service: "subprocess.Popen[bytes]") -> None:
 def _measure(home: Path, photos: list[bytes]) -> dict[str, Any]:
     bundle = open_bundle(bundle_store(home))
     snapshot = open_snapshot(index_store(home), fingerprint=bundle.manifest.fingerprint)
-    embedder = TorchEmbedder(bundle)
+    embedder = open_embedder(bundle)
 
     def bare(photo: bytes) -> None:
         pixels = decode_photo(photo, bundle.manifest.preprocess)

@@ -3,11 +3,13 @@
 import base64
 import http.client
 import json
+import re
 import shutil
 import socket
 import threading
 import urllib.error
 import urllib.request
+from concurrent.futures import ThreadPoolExecutor
 from io import BytesIO
 from pathlib import Path
 
@@ -18,7 +20,7 @@ from PIL import Image
 
 from shared.catalogue import CATEGORIES
 from tests.conftest import encode, noise_image
-from tests.e2e.conftest import Stack, lookalike
+from tests.e2e.conftest import Stack, eventually, lookalike
 
 
 def search(stack: Stack, photo: bytes, **options: object) -> dict[str, object]:
@@ -155,6 +157,34 @@ def test_many_clients_at_once_all_get_their_own_answer(stack: Stack, photos: lis
     for thread in threads:
         thread.join()
     assert wrong == []
+
+
+def test_batches_form_under_load_and_the_metrics_tell(stack: Stack, photos: list[Path]) -> None:
+    def passes() -> tuple[float, float]:
+        text = requests.get(stack.url + "/metrics", timeout=10).text
+        values = dict(re.findall(r"^(lookalike_batch_photos_(?:sum|count)){[^}]*} ([0-9.]+)$", text, re.MULTILINE))
+        assert "lookalike_cache_lookups_total" in text
+        return float(values["lookalike_batch_photos_sum"]), float(values["lookalike_batch_photos_count"])
+
+    n_before, passes_before = passes()
+    fresh = [encode(noise_image(seed)) for seed in range(1000, 1060)]  # none of them in any cache
+    with ThreadPoolExecutor(30) as pool:
+        assert len(list(pool.map(lambda photo: ids(search(stack, photo)), fresh))) == 60
+    eventually(lambda: passes()[0] >= n_before + 60, 20, "a heartbeat has told")
+    n_after, passes_after = passes()
+    assert passes_after - passes_before < n_after - n_before  # at least one pass was shared
+
+
+def test_the_same_photo_again_costs_no_forward_pass(stack: Stack) -> None:
+    def hits() -> float:
+        text = requests.get(stack.url + "/metrics", timeout=10).text
+        return float(re.findall(r'lookalike_cache_lookups_total{outcome="hit",[^}]*} ([0-9.]+)', text)[0])
+
+    photo = encode(noise_image(4242))
+    first = search(stack, photo)
+    before = hits()
+    assert ids(search(stack, photo)) == ids(first)
+    eventually(lambda: hits() >= before + 1, 20, "a heartbeat has told")
 
 
 def test_an_upload_far_over_the_limit_is_answered_not_cut_off(stack: Stack) -> None:

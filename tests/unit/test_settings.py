@@ -108,7 +108,7 @@ OUT_OF_RANGE = {
     "DOWNLOAD_TIMEOUT_S": ["0", "soon", "inf"],
     "MAX_ATTEMPTS": ["0"],
     "WORKER_THREADS": ["0"],
-    "TORCH_THREADS": ["-1"],
+    "THREADS": ["-1"],
     "PUBLISHED_ELSEWHERE": ["perhaps"],
     "HOME": ["~nobody-of-that-name/var"],
 }

@@ -1,0 +1,119 @@
+"""OpenVINO against the torch reference: the same answers in float32, close enough in int8, and gated where not."""
+
+import dataclasses
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from pipeline.build_index import prepare
+from pipeline.demo import generate
+from pipeline.export import Verdict
+from shared.errors import BundleDamaged
+from shared.images import Pixels, PreprocessSpec, decode_photo
+from shared.settings import Settings
+from shared.vision.bundle import GRAPH, ModelBundle, Precision, Runtime, bundle_store, open_bundle
+from shared.vision.runtimes import OpenVINOEmbedder, TorchEmbedder, open_embedder
+
+
+@dataclasses.dataclass(frozen=True)
+class Built:
+    """Two bundles of one catalogue, and some of its photos."""
+
+    home: Path
+    int8: ModelBundle
+    float32: ModelBundle
+    photos: Pixels
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Built:
+    directory = tmp_path_factory.mktemp("runtimes")
+    generate(directory / "catalogue", n_listings=26)
+    bundles = {}
+    for precision in ("auto", "float32"):
+        home = directory / precision
+        given = {"home": home, "catalogue": directory / "catalogue", "backbone": "efficientnet_lite0"}
+        prepare(Settings.model_validate({**given, "precision": precision}), lambda line: None)
+        bundles[precision] = open_bundle(bundle_store(home))
+    files = sorted((directory / "catalogue" / "images").iterdir())[:12]
+    photos = np.stack([decode_photo(file.read_bytes(), PreprocessSpec()) for file in files])
+    return Built(directory / "auto", bundles["auto"], bundles["float32"], photos)
+
+
+def test_a_bundle_for_a_cpu_is_openvino_int8_and_says_how_it_compares(built: Built) -> None:
+    manifest = built.int8.manifest
+    assert (manifest.runtime, manifest.precision) == (Runtime.OPENVINO, Precision.INT8)
+    assert isinstance(manifest.gate["mean_cosine"], float)
+    assert manifest.gate["mean_cosine"] >= 0.99
+    assert manifest.gate["verdict"] == "passed"
+    assert built.float32.manifest.precision is Precision.FLOAT32
+    assert built.float32.manifest.fingerprint != manifest.fingerprint
+
+
+def test_openvino_float32_is_the_torch_reference(built: Built) -> None:
+    ours = open_embedder(built.float32).embed(built.photos)
+    reference = TorchEmbedder(built.float32).embed(built.photos)
+    np.testing.assert_allclose(ours.vectors, reference.vectors, atol=1e-5)  # summation order
+    np.testing.assert_allclose(ours.scores, reference.scores, atol=1e-3)
+
+
+def test_int8_stays_close_to_float32_and_gives_unit_vectors(built: Built) -> None:
+    int8 = open_embedder(built.int8).embed(built.photos)
+    float32 = open_embedder(built.float32).embed(built.photos)
+    assert (int8.vectors * float32.vectors).sum(axis=1).mean() >= 0.99
+    np.testing.assert_allclose(np.linalg.norm(int8.vectors, axis=1), 1, atol=1e-5)
+
+
+@pytest.mark.parametrize("which", ["int8", "float32"])
+def test_a_photo_gets_the_same_embedding_alone_in_a_batch_and_beside_others(built: Built, which: str) -> None:
+    embedder = OpenVINOEmbedder(getattr(built, which), streams=2)
+    together = embedder.embed(built.photos, alone=False)
+    for i, photo in enumerate(built.photos):
+        np.testing.assert_allclose(embedder.embed(photo[None]).vectors[0], together.vectors[i], atol=1e-4)
+    answers: dict[int, np.ndarray] = {}
+
+    def ask(i: int) -> None:
+        answers[i] = embedder.embed(built.photos[i][None], alone=False).vectors[0]
+
+    threads = [threading.Thread(target=ask, args=(i,)) for i in range(len(built.photos))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for i, vector in answers.items():
+        np.testing.assert_allclose(vector, together.vectors[i], atol=1e-4)
+
+
+def test_a_cpu_worker_needs_no_torch(built: Built) -> None:
+    script = (
+        "import sys; sys.modules['torch'] = None\n"
+        "from pathlib import Path\n"
+        "from worker.engine import Engine\n"
+        f"engine = Engine(Path({str(built.home)!r})); engine.refresh()\n"
+        "assert engine.ready, engine.problem\n"
+        "from shared.jobs import SearchRequest\n"
+        "result = engine.run(SearchRequest(), bytes(224 * 224 * 3)); engine.close()\n"
+        "print(len(result.neighbours))"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout.strip()) == (0, "4"), done.stderr
+
+
+@pytest.mark.parametrize(
+    ("cosine", "precision", "passed"),
+    [(0.995, 0.50, True), (0.995, 0.495, True), (0.989, 0.50, False), (0.999, 0.489, False)],
+)
+def test_the_gate_lets_pass_what_is_close_in_both_and_nothing_else(
+    cosine: float, precision: float, passed: bool
+) -> None:
+    assert Verdict(cosine, precision, reference_precision_at_4=0.50).passed is passed
+
+
+def test_a_graph_that_is_none_is_refused(built: Built, tmp_path: Path) -> None:
+    (tmp_path / GRAPH).write_text("<net/>")
+    with pytest.raises(BundleDamaged):
+        OpenVINOEmbedder(dataclasses.replace(built.int8, directory=tmp_path))
