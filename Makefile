@@ -26,12 +26,13 @@ $(READY): $(LOCKS) pyproject.toml
 	@if ! nvidia-smi -L >/dev/null 2>&1 && $(PIP) -q \
 		"torch==$(TORCH)+cpu" "torchvision==$(TORCHVISION)+cpu" "$(LITE0)" 2>/dev/null; \
 	then echo "installed the CPU build of torch"; \
-	else echo "installing the default build of torch"; \
+	else echo "installing the default build of torch; on Linux that is the one for GPUs, about 6 GB on disk."; \
+		echo "To have the CPU build instead, stop here and name PyTorch's CPU wheel index: PIP_EXTRA_INDEX_URL=... make"; \
 		$(PIP) --require-hashes -r requirements/torch.txt; fi
 	@$(PIP) -q --no-deps --no-build-isolation -e . >$(VENV)/install.log 2>&1 || { cat $(VENV)/install.log; exit 1; }
 	@touch $(READY)
 
-run: setup ## start everything; options: CATALOGUE=DIR PORT=8080 BACKBONE=auto LOOKALIKE_HOME=var
+run: setup ## start everything; options: CATALOGUE=DIR PORT=8080 BACKBONE=auto LOOKALIKE_HOME=var LOOKALIKE_WEIGHTS=FILE
 	@$(PY) -m pipeline.cli up $(if $(CATALOGUE),--catalogue "$(CATALOGUE)") $(if $(PORT),--port "$(PORT)") \
 		$(if $(BACKBONE),--backbone "$(BACKBONE)")
 

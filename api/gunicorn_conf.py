@@ -1,6 +1,10 @@
 """gunicorn's configuration. Greenlets, so that slow or waiting clients cost a socket and not a thread."""
 
-from shared.settings import load_settings
+from gevent import monkey
+
+monkey.patch_all()  # before anything imports ssl, which cannot be patched afterwards
+
+from shared.settings import load_settings  # noqa: E402
 
 _settings = load_settings()
 

@@ -5,6 +5,7 @@ from typing import TypeVar
 
 from flask import Blueprint, Response, jsonify, request
 from pydantic import ValidationError
+from pydantic_core import ErrorDetails
 
 from api.service import accepted, location, service, show
 from api.uploads import FIELD, require_whole
@@ -96,8 +97,14 @@ def _options(contract: type[R], given: dict[str, object]) -> R:
     try:
         return contract.model_validate(given)
     except ValidationError as exc:
-        shown = [f"{'.'.join(map(str, e['loc']))[:100]}: {e['msg'][:600]}" for e in exc.errors()[:_MAX_PROBLEMS]]
-        raise InvalidRequest("; ".join(shown)) from exc
+        raise InvalidRequest("; ".join(_in_words(e, contract) for e in exc.errors()[:_MAX_PROBLEMS])) from exc
+
+
+def _in_words(error: ErrorDetails, contract: type[R]) -> str:
+    option = ".".join(map(str, error["loc"]))[:100]
+    if error["type"] == "extra_forbidden":
+        return f"{option}: unknown option; this call takes {', '.join(contract.model_fields)}"
+    return f"{option}: {error['msg'].removeprefix('Value error, ')[:600]}"
 
 
 def _preferred_wait_s() -> int | None:

@@ -20,6 +20,7 @@ from shared.errors import (
     http_status_of,
 )
 from shared.jobs import JobError
+from shared.telemetry import event
 
 _LOG = logging.getLogger(__name__)
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
@@ -74,6 +75,14 @@ def _name_request() -> None:
 def _stamp(response: Response) -> Response:
     if response.status_code >= HTTPStatus.BAD_REQUEST:
         _drain()
+        event(
+            _LOG,
+            "request_refused",
+            method=request.method,
+            path=request.path[:200],
+            status=response.status_code,
+            request_id=g.request_id,
+        )
     response.headers["X-Request-ID"] = g.request_id
     response.headers["X-Content-Type-Options"] = "nosniff"
     return response

@@ -30,7 +30,6 @@ class PhotoReader:
             InputError: one of its kinds for every way an upload can be wrong.
         """
         photo = _photo_bytes(upload)
-        require_whole()
         pixels: bytes | InputError = self._pool.apply(_decode, (photo, spec, self._max_pixels))
         if isinstance(pixels, InputError):
             raise pixels
@@ -49,6 +48,7 @@ def _photo_bytes(upload: Request) -> bytes:
     if upload.mimetype != "multipart/form-data":
         raise ImageMissing(f"send the photo as multipart/form-data, in a field named {FIELD!r}")
     parts = upload.files.getlist(FIELD)
+    require_whole()  # a part that is missing because the connection broke is not the caller's mistake
     if len(parts) > 1:
         raise InvalidRequest(f"{len(parts)} parts are named {FIELD!r}; send one photo a request")
     if parts:

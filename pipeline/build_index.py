@@ -100,15 +100,26 @@ def write_index(settings: Settings, bundle: ModelBundle, catalogue: Catalogue, e
     return version
 
 
+def catalogue_directory(settings: Settings) -> Path:
+    """The catalogue that is named, else the one used last, else the demo's place, drawn or not.
+
+    Raises:
+        CatalogueUnusable: the one used last is gone.
+    """
+    named = settings.home / _NAMED_CATALOGUE
+    if settings.catalogue is not None or not named.is_file():
+        return settings.catalogue or settings.home / DEMO
+    directory = Path(named.read_text().strip())
+    if not directory.is_dir():
+        raise CatalogueUnusable(f"the catalogue used last, {directory}, is gone; name one with CATALOGUE=DIR")
+    return directory
+
+
 def _catalogue(settings: Settings, say: Say) -> Catalogue:
     named = settings.home / _NAMED_CATALOGUE
-    directory = settings.catalogue
-    if directory is None and named.is_file():
-        directory = Path(named.read_text().strip())
-        if not directory.is_dir():
-            raise CatalogueUnusable(f"the catalogue used last, {directory}, is gone; name one with CATALOGUE=DIR")
-    if directory is None:
-        directory = _demo(settings.home, say)
+    directory = catalogue_directory(settings)
+    if directory == settings.home / DEMO:
+        _draw_demo(directory, say)
     catalogue = read_catalogue(directory)
     if directory == settings.home / DEMO:
         named.unlink(missing_ok=True)
@@ -119,18 +130,16 @@ def _catalogue(settings: Settings, say: Say) -> Catalogue:
     return catalogue
 
 
-def _demo(home: Path, say: Say) -> Path:
+def _draw_demo(directory: Path, say: Say) -> None:
     """The demo catalogue, drawn the first time."""
-    directory = home / DEMO
     if not directory.is_dir():
         from pipeline.demo import generate
         from pipeline.embed import progress_bar
 
-        for leftover in home.glob(f".{DEMO}.*.tmp"):  # of a run that was killed while it drew
+        for leftover in directory.parent.glob(f".{DEMO}.*.tmp"):  # of a run that was killed while it drew
             shutil.rmtree(leftover, ignore_errors=True)
         say("no CATALOGUE given: drawing a demo catalogue (403 listings, 806 photos)")
         generate(directory, progress=lambda listings: progress_bar(listings, total=403, desc="drawing"))
-    return directory
 
 
 def _live_bundle(settings: Settings, say: Say) -> ModelBundle | None:

@@ -60,7 +60,7 @@ def main() -> None:
 
 @main.command()
 @_catalogue
-@click.option("--port", type=int, help="Port of the API. Default: 8080.")
+@click.option("--port", type=click.IntRange(1, 65535), help="Port of the API. Default: 8080.")
 @_backbone
 @_json
 @_reported
@@ -87,7 +87,7 @@ def clean(catalogue: Path | None, as_json: bool) -> None:
     from pipeline.clean_tables import read_catalogue
     from shared.catalogue import CATEGORIES
 
-    found = read_catalogue(_required_catalogue(load_settings(catalogue=catalogue)))
+    found = read_catalogue(_existing_catalogue(load_settings(catalogue=catalogue)))
     per_category = {
         name: sum(photo.category == index for photo in found.photos) for index, name in enumerate(CATEGORIES)
     }
@@ -162,12 +162,13 @@ def search(photo: Path, k: int, as_json: bool) -> None:
     from shared.vision.answers import search_result
     from shared.vision.bundle import bundle_store, open_bundle
     from shared.vision.index import index_store, open_snapshot
-    from shared.vision.runtimes import open_embedder
 
     settings = load_settings()
     bundle = open_bundle(bundle_store(settings.home))
     snapshot = open_snapshot(index_store(settings.home), fingerprint=bundle.manifest.fingerprint)
     pixels = decode_photo(photo.read_bytes(), bundle.manifest.preprocess, max_pixels=settings.max_pixels)
+    from shared.vision.runtimes import open_embedder  # heavy: only for a photo that can be decoded
+
     embedder = open_embedder(bundle, threads=settings.threads)
     result = search_result(embedder.embed(pixels[None]), SearchRequest(k=k), snapshot)
     lines = [f"{score.probability:6.1%}  {score.name}" for score in result.category.top]
@@ -187,7 +188,7 @@ def evaluate_command(catalogue: Path | None, as_json: bool) -> None:
     from shared.vision.bundle import bundle_store, open_bundle
 
     settings = load_settings(catalogue=catalogue)
-    found = read_catalogue(_required_catalogue(settings))
+    found = read_catalogue(_existing_catalogue(settings))
     bundle = open_bundle(bundle_store(settings.home))
     photos, embeddings = embed_catalogue(settings, bundle, found, _say)
     # A listing the head was never shown is unseen, whether it was held out or came from elsewhere.
@@ -206,15 +207,13 @@ def _prepare(settings: Settings, as_json: bool, *, rebuild_index: bool) -> None:
     _print(as_json, dataclasses.asdict(done), f"{done.index_version}: {done.count} photos of {done.catalogue}")
 
 
-def _required_catalogue(settings: Settings) -> Path:
-    if settings.catalogue is None:
-        from pipeline.build_index import DEMO
+def _existing_catalogue(settings: Settings) -> Path:
+    from pipeline.build_index import catalogue_directory
 
-        demo = settings.home / DEMO
-        if not demo.is_dir():
-            raise click.UsageError("name a catalogue: --catalogue DIR, or LOOKALIKE_CATALOGUE")
-        return demo
-    return settings.catalogue
+    directory = catalogue_directory(settings)
+    if not directory.is_dir():
+        raise click.UsageError("name a catalogue: --catalogue DIR, or LOOKALIKE_CATALOGUE")
+    return directory
 
 
 if __name__ == "__main__":

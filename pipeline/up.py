@@ -7,6 +7,7 @@ with this process, even if it is killed.
 import ctypes
 import os
 import secrets
+import shlex
 import signal
 import socket
 import subprocess
@@ -21,10 +22,10 @@ from pathlib import Path
 
 import redis
 
-from pipeline.build_index import Prepared, prepare
+from pipeline.build_index import Prepared, catalogue_directory, prepare
 from pipeline.locks import exclusive
 from shared.errors import CannotStart
-from shared.job_store import JobStore
+from shared.job_store import JobStore, connect
 from shared.settings import Settings
 
 _READY_WITHIN_S = 120
@@ -44,6 +45,7 @@ def up(settings: Settings, say: Say) -> None:
     """
     # Before the first import of torch or the first download: what cannot work should fail within a second.
     _check_port(settings)
+    _check_redis(settings.redis_url)
     taken = f"another `make run` is using {settings.home}; stop it, or choose LOOKALIKE_HOME=DIR for this one"
     with exclusive(settings.home / "up.lock", taken):
         signal.signal(signal.SIGTERM, signal.default_int_handler)
@@ -60,7 +62,7 @@ def up(settings: Settings, say: Say) -> None:
             parts.start("api", [sys.executable, "-P", *gunicorn], environment)
             address = f"http://{settings.authority}"
             if _wait_ready(address, parts, stop):
-                for line in _banner(address, prepared):
+                for line in _banner(settings, address, prepared):
                     say(line)
             while not stop.asked:
                 time.sleep(_POLL_S)
@@ -89,9 +91,12 @@ class _Parts:
     def start(self, name: str, command: list[str], environment: dict[str, str], *, config: str | None = None) -> None:
         """Start a child in a session of its own, so that Ctrl-C reaches it only through `stop`."""
         _libc()  # between fork and exec nothing may be loaded any more
+        # Valkey, given its configuration, logs to its own file and has nothing to say here.
+        quiet = subprocess.DEVNULL if config is not None else None
         child = subprocess.Popen(
             command,
             env=environment,
+            stdout=quiet,
             stdin=subprocess.PIPE if config is not None else subprocess.DEVNULL,
             start_new_session=True,
             preexec_fn=_die_with_parent if sys.platform == "linux" else None,  # noqa: PLW1509
@@ -193,9 +198,23 @@ def _check_port(settings: Settings) -> None:
         with socket.create_server((settings.host, settings.port), family=family):
             pass
     except OSError as exc:
+        reason = os.strerror(exc.errno or 0)
         raise CannotStart(
-            f"cannot listen on {settings.authority} ({exc.strerror}); stop what is using it or choose another: "
+            f"cannot listen on {settings.authority} ({reason}); stop what is using it or choose another: "
             "make run PORT=18080"
+        ) from exc
+
+
+def _check_redis(url: str | None) -> None:
+    """A Redis of the operator's must be there before anything is started."""
+    if url is None:
+        return
+    try:
+        connect(url, timeout_s=5).ping()
+    except redis.RedisError as exc:
+        raise CannotStart(
+            f"LOOKALIKE_REDIS_URL does not answer ({type(exc).__name__}); start that Redis, or unset the variable and "
+            "a Valkey of our own is started"
         ) from exc
 
 
@@ -224,11 +243,12 @@ def _wait_ready(address: str, parts: _Parts, stop: _Stop) -> bool:
     return False
 
 
-def _banner(address: str, prepared: Prepared) -> list[str]:
-    notice = [f"notice: {prepared.notice}"] if prepared.notice else []
+def _banner(settings: Settings, address: str, prepared: Prepared) -> list[str]:
+    repeated = [f"notice: {prepared.notice}"] if prepared.notice and not prepared.built else []
+    photo = next((catalogue_directory(settings) / "images").iterdir(), Path("PHOTO.jpg"))
     return [
-        *notice,
+        *repeated,
         f"serving {prepared.count} photos of {prepared.catalogue} with {prepared.backbone}",
         f"ready at {address}    (Ctrl-C stops everything)",
-        f"try: curl -H 'Prefer: wait=10' -F image=@PHOTO.jpg {address}/v1/jobs/search",
+        f"try: curl -H 'Prefer: wait=10' -F {shlex.quote(f'image=@{photo}')} {address}/v1/jobs/search",
     ]

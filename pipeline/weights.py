@@ -78,7 +78,7 @@ def load_weights(backbone: Backbone, file: Path | None, *, download_timeout_s: f
             state = weights.get_state_dict(progress=True, check_hash=True)
     except (OSError, HTTPException, RuntimeError) as exc:
         if backbone is Backbone.AUTO:
-            return _lite0(notice=LITE0_NOTICE)
+            return _lite0(notice=f"{LITE0_NOTICE} (The download said: {exc}.)")
         raise WeightsUnusable(
             f"ResNet50's {weights.name} weights could not be downloaded ({exc}); connect to the internet, "
             "set LOOKALIKE_WEIGHTS to a local file, or choose BACKBONE=efficientnet_lite0"

@@ -100,6 +100,8 @@ def _open(photo: bytes) -> Image.Image:
     except UnidentifiedImageError as exc:
         if claimed := _sniff(photo):
             raise PhotoUndecodable(f"the {claimed} file is damaged or cut short") from exc
+        if photo[4:8] == b"ftyp":
+            raise UnsupportedFormat("HEIC and other video-like containers are not read; export it as JPEG") from exc
         raise UnsupportedFormat(f"not a photo we can read; send one of {', '.join(FORMATS)}") from exc
     except _DECODER_ERRORS as exc:
         raise PhotoUndecodable("the photo's header is damaged") from exc

@@ -176,6 +176,7 @@ class IndexInfo(_Report):
     model_fingerprint: str
     model_version: str
     metrics: dict[str, float | int]
+    metrics_catalogue: str = ""  # what `metrics` were measured on, when the bundle was built
     runtime: str = ""
     precision: str = ""
     notice: str | None = None

@@ -130,7 +130,8 @@ def load_settings(**overrides: object) -> Settings:
         return Settings.model_validate(Settings(**given))  # type: ignore[arg-type]
     except ValidationError as exc:
         problems = (
-            f"LOOKALIKE_{'_'.join(map(str, e['loc'])).upper()}: {e['msg']}" if e["loc"] else e["msg"]
+            (f"LOOKALIKE_{'_'.join(map(str, e['loc'])).upper()}: " if e["loc"] else "")
+            + e["msg"].removeprefix("Value error, ")
             for e in exc.errors()
         )
         raise CannotStart("; ".join(problems)) from exc

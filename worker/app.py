@@ -10,6 +10,7 @@ from collections.abc import Callable
 
 import redis
 from celery.platforms import SecurityWarning
+from celery.signals import setup_logging
 
 from shared.errors import QueueUnavailable
 from shared.job_store import JobStore, connect
@@ -123,6 +124,8 @@ def run_worker(settings: Settings) -> None:
     for thread in periodic:
         thread.start()
     runner = JobRunner(store, engine, heartbeat.leases, worker=heartbeat.worker_name, lease_s=settings.lease_s)
+    # Celery would set the root logger to its own level, and our events would end there.
+    setup_logging.connect(_keep_logging, weak=False)
     celery = make_celery(settings.required_redis_url)
     celery.task(name=RUN_JOB)(runner.run)
     event(_LOG, "worker_ready", worker=heartbeat.worker_name, threads=settings.worker_threads)
@@ -146,6 +149,10 @@ def run_worker(settings: Settings) -> None:
             thread.stop()
         engine.close()
         heartbeat.retire()
+
+
+def _keep_logging(**_: object) -> None:
+    """Celery leaves logging alone where somebody listens to this signal."""
 
 
 def _engine_options(settings: Settings) -> EngineOptions:

@@ -201,6 +201,7 @@ class Engine:
             model_fingerprint=model.fingerprint,
             model_version=live.bundle.version,
             metrics=model.metrics,
+            metrics_catalogue=model.catalogue,
             runtime=model.runtime,
             precision=model.precision,
             notice=model.notice,

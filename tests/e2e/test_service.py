@@ -23,6 +23,10 @@ from tests.conftest import encode, noise_image
 from tests.e2e.conftest import Stack, eventually, lookalike
 
 
+def noise_bytes() -> bytes:
+    return encode(noise_image(99))
+
+
 def search(stack: Stack, photo: bytes, **options: object) -> dict[str, object]:
     answer = requests.post(
         stack.url + "/v1/jobs/search",
@@ -86,10 +90,6 @@ def test_options_are_obeyed(stack: Stack, photos: list[Path]) -> None:
     only = search(stack, photo, category="Appliances", k=100)["neighbours"]
     assert {n["category"] for n in only} == {"Appliances"}  # type: ignore[attr-defined]
     assert search(stack, noise_bytes(), min_score="0.999")["neighbours"] == []
-
-
-def noise_bytes() -> bytes:
-    return encode(noise_image(99))
 
 
 def test_an_embedding_is_a_unit_vector_in_either_encoding(stack: Stack, photos: list[Path]) -> None:
@@ -205,21 +205,28 @@ def test_a_refusal_is_heard_though_the_body_was_not_read(stack: Stack) -> None:
         refused.value.close()
 
 
-@pytest.mark.parametrize("path", ["/v1/jobs/search", "/predict/similar_images"])
-def test_a_body_cut_short_is_400_and_no_job(stack: Stack, photos: list[Path], path: str) -> None:
-    if path.startswith("/v1"):
-        head, body = "application/json", b'{"image_id": "p1"}'
-    else:
-        head = "multipart/form-data; boundary=x"
-        disposition = b'--x\r\nContent-Disposition: form-data; name="image"; filename="a"\r\n\r\n'
-        body = disposition + photos[0].read_bytes() + b"\r\n--x--\r\n"
+PART = b'--x\r\nContent-Disposition: form-data; name="image"; filename="a"\r\n\r\n'
+FORM = "multipart/form-data; boundary=x"
+
+
+@pytest.mark.parametrize(
+    ("path", "content_type", "body"),
+    [
+        ("/v1/jobs/search", "application/json", b'{"image_id": "p1"}'),
+        ("/predict/similar_images", FORM, PART + noise_bytes() + b"\r\n--x--\r\n"),
+        ("/predict/similar_images", FORM, PART + noise_bytes()[:900]),
+        ("/v1/jobs/embed", FORM, PART[:40]),
+        ("/v1/jobs/embed", FORM, b""),
+    ],
+)
+def test_a_body_cut_short_is_400_and_no_job(stack: Stack, path: str, content_type: str, body: bytes) -> None:
+    length = f"Content-Length: {len(body) + 90}"
+    head = f"POST {path} HTTP/1.1\r\nHost: x\r\nContent-Type: {content_type}\r\n{length}\r\n\r\n"
     with socket.create_connection(("127.0.0.1", stack.port), timeout=20) as connection:
-        length = f"Content-Length: {len(body) + 90}"
-        connection.sendall(f"POST {path} HTTP/1.1\r\nHost: x\r\nContent-Type: {head}\r\n{length}\r\n\r\n".encode())
-        connection.sendall(body)
+        connection.sendall(head.encode() + body)
         connection.shutdown(socket.SHUT_WR)
         answer = connection.makefile("rb").read()
-    assert answer.startswith(b"HTTP/1.1 400")
+    assert answer.startswith(b"HTTP/1.1 400"), answer
     assert b"body_incomplete" in answer
 
 

@@ -1,5 +1,6 @@
 """`lookalike up`, which is `make run` after set-up: one command starts everything, and nothing is left behind."""
 
+import json
 import os
 import shutil
 import signal
@@ -87,8 +88,13 @@ def test_it_serves_and_an_orderly_stop_leaves_no_process(up: Up, photos: list[Pa
     assert {"valkey", "worker", "gunicorn"} <= {
         name for command in up.parts().values() for name in ("valkey", "worker", "gunicorn") if name in command
     }
+    requests.get(up.url + "/nowhere", headers={"X-Request-ID": "seen-1"}, timeout=20)
     up.process.send_signal(signum)
     assert up.process.wait(40) == 0, up.log.read_text()
+    log = up.log.read_text()
+    assert "event=job_finished" in log
+    assert "event=request_refused method=GET path=/nowhere status=404 request_id=seen-1" in log
+    assert "Warning" not in log
     assert up.parts() == {}
     assert "Traceback" not in up.log.read_text()
 
@@ -146,6 +152,20 @@ def test_a_taken_port_is_told_at_once(home: Path, catalogue: Path) -> None:
     assert f"cannot listen on 127.0.0.1:{port}" in refused.stderr
     assert "PORT=" in refused.stderr
     assert "Traceback" not in refused.stderr
+
+
+def test_a_redis_that_does_not_answer_is_told_at_once(home: Path, catalogue: Path) -> None:
+    refused = lookalike(
+        *("up", "--port", str(free_port()), "--catalogue", str(catalogue)), home=home, redis_url="redis://127.0.0.1:1/0"
+    )
+    assert refused.returncode == 1
+    assert "LOOKALIKE_REDIS_URL does not answer" in refused.stderr
+
+
+def test_verbs_without_a_catalogue_read_the_one_in_use(home: Path, catalogue: Path) -> None:
+    told = lookalike("clean", "--json", home=home)
+    assert json.loads(told.stdout)["catalogue"] == catalogue.name
+    assert json.loads(told.stdout)["photos"] == 104
 
 
 def test_two_services_do_not_share_a_home(up: Up, catalogue: Path) -> None:

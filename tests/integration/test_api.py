@@ -295,6 +295,13 @@ def test_an_unknown_option_or_value_is_422_and_named(http: FlaskClient, option: 
     )
 
 
+def test_an_unknown_option_is_told_which_there_are(http: FlaskClient) -> None:
+    detail = assert_problem(post(http, "/v1/jobs/search", colour="red"), 422, "invalid_request")
+    assert "unknown option" in detail
+    assert "exclude_listing" in detail
+    assert "Value error" not in assert_problem(post(http, "/v1/jobs/search", category="x"), 422, "invalid_request")
+
+
 @pytest.mark.parametrize("body", [b"[]", b"{", b'{"k": 3}', b'"image_id"', b'{"image_id": 5}', b"\xff\xfe"])
 def test_json_without_a_usable_image_id_is_422(http: FlaskClient, body: bytes) -> None:
     answer = http.post("/v1/jobs/search", data=body, content_type="application/json")
