@@ -46,7 +46,8 @@ check: setup ## lint, formatting, types, import rules, unit tests; under a minut
 	@$(VENV)/bin/lint-imports
 	@$(PY) -m pytest -q tests/unit
 
-bench: setup ## compare the service with a bare loop over the same photos, in one run
+bench: setup ## compare the runtimes, and the service with a bare loop; ratios from one run each
+	@$(PY) -m tests.benchmarks.embed
 	@$(PY) -m tests.benchmarks.http
 
 format: setup ## rewrite the code in the project's format
