@@ -1,0 +1,49 @@
+"""The API in this process, on a real Valkey, and what its tests say often."""
+
+import json
+from io import BytesIO
+
+import pytest
+import redis
+from flask.testing import FlaskClient
+from werkzeug.test import TestResponse
+
+from api.app import create_app
+from shared.job_store import JobStore
+from shared.settings import Settings
+from tests.conftest import encode, noise_image
+
+PHOTO = encode(noise_image(7))
+
+
+def settings(url: str, **changes: object) -> Settings:
+    return Settings.model_validate({"redis_url": url, "seed_wait_s": 0.2, "max_queued": 3, **changes})
+
+
+@pytest.fixture
+def jobs(client: redis.Redis) -> JobStore:
+    return JobStore(client)
+
+
+@pytest.fixture
+def http(client: redis.Redis, valkey_url: str) -> FlaskClient:
+    return create_app(settings(valkey_url)).test_client()
+
+
+def photo_form(photo: bytes = PHOTO, **options: str) -> dict[str, object]:
+    return {"image": (BytesIO(photo), "a.jpg"), **options}
+
+
+def post(http: FlaskClient, path: str, photo: bytes = PHOTO, *, prefer: str = "", **options: str) -> TestResponse:
+    return http.post(path, data=photo_form(photo, **options), headers={"Prefer": prefer} if prefer else {})
+
+
+def assert_problem(answer: TestResponse, status: int, code: str) -> str:
+    """The answer is a well-formed problem; returns its detail."""
+    assert (answer.status_code, answer.mimetype) == (status, "application/problem+json"), answer.text
+    body = json.loads(answer.data)
+    assert set(body) == {"type", "title", "status", "detail", "code", "request_id"}
+    assert (body["status"], body["code"]) == (status, code)
+    assert body["request_id"] == answer.headers["X-Request-ID"]
+    assert body["detail"]
+    return str(body["detail"])
