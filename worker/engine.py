@@ -3,6 +3,7 @@
 import hashlib
 import logging
 import os
+import threading
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import CancelledError
@@ -67,6 +68,7 @@ class Engine:
             max_entries=self._options.cache_entries, ttl_s=self._options.cache_ttl_s
         )
         self._batch_sizes: Counter[int] = Counter()
+        self._counting = threading.Lock()
         self.problem: str | None = None
 
     @property
@@ -126,7 +128,8 @@ class Engine:
         )
 
     def _count_batch(self, size: int) -> None:
-        self._batch_sizes[size] += 1
+        with self._counting:
+            self._batch_sizes[size] += 1
 
     def close(self) -> None:
         """Finish what waits for the model."""
@@ -178,8 +181,10 @@ class Engine:
     def stats(self) -> WorkerStats:
         """What was done since the process began."""
         counts = self._cache.counts
+        with self._counting:
+            batch_sizes = dict(self._batch_sizes)
         return WorkerStats(
-            batch_sizes=dict(self._batch_sizes),
+            batch_sizes=batch_sizes,
             cache_hits=counts.hits,
             cache_shared=counts.shared,
             cache_misses=counts.misses,
