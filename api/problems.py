@@ -75,14 +75,15 @@ def _name_request() -> None:
 def _stamp(response: Response) -> Response:
     if response.status_code >= HTTPStatus.BAD_REQUEST:
         _drain()
-        event(
-            _LOG,
-            "request_refused",
-            method=request.method,
-            path=request.path[:200],
-            status=response.status_code,
-            request_id=g.request_id,
-        )
+        if request.endpoint != "ops.readyz":  # a probe that says "not yet" refuses nobody
+            event(
+                _LOG,
+                "request_refused",
+                method=request.method,
+                path=request.path[:200],
+                status=response.status_code,
+                request_id=g.request_id,
+            )
     response.headers["X-Request-ID"] = g.request_id
     response.headers["X-Content-Type-Options"] = "nosniff"
     return response
