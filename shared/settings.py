@@ -127,7 +127,7 @@ def load_settings(**overrides: object) -> Settings:
     """
     given = {name: value for name, value in overrides.items() if value is not None}
     try:
-        return Settings.model_validate(Settings(**given))  # type: ignore[arg-type]
+        return Settings(**given)  # type: ignore[arg-type]
     except ValidationError as exc:
         problems = (
             (f"LOOKALIKE_{'_'.join(map(str, e['loc'])).upper()}: " if e["loc"] else "")

@@ -37,7 +37,6 @@ class Precision(StrEnum):
     """What its arithmetic is done in."""
 
     FLOAT32 = "float32"
-    BFLOAT16 = "bfloat16"
     INT8 = "int8"
 
 

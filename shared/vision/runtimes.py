@@ -31,7 +31,7 @@ def open_embedder(bundle: ModelBundle, *, threads: int = 0, streams: int = 0) ->
 
 
 class TorchEmbedder:
-    """The network in torch: channels_last; float32 on a CPU, bfloat16 where the bundle was built on a GPU for one."""
+    """The network in eager torch, float32 and channels_last, on the GPU where there is one."""
 
     def __init__(self, bundle: ModelBundle, *, threads: int = 0) -> None:
         import torch
@@ -61,10 +61,9 @@ class TorchEmbedder:
     def embed(self, pixels: Pixels, *, alone: bool = True) -> Embeddings:
         """See `Embedder.embed`."""
         torch = self._torch
-        half = self._manifest.precision == "bfloat16"
-        with torch.inference_mode(), torch.autocast(self._device.type, torch.bfloat16, enabled=half):
+        with torch.inference_mode():
             pooled, scores = self._network(torch.from_numpy(pixels).to(self._device))
-        return Embeddings(normalised(pooled.float().cpu().numpy()), scores.float().cpu().numpy())
+        return Embeddings(normalised(pooled.cpu().numpy()), scores.cpu().numpy())
 
 
 class OpenVINOEmbedder:
