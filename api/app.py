@@ -2,7 +2,7 @@
 
 from flask import Flask
 
-from api import jobs, ops, problems, seed, service, uploads
+from api import auth, batches, jobs, ops, problems, seed, service, uploads
 from shared.settings import Settings, load_settings
 from shared.telemetry import configure_logging
 
@@ -22,7 +22,9 @@ def create_app(settings: Settings | None = None) -> Flask:
     app.json.sort_keys = False  # type: ignore[attr-defined]
     problems.install(app)
     app.before_request(uploads.require_length)
-    service.install(app, service.Service(settings))
-    for module in (ops, seed, jobs):
+    made = service.Service(settings)
+    service.install(app, made)
+    auth.install(app, made.doorkeeper)
+    for module in (ops, seed, jobs, batches):
         app.register_blueprint(module.bp)
     return app

@@ -4,9 +4,28 @@ from gevent import monkey
 
 monkey.patch_all()  # before anything imports ssl, which cannot be patched afterwards
 
+import sys  # noqa: E402
+
+from gunicorn.workers.base import Worker  # noqa: E402
+
+from api.auth import Doorkeeper  # noqa: E402
+from api.service import Service  # noqa: E402
+from shared.errors import CannotStart  # noqa: E402
+from shared.redis_client import connect  # noqa: E402
 from shared.settings import load_settings  # noqa: E402
 
-_settings = load_settings()
+try:
+    _settings = load_settings()
+    Doorkeeper(_settings, connect(_settings.required_redis_url)).require_keys_in_the_open()
+except CannotStart as exc:
+    sys.exit(f"lookalike: {exc}")
+
+
+def post_worker_init(worker: Worker) -> None:
+    """The canary belongs to a serving process, not to every application that is made."""
+    made: Service = worker.wsgi.extensions["lookalike"]
+    made.canary.start()
+
 
 bind = _settings.authority
 workers = 1

@@ -15,8 +15,10 @@ def root() -> Response:
     return jsonify(
         {
             "name": "Lookalike",
-            "submit": ["/v1/jobs/search", "/v1/jobs/embed"],
+            "submit": ["/v1/jobs/search", "/v1/jobs/embed", "/v1/batches"],
+            "jobs": "/v1/jobs",
             "index": "/v1/index",
+            "documentation": "/docs",
             "ready": "/readyz",
         }
     )
@@ -29,7 +31,9 @@ def livez() -> Response:
 
 @bp.get("/metrics")
 def metrics() -> Response:
-    return Response(render(service().store), content_type=CONTENT_TYPE_LATEST)
+    return Response(
+        render(service().store, service().registry.live(), service().counters), content_type=CONTENT_TYPE_LATEST
+    )
 
 
 @bp.get("/readyz")
@@ -38,7 +42,7 @@ def readyz() -> Response:
     missing: list[str] = []
     ready = 0
     try:
-        workers = service().store.workers()
+        workers = service().registry.live()
     except redis.RedisError:
         missing.append("redis does not answer")
     else:
@@ -48,6 +52,9 @@ def readyz() -> Response:
         elif not ready:
             missing.append("no worker has a loaded model and index")
         missing += sorted({worker.problem for worker in workers if worker.problem})
+        if ready and (problem := service().canary.problem):
+            missing.append(problem)
+            ready = 0
     body = {"status": "ready" if ready else "unready", "workers": ready, "problems": missing}
     response = jsonify(body)
     response.status_code = 200 if ready else 503

@@ -10,16 +10,20 @@ import redis
 from flask import Flask, Response, g, json, request
 from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
 
+from api.service import service
 from shared.errors import (
+    ApiKeyInvalid,
+    ApiKeyRequired,
     InternalError,
     InvalidRequest,
+    JobCanceled,
     LookalikeError,
     Overload,
     QueueUnavailable,
     UploadTooLarge,
     http_status_of,
 )
-from shared.jobs import JobError
+from shared.jobs import Job
 from shared.telemetry import event
 
 _LOG = logging.getLogger(__name__)
@@ -43,16 +47,18 @@ def install(app: Flask) -> None:
 def problem(error: LookalikeError) -> Response:
     """The answer an error of ours becomes."""
     response = _problem(error.http_status, error.code, str(error))
+    if isinstance(error, ApiKeyRequired | ApiKeyInvalid):
+        response.headers["WWW-Authenticate"] = 'Bearer realm="lookalike"'
     if isinstance(error, Overload):
         response.headers["Retry-After"] = str(error.retry_after_s)
     return response
 
 
-def job_problem(error: JobError | None) -> Response:
-    """The answer of a synchronous call whose job failed."""
-    if error is None:
-        return problem(InternalError("the job ended without a result"))
-    return _problem(http_status_of(error.code), error.code, error.detail)
+def job_problem(job: Job) -> Response:
+    """The answer of a synchronous call whose job did not succeed."""
+    if job.error is None:
+        return problem(JobCanceled("the job was cancelled"))
+    return _problem(http_status_of(job.error.code), job.error.code, job.error.detail)
 
 
 def _problem(status: int, code: str, detail: str) -> Response:
@@ -64,6 +70,7 @@ def _problem(status: int, code: str, detail: str) -> Response:
         "code": code,
         "request_id": g.request_id,
     }
+    service().counters.refused.labels(code).inc()
     return Response(json.dumps(body), status, content_type="application/problem+json")
 
 

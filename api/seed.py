@@ -23,7 +23,7 @@ def feature_embedding() -> Response:
         return accepted(job)
     result = job.result
     if not isinstance(result, EmbedResult):
-        return job_problem(job.error)
+        return job_problem(job)
     return jsonify({"features": result.scores})
 
 
@@ -34,7 +34,7 @@ def similar_images() -> Response:
         return accepted(job)
     result = job.result
     if not isinstance(result, SearchResult):
-        return job_problem(job.error)
+        return job_problem(job)
     return jsonify(
         {
             "similar_index": [neighbour.row for neighbour in result.neighbours],

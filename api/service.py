@@ -1,23 +1,38 @@
 """What the routes share: accept a job, wait for it within bounds, show it. Knows no route."""
 
+import hashlib
+import logging
+import re
 import threading
-from contextlib import suppress
 from datetime import UTC, datetime
+from math import ceil
 
 import redis
 from celery import Celery
-from flask import Flask, Response, current_app, g, jsonify
+from flask import Flask, Response, current_app, g, jsonify, request
 
+from api.auth import Doorkeeper, caller
+from api.canary import Canary
+from api.metrics import ApiCounters
 from api.uploads import PhotoReader
+from shared.errors import InvalidRequest, JobNotFound, QueueUnavailable
 from shared.images import PreprocessSpec
-from shared.job_store import JobStore, connect
-from shared.jobs import Job, JobKind, JobRequest
+from shared.jobs import Job, JobKind, JobRequest, JobStatus, Submission
 from shared.queues import broker_errors, make_celery, wake_worker
+from shared.redis_client import connect
 from shared.settings import Settings
+from shared.store.batches import BatchStore
+from shared.store.jobs import Admission, Idempotency, JobStore, Place
+from shared.store.listing import JobListing
+from shared.store.workers import WorkerRegistry
+from shared.telemetry import event
 
+_LOG = logging.getLogger(__name__)
 _POLL_AFTER_S = 1
+_POLL_AFTER_AT_MOST_S = 30
 _REDIS_TIMEOUT_S = 2.0
 _OTHER_CONNECTIONS = 256
+_IDEMPOTENCY_KEY = re.compile(r"[\x21-\x7e]{1,255}")
 
 
 class Service:
@@ -26,39 +41,90 @@ class Service:
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         url = settings.required_redis_url
-        self.store = JobStore(
-            connect(url, timeout_s=_REDIS_TIMEOUT_S, max_connections=settings.max_waiters + _OTHER_CONNECTIONS),
-            job_ttl_s=settings.job_ttl_s,
-            result_ttl_s=settings.result_ttl_s,
-        )
+        client = connect(url, timeout_s=_REDIS_TIMEOUT_S, max_connections=settings.max_waiters + _OTHER_CONNECTIONS)
+        self.store = JobStore(client, job_ttl_s=settings.job_ttl_s, result_ttl_s=settings.result_ttl_s)
+        self.listing = JobListing(client)
+        self.batches = BatchStore(client, ttl_s=settings.job_ttl_s + settings.result_ttl_s)
+        self.registry = WorkerRegistry(client)
+        self.counters = ApiCounters()
+        self.doorkeeper = Doorkeeper(settings, client)
         self.reader = PhotoReader(n_threads=settings.decode_threads, max_pixels=settings.max_pixels)
         self.spec = PreprocessSpec()
+        self.canary = Canary(
+            self.store,
+            self.registry,
+            every_s=settings.canary_s,
+            n_bytes=3 * self.spec.size_px**2,
+            wake=self._wake,
+        )
         self._celery: Celery = make_celery(url, socket_timeout_s=_REDIS_TIMEOUT_S)
         self._waiters = threading.BoundedSemaphore(settings.max_waiters + 1)
 
-    def accept(self, kind: JobKind, request: JobRequest, pixels: bytes | None) -> Job:
-        """Create the record, then wake a worker; on failure nothing half-accepted stays behind.
+    @property
+    def admission(self) -> Admission:
+        """How much the current caller may have waiting."""
+        share = self.settings.max_queued_per_key if caller().owner else self.settings.max_queued
+        return Admission(max_queued=self.settings.max_queued, max_queued_per_owner=share)
+
+    def accept(
+        self,
+        kind: JobKind,
+        request: JobRequest,
+        pixels: bytes | None,
+        *,
+        submission: Submission | None = None,
+        idempotency_key: str | None = None,
+    ) -> Job:
+        """Create the record, then wake a worker.
 
         Raises:
-            QueueFull, QueueUnavailable: come back later.
+            QueueFull, QueueShareFull, QueueUnavailable: come back later.
+            IdempotencyConflict: the key was used for another request.
         """
+        submission = submission or Submission()
+        idempotency = None
+        if idempotency_key is not None:
+            said = [kind.value, request.model_dump_json(), submission.model_dump_json()]
+            idempotency = Idempotency(idempotency_key, digest_of(*said, pixels or b""))
         with broker_errors():
-            job = self.store.create(
+            job, is_new = self.store.create(
                 kind,
                 request,
                 pixels,
-                max_queued=self.settings.max_queued,
+                admission=self.admission,
+                submission=submission,
+                owner=caller().owner,
+                idempotency=idempotency,
                 request_id=g.request_id,
             )
-        announced = False
-        try:
-            wake_worker(self._celery, job)
-            announced = True
-        finally:
-            if not announced:
-                with suppress(redis.RedisError):
-                    self.store.abandon(job.id)
+        if is_new:
+            self.counters.accepted.labels(kind.value).inc()
+            self._wake()
         return job
+
+    def retry(self, job: Job) -> Job:
+        """Submit a failed job again; raises as `JobStore.retry`."""
+        with broker_errors():
+            again = self.store.retry(job.id, admission=self.admission, request_id=g.request_id)
+        self._wake()
+        return again
+
+    def _wake(self) -> None:
+        try:
+            wake_worker(self._celery)
+        except QueueUnavailable:
+            # The record stands, so the job is accepted; workers replace messages they miss.
+            event(_LOG, "message_not_sent", level=logging.WARNING)
+
+    def find(self, job_id: str) -> Job:
+        """A job the caller may see.
+
+        Raises:
+            JobNotFound, JobGone: as `JobStore.get`; somebody else's job is not found.
+        """
+        if not re.fullmatch(r"[0-9a-f]{32}", job_id):
+            raise JobNotFound("no such job")
+        return self.store.get(job_id, owner=caller().reads)
 
     def wait(self, job: Job, timeout_s: float) -> Job:
         """The job once it is terminal, or as it stands after `timeout_s` or when too many wait already."""
@@ -70,6 +136,11 @@ class Service:
             return job  # it is accepted: answering 503 now would have the client send it again
         finally:
             self._waiters.release()
+
+    def audit(self, action: str, subject: str) -> None:
+        """Remember what an administrator did to somebody else's things."""
+        event(_LOG, "audit", actor=caller().name, action=action, subject=subject)
+        self.doorkeeper.ring.record(caller().name, action, subject)
 
 
 def install(app: Flask, service: Service) -> None:
@@ -83,27 +154,61 @@ def service() -> Service:
     return found
 
 
-def show(job: Job, *, status: int = 200) -> Response:
-    """A job as clients read it."""
-    response = jsonify(
-        {
-            "id": job.id,
-            "kind": job.kind,
-            "status": job.status,
-            "created_at": _timestamp(job.created_at),
-            "started_at": _timestamp(job.started_at),
-            "finished_at": _timestamp(job.finished_at),
-            "expires_at": _timestamp(job.expires_at),
-            "attempt": job.attempt,
-            "progress": None,
-            "result": job.result.model_dump(mode="json") if job.result else None,
-            "error": job.error.model_dump(mode="json") if job.error else None,
-            "links": {"self": location(job)},
-        }
-    )
+def idempotency_key() -> str | None:
+    """The request's Idempotency-Key.
+
+    Raises:
+        InvalidRequest: it is empty, too long or unprintable.
+    """
+    given = request.headers.get("Idempotency-Key")
+    if given is not None and not _IDEMPOTENCY_KEY.fullmatch(given):
+        raise InvalidRequest("Idempotency-Key: 1 to 255 visible ASCII characters are needed; a UUID is a good choice")
+    return given
+
+
+def digest_of(*parts: str | bytes) -> str:
+    """A digest that tells any two lists of parts apart."""
+    digest = hashlib.sha256()
+    for part in parts:
+        raw = part.encode() if isinstance(part, str) else part
+        digest.update(len(raw).to_bytes(8) + raw)
+    return digest.hexdigest()
+
+
+def describe(job: Job) -> dict[str, object]:
+    """A job as clients read it, less its result."""
+    links = {"self": location(job)}
+    if not job.status.terminal:
+        links["cancel"] = f"{location(job)}/cancel"
+    if job.status is JobStatus.FAILED:
+        links["retry"] = f"{location(job)}/retry"
+    return {
+        "id": job.id,
+        "kind": job.kind,
+        "status": job.status,
+        "priority": job.submission.priority,
+        "created_at": _timestamp(job.created_at),
+        "started_at": _timestamp(job.started_at),
+        "finished_at": _timestamp(job.finished_at),
+        "deadline_at": _timestamp(job.deadline_at),
+        "expires_at": _timestamp(job.expires_at),
+        "attempt": job.attempt,
+        "progress": None,
+        "error": job.error.model_dump(mode="json") if job.error else None,
+        "links": links,
+    }
+
+
+def show(job: Job, *, status: int = 200, place: Place | None = None) -> Response:
+    """The answer that is a job."""
+    body = describe(job)
+    body["queue"] = {"ahead": place.ahead, "eta_s": place.eta_s} if place else None
+    body["result"] = job.result.model_dump(mode="json") if job.result else None
+    response = jsonify(body)
     response.status_code = status
     if not job.status.terminal:
-        response.headers["Retry-After"] = str(_POLL_AFTER_S)
+        eta_s = ceil(place.eta_s or 0) if place else 0
+        response.headers["Retry-After"] = str(min(max(_POLL_AFTER_S, eta_s), _POLL_AFTER_AT_MOST_S))
     return response
 
 

@@ -2,54 +2,19 @@
 
 import dataclasses
 import json
-import signal
-import sys
-from collections.abc import Callable
-from functools import wraps
 from pathlib import Path
-from typing import Any, ParamSpec
 
 import click
 
-from shared.errors import LookalikeError
+from pipeline.cli_common import json_option, print_facts, reported, say
+from pipeline.cli_operate import audit, jobs, keys
 from shared.settings import Backbone, Settings, load_settings
-
-P = ParamSpec("P")
 
 _DIRECTORY = click.Path(exists=True, file_okay=False, path_type=Path)
 _catalogue = click.option(
     "--catalogue", type=_DIRECTORY, help="Raw dump: Products.csv, Images.csv, images/. Default: LOOKALIKE_CATALOGUE."
 )
 _backbone = click.option("--backbone", type=click.Choice([b.value for b in Backbone]), help="Default: auto.")
-_json = click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
-
-
-def _reported(command: Callable[P, None]) -> Callable[P, None]:
-    """Errors of ours end the program with their message and exit code 1, without a stack trace."""
-
-    @wraps(command)
-    def run(*args: P.args, **kwargs: P.kwargs) -> None:
-        try:
-            command(*args, **kwargs)
-        except LookalikeError as exc:
-            if kwargs.get("as_json"):
-                click.echo(json.dumps({"error": {"code": exc.code, "detail": str(exc)}}))
-            else:
-                click.echo(f"error: {exc}", err=True)
-            sys.exit(1)
-        except KeyboardInterrupt:
-            click.echo("interrupted", err=True)
-            sys.exit(128 + signal.SIGINT)
-
-    return run
-
-
-def _say(line: str) -> None:
-    click.echo(line, err=True)
-
-
-def _print(as_json: bool, facts: dict[str, Any], text: str) -> None:
-    click.echo(json.dumps(facts, ensure_ascii=False) if as_json else text)
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -62,26 +27,24 @@ def main() -> None:
 @_catalogue
 @click.option("--port", type=click.IntRange(1, 65535), help="Port of the API. Default: 8080.")
 @_backbone
-@_json
-@_reported
+@json_option
+@reported
 def up(catalogue: Path | None, port: int | None, backbone: str | None, as_json: bool) -> None:
     """Prepare what is missing, then run Valkey, a worker and the API until Ctrl-C."""
     from pipeline.up import up as run
 
     settings = load_settings(catalogue=catalogue, port=port, backbone=backbone)
-    say: Callable[[str], None] = _say
-    if as_json:
 
-        def say(line: str) -> None:
-            click.echo(json.dumps({"message": line}))
+    def say_json(line: str) -> None:
+        click.echo(json.dumps({"message": line}))
 
-    run(settings, say)
+    run(settings, say_json if as_json else say)
 
 
 @main.command()
 @_catalogue
-@_json
-@_reported
+@json_option
+@reported
 def clean(catalogue: Path | None, as_json: bool) -> None:
     """Read a raw dump and report what of it can be used, and why the rest cannot."""
     from pipeline.clean_tables import read_catalogue
@@ -101,14 +64,14 @@ def clean(catalogue: Path | None, as_json: bool) -> None:
     lines = [f"{found.name}: {found.n_listings} listings, {len(found.photos)} labelled photos"]
     lines += [f"  {count:6d}  {name}" for name, count in per_category.items()]
     lines += [f"left out: {count} x {reason}" for reason, count in sorted(found.unusable.items())]
-    _print(as_json, facts, "\n".join(lines))
+    print_facts(as_json, facts, "\n".join(lines))
 
 
 @main.command("prepare")
 @_catalogue
 @_backbone
-@_json
-@_reported
+@json_option
+@reported
 def prepare_command(catalogue: Path | None, backbone: str | None, as_json: bool) -> None:
     """Make the model bundle and the index where they are missing or do not fit the catalogue; start nothing."""
     _prepare(load_settings(catalogue=catalogue, backbone=backbone), as_json, rebuild_index=False)
@@ -122,16 +85,16 @@ def index() -> None:
 @index.command("build")
 @_catalogue
 @_backbone
-@_json
-@_reported
+@json_option
+@reported
 def index_build(catalogue: Path | None, backbone: str | None, as_json: bool) -> None:
     """Embed every photo of the catalogue anew and promote the snapshot; makes the model bundle if there is none."""
     _prepare(load_settings(catalogue=catalogue, backbone=backbone), as_json, rebuild_index=True)
 
 
 @index.command("verify")
-@_json
-@_reported
+@json_option
+@reported
 def index_verify(as_json: bool) -> None:
     """Check every file of the live bundle and index, and that they belong together."""
     from shared.vision.bundle import bundle_store, open_bundle
@@ -147,14 +110,14 @@ def index_verify(as_json: bool) -> None:
         "count": len(snapshot),
         "fingerprint": bundle.manifest.fingerprint,
     }
-    _print(as_json, facts, f"whole: index {snapshot.version} ({len(snapshot)} photos), bundle {bundle.version}")
+    print_facts(as_json, facts, f"whole: index {snapshot.version} ({len(snapshot)} photos), bundle {bundle.version}")
 
 
 @main.command()
 @click.argument("photo", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @click.option("-k", type=click.IntRange(1, 100), default=4, show_default=True, help="Neighbours wanted.")
-@_json
-@_reported
+@json_option
+@reported
 def search(photo: Path, k: int, as_json: bool) -> None:
     """Category of PHOTO and the catalogue photos most similar to it, from the live bundle and index."""
     from shared.images import decode_photo
@@ -173,13 +136,13 @@ def search(photo: Path, k: int, as_json: bool) -> None:
     result = search_result(embedder.embed(pixels[None]), SearchRequest(k=k), snapshot)
     lines = [f"{score.probability:6.1%}  {score.name}" for score in result.category.top]
     lines += [f"{n.rank:3d}. {n.score:.3f}  {n.image_id}  {n.category}" for n in result.neighbours]
-    _print(as_json, result.model_dump(mode="json", exclude_none=True), "\n".join(lines))
+    print_facts(as_json, result.model_dump(mode="json", exclude_none=True), "\n".join(lines))
 
 
 @main.command("evaluate")
 @_catalogue
-@_json
-@_reported
+@json_option
+@reported
 def evaluate_command(catalogue: Path | None, as_json: bool) -> None:
     """Measure the live bundle on a catalogue: accuracy on unseen listings, and how good its neighbours are."""
     from pipeline.build_index import embed_catalogue
@@ -190,21 +153,21 @@ def evaluate_command(catalogue: Path | None, as_json: bool) -> None:
     settings = load_settings(catalogue=catalogue)
     found = read_catalogue(_existing_catalogue(settings))
     bundle = open_bundle(bundle_store(settings.home))
-    photos, embeddings = embed_catalogue(settings, bundle, found, _say)
+    photos, embeddings = embed_catalogue(settings, bundle, found, say)
     # A listing the head was never shown is unseen, whether it was held out or came from elsewhere.
     listings = {photo.listing_id for photo in photos}
     unseen = frozenset(listings - (bundle.fitted_on - bundle.held_out))
     metrics = evaluate(photos, embeddings, unseen)
     facts = {"catalogue": found.name, "backbone": bundle.manifest.backbone, **metrics}
     text = f"{found.name} with {bundle.manifest.backbone}: {describe_metrics(metrics)}"
-    _print(as_json, facts, text)
+    print_facts(as_json, facts, text)
 
 
 def _prepare(settings: Settings, as_json: bool, *, rebuild_index: bool) -> None:
     from pipeline.build_index import prepare
 
-    done = prepare(settings, _say, rebuild_index=rebuild_index)
-    _print(as_json, dataclasses.asdict(done), f"{done.index_version}: {done.count} photos of {done.catalogue}")
+    done = prepare(settings, say, rebuild_index=rebuild_index)
+    print_facts(as_json, dataclasses.asdict(done), f"{done.index_version}: {done.count} photos of {done.catalogue}")
 
 
 def _existing_catalogue(settings: Settings) -> Path:
@@ -214,6 +177,10 @@ def _existing_catalogue(settings: Settings) -> Path:
     if not directory.is_dir():
         raise click.UsageError("name a catalogue: --catalogue DIR, or LOOKALIKE_CATALOGUE")
     return directory
+
+
+for command in (keys, jobs, audit):
+    main.add_command(command)
 
 
 if __name__ == "__main__":

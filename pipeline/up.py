@@ -25,8 +25,9 @@ import redis
 from pipeline.build_index import Prepared, catalogue_directory, prepare
 from pipeline.locks import exclusive
 from shared.errors import CannotStart
-from shared.job_store import JobStore, connect
+from shared.redis_client import connect
 from shared.settings import Settings
+from shared.store.workers import WorkerRegistry
 
 _READY_WITHIN_S = 120
 _STOP_WITHIN_S = 15
@@ -137,7 +138,7 @@ class _Parts:
             self.check()
             try:
                 client.ping()
-                JobStore(client).forget_workers()  # those of the last run; /readyz must wait for ours
+                WorkerRegistry(client).forget_all()  # those of the last run; /readyz must wait for ours
                 return url
             except redis.RedisError:  # not listening yet, or still loading its log
                 if time.monotonic() > deadline:

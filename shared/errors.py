@@ -12,9 +12,19 @@ LookalikeError
 │   ├── BodyIncomplete         400  body_incomplete
 │   ├── ImageNotFound          404  image_not_found
 │   ├── JobNotFound            404  job_not_found
-│   └── JobGone                410  job_gone
+│   ├── JobGone                410  job_gone
+│   ├── JobFinished            409  job_finished
+│   ├── NotRetryable           409  job_not_retryable
+│   ├── BatchNotFound          404  batch_not_found
+│   ├── IdempotencyConflict    422  idempotency_conflict
+│   ├── ApiKeyRequired         401  api_key_required
+│   ├── ApiKeyInvalid          401  api_key_invalid
+│   └── ScopeMissing           403  scope_missing
 ├── Overload                   come back later
 │   ├── QueueFull              429  queue_full
+│   ├── QueueShareFull         429  queue_share_full
+│   ├── RateLimited            429  rate_limited
+│   ├── IdempotencyPending     409  idempotency_pending
 │   └── QueueUnavailable       503  queue_unavailable
 ├── ArtifactError              an operator can mend it
 │   ├── BundleMissing          503  bundle_missing
@@ -28,6 +38,8 @@ LookalikeError
 ├── CannotStart                500  cannot_start
 ├── PhotoExpired               410  photo_expired      the pixels of a queued job outlived their time
 ├── WorkerLost                 500  worker_lost        the job's worker died too many times
+├── DeadlineExceeded           504  deadline_exceeded  the job was not finished in the time it was given
+├── JobCanceled                409  job_canceled       somebody cancelled the job that was waited for
 └── InternalError              500  internal_error     anything not raised on purpose
 """
 
@@ -105,6 +117,40 @@ class JobGone(InputError):
     http_status = 410
 
 
+class JobFinished(InputError):
+    code = "job_finished"
+    http_status = 409
+
+
+class NotRetryable(InputError):
+    code = "job_not_retryable"
+    http_status = 409
+
+
+class BatchNotFound(InputError):
+    code = "batch_not_found"
+    http_status = 404
+
+
+class IdempotencyConflict(InputError):
+    code = "idempotency_conflict"
+
+
+class ApiKeyRequired(InputError):
+    code = "api_key_required"
+    http_status = 401
+
+
+class ApiKeyInvalid(InputError):
+    code = "api_key_invalid"
+    http_status = 401
+
+
+class ScopeMissing(InputError):
+    code = "scope_missing"
+    http_status = 403
+
+
 class Overload(LookalikeError):
     """The service cannot take the job now.
 
@@ -123,6 +169,21 @@ class Overload(LookalikeError):
 
 class QueueFull(Overload):
     code = "queue_full"
+    http_status = 429
+
+
+class QueueShareFull(Overload):
+    code = "queue_share_full"
+    http_status = 429
+
+
+class IdempotencyPending(Overload):
+    code = "idempotency_pending"
+    http_status = 409
+
+
+class RateLimited(Overload):
+    code = "rate_limited"
     http_status = 429
 
 
@@ -182,6 +243,17 @@ class PhotoExpired(LookalikeError):
 class WorkerLost(LookalikeError):
     code = "worker_lost"
     retryable = True
+
+
+class DeadlineExceeded(LookalikeError):
+    code = "deadline_exceeded"
+    http_status = 504
+    retryable = True
+
+
+class JobCanceled(LookalikeError):
+    code = "job_canceled"
+    http_status = 409
 
 
 class InternalError(LookalikeError):

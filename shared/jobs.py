@@ -20,12 +20,22 @@ class JobStatus(StrEnum):
 
     QUEUED = "queued"  # accepted, no worker has it
     RUNNING = "running"  # a worker holds its lease
+    CANCELING = "canceling"  # a worker holds its lease, and will be told that nobody wants the result
     SUCCEEDED = "succeeded"  # result is set
     FAILED = "failed"  # error is set
+    CANCELED = "canceled"  # somebody asked for it
+    EXPIRED = "expired"  # its deadline came first
 
     @property
     def terminal(self) -> bool:
-        return self in (JobStatus.SUCCEEDED, JobStatus.FAILED)
+        return self not in (JobStatus.QUEUED, JobStatus.RUNNING, JobStatus.CANCELING)
+
+
+class Priority(StrEnum):
+    """Which jobs go first."""
+
+    INTERACTIVE = "interactive"  # somebody waits for the answer
+    BULK = "bulk"  # when nothing interactive waits, and now and then in any case
 
 
 class Distinct(StrEnum):
@@ -69,6 +79,14 @@ class SearchRequest(_PhotoRequest):
         if category is not None and category not in CATEGORY_INDEX:
             raise ValueError(f"must be one of: {'; '.join(CATEGORY_INDEX)}")
         return category
+
+
+class Submission(_Contract):
+    """What can be said of any job, whatever it does."""
+
+    priority: Priority = Priority.INTERACTIVE
+    deadline_s: float | None = Field(None, gt=0, description="seconds after which an unfinished job expires")
+    webhook_url: str | None = Field(None, min_length=1, max_length=2000, description="told when the job has ended")
 
 
 class CategoryScore(_Contract):
@@ -126,7 +144,7 @@ class JobError(_Contract):
 JobRequest = EmbedRequest | SearchRequest
 JobResult = EmbedResult | SearchResult
 
-_REQUESTS: dict[JobKind, type[JobRequest]] = {JobKind.EMBED: EmbedRequest, JobKind.SEARCH: SearchRequest}
+REQUESTS: dict[JobKind, type[JobRequest]] = {JobKind.EMBED: EmbedRequest, JobKind.SEARCH: SearchRequest}
 _RESULTS: dict[JobKind, type[JobResult]] = {JobKind.EMBED: EmbedResult, JobKind.SEARCH: SearchResult}
 
 
@@ -138,7 +156,10 @@ class Job(_Contract):
     status: JobStatus
     request: JobRequest
     request_id: str = ""  # the HTTP request that created it, for the logs
+    owner: str = ""  # id of the API key that submitted it; empty without keys
+    submission: Submission = Submission()
     created_at: float
+    deadline_at: float
     started_at: float | None = None
     finished_at: float | None = None
     expires_at: float | None = None
@@ -149,7 +170,7 @@ class Job(_Contract):
 
 def parse_request(kind: JobKind, payload: str) -> JobRequest:
     """Read a request of `kind` from JSON text."""
-    return _REQUESTS[kind].model_validate_json(payload)
+    return REQUESTS[kind].model_validate_json(payload)
 
 
 def parse_result(kind: JobKind, payload: str) -> JobResult:
@@ -182,8 +203,26 @@ class IndexInfo(_Report):
     notice: str | None = None
 
 
+STAGE_BOUNDS_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0)
+
+
+class StageTimes(_Report):
+    """How long one stage of the jobs took.
+
+    Attributes:
+        counts: jobs by the first of STAGE_BOUNDS_S they stayed within, and one more for those above the last.
+        sum_s: seconds in total.
+    """
+
+    counts: list[int] = [0] * (len(STAGE_BOUNDS_S) + 1)
+    sum_s: float = 0.0
+
+
 class WorkerStats(_Report):
     """What a worker did since it began."""
+
+    outcomes: dict[str, int] = {}  # attempts by how they ended: a status, an error's code, or `late`
+    stages: dict[str, StageTimes] = {}  # queued, compute, total
 
     batch_sizes: dict[int, int] = {}  # forward passes by number of photos
     cache_hits: int = 0
@@ -198,6 +237,7 @@ class WorkerReport(_Report):
     pid: int
     reported_at: float
     state: Literal["ready", "unready"]
+    held: int = 0  # jobs in hand
     index: IndexInfo | None = None
     problem: str | None = None
     stats: WorkerStats = WorkerStats()

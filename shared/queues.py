@@ -1,6 +1,5 @@
-"""The Celery app, its queue, and how a worker is woken. Messages carry a job id and nothing else."""
+"""The Celery app, its queue, and how a worker is woken. A message says that there is work, and nothing else."""
 
-import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -9,14 +8,20 @@ from celery import Celery
 from kombu.exceptions import OperationalError
 
 from shared.errors import QueueUnavailable
-from shared.jobs import Job
+from shared.store.jobs import PREFIX, JobStore
 
-RUN_JOB = "lookalike.run_job"
-INTERACTIVE = "lookalike.interactive"
+RUN_NEXT = "lookalike.run_next"
+QUEUE = "lookalike.wake"
 
 # Every process must agree on it: a message unacknowledged for so long is delivered again.
 _VISIBILITY_TIMEOUT_S = 120
 _RETRY_AFTER_S = 5
+
+# A job that has waited so long may be short of its message. Workers take turns at looking.
+_LOST_AFTER_S = 5.0
+_REPLACING = PREFIX + "replacing-messages"
+_REPLACE_EVERY_MS = 1500
+_REPLACE_AT_MOST = 1000
 
 
 def make_celery(redis_url: str, *, socket_timeout_s: float | None = None) -> Celery:
@@ -33,7 +38,7 @@ def make_celery(redis_url: str, *, socket_timeout_s: float | None = None) -> Cel
         "retry_on_timeout": False,
     }  # fmt: skip
     app.conf.update(
-        task_default_queue=INTERACTIVE,
+        task_default_queue=QUEUE,
         task_ignore_result=True,
         task_serializer="json",
         accept_content=["json"],
@@ -58,23 +63,28 @@ def make_celery(redis_url: str, *, socket_timeout_s: float | None = None) -> Cel
     return app
 
 
-def wake_worker(celery: Celery, job: Job) -> None:
-    """Send the message that makes some worker look at `job`.
+def wake_worker(celery: Celery) -> None:
+    """Send the message that makes some worker claim the job whose turn it is.
 
     Raises:
         QueueUnavailable: the broker did not take it.
     """
     with broker_errors():
-        celery.send_task(RUN_JOB, args=[job.id], task_id=job.id, queue=INTERACTIVE)
+        celery.send_task(RUN_NEXT, queue=QUEUE)
 
 
-def oldest_message(client: redis.Redis) -> str | None:
-    """Job id in the oldest message no worker has fetched yet; None when there is none."""
-    raw = client.lindex(INTERACTIVE, -1)  # pushed on the left, taken from the right
-    if raw is None:
-        return None
-    job_id: str = json.loads(raw)["headers"]["id"]
-    return job_id
+def replace_lost_messages(celery: Celery, client: redis.Redis, store: JobStore) -> int:
+    """Send the messages that waiting jobs are short of, and return how many.
+
+    A message is lost when its worker dies between fetching it and claiming a job. One too many does no harm: its
+    worker finds nothing to claim.
+    """
+    if store.oldest_wait_s() < _LOST_AFTER_S or not client.set(_REPLACING, "1", nx=True, px=_REPLACE_EVERY_MS):
+        return 0
+    missing = min(store.depth() - int(client.llen(QUEUE)), _REPLACE_AT_MOST)
+    for _ in range(missing):
+        wake_worker(celery)
+    return max(0, missing)
 
 
 @contextmanager

@@ -3,9 +3,8 @@
 from enum import StrEnum
 from ipaddress import ip_address
 from pathlib import Path
-from typing import Self
 
-from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic import Field, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 from redis.connection import parse_url
 
@@ -45,7 +44,7 @@ class Settings(BaseSettings):
     host: str = Field("127.0.0.1", description="address the API listens on")
     port: int = Field(8080, ge=1, le=65535, description="port the API listens on")
     published_elsewhere: bool = Field(
-        False, description="allow a non-loopback `host`; only where something in front restricts access"
+        False, description="allow a non-loopback `host` without API keys: something in front decides who gets in"
     )
     catalogue: Path | None = Field(None, description="raw dump to serve; unset: the demo catalogue")
     backbone: Backbone = Field(Backbone.AUTO, description="auto, resnet50 or efficientnet_lite0")
@@ -57,6 +56,13 @@ class Settings(BaseSettings):
     seed_wait_s: float = Field(30, ge=0, le=30, description="how long the `/predict` endpoints wait")
     max_waiters: int = Field(256, ge=0, description="requests that may wait for a job at the same time")
     max_queued: int = Field(10_000, ge=1, description="queued jobs above which a submit answers 429")
+    max_queued_per_key: int = Field(5_000, ge=1, description="queued jobs one API key may have")
+    requests_per_minute: int = Field(0, ge=0, description="of one API key without a limit of its own; 0: no limit")
+    max_batch_photos: int = Field(64, ge=1, le=1000, description="photos of one `/v1/batches` request")
+    max_batch_mb: int = Field(100, ge=1, description="largest `/v1/batches` request, MiB")
+    canary_s: float = Field(
+        30, ge=0, description="pause between the made photos that show on `/readyz` whether work is done; 0: none"
+    )
     job_ttl_s: int = Field(86_400, ge=60, description="how long an unfinished job and its photo are kept")
     result_ttl_s: int = Field(3_600, ge=1, description="how long a finished job is kept; then it answers 410")
     lease_s: float = Field(15, gt=0, description="a worker silent for so long loses its jobs")
@@ -92,15 +98,10 @@ class Settings(BaseSettings):
             parse_url(url)  # type: ignore[no-untyped-call]
         return url
 
-    @model_validator(mode="after")
-    def _stay_on_loopback(self) -> Self:
-        if not (self.published_elsewhere or _is_loopback(self.host)):
-            raise ValueError(
-                f"LOOKALIKE_HOST={self.host} would open the service to other machines, and it has no API keys; "
-                "use 127.0.0.1, or set LOOKALIKE_PUBLISHED_ELSEWHERE=1 where a proxy or a container network "
-                "decides who gets in"
-            )
-        return self
+    @property
+    def reachable_by_others(self) -> bool:
+        """Whether other machines reach the API with nothing in between; then it asks everybody for an API key."""
+        return not (self.published_elsewhere or _is_loopback(self.host))
 
     @property
     def authority(self) -> str:

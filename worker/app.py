@@ -13,10 +13,12 @@ from celery.platforms import SecurityWarning
 from celery.signals import setup_logging
 
 from shared.errors import QueueUnavailable
-from shared.job_store import JobStore, connect
 from shared.jobs import WorkerReport
-from shared.queues import INTERACTIVE, RUN_JOB, broker_errors, make_celery, oldest_message, wake_worker
+from shared.queues import QUEUE, RUN_NEXT, broker_errors, make_celery, replace_lost_messages, wake_worker
+from shared.redis_client import connect
 from shared.settings import Settings
+from shared.store.jobs import JobStore
+from shared.store.workers import WorkerRegistry
 from shared.telemetry import configure_logging, event
 from worker.batching import BatchLimits
 from worker.engine import Engine, EngineOptions
@@ -24,7 +26,8 @@ from worker.tasks import JobRunner, Leases
 
 _LOG = logging.getLogger(__name__)
 _BEAT_S = 2.0
-_LOST_MESSAGE_S = 5.0
+_STUCK_AFTER_S = 30.0
+_STUCK_ROUNDS = 5
 
 
 class Periodic(threading.Thread):
@@ -52,56 +55,78 @@ class Heartbeat:
     """What a worker does for its jobs and its peers: extend leases, report, and move dead workers' jobs on."""
 
     def __init__(self, settings: Settings, client: redis.Redis, store: JobStore, engine: Engine) -> None:
-        self.leases = Leases()
         self.worker_name = f"{socket.gethostname()}-{os.getpid()}"
+        self._leases = Leases()
+        self.runner = JobRunner(store, engine, self._leases, worker=self.worker_name, lease_s=settings.lease_s)
         self._settings = settings
         self._client = client
         self._store = store
+        self._registry = WorkerRegistry(client)
         self._engine = engine
         self._celery = make_celery(settings.required_redis_url, socket_timeout_s=2)
+        self._n_rounds_stuck = 0
 
     def beat(self) -> None:
         """One round; Redis being away is logged and tried again at the next."""
         try:
             with broker_errors():
-                self._store.extend(self.leases.held(), lease_s=self._settings.lease_s)
-                self._report()
+                held = self._leases.held()
+                wanted = self._store.extend(held, lease_s=self._settings.lease_s)
+                self._leases.drop({job_id for job_id, _ in held} - wanted)
+                self._report(len(held))
                 if self._engine.ready:
                     self._reap()
         except QueueUnavailable as exc:
             event(_LOG, "redis_unreachable", level=logging.WARNING, reason=type(exc.__cause__).__name__)
 
+    def watch_consumer(self) -> None:
+        """End the process when jobs wait and none of their messages reaches it: its consumer is dead, its model not."""
+        idle_s = time.monotonic() - self.runner.woken_at
+        try:
+            stuck = idle_s > _STUCK_AFTER_S and not self._leases.held() and self._store.oldest_wait_s() > _STUCK_AFTER_S
+        except redis.RedisError:
+            return  # nobody gets messages now
+        # Several rounds, because after a pause of the whole process or of Redis the first messages are just arriving.
+        self._n_rounds_stuck = self._n_rounds_stuck + 1 if stuck else 0
+        if self._n_rounds_stuck > _STUCK_ROUNDS:
+            event(_LOG, "consumer_stuck", level=logging.CRITICAL, idle_s=idle_s)
+            logging.shutdown()
+            os._exit(os.EX_SOFTWARE)
+
     def retire(self) -> None:
         """Withdraw the heartbeat."""
         try:
-            self._store.retire(self.worker_name)
+            self._registry.retire(self.worker_name)
         except redis.RedisError:
             pass  # Redis is gone too; the heartbeat goes stale by itself
 
-    def _report(self) -> None:
-        self._store.report(
+    def _report(self, n_held: int) -> None:
+        counts = self.runner.counts
+        stats = self._engine.stats().model_copy(update={"outcomes": counts.outcomes(), "stages": counts.stages()})
+        self._registry.report(
             WorkerReport(
                 name=self.worker_name,
                 pid=os.getpid(),
                 reported_at=time.time(),
                 state="ready" if self._engine.ready else "unready",
+                held=n_held,
                 index=self._engine.info(),
                 problem=self._engine.problem,
-                stats=self._engine.stats(),
+                stats=stats,
             )
         )
 
     def _reap(self) -> None:
-        report = self._store.reap(
-            max_attempts=self._settings.max_attempts,
-            lost_after_s=_LOST_MESSAGE_S,
-            oldest_message=oldest_message(self._client),
-        )
-        for job in report.wake:
-            event(_LOG, "job_requeued", level=logging.WARNING, job_id=job.id, attempt=job.attempt)
-            wake_worker(self._celery, job)
+        report = self._store.reap(max_attempts=self._settings.max_attempts)
+        for job_id in report.requeued:
+            event(_LOG, "job_requeued", level=logging.WARNING, job_id=job_id)
+            wake_worker(self._celery)
         for job_id in report.failed:
             event(_LOG, "job_given_up", level=logging.ERROR, job_id=job_id)
+        for job_id in report.expired:
+            event(_LOG, "job_expired", job_id=job_id)
+        if n_lost := replace_lost_messages(self._celery, self._client, self._store):
+            event(_LOG, "messages_replaced", level=logging.WARNING, count=n_lost)
 
 
 def run_worker(settings: Settings) -> None:
@@ -120,14 +145,17 @@ def run_worker(settings: Settings) -> None:
         engine.refresh()
     heartbeat.beat()
     # Apart from each other: loading a new bundle takes longer than a lease may.
-    periodic = [Periodic("heartbeat", heartbeat.beat), Periodic("promotions", engine.refresh)]
+    periodic = [
+        Periodic("heartbeat", heartbeat.beat),
+        Periodic("promotions", engine.refresh),
+        Periodic("consumer", heartbeat.watch_consumer),
+    ]
     for thread in periodic:
         thread.start()
-    runner = JobRunner(store, engine, heartbeat.leases, worker=heartbeat.worker_name, lease_s=settings.lease_s)
     # Celery would set the root logger to its own level, and our events would end there.
     setup_logging.connect(_keep_logging, weak=False)
     celery = make_celery(settings.required_redis_url)
-    celery.task(name=RUN_JOB)(runner.run)
+    celery.task(name=RUN_NEXT)(heartbeat.runner.run_next)
     event(_LOG, "worker_ready", worker=heartbeat.worker_name, threads=settings.worker_threads)
     try:
         celery.worker_main(
@@ -136,7 +164,7 @@ def run_worker(settings: Settings) -> None:
                 "worker",
                 "--pool=threads",
                 f"--concurrency={settings.worker_threads}",
-                f"--queues={INTERACTIVE}",
+                f"--queues={QUEUE}",
                 f"--hostname={heartbeat.worker_name}",
                 "--loglevel=WARNING",
                 "--without-gossip",

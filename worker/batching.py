@@ -7,18 +7,12 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import CancelledError, Future
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from enum import IntEnum
 from typing import Generic, TypeVar
+
+from shared.jobs import Priority
 
 Item = TypeVar("Item")
 Output = TypeVar("Output")
-
-
-class Priority(IntEnum):
-    """Which items go first."""
-
-    INTERACTIVE = 0  # somebody waits for the answer
-    BULK = 1  # whenever nothing interactive waits, and always within `bulk_patience_s`
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable
-from concurrent.futures import Future
+from concurrent.futures import CancelledError, Future
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
@@ -41,19 +41,28 @@ class ResultCache(Generic[Value]):
         self._lock = threading.Lock()
 
     def get(self, key: bytes, compute: Callable[[], Value]) -> Value:
-        """The value of `key`, computed once at a time; an error is raised to all who share it, and forgotten."""
-        with self._lock:
-            entry = self._remembered.get(key)
-            if entry is not None and entry[0] > self._clock():
-                self._remembered.move_to_end(key)
-                self.counts.hits += 1
-                return entry[1]
-            if (shared := self._in_flight.get(key)) is not None:
-                self.counts.shared += 1
-            else:
-                self.counts.misses += 1
-                self._in_flight[key] = Future()
-        return self._compute(key, compute) if shared is None else shared.result()
+        """The value of `key`, computed once at a time; an error is raised to all who share it, and forgotten.
+
+        A computation that was cancelled is nobody's answer: one of those who shared it begins again.
+        """
+        while True:
+            with self._lock:
+                entry = self._remembered.get(key)
+                if entry is not None and entry[0] > self._clock():
+                    self._remembered.move_to_end(key)
+                    self.counts.hits += 1
+                    return entry[1]
+                if (shared := self._in_flight.get(key)) is not None:
+                    self.counts.shared += 1
+                else:
+                    self.counts.misses += 1
+                    self._in_flight[key] = Future()
+            if shared is None:
+                return self._compute(key, compute)
+            try:
+                return shared.result()
+            except CancelledError:
+                continue
 
     def _compute(self, key: bytes, compute: Callable[[], Value]) -> Value:
         mine = self._in_flight[key]

@@ -5,7 +5,7 @@ import logging
 import os
 import threading
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import CancelledError
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
@@ -15,7 +15,7 @@ import numpy as np
 
 from shared.errors import ArtifactError, IndexMissing, InternalError, PhotoExpired
 from shared.images import Pixels
-from shared.jobs import EmbedRequest, IndexInfo, JobRequest, JobResult, SearchRequest, WorkerStats
+from shared.jobs import EmbedRequest, IndexInfo, JobRequest, JobResult, Priority, SearchRequest, WorkerStats
 from shared.telemetry import event
 from shared.vision.answers import embed_result, search_result
 from shared.vision.bundle import ModelBundle, bundle_store, open_bundle
@@ -143,13 +143,22 @@ class Engine:
         with live.batcher.expecting() if live else nullcontext():
             yield
 
-    def run(self, request: JobRequest, pixels: bytes | None) -> JobResult:
+    def run(
+        self,
+        request: JobRequest,
+        pixels: bytes | None,
+        *,
+        priority: Priority = Priority.INTERACTIVE,
+        unwanted: Callable[[], bool] = lambda: False,
+    ) -> JobResult:
         """Answer one request.
 
         Args:
             pixels: size_px * size_px * 3 bytes; None when the request names a photo of the index.
+            unwanted: asked just before the photo's forward pass; true ends it there.
 
         Raises:
+            CancelledError: the result is unwanted, or the engine is closed.
             ImageNotFound: the index has no photo of the id in the request.
             PhotoExpired: neither pixels nor an id.
         """
@@ -157,18 +166,22 @@ class Engine:
         if live is None:
             raise IndexMissing(self.problem or "nothing is loaded yet")
         try:
-            embeddings = self._embeddings(live, request, pixels)
+            embeddings = self._embeddings(live, request, pixels, priority, unwanted)
         except CancelledError:
-            if self._live is live:
+            if unwanted() or self._live is live:
                 raise
-            return self.run(request, pixels)  # another model was promoted just now, and the old one takes no more
+            return self.run(
+                request, pixels, priority=priority, unwanted=unwanted
+            )  # another model was promoted just now, and the old one takes no more
         match request:
             case SearchRequest():
                 return search_result(embeddings, request, live.snapshot)
             case EmbedRequest():
                 return embed_result(embeddings, request.encoding, live.bundle.manifest.fingerprint)
 
-    def _embeddings(self, live: _Live, request: JobRequest, pixels: bytes | None) -> Embeddings:
+    def _embeddings(
+        self, live: _Live, request: JobRequest, pixels: bytes | None, priority: Priority, unwanted: Callable[[], bool]
+    ) -> Embeddings:
         if request.image_id is not None:
             return live.snapshot.stored(request.image_id)
         if pixels is None:
@@ -176,7 +189,7 @@ class Engine:
         size_px = live.bundle.manifest.preprocess.size_px
         photo: Pixels = np.frombuffer(pixels, dtype=np.uint8).reshape(size_px, size_px, 3)
         key = hashlib.blake2b(pixels, digest_size=16, key=live.bundle.manifest.fingerprint[:32].encode()).digest()
-        return self._cache.get(key, lambda: live.batcher.submit(photo).result())
+        return self._cache.get(key, lambda: live.batcher.submit(photo, priority=priority, unwanted=unwanted).result())
 
     def stats(self) -> WorkerStats:
         """What was done since the process began."""

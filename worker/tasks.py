@@ -4,31 +4,46 @@ import logging
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import CancelledError
 from contextlib import contextmanager
+from dataclasses import dataclass
 
-from shared.errors import InternalError, LookalikeError
-from shared.job_store import JobStore
-from shared.jobs import Job, JobResult, Timing
+from shared.errors import InternalError, JobCanceled, LookalikeError
+from shared.jobs import Job, JobStatus, Timing
+from shared.store.jobs import Claim, JobStore, SuspectWaits
 from shared.telemetry import event
 from worker.engine import Engine
+from worker.stats import JobCounts
 
 _LOG = logging.getLogger(__name__)
+
+
+@dataclass
+class Lease:
+    """One attempt in hand."""
+
+    attempt: int
+    wanted: bool = True
+
+    def unwanted(self) -> bool:
+        return not self.wanted
 
 
 class Leases:
     """The attempts this process is working on, for the heartbeat to extend."""
 
     def __init__(self) -> None:
-        self._held: dict[str, int] = {}
+        self._held: dict[str, Lease] = {}
         self._lock = threading.Lock()
 
     @contextmanager
-    def holding(self, job: Job) -> Iterator[None]:
+    def holding(self, job: Job) -> Iterator[Lease]:
         """Keep the job's lease alive for as long as the body runs."""
+        lease = Lease(job.attempt)
         with self._lock:
-            self._held[job.id] = job.attempt
+            self._held[job.id] = lease
         try:
-            yield
+            yield lease
         finally:
             with self._lock:
                 self._held.pop(job.id, None)
@@ -36,49 +51,119 @@ class Leases:
     def held(self) -> list[tuple[str, int]]:
         """(job id, attempt) of everything in hand."""
         with self._lock:
-            return list(self._held.items())
+            return [(job_id, lease.attempt) for job_id, lease in self._held.items()]
+
+    def drop(self, job_ids: set[str]) -> None:
+        """Tell those who work on `job_ids` that nobody wants the results."""
+        with self._lock:
+            for job_id in job_ids & self._held.keys():
+                self._held[job_id].wanted = False
+
+
+class Gate:
+    """Many may be inside together, or one alone; who wants to be alone is let in before more of the others."""
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._n_inside = 0
+        self._n_wanting_alone = 0
+        self._alone = False
+
+    @contextmanager
+    def shared(self) -> Iterator[None]:
+        with self._changed:
+            self._changed.wait_for(lambda: not self._alone and not self._n_wanting_alone)
+            self._n_inside += 1
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._n_inside -= 1
+                self._changed.notify_all()
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        with self._changed:
+            self._n_wanting_alone += 1
+            self._changed.wait_for(lambda: not self._alone and not self._n_inside)
+            self._n_wanting_alone -= 1
+            self._alone = True
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._alone = False
+                self._changed.notify_all()
 
 
 class JobRunner:
-    """Runs jobs by id; safe to call from many threads."""
+    """Runs the jobs whose turn it is; safe to call from many threads.
+
+    Attributes:
+        counts: how the attempts ended, and how long they took.
+        woken_at: when the last message came, on the monotonic clock.
+    """
 
     def __init__(self, store: JobStore, engine: Engine, leases: Leases, *, worker: str, lease_s: float) -> None:
+        self.counts = JobCounts()
+        self.woken_at = time.monotonic()
         self._store = store
         self._engine = engine
         self._leases = leases
         self._worker = worker
         self._lease_s = lease_s
+        self._gate = Gate()
 
-    def run(self, job_id: str) -> None:
-        """Run one job to its end, unless somebody else has it or it has ended.
+    def run_next(self) -> None:
+        """Run one job to its end, if one waits.
 
         An error from Redis passes through: the lease runs out and the reaper moves the job on.
         """
-        with self._engine.expecting():
-            self._claim_and_run(job_id)
-
-    def _claim_and_run(self, job_id: str) -> None:
-        claimed_at = time.time()
-        claim = self._store.claim(job_id, self._worker, lease_s=self._lease_s)
-        if claim is None:
-            return
-        job = claim.job
-        with self._leases.holding(job):
-            started = time.perf_counter()
+        self.woken_at = time.monotonic()
+        suspects = False
+        while True:
             try:
-                result = self._engine.run(job.request, claim.pixels)
-            except LookalikeError as error:
-                written = self._store.fail(job, error)
-                outcome = error.code
-            except Exception:  # whatever a photo makes the model do must end in the record
-                _LOG.exception("event=job_crashed job_id=%s", job.id)
-                written = self._store.fail(job, InternalError("the job crashed; the service's log says why"))
-                outcome = InternalError.code
-            else:
-                compute_s = time.perf_counter() - started
-                timed = _timed(result, job, claimed_at, compute_s)
-                written = self._store.succeed(job, timed, service_s=compute_s)
-                outcome = "succeeded"
+                with self._gate.alone() if suspects else self._gate.shared(), self._engine.expecting():
+                    if self._claim_and_run(suspects=suspects) or not suspects:
+                        return
+                    suspects = False  # another worker had it; the message was for somebody
+            except SuspectWaits:
+                suspects = True
+
+    def _claim_and_run(self, *, suspects: bool) -> bool:
+        """Returns whether there was a job."""
+        claim = self._store.claim(self._worker, lease_s=self._lease_s, suspects=suspects)
+        if claim is None:
+            return False
+        with self._leases.holding(claim.job) as lease:
+            self._run(claim, lease)
+        return True
+
+    def _run(self, claim: Claim, lease: Lease) -> None:
+        job, claimed_at, started = claim.job, time.time(), time.perf_counter()
+        written: JobStatus | None
+        try:
+            result = self._engine.run(
+                job.request, claim.pixels, priority=job.submission.priority, unwanted=lease.unwanted
+            )
+        except CancelledError:
+            # Written if it was cancelled; refused if the lease is lost; left to the reaper if the worker stops.
+            written = self._store.fail(job, JobCanceled("cancelled")) if not lease.wanted else None
+            outcome = "unwanted"
+        except LookalikeError as error:
+            written, outcome = self._store.fail(job, error), error.code
+        except Exception:  # whatever a photo makes the model do must end in the record
+            _LOG.exception("event=job_crashed job_id=%s", job.id)
+            written = self._store.fail(job, InternalError("the job crashed; the service's log says why"))
+            outcome = InternalError.code
+        else:
+            timing = _timing(job, claimed_at, time.perf_counter() - started)
+            written = self._store.succeed(job, result.model_copy(update={"timing_ms": timing}))
+            outcome = JobStatus.SUCCEEDED.value
+            self.counts.took(timing)
+        if written is None or written is JobStatus.CANCELED:
+            outcome = written.value if written else "late"
+        self.counts.ended(outcome)
         event(
             _LOG,
             "job_finished" if written else "late_write_dropped",
@@ -91,10 +176,9 @@ class JobRunner:
         )
 
 
-def _timed(result: JobResult, job: Job, claimed_at: float, compute_s: float) -> JobResult:
-    timing = Timing(
+def _timing(job: Job, claimed_at: float, compute_s: float) -> Timing:
+    return Timing(
         queued=round((claimed_at - job.created_at) * 1e3, 1),
         compute=round(compute_s * 1e3, 1),
         total=round((time.time() - job.created_at) * 1e3, 1),
     )
-    return result.model_copy(update={"timing_ms": timing})

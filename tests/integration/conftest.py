@@ -9,11 +9,12 @@ from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
 from api.app import create_app
-from shared.job_store import JobStore
 from shared.settings import Settings
+from shared.store.jobs import Admission, JobStore
 from tests.conftest import encode, noise_image
 
 PHOTO = encode(noise_image(7))
+PLENTY = Admission(max_queued=1000, max_queued_per_owner=1000)
 
 
 def settings(url: str, **changes: object) -> Settings:

@@ -3,7 +3,6 @@
 No worker runs here: jobs are ended by hand, so that each state can be looked at.
 """
 
-import json
 import re
 import threading
 import time
@@ -15,7 +14,6 @@ from flask.testing import FlaskClient
 from api.app import create_app
 from shared.catalogue import CATEGORIES
 from shared.errors import InternalError, LookalikeError, PhotoExpired, WorkerLost
-from shared.job_store import PREFIX, JobStore
 from shared.jobs import (
     CategoryAnswer,
     Distinct,
@@ -28,7 +26,9 @@ from shared.jobs import (
     SearchResult,
     WorkerReport,
 )
-from shared.queues import INTERACTIVE
+from shared.queues import QUEUE
+from shared.store.jobs import PREFIX, JobStore
+from shared.store.workers import WorkerRegistry
 from tests.integration.conftest import assert_problem, post, settings
 
 CATEGORY = CategoryAnswer(name=CATEGORIES[2], index=2, probability=0.9, top=[])
@@ -54,15 +54,14 @@ class FinishNext(threading.Thread):
         self._jobs, self._client, self._outcome = jobs, client, outcome
 
     def run(self) -> None:
-        popped = self._client.blpop([INTERACTIVE], timeout=4)
+        popped = self._client.blpop([QUEUE], timeout=4)
         assert popped
-        message = json.loads(popped[1])
-        claim = self._jobs.claim(message["headers"]["id"], "w", lease_s=15)
+        claim = self._jobs.claim("w", lease_s=15)
         assert claim
         if isinstance(self._outcome, LookalikeError):
             self._jobs.fail(claim.job, self._outcome)
         else:
-            self._jobs.succeed(claim.job, self._outcome, service_s=0.1)
+            self._jobs.succeed(claim.job, self._outcome)
 
 
 # --- jobs ---
@@ -79,14 +78,13 @@ def test_a_submit_answers_202_with_the_job(http: FlaskClient, jobs: JobStore, cl
     job = jobs.get(body["id"])
     assert job.request == SearchRequest(k=7, category="Appliances", distinct=Distinct.LISTING)
     assert client.strlen(f"{PREFIX}pixels:{job.id}") == 224 * 224 * 3
-    assert client.llen(INTERACTIVE) == 1
+    assert client.llen(QUEUE) == 1
 
 
-def test_the_message_carries_an_id_and_no_photo(http: FlaskClient, client: redis.Redis) -> None:
-    job_id = post(http, "/v1/jobs/embed").get_json()["id"]
-    message = client.lindex(INTERACTIVE, 0)
+def test_the_message_carries_no_photo(http: FlaskClient, client: redis.Redis) -> None:
+    post(http, "/v1/jobs/embed")
+    message = client.lindex(QUEUE, 0)
     assert isinstance(message, bytes)
-    assert job_id.encode() in message
     assert len(message) < 2000
 
 
@@ -132,7 +130,7 @@ def test_without_a_waiting_place_the_answer_comes_at_once(client: redis.Redis, v
 
 def test_a_failed_job_tells_why(http: FlaskClient, jobs: JobStore) -> None:
     job_id = post(http, "/v1/jobs/embed").get_json()["id"]
-    claim = jobs.claim(job_id, "w", lease_s=15)
+    claim = jobs.claim("w", lease_s=15)
     assert claim
     jobs.fail(claim.job, InternalError("it crashed"))
     body = http.get(f"/v1/jobs/{job_id}").get_json()
@@ -157,9 +155,9 @@ def test_an_unknown_job_is_404(http: FlaskClient, job_id: str) -> None:
 
 def test_an_expired_job_is_410(http: FlaskClient, jobs: JobStore, client: redis.Redis) -> None:
     job_id = post(http, "/v1/jobs/embed").get_json()["id"]
-    claim = jobs.claim(job_id, "w", lease_s=15)
+    claim = jobs.claim("w", lease_s=15)
     assert claim
-    jobs.succeed(claim.job, EMBEDDED, service_s=0.1)
+    jobs.succeed(claim.job, EMBEDDED)
     client.delete(f"{PREFIX}job:{job_id}")
     assert_problem(http.get(f"/v1/jobs/{job_id}"), 410, "job_gone")
 
@@ -213,14 +211,14 @@ def test_a_seed_call_not_finished_in_time_is_202_with_the_job(http: FlaskClient)
 # --- operations ---
 
 
-def test_readiness_says_what_is_missing(http: FlaskClient, jobs: JobStore) -> None:
+def test_readiness_says_what_is_missing(http: FlaskClient, client: redis.Redis) -> None:
     assert http.get("/livez").status_code == 200
     answer = http.get("/readyz")
     assert answer.status_code == 503
     assert answer.get_json()["problems"] == ["no worker has reported within 15 s"]
-    report(jobs, state="unready", problem="index damaged")
+    report(client, state="unready", problem="index damaged")
     assert "index damaged" in http.get("/readyz").get_json()["problems"]
-    report(jobs, state="ready")
+    report(client, state="ready")
     assert http.get("/readyz").get_json() == {"status": "ready", "workers": 1, "problems": []}
 
 
@@ -229,19 +227,22 @@ def test_readiness_without_redis_is_503() -> None:
     assert (answer.status_code, answer.get_json()["problems"]) == (503, ["redis does not answer"])
 
 
-def test_the_index_is_what_a_worker_serves(http: FlaskClient, jobs: JobStore) -> None:
+def test_the_index_is_what_a_worker_serves(http: FlaskClient, client: redis.Redis) -> None:
     assert_problem(http.get("/v1/index"), 503, "index_missing")
     info = IndexInfo(
         version="v1", count=5, dimension=2, built_at="now", catalogue="c", backbone="resnet50", weights="w",
         model_fingerprint="f", model_version="m", metrics={"accuracy": 0.5},
     )  # fmt: skip
-    report(jobs, state="ready", index=info)
+    report(client, state="ready", index=info)
     assert http.get("/v1/index").get_json() == info.model_dump(mode="json")
 
 
-def report(jobs: JobStore, **fields: object) -> None:
-    jobs.report(WorkerReport.model_validate({"name": "w", "pid": 1, "reported_at": time.time(), **fields}))
+def report(client: redis.Redis, **fields: object) -> None:
+    WorkerRegistry(client).report(
+        WorkerReport.model_validate({"name": "w", "pid": 1, "reported_at": time.time(), **fields})
+    )
 
 
 def test_status_is_one_of_the_contract() -> None:
-    assert {status for status in JobStatus if status.terminal} == {JobStatus.SUCCEEDED, JobStatus.FAILED}
+    ended = {JobStatus.SUCCEEDED, JobStatus.FAILED, JobStatus.CANCELED, JobStatus.EXPIRED}
+    assert {status for status in JobStatus if status.terminal} == ended

@@ -1,6 +1,7 @@
 """Every row of the table of status codes for input, against a real Valkey."""
 
 import struct
+import time
 import zlib
 from io import BytesIO
 
@@ -9,8 +10,8 @@ import redis
 from flask.testing import FlaskClient
 
 from api.app import create_app
-from shared.job_store import PREFIX
-from shared.queues import INTERACTIVE
+from shared.queues import QUEUE, make_celery, replace_lost_messages
+from shared.store.jobs import PREFIX, JobStore
 from tests.conftest import encode, noise_image
 from tests.integration.conftest import PHOTO, assert_problem, photo_form, post, settings
 
@@ -120,10 +121,17 @@ def test_redis_unreachable_is_503_with_retry_after(path: str) -> None:
     assert_problem(http.get("/v1/jobs/" + "0" * 32), 503, "queue_unavailable")
 
 
-def test_a_message_that_cannot_be_sent_leaves_nothing_half_accepted(http: FlaskClient, client: redis.Redis) -> None:
-    client.set(INTERACTIVE, "not a list")  # LPUSH will be refused
-    assert_problem(post(http, "/v1/jobs/embed"), 503, "queue_unavailable")
-    assert client.keys(PREFIX + "*") == []
+def test_a_job_whose_message_cannot_be_sent_is_accepted_and_its_message_replaced(
+    http: FlaskClient, client: redis.Redis, valkey_url: str
+) -> None:
+    client.set(QUEUE, "not a list")  # LPUSH will be refused
+    assert post(http, "/v1/jobs/embed").status_code == 202
+    client.delete(QUEUE)
+    store, celery = JobStore(client, clock=lambda: time.time() + 6), make_celery(valkey_url)
+    assert replace_lost_messages(celery, client, store) == 1
+    assert client.llen(QUEUE) == 1
+    client.delete(PREFIX + "replacing-messages")
+    assert replace_lost_messages(celery, client, store) == 0  # once is enough
 
 
 @pytest.mark.parametrize(("method", "path", "status"), [("GET", "/nothing", 404), ("DELETE", "/v1/jobs/search", 405)])

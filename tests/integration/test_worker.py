@@ -8,8 +8,9 @@ import pytest
 import redis
 
 from shared.errors import ImageNotFound
-from shared.job_store import JobStore
-from shared.jobs import EmbedRequest, EmbedResult, Job, JobKind, JobRequest, JobResult, JobStatus
+from shared.jobs import EmbedRequest, EmbedResult, Job, JobKind, JobRequest, JobResult, JobStatus, Priority
+from shared.store.jobs import JobStore
+from tests.integration.conftest import PLENTY
 from tests.integration.test_job_store import RESULT
 from worker.engine import Engine
 from worker.tasks import JobRunner, Leases
@@ -23,7 +24,14 @@ class FakeEngine(Engine):
         self._answer = answer
         self.calls = 0
 
-    def run(self, request: JobRequest, pixels: bytes | None) -> JobResult:
+    def run(
+        self,
+        request: JobRequest,
+        pixels: bytes | None,
+        *,
+        priority: Priority = Priority.INTERACTIVE,
+        unwanted: Callable[[], bool] = lambda: False,
+    ) -> JobResult:
         self.calls += 1
         return self._answer()
 
@@ -38,12 +46,12 @@ def runner(jobs: JobStore, engine: Engine, leases: Leases | None = None) -> JobR
 
 
 def submit(jobs: JobStore) -> Job:
-    return jobs.create(JobKind.EMBED, EmbedRequest(), b"pixels", max_queued=10)
+    return jobs.create(JobKind.EMBED, EmbedRequest(), b"pixels", admission=PLENTY)[0]
 
 
 def test_a_result_is_stored_with_its_timings(jobs: JobStore) -> None:
     job = submit(jobs)
-    runner(jobs, FakeEngine(lambda: RESULT)).run(job.id)
+    runner(jobs, FakeEngine(lambda: RESULT)).run_next()
     done = jobs.get(job.id)
     assert done.status is JobStatus.SUCCEEDED
     assert isinstance(done.result, EmbedResult)
@@ -56,7 +64,7 @@ def test_a_result_is_stored_with_its_timings(jobs: JobStore) -> None:
 def test_a_message_delivered_twice_runs_the_model_once(jobs: JobStore) -> None:
     job, engine = submit(jobs), FakeEngine(lambda: RESULT)
     for _ in range(2):
-        runner(jobs, engine).run(job.id)
+        runner(jobs, engine).run_next()
     assert engine.calls == 1
     assert jobs.get(job.id).attempt == 1
 
@@ -66,7 +74,7 @@ def test_an_error_raised_on_purpose_is_the_jobs_error(jobs: JobStore) -> None:
         raise ImageNotFound("the live index has no photo of that id")
 
     job = submit(jobs)
-    runner(jobs, FakeEngine(refuse)).run(job.id)
+    runner(jobs, FakeEngine(refuse)).run_next()
     error = jobs.get(job.id).error
     assert error is not None
     assert (error.code, error.retryable) == ("image_not_found", False)
@@ -77,7 +85,7 @@ def test_a_crash_fails_the_job_without_telling_its_inside(jobs: JobStore) -> Non
         raise ZeroDivisionError("secret detail")
 
     job = submit(jobs)
-    runner(jobs, FakeEngine(crash)).run(job.id)
+    runner(jobs, FakeEngine(crash)).run_next()
     done = jobs.get(job.id)
     assert done.status is JobStatus.FAILED
     assert done.error is not None
@@ -95,7 +103,7 @@ def test_a_lease_is_held_exactly_while_the_job_runs(jobs: JobStore) -> None:
         return RESULT
 
     job = submit(jobs)
-    thread = threading.Thread(target=runner(jobs, FakeEngine(slow), leases).run, args=(job.id,))
+    thread = threading.Thread(target=runner(jobs, FakeEngine(slow), leases).run_next)
     thread.start()
     assert inside.wait(10)
     assert leases.held() == [(job.id, 1)]

@@ -11,7 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from worker.batching import BatchLimits, MicroBatcher, Priority
+from shared.jobs import Priority
+from worker.batching import BatchLimits, MicroBatcher
 
 WAIT_S = 20.0
 

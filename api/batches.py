@@ -1,0 +1,174 @@
+"""/v1/batches: many photos in one request. Each becomes a bulk job of its own, and one that is bad fails alone."""
+
+import secrets
+import time
+from collections import Counter
+
+from flask import Blueprint, Response, jsonify, request
+
+from api.auth import caller
+from api.options import read_options, wait_s
+from api.service import digest_of, idempotency_key, location, service
+from api.uploads import FIELD, require_whole
+from shared.errors import ImageMissing, InvalidRequest, JobGone, LookalikeError, Overload, UploadTooLarge
+from shared.jobs import REQUESTS, Job, JobError, JobKind, JobRequest, JobStatus, Priority, Submission
+from shared.store.batches import Batch, BatchItem
+from shared.store.jobs import Idempotency
+
+bp = Blueprint("batches", __name__, url_prefix="/v1")
+
+_CUSTOM_ID = "custom_id"
+_MAX_ID_LENGTH = 200
+
+
+@bp.post("/batches")
+def submit_batch() -> Response:
+    settings = service().settings
+    request.max_content_length = request.max_form_memory_size = settings.max_batch_mb << 20
+    request.max_form_parts = 2 * settings.max_batch_photos + 32
+    kind, key = _kind(), idempotency_key()
+    options, submission = read_options(REQUESTS[kind], ignore=frozenset({_CUSTOM_ID, "kind"}))
+    if "priority" not in submission.model_fields_set:
+        submission = submission.model_copy(update={"priority": Priority.BULK})
+    photos = _photos()
+    said = [kind.value, options.model_dump_json(), submission.model_dump_json()]
+    idempotency = None
+    batch_id, owner = secrets.token_hex(16), caller().owner
+    if key is not None:
+        contents = [part for custom_id, photo in photos.items() for part in (custom_id, photo)]
+        idempotency = Idempotency(key, digest_of(*said, *contents))
+        if first := service().batches.begin(batch_id, owner, idempotency):
+            return _show(service().batches.get(first, owner=owner), status=202)
+    try:
+        items = _accept(kind, options, submission, photos)
+        batch = Batch(id=batch_id, kind=kind, owner=owner, created_at=time.time(), items=items)
+        service().batches.save(batch, idempotency)
+    except BaseException:
+        if idempotency:
+            service().batches.give_up(owner, idempotency)
+        raise
+    return _show(batch, status=202)
+
+
+@bp.get("/batches/<batch_id>")
+def get_batch(batch_id: str) -> Response:
+    until = time.monotonic() + wait_s()
+    batch = service().batches.get(batch_id, owner=caller().reads)
+    for item in batch.items:
+        if (left_s := until - time.monotonic()) > 0 and (job := _job(item)):
+            service().wait(job, left_s)
+    return _show(batch)
+
+
+@bp.post("/batches/<batch_id>/cancel")
+def cancel_batch(batch_id: str) -> Response:
+    batch = service().batches.get(batch_id, owner=caller().reads)
+    for item in batch.items:
+        if (job := _job(item)) and not job.status.terminal:
+            try:
+                service().store.cancel(job.id)
+            except LookalikeError:
+                pass  # it has ended meanwhile
+    if batch.owner != caller().owner:
+        service().audit("batches.cancel", batch.id)
+    return _show(batch, status=202)
+
+
+def _kind() -> JobKind:
+    given = request.args.get("kind") or request.form.get("kind") or JobKind.SEARCH.value
+    try:
+        return JobKind(given)
+    except ValueError as exc:
+        raise InvalidRequest(f"kind: must be one of {', '.join(JobKind)}") from exc
+
+
+def _photos() -> dict[str, bytes]:
+    """Photo by custom_id, in the order sent."""
+    if request.mimetype != "multipart/form-data":
+        raise ImageMissing(f"send the photos as multipart/form-data, each in a field named {FIELD!r}")
+    parts, ids = request.files.getlist(FIELD), request.form.getlist(_CUSTOM_ID)
+    require_whole()
+    if not parts:
+        raise ImageMissing(f"at least one multipart field {FIELD!r} is required")
+    limit = service().settings.max_batch_photos
+    if len(parts) > limit:
+        raise UploadTooLarge(f"{len(parts)} photos are too many, the limit is {limit}; send several batches")
+    if ids and len(ids) != len(parts):
+        raise InvalidRequest(f"{_CUSTOM_ID}: {len(ids)} were sent for {len(parts)} photos; send one each, or none")
+    if any(not 0 < len(custom_id) <= _MAX_ID_LENGTH for custom_id in ids):
+        raise InvalidRequest(f"{_CUSTOM_ID}: 1 to {_MAX_ID_LENGTH} characters are needed")
+    named = dict(zip(ids or map(str, range(len(parts))), parts, strict=True))
+    if len(named) < len(parts):
+        raise InvalidRequest(f"{_CUSTOM_ID}: two photos have the same")
+    return {custom_id: part.read() for custom_id, part in named.items()}
+
+
+def _accept(kind: JobKind, options: JobRequest, submission: Submission, photos: dict[str, bytes]) -> list[BatchItem]:
+    """Make a job of every photo that can be one.
+
+    Raises:
+        Overload: not even the first was taken.
+    """
+    items: list[BatchItem] = []
+    decoded = service().reader.decode_all(list(photos.values()), service().spec)
+    for custom_id, pixels in zip(photos, decoded, strict=True):
+        try:
+            if isinstance(pixels, LookalikeError):
+                raise pixels
+            job = service().accept(kind, options, pixels, submission=submission)
+        except LookalikeError as error:
+            if isinstance(error, Overload) and not any(item.job_id for item in items):
+                raise
+            items.append(BatchItem(custom_id=custom_id, error=_error(error)))
+        else:
+            items.append(BatchItem(custom_id=custom_id, job_id=job.id))
+    return items
+
+
+def _error(error: LookalikeError) -> JobError:
+    return JobError(code=error.code, detail=str(error), retryable=error.retryable)
+
+
+def _job(item: BatchItem) -> Job | None:
+    """The job of an item, if it has one that is still known."""
+    try:
+        return service().store.get(item.job_id) if item.job_id else None
+    except LookalikeError:
+        return None
+
+
+def _show(batch: Batch, *, status: int = 200) -> Response:
+    items, counts = [], Counter({state.value: 0 for state in JobStatus})
+    for item in batch.items:
+        job = _job(item)
+        gone = _error(JobGone("the job is finished and its result has expired")) if item.job_id else None
+        error = (job.error if job else gone) or item.error
+        state = job.status if job else JobStatus.EXPIRED if item.job_id else JobStatus.FAILED
+        counts[state.value] += 1
+        items.append(
+            {
+                "custom_id": item.custom_id,
+                "status": state,
+                "result": job.result.model_dump(mode="json") if job and job.result else None,
+                "error": error.model_dump(mode="json") if error else None,
+                "links": {"job": location(job)} if job else {},
+            }
+        )
+    n_open = sum(counts[state.value] for state in JobStatus if not state.terminal)
+    links = {"self": f"/v1/batches/{batch.id}", "cancel": f"/v1/batches/{batch.id}/cancel"}
+    response = jsonify(
+        {
+            "id": batch.id,
+            "kind": batch.kind,
+            "status": "running" if n_open else "ended",
+            "counts": {"total": len(items), **counts},
+            "items": items,
+            "links": links,
+        }
+    )
+    response.status_code = status
+    if n_open:
+        response.headers["Retry-After"] = "1"
+    if status == 202:
+        response.headers["Location"] = links["self"]
+    return response

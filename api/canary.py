@@ -1,0 +1,81 @@
+"""The canary: a made photo sent through queue, worker and model every so often, so that readiness is not hearsay."""
+
+import logging
+import secrets
+import threading
+from collections.abc import Callable
+
+import redis
+
+from shared.errors import LookalikeError
+from shared.jobs import EmbedRequest, JobKind, JobStatus, Submission
+from shared.store.jobs import Admission, JobStore
+from shared.store.workers import WorkerRegistry
+from shared.telemetry import event
+
+_LOG = logging.getLogger(__name__)
+_OWNER = "_canary"
+_ANSWER_WITHIN_S = 15.0
+_AGAIN_S = 5.0  # while something is wrong
+_ALWAYS = Admission(max_queued=1 << 30, max_queued_per_owner=4)  # even when the queue is full
+
+
+class Canary:
+    """Sends canary jobs from a thread of its own.
+
+    Args:
+        every_s: pause between two; 0 sends none.
+        n_bytes: of one photo's pixels.
+        wake: makes some worker look.
+
+    Attributes:
+        problem: why the last one did not come back, or None.
+    """
+
+    def __init__(
+        self, store: JobStore, registry: WorkerRegistry, *, every_s: float, n_bytes: int, wake: Callable[[], None]
+    ) -> None:
+        self.problem: str | None = None
+        self._store = store
+        self._registry = registry
+        self._every_s = every_s
+        self._n_bytes = n_bytes
+        self._wake = wake
+
+    def start(self) -> None:
+        """Begin; ends with the process."""
+        if self._every_s:
+            threading.Thread(target=self._run, name="canary", daemon=True).start()
+
+    def _run(self) -> None:
+        pause = threading.Event()
+        while not pause.wait(_AGAIN_S if self.problem else self._every_s):
+            try:
+                problem = self.send() if self._someone_is_ready() else None
+            except (redis.RedisError, LookalikeError):
+                continue  # readiness asks Redis itself
+            if problem != self.problem:
+                event(_LOG, "canary", level=logging.ERROR if problem else logging.INFO, problem=problem or "none")
+            self.problem = problem
+
+    def send(self) -> str | None:
+        """Send one and wait for it; returns what is wrong, or None."""
+        pixels = secrets.token_bytes(3) * (self._n_bytes // 3)  # of another colour each time: no cache knows it
+        job, _ = self._store.create(
+            JobKind.EMBED,
+            EmbedRequest(),
+            pixels,
+            admission=_ALWAYS,
+            submission=Submission(deadline_s=2 * _ANSWER_WITHIN_S),
+            owner=_OWNER,
+        )
+        self._wake()
+        job = self._store.wait(job.id, _ANSWER_WITHIN_S)
+        if not job.status.terminal:
+            return f"workers report, but took {_ANSWER_WITHIN_S:.0f} s and more for a canary photo"
+        if job.status is not JobStatus.SUCCEEDED:
+            return f"a canary photo ended as {job.status}" + (f" ({job.error.code})" if job.error else "")
+        return None
+
+    def _someone_is_ready(self) -> bool:
+        return any(worker.state == "ready" for worker in self._registry.live())

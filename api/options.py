@@ -1,0 +1,120 @@
+"""What a request asks for besides its photo: query, form, JSON and headers -> validated contracts."""
+
+import re
+from typing import TypeVar
+
+from flask import request
+from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
+
+from api.uploads import FIELD, require_whole
+from shared.errors import InvalidRequest
+from shared.jobs import JobRequest, Submission
+
+MAX_WAIT_S = 30
+_MAX_JSON_BYTES = 64 << 10
+_MAX_PROBLEMS = 5
+_PREFER_WAIT = re.compile(r"(?:^|[,;\s])wait\s*=\s*\"?([0-9]{1,9})\"?(?=$|[,;\s])", re.IGNORECASE)
+_CANCEL_AFTER = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,3})?)(s|m|h|)")
+_UNIT_S = {"": 1, "s": 1, "m": 60, "h": 3600}
+
+M = TypeVar("M", bound=BaseModel)
+
+
+def read_options(contract: type[JobRequest], *, ignore: frozenset[str] = frozenset()) -> tuple[JobRequest, Submission]:
+    """The options of a submit: the query first, then what the form or the JSON says.
+
+    Args:
+        ignore: fields that are not options.
+
+    Raises:
+        InvalidRequest: says which option is wrong and what is possible.
+    """
+    given: dict[str, object] = dict(request.args)
+    if request.is_json:
+        given |= _json()
+    else:
+        given |= _form()
+        if "image_id" in given:
+            raise InvalidRequest("image_id: send it in a JSON request; a multipart request carries the photo itself")
+    given = {name: value for name, value in given.items() if name not in ignore}
+    if (deadline_s := _cancel_after_s()) is not None:
+        given.setdefault("deadline_s", deadline_s)
+    of_any_job = {name: given.pop(name) for name in list(given) if name in Submission.model_fields}
+    taken = [*contract.model_fields, *Submission.model_fields]
+    options = validated(contract, given, taken)
+    if request.is_json and options.image_id is None:
+        raise InvalidRequest("image_id: required in a JSON request; a photo itself is sent as multipart/form-data")
+    return options, validated(Submission, of_any_job, taken)
+
+
+def validated(contract: type[M], given: dict[str, object], taken: list[str] | None = None) -> M:
+    """`given` as a contract.
+
+    Args:
+        taken: the options a caller who sent an unknown one is told of.
+
+    Raises:
+        InvalidRequest: says in words what is wrong.
+    """
+    try:
+        return contract.model_validate(given)
+    except ValidationError as exc:
+        told = taken or list(contract.model_fields)
+        raise InvalidRequest("; ".join(_in_words(e, told) for e in exc.errors()[:_MAX_PROBLEMS])) from exc
+
+
+def preferred_wait_s() -> int | None:
+    """Seconds of `Prefer: wait=N`, capped; None when the client does not ask to wait. Other preferences are ignored."""
+    found = _PREFER_WAIT.search(request.headers.get("Prefer", ""))
+    return min(int(found[1]), MAX_WAIT_S) if found else None
+
+
+def wait_s() -> float:
+    """Seconds of the query's `wait`, capped.
+
+    Raises:
+        InvalidRequest: it is not a number of seconds.
+    """
+    text = request.args.get("wait", "0")
+    if not re.fullmatch(r"[0-9]{1,9}(\.[0-9]{1,6})?", text):
+        raise InvalidRequest(f"wait: a number of seconds from 0 to {MAX_WAIT_S} is needed")
+    return min(float(text), MAX_WAIT_S)
+
+
+def _cancel_after_s() -> float | None:
+    given = request.headers.get("Cancel-After")
+    if given is None:
+        return None
+    found = _CANCEL_AFTER.fullmatch(given.strip())
+    if found is None:
+        raise InvalidRequest("Cancel-After: a number of seconds is needed, or one with a unit: 90, 90s, 5m, 1h")
+    return float(found[1]) * _UNIT_S[found[2]]
+
+
+def _form() -> dict[str, str]:
+    if request.mimetype != "multipart/form-data":
+        return {}
+    if None in request.form:
+        raise InvalidRequest("a part of the form has no name")
+    return {name: value for name, value in request.form.items() if name != FIELD}
+
+
+def _json() -> dict[str, object]:
+    if (request.content_length or 0) > _MAX_JSON_BYTES:
+        raise InvalidRequest(f"the JSON is longer than {_MAX_JSON_BYTES} bytes")
+    try:
+        body = request.get_json(silent=True)
+    except RecursionError:
+        body = None
+    require_whole()
+    if not isinstance(body, dict):
+        raise InvalidRequest("the body is not a JSON object")
+    return body
+
+
+def _in_words(error: ErrorDetails, taken: list[str]) -> str:
+    option = ".".join(map(str, error["loc"]))[:100]
+    if error["type"] == "extra_forbidden":
+        return f"{option}: unknown option; this call takes {', '.join(taken)}"
+    return f"{option}: {error['msg'].removeprefix('Value error, ')[:600]}"

@@ -1,0 +1,178 @@
+"""Verbs for a running service: its API keys, its jobs, and what administrators did. They talk to its Redis."""
+
+import getpass
+from datetime import UTC, datetime
+
+import click
+import redis
+
+from pipeline.cli_common import json_option, print_facts, reported
+from shared.jobs import Job, JobKind, JobStatus
+from shared.redis_client import connect
+from shared.settings import load_settings
+from shared.store.jobs import Admission, JobStore
+from shared.store.keys import KeyRing, Scope
+from shared.store.listing import JobListing
+
+_TIMEOUT_S = 5
+
+
+@click.group()
+def keys() -> None:
+    """Make, list and revoke API keys. While there is none, the service is open, and on loopback only."""
+
+
+@keys.command("create")
+@click.option("--name", required=True, help="Whose it is; shown in lists.")
+@click.option("--scopes", default="submit,read", show_default=True, help="submit, read, admin; comma-separated.")
+@click.option("--requests-per-minute", type=click.IntRange(0), default=0, help="0: as LOOKALIKE_REQUESTS_PER_MINUTE.")
+@json_option
+@reported
+def keys_create(name: str, scopes: str, requests_per_minute: int, as_json: bool) -> None:
+    """Make a key and print it. It cannot be shown again."""
+    wanted = {scope.strip() for scope in scopes.split(",")}
+    if unknown := wanted - set(Scope):
+        raise click.UsageError(f"--scopes: {', '.join(sorted(unknown))!r} is none of {', '.join(Scope)}")
+    if not 0 < len(name) <= 100:
+        raise click.UsageError("--name: 1 to 100 characters are needed")
+    ring = KeyRing(_redis())
+    key, token = ring.create(name, {Scope(scope) for scope in wanted}, requests_per_minute=requests_per_minute)
+    ring.record(_user(), "keys.create", key.id)
+    print_facts(as_json, {"id": key.id, "name": name, "scopes": sorted(key.scopes), "key": token}, token)
+
+
+@keys.command("list")
+@json_option
+@reported
+def keys_list(as_json: bool) -> None:
+    """Every key, without its secret."""
+    found = sorted(KeyRing(_redis()).all().values(), key=lambda key: key.created_at)
+    facts = [key.model_dump(mode="json", exclude={"sha256"}) for key in found]
+    lines = [f"{key.id}  {','.join(sorted(key.scopes)):20s}  {_when(key.created_at)}  {key.name}" for key in found]
+    print_facts(as_json, {"keys": facts}, "\n".join(lines) or "no keys: the service is open, on loopback only")
+
+
+@keys.command("revoke")
+@click.argument("key_id")
+@json_option
+@reported
+def keys_revoke(key_id: str, as_json: bool) -> None:
+    """End the key KEY_ID, within a second."""
+    ring = KeyRing(_redis())
+    ring.revoke(key_id)
+    ring.record(_user(), "keys.revoke", key_id)
+    print_facts(as_json, {"revoked": key_id}, f"revoked {key_id}")
+
+
+@click.command()
+@click.option("--limit", type=click.IntRange(1, 10_000), default=50, show_default=True)
+@json_option
+@reported
+def audit(limit: int, as_json: bool) -> None:
+    """What administrators did, newest first."""
+    entries = KeyRing(_redis()).audit(limit)
+    facts = [{"at": _when(e.at), "actor": e.actor, "action": e.action, "subject": e.subject} for e in entries]
+    lines = [f"{_when(e.at)}  {e.actor:20s}  {e.action:15s}  {e.subject}" for e in entries]
+    print_facts(as_json, {"entries": facts}, "\n".join(lines) or "nothing yet")
+
+
+@click.group()
+def jobs() -> None:
+    """See, retry and cancel jobs of a running service."""
+
+
+@jobs.command("list")
+@click.option("--status", type=click.Choice([status.value for status in JobStatus]), help="failed: the dead letters.")
+@click.option("--kind", type=click.Choice([kind.value for kind in JobKind]))
+@click.option("--limit", type=click.IntRange(1, 1000), default=50, show_default=True)
+@json_option
+@reported
+def jobs_list(status: str | None, kind: str | None, limit: int, as_json: bool) -> None:
+    """Jobs of every key, newest first."""
+    asked_status, asked_kind = JobStatus(status) if status else None, JobKind(kind) if kind else None
+    found: list[Job] = []
+    cursor = None
+    listing = JobListing(_redis())
+    while len(found) < limit:
+        page = listing.page(
+            owner=None, limit=min(200, limit - len(found)), status=asked_status, kind=asked_kind, cursor=cursor
+        )
+        found += page.jobs
+        if (cursor := page.cursor) is None:
+            break
+    print_facts(as_json, {"jobs": [_facts(job) for job in found]}, "\n".join(map(_line, found)) or "no such jobs")
+
+
+@jobs.command("show")
+@click.argument("job_id")
+@json_option
+@reported
+def jobs_show(job_id: str, as_json: bool) -> None:
+    """One job."""
+    job = _store().get(job_id)
+    print_facts(as_json, _facts(job), _line(job))
+
+
+@jobs.command("retry")
+@click.argument("job_id")
+@json_option
+@reported
+def jobs_retry(job_id: str, as_json: bool) -> None:
+    """Submit the failed job JOB_ID again, as a new job."""
+    from shared.queues import make_celery, wake_worker
+
+    settings = load_settings()
+    client = _redis()
+    admission = Admission(settings.max_queued, settings.max_queued_per_key)
+    again = _store().retry(job_id, admission=admission)
+    wake_worker(make_celery(settings.required_redis_url, socket_timeout_s=_TIMEOUT_S))
+    KeyRing(client).record(_user(), "jobs.retry", job_id)
+    print_facts(as_json, _facts(again), f"submitted again as {again.id}")
+
+
+@jobs.command("cancel")
+@click.argument("job_id")
+@json_option
+@reported
+def jobs_cancel(job_id: str, as_json: bool) -> None:
+    """Cancel the job JOB_ID."""
+    job = _store().cancel(job_id)
+    KeyRing(_redis()).record(_user(), "jobs.cancel", job_id)
+    print_facts(as_json, _facts(job), _line(job))
+
+
+def _redis() -> redis.Redis:
+    return connect(load_settings().required_redis_url, timeout_s=_TIMEOUT_S)
+
+
+def _store() -> JobStore:
+    settings = load_settings()
+    return JobStore(_redis(), job_ttl_s=settings.job_ttl_s, result_ttl_s=settings.result_ttl_s)
+
+
+def _user() -> str:
+    try:
+        return f"cli:{getpass.getuser()}"
+    except (OSError, KeyError):  # a container's user without a name
+        return "cli"
+
+
+def _facts(job: Job) -> dict[str, object]:
+    return {
+        "id": job.id,
+        "kind": job.kind,
+        "status": job.status,
+        "owner": job.owner,
+        "created_at": _when(job.created_at),
+        "attempt": job.attempt,
+        "error": job.error.model_dump() if job.error else None,
+    }
+
+
+def _line(job: Job) -> str:
+    error = f"  {job.error.code}: {job.error.detail}" if job.error else ""
+    return f"{job.id}  {job.kind:7s}{job.status:10s}{_when(job.created_at)}  attempt {job.attempt}{error}"
+
+
+def _when(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds").replace("+00:00", "Z")

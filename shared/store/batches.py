@@ -1,0 +1,108 @@
+"""Batches: many photos sent together, each a job of its own. A batch only remembers which they are.
+
+Keys (prefix `lookalike:`):
+    batch:{id}          JSON, the record; as long as an unfinished job and its result may live
+    batch-key:{digest}  digest of the request an idempotency key was first used for, and the batch; the same time
+"""
+
+import hashlib
+from typing import cast
+
+import redis
+from pydantic import BaseModel, ConfigDict
+
+from shared.errors import BatchNotFound, IdempotencyConflict, IdempotencyPending
+from shared.jobs import JobError, JobKind
+from shared.store.jobs import PREFIX, Idempotency
+
+# A batch being accepted: if its process dies, the key may be used again after this.
+_PENDING_S = 120
+
+
+class BatchItem(BaseModel):
+    """One photo of a batch: a job, or why it never became one."""
+
+    model_config = ConfigDict(frozen=True)
+
+    custom_id: str
+    job_id: str | None = None
+    error: JobError | None = None
+
+
+class Batch(BaseModel):
+    """Which photos were sent together."""
+
+    model_config = ConfigDict(frozen=True)
+
+    id: str
+    kind: JobKind
+    owner: str
+    created_at: float
+    items: list[BatchItem]
+
+
+class BatchStore:
+    """Remembers batches.
+
+    Args:
+        client: bytes-returning client; its errors pass through unchanged.
+        ttl_s: how long a batch is kept.
+    """
+
+    def __init__(self, client: redis.Redis, *, ttl_s: int) -> None:
+        self._redis = client
+        self._ttl_s = ttl_s
+
+    def begin(self, batch_id: str, owner: str, idempotency: Idempotency) -> str | None:
+        """Bind an idempotency key to the batch about to be made.
+
+        Returns:
+            None when it is bound now; the id of the batch it already made otherwise.
+
+        Raises:
+            IdempotencyConflict: the key was used for another request.
+            IdempotencyPending: its first request is still being accepted.
+        """
+        name = _name_of(owner, idempotency.key)
+        if self._redis.set(name, f"{idempotency.digest} {batch_id}", nx=True, ex=_PENDING_S):
+            return None
+        digest, _, first = (cast(bytes | None, self._redis.get(name)) or b"").decode().partition(" ")
+        if digest != idempotency.digest:
+            raise IdempotencyConflict("this Idempotency-Key was used for another request; use a new one")
+        if not self._redis.exists(f"{PREFIX}batch:{first}"):
+            raise IdempotencyPending(
+                "the first request with this Idempotency-Key is still being accepted; ask again", retry_after_s=1
+            )
+        return first
+
+    def give_up(self, owner: str, idempotency: Idempotency) -> None:
+        """Free the key of a batch that could not be accepted."""
+        self._redis.delete(_name_of(owner, idempotency.key))
+
+    def save(self, batch: Batch, idempotency: Idempotency | None) -> None:
+        """Write the batch's record."""
+        with self._redis.pipeline(transaction=True) as pipe:
+            pipe.set(f"{PREFIX}batch:{batch.id}", batch.model_dump_json(), ex=self._ttl_s)
+            if idempotency:
+                pipe.expire(_name_of(batch.owner, idempotency.key), self._ttl_s)
+            pipe.execute()
+
+    def get(self, batch_id: str, *, owner: str | None) -> Batch:
+        """Read a batch.
+
+        Args:
+            owner: a batch of anybody else is unknown; None may read every batch.
+
+        Raises:
+            BatchNotFound: there is none, or no longer.
+        """
+        raw = cast(bytes | None, self._redis.get(f"{PREFIX}batch:{batch_id}"))
+        batch = Batch.model_validate_json(raw) if raw else None
+        if batch is None or owner not in (None, batch.owner):
+            raise BatchNotFound("no such batch, or it has expired")
+        return batch
+
+
+def _name_of(owner: str, key: str) -> str:
+    digest = hashlib.sha256(f"{owner}\0{key}".encode()).hexdigest()
+    return f"{PREFIX}batch-key:{digest}"

@@ -1,0 +1,458 @@
+"""All job state in Redis: create, claim, extend, finish, cancel, reap. Every transition is one script, so it is atomic.
+
+The record is the truth and a Celery message only says that there is work: whatever is delivered twice, late or never,
+a worker that is woken claims the job whose turn it is, and a job moves along `queued -> running -> terminal` by
+compare-and-set on its status and attempt. Knows nothing of Celery.
+
+Whose turn it is: owners (API keys) take turns, each served in the order of its own jobs; interactive jobs go before
+bulk ones but for every eighth claim; the last attempt of a job whose workers died is made alone (`suspect`).
+
+Keys (prefix `lookalike:`), each with a TTL unless a reason is given:
+    job:{id}             hash, the record; kept for `result_ttl_s` after its end
+    pixels:{id}          the letterboxed photo; `job_ttl_s`, deleted when the job ends; of a failed job kept for a retry
+    done:{id}            list of one element, pushed when the job ends; wakes waiters; `result_ttl_s`
+    gone:{id}            the owner, a day longer than the record, so that the id answers 410, never 404
+    idempotency:{digest} hash: digest of the request it was first used for, and the job; as long as an unfinished job
+    jobs, jobs:{owner}   sorted sets id -> created; dead ids are dropped at random looks by later jobs
+    queued               sorted set id -> when it was (re)queued; no TTL: it is the backlog itself
+    line:{class}:{owner} sorted set id -> created; no TTL: the same backlog, in the order it is served
+    turns:{class}        sorted set owner -> the turn it was served last; no TTL: owners with jobs in line
+    turn                 claims made so far; no TTL: one number
+    running              sorted set id -> when its lease ends; no TTL: it is what the reaper reads
+    deadlines            sorted set id -> when it expires; no TTL: it is what the reaper reads
+    retained             sorted set id -> when the photo of a failed job goes; no TTL: at most 200
+    webhooks             sorted set id -> when its webhook is due; no TTL: `shared.webhook_queue` empties it
+    pace                 hash: seconds between two ends while work waits; no TTL: two numbers
+"""
+
+import hashlib
+import secrets
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from math import ceil
+from typing import cast
+
+import redis
+
+from shared.errors import (
+    IdempotencyConflict,
+    JobFinished,
+    JobGone,
+    JobNotFound,
+    LookalikeError,
+    NotRetryable,
+    QueueFull,
+    QueueShareFull,
+    WorkerLost,
+)
+from shared.jobs import (
+    Job,
+    JobError,
+    JobKind,
+    JobRequest,
+    JobResult,
+    JobStatus,
+    Submission,
+    parse_request,
+    parse_result,
+)
+from shared.store import scripts
+
+PREFIX = "lookalike:"
+_GONE_S = 86_400
+_WAIT_SLICE_S = 1.0
+_REAP_AT_MOST = 500
+_FIRST_PACE_S = 0.05
+_LONGEST_RETRY_AFTER_S = 600
+
+
+@dataclass(frozen=True, slots=True)
+class Admission:
+    """How much may wait.
+
+    Attributes:
+        max_queued: jobs of everybody.
+        max_queued_per_owner: jobs of one owner.
+    """
+
+    max_queued: int
+    max_queued_per_owner: int
+
+
+@dataclass(frozen=True, slots=True)
+class Idempotency:
+    """A client's name for one request.
+
+    Attributes:
+        key: the client's, of any form; counts for its owner only.
+        digest: of everything the request asks for.
+    """
+
+    key: str
+    digest: str
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """A worker's right to run one attempt of a job."""
+
+    job: Job
+    pixels: bytes | None  # None: the request names a photo of the index, or the pixels expired
+
+
+class SuspectWaits(Exception):
+    """A job whose workers died waits to be claimed alone."""
+
+
+@dataclass(frozen=True, slots=True)
+class ReapReport:
+    """Ids of the jobs one round of the reaper moved on."""
+
+    requeued: list[str]
+    failed: list[str]
+    expired: list[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Backlog:
+    """What is not finished.
+
+    Attributes:
+        queued: jobs in line by class: interactive, bulk, suspect.
+        running: jobs a worker holds.
+        oldest_wait_s: age of the job that waits longest.
+    """
+
+    queued: dict[str, int]
+    running: int
+    oldest_wait_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a queued job stands."""
+
+    ahead: int  # jobs served before it, as things are
+    eta_s: float | None  # until it is served; None while no pace has been measured
+
+
+class JobStore:
+    """The one place that knows how a job lies in Redis.
+
+    Args:
+        client: bytes-returning client; its errors pass through unchanged.
+        job_ttl_s: how long an unfinished job and its photo are kept; the latest deadline.
+        result_ttl_s: how long a finished job is kept.
+        clock: seconds since the epoch.
+    """
+
+    def __init__(
+        self,
+        client: redis.Redis,
+        *,
+        job_ttl_s: int = 86_400,
+        result_ttl_s: int = 3_600,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._redis = client
+        self._job_ttl_s = job_ttl_s
+        self._result_ttl_s = result_ttl_s
+        self._clock = clock
+        self._scripts: dict[str, Callable[..., object]] = {}
+
+    # --- the front door ---
+
+    def create(
+        self,
+        kind: JobKind,
+        request: JobRequest,
+        pixels: bytes | None,
+        *,
+        admission: Admission,
+        submission: Submission | None = None,
+        owner: str = "",
+        idempotency: Idempotency | None = None,
+        request_id: str = "",
+    ) -> tuple[Job, bool]:
+        """Write the record of a new job; the caller wakes a worker afterwards.
+
+        Args:
+            pixels: size_px * size_px * 3 bytes of RGB, or None when the request names a photo of the index.
+            owner: those whose name begins with an underscore are ours, and their jobs are in no list.
+
+        Returns:
+            The job, and whether it is new: the second use of an idempotency key gives the job of the first.
+
+        Raises:
+            QueueFull, QueueShareFull: too much waits; says when to come back.
+            IdempotencyConflict: the key was used for another request.
+            JobGone: the key's job is finished and has expired.
+        """
+        now = self._clock()
+        submission = submission or Submission()
+        job = Job(
+            id=secrets.token_hex(16),
+            kind=kind,
+            status=JobStatus.QUEUED,
+            request=request,
+            request_id=request_id,
+            owner=owner,
+            submission=submission,
+            created_at=now,
+            deadline_at=now + min(submission.deadline_s or self._job_ttl_s, self._job_ttl_s),
+        )
+        record = {
+            "kind": kind.value,
+            "status": job.status.value,
+            "request": request.model_dump_json(exclude_defaults=True),
+            "request_id": request_id,
+            "owner": owner,
+            "submission": submission.model_dump_json(exclude_defaults=True),
+            "line": submission.priority.value,
+            "created_at": repr(now),
+            "deadline_at": repr(job.deadline_at),
+            "attempt": "0",
+        }
+        if submission.webhook_url:
+            record["webhook_url"] = submission.webhook_url
+        outcome, said = cast(
+            tuple[bytes, bytes],
+            self._run(
+                scripts.CREATE,
+                job.id,
+                admission.max_queued,
+                admission.max_queued_per_owner,
+                self._job_ttl_s,
+                pixels or b"",
+                _name_of(owner, idempotency.key) if idempotency else "",
+                idempotency.digest if idempotency else "",
+                owner,
+                record["line"],
+                record["deadline_at"],
+                *(part for pair in record.items() for part in pair),
+            ),
+        )
+        match outcome:
+            case b"known":
+                return self.get(said.decode()), False
+            case b"conflict":
+                raise IdempotencyConflict("this Idempotency-Key was used for another request; use a new one")
+            case b"full":
+                raise QueueFull(
+                    f"{int(said)} jobs are waiting, the limit is {admission.max_queued}; try again later",
+                    retry_after_s=self._retry_after_s(int(said)),
+                )
+            case b"share":
+                raise QueueShareFull(
+                    f"{int(said)} of your jobs are waiting, your share is {admission.max_queued_per_owner}; "
+                    "try again later",
+                    retry_after_s=self._retry_after_s(int(said)),
+                )
+        return job, True
+
+    def get(self, job_id: str, *, owner: str | None = None) -> Job:
+        """Read a job.
+
+        Args:
+            owner: a job of anybody else is unknown; None may read every job.
+
+        Raises:
+            JobNotFound: never existed, or so long ago that nothing remembers it.
+            JobGone: finished and expired.
+        """
+        with self._redis.pipeline(transaction=False) as pipe:
+            pipe.hgetall(PREFIX + "job:" + job_id)
+            pipe.get(PREFIX + "gone:" + job_id)
+            record, gone = pipe.execute()
+        whose = record.get(b"owner", b"") if record else gone
+        if whose is None or (owner is not None and whose.decode() != owner):
+            raise JobNotFound("no such job")
+        if not record:
+            raise JobGone("the job is finished and its result has expired")
+        job = parse_record(job_id, record)
+        if not job.status.terminal and job.deadline_at <= self._clock():
+            self._run(scripts.EXPIRE, job_id)
+            return parse_record(job_id, cast(dict[bytes, bytes], self._redis.hgetall(PREFIX + "job:" + job_id)))
+        return job
+
+    def wait(self, job_id: str, timeout_s: float) -> Job:
+        """Read a job as soon as it is terminal, or as it is after `timeout_s`.
+
+        Raises:
+            JobNotFound, JobGone: as `get`.
+        """
+        deadline = time.monotonic() + timeout_s
+        job = self.get(job_id)
+        done = PREFIX + "done:" + job_id
+        while not job.status.terminal and (left_s := deadline - time.monotonic()) > 0:
+            # Moving the element onto its own list leaves it there for the other waiters.
+            self._redis.blmove(done, done, min(left_s, _WAIT_SLICE_S), "LEFT", "LEFT")  # type: ignore[arg-type]
+            job = self.get(job_id)
+        return job
+
+    def cancel(self, job_id: str) -> Job:
+        """End a queued job at once, and tell the worker of a running one that nobody wants its result.
+
+        Raises:
+            JobNotFound, JobGone: as `get`.
+            JobFinished: it has ended otherwise.
+        """
+        status = self._run(scripts.CANCEL, job_id)
+        job = self.get(job_id)
+        if status == b"ended":
+            raise JobFinished(f"the job has {job.status} already")
+        return job
+
+    def retry(self, job_id: str, *, admission: Admission, request_id: str = "") -> Job:
+        """Submit a failed job again, as a new job of the same owner.
+
+        Raises:
+            NotRetryable: it has not failed, or its photo is gone.
+            QueueFull, QueueShareFull: as `create`.
+        """
+        failed = self.get(job_id)
+        pixels = cast(bytes | None, self._redis.get(PREFIX + "pixels:" + job_id))
+        if failed.status is not JobStatus.FAILED:
+            raise NotRetryable(f"the job is {failed.status}; only failed jobs can be tried again")
+        if pixels is None and failed.request.image_id is None:
+            raise NotRetryable("the job's photo is no longer kept; send it again")
+        again, _ = self.create(
+            failed.kind,
+            failed.request,
+            pixels,
+            admission=admission,
+            submission=failed.submission,
+            owner=failed.owner,
+            request_id=request_id,
+        )
+        return again
+
+    def depth(self) -> int:
+        """Jobs accepted and not yet claimed."""
+        return int(self._redis.zcard(PREFIX + "queued"))
+
+    def oldest_wait_s(self) -> float:
+        """How long the job that waits longest has waited; 0 when none does."""
+        oldest = cast(list[tuple[bytes, float]], self._redis.zrange(PREFIX + "queued", 0, 0, withscores=True))
+        return max(0.0, self._clock() - oldest[0][1]) if oldest else 0.0
+
+    def backlog(self) -> Backlog:
+        """How much is waiting and in hand."""
+        counts = cast(list[int], self._run(scripts.BACKLOG))
+        return Backlog(
+            queued=dict(zip(("interactive", "bulk", "suspect"), counts, strict=True)),
+            running=int(self._redis.zcard(PREFIX + "running")),
+            oldest_wait_s=self.oldest_wait_s(),
+        )
+
+    def place(self, job: Job) -> Place | None:
+        """Where a job stands in the queue; None when it does not wait."""
+        ahead, interval_s = cast(tuple[int, bytes], self._run(scripts.PLACE, job.id))
+        if ahead < 0:
+            return None
+        return Place(ahead=ahead, eta_s=round((ahead + 1) * float(interval_s), 2) if interval_s else None)
+
+    # --- the workshop ---
+
+    def claim(self, worker: str, *, lease_s: float, suspects: bool = False) -> Claim | None:
+        """Take the job whose turn it is, counting one attempt; None when nothing waits.
+
+        Args:
+            suspects: take one whose workers died, and nothing else; the caller must have nothing else in hand.
+
+        Raises:
+            SuspectWaits: call again with `suspects`.
+        """
+        end = repr(self._clock() + lease_s)
+        answer = cast(list[object] | None, self._run(scripts.CLAIM, worker, end, "1" if suspects else ""))
+        if not answer:
+            return None
+        if len(answer) == 1:
+            raise SuspectWaits
+        job_id, flat, pixels = cast(tuple[bytes, list[bytes], bytes | None], answer)
+        return Claim(parse_record(job_id.decode(), dict(zip(flat[::2], flat[1::2], strict=True))), pixels)
+
+    def extend(self, held: Iterable[tuple[str, int]], *, lease_s: float) -> set[str]:
+        """Prolong the leases of (job id, attempt) pairs; returns the ids whose result is still wanted."""
+        pairs = [str(part) for pair in held for part in pair]
+        if not pairs:
+            return set()
+        answer = cast(list[bytes], self._run(scripts.EXTEND, repr(self._clock() + lease_s), *pairs))
+        return {job_id.decode() for job_id in answer}
+
+    def succeed(self, job: Job, result: JobResult) -> JobStatus | None:
+        """Store the result of this attempt.
+
+        Returns:
+            The status the job has now: canceled when somebody asked for that meanwhile. None when the attempt no
+            longer holds the job (a late write).
+        """
+        return self._end(job, JobStatus.SUCCEEDED, "result", result.model_dump_json())
+
+    def fail(self, job: Job, error: LookalikeError) -> JobStatus | None:
+        """Store why this attempt failed for good; returns as `succeed`."""
+        return self._end(job, JobStatus.FAILED, "error", _error(error))
+
+    def reap(self, *, max_attempts: int) -> ReapReport:
+        """Move on what died: requeue jobs whose lease ran out, expire those past their deadline.
+
+        Args:
+            max_attempts: a job claimed so often and never ended fails as `worker_lost`.
+        """
+        lost = _error(WorkerLost(f"its worker died in each of {max_attempts} attempts"))
+        answer = cast(list[list[bytes]], self._run(scripts.REAP, max_attempts, lost, _REAP_AT_MOST))
+        return ReapReport(*([job_id.decode() for job_id in ids] for ids in answer))
+
+    # --- inside ---
+
+    def _run(self, script: str, *arguments: str | int | bytes) -> object:
+        registered = self._scripts.get(script)
+        if registered is None:
+            registered = self._scripts[script] = self._redis.register_script(script)
+        return registered(keys=[PREFIX], args=[repr(self._clock()), self._result_ttl_s, _GONE_S, *arguments])
+
+    def _end(self, job: Job, status: JobStatus, field: str, payload: str) -> JobStatus | None:
+        ended = cast(bytes | None, self._run(scripts.FINISH, job.id, job.attempt, status.value, field, payload))
+        return JobStatus(ended.decode()) if ended else None
+
+    def _retry_after_s(self, depth: int) -> int:
+        """Seconds until a tenth of what waits is worked off, at the pace measured."""
+        measured = cast(bytes | None, self._redis.hget(PREFIX + "pace", "interval_s"))
+        interval_s = float(measured) if measured else _FIRST_PACE_S
+        return max(1, min(_LONGEST_RETRY_AFTER_S, ceil(depth / 10 * interval_s)))
+
+
+def _name_of(owner: str, key: str) -> str:
+    return hashlib.sha256(f"{owner}\0{key}".encode()).hexdigest()
+
+
+def _error(error: LookalikeError) -> str:
+    return JobError(code=error.code, detail=str(error), retryable=error.retryable).model_dump_json()
+
+
+def parse_record(job_id: str, record: Mapping[bytes, bytes]) -> Job:
+    """A job from its hash; a field that was not read is as if it had never been set.
+
+    Raises:
+        ValueError, KeyError: a record of a version too different to be read.
+    """
+    text = {name.decode(): value.decode() for name, value in record.items()}
+    kind = JobKind(text["kind"])
+    return Job(
+        id=job_id,
+        kind=kind,
+        status=JobStatus(text["status"]),
+        request=parse_request(kind, text["request"]),
+        request_id=text["request_id"],
+        owner=text["owner"],
+        submission=Submission.model_validate_json(text["submission"]),
+        created_at=float(text["created_at"]),
+        deadline_at=float(text["deadline_at"]),
+        started_at=float(text["started_at"]) if "started_at" in text else None,
+        finished_at=float(text["finished_at"]) if "finished_at" in text else None,
+        expires_at=float(text["expires_at"]) if "expires_at" in text else None,
+        attempt=int(text["attempt"]),
+        result=parse_result(kind, text["result"]) if "result" in text else None,
+        error=JobError.model_validate_json(text["error"]) if "error" in text else None,
+    )
