@@ -2,7 +2,7 @@
 
 from flask import Flask
 
-from api import auth, batches, jobs, ops, problems, seed, service, uploads
+from api import auth, batches, docs, jobs, ops, problems, seed, service, uploads
 from shared.settings import Settings, load_settings
 from shared.telemetry import configure_logging
 
@@ -20,11 +20,12 @@ def create_app(settings: Settings | None = None) -> Flask:
     app.config["MAX_CONTENT_LENGTH"] = app.config["MAX_FORM_MEMORY_SIZE"] = settings.max_upload_mb << 20
     app.config["MAX_FORM_PARTS"] = 32
     app.json.sort_keys = False  # type: ignore[attr-defined]
+    app.url_map.converters["job_id"] = jobs.JobIdConverter
     problems.install(app)
     app.before_request(uploads.require_length)
     made = service.Service(settings)
     service.install(app, made)
     auth.install(app, made.doorkeeper)
-    for module in (ops, seed, jobs, batches):
+    for module in (ops, seed, jobs, batches, docs):
         app.register_blueprint(module.bp)
     return app

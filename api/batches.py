@@ -3,13 +3,15 @@
 import secrets
 import time
 from collections import Counter
+from http import HTTPStatus
 
-from flask import Blueprint, Response, jsonify, request
+from flask import Blueprint, Response, request
 
 from api.auth import caller
 from api.options import read_options, wait_s
-from api.service import digest_of, idempotency_key, location, service
+from api.service import answer, digest_of, idempotency_key, service
 from api.uploads import FIELD, require_whole
+from api.views import BatchCounts, BatchItemView, BatchLinks, BatchView
 from shared.errors import ImageMissing, InvalidRequest, JobGone, LookalikeError, Overload, UploadTooLarge
 from shared.jobs import REQUESTS, Job, JobError, JobKind, JobRequest, JobStatus, Priority, Submission
 from shared.store.batches import Batch, BatchItem
@@ -138,37 +140,35 @@ def _job(item: BatchItem) -> Job | None:
 
 
 def _show(batch: Batch, *, status: int = 200) -> Response:
-    items, counts = [], Counter({state.value: 0 for state in JobStatus})
-    for item in batch.items:
-        job = _job(item)
-        gone = _error(JobGone("the job is finished and its result has expired")) if item.job_id else None
-        error = (job.error if job else gone) or item.error
-        state = job.status if job else JobStatus.EXPIRED if item.job_id else JobStatus.FAILED
-        counts[state.value] += 1
-        items.append(
-            {
-                "custom_id": item.custom_id,
-                "status": state,
-                "result": job.result.model_dump(mode="json") if job and job.result else None,
-                "error": error.model_dump(mode="json") if error else None,
-                "links": {"job": location(job)} if job else {},
-            }
-        )
-    n_open = sum(counts[state.value] for state in JobStatus if not state.terminal)
-    links = {"self": f"/v1/batches/{batch.id}", "cancel": f"/v1/batches/{batch.id}/cancel"}
-    response = jsonify(
-        {
-            "id": batch.id,
-            "kind": batch.kind,
-            "status": "running" if n_open else "ended",
-            "counts": {"total": len(items), **counts},
-            "items": items,
-            "links": links,
-        }
+    items = [_view(item) for item in batch.items]
+    counts = Counter({state.value: 0 for state in JobStatus})
+    counts.update(item.status for item in items)
+    is_open = any(counts[state.value] for state in JobStatus if not state.terminal)
+    at = f"/v1/batches/{batch.id}"
+    body = BatchView(
+        id=batch.id,
+        kind=batch.kind,
+        status="running" if is_open else "ended",
+        counts=BatchCounts(total=len(items), **counts),
+        items=items,
+        links=BatchLinks(self=at, cancel=f"{at}/cancel"),
     )
-    response.status_code = status
-    if n_open:
+    response = answer(body, status=status)
+    if is_open:
         response.headers["Retry-After"] = "1"
-    if status == 202:
-        response.headers["Location"] = links["self"]
+    if status == HTTPStatus.ACCEPTED:
+        response.headers["Location"] = at
     return response
+
+
+def _view(item: BatchItem) -> BatchItemView:
+    if item.job_id is None:
+        return BatchItemView(
+            custom_id=item.custom_id, job_id=None, status=JobStatus.FAILED, result=None, error=item.error
+        )
+    if (job := _job(item)) is None:
+        gone = _error(JobGone("the job is finished and its result has expired"))
+        return BatchItemView(
+            custom_id=item.custom_id, job_id=item.job_id, status=JobStatus.EXPIRED, result=None, error=gone
+        )
+    return BatchItemView(custom_id=item.custom_id, job_id=job.id, status=job.status, result=job.result, error=job.error)

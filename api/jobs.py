@@ -1,15 +1,23 @@
 """/v1/jobs: submit, ask, list, cancel, try again; and /v1/index: what they are run against."""
 
-from flask import Blueprint, Response, jsonify, request
+from flask import Blueprint, Response, request
 from pydantic import BaseModel, ConfigDict, Field
+from werkzeug.routing import BaseConverter
 
 from api.auth import caller
 from api.options import preferred_wait_s, read_options, validated, wait_s
-from api.service import accepted, describe, idempotency_key, location, service, show
+from api.service import accepted, answer, idempotency_key, service, show
+from api.views import JobList, location, summary
 from shared.errors import IndexMissing
 from shared.jobs import REQUESTS, Job, JobKind, JobStatus
 
 bp = Blueprint("jobs", __name__, url_prefix="/v1")
+
+
+class JobIdConverter(BaseConverter):
+    """A path's job id: whatever is not the name of a submit, so that those answer 405 to a GET."""
+
+    regex = rf"(?!(?:{'|'.join(JobKind)})(?:/|$))[^/]+"
 
 
 class ListQuery(BaseModel):
@@ -33,7 +41,7 @@ def submit_embed() -> Response:
     return _submit(JobKind.EMBED)
 
 
-@bp.get("/jobs/<job_id>")
+@bp.get("/jobs/<job_id:job_id>")
 def get_job(job_id: str) -> Response:
     within_s = wait_s()
     job = service().wait(service().find(job_id), within_s)
@@ -44,7 +52,7 @@ def get_job(job_id: str) -> Response:
 def list_jobs() -> Response:
     asked = validated(ListQuery, dict(request.args))
     page = service().listing.page(owner=caller().reads, **asked.model_dump())
-    return jsonify({"jobs": [describe(job) for job in page.jobs], "next_cursor": page.cursor})
+    return answer(JobList(jobs=[summary(job) for job in page.jobs], next_cursor=page.cursor))
 
 
 @bp.post("/jobs/<job_id>/cancel")
@@ -68,7 +76,7 @@ def get_index() -> Response:
     serving = [worker.index for worker in service().registry.live() if worker.index]
     if not serving:
         raise IndexMissing("no worker with a loaded index has reported; see /readyz")
-    return jsonify(serving[0].model_dump(mode="json"))
+    return answer(serving[0])
 
 
 def _submit(kind: JobKind) -> Response:
@@ -81,7 +89,7 @@ def _submit(kind: JobKind) -> Response:
     job = service().wait(job, wait)
     response = show(job) if job.status.terminal else accepted(job)
     response.headers["Preference-Applied"] = f"wait={wait}"
-    response.headers["Location"] = location(job)
+    response.headers["Location"] = location(job.id)
     return response
 
 

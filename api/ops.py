@@ -5,7 +5,8 @@ from flask import Blueprint, Response, jsonify
 from prometheus_client import CONTENT_TYPE_LATEST
 
 from api.metrics import render
-from api.service import service
+from api.service import answer, service
+from api.views import Readiness
 
 bp = Blueprint("ops", __name__)
 
@@ -15,9 +16,7 @@ def root() -> Response:
     return jsonify(
         {
             "name": "Lookalike",
-            "submit": ["/v1/jobs/search", "/v1/jobs/embed", "/v1/batches"],
-            "jobs": "/v1/jobs",
-            "index": "/v1/index",
+            "submit": "POST /v1/jobs/search",
             "documentation": "/docs",
             "ready": "/readyz",
         }
@@ -55,7 +54,5 @@ def readyz() -> Response:
         if ready and (problem := service().canary.problem):
             missing.append(problem)
             ready = 0
-    body = {"status": "ready" if ready else "unready", "workers": ready, "problems": missing}
-    response = jsonify(body)
-    response.status_code = 200 if ready else 503
-    return response
+    body = Readiness(status="ready" if ready else "unready", workers=ready, problems=missing)
+    return answer(body, status=200 if ready else 503)

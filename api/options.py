@@ -1,5 +1,7 @@
 """What a request asks for besides its photo: query, form, JSON and headers -> validated contracts."""
 
+import json
+import math
 import re
 from typing import TypeVar
 
@@ -16,6 +18,7 @@ _MAX_JSON_BYTES = 64 << 10
 _MAX_PROBLEMS = 5
 _PREFER_WAIT = re.compile(r"(?:^|[,;\s])wait\s*=\s*\"?([0-9]{1,9})\"?(?=$|[,;\s])", re.IGNORECASE)
 _CANCEL_AFTER = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,3})?)(s|m|h|)")
+_NUMBER = re.compile(r"[0-9]{1,400}(\.[0-9]{1,400})?([eE][+-]?[0-9]{1,4})?")
 _UNIT_S = {"": 1, "s": 1, "m": 60, "h": 3600}
 
 M = TypeVar("M", bound=BaseModel)
@@ -30,11 +33,13 @@ def read_options(contract: type[JobRequest], *, ignore: frozenset[str] = frozens
     Raises:
         InvalidRequest: says which option is wrong and what is possible.
     """
-    given: dict[str, object] = dict(request.args)
+    given: dict[str, object]
     if request.is_json:
-        given |= _json()
+        if request.args:
+            raise InvalidRequest("options of a JSON request belong into the JSON, not into the query")
+        given = _json()
     else:
-        given |= _form()
+        given = {**request.args, **_form()}
         if "image_id" in given:
             raise InvalidRequest("image_id: send it in a JSON request; a multipart request carries the photo itself")
     given = {name: value for name, value in given.items() if name not in ignore}
@@ -58,6 +63,8 @@ def validated(contract: type[M], given: dict[str, object], taken: list[str] | No
         InvalidRequest: says in words what is wrong.
     """
     try:
+        if request.is_json:  # types are known there: "4" is no number, and true is not 1
+            return contract.model_validate_json(json.dumps(given), strict=True)
         return contract.model_validate(given)
     except ValidationError as exc:
         told = taken or list(contract.model_fields)
@@ -77,7 +84,7 @@ def wait_s() -> float:
         InvalidRequest: it is not a number of seconds.
     """
     text = request.args.get("wait", "0")
-    if not re.fullmatch(r"[0-9]{1,9}(\.[0-9]{1,6})?", text):
+    if not _NUMBER.fullmatch(text) or not math.isfinite(float(text)):
         raise InvalidRequest(f"wait: a number of seconds from 0 to {MAX_WAIT_S} is needed")
     return min(float(text), MAX_WAIT_S)
 

@@ -4,20 +4,21 @@ import hashlib
 import logging
 import re
 import threading
-from datetime import UTC, datetime
 from math import ceil
 
 import redis
 from celery import Celery
-from flask import Flask, Response, current_app, g, jsonify, request
+from flask import Flask, Response, current_app, g, request
+from pydantic import BaseModel
 
 from api.auth import Doorkeeper, caller
 from api.canary import Canary
 from api.metrics import ApiCounters
 from api.uploads import PhotoReader
+from api.views import location, view
 from shared.errors import InvalidRequest, JobNotFound, QueueUnavailable
 from shared.images import PreprocessSpec
-from shared.jobs import Job, JobKind, JobRequest, JobStatus, Submission
+from shared.jobs import Job, JobKind, JobRequest, Submission
 from shared.queues import broker_errors, make_celery, wake_worker
 from shared.redis_client import connect
 from shared.settings import Settings
@@ -175,37 +176,14 @@ def digest_of(*parts: str | bytes) -> str:
     return digest.hexdigest()
 
 
-def describe(job: Job) -> dict[str, object]:
-    """A job as clients read it, less its result."""
-    links = {"self": location(job)}
-    if not job.status.terminal:
-        links["cancel"] = f"{location(job)}/cancel"
-    if job.status is JobStatus.FAILED:
-        links["retry"] = f"{location(job)}/retry"
-    return {
-        "id": job.id,
-        "kind": job.kind,
-        "status": job.status,
-        "priority": job.submission.priority,
-        "created_at": _timestamp(job.created_at),
-        "started_at": _timestamp(job.started_at),
-        "finished_at": _timestamp(job.finished_at),
-        "deadline_at": _timestamp(job.deadline_at),
-        "expires_at": _timestamp(job.expires_at),
-        "attempt": job.attempt,
-        "progress": None,
-        "error": job.error.model_dump(mode="json") if job.error else None,
-        "links": links,
-    }
+def answer(body: BaseModel, *, status: int = 200) -> Response:
+    """A model as JSON."""
+    return Response(body.model_dump_json(), status, content_type="application/json")
 
 
 def show(job: Job, *, status: int = 200, place: Place | None = None) -> Response:
     """The answer that is a job."""
-    body = describe(job)
-    body["queue"] = {"ahead": place.ahead, "eta_s": place.eta_s} if place else None
-    body["result"] = job.result.model_dump(mode="json") if job.result else None
-    response = jsonify(body)
-    response.status_code = status
+    response = answer(view(job, place), status=status)
     if not job.status.terminal:
         eta_s = ceil(place.eta_s or 0) if place else 0
         response.headers["Retry-After"] = str(min(max(_POLL_AFTER_S, eta_s), _POLL_AFTER_AT_MOST_S))
@@ -215,16 +193,5 @@ def show(job: Job, *, status: int = 200, place: Place | None = None) -> Response
 def accepted(job: Job) -> Response:
     """202: the job will be done; ask at Location."""
     response = show(job, status=202)
-    response.headers["Location"] = location(job)
+    response.headers["Location"] = location(job.id)
     return response
-
-
-def location(job: Job) -> str:
-    """Where a job can be asked for."""
-    return f"/v1/jobs/{job.id}"
-
-
-def _timestamp(seconds: float | None) -> str | None:
-    if seconds is None:
-        return None
-    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

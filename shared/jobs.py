@@ -1,9 +1,9 @@
 """The job contract: kinds, states, requests, results. Pure data, JSON-able; knows neither Redis nor HTTP."""
 
 from enum import StrEnum
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema, field_validator
 
 from shared.catalogue import CATEGORY_INDEX
 
@@ -66,9 +66,16 @@ class EmbedRequest(_PhotoRequest):
     encoding: Encoding = Encoding.FLOAT
 
 
+def _whole(number: object) -> object:
+    """JSON does not tell 4.0 from 4."""
+    return int(number) if isinstance(number, float) and number.is_integer() else number
+
+
 class SearchRequest(_PhotoRequest):
-    k: int = Field(4, ge=1, le=100, description="neighbours wanted")
-    category: str | None = Field(None, description="only neighbours of this root category")
+    k: Annotated[int, BeforeValidator(_whole)] = Field(4, ge=1, le=100, description="neighbours wanted")
+    category: Annotated[str, WithJsonSchema({"type": "string", "enum": list(CATEGORY_INDEX)})] | None = Field(
+        None, description="only neighbours of this root category"
+    )
     distinct: Distinct = Distinct.NONE
     exclude_listing: str | None = Field(None, min_length=1, max_length=200)
     min_score: float | None = Field(None, ge=-1, le=1, description="only neighbours at least this similar")
@@ -85,7 +92,7 @@ class Submission(_Contract):
     """What can be said of any job, whatever it does."""
 
     priority: Priority = Priority.INTERACTIVE
-    deadline_s: float | None = Field(None, gt=0, description="seconds after which an unfinished job expires")
+    deadline_s: float | None = Field(None, ge=0, description="seconds after which an unfinished job expires")
     webhook_url: str | None = Field(None, min_length=1, max_length=2000, description="told when the job has ended")
 
 

@@ -189,7 +189,7 @@ class JobStore:
             IdempotencyConflict: the key was used for another request.
             JobGone: the key's job is finished and has expired.
         """
-        now = self._clock()
+        now = self._now()
         submission = submission or Submission()
         job = Job(
             id=secrets.token_hex(16),
@@ -231,6 +231,7 @@ class JobStore:
                 record["line"],
                 record["deadline_at"],
                 *(part for pair in record.items() for part in pair),
+                now=now,
             ),
         )
         match outcome:
@@ -406,11 +407,16 @@ class JobStore:
 
     # --- inside ---
 
-    def _run(self, script: str, *arguments: str | int | bytes) -> object:
+    def _now(self) -> float:
+        """To the microsecond, as cursors of lists are written."""
+        return round(self._clock(), 6)
+
+    def _run(self, script: str, *arguments: str | int | bytes, now: float | None = None) -> object:
         registered = self._scripts.get(script)
         if registered is None:
             registered = self._scripts[script] = self._redis.register_script(script)
-        return registered(keys=[PREFIX], args=[repr(self._clock()), self._result_ttl_s, _GONE_S, *arguments])
+        at = repr(self._now() if now is None else now)
+        return registered(keys=[PREFIX], args=[at, self._result_ttl_s, _GONE_S, *arguments])
 
     def _end(self, job: Job, status: JobStatus, field: str, payload: str) -> JobStatus | None:
         ended = cast(bytes | None, self._run(scripts.FINISH, job.id, job.attempt, status.value, field, payload))

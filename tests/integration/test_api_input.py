@@ -72,7 +72,7 @@ def test_json_without_a_usable_image_id_is_422(http: FlaskClient, body: bytes) -
     assert_problem(answer, 422, "invalid_request")
 
 
-@pytest.mark.parametrize("wait", ["-1", "x", "1e3", "nan", "\u0661"])
+@pytest.mark.parametrize("wait", ["-1", "x", "1e999", "nan", "\u0661"])
 def test_a_wait_that_is_no_number_is_422(http: FlaskClient, wait: str) -> None:
     assert_problem(http.get("/v1/jobs/" + "0" * 32, query_string={"wait": wait}), 422, "invalid_request")
 

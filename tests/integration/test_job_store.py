@@ -547,7 +547,7 @@ def test_lists_forget_jobs_that_no_longer_exist(store: JobStore, client: redis.R
     assert JobListing(client).page(owner=None, limit=10).jobs == []
 
 
-@pytest.mark.parametrize("cursor", ["x", "bmFuOmE", "é", "MTox" * 50])
+@pytest.mark.parametrize("cursor", ["x", "nan-" + "0" * 32, "é", "1.5-" + "0" * 32, "1" * 400])
 def test_a_forged_cursor_is_refused(client: redis.Redis, cursor: str) -> None:
     with pytest.raises(InvalidRequest):
         JobListing(client).page(owner=None, limit=1, cursor=cursor)
