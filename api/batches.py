@@ -32,6 +32,7 @@ def submit_batch() -> Response:
     options, submission = read_options(REQUESTS[kind], ignore=frozenset({_CUSTOM_ID, "kind"}))
     if "priority" not in submission.model_fields_set:
         submission = submission.model_copy(update={"priority": Priority.BULK})
+    service().check(submission)
     photos = _photos()
     said = [kind.value, options.model_dump_json(), submission.model_dump_json()]
     idempotency = None

@@ -8,9 +8,10 @@ from flask import json
 from pydantic import BaseModel
 
 from api.uploads import FIELD
-from api.views import BatchView, JobList, JobView, Readiness
+from api.views import BatchView, JobList, Readiness
 from shared import errors as e
 from shared.errors import LookalikeError
+from shared.job_view import JobView
 from shared.jobs import EmbedRequest, IndexInfo, JobKind, JobStatus, SearchRequest, Submission
 from shared.settings import Settings
 from shared.store.listing import CURSOR_PATTERN
@@ -22,7 +23,7 @@ EVERY_CALL: Errors = (e.ApiKeyRequired, e.ApiKeyInvalid, e.ScopeMissing, e.RateL
 _BODY: Errors = (e.LengthRequired, e.BodyIncomplete, e.UploadTooLarge)
 _PHOTO: Errors = (*_BODY, e.ImageMissing, e.InvalidRequest, e.PhotoUndecodable, e.UnsupportedFormat, e.PhotoTooLarge)
 _ADMISSION: Errors = (e.QueueFull, e.QueueShareFull)
-_SUBMIT: Errors = (*_PHOTO, *_ADMISSION, e.IdempotencyConflict, e.JobGone)
+_SUBMIT: Errors = (*_PHOTO, *_ADMISSION, e.IdempotencyConflict, e.JobGone, e.WebhookRefused)
 _JOB: Errors = (e.JobNotFound, e.JobGone)
 _RESULT: Errors = (e.InternalError, e.WorkerLost, e.PhotoExpired, e.DeadlineExceeded, e.JobCanceled)
 
@@ -295,7 +296,7 @@ def _options(contract: type[BaseModel], settings: Settings, *, nullable: bool = 
         for name, option in schema["properties"].items():
             named = schema["$defs"][option.pop("$ref").rsplit("/", 1)[1]] if "$ref" in option else {}
             properties[name] = {key: value for key, value in (option | named).items() if key != "title"}
-    if not getattr(settings, "webhook_hosts", ""):
+    if not settings.webhook_hosts:
         properties.pop("webhook_url")
     return properties if nullable else {name: _without_null(option) for name, option in properties.items()}
 

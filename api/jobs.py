@@ -7,8 +7,9 @@ from werkzeug.routing import BaseConverter
 from api.auth import caller
 from api.options import preferred_wait_s, read_options, validated, wait_s
 from api.service import accepted, answer, idempotency_key, service, show
-from api.views import JobList, location, summary
+from api.views import JobList
 from shared.errors import IndexMissing
+from shared.job_view import location, summary
 from shared.jobs import REQUESTS, Job, JobKind, JobStatus
 
 bp = Blueprint("jobs", __name__, url_prefix="/v1")

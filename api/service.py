@@ -15,9 +15,9 @@ from api.auth import Doorkeeper, caller
 from api.canary import Canary
 from api.metrics import ApiCounters
 from api.uploads import PhotoReader
-from api.views import location, view
 from shared.errors import InvalidRequest, JobNotFound, QueueUnavailable
 from shared.images import PreprocessSpec
+from shared.job_view import location, view
 from shared.jobs import Job, JobKind, JobRequest, Submission
 from shared.queues import broker_errors, make_celery, wake_worker
 from shared.redis_client import connect
@@ -81,8 +81,10 @@ class Service:
         Raises:
             QueueFull, QueueShareFull, QueueUnavailable: come back later.
             IdempotencyConflict: the key was used for another request.
+            WebhookRefused: its URL is not one the operator allows.
         """
         submission = submission or Submission()
+        self.check(submission)
         idempotency = None
         if idempotency_key is not None:
             said = [kind.value, request.model_dump_json(), submission.model_dump_json()]
@@ -102,6 +104,11 @@ class Service:
             self.counters.accepted.labels(kind.value).inc()
             self._wake()
         return job
+
+    def check(self, submission: Submission) -> None:
+        """Raises WebhookRefused when the job's end may not be told to its URL."""
+        if submission.webhook_url:
+            self.settings.webhook_policy.check(submission.webhook_url)
 
     def retry(self, job: Job) -> Job:
         """Submit a failed job again; raises as `JobStore.retry`."""

@@ -11,6 +11,7 @@ LookalikeError
 │   ├── LengthRequired         411  length_required
 │   ├── BodyIncomplete         400  body_incomplete
 │   ├── ImageNotFound          404  image_not_found
+│   ├── WebhookRefused         422  webhook_refused
 │   ├── JobNotFound            404  job_not_found
 │   ├── JobGone                410  job_gone
 │   ├── JobFinished            409  job_finished
@@ -105,6 +106,10 @@ class BodyIncomplete(InputError):
 class ImageNotFound(InputError):
     code = "image_not_found"
     http_status = 404
+
+
+class WebhookRefused(InputError):
+    code = "webhook_refused"
 
 
 class JobNotFound(InputError):

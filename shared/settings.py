@@ -3,12 +3,14 @@
 from enum import StrEnum
 from ipaddress import ip_address
 from pathlib import Path
+from typing import Self
 
-from pydantic import Field, ValidationError, field_validator
+from pydantic import Field, SecretStr, ValidationError, field_serializer, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 from redis.connection import parse_url
 
 from shared.errors import CannotStart
+from shared.webhooks import WebhookPolicy, parse_hosts, parse_secrets
 
 
 class Backbone(StrEnum):
@@ -37,7 +39,10 @@ class PrecisionChoice(StrEnum):
 class Settings(BaseSettings):
     """Everything an operator can set. Each field is the variable `LOOKALIKE_<NAME>`; the README lists them."""
 
-    model_config = SettingsConfigDict(env_prefix="LOOKALIKE_", env_ignore_empty=True, frozen=True, allow_inf_nan=False)
+    # Inputs stay out of errors: a secret with a typing error is nearly a secret.
+    model_config = SettingsConfigDict(
+        env_prefix="LOOKALIKE_", env_ignore_empty=True, frozen=True, allow_inf_nan=False, hide_input_in_errors=True
+    )
 
     home: Path = Field(Path("var"), description="where bundles, index snapshots and the embedded Valkey live")
     redis_url: str | None = Field(None, description="Redis to use; unset: `lookalike up` starts a Valkey")
@@ -79,6 +84,16 @@ class Settings(BaseSettings):
     hang_after_s: float = Field(60, gt=0, description="a pass that takes longer ends the worker; others take its jobs")
     cache_entries: int = Field(4096, ge=0, description="photos whose embedding a worker remembers; 0: none")
     cache_ttl_s: float = Field(3600, gt=0, description="how long it remembers them")
+    webhook_hosts: str | None = Field(
+        None,
+        description="hosts webhooks may go to, `host` or `host:port`, separated by commas; unset: webhooks are off",
+    )
+    webhook_secret: SecretStr | None = Field(
+        None, description="what webhooks are signed with, `whsec_…`; several, separated by commas, while changing over"
+    )
+    webhook_allow_private: bool = Field(
+        False, description="webhooks may go to private addresses and over plain http; for tests and closed networks"
+    )
 
     @field_validator("home", "catalogue", "weights")
     @classmethod
@@ -98,6 +113,30 @@ class Settings(BaseSettings):
             parse_url(url)  # type: ignore[no-untyped-call]
         return url
 
+    @field_validator("webhook_hosts")
+    @classmethod
+    def _are_hosts(cls, hosts: str | None) -> str | None:
+        return None if hosts is None else ",".join(parse_hosts(hosts)) or None
+
+    @field_validator("webhook_secret")
+    @classmethod
+    def _are_secrets(cls, secret: SecretStr | None) -> SecretStr | None:
+        return None if secret is None else SecretStr(",".join(parse_secrets(secret.get_secret_value())))
+
+    @field_serializer("webhook_secret", when_used="json-unless-none")
+    def _reveal(self, secret: SecretStr) -> str:
+        """As JSON settings are handed to child processes, whole."""
+        return secret.get_secret_value()
+
+    @model_validator(mode="after")
+    def _sign_webhooks(self) -> Self:
+        if self.webhook_hosts is not None and self.webhook_secret is None:
+            raise ValueError(
+                "LOOKALIKE_WEBHOOK_HOSTS needs LOOKALIKE_WEBHOOK_SECRET, or receivers could not tell our calls from "
+                'others; make one with: echo "whsec_$(openssl rand -base64 32)"'
+            )
+        return self
+
     @property
     def reachable_by_others(self) -> bool:
         """Whether other machines reach the API with nothing in between; then it asks everybody for an API key."""
@@ -107,6 +146,15 @@ class Settings(BaseSettings):
     def authority(self) -> str:
         """Host and port as they stand in a URL."""
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+    @property
+    def webhook_policy(self) -> WebhookPolicy:
+        """What the three webhook settings allow."""
+        return WebhookPolicy(
+            hosts=parse_hosts(self.webhook_hosts or ""),
+            secrets=parse_secrets(self.webhook_secret.get_secret_value()) if self.webhook_secret else (),
+            allow_private=self.webhook_allow_private,
+        )
 
     @property
     def required_redis_url(self) -> str:

@@ -7,22 +7,27 @@ import threading
 import time
 import warnings
 from collections.abc import Callable
+from functools import partial
 
 import redis
 from celery.platforms import SecurityWarning
 from celery.signals import setup_logging
 
-from shared.errors import QueueUnavailable
+from shared.errors import JobGone, JobNotFound, QueueUnavailable
+from shared.job_view import view
 from shared.jobs import WorkerReport
 from shared.queues import QUEUE, RUN_NEXT, broker_errors, make_celery, replace_lost_messages, wake_worker
 from shared.redis_client import connect
 from shared.settings import Settings
 from shared.store.jobs import JobStore
+from shared.store.webhooks import WebhookQueue
 from shared.store.workers import WorkerRegistry
 from shared.telemetry import configure_logging, event
+from shared.webhooks import WebhookMessage, event_body
 from worker.batching import BatchLimits
 from worker.engine import Engine, EngineOptions
 from worker.tasks import JobRunner, Leases
+from worker.webhooks import WebhookSender
 
 _LOG = logging.getLogger(__name__)
 _BEAT_S = 2.0
@@ -145,7 +150,9 @@ def run_worker(settings: Settings) -> None:
         engine.refresh()
     heartbeat.beat()
     # Apart from each other: loading a new bundle takes longer than a lease may.
+    sender = WebhookSender(WebhookQueue(client), partial(_webhook, store), settings.webhook_policy)
     periodic = [
+        Periodic("webhooks", sender.deliver_due),
         Periodic("heartbeat", heartbeat.beat),
         Periodic("promotions", engine.refresh),
         Periodic("consumer", heartbeat.watch_consumer),
@@ -173,10 +180,23 @@ def run_worker(settings: Settings) -> None:
             ]
         )
     finally:
+        sender.close()
         for thread in periodic:
             thread.stop()
         engine.close()
         heartbeat.retire()
+
+
+def _webhook(store: JobStore, job_id: str) -> WebhookMessage | None:
+    """What to tell of an ended job; None when nobody can know any more."""
+    try:
+        job = store.get(job_id)
+    except (JobNotFound, JobGone):
+        return None
+    if job.submission.webhook_url is None or job.finished_at is None:
+        return None
+    body = event_body(f"job.{job.status}", job.finished_at, view(job).model_dump(mode="json"))
+    return WebhookMessage(job.submission.webhook_url, body)
 
 
 def _keep_logging(**_: object) -> None:

@@ -21,7 +21,7 @@ Keys (prefix `lookalike:`), each with a TTL unless a reason is given:
     running              sorted set id -> when its lease ends; no TTL: it is what the reaper reads
     deadlines            sorted set id -> when it expires; no TTL: it is what the reaper reads
     retained             sorted set id -> when the photo of a failed job goes; no TTL: at most 200
-    webhooks             sorted set id -> when its webhook is due; no TTL: `shared.webhook_queue` empties it
+    webhooks             sorted set id -> when its webhook is due; no TTL: `shared.store.webhooks` empties it
     pace                 hash: seconds between two ends while work waits; no TTL: two numbers
 """
 

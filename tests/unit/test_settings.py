@@ -2,14 +2,18 @@
 
 import inspect
 import re
+import traceback
+from base64 import b64encode
 from http import HTTPStatus
 from pathlib import Path
 
 import pytest
 
+from pipeline.up import _environment
 from shared import errors
 from shared.errors import CannotStart, LookalikeError
 from shared.settings import Backbone, Settings, load_settings
+from shared.webhooks import WebhookPolicy
 
 
 @pytest.fixture(autouse=True)
@@ -111,6 +115,9 @@ OUT_OF_RANGE = {
     "THREADS": ["-1"],
     "PUBLISHED_ELSEWHERE": ["perhaps"],
     "HOME": ["~nobody-of-that-name/var"],
+    "WEBHOOK_HOSTS": ["https://hooks.example.org", "*.example.org", "hooks.example.org:0"],
+    "WEBHOOK_SECRET": ["secret", "whsec_c2hvcnQ=", "whsec_***"],
+    "WEBHOOK_ALLOW_PRIVATE": ["perhaps"],
 }
 
 
@@ -156,6 +163,54 @@ OPEN_HOSTS = ["0.0.0.0", "::", "192.168.1.20", "10.0.0.1", "example.org", "local
 def test_a_host_others_can_reach_is_known_as_one(host: str) -> None:
     assert load_settings(host=host).reachable_by_others
     assert not load_settings(host=host, published_elsewhere=True).reachable_by_others
+
+
+# Webhooks
+
+
+SECRETS = ",".join("whsec_" + b64encode(seed * 32).decode() for seed in (b"a", b"b"))
+
+
+@pytest.fixture
+def webhooks(monkeypatch: pytest.MonkeyPatch) -> Settings:
+    monkeypatch.setenv("LOOKALIKE_WEBHOOK_HOSTS", "Hooks.example.org, other.example.org:8443")
+    monkeypatch.setenv("LOOKALIKE_WEBHOOK_SECRET", SECRETS)
+    return load_settings()
+
+
+def test_webhooks_are_off_by_default_and_an_empty_list_leaves_them_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert load_settings().webhook_policy == WebhookPolicy()
+    monkeypatch.setenv("LOOKALIKE_WEBHOOK_HOSTS", " , ")
+    assert load_settings().webhook_policy == WebhookPolicy()
+
+
+def test_the_webhook_settings_make_a_policy(webhooks: Settings) -> None:
+    hosts = ("hooks.example.org", "other.example.org:8443")
+    assert webhooks.webhook_policy == WebhookPolicy(hosts, tuple(SECRETS.split(",")), allow_private=False)
+
+
+def test_hosts_without_a_secret_are_refused_with_how_to_make_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LOOKALIKE_WEBHOOK_HOSTS", "hooks.example.org")
+    with pytest.raises(CannotStart, match=r"LOOKALIKE_WEBHOOK_SECRET.*openssl rand"):
+        load_settings()
+
+
+def test_the_secret_reaches_the_parts_of_the_service(webhooks: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("HOSTS", "SECRET"):
+        monkeypatch.delenv(f"LOOKALIKE_WEBHOOK_{name}")
+    for name, value in _environment(webhooks, "redis://127.0.0.1:1/0").items():
+        monkeypatch.setenv(name, value)
+    assert load_settings().webhook_policy == webhooks.webhook_policy
+
+
+def test_the_secret_is_not_shown(webhooks: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    shown = f"{webhooks} {webhooks!r} {webhooks.model_dump()} {webhooks.webhook_policy!r}"
+    monkeypatch.setenv("LOOKALIKE_WEBHOOK_SECRET", SECRETS[:-1])
+    monkeypatch.setenv("LOOKALIKE_HOST", "0.0.0.0")
+    with pytest.raises(CannotStart) as refused:
+        load_settings()
+    shown += "".join(traceback.format_exception(refused.value))
+    assert SECRETS[6:20] not in shown
 
 
 @pytest.mark.parametrize("name", Settings.model_fields)

@@ -1,0 +1,95 @@
+"""A job as everybody outside reads it: in answers, in lists, in webhooks."""
+
+from datetime import UTC, datetime
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field, PlainSerializer, WithJsonSchema
+
+from shared.jobs import EmbedResult, Job, JobError, JobKind, JobStatus, Priority, SearchResult
+from shared.store.jobs import Place
+
+Timestamp = Annotated[
+    float,
+    PlainSerializer(
+        lambda at: datetime.fromtimestamp(at, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    ),
+    WithJsonSchema({"type": "string", "format": "date-time"}),
+]
+
+
+class View(BaseModel):
+    """Part of an answer."""
+
+    model_config = ConfigDict(frozen=True, use_enum_values=True)
+
+
+class JobLinks(View):
+    self: str
+    cancel: str | None = Field(description="while the job is not finished")
+    retry: str | None = Field(description="of a failed job")
+
+
+class Progress(View):
+    stage: str
+    done: int
+    total: int
+
+
+class QueuePlace(View):
+    ahead: int = Field(description="jobs served before this one, as things are")
+    eta_s: float | None = Field(description="seconds until it is served, at the pace measured")
+
+
+class JobSummary(View):
+    """A job less its result."""
+
+    id: str
+    kind: JobKind
+    status: JobStatus
+    priority: Priority
+    created_at: Timestamp
+    started_at: Timestamp | None
+    finished_at: Timestamp | None
+    deadline_at: Timestamp
+    expires_at: Timestamp | None = Field(description="until when a finished job can be read")
+    attempt: int
+    progress: Progress | None
+    error: JobError | None
+    links: JobLinks
+
+
+class JobView(JobSummary):
+    """A job."""
+
+    queue: QueuePlace | None = Field(description="of a queued job that is asked for")
+    result: SearchResult | EmbedResult | None
+
+
+def location(job_id: str) -> str:
+    """Where a job can be asked for."""
+    return f"/v1/jobs/{job_id}"
+
+
+def summary(job: Job) -> JobSummary:
+    """A job as lists show it."""
+    return JobSummary(**_fields(job))
+
+
+def view(job: Job, place: Place | None = None) -> JobView:
+    """A job as its own address shows it."""
+    queue = QueuePlace(ahead=place.ahead, eta_s=place.eta_s) if place else None
+    return JobView(**_fields(job), queue=queue, result=job.result)
+
+
+def _fields(job: Job) -> dict[str, Any]:
+    at = location(job.id)
+    return {
+        **{name: getattr(job, name) for name in JobSummary.model_fields if hasattr(job, name)},
+        "priority": job.submission.priority,
+        "progress": None,
+        "links": JobLinks(
+            self=at,
+            cancel=None if job.status.terminal else f"{at}/cancel",
+            retry=f"{at}/retry" if job.status is JobStatus.FAILED else None,
+        ),
+    }
