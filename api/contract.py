@@ -273,7 +273,12 @@ def _submit_bodies(contract: type[BaseModel], settings: Settings) -> dict[str, S
 
 
 def _batch_form(settings: Settings) -> Schema:
-    photos: Schema = {"type": "array", "items": _PHOTO_FILE, "minItems": 1, "maxItems": settings.max_batch_photos}
+    photos: Schema = {
+        "type": "array",
+        "items": {"format": "binary"},
+        "minItems": 1,
+        "maxItems": settings.max_batch_photos,
+    }
     ids: Schema = {
         "type": "array",
         "items": {"type": "string", "minLength": 1, "maxLength": 200},

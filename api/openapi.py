@@ -14,7 +14,7 @@ from shared.settings import Settings
 
 # A part without a file name is text to most parsers of forms, ours too.
 _DISPOSITION = {"schema": {"type": "string"}, "example": f'form-data; name="{FIELD}"; filename="photo.jpg"'}
-_FILE_PART = {"contentType": ", ".join(PHOTO_TYPES), "headers": {"Content-Disposition": _DISPOSITION}}
+_PART: Schema = {"headers": {"Content-Disposition": _DISPOSITION}}
 
 
 def describe(settings: Settings) -> Schema:
@@ -66,7 +66,8 @@ def _described(operation: Operation) -> Schema:
     if operation.body:
         content = {media: {"schema": schema} for media, schema in operation.body.items()}
         if form := content.get("multipart/form-data"):
-            form["encoding"] = {FIELD: _FILE_PART}
+            is_list = form["schema"]["properties"][FIELD].get("type") == "array"
+            form["encoding"] = {FIELD: _PART if is_list else _PART | {"contentType": ", ".join(PHOTO_TYPES)}}
         described["requestBody"] = {"required": True, "content": content}
     if not operation.public:
         described["security"] = [{"key": []}, {}]

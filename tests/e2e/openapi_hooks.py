@@ -32,6 +32,13 @@ def filter_body(_context: Any, body: Any) -> bool:
 
 
 @schemathesis.hook
+def filter_case(_context: Any, case: Any) -> bool:
+    """A form does not tell one photo from a list of one, so what breaks that rule of a batch is right when sent."""
+    body = case.body if isinstance(case.body, dict) else {}
+    return case.operation.path != "/v1/batches" or isinstance(body.get("image", []), list)
+
+
+@schemathesis.hook
 def before_call(_context: Any, case: Any, _kwargs: Any) -> None:
     """Mend what is right by the schema and wrong in truth."""
     if not case.meta or not case.meta.generation.mode.is_positive:
