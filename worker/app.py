@@ -13,9 +13,10 @@ from celery.platforms import SecurityWarning
 from celery.signals import setup_logging
 
 from shared.errors import QueueUnavailable
-from shared.job_store import JobStore, connect
+from shared.job_store import JobStore
 from shared.jobs import WorkerReport
 from shared.queues import INTERACTIVE, RUN_JOB, broker_errors, make_celery, oldest_message, wake_worker
+from shared.redis_client import connect, refuse_cluster
 from shared.settings import Settings
 from shared.telemetry import configure_logging, event
 from worker.batching import BatchLimits
@@ -105,11 +106,16 @@ class Heartbeat:
 
 
 def run_worker(settings: Settings) -> None:
-    """Serve until SIGTERM or SIGINT; jobs in hand are finished first."""
+    """Serve until SIGTERM or SIGINT; jobs in hand are finished first.
+
+    Raises:
+        CannotStart: Redis is of a kind that cannot be used.
+    """
     configure_logging()
     # As root Celery warns of pickled messages; ours are JSON, and nothing else is accepted.
     warnings.simplefilter("ignore", SecurityWarning)
     client = connect(settings.required_redis_url)
+    refuse_cluster(client)
     store = JobStore(client, job_ttl_s=settings.job_ttl_s, result_ttl_s=settings.result_ttl_s)
     engine = Engine(settings.home, _engine_options(settings))
     heartbeat = Heartbeat(settings, client, store, engine)

@@ -14,7 +14,7 @@ import pytest
 import requests
 
 from pipeline.running import running_redis_url
-from shared.job_store import connect
+from shared.redis_client import connect
 from shared.settings import Settings
 from tests.e2e.conftest import ROOT, environment, eventually, free_port, lookalike
 
@@ -166,7 +166,8 @@ def test_other_processes_of_this_user_find_the_embedded_valkey_while_it_runs(up:
     up.wait_ready()
     left = up.home / "redis.url"
     assert left.stat().st_mode & 0o777 == 0o600
-    assert connect(running_redis_url(Settings(home=up.home))).ping()
+    with connect(running_redis_url(Settings(home=up.home))) as client:
+        assert client.ping()
     up.process.send_signal(signal.SIGINT)
     assert up.process.wait(40) == 0
     assert not left.exists()
