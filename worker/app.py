@@ -11,6 +11,7 @@ from collections.abc import Callable
 import redis
 from celery.platforms import SecurityWarning
 from celery.signals import setup_logging
+from celery.worker import state
 
 from shared.errors import QueueUnavailable
 from shared.job_store import JobStore
@@ -105,8 +106,12 @@ class Heartbeat:
             event(_LOG, "job_given_up", level=logging.ERROR, job_id=job_id)
 
 
-def run_worker(settings: Settings) -> None:
+def run_worker(settings: Settings) -> int:
     """Serve until SIGTERM or SIGINT; jobs in hand are finished first.
+
+    Returns:
+        The process's exit code: 1 when nobody asked it to stop, because Celery's consumer met an error of Redis's that
+        it does not wait out (no memory left, too few replicas). Whatever supervises the worker starts it again.
 
     Raises:
         CannotStart: Redis is of a kind that cannot be used.
@@ -155,6 +160,8 @@ def run_worker(settings: Settings) -> None:
             thread.stop()
         engine.close()
         heartbeat.retire()
+    asked = state.should_stop is not None or state.should_terminate is not None
+    return 0 if asked else 1
 
 
 def _keep_logging(**_: object) -> None:
