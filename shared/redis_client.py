@@ -130,7 +130,7 @@ def broker_at(url: str, *, socket_timeout_s: float | None = None) -> Broker:
             "retry_on_timeout": False,
         }
     if isinstance(address, ServerAddress):
-        return Broker(address.url, options)
+        return Broker(_verified(address.url), options)
     if socket_timeout_s is None:
         options |= {
             "socket_timeout": _CONSUMER_TIMEOUT_S,
@@ -220,6 +220,14 @@ def _parse_host(text: str) -> tuple[str, int]:
     if not parts.hostname:
         raise ValueError("no host")
     return parts.hostname, parts.port or _SENTINEL_PORT
+
+
+def _verified(url: str) -> str:
+    """The URL as kombu must be told it, which checks no certificate unless asked to; redis-py does by itself."""
+    parts = urlsplit(url)
+    if parts.scheme != "rediss" or "ssl_cert_reqs" in parse_qs(parts.query):
+        return url
+    return f"{url}{'&' if parts.query else '?'}ssl_cert_reqs=required"
 
 
 def _to_sentinels(address: SentinelAddress, timeout_s: float) -> dict[str, object]:

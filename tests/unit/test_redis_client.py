@@ -55,6 +55,18 @@ def test_a_single_server_is_named_as_before(url: str) -> None:
     assert broker_at(url).url == url
 
 
+@pytest.mark.parametrize(
+    ("url", "told"),
+    [
+        ("rediss://a/0", "rediss://a/0?ssl_cert_reqs=required"),
+        ("rediss://a/0?ssl_ca_certs=x", "rediss://a/0?ssl_ca_certs=x&ssl_cert_reqs=required"),
+        ("rediss://a/0?ssl_cert_reqs=none", "rediss://a/0?ssl_cert_reqs=none"),
+    ],
+)
+def test_the_broker_checks_certificates_unless_told_not_to(url: str, told: str) -> None:
+    assert broker_at(url).url == told
+
+
 REFUSED = {
     "unix:///tmp/redis.sock": "must look like redis://",
     "http://127.0.0.1:6379": "must look like redis://",
