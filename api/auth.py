@@ -10,9 +10,9 @@ from limits import RateLimitItemPerMinute
 from limits.storage import RedisStorage
 from limits.strategies import SlidingWindowCounterRateLimiter
 
-from shared.errors import ApiKeyRequired, CannotStart, RateLimited, ScopeMissing
+from shared.errors import ApiKeyRequired, RateLimited, ScopeMissing
 from shared.settings import Settings
-from shared.store.keys import ApiKey, KeyRing, Scope, verify
+from shared.store.keys import ApiKey, KeyRing, Scope, require_some_key, verify
 
 # Everything else needs a key once there is one: reading needs `read`, changing something `submit`.
 PUBLIC = frozenset(
@@ -68,15 +68,9 @@ class Doorkeeper:
         if not self._settings.reachable_by_others:
             return
         try:
-            keys = self.ring.all()
+            require_some_key(self.ring, self._settings.host)
         except redis.RedisError:
             return  # requests are refused for as long as no key is known
-        if not keys:
-            raise CannotStart(
-                f"LOOKALIKE_HOST={self._settings.host} opens the service to other machines, and no API key exists; "
-                "make one with: lookalike keys create --name NAME --scopes submit,read   (or listen on 127.0.0.1, or "
-                "set LOOKALIKE_PUBLISHED_ELSEWHERE=1 where a proxy or a container network decides who gets in)"
-            )
 
     def admit(self, scope: Scope) -> Caller:
         """The caller of the current request, who may do `scope`.

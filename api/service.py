@@ -20,7 +20,7 @@ from shared.images import PreprocessSpec
 from shared.job_view import location, view
 from shared.jobs import Job, JobKind, JobRequest, Submission
 from shared.queues import broker_errors, make_celery, wake_worker
-from shared.redis_client import connect
+from shared.redis_client import connect, refuse_cluster
 from shared.settings import Settings
 from shared.store.batches import BatchStore
 from shared.store.jobs import Admission, Idempotency, JobStore, Place
@@ -37,12 +37,17 @@ _IDEMPOTENCY_KEY = re.compile(r"[\x21-\x7e]{1,255}")
 
 
 class Service:
-    """The API's connections and limits, one per process."""
+    """The API's connections and limits, one per process.
+
+    Raises:
+        CannotStart: Redis is of a kind that cannot be used.
+    """
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         url = settings.required_redis_url
         client = connect(url, timeout_s=_REDIS_TIMEOUT_S, max_connections=settings.max_waiters + _OTHER_CONNECTIONS)
+        refuse_cluster(client)
         self.store = JobStore(client, job_ttl_s=settings.job_ttl_s, result_ttl_s=settings.result_ttl_s)
         self.listing = JobListing(client)
         self.batches = BatchStore(client, ttl_s=settings.job_ttl_s + settings.result_ttl_s)

@@ -7,6 +7,7 @@ import click
 import redis
 
 from pipeline.cli_common import json_option, print_facts, reported
+from pipeline.running import running_redis_url
 from shared.jobs import Job, JobKind, JobStatus
 from shared.redis_client import connect
 from shared.settings import load_settings
@@ -125,7 +126,7 @@ def jobs_retry(job_id: str, as_json: bool) -> None:
     client = _redis()
     admission = Admission(settings.max_queued, settings.max_queued_per_key)
     again = _store().retry(job_id, admission=admission)
-    wake_worker(make_celery(settings.required_redis_url, socket_timeout_s=_TIMEOUT_S))
+    wake_worker(make_celery(running_redis_url(settings), socket_timeout_s=_TIMEOUT_S))
     KeyRing(client).record(_user(), "jobs.retry", job_id)
     print_facts(as_json, _facts(again), f"submitted again as {again.id}")
 
@@ -142,7 +143,7 @@ def jobs_cancel(job_id: str, as_json: bool) -> None:
 
 
 def _redis() -> redis.Redis:
-    return connect(load_settings().required_redis_url, timeout_s=_TIMEOUT_S)
+    return connect(running_redis_url(load_settings()), timeout_s=_TIMEOUT_S)
 
 
 def _store() -> JobStore:

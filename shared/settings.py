@@ -7,9 +7,9 @@ from typing import Self
 
 from pydantic import Field, SecretStr, ValidationError, field_serializer, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
-from redis.connection import parse_url
 
 from shared.errors import CannotStart
+from shared.redis_client import parse_redis_url
 from shared.webhooks import WebhookPolicy, parse_hosts, parse_secrets
 
 
@@ -39,13 +39,17 @@ class PrecisionChoice(StrEnum):
 class Settings(BaseSettings):
     """Everything an operator can set. Each field is the variable `LOOKALIKE_<NAME>`; the README lists them."""
 
-    # Inputs stay out of errors: a secret with a typing error is nearly a secret.
+    # Inputs stay out of errors: a URL has a password in it, a misspelt secret is nearly one.
     model_config = SettingsConfigDict(
         env_prefix="LOOKALIKE_", env_ignore_empty=True, frozen=True, allow_inf_nan=False, hide_input_in_errors=True
     )
 
     home: Path = Field(Path("var"), description="where bundles, index snapshots and the embedded Valkey live")
-    redis_url: str | None = Field(None, description="Redis to use; unset: `lookalike up` starts a Valkey")
+    redis_url: str | None = Field(
+        None,
+        repr=False,
+        description="Redis to use, `redis://`, `rediss://` or `redis+sentinel://`; unset: `up` starts a Valkey",
+    )
     host: str = Field("127.0.0.1", description="address the API listens on")
     port: int = Field(8080, ge=1, le=65535, description="port the API listens on")
     published_elsewhere: bool = Field(
@@ -106,11 +110,8 @@ class Settings(BaseSettings):
     @field_validator("redis_url")
     @classmethod
     def _is_a_redis_url(cls, url: str | None) -> str | None:
-        # The broker knows fewer schemes than redis-py: a Unix socket would serve one and not the other.
-        if url is not None and not url.startswith(("redis://", "rediss://")):
-            raise ValueError("must look like redis://HOST:PORT/0 or rediss://…")
         if url is not None:
-            parse_url(url)  # type: ignore[no-untyped-call]
+            parse_redis_url(url)
         return url
 
     @field_validator("webhook_hosts")

@@ -8,6 +8,6 @@ from worker.app import run_worker
 
 if __name__ == "__main__":
     try:
-        run_worker(load_settings())
+        sys.exit(run_worker(load_settings()))
     except CannotStart as exc:
         sys.exit(f"worker: {exc}")

@@ -12,12 +12,13 @@ from functools import partial
 import redis
 from celery.platforms import SecurityWarning
 from celery.signals import setup_logging
+from celery.worker import state
 
 from shared.errors import JobGone, JobNotFound, QueueUnavailable
 from shared.job_view import view
 from shared.jobs import WorkerReport
 from shared.queues import QUEUE, RUN_NEXT, broker_errors, make_celery, replace_lost_messages, wake_worker
-from shared.redis_client import connect
+from shared.redis_client import connect, refuse_cluster
 from shared.settings import Settings
 from shared.store.jobs import JobStore
 from shared.store.webhooks import WebhookQueue
@@ -134,12 +135,21 @@ class Heartbeat:
             event(_LOG, "messages_replaced", level=logging.WARNING, count=n_lost)
 
 
-def run_worker(settings: Settings) -> None:
-    """Serve until SIGTERM or SIGINT; jobs in hand are finished first."""
+def run_worker(settings: Settings) -> int:
+    """Serve until SIGTERM or SIGINT; jobs in hand are finished first.
+
+    Returns:
+        The process's exit code: 1 when nobody asked it to stop, because Celery's consumer met an error of Redis's that
+        it does not wait out (no memory left, too few replicas). Whatever supervises the worker starts it again.
+
+    Raises:
+        CannotStart: Redis is of a kind that cannot be used.
+    """
     configure_logging()
     # As root Celery warns of pickled messages; ours are JSON, and nothing else is accepted.
     warnings.simplefilter("ignore", SecurityWarning)
     client = connect(settings.required_redis_url)
+    refuse_cluster(client)
     store = JobStore(client, job_ttl_s=settings.job_ttl_s, result_ttl_s=settings.result_ttl_s)
     engine = Engine(settings.home, _engine_options(settings))
     heartbeat = Heartbeat(settings, client, store, engine)
@@ -185,6 +195,8 @@ def run_worker(settings: Settings) -> None:
             thread.stop()
         engine.close()
         heartbeat.retire()
+    asked = state.should_stop is not None or state.should_terminate is not None
+    return 0 if asked else 1
 
 
 def _webhook(store: JobStore, job_id: str) -> WebhookMessage | None:

@@ -18,7 +18,7 @@ from typing import cast
 import redis
 from pydantic import BaseModel, ConfigDict, Field
 
-from shared.errors import ApiKeyInvalid, InvalidRequest
+from shared.errors import ApiKeyInvalid, CannotStart, InvalidRequest
 from shared.store.jobs import PREFIX
 
 _KEYS = PREFIX + "keys"
@@ -117,6 +117,20 @@ class KeyRing:
         found = cast(list[tuple[bytes, dict[bytes, bytes]]], self._redis.xrevrange(_AUDIT, count=limit))
         entries = [{name.decode(): value.decode() for name, value in fields.items()} for _, fields in found]
         return [AuditEntry(float(e["at"]), e["actor"], e["action"], e["subject"]) for e in entries]
+
+
+def require_some_key(ring: KeyRing, host: str) -> None:
+    """Refuse to listen on `host` while nothing would keep anybody out.
+
+    Raises:
+        CannotStart: there is no key.
+    """
+    if not ring.all():
+        raise CannotStart(
+            f"LOOKALIKE_HOST={host} opens the service to other machines, and there is no API key. Start it on "
+            "127.0.0.1, make one with `lookalike keys create --name NAME --scopes submit,read`, and start again; or set "
+            "LOOKALIKE_PUBLISHED_ELSEWHERE=1 where a proxy or a container network decides who gets in"
+        )
 
 
 def verify(token: str, keys: dict[str, ApiKey]) -> ApiKey:

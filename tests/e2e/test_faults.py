@@ -121,3 +121,20 @@ def test_a_worker_without_an_index_takes_no_job_and_says_why(own_stack: Stack, t
         return answer.status_code == 503 and any("index build" in problem for problem in answer.json()["problems"])
 
     eventually(told, 30, "readiness says what is missing")
+
+
+def test_a_redis_that_takes_no_writes_is_a_503_and_a_worker_that_ends_to_be_started_again(
+    own_stack: Stack, photos: list[Path]
+) -> None:
+    own_stack.start("api")
+    worker = own_stack.start("worker")
+    own_stack.wait_ready()
+    with own_stack.open_redis() as valkey:
+        valkey.config_set("min-replicas-to-write", 1)  # it has none
+        answer = requests.post(own_stack.url + "/v1/jobs/embed", files={"image": photos[0].read_bytes()}, timeout=10)
+        assert (answer.status_code, answer.json()["code"]) == (503, "queue_unavailable")
+        assert worker.wait(30) == 1
+        valkey.config_set("min-replicas-to-write", 0)
+    own_stack.start("worker")
+    job_id = submit(own_stack, photos[0])
+    eventually(lambda: status(own_stack, job_id) == "succeeded", 30, "jobs are done again")

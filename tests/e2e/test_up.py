@@ -13,6 +13,9 @@ from pathlib import Path
 import pytest
 import requests
 
+from pipeline.running import running_redis_url
+from shared.redis_client import connect
+from shared.settings import Settings
 from tests.e2e.conftest import ROOT, environment, eventually, free_port, lookalike
 
 
@@ -56,8 +59,22 @@ class Up:
         found.pop(self.process.pid, None)
         return found
 
+    def find(self, needle: str) -> int | None:
+        """The part itself, and not a process of its own making."""
+        ours = (pid for pid, command in self.parts().items() if needle in command and self._started(pid))
+        return next(ours, None)
+
+    def _started(self, pid: int) -> bool:
+        try:
+            parent = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1]
+        except OSError:
+            return False
+        return int(parent) == self.process.pid
+
     def part(self, needle: str) -> int:
-        return next(pid for pid, command in self.parts().items() if needle in command)
+        pid = self.find(needle)
+        assert pid is not None, f"no {needle} among {self.parts()}"
+        return pid
 
 
 @pytest.fixture
@@ -81,6 +98,20 @@ def first_match(url: str, photo: Path) -> str:
     return label
 
 
+def submit(up: Up, photo: Path) -> str:
+    with photo.open("rb") as file:
+        answer = requests.post(up.url + "/v1/jobs/search", files={"image": file}, timeout=20)
+    job_id: str = answer.json()["id"]
+    return job_id
+
+
+def found(up: Up, photo: Path) -> bool:
+    """Whether the photo is found in the index now; a part that is away is a 503 and not yet."""
+    with photo.open("rb") as file:
+        answer = requests.post(up.url + "/predict/similar_images", files={"image": file}, timeout=40)
+    return answer.status_code == 200 and answer.json()["image_labels"][0] == photo.stem
+
+
 @pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_it_serves_and_an_orderly_stop_leaves_no_process(up: Up, photos: list[Path], signum: signal.Signals) -> None:
     up.wait_ready()
@@ -99,13 +130,47 @@ def test_it_serves_and_an_orderly_stop_leaves_no_process(up: Up, photos: list[Pa
     assert "Traceback" not in up.log.read_text()
 
 
-@pytest.mark.parametrize("part", ["valkey-server", "-m worker", "gunicorn"])
-def test_a_crash_of_any_part_stops_all_and_names_it(up: Up, part: str) -> None:
+def test_each_killed_part_is_started_again_and_a_search_succeeds(up: Up, photos: list[Path]) -> None:
     up.wait_ready()
-    os.kill(up.part(part), signal.SIGKILL)
-    assert up.process.wait(60) == 1
+    job_id = submit(up, photos[0])
+    # The log of Valkey is written to disk every second: only what is there is promised to survive.
+    eventually(lambda: _status(up, job_id) == "succeeded", 30, "the job ended")
+    for name, needle in (("valkey", "valkey-server"), ("api", "gunicorn"), ("worker", "-m worker")):
+        killed = up.part(needle)
+        os.kill(killed, signal.SIGKILL)
+        told = f"{name} ended with signal SIGKILL; it is started again in 1 s"
+        eventually(lambda told=told: told in up.log.read_text(), 10, told)  # type: ignore[misc]
+        eventually(lambda: found(up, photos[1]), 40, f"a search succeeds after {name} was killed")
+        assert up.part(needle) != killed
+        assert _status(up, job_id) == "succeeded"
+    assert up.process.poll() is None
+
+
+def test_a_part_that_keeps_dying_is_started_later_each_time_while_the_others_live_on(up: Up) -> None:
+    up.wait_ready()
+    others = {up.part("valkey-server"), up.part("gunicorn")}
+    for pause_s in (1, 2, 4):
+        eventually(lambda: up.find("-m worker"), 10, "the worker is started")
+        os.kill(up.part("-m worker"), signal.SIGKILL)
+        told = f"worker ended with signal SIGKILL; it is started again in {pause_s} s"
+        eventually(lambda told=told: told in up.log.read_text(), 10, told)  # type: ignore[misc]
+        assert requests.get(up.url + "/livez", timeout=20).ok
+    assert others <= up.parts().keys()
+    up.process.terminate()  # while it waits to start the worker again
+    assert up.process.wait(40) == 0, up.log.read_text()
     assert up.parts() == {}
-    assert "ended with signal SIGKILL" in up.log.read_text()
+    assert "Traceback" not in up.log.read_text()
+
+
+def test_other_processes_of_this_user_find_the_embedded_valkey_while_it_runs(up: Up) -> None:
+    up.wait_ready()
+    left = up.home / "redis.url"
+    assert left.stat().st_mode & 0o777 == 0o600
+    with connect(running_redis_url(Settings(home=up.home))) as client:
+        assert client.ping()
+    up.process.send_signal(signal.SIGINT)
+    assert up.process.wait(40) == 0
+    assert not left.exists()
 
 
 def test_even_a_killed_supervisor_leaves_no_process(up: Up) -> None:
@@ -119,16 +184,13 @@ def test_a_second_start_keeps_the_data_and_finishes_what_was_running(
     up: Up, catalogue: Path, photos: list[Path], tmp_path: Path
 ) -> None:
     up.wait_ready()
-    job_ids = []
-    for photo in photos[:30]:
-        with photo.open("rb") as file:
-            answer = requests.post(up.url + "/v1/jobs/search", files={"image": file}, timeout=20)
-        job_ids.append(answer.json()["id"])
+    job_ids = [submit(up, photo) for photo in photos[:30]]
     version = requests.get(up.url + "/v1/index", timeout=20).json()["version"]
     # The log of Valkey is written to disk every second: only what is there is promised to survive.
     eventually(lambda: _status(up, job_ids[0]) == "succeeded", 30, "the first job ended")
-    os.kill(up.part("-m worker"), signal.SIGKILL)
-    assert up.process.wait(60) == 1
+    up.process.kill()
+    up.process.wait()
+    eventually(lambda: not up.parts(), 30, "every part is gone")
     again = Up(up.home, catalogue, up.port, tmp_path / "log2")
     try:
         again.wait_ready()

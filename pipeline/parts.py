@@ -1,0 +1,159 @@
+"""The processes of a running service: started in order, started again when they end, stopped in reverse.
+
+Knows none of them by name. On Linux they also die with this process, even if it is killed.
+"""
+
+import ctypes
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cache, partial
+
+from shared.errors import CannotStart
+
+_STOP_WITHIN_S = 15
+_FIRST_PAUSE_S = 1.0
+_LONGEST_PAUSE_S = 30.0
+_SETTLED_AFTER_S = 60.0
+_PR_SET_PDEATHSIG = 1
+
+Say = Callable[[str], None]
+
+
+@dataclass
+class Backoff:
+    """How long to wait before a part is started again: twice as long each time, until it has lived a minute."""
+
+    next_s: float = _FIRST_PAUSE_S
+
+    def pause_s(self, lived_s: float) -> float:
+        """The pause after a part that ended `lived_s` seconds after its start."""
+        if lived_s >= _SETTLED_AFTER_S:
+            self.next_s = _FIRST_PAUSE_S
+        pause_s, self.next_s = self.next_s, min(2 * self.next_s, _LONGEST_PAUSE_S)
+        return pause_s
+
+
+@dataclass
+class _Part:
+    """One program of the service, and its process while it has one."""
+
+    name: str
+    command: list[str]
+    environment: dict[str, str]
+    config: str | None
+    process: "subprocess.Popen[bytes] | None" = None
+    started_at: float = 0.0
+    due_at: float = 0.0  # when there is no process: time of the next start
+    backoff: Backoff = field(default_factory=Backoff)
+
+
+class Parts:
+    """The parts in the order they were started.
+
+    Args:
+        clock: seconds that never go back.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._parts: list[_Part] = []
+        self._clock = clock
+
+    def start(self, name: str, command: list[str], environment: dict[str, str], *, config: str | None = None) -> None:
+        """Start a part.
+
+        Args:
+            config: what it reads from standard input; such a part logs to a file of its own and is kept quiet.
+        """
+        part = _Part(name, command, environment, config)
+        self._parts.append(part)
+        self._spawn(part)
+
+    def check(self) -> None:
+        """Raises CannotStart when a part has ended."""
+        for part in self._parts:
+            if part.process and (code := part.process.poll()) is not None:
+                raise CannotStart(f"{part.name} ended with {_how(code)}; everything else is being stopped")
+
+    def tend(self, say: Say) -> None:
+        """Start again what has ended, each part after a pause of its own; the others live on. To be called often."""
+        now = self._clock()
+        for part in self._parts:
+            if part.process is None:
+                if now >= part.due_at:
+                    self._start_again(part, say)
+            elif (code := part.process.poll()) is not None:
+                _signal_group(part.process, signal.SIGKILL)  # its own children may still hold its port
+                part.process = None
+                self._postpone(part, f"ended with {_how(code)}", say)
+
+    def stop(self) -> None:
+        """End every part, the last started first; one that does not end in time is killed."""
+        for part in reversed(self._parts):
+            process, part.process = part.process, None
+            if process is None:
+                continue
+            _signal_group(process, signal.SIGTERM)
+            try:
+                process.wait(_STOP_WITHIN_S)
+            except subprocess.TimeoutExpired:
+                pass
+            _signal_group(process, signal.SIGKILL)
+            process.wait()
+
+    def _start_again(self, part: _Part, say: Say) -> None:
+        try:
+            self._spawn(part)
+        except OSError as exc:  # no memory or no process to be had: perhaps there is next time
+            self._postpone(part, f"could not be started ({exc.strerror})", say)
+
+    def _postpone(self, part: _Part, what_happened: str, say: Say) -> None:
+        now = self._clock()
+        pause_s = part.backoff.pause_s(now - part.started_at)
+        part.due_at = now + pause_s
+        say(f"{part.name} {what_happened}; it is started again in {pause_s:g} s")
+
+    def _spawn(self, part: _Part) -> None:
+        """Start the process in a session of its own, so that Ctrl-C reaches it only through `stop`."""
+        _libc()  # between fork and exec nothing may be loaded any more
+        part.started_at = self._clock()
+        part.process = subprocess.Popen(
+            part.command,
+            env=part.environment,
+            stdout=subprocess.DEVNULL if part.config is not None else None,
+            stdin=subprocess.PIPE if part.config is not None else subprocess.DEVNULL,
+            start_new_session=True,
+            preexec_fn=partial(_die_with, os.getpid()) if sys.platform == "linux" else None,  # noqa: PLW1509
+        )
+        if part.process.stdin:
+            try:
+                with part.process.stdin as stdin:
+                    stdin.write((part.config or "").encode())
+            except BrokenPipeError:
+                pass  # it has ended already, which is noticed like any other end
+
+
+def _how(code: int) -> str:
+    return f"signal {signal.Signals(-code).name}" if code < 0 else f"code {code}"
+
+
+def _signal_group(process: "subprocess.Popen[bytes]", signum: signal.Signals) -> None:
+    try:
+        os.killpg(process.pid, signum)
+    except ProcessLookupError:
+        pass
+
+
+def _die_with(parent: int) -> None:
+    _libc().prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+    if os.getppid() != parent:  # it was killed before the kernel had been told
+        os._exit(1)
+
+
+@cache
+def _libc() -> ctypes.CDLL:
+    return ctypes.CDLL(None)

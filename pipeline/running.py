@@ -1,0 +1,47 @@
+"""Where the running service's Redis is: `up` leaves its embedded Valkey's URL in the home, other verbs read it."""
+
+from pathlib import Path
+
+from shared.errors import CannotStart
+from shared.settings import Settings
+
+
+def running_redis_url(settings: Settings) -> str:
+    """The URL of the Redis that a service with these settings runs on.
+
+    Raises:
+        CannotStart: no service was started from this home, or its URL is not ours to read.
+    """
+    if settings.redis_url is not None:
+        return settings.redis_url
+    path = _path(settings.home)
+    try:
+        return path.read_text()
+    except FileNotFoundError:
+        raise CannotStart(
+            f"no service is running from {settings.home}: start the service first with `make run`, "
+            "or set LOOKALIKE_REDIS_URL"
+        ) from None
+    except OSError as exc:
+        raise CannotStart(
+            f"cannot read {path} ({exc.strerror}): run this as the user of the service, or set LOOKALIKE_REDIS_URL"
+        ) from exc
+
+
+def publish_redis_url(home: Path, url: str) -> None:
+    """Let other processes of this user find the embedded Valkey; the URL holds its password."""
+    path = _path(home)
+    complete = path.with_suffix(".new")
+    complete.unlink(missing_ok=True)
+    complete.touch(mode=0o600, exist_ok=False)
+    complete.write_text(url)
+    complete.replace(path)
+
+
+def withdraw_redis_url(home: Path) -> None:
+    """Nothing runs here any more."""
+    _path(home).unlink(missing_ok=True)
+
+
+def _path(home: Path) -> Path:
+    return home / "redis.url"
