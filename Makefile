@@ -10,7 +10,7 @@ TORCH := $(shell sed -n 's/^torch==\([^ ]*\).*/\1/p' requirements/torch.txt)
 TORCHVISION := $(shell sed -n 's/^torchvision==\([^ ]*\).*/\1/p' requirements/torch.txt)
 LITE0 := $(shell sed -n 's/^\(efficientnet-lite-pytorch==[^ ]*\).*/\1/p' requirements/torch.txt)
 
-.PHONY: help setup run test check bench lock format clean
+.PHONY: help setup run test check bench audit lock format clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z]*\):[^#]*## \(.*\)/make \1\t\2/p' Makefile | expand -t 14
@@ -44,11 +44,16 @@ check: setup ## lint, formatting, types, import rules, unit tests; under a minut
 	@$(VENV)/bin/ruff format --check $(PACKAGES)
 	@$(VENV)/bin/mypy
 	@$(VENV)/bin/lint-imports
+	@$(VENV)/bin/bandit -q -c pyproject.toml -r api worker pipeline shared
 	@$(PY) -m pytest -q tests/unit
 
 bench: setup ## compare the runtimes, and the service with a bare loop; ratios from one run each
 	@$(PY) -m tests.benchmarks.embed
 	@$(PY) -m tests.benchmarks.http
+
+audit: setup ## security: bandit over the code, pip-audit over the locked dependencies (needs PyPI)
+	@$(VENV)/bin/bandit -q -c pyproject.toml -r api worker pipeline shared
+	@$(VENV)/bin/pip-audit --disable-pip --require-hashes -r requirements/base.txt
 
 format: setup ## rewrite the code in the project's format
 	@$(VENV)/bin/ruff check --fix $(PACKAGES)

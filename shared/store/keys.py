@@ -128,7 +128,7 @@ def require_some_key(ring: KeyRing, host: str) -> None:
     if not ring.all():
         raise CannotStart(
             f"LOOKALIKE_HOST={host} opens the service to other machines, and there is no API key. Start it on "
-            "127.0.0.1, make one with `lookalike keys create --name NAME --scopes submit,read`, and start again; or set "
+            "127.0.0.1, make one with `lookalike keys create --name NAME`, and start again; or set "
             "LOOKALIKE_PUBLISHED_ELSEWHERE=1 where a proxy or a container network decides who gets in"
         )
 
