@@ -49,7 +49,12 @@ def keys_list(as_json: bool) -> None:
     """Every key, without its secret."""
     found = sorted(KeyRing(_redis()).all().values(), key=lambda key: key.created_at)
     facts = [key.model_dump(mode="json", exclude={"sha256"}) for key in found]
-    lines = [f"{key.id}  {','.join(sorted(key.scopes)):20s}  {_when(key.created_at)}  {key.name}" for key in found]
+    lines = [
+        f"{key.id}  {','.join(sorted(key.scopes)):20s}  {_when(key.created_at)}  "
+        + (f"revoked {_when(key.revoked_at)}  " if key.revoked_at else "")
+        + key.name
+        for key in found
+    ]
     print_facts(as_json, {"keys": facts}, "\n".join(lines) or "no keys: the service is open, on loopback only")
 
 
@@ -63,6 +68,18 @@ def keys_revoke(key_id: str, as_json: bool) -> None:
     ring.revoke(key_id)
     ring.record(_user(), "keys.revoke", key_id)
     print_facts(as_json, {"revoked": key_id}, f"revoked {key_id}")
+
+
+@keys.command("reset")
+@click.confirmation_option(prompt="This opens the service to everybody who can reach it. Go on?")
+@json_option
+@reported
+def keys_reset(as_json: bool) -> None:
+    """Forget every key, revoked or not: the service is open again, as before the first one."""
+    ring = KeyRing(_redis())
+    count = ring.forget_all()
+    ring.record(_user(), "keys.reset", f"{count} keys")
+    print_facts(as_json, {"forgotten": count}, f"forgot {count} keys; the service is open")
 
 
 @click.command()

@@ -41,6 +41,8 @@ class ApiKey(BaseModel):
     Attributes:
         sha256: of the secret part; that has 256 random bits, so nothing slower is needed.
         requests_per_minute: more are refused; 0 sets no limit of its own.
+        revoked_at: since when it lets nobody in. Revoked keys are kept: were the last one forgotten, the service would
+            be open again.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -51,6 +53,7 @@ class ApiKey(BaseModel):
     requests_per_minute: int = Field(0, ge=0)
     created_at: float
     sha256: str
+    revoked_at: float | None = None
 
     def may(self, scope: Scope) -> bool:
         """Whether the key allows `scope`; admin allows everything."""
@@ -94,18 +97,27 @@ class KeyRing:
         return key, f"lk_{key_id}_{secret}"
 
     def all(self) -> dict[str, ApiKey]:
-        """Every key by its id."""
+        """Every key by its id, the revoked ones too."""
         stored = cast(dict[bytes, bytes], self._redis.hgetall(_KEYS))
         return {key_id.decode(): ApiKey.model_validate_json(raw) for key_id, raw in stored.items()}
 
     def revoke(self, key_id: str) -> None:
-        """End a key; its jobs stay, and are its operator's to read.
+        """End a key; its jobs stay, for administrators to read.
 
         Raises:
             InvalidRequest: no key has that id.
         """
-        if not self._redis.hdel(_KEYS, key_id):
+        key = self.all().get(key_id)
+        if key is None:
             raise InvalidRequest(f"no key has the id {key_id!r}; see the list of keys")
+        ended = key.model_copy(update={"revoked_at": key.revoked_at or self._clock()})
+        self._redis.hset(_KEYS, key_id, ended.model_dump_json())
+
+    def forget_all(self) -> int:
+        """Drop every key, which opens the service again; returns how many there were."""
+        count = len(self.all())
+        self._redis.delete(_KEYS)
+        return count
 
     def record(self, actor: str, action: str, subject: str) -> None:
         """Remember an administrative action."""
@@ -123,9 +135,9 @@ def require_some_key(ring: KeyRing, host: str) -> None:
     """Refuse to listen on `host` while nothing would keep anybody out.
 
     Raises:
-        CannotStart: there is no key.
+        CannotStart: there is no key that is not revoked.
     """
-    if not ring.all():
+    if all(key.revoked_at is not None for key in ring.all().values()):
         raise CannotStart(
             f"LOOKALIKE_HOST={host} opens the service to other machines, and there is no API key. Start it on "
             "127.0.0.1, make one with `lookalike keys create --name NAME`, and start again; or set "
@@ -143,7 +155,7 @@ def verify(token: str, keys: dict[str, ApiKey]) -> ApiKey:
     key = keys.get(parsed[1]) if parsed else None
     # Compared even without a key, so that the time taken does not tell which ids exist.
     matches = hmac.compare_digest(key.sha256 if key else _digest(""), _digest(parsed[2] if parsed else "-"))
-    if key is None or not matches:
+    if key is None or key.revoked_at is not None or not matches:
         raise ApiKeyInvalid("the API key is not valid; it may have been revoked")
     return key
 
