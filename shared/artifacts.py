@@ -4,6 +4,7 @@ A version is written aside, sealed with a manifest of every file's size and SHA-
 then promoted by replacing CURRENT. Nothing is ever changed in place. Knows nothing of models or indexes.
 """
 
+import errno
 import hashlib
 import json
 import os
@@ -17,11 +18,12 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import ClassVar
 
-from shared.errors import ArtifactError
+from shared.errors import ArtifactError, ArtifactUnwritable
 
 MANIFEST = "manifest.json"
 _CURRENT = "CURRENT"
 _STAGING_PREFIX = ".staging-"
+_UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO)
 _LEFTOVER_S = 86_400
 _STAMP = "%Y%m%dT%H%M%S%fZ"
 _VERSION = re.compile(r"[0-9]{8}T[0-9]{12}Z-[0-9a-f]{8}")
@@ -49,16 +51,33 @@ class ArtifactStore:
 
         The body must leave `manifest.json` there, a JSON object; its key `files` is added here. The new version's
         name is that of `newest()` afterwards; it is not promoted.
+
+        Raises:
+            ArtifactUnwritable: the disk is full or may not be written; versions that were there stay as they are.
         """
-        self.root.mkdir(parents=True, exist_ok=True)
-        self._sweep()
         staging = self.root / f"{_STAGING_PREFIX}{secrets.token_hex(8)}"
-        staging.mkdir()
         try:
+            self.root.mkdir(parents=True, exist_ok=True)
+            self._sweep()
+            staging.mkdir()
             yield staging
             self._seal(staging)
+        except OSError as exc:
+            if exc.errno not in _UNWRITABLE:
+                raise
+            raise self._unwritable(exc) from exc
+        except RuntimeError as exc:  # what native libraries say when a write fails, among much else
+            if (failed := _failed_probe(staging)) is None:
+                raise
+            raise self._unwritable(failed) from exc
         finally:
             shutil.rmtree(staging, ignore_errors=True)
+
+    def _unwritable(self, error: OSError) -> ArtifactUnwritable:
+        return ArtifactUnwritable(
+            f"{self.root} cannot be written ({error.strerror}); make room or mend its permissions and try again. "
+            "What was there before is untouched"
+        )
 
     def _sweep(self) -> None:
         """Remove what writers killed more than a day ago left behind."""
@@ -121,13 +140,23 @@ class ArtifactStore:
         return self.root / version
 
     def promote(self, version: str) -> None:
-        """Make `version` the current one: readers see the old pointer or the new one, nothing between."""
+        """Make `version` the current one: readers see the old pointer or the new one, nothing between.
+
+        Raises:
+            missing: no such version.
+            ArtifactUnwritable: the pointer cannot be written; it stays what it was.
+        """
         self.path(version)
         aside = self.root / f".{_CURRENT}-{secrets.token_hex(8)}"
-        aside.write_text(version + "\n")
-        _fsync(aside)
-        os.replace(aside, self.root / _CURRENT)
-        _fsync(self.root)
+        try:
+            aside.write_text(version + "\n")
+            _fsync(aside)
+            os.replace(aside, self.root / _CURRENT)
+            _fsync(self.root)
+        except OSError as exc:
+            raise self._unwritable(exc) from exc
+        finally:
+            aside.unlink(missing_ok=True)
 
     def manifest(self, version: str) -> dict[str, object]:
         """The manifest as it was written, with `files`.
@@ -171,6 +200,15 @@ class ArtifactStore:
             while chunk := file.read(cls._CHUNK_BYTES):
                 digest.update(chunk)
         return digest.hexdigest()
+
+
+def _failed_probe(directory: Path) -> OSError | None:
+    """Why a file of one MiB cannot be written there; None when it can."""
+    try:
+        (directory / ".probe").write_bytes(bytes(1 << 20))
+    except OSError as exc:
+        return exc
+    return None
 
 
 def _fsync(path: Path) -> None:

@@ -33,6 +33,7 @@ LookalikeError
 │   ├── IndexMissing           503  index_missing
 │   ├── IndexDamaged           503  index_damaged
 │   ├── FingerprintMismatch    503  fingerprint_mismatch
+│   ├── ArtifactUnwritable     507  artifact_unwritable
 │   └── DimensionMismatch      500  dimension_mismatch
 ├── CatalogueUnusable          422  catalogue_unusable
 ├── WeightsUnusable            422  weights_unusable
@@ -219,6 +220,11 @@ class IndexDamaged(ArtifactError):
 
 class FingerprintMismatch(ArtifactError):
     code = "fingerprint_mismatch"
+
+
+class ArtifactUnwritable(ArtifactError):
+    code = "artifact_unwritable"
+    http_status = 507
 
 
 class DimensionMismatch(ArtifactError):

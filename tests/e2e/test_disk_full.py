@@ -1,0 +1,36 @@
+"""A disk that is full while an index is written: a reason in words, nothing half-made, and the old one stays live."""
+
+import json
+import resource
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+from tests.e2e.conftest import ROOT, environment, lookalike
+
+
+def _no_file_larger_than(limit_bytes: int) -> None:
+    """For a child before it begins: its writes fail as on a full disk, without any right to mount a small one."""
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit_bytes, limit_bytes))
+
+
+def test_an_index_that_does_not_fit_leaves_the_old_one_live(home: Path, catalogue: Path) -> None:
+    before = {path: path.stat().st_mtime_ns for path in (home / "indexes").iterdir()}
+    verified = json.loads(lookalike("index", "verify", "--json", home=home).stdout)
+    done = subprocess.run(
+        [sys.executable, "-m", "pipeline.cli", "index", "build", "--catalogue", str(catalogue), "--json"],
+        env=environment(home),
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=False,
+        preexec_fn=lambda: _no_file_larger_than(200_000),
+    )
+    assert done.returncode == 1
+    assert json.loads(done.stdout)["error"]["code"] == "artifact_unwritable"
+    assert "Traceback" not in done.stderr
+    assert {path: path.stat().st_mtime_ns for path in (home / "indexes").iterdir()} == before
+    assert json.loads(lookalike("index", "verify", "--json", home=home).stdout) == verified
