@@ -3,6 +3,7 @@
 import secrets
 import time
 from collections import Counter
+from contextlib import suppress
 
 from flask import Blueprint, Response, jsonify, request
 
@@ -10,7 +11,7 @@ from api.auth import caller
 from api.options import read_options, wait_s
 from api.service import digest_of, idempotency_key, location, service
 from api.uploads import FIELD, require_whole
-from shared.errors import ImageMissing, InvalidRequest, JobGone, LookalikeError, Overload, UploadTooLarge
+from shared.errors import ImageMissing, InvalidRequest, JobFinished, JobGone, LookalikeError, Overload, UploadTooLarge
 from shared.jobs import REQUESTS, Job, JobError, JobKind, JobRequest, JobStatus, Priority, Submission
 from shared.store.batches import Batch, BatchItem
 from shared.store.jobs import Idempotency
@@ -18,6 +19,7 @@ from shared.store.jobs import Idempotency
 bp = Blueprint("batches", __name__, url_prefix="/v1")
 
 _CUSTOM_ID = "custom_id"
+_GONE = "gone"  # it ended, and how is no longer known
 _MAX_ID_LENGTH = 200
 
 
@@ -31,7 +33,7 @@ def submit_batch() -> Response:
     if "priority" not in submission.model_fields_set:
         submission = submission.model_copy(update={"priority": Priority.BULK})
     photos = _photos()
-    said = [kind.value, options.model_dump_json(), submission.model_dump_json()]
+    said = ["batch", kind.value, options.model_dump_json(), submission.model_dump_json()]
     idempotency = None
     batch_id, owner = secrets.token_hex(16), caller().owner
     if key is not None:
@@ -56,7 +58,8 @@ def get_batch(batch_id: str) -> Response:
     batch = service().batches.get(batch_id, owner=caller().reads)
     for item in batch.items:
         if (left_s := until - time.monotonic()) > 0 and (job := _job(item)):
-            service().wait(job, left_s)
+            with suppress(JobGone):
+                service().wait(job, left_s)
     return _show(batch)
 
 
@@ -65,13 +68,14 @@ def cancel_batch(batch_id: str) -> Response:
     batch = service().batches.get(batch_id, owner=caller().reads)
     for item in batch.items:
         if (job := _job(item)) and not job.status.terminal:
-            try:
+            with suppress(JobFinished, JobGone):  # it has ended meanwhile
                 service().store.cancel(job.id)
-            except LookalikeError:
-                pass  # it has ended meanwhile
     if batch.owner != caller().owner:
         service().audit("batches.cancel", batch.id)
-    return _show(batch, status=202)
+    answer = _show(batch)
+    if "Retry-After" in answer.headers:  # a worker has yet to let go of some
+        answer.status_code = 202
+    return answer
 
 
 def _kind() -> JobKind:
@@ -138,13 +142,13 @@ def _job(item: BatchItem) -> Job | None:
 
 
 def _show(batch: Batch, *, status: int = 200) -> Response:
-    items, counts = [], Counter({state.value: 0 for state in JobStatus})
+    items, counts = [], Counter(dict.fromkeys((*map(str, JobStatus), _GONE), 0))
     for item in batch.items:
         job = _job(item)
         gone = _error(JobGone("the job is finished and its result has expired")) if item.job_id else None
         error = (job.error if job else gone) or item.error
-        state = job.status if job else JobStatus.EXPIRED if item.job_id else JobStatus.FAILED
-        counts[state.value] += 1
+        state = str(job.status) if job else _GONE if item.job_id else str(JobStatus.FAILED)
+        counts[state] += 1
         items.append(
             {
                 "custom_id": item.custom_id,
@@ -154,7 +158,7 @@ def _show(batch: Batch, *, status: int = 200) -> Response:
                 "links": {"job": location(job)} if job else {},
             }
         )
-    n_open = sum(counts[state.value] for state in JobStatus if not state.terminal)
+    n_open = sum(counts[state] for state in JobStatus if not state.terminal)
     links = {"self": f"/v1/batches/{batch.id}", "cancel": f"/v1/batches/{batch.id}/cancel"}
     response = jsonify(
         {

@@ -4,7 +4,7 @@ from flask import Blueprint, Response, jsonify, request
 from pydantic import BaseModel, ConfigDict, Field
 
 from api.auth import caller
-from api.options import preferred_wait_s, read_options, validated, wait_s
+from api.options import once, preferred_wait_s, read_options, validated, wait_s
 from api.service import accepted, describe, idempotency_key, location, service, show
 from shared.errors import IndexMissing
 from shared.jobs import REQUESTS, Job, JobKind, JobStatus
@@ -37,12 +37,12 @@ def submit_embed() -> Response:
 def get_job(job_id: str) -> Response:
     within_s = wait_s()
     job = service().wait(service().find(job_id), within_s)
-    return show(job, place=service().store.place(job) if job.status is JobStatus.QUEUED else None)
+    return show(job)
 
 
 @bp.get("/jobs")
 def list_jobs() -> Response:
-    asked = validated(ListQuery, dict(request.args))
+    asked = validated(ListQuery, {**once(request.args)})
     page = service().listing.page(owner=caller().reads, **asked.model_dump())
     return jsonify({"jobs": [describe(job) for job in page.jobs], "next_cursor": page.cursor})
 
@@ -57,8 +57,9 @@ def cancel_job(job_id: str) -> Response:
 
 @bp.post("/jobs/<job_id>/retry")
 def retry_job(job_id: str) -> Response:
+    key = idempotency_key()
     found = service().find(job_id)
-    job = service().retry(found)
+    job = service().retry(found, idempotency_key=key)
     _audit_others("retry", found)
     return accepted(job)
 

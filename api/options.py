@@ -6,6 +6,7 @@ from typing import TypeVar
 from flask import request
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
+from werkzeug.datastructures import MultiDict
 
 from api.uploads import FIELD, require_whole
 from shared.errors import InvalidRequest
@@ -30,11 +31,11 @@ def read_options(contract: type[JobRequest], *, ignore: frozenset[str] = frozens
     Raises:
         InvalidRequest: says which option is wrong and what is possible.
     """
-    given: dict[str, object] = dict(request.args)
+    given: dict[str, object] = {**once(request.args)}
     if request.is_json:
         given |= _json()
     else:
-        given |= _form()
+        given |= _form(ignore)
         if "image_id" in given:
             raise InvalidRequest("image_id: send it in a JSON request; a multipart request carries the photo itself")
     given = {name: value for name, value in given.items() if name not in ignore}
@@ -62,6 +63,18 @@ def validated(contract: type[M], given: dict[str, object], taken: list[str] | No
     except ValidationError as exc:
         told = taken or list(contract.model_fields)
         raise InvalidRequest("; ".join(_in_words(e, told) for e in exc.errors()[:_MAX_PROBLEMS])) from exc
+
+
+def once(given: MultiDict[str, str]) -> dict[str, str]:
+    """Value by name.
+
+    Raises:
+        InvalidRequest: a name has several.
+    """
+    for name, values in given.lists():
+        if len(values) > 1:
+            raise InvalidRequest(f"{name[:100]}: it is given {len(values)} times; once is enough")
+    return given.to_dict()
 
 
 def preferred_wait_s() -> int | None:
@@ -92,12 +105,14 @@ def _cancel_after_s() -> float | None:
     return float(found[1]) * _UNIT_S[found[2]]
 
 
-def _form() -> dict[str, str]:
+def _form(ignore: frozenset[str]) -> dict[str, str]:
     if request.mimetype != "multipart/form-data":
         return {}
     if None in request.form:
         raise InvalidRequest("a part of the form has no name")
-    return {name: value for name, value in request.form.items() if name != FIELD}
+    return once(
+        MultiDict((name, value) for name, value in request.form.items(multi=True) if name not in ignore | {FIELD})
+    )
 
 
 def _json() -> dict[str, object]:

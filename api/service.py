@@ -102,11 +102,18 @@ class Service:
             self._wake()
         return job
 
-    def retry(self, job: Job) -> Job:
+    def retry(self, job: Job, *, idempotency_key: str | None = None) -> Job:
         """Submit a failed job again; raises as `JobStore.retry`."""
+        idempotency = None
+        if idempotency_key is not None:
+            idempotency = Idempotency(idempotency_key, digest_of("retry", job.id))
         with broker_errors():
-            again = self.store.retry(job.id, admission=self.admission, request_id=g.request_id)
-        self._wake()
+            again, is_new = self.store.retry(
+                job.id, admission=self.admission, idempotency=idempotency, request_id=g.request_id
+            )
+        if is_new:
+            self.counters.accepted.labels(job.kind.value).inc()
+            self._wake()
         return again
 
     def _wake(self) -> None:
@@ -125,6 +132,15 @@ class Service:
         if not re.fullmatch(r"[0-9a-f]{32}", job_id):
             raise JobNotFound("no such job")
         return self.store.get(job_id, owner=caller().reads)
+
+    def place(self, job: Job) -> Place | None:
+        """Where a job stands in the queue; None when it does not wait, or nobody can say."""
+        if job.status is not JobStatus.QUEUED:
+            return None
+        try:
+            return self.store.place(job)
+        except redis.RedisError:
+            return None  # the job is known, and that is what was asked
 
     def wait(self, job: Job, timeout_s: float) -> Job:
         """The job once it is terminal, or as it stands after `timeout_s` or when too many wait already."""
@@ -199,9 +215,9 @@ def describe(job: Job) -> dict[str, object]:
     }
 
 
-def show(job: Job, *, status: int = 200, place: Place | None = None) -> Response:
+def show(job: Job, *, status: int = 200) -> Response:
     """The answer that is a job."""
-    body = describe(job)
+    body, place = describe(job), service().place(job)
     body["queue"] = {"ahead": place.ahead, "eta_s": place.eta_s} if place else None
     body["result"] = job.result.model_dump(mode="json") if job.result else None
     response = jsonify(body)
