@@ -3,7 +3,9 @@
 import secrets
 import time
 from collections import Counter
+from contextlib import suppress
 from http import HTTPStatus
+from typing import Literal
 
 from flask import Blueprint, Response, request
 
@@ -12,7 +14,8 @@ from api.options import read_options, wait_s
 from api.service import answer, digest_of, idempotency_key, service
 from api.uploads import FIELD, require_whole
 from api.views import BatchCounts, BatchItemView, BatchLinks, BatchView
-from shared.errors import ImageMissing, InvalidRequest, JobGone, LookalikeError, Overload, UploadTooLarge
+from shared.errors import ImageMissing, InvalidRequest, JobFinished, JobGone, LookalikeError, Overload, UploadTooLarge
+from shared.job_view import location
 from shared.jobs import REQUESTS, Job, JobError, JobKind, JobRequest, JobStatus, Priority, Submission
 from shared.store.batches import Batch, BatchItem
 from shared.store.jobs import Idempotency
@@ -20,6 +23,7 @@ from shared.store.jobs import Idempotency
 bp = Blueprint("batches", __name__, url_prefix="/v1")
 
 _CUSTOM_ID = "custom_id"
+_GONE: Literal["gone"] = "gone"  # it ended, and how is no longer known
 _MAX_ID_LENGTH = 200
 
 
@@ -34,7 +38,7 @@ def submit_batch() -> Response:
         submission = submission.model_copy(update={"priority": Priority.BULK})
     service().check(submission)
     photos = _photos()
-    said = [kind.value, options.model_dump_json(), submission.model_dump_json()]
+    said = ["batch", kind.value, options.model_dump_json(), submission.model_dump_json()]
     idempotency = None
     batch_id, owner = secrets.token_hex(16), caller().owner
     if key is not None:
@@ -59,7 +63,8 @@ def get_batch(batch_id: str) -> Response:
     batch = service().batches.get(batch_id, owner=caller().reads)
     for item in batch.items:
         if (left_s := until - time.monotonic()) > 0 and (job := _job(item)):
-            service().wait(job, left_s)
+            with suppress(JobGone):
+                service().wait(job, left_s)
     return _show(batch)
 
 
@@ -68,13 +73,14 @@ def cancel_batch(batch_id: str) -> Response:
     batch = service().batches.get(batch_id, owner=caller().reads)
     for item in batch.items:
         if (job := _job(item)) and not job.status.terminal:
-            try:
+            with suppress(JobFinished, JobGone):  # it has ended meanwhile
                 service().store.cancel(job.id)
-            except LookalikeError:
-                pass  # it has ended meanwhile
     if batch.owner != caller().owner:
         service().audit("batches.cancel", batch.id)
-    return _show(batch, status=202)
+    shown = _show(batch)
+    if "Retry-After" in shown.headers:  # a worker has yet to let go of some
+        shown.status_code = HTTPStatus.ACCEPTED
+    return shown
 
 
 def _kind() -> JobKind:
@@ -142,7 +148,7 @@ def _job(item: BatchItem) -> Job | None:
 
 def _show(batch: Batch, *, status: int = 200) -> Response:
     items = [_view(item) for item in batch.items]
-    counts = Counter({state.value: 0 for state in JobStatus})
+    counts = Counter(dict.fromkeys((*map(str, JobStatus), _GONE), 0))
     counts.update(item.status for item in items)
     is_open = any(counts[state.value] for state in JobStatus if not state.terminal)
     at = f"/v1/batches/{batch.id}"
@@ -163,13 +169,16 @@ def _show(batch: Batch, *, status: int = 200) -> Response:
 
 
 def _view(item: BatchItem) -> BatchItemView:
-    if item.job_id is None:
-        return BatchItemView(
-            custom_id=item.custom_id, job_id=None, status=JobStatus.FAILED, result=None, error=item.error
-        )
-    if (job := _job(item)) is None:
-        gone = _error(JobGone("the job is finished and its result has expired"))
-        return BatchItemView(
-            custom_id=item.custom_id, job_id=item.job_id, status=JobStatus.EXPIRED, result=None, error=gone
-        )
-    return BatchItemView(custom_id=item.custom_id, job_id=job.id, status=job.status, result=job.result, error=job.error)
+    job = _job(item)
+    state: JobStatus | Literal["gone"] = JobStatus.FAILED
+    if item.job_id:
+        state = job.status if job else _GONE
+    gone = _error(JobGone("the job is finished and its result has expired")) if state == _GONE else None
+    return BatchItemView(
+        custom_id=item.custom_id,
+        job_id=item.job_id,
+        status=state,
+        result=job.result if job else None,
+        error=job.error if job else gone or item.error,
+        links={"job": location(job.id)} if job else {},
+    )

@@ -7,6 +7,7 @@ from typing import Any
 from flask import json
 from pydantic import BaseModel
 
+from api.options import CANCEL_AFTER_PATTERN
 from api.uploads import FIELD
 from api.views import BatchView, JobList, Readiness
 from shared import errors as e
@@ -52,7 +53,7 @@ _CANCEL_AFTER: Schema = {
     "name": "Cancel-After",
     "in": "header",
     "description": "as `deadline_s`, with an optional unit: 90, 90s, 5m, 1h",
-    "schema": {"type": "string", "pattern": r"^[0-9]{1,9}(\.[0-9]{1,3})?(s|m|h)?$"},
+    "schema": {"type": "string", "pattern": CANCEL_AFTER_PATTERN},
 }
 _WAIT: Schema = {
     "name": "wait",
@@ -164,7 +165,10 @@ def operations(settings: Settings) -> dict[tuple[str, str], Operation]:
                 id="cancel_batch",
                 summary="Cancel the jobs of a batch that have not ended",
                 tag="batches",
-                answers={202: (BatchView, "the batch")},
+                answers={
+                    200: (BatchView, "nobody works on it any more"),
+                    202: (BatchView, "a worker has some in hand"),
+                },
                 errors=(e.BatchNotFound, *_BODY),
                 parameters=(_JOB_ID,),
             ),

@@ -5,7 +5,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from werkzeug.routing import BaseConverter
 
 from api.auth import caller
-from api.options import preferred_wait_s, read_options, validated, wait_s
+from api.options import once, preferred_wait_s, read_options, validated, wait_s
 from api.service import accepted, answer, idempotency_key, service, show
 from api.views import JobList
 from shared.errors import IndexMissing
@@ -46,12 +46,12 @@ def submit_embed() -> Response:
 def get_job(job_id: str) -> Response:
     within_s = wait_s()
     job = service().wait(service().find(job_id), within_s)
-    return show(job, place=service().store.place(job) if job.status is JobStatus.QUEUED else None)
+    return show(job)
 
 
 @bp.get("/jobs")
 def list_jobs() -> Response:
-    asked = validated(ListQuery, dict(request.args))
+    asked = validated(ListQuery, {**once(request.args)})
     page = service().listing.page(owner=caller().reads, **asked.model_dump())
     return answer(JobList(jobs=[summary(job) for job in page.jobs], next_cursor=page.cursor))
 
@@ -66,8 +66,9 @@ def cancel_job(job_id: str) -> Response:
 
 @bp.post("/jobs/<job_id>/retry")
 def retry_job(job_id: str) -> Response:
+    key = idempotency_key()
     found = service().find(job_id)
-    job = service().retry(found)
+    job = service().retry(found, idempotency_key=key)
     _audit_others("retry", found)
     return accepted(job)
 

@@ -8,6 +8,7 @@ from typing import TypeVar
 from flask import request
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
+from werkzeug.datastructures import MultiDict
 
 from api.uploads import FIELD, require_whole
 from shared.errors import InvalidRequest
@@ -17,9 +18,9 @@ MAX_WAIT_S = 30
 _MAX_JSON_BYTES = 64 << 10
 _MAX_PROBLEMS = 5
 _PREFER_WAIT = re.compile(r"(?:^|[,;\s])wait\s*=\s*\"?([0-9]{1,9})\"?(?=$|[,;\s])", re.IGNORECASE)
-_CANCEL_AFTER = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,3})?)(s|m|h|)")
 _NUMBER = re.compile(r"[0-9]{1,400}(\.[0-9]{1,400})?([eE][+-]?[0-9]{1,4})?")
-_UNIT_S = {"": 1, "s": 1, "m": 60, "h": 3600}
+CANCEL_AFTER_PATTERN = r"^([1-9][0-9]{0,8}(?:\.[0-9]{1,3})?|0\.[0-9]{0,2}[1-9])(s|m|h)?$"
+_UNIT_S = {"s": 1, "m": 60, "h": 3600}
 
 M = TypeVar("M", bound=BaseModel)
 
@@ -39,7 +40,7 @@ def read_options(contract: type[JobRequest], *, ignore: frozenset[str] = frozens
             raise InvalidRequest("options of a JSON request belong into the JSON, not into the query")
         given = _json()
     else:
-        given = {**request.args, **_form()}
+        given = {**once(request.args), **_form(ignore)}
         if "image_id" in given:
             raise InvalidRequest("image_id: send it in a JSON request; a multipart request carries the photo itself")
     given = {name: value for name, value in given.items() if name not in ignore}
@@ -71,6 +72,18 @@ def validated(contract: type[M], given: dict[str, object], taken: list[str] | No
         raise InvalidRequest("; ".join(_in_words(e, told) for e in exc.errors()[:_MAX_PROBLEMS])) from exc
 
 
+def once(given: MultiDict[str, str]) -> dict[str, str]:
+    """Value by name.
+
+    Raises:
+        InvalidRequest: a name has several.
+    """
+    for name, values in given.lists():
+        if len(values) > 1:
+            raise InvalidRequest(f"{name[:100]}: it is given {len(values)} times; once is enough")
+    return given.to_dict()
+
+
 def preferred_wait_s() -> int | None:
     """Seconds of `Prefer: wait=N`, capped; None when the client does not ask to wait. Other preferences are ignored."""
     found = _PREFER_WAIT.search(request.headers.get("Prefer", ""))
@@ -93,18 +106,20 @@ def _cancel_after_s() -> float | None:
     given = request.headers.get("Cancel-After")
     if given is None:
         return None
-    found = _CANCEL_AFTER.fullmatch(given.strip())
+    found = re.fullmatch(CANCEL_AFTER_PATTERN, given.strip())
     if found is None:
         raise InvalidRequest("Cancel-After: a number of seconds is needed, or one with a unit: 90, 90s, 5m, 1h")
-    return float(found[1]) * _UNIT_S[found[2]]
+    return float(found[1]) * _UNIT_S[found[2] or "s"]
 
 
-def _form() -> dict[str, str]:
+def _form(ignore: frozenset[str]) -> dict[str, str]:
     if request.mimetype != "multipart/form-data":
         return {}
     if None in request.form:
         raise InvalidRequest("a part of the form has no name")
-    return {name: value for name, value in request.form.items() if name != FIELD}
+    return once(
+        MultiDict((name, value) for name, value in request.form.items(multi=True) if name not in ignore | {FIELD})
+    )
 
 
 def _json() -> dict[str, object]:

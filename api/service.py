@@ -18,7 +18,7 @@ from api.uploads import PhotoReader
 from shared.errors import InvalidRequest, JobNotFound, QueueUnavailable
 from shared.images import PreprocessSpec
 from shared.job_view import location, view
-from shared.jobs import Job, JobKind, JobRequest, Submission
+from shared.jobs import Job, JobKind, JobRequest, JobStatus, Submission
 from shared.queues import broker_errors, make_celery, wake_worker
 from shared.redis_client import connect, refuse_cluster
 from shared.settings import Settings
@@ -115,11 +115,18 @@ class Service:
         if submission.webhook_url:
             self.settings.webhook_policy.check(submission.webhook_url)
 
-    def retry(self, job: Job) -> Job:
+    def retry(self, job: Job, *, idempotency_key: str | None = None) -> Job:
         """Submit a failed job again; raises as `JobStore.retry`."""
+        idempotency = None
+        if idempotency_key is not None:
+            idempotency = Idempotency(idempotency_key, digest_of("retry", job.id))
         with broker_errors():
-            again = self.store.retry(job.id, admission=self.admission, request_id=g.request_id)
-        self._wake()
+            again, is_new = self.store.retry(
+                job.id, admission=self.admission, idempotency=idempotency, request_id=g.request_id
+            )
+        if is_new:
+            self.counters.accepted.labels(job.kind.value).inc()
+            self._wake()
         return again
 
     def _wake(self) -> None:
@@ -138,6 +145,15 @@ class Service:
         if not re.fullmatch(r"[0-9a-f]{32}", job_id):
             raise JobNotFound("no such job")
         return self.store.get(job_id, owner=caller().reads)
+
+    def place(self, job: Job) -> Place | None:
+        """Where a job stands in the queue; None when it does not wait, or nobody can say."""
+        if job.status is not JobStatus.QUEUED:
+            return None
+        try:
+            return self.store.place(job)
+        except redis.RedisError:
+            return None  # the job is known, and that is what was asked
 
     def wait(self, job: Job, timeout_s: float) -> Job:
         """The job once it is terminal, or as it stands after `timeout_s` or when too many wait already."""
@@ -193,8 +209,9 @@ def answer(body: BaseModel, *, status: int = 200) -> Response:
     return Response(body.model_dump_json(), status, content_type="application/json")
 
 
-def show(job: Job, *, status: int = 200, place: Place | None = None) -> Response:
+def show(job: Job, *, status: int = 200) -> Response:
     """The answer that is a job."""
+    place = service().place(job)
     response = answer(view(job, place), status=status)
     if not job.status.terminal:
         eta_s = ceil(place.eta_s or 0) if place else 0

@@ -87,7 +87,8 @@ class _Counted:
 def require_length() -> None:
     """A body of unstated length could neither be refused for its size in time nor be known to be whole."""
     if request.method in ("POST", "PUT", "PATCH"):
-        if request.content_length is None:
+        # Neither a length nor an encoding means no body, as in `curl -X POST`.
+        if request.content_length is None and "Transfer-Encoding" in request.headers:
             raise LengthRequired("send a Content-Length header")
         g.body = request.environ["wsgi.input"] = _Counted(request.environ["wsgi.input"])
 

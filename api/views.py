@@ -29,9 +29,10 @@ class JobList(View):
 class BatchItemView(View):
     custom_id: str
     job_id: str | None = Field(description="null when the photo never became a job")
-    status: JobStatus
+    status: JobStatus | Literal["gone"] = Field(description="gone: it ended, and how is no longer known")
     result: SearchResult | EmbedResult | None
     error: JobError | None
+    links: dict[str, str] = Field(description="job, where there is one")
 
 
 class BatchCounts(View):
@@ -43,6 +44,7 @@ class BatchCounts(View):
     failed: int
     canceled: int
     expired: int
+    gone: int
 
 
 class BatchLinks(View):

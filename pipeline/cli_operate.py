@@ -1,6 +1,7 @@
 """Verbs for a running service: its API keys, its jobs, and what administrators did. They talk to its Redis."""
 
 import getpass
+from contextlib import suppress
 from datetime import UTC, datetime
 
 import click
@@ -8,6 +9,7 @@ import redis
 
 from pipeline.cli_common import json_option, print_facts, reported
 from pipeline.running import running_redis_url
+from shared.errors import QueueUnavailable
 from shared.jobs import Job, JobKind, JobStatus
 from shared.redis_client import connect
 from shared.settings import load_settings
@@ -142,9 +144,10 @@ def jobs_retry(job_id: str, as_json: bool) -> None:
     settings = load_settings()
     client = _redis()
     admission = Admission(settings.max_queued, settings.max_queued_per_key)
-    again = _store().retry(job_id, admission=admission)
-    wake_worker(make_celery(running_redis_url(settings), socket_timeout_s=_TIMEOUT_S))
+    again, _ = _store().retry(job_id, admission=admission)
     KeyRing(client).record(_user(), "jobs.retry", job_id)
+    with suppress(QueueUnavailable):  # it is accepted; workers replace messages they miss
+        wake_worker(make_celery(running_redis_url(settings), socket_timeout_s=_TIMEOUT_S))
     print_facts(as_json, _facts(again), f"submitted again as {again.id}")
 
 

@@ -23,12 +23,6 @@ class View(BaseModel):
     model_config = ConfigDict(frozen=True, use_enum_values=True)
 
 
-class JobLinks(View):
-    self: str
-    cancel: str | None = Field(description="while the job is not finished")
-    retry: str | None = Field(description="of a failed job")
-
-
 class Progress(View):
     stage: str
     done: int
@@ -55,7 +49,7 @@ class JobSummary(View):
     attempt: int
     progress: Progress | None
     error: JobError | None
-    links: JobLinks
+    links: dict[str, str] = Field(description="self; cancel while it is not finished; retry of a failed one")
 
 
 class JobView(JobSummary):
@@ -83,13 +77,14 @@ def view(job: Job, place: Place | None = None) -> JobView:
 
 def _fields(job: Job) -> dict[str, Any]:
     at = location(job.id)
+    links = {"self": at}
+    if not job.status.terminal:
+        links["cancel"] = f"{at}/cancel"
+    if job.status is JobStatus.FAILED:
+        links["retry"] = f"{at}/retry"
     return {
         **{name: getattr(job, name) for name in JobSummary.model_fields if hasattr(job, name)},
         "priority": job.submission.priority,
         "progress": None,
-        "links": JobLinks(
-            self=at,
-            cancel=None if job.status.terminal else f"{at}/cancel",
-            retry=f"{at}/retry" if job.status is JobStatus.FAILED else None,
-        ),
+        "links": links,
     }

@@ -92,7 +92,7 @@ class Submission(_Contract):
     """What can be said of any job, whatever it does."""
 
     priority: Priority = Priority.INTERACTIVE
-    deadline_s: float | None = Field(None, ge=0, description="seconds after which an unfinished job expires")
+    deadline_s: float | None = Field(None, gt=0, description="seconds after which an unfinished job expires")
     webhook_url: str | None = Field(None, min_length=1, max_length=2000, description="told when the job has ended")
 
 

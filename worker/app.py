@@ -78,7 +78,7 @@ class Heartbeat:
             with broker_errors():
                 held = self._leases.held()
                 wanted = self._store.extend(held, lease_s=self._settings.lease_s)
-                self._leases.drop({job_id for job_id, _ in held} - wanted)
+                self._leases.drop(set(held) - wanted)
                 self._report(len(held))
                 if self._engine.ready:
                     self._reap()

@@ -22,7 +22,6 @@ _LOG = logging.getLogger(__name__)
 class Lease:
     """One attempt in hand."""
 
-    attempt: int
     wanted: bool = True
 
     def unwanted(self) -> bool:
@@ -33,31 +32,32 @@ class Leases:
     """The attempts this process is working on, for the heartbeat to extend."""
 
     def __init__(self) -> None:
-        self._held: dict[str, Lease] = {}
+        # By attempt: a job lost and claimed again by this very process is in hand twice for a while.
+        self._held: dict[tuple[str, int], Lease] = {}
         self._lock = threading.Lock()
 
     @contextmanager
     def holding(self, job: Job) -> Iterator[Lease]:
         """Keep the job's lease alive for as long as the body runs."""
-        lease = Lease(job.attempt)
+        held, lease = (job.id, job.attempt), Lease()
         with self._lock:
-            self._held[job.id] = lease
+            self._held[held] = lease
         try:
             yield lease
         finally:
             with self._lock:
-                self._held.pop(job.id, None)
+                del self._held[held]
 
     def held(self) -> list[tuple[str, int]]:
         """(job id, attempt) of everything in hand."""
         with self._lock:
-            return [(job_id, lease.attempt) for job_id, lease in self._held.items()]
+            return list(self._held)
 
-    def drop(self, job_ids: set[str]) -> None:
-        """Tell those who work on `job_ids` that nobody wants the results."""
+    def drop(self, attempts: set[tuple[str, int]]) -> None:
+        """Tell those who work on (job id, attempt) pairs that nobody wants the results."""
         with self._lock:
-            for job_id in job_ids & self._held.keys():
-                self._held[job_id].wanted = False
+            for attempt in attempts & self._held.keys():
+                self._held[attempt].wanted = False
 
 
 class Gate:

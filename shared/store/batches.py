@@ -1,11 +1,11 @@
 """Batches: many photos sent together, each a job of its own. A batch only remembers which they are.
 
 Keys (prefix `lookalike:`):
-    batch:{id}          JSON, the record; as long as an unfinished job and its result may live
-    batch-key:{digest}  digest of the request an idempotency key was first used for, and the batch; the same time
+    batch:{id}  JSON, the record; as long as an unfinished job and its result may live
+
+Idempotency keys are those of jobs (`idempotency:{digest}`), so that one key is never both a job's and a batch's.
 """
 
-import hashlib
 from typing import cast
 
 import redis
@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict
 
 from shared.errors import BatchNotFound, IdempotencyConflict, IdempotencyPending
 from shared.jobs import JobError, JobKind
-from shared.store.jobs import PREFIX, Idempotency
+from shared.store.jobs import CONFLICT, PREFIX, Idempotency, idempotency_name
 
 # A batch being accepted: if its process dies, the key may be used again after this.
 _PENDING_S = 120
@@ -63,28 +63,35 @@ class BatchStore:
             IdempotencyConflict: the key was used for another request.
             IdempotencyPending: its first request is still being accepted.
         """
-        name = _name_of(owner, idempotency.key)
-        if self._redis.set(name, f"{idempotency.digest} {batch_id}", nx=True, ex=_PENDING_S):
+        name = idempotency_name(owner, idempotency)
+        with self._redis.pipeline(transaction=True) as pipe:
+            pipe.hsetnx(name, "digest", idempotency.digest)
+            pipe.hsetnx(name, "id", batch_id)
+            pipe.expire(name, _PENDING_S, nx=True)
+            pipe.hmget(name, ["digest", "id"])
+            digest, first = (value.decode() for value in pipe.execute()[-1])
+        if first == batch_id:
             return None
-        digest, _, first = (cast(bytes | None, self._redis.get(name)) or b"").decode().partition(" ")
         if digest != idempotency.digest:
-            raise IdempotencyConflict("this Idempotency-Key was used for another request; use a new one")
+            raise IdempotencyConflict(CONFLICT)
         if not self._redis.exists(f"{PREFIX}batch:{first}"):
             raise IdempotencyPending(
                 "the first request with this Idempotency-Key is still being accepted; ask again", retry_after_s=1
             )
-        return first
+        return str(first)
 
     def give_up(self, owner: str, idempotency: Idempotency) -> None:
         """Free the key of a batch that could not be accepted."""
-        self._redis.delete(_name_of(owner, idempotency.key))
+        self._redis.delete(idempotency_name(owner, idempotency))
 
     def save(self, batch: Batch, idempotency: Idempotency | None) -> None:
         """Write the batch's record."""
         with self._redis.pipeline(transaction=True) as pipe:
             pipe.set(f"{PREFIX}batch:{batch.id}", batch.model_dump_json(), ex=self._ttl_s)
             if idempotency:
-                pipe.expire(_name_of(batch.owner, idempotency.key), self._ttl_s)
+                name = idempotency_name(batch.owner, idempotency)
+                pipe.hset(name, mapping={"digest": idempotency.digest, "id": batch.id})
+                pipe.expire(name, self._ttl_s)
             pipe.execute()
 
     def get(self, batch_id: str, *, owner: str | None) -> Batch:
@@ -101,8 +108,3 @@ class BatchStore:
         if batch is None or owner not in (None, batch.owner):
             raise BatchNotFound("no such batch, or it has expired")
         return batch
-
-
-def _name_of(owner: str, key: str) -> str:
-    digest = hashlib.sha256(f"{owner}\0{key}".encode()).hexdigest()
-    return f"{PREFIX}batch-key:{digest}"

@@ -11,7 +11,7 @@ Keys (prefix `lookalike:`), each with a TTL unless a reason is given:
     job:{id}             hash, the record; kept for `result_ttl_s` after its end
     pixels:{id}          the letterboxed photo; `job_ttl_s`, deleted when the job ends; of a failed job kept for a retry
     done:{id}            list of one element, pushed when the job ends; wakes waiters; `result_ttl_s`
-    gone:{id}            the owner, a day longer than the record, so that the id answers 410, never 404
+    gone:{id}            the owner, a day or `job_ttl_s` longer than the record, so that the id answers 410, never 404
     idempotency:{digest} hash: digest of the request it was first used for, and the job; as long as an unfinished job
     jobs, jobs:{owner}   sorted sets id -> created; dead ids are dropped at random looks by later jobs
     queued               sorted set id -> when it was (re)queued; no TTL: it is the backlog itself
@@ -60,6 +60,7 @@ from shared.jobs import (
 from shared.store import scripts
 
 PREFIX = "lookalike:"
+CONFLICT = "this Idempotency-Key was used for another request; use a new one"
 _GONE_S = 86_400
 _WAIT_SLICE_S = 1.0
 _REAP_AT_MOST = 500
@@ -158,6 +159,7 @@ class JobStore:
         self._redis = client
         self._job_ttl_s = job_ttl_s
         self._result_ttl_s = result_ttl_s
+        self._gone_s = max(_GONE_S, job_ttl_s)  # an idempotency key never outlives what is known of its job
         self._clock = clock
         self._scripts: dict[str, Callable[..., object]] = {}
 
@@ -191,6 +193,7 @@ class JobStore:
         """
         now = self._now()
         submission = submission or Submission()
+        asked_s = submission.deadline_s
         job = Job(
             id=secrets.token_hex(16),
             kind=kind,
@@ -200,7 +203,7 @@ class JobStore:
             owner=owner,
             submission=submission,
             created_at=now,
-            deadline_at=now + min(submission.deadline_s or self._job_ttl_s, self._job_ttl_s),
+            deadline_at=now + (self._job_ttl_s if asked_s is None else min(asked_s, self._job_ttl_s)),
         )
         record = {
             "kind": kind.value,
@@ -225,7 +228,7 @@ class JobStore:
                 admission.max_queued_per_owner,
                 self._job_ttl_s,
                 pixels or b"",
-                _name_of(owner, idempotency.key) if idempotency else "",
+                idempotency_name(owner, idempotency) if idempotency else "",
                 idempotency.digest if idempotency else "",
                 owner,
                 record["line"],
@@ -238,7 +241,7 @@ class JobStore:
             case b"known":
                 return self.get(said.decode()), False
             case b"conflict":
-                raise IdempotencyConflict("this Idempotency-Key was used for another request; use a new one")
+                raise IdempotencyConflict(CONFLICT)
             case b"full":
                 raise QueueFull(
                     f"{int(said)} jobs are waiting, the limit is {admission.max_queued}; try again later",
@@ -305,12 +308,14 @@ class JobStore:
             raise JobFinished(f"the job has {job.status} already")
         return job
 
-    def retry(self, job_id: str, *, admission: Admission, request_id: str = "") -> Job:
-        """Submit a failed job again, as a new job of the same owner.
+    def retry(
+        self, job_id: str, *, admission: Admission, idempotency: Idempotency | None = None, request_id: str = ""
+    ) -> tuple[Job, bool]:
+        """Submit a failed job again, as a new job of the same owner; returns as `create`.
 
         Raises:
             NotRetryable: it has not failed, or its photo is gone.
-            QueueFull, QueueShareFull: as `create`.
+            QueueFull, QueueShareFull, IdempotencyConflict: as `create`.
         """
         failed = self.get(job_id)
         pixels = cast(bytes | None, self._redis.get(PREFIX + "pixels:" + job_id))
@@ -318,16 +323,16 @@ class JobStore:
             raise NotRetryable(f"the job is {failed.status}; only failed jobs can be tried again")
         if pixels is None and failed.request.image_id is None:
             raise NotRetryable("the job's photo is no longer kept; send it again")
-        again, _ = self.create(
+        return self.create(
             failed.kind,
             failed.request,
             pixels,
             admission=admission,
             submission=failed.submission,
             owner=failed.owner,
+            idempotency=idempotency,
             request_id=request_id,
         )
-        return again
 
     def depth(self) -> int:
         """Jobs accepted and not yet claimed."""
@@ -365,22 +370,24 @@ class JobStore:
         Raises:
             SuspectWaits: call again with `suspects`.
         """
-        end = repr(self._clock() + lease_s)
-        answer = cast(list[object] | None, self._run(scripts.CLAIM, worker, end, "1" if suspects else ""))
+        answer: list[object] | None = [b"again"]
+        while answer == [b"again"]:
+            end = repr(self._clock() + lease_s)
+            answer = cast(list[object] | None, self._run(scripts.CLAIM, worker, end, "1" if suspects else ""))
         if not answer:
             return None
-        if len(answer) == 1:
+        if answer == [b"suspect"]:
             raise SuspectWaits
         job_id, flat, pixels = cast(tuple[bytes, list[bytes], bytes | None], answer)
         return Claim(parse_record(job_id.decode(), dict(zip(flat[::2], flat[1::2], strict=True))), pixels)
 
-    def extend(self, held: Iterable[tuple[str, int]], *, lease_s: float) -> set[str]:
-        """Prolong the leases of (job id, attempt) pairs; returns the ids whose result is still wanted."""
+    def extend(self, held: Iterable[tuple[str, int]], *, lease_s: float) -> set[tuple[str, int]]:
+        """Prolong the leases of (job id, attempt) pairs; returns those whose result is still wanted."""
         pairs = [str(part) for pair in held for part in pair]
         if not pairs:
             return set()
         answer = cast(list[bytes], self._run(scripts.EXTEND, repr(self._clock() + lease_s), *pairs))
-        return {job_id.decode() for job_id in answer}
+        return {(job_id.decode(), int(attempt)) for job_id, attempt in zip(answer[::2], answer[1::2], strict=True)}
 
     def succeed(self, job: Job, result: JobResult) -> JobStatus | None:
         """Store the result of this attempt.
@@ -416,7 +423,7 @@ class JobStore:
         if registered is None:
             registered = self._scripts[script] = self._redis.register_script(script)
         at = repr(self._now() if now is None else now)
-        return registered(keys=[PREFIX], args=[at, self._result_ttl_s, _GONE_S, *arguments])
+        return registered(keys=[PREFIX], args=[at, self._result_ttl_s, self._gone_s, *arguments])
 
     def _end(self, job: Job, status: JobStatus, field: str, payload: str) -> JobStatus | None:
         ended = cast(bytes | None, self._run(scripts.FINISH, job.id, job.attempt, status.value, field, payload))
@@ -429,8 +436,10 @@ class JobStore:
         return max(1, min(_LONGEST_RETRY_AFTER_S, ceil(depth / 10 * interval_s)))
 
 
-def _name_of(owner: str, key: str) -> str:
-    return hashlib.sha256(f"{owner}\0{key}".encode()).hexdigest()
+def idempotency_name(owner: str, idempotency: Idempotency) -> str:
+    """The Redis key that remembers what an owner's idempotency key was first used for."""
+    digest = hashlib.sha256(f"{owner}\0{idempotency.key}".encode()).hexdigest()
+    return f"{PREFIX}idempotency:{digest}"
 
 
 def _error(error: LookalikeError) -> str:

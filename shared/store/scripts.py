@@ -17,6 +17,9 @@ _MAX_RETAINED = 200
 # A backlog's pace is measured between two ends with work waiting; a longer gap means that nobody worked.
 _LONGEST_GAP_S = 10
 
+# A claim that meets a backlog of jobs past their deadline must not hold up everybody else in Redis while it ends them.
+_EXPIRED_A_CLAIM = 200
+
 # One in so many claims looks at bulk jobs first, so that they are never starved.
 _BULK_TURN = 8
 
@@ -48,9 +51,9 @@ local function finish(id, status, field, payload)
   if field ~= '' then redis.call('HSET', key, field, payload) end
   redis.call('EXPIRE', key, RESULT_TTL)
   redis.call('ZREMRANGEBYSCORE', P .. 'retained', '-inf', NOW)
-  if status == 'failed' and redis.call('ZCARD', P .. 'retained') < {_MAX_RETAINED} then
+  local kept = status == 'failed' and redis.call('ZCARD', P .. 'retained') < {_MAX_RETAINED}
+  if kept and redis.call('EXPIRE', pixels, RESULT_TTL) == 1 then
     redis.call('ZADD', P .. 'retained', NOW + RESULT_TTL, id)
-    redis.call('EXPIRE', pixels, RESULT_TTL)
   else
     redis.call('DEL', pixels)
   end
@@ -72,7 +75,7 @@ def _script(body: str, flags: str = "allow-oom") -> str:
 # class, deadline, then field and value by turns. Returns what became of it, and an id or a number to say more.
 CREATE = _script(
     """
-local id, known, owner, class = ARGV[4], P .. 'idempotency:' .. ARGV[9], ARGV[11], ARGV[12]
+local id, known, owner, class = ARGV[4], ARGV[9], ARGV[11], ARGV[12]
 if ARGV[9] ~= '' then
   local digest, first = unpack(redis.call('HMGET', known, 'digest', 'id'))
   if first then
@@ -111,11 +114,13 @@ return {'created', id}
 )
 
 # ARGV: worker, end of the lease, '1' to take suspects and nothing else.
-# Returns {id, record, pixels}, or {'suspect'} when one waits, or nothing.
+# Returns {id, record, pixels}, or {'suspect'} when one waits, or {'again'} when there may be more, or nothing.
 CLAIM = _script(
     f"""
+local looks = {_EXPIRED_A_CLAIM}
 local function next_of(class)
-  while true do
+  while looks > 0 do
+    looks = looks - 1
     local owner = redis.call('ZRANGE', P .. 'turns:' .. class, 0, 0)[1]
     if not owner then return nil end
     local id = redis.call('ZRANGE', line_of(class, owner), 0, 0)[1]
@@ -143,7 +148,7 @@ else
   local bulk_first = (redis.call('GET', P .. 'turn') or 0) % {_BULK_TURN} == 0
   id = next_of(bulk_first and 'bulk' or 'interactive') or next_of(bulk_first and 'interactive' or 'bulk')
 end
-if not id then return false end
+if not id then return looks == 0 and {{'again'}} end
 local key = P .. 'job:' .. id
 redis.call('HSET', key, 'status', 'running', 'worker', ARGV[4])
 redis.call('HSETNX', key, 'started_at', ARGV[1])
@@ -153,7 +158,7 @@ return {{id, redis.call('HGETALL', key), redis.call('GET', P .. 'pixels:' .. id)
 """
 )
 
-# ARGV: end of the lease, then id and attempt by turns. Returns the ids somebody still wants the result of.
+# ARGV: end of the lease, then id and attempt by turns. Returns those somebody still wants the result of, likewise.
 EXTEND = _script(
     """
 local wanted = {}
@@ -161,7 +166,10 @@ for i = 5, #ARGV, 2 do
   local status, attempt = unpack(redis.call('HMGET', P .. 'job:' .. ARGV[i], 'status', 'attempt'))
   if (status == 'running' or status == 'canceling') and attempt == ARGV[i + 1] then
     redis.call('ZADD', P .. 'running', ARGV[4], ARGV[i])
-    if status == 'running' then wanted[#wanted + 1] = ARGV[i] end
+    if status == 'running' then
+      wanted[#wanted + 1] = ARGV[i]
+      wanted[#wanted + 1] = attempt
+    end
   end
 end
 return wanted

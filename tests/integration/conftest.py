@@ -1,6 +1,7 @@
 """The API in this process, on a real Valkey, and what its tests say often."""
 
 import json
+import socket
 from io import BytesIO
 
 import pytest
@@ -48,3 +49,10 @@ def assert_problem(answer: TestResponse, status: int, code: str) -> str:
     assert body["request_id"] == answer.headers["X-Request-ID"]
     assert body["detail"]
     return str(body["detail"])
+
+
+@pytest.fixture
+def unused_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port: int = probe.getsockname()[1]
+        return port

@@ -144,10 +144,10 @@ def test_a_late_write_of_an_earlier_attempt_is_fenced(store: JobStore, clock: Cl
 def test_an_extended_lease_is_not_reaped_and_a_lost_one_is_not_extended(store: JobStore, clock: Clock) -> None:
     held, lost = claim(store, create(store)), claim(store, create(store))
     clock.now += 10
-    assert store.extend([(held.id, held.attempt)], lease_s=15) == {held.id}
+    assert store.extend([(held.id, held.attempt)], lease_s=15) == {(held.id, held.attempt)}
     clock.now += 10
     assert reap(store) == [lost.id]
-    assert store.extend([(held.id, held.attempt), (lost.id, lost.attempt)], lease_s=15) == {held.id}
+    assert store.extend([(held.id, held.attempt), (lost.id, lost.attempt)], lease_s=15) == {(held.id, held.attempt)}
     assert store.extend([], lease_s=15) == set()
 
 
@@ -423,6 +423,16 @@ def test_an_expired_job_is_passed_over_by_claims(store: JobStore, clock: Clock) 
     assert store.claim("w", lease_s=15) is None
 
 
+def test_a_backlog_past_its_deadline_is_ended_by_claims_in_bounded_steps(store: JobStore, clock: Clock) -> None:
+    late = [create(store, max_queued=1000, deadline_s=1) for _ in range(450)]
+    fresh = create(store, max_queued=1000, priority="bulk")
+    clock.now += 2
+    claim(store, fresh)
+    assert store.claim("w", lease_s=15) is None
+    assert {store.get(job.id).status for job in late} == {JobStatus.EXPIRED}
+    assert store.depth() == 0
+
+
 # --- idempotency, limits, retries ---
 
 
@@ -468,7 +478,7 @@ def test_a_failed_job_can_be_tried_again_and_others_cannot(store: JobStore) -> N
     with pytest.raises(NotRetryable):
         store.retry(job.id, admission=PLENTY)
     store.fail(job, InvalidRequest("no"))
-    again = store.retry(job.id, admission=PLENTY)
+    again, _ = store.retry(job.id, admission=PLENTY)
     assert (again.owner, again.submission) == (job.owner, job.submission)
     taken = store.claim("w", lease_s=15)
     assert taken is not None
@@ -481,6 +491,23 @@ def test_the_photos_of_failed_jobs_cannot_fill_redis(store: JobStore, client: re
         create(store, max_queued=1000)
         store.fail(claim(store), InvalidRequest("no"))
     assert len(client.keys(PREFIX + "pixels:*")) == 200
+
+
+def test_jobs_without_photos_keep_none_from_being_retried(store: JobStore, client: redis.Redis) -> None:
+    for _ in range(210):
+        create(store, None, max_queued=1000)
+        store.fail(claim(store), InvalidRequest("no"))
+    job = create(store)
+    store.fail(claim(store), InvalidRequest("no"))
+    assert client.exists(f"{PREFIX}pixels:{job.id}")
+
+
+def test_an_idempotency_key_never_outlives_what_is_known_of_its_job(client: redis.Redis) -> None:
+    store = JobStore(client, job_ttl_s=7 * 86_400, result_ttl_s=1)
+    job, _ = idempotent(store, "k", "d")
+    store.succeed(claim(store), RESULT)
+    [key] = client.keys(f"{PREFIX}idempotency:*")
+    assert 0 < client.ttl(key) <= client.ttl(f"{PREFIX}gone:{job.id}")
 
 
 def test_a_job_of_somebody_else_is_unknown_even_when_it_is_gone(store: JobStore, client: redis.Redis) -> None:
