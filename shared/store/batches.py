@@ -15,8 +15,9 @@ from shared.errors import BatchNotFound, IdempotencyConflict, IdempotencyPending
 from shared.jobs import JobError, JobKind
 from shared.store.jobs import PREFIX, Idempotency
 
-# A batch being accepted: if its process dies, the key may be used again after this.
-_PENDING_S = 120
+# A batch being accepted: if its process dies, the key may be used again after this. Its photos have keys of their own,
+# so a batch that takes longer is still not made twice.
+_PENDING_S = 20
 
 
 class BatchItem(BaseModel):
@@ -84,7 +85,8 @@ class BatchStore:
         with self._redis.pipeline(transaction=True) as pipe:
             pipe.set(f"{PREFIX}batch:{batch.id}", batch.model_dump_json(), ex=self._ttl_s)
             if idempotency:
-                pipe.expire(_name_of(batch.owner, idempotency.key), self._ttl_s)
+                bound = f"{idempotency.digest} {batch.id}"
+                pipe.set(_name_of(batch.owner, idempotency.key), bound, ex=self._ttl_s)
             pipe.execute()
 
     def get(self, batch_id: str, *, owner: str | None) -> Batch:
