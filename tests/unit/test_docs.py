@@ -62,7 +62,7 @@ def test_every_verb_is_documented_and_has_a_help_and_json(verb: str) -> None:
 
 
 def test_the_file_tree_has_a_line_for_every_file() -> None:
-    quiet = {"__init__.py", ".gitignore", ".dockerignore", "LICENSE"}
+    quiet = {"__init__.py", ".git", ".gitignore", ".dockerignore", "LICENSE"}
     folders = ("api", "worker", "pipeline", "shared", "tests", "requirements", ".ci")
     found = [path for name in folders for path in (ROOT / name).rglob("*")] + list(ROOT.iterdir())
     present = [path for path in found if path.is_file() and path.suffix != ".pyc" and path.name not in quiet]
