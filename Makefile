@@ -10,7 +10,7 @@ TORCH := $(shell sed -n 's/^torch==\([^ ]*\).*/\1/p' requirements/torch.txt)
 TORCHVISION := $(shell sed -n 's/^torchvision==\([^ ]*\).*/\1/p' requirements/torch.txt)
 LITE0 := $(shell sed -n 's/^\(efficientnet-lite-pytorch==[^ ]*\).*/\1/p' requirements/torch.txt)
 
-.PHONY: help setup run test check bench audit lock format clean
+.PHONY: help setup run test check bench chaos audit lock format clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z]*\):[^#]*## \(.*\)/make \1\t\2/p' Makefile | expand -t 14
@@ -50,6 +50,9 @@ check: setup ## lint, formatting, types, import rules, unit tests; under a minut
 bench: setup ## compare the runtimes, and the service with a bare loop; ratios from one run each
 	@$(PY) -m tests.benchmarks.embed
 	@$(PY) -m tests.benchmarks.http
+
+chaos: setup ## mixed load for MINUTES=10 while parts are killed at random; fails unless nothing is lost or done twice
+	@$(PY) -m tests.e2e.chaos --minutes $(or $(MINUTES),10) $(if $(SEED),--seed $(SEED))
 
 audit: setup ## security: bandit over the code, pip-audit over the locked dependencies (needs PyPI)
 	@$(VENV)/bin/bandit -q -c pyproject.toml -r api worker pipeline shared

@@ -47,7 +47,7 @@ def submit_batch() -> Response:
         if first := service().batches.begin(batch_id, owner, idempotency):
             return _show(service().batches.get(first, owner=owner), status=202)
     try:
-        items = _accept(kind, options, submission, photos)
+        items = _accept(kind, options, submission, photos, key)
         batch = Batch(id=batch_id, kind=kind, owner=owner, created_at=time.time(), items=items)
         service().batches.save(batch, idempotency)
     except BaseException:
@@ -112,8 +112,14 @@ def _photos() -> dict[str, bytes]:
     return {custom_id: part.read() for custom_id, part in named.items()}
 
 
-def _accept(kind: JobKind, options: JobRequest, submission: Submission, photos: dict[str, bytes]) -> list[BatchItem]:
+def _accept(
+    kind: JobKind, options: JobRequest, submission: Submission, photos: dict[str, bytes], key: str | None
+) -> list[BatchItem]:
     """Make a job of every photo that can be one.
+
+    Args:
+        key: the batch's idempotency key. Each photo gets one under it, so that a batch sent again because its first
+            request died half way finds the jobs which that one made.
 
     Raises:
         Overload: not even the first was taken.
@@ -124,7 +130,8 @@ def _accept(kind: JobKind, options: JobRequest, submission: Submission, photos: 
         try:
             if isinstance(pixels, LookalikeError):
                 raise pixels
-            job = service().accept(kind, options, pixels, submission=submission)
+            item_key = None if key is None else f"{key}\0{custom_id}"  # no client's key holds a zero byte
+            job = service().accept(kind, options, pixels, submission=submission, idempotency_key=item_key)
         except LookalikeError as error:
             if isinstance(error, Overload) and not any(item.job_id for item in items):
                 raise

@@ -5,6 +5,8 @@ from contextlib import contextmanager
 
 import redis
 from celery import Celery
+from celery.app.amqp import AMQP
+from kombu.connection import Connection
 from kombu.exceptions import OperationalError
 
 from shared.errors import QueueUnavailable
@@ -18,11 +20,27 @@ QUEUE = "lookalike.wake"
 _VISIBILITY_TIMEOUT_S = 120
 _RETRY_AFTER_S = 5
 
+# A consumer that has lost Redis looks for it so often. Celery's own pauses grow to 30 s.
+_RECONNECT_EVERY_S = 2
+
 # A job that has waited so long may be short of its message. Workers take turns at looking.
-_LOST_AFTER_S = 5.0
+LOST_AFTER_S = 5.0
 _REPLACING = PREFIX + "replacing-messages"
 _REPLACE_EVERY_MS = 1500
 _REPLACE_AT_MOST = 1000
+
+
+class _Connection(Connection):
+    """A connection that is looked for at a steady pace, however long it has been away."""
+
+    def ensure_connection(self, *args: object, **kwargs: object) -> Connection:
+        pace = {"interval_start": _RECONNECT_EVERY_S, "interval_step": 0, "interval_max": _RECONNECT_EVERY_S}
+        super().ensure_connection(*args, **(pace | kwargs))  # type: ignore[no-untyped-call]
+        return self
+
+
+class _AMQP(AMQP):  # type: ignore[misc]
+    Connection = _Connection
 
 
 def make_celery(redis_url: str, *, socket_timeout_s: float | None = None) -> Celery:
@@ -33,7 +51,7 @@ def make_celery(redis_url: str, *, socket_timeout_s: float | None = None) -> Cel
             it None, because a consumer's connection waits for messages.
     """
     broker = broker_at(redis_url, socket_timeout_s=socket_timeout_s)
-    app = Celery("lookalike", broker=broker.url, set_as_current=False)
+    app = Celery("lookalike", broker=broker.url, amqp=_AMQP, set_as_current=False)
     app.conf.update(
         task_default_queue=QUEUE,
         task_ignore_result=True,
@@ -50,6 +68,8 @@ def make_celery(redis_url: str, *, socket_timeout_s: float | None = None) -> Cel
         worker_hijack_root_logger=False,
         broker_connection_retry_on_startup=True,
         broker_connection_max_retries=None,
+        # A Redis that is full, or has just become a replica, refuses what a consumer writes; it will be well again.
+        broker_channel_error_retry=True,
         broker_transport_options={
             "visibility_timeout": _VISIBILITY_TIMEOUT_S,
             "unacked_restore_interval": 1,
@@ -76,7 +96,7 @@ def replace_lost_messages(celery: Celery, client: redis.Redis, store: JobStore) 
     A message is lost when its worker dies between fetching it and claiming a job. One too many does no harm: its
     worker finds nothing to claim.
     """
-    if store.oldest_wait_s() < _LOST_AFTER_S or not client.set(_REPLACING, "1", nx=True, px=_REPLACE_EVERY_MS):
+    if store.oldest_wait_s() < LOST_AFTER_S or not client.set(_REPLACING, "1", nx=True, px=_REPLACE_EVERY_MS):
         return 0
     missing = min(store.depth() - int(client.llen(QUEUE)), _REPLACE_AT_MOST)
     for _ in range(missing):

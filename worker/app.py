@@ -10,6 +10,7 @@ from collections.abc import Callable
 from functools import partial
 
 import redis
+from celery.exceptions import CPendingDeprecationWarning
 from celery.platforms import SecurityWarning
 from celery.signals import setup_logging
 from celery.worker import state
@@ -17,7 +18,7 @@ from celery.worker import state
 from shared.errors import JobGone, JobNotFound, QueueUnavailable
 from shared.job_view import view
 from shared.jobs import WorkerReport
-from shared.queues import QUEUE, RUN_NEXT, broker_errors, make_celery, replace_lost_messages, wake_worker
+from shared.queues import LOST_AFTER_S, QUEUE, RUN_NEXT, broker_errors, make_celery, replace_lost_messages, wake_worker
 from shared.redis_client import connect, refuse_cluster
 from shared.settings import Settings
 from shared.store.jobs import JobStore
@@ -32,8 +33,8 @@ from worker.webhooks import WebhookSender
 
 _LOG = logging.getLogger(__name__)
 _BEAT_S = 2.0
-_STUCK_AFTER_S = 30.0
-_STUCK_ROUNDS = 5
+_DEAF_AFTER_S = 30.0
+_DEAF_ROUNDS = 5
 
 
 class Periodic(threading.Thread):
@@ -70,7 +71,7 @@ class Heartbeat:
         self._registry = WorkerRegistry(client)
         self._engine = engine
         self._celery = make_celery(settings.required_redis_url, socket_timeout_s=2)
-        self._n_rounds_stuck = 0
+        self._n_rounds_deaf = 0
 
     def beat(self) -> None:
         """One round; Redis being away is logged and tried again at the next."""
@@ -79,23 +80,35 @@ class Heartbeat:
                 held = self._leases.held()
                 wanted = self._store.extend(held, lease_s=self._settings.lease_s)
                 self._leases.drop(set(held) - wanted)
-                self._report(len(held))
                 if self._engine.ready:
                     self._reap()
+                self._report(len(held))
         except QueueUnavailable as exc:
             event(_LOG, "redis_unreachable", level=logging.WARNING, reason=type(exc.__cause__).__name__)
 
-    def watch_consumer(self) -> None:
-        """End the process when jobs wait and none of their messages reaches it: its consumer is dead, its model not."""
-        idle_s = time.monotonic() - self.runner.woken_at
+    def work_unasked(self) -> None:
+        """Run jobs whose messages do not come, one at a time: Redis is too full for messages, or our consumer is dead.
+
+        A dead consumer ends the process: messages lie in the queue, and for half a minute none has reached it.
+        """
+        asked_at = self.runner.woken_at
+        idle_s = time.monotonic() - asked_at
+        if idle_s < LOST_AFTER_S:
+            self._n_rounds_deaf = 0
+        until = time.monotonic() + _BEAT_S
         try:
-            stuck = idle_s > _STUCK_AFTER_S and not self._leases.held() and self._store.oldest_wait_s() > _STUCK_AFTER_S
+            if idle_s < LOST_AFTER_S or self._leases.held() or self._store.oldest_wait_s() < LOST_AFTER_S:
+                return
+            n_messages = int(self._client.llen(QUEUE))
+            while time.monotonic() < until and self.runner.woken_at == asked_at and self.runner.run_waiting():
+                pass
         except redis.RedisError:
-            return  # nobody gets messages now
+            return  # nobody can work now
         # Several rounds, because after a pause of the whole process or of Redis the first messages are just arriving.
-        self._n_rounds_stuck = self._n_rounds_stuck + 1 if stuck else 0
-        if self._n_rounds_stuck > _STUCK_ROUNDS:
-            event(_LOG, "consumer_stuck", level=logging.CRITICAL, idle_s=idle_s)
+        if n_messages and idle_s > _DEAF_AFTER_S:
+            self._n_rounds_deaf += 1
+        if self._n_rounds_deaf > _DEAF_ROUNDS and self.runner.woken_at == asked_at:
+            event(_LOG, "consumer_dead", level=logging.CRITICAL, idle_s=idle_s)
             logging.shutdown()
             os._exit(os.EX_SOFTWARE)
 
@@ -148,6 +161,8 @@ def run_worker(settings: Settings) -> int:
     configure_logging()
     # As root Celery warns of pickled messages; ours are JSON, and nothing else is accepted.
     warnings.simplefilter("ignore", SecurityWarning)
+    # At every reconnect it explains over six lines what a setting of ours does.
+    warnings.simplefilter("ignore", CPendingDeprecationWarning)
     client = connect(settings.required_redis_url)
     refuse_cluster(client)
     store = JobStore(client, job_ttl_s=settings.job_ttl_s, result_ttl_s=settings.result_ttl_s)
@@ -165,7 +180,7 @@ def run_worker(settings: Settings) -> int:
         Periodic("webhooks", sender.deliver_due),
         Periodic("heartbeat", heartbeat.beat),
         Periodic("promotions", engine.refresh),
-        Periodic("consumer", heartbeat.watch_consumer),
+        Periodic("unasked", heartbeat.work_unasked),
     ]
     for thread in periodic:
         thread.start()

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from shared.errors import ArtifactError, IndexMissing, InternalError, PhotoExpired
+from shared.errors import ArtifactError, IndexDamaged, IndexMissing, InternalError, PhotoExpired
 from shared.images import Pixels
 from shared.jobs import EmbedRequest, IndexInfo, JobRequest, JobResult, Priority, SearchRequest, WorkerStats
 from shared.telemetry import event
@@ -78,10 +78,11 @@ class Engine:
     def refresh(self) -> None:
         """Follow the CURRENT pointers; what cannot be used is reported in `problem`, and the old keeps serving."""
         try:
-            wanted = (self._bundles.current(), self._indexes.current())
-            if self.ready and wanted == self._tried:
+            # Forgotten until both pointers are read: what follows an unreadable one must be tried, whatever it is.
+            tried, self._tried = self._tried, None
+            self._tried = wanted = (self._bundles.current(), self._indexes.current())
+            if self.ready and wanted == tried:
                 return
-            self._tried = wanted
             old, self._live = self._live, self._load()
             if old is not None and old.batcher is not self._live.batcher:
                 old.batcher.close()
@@ -100,6 +101,9 @@ class Engine:
         batcher = old.batcher if old and kept else self._start(bundle)
         try:
             snapshot = open_snapshot(self._indexes, fingerprint=bundle.manifest.fingerprint)
+            dimension, expected = snapshot.manifest.dimension, bundle.manifest.embedding_dim
+            if dimension != expected:
+                raise IndexDamaged(f"{snapshot.version}: of dimension {dimension}, but the model gives {expected}")
         except ArtifactError:
             if not kept:
                 batcher.close()

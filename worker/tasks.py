@@ -3,10 +3,13 @@
 import logging
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import CancelledError
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
+
+import redis
 
 from shared.errors import InternalError, JobCanceled, LookalikeError
 from shared.jobs import Job, JobStatus, Timing
@@ -16,6 +19,10 @@ from worker.engine import Engine
 from worker.stats import JobCounts
 
 _LOG = logging.getLogger(__name__)
+
+# How long the end of an attempt is tried to be written while Redis is away, and how often.
+_WRITE_WITHIN_S = 30.0
+_WRITE_EVERY_S = 0.5
 
 
 @dataclass
@@ -115,17 +122,23 @@ class JobRunner:
         self._gate = Gate()
 
     def run_next(self) -> None:
-        """Run one job to its end, if one waits.
+        """What a message asks for."""
+        self.woken_at = time.monotonic()
+        self.run_waiting()
+
+    def run_waiting(self) -> bool:
+        """Run one job to its end, if one waits; returns whether there was one.
 
         An error from Redis passes through: the lease runs out and the reaper moves the job on.
         """
-        self.woken_at = time.monotonic()
         suspects = False
         while True:
             try:
                 with self._gate.alone() if suspects else self._gate.shared(), self._engine.expecting():
-                    if self._claim_and_run(suspects=suspects) or not suspects:
-                        return
+                    if self._claim_and_run(suspects=suspects):
+                        return True
+                    if not suspects:
+                        return False
                     suspects = False  # another worker had it; the message was for somebody
             except SuspectWaits:
                 suspects = True
@@ -148,17 +161,19 @@ class JobRunner:
             )
         except CancelledError:
             # Written if it was cancelled; refused if the lease is lost; left to the reaper if the worker stops.
-            written = self._store.fail(job, JobCanceled("cancelled")) if not lease.wanted else None
+            unwanted = partial(self._store.fail, job, JobCanceled("cancelled"))
+            written = self._write(unwanted) if not lease.wanted else None
             outcome = "unwanted"
         except LookalikeError as error:
-            written, outcome = self._store.fail(job, error), error.code
+            written, outcome = self._write(partial(self._store.fail, job, error)), error.code
         except Exception:  # whatever a photo makes the model do must end in the record
             _LOG.exception("event=job_crashed job_id=%s", job.id)
-            written = self._store.fail(job, InternalError("the job crashed; the service's log says why"))
+            crash = InternalError("the job crashed; the service's log says why")
+            written = self._write(partial(self._store.fail, job, crash))
             outcome = InternalError.code
         else:
             timing = _timing(job, claimed_at, time.perf_counter() - started)
-            written = self._store.succeed(job, result.model_copy(update={"timing_ms": timing}))
+            written = self._write(partial(self._store.succeed, job, result.model_copy(update={"timing_ms": timing})))
             outcome = JobStatus.SUCCEEDED.value
             self.counts.took(timing)
         if written is None or written is JobStatus.CANCELED:
@@ -174,6 +189,20 @@ class JobRunner:
             outcome=outcome,
             seconds=time.perf_counter() - started,
         )
+
+    def _write(self, end: Callable[[], JobStatus | None]) -> JobStatus | None:
+        """Write how an attempt ended, again while Redis is away: a dropped connection must not cost an attempt.
+
+        Nothing is written twice: if the answer to a write was lost, the next one is refused as late.
+        """
+        give_up_at = time.monotonic() + _WRITE_WITHIN_S
+        while True:
+            try:
+                return end()
+            except redis.RedisError:
+                if time.monotonic() > give_up_at:
+                    raise
+                time.sleep(_WRITE_EVERY_S)
 
 
 def _timing(job: Job, claimed_at: float, compute_s: float) -> Timing:

@@ -15,8 +15,9 @@ from shared.errors import BatchNotFound, IdempotencyConflict, IdempotencyPending
 from shared.jobs import JobError, JobKind
 from shared.store.jobs import CONFLICT, PREFIX, Idempotency, idempotency_name
 
-# A batch being accepted: if its process dies, the key may be used again after this.
-_PENDING_S = 120
+# A batch being accepted: if its process dies, the key may be used again after this. Its photos have keys of their own,
+# so a batch that takes longer is still not made twice.
+_PENDING_S = 20
 
 
 class BatchItem(BaseModel):

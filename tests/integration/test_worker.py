@@ -1,17 +1,23 @@
 """Claim, call, finish on a real Valkey, with an engine made for the test; and the engine on damaged artifacts."""
 
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
+from unittest import mock
 
 import pytest
 import redis
+from kombu.exceptions import OperationalError
 
 from shared.errors import ImageNotFound
 from shared.jobs import EmbedRequest, EmbedResult, Job, JobKind, JobRequest, JobResult, JobStatus, Priority
+from shared.queues import QUEUE, make_celery
+from shared.settings import Settings
 from shared.store.jobs import JobStore
 from tests.integration.conftest import PLENTY
 from tests.integration.test_job_store import RESULT
+from worker.app import Heartbeat
 from worker.engine import Engine
 from worker.tasks import JobRunner, Leases
 
@@ -110,6 +116,78 @@ def test_a_lease_is_held_exactly_while_the_job_runs(jobs: JobStore) -> None:
     leave.set()
     thread.join()
     assert leases.held() == []
+
+
+class DroppingStore(JobStore):
+    """Its connection breaks at the first attempt to write a result, before or after Redis has heard of it."""
+
+    def __init__(self, client: redis.Redis, *, heard: bool) -> None:
+        super().__init__(client)
+        self._heard = heard
+        self._dropped = False
+
+    def succeed(self, job: Job, result: JobResult) -> JobStatus | None:
+        if self._dropped:
+            return super().succeed(job, result)
+        self._dropped = True
+        if self._heard:
+            super().succeed(job, result)
+        raise redis.ConnectionError("Connection closed by server.")
+
+
+@pytest.mark.parametrize("heard", [False, True])
+def test_a_connection_dropped_while_the_result_is_written_costs_no_attempt(client: redis.Redis, heard: bool) -> None:
+    store = DroppingStore(client, heard=heard)
+    job = submit(store)
+    runner(store, FakeEngine(lambda: RESULT)).run_next()
+    done = store.get(job.id)
+    assert (done.status, done.attempt) == (JobStatus.SUCCEEDED, 1)
+
+
+def waiting_heartbeat(client: redis.Redis, url: str, *, idle_s: float) -> tuple[Heartbeat, Job]:
+    """A worker no message has reached for so long, and a job that waits for one."""
+    job = submit(JobStore(client, clock=lambda: time.time() - 60))
+    heartbeat = Heartbeat(
+        Settings.model_validate({"redis_url": url}), client, JobStore(client), FakeEngine(lambda: RESULT)
+    )
+    heartbeat.runner.woken_at -= idle_s
+    return heartbeat, job
+
+
+@pytest.mark.parametrize(("idle_s", "status"), [(0, JobStatus.QUEUED), (10, JobStatus.SUCCEEDED)])
+def test_a_job_whose_message_does_not_come_is_run_unasked(
+    client: redis.Redis, valkey_url: str, idle_s: float, status: JobStatus
+) -> None:
+    heartbeat, job = waiting_heartbeat(client, valkey_url, idle_s=idle_s)
+    heartbeat.work_unasked()
+    assert JobStore(client).get(job.id).status is status
+
+
+@pytest.mark.parametrize(("n_messages", "ends"), [(0, False), (5, True)])
+def test_a_worker_that_no_message_reaches_ends_if_there_are_any(
+    client: redis.Redis, valkey_url: str, n_messages: int, ends: bool
+) -> None:
+    heartbeat, _ = waiting_heartbeat(client, valkey_url, idle_s=40)
+    for _ in range(n_messages):
+        client.lpush(QUEUE, b"{}")
+    with mock.patch("os._exit") as exit_process:
+        for _ in range(6):
+            submit(JobStore(client, clock=lambda: time.time() - 60))
+            heartbeat.work_unasked()
+    assert exit_process.called == ends
+
+
+def test_a_redis_long_away_is_looked_for_at_a_steady_pace() -> None:
+    pauses_s: list[float] = []
+
+    def refused(_error: Exception, pause_s: float) -> None:
+        pauses_s.append(pause_s)
+
+    consumer = make_celery("redis://127.0.0.1:1/0").connection_for_read()
+    with mock.patch("kombu.utils.functional.sleep"), pytest.raises(OperationalError):
+        consumer.ensure_connection(refused, 40)
+    assert len(pauses_s) == 40
+    assert max(pauses_s) <= 2
 
 
 def test_an_engine_without_artifacts_is_not_ready_and_says_why(tmp_path: Path) -> None:

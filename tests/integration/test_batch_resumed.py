@@ -1,0 +1,37 @@
+"""A batch sent again after its first request died half way: its photos are not done twice."""
+
+from io import BytesIO
+
+import pytest
+import redis
+from flask.testing import FlaskClient
+from werkzeug.test import TestResponse
+
+from shared.store.batches import BatchStore
+from shared.store.jobs import JobStore
+from tests.conftest import encode, noise_image
+
+PHOTOS = [encode(noise_image(seed)) for seed in range(3)]
+
+
+def send(http: FlaskClient) -> TestResponse:
+    form = {"image": [(BytesIO(photo), f"{n}.jpg") for n, photo in enumerate(PHOTOS)]}
+    return http.post("/v1/batches", data=form, headers={"Idempotency-Key": "once"})
+
+
+def test_a_batch_sent_again_under_its_key_finds_the_jobs_its_first_request_made(
+    http: FlaskClient, jobs: JobStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def die(*_: object) -> None:
+        raise redis.ConnectionError("Redis went away after the last photo was accepted")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(BatchStore, "save", die)
+        assert send(http).status_code == 503
+    assert jobs.depth() == len(PHOTOS)
+    again = send(http)
+    assert again.status_code == 202
+    assert jobs.depth() == len(PHOTOS)
+    assert again.json is not None
+    assert again.json["counts"]["queued"] == len(PHOTOS)
+    assert send(http).json == again.json

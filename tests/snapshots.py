@@ -1,0 +1,80 @@
+"""Index snapshots to promote: another good version of the live one, and every kind that must be refused."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from shared.artifacts import MANIFEST, ArtifactStore
+from shared.catalogue import CataloguePhoto
+from shared.vision.bundle import bundle_store, open_bundle
+from shared.vision.embedder import Embeddings
+from shared.vision.index import VECTORS, index_store, open_snapshot, write_snapshot
+
+
+def write_reversed(home: Path, *, dimension: int | None = None, fingerprint: str | None = None) -> str:
+    """A version with the rows of the live one in reverse, not promoted; a photo's row tells which version answered.
+
+    Args:
+        dimension, fingerprint: instead of those of the live model.
+    """
+    expected = open_bundle(bundle_store(home)).manifest.fingerprint
+    live = open_snapshot(index_store(home), fingerprint=expected)
+    columns = zip(live.rows.image_ids, live.rows.listing_ids, live.rows.categories, strict=True)
+    photos = [CataloguePhoto(image, listing, int(category), Path()) for image, listing, category in columns]
+    stored = live.all()
+    return write_snapshot(
+        index_store(home),
+        photos[::-1],
+        Embeddings(stored.vectors[::-1, :dimension], stored.scores[::-1]),
+        fingerprint=fingerprint or expected,
+        catalogue="demo, from the end",
+        catalogue_digest="0" * 64,
+    )
+
+
+def rows_by_version(home: Path) -> dict[str, dict[str, int]]:
+    """Row of each photo in each version."""
+    fingerprint = open_bundle(bundle_store(home)).manifest.fingerprint
+    store = index_store(home)
+    opened = [open_snapshot(store, fingerprint=fingerprint, version=version) for version in store.versions()]
+    return {snapshot.version: {i: row for row, i in enumerate(snapshot.rows.image_ids)} for snapshot in opened}
+
+
+def _truncate(store: ArtifactStore, version: str) -> None:
+    vectors = store.path(version) / VECTORS
+    vectors.write_bytes(vectors.read_bytes()[:-4096])
+
+
+def _flip_a_bit(store: ArtifactStore, version: str) -> None:
+    vectors = store.path(version) / VECTORS
+    content = bytearray(vectors.read_bytes())
+    content[len(content) // 2] ^= 1
+    vectors.write_bytes(content)
+
+
+def _truncate_manifest(store: ArtifactStore, version: str) -> None:
+    manifest = store.path(version) / MANIFEST
+    manifest.write_bytes(manifest.read_bytes()[:-20])
+
+
+def promote_damaged(home: Path, damage: Callable[[ArtifactStore, str], None]) -> None:
+    store, version = index_store(home), write_reversed(home)
+    damage(store, version)
+    store.promote(version)
+
+
+def promote_nothing(home: Path) -> None:
+    (index_store(home).root / "CURRENT").write_text("20260101T000000000000Z-00000000\n")
+
+
+# What is promoted, and what the refusal says.
+UNUSABLE: dict[str, tuple[Callable[[Path], None], str]] = {
+    "truncated": (lambda home: promote_damaged(home, _truncate), "bytes, not"),
+    "flipped bit": (lambda home: promote_damaged(home, _flip_a_bit), "sha256"),
+    "manifest truncated": (lambda home: promote_damaged(home, _truncate_manifest), "not JSON"),
+    "wrong dimension": (lambda home: index_store(home).promote(write_reversed(home, dimension=16)), "dimension 16"),
+    "foreign fingerprint": (
+        lambda home: index_store(home).promote(write_reversed(home, fingerprint="f" * 64)),
+        "model ffffffffffff",
+    ),
+    "pointer to nowhere": (promote_nothing, "does not exist"),
+}
