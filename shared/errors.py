@@ -7,6 +7,7 @@ LookalikeError
 │   ├── PhotoUndecodable       422  photo_undecodable
 │   ├── UnsupportedFormat      415  unsupported_format
 │   ├── PhotoTooLarge          413  photo_too_large
+│   │   └── PhotoTooHeavy      413  photo_too_large    for one decoder, not for every
 │   ├── UploadTooLarge         413  upload_too_large
 │   ├── LengthRequired         411  length_required
 │   ├── BodyIncomplete         400  body_incomplete
@@ -87,6 +88,10 @@ class UnsupportedFormat(InputError):
 class PhotoTooLarge(InputError):
     code = "photo_too_large"
     http_status = 413
+
+
+class PhotoTooHeavy(PhotoTooLarge):
+    """It needs more memory than this decoder may take; another may have more."""
 
 
 class UploadTooLarge(InputError):
