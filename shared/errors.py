@@ -11,6 +11,7 @@ LookalikeError
 │   ├── UploadTooLarge         413  upload_too_large
 │   ├── LengthRequired         411  length_required
 │   ├── BodyIncomplete         400  body_incomplete
+│   ├── RequestTimeout         408  request_timeout
 │   ├── ImageNotFound          404  image_not_found
 │   ├── WebhookRefused         422  webhook_refused
 │   ├── JobNotFound            404  job_not_found
@@ -107,6 +108,11 @@ class LengthRequired(InputError):
 class BodyIncomplete(InputError):
     code = "body_incomplete"
     http_status = 400
+
+
+class RequestTimeout(InputError):
+    code = "request_timeout"
+    http_status = 408
 
 
 class ImageNotFound(InputError):

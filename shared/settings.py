@@ -61,7 +61,7 @@ class Settings(BaseSettings):
     download_timeout_s: float = Field(10, gt=0, description="how long a weights download may stall")
     max_upload_mb: int = Field(10, ge=1, description="largest request body, MiB")
     max_pixels: int = Field(64_000_000, ge=1, description="largest photo, pixels, read from its header")
-    decode_threads: int = Field(2, ge=1, description="photos the API decodes at the same time")
+    decode_threads: int = Field(2, ge=1, description="photos the API decodes at the same time, besides one large one")
     seed_wait_s: float = Field(30, ge=0, le=30, description="how long the `/predict` endpoints wait")
     max_waiters: int = Field(256, ge=0, description="requests that may wait for a job at the same time")
     max_queued: int = Field(10_000, ge=1, description="queued jobs above which a submit answers 429")

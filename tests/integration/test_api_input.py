@@ -184,3 +184,8 @@ def test_redis_lost_while_waiting_still_answers_202_with_the_job(http: FlaskClie
     answer = post(http, "/v1/jobs/embed", prefer="wait=5")
     assert answer.status_code == 202
     assert answer.headers["Location"]
+
+
+def test_a_form_of_much_text_is_422(http: FlaskClient) -> None:
+    answer = http.post("/predict/similar_images", data=photo_form(note="x" * 100_000))
+    assert "text" in assert_problem(answer, 422, "invalid_request")
