@@ -2,7 +2,7 @@
 
 from flask import Flask
 
-from api import auth, batches, docs, jobs, ops, problems, seed, service, uploads
+from api import auth, batches, docs, jobs, ops, origins, problems, seed, service, uploads
 from shared.settings import Settings, load_settings
 from shared.telemetry import configure_logging
 
@@ -24,6 +24,7 @@ def create_app(settings: Settings | None = None) -> Flask:
     app.json.sort_keys = False  # type: ignore[attr-defined]
     app.url_map.converters["job_id"] = jobs.JobIdConverter
     problems.install(app)
+    origins.install(app, settings)
     app.before_request(uploads.spool_body)
     app.teardown_request(uploads.discard_body)
     made = service.Service(settings)

@@ -12,6 +12,8 @@ LookalikeError
 │   ├── LengthRequired         411  length_required
 │   ├── BodyIncomplete         400  body_incomplete
 │   ├── RequestTimeout         408  request_timeout
+│   ├── HostNotTrusted         400  host_not_trusted
+│   ├── CrossSiteRefused       403  cross_site_refused
 │   ├── ImageNotFound          404  image_not_found
 │   ├── WebhookRefused         422  webhook_refused
 │   ├── JobNotFound            404  job_not_found
@@ -113,6 +115,16 @@ class BodyIncomplete(InputError):
 class RequestTimeout(InputError):
     code = "request_timeout"
     http_status = 408
+
+
+class HostNotTrusted(InputError):
+    code = "host_not_trusted"
+    http_status = 400
+
+
+class CrossSiteRefused(InputError):
+    code = "cross_site_refused"
+    http_status = 403
 
 
 class ImageNotFound(InputError):

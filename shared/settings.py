@@ -12,6 +12,8 @@ from shared.errors import CannotStart
 from shared.redis_client import parse_redis_url
 from shared.webhooks import WebhookPolicy, parse_hosts, parse_secrets
 
+_LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "[::1]"})
+
 
 class Backbone(StrEnum):
     """The network under the classifier; `auto` means ResNet50 when its weights can be had."""
@@ -54,6 +56,9 @@ class Settings(BaseSettings):
     port: int = Field(8080, ge=1, le=65535, description="port the API listens on")
     published_elsewhere: bool = Field(
         False, description="allow a non-loopback `host` without API keys: something in front decides who gets in"
+    )
+    trusted_hosts: str | None = Field(
+        None, description="names under which the API is asked, by commas; unset: loopback ones on loopback, else any"
     )
     catalogue: Path | None = Field(None, description="raw dump to serve; unset: the demo catalogue")
     backbone: Backbone = Field(Backbone.AUTO, description="auto, resnet50 or efficientnet_lite0")
@@ -156,6 +161,13 @@ class Settings(BaseSettings):
             secrets=parse_secrets(self.webhook_secret.get_secret_value()) if self.webhook_secret else (),
             allow_private=self.webhook_allow_private,
         )
+
+    @property
+    def trusted_names(self) -> frozenset[str]:
+        """What a Host header may name, in small letters and without the port; empty for anything."""
+        if self.trusted_hosts is not None:
+            return frozenset(name.strip().lower() for name in self.trusted_hosts.split(",")) - {""}
+        return _LOOPBACK_NAMES | {self.host.lower()} if _is_loopback(self.host) else frozenset()
 
     @property
     def required_redis_url(self) -> str:
