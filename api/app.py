@@ -2,7 +2,7 @@
 
 from flask import Flask
 
-from api import auth, batches, docs, jobs, ops, problems, seed, service, uploads
+from api import auth, batches, docs, jobs, ops, origins, problems, seed, service, uploads
 from shared.settings import Settings, load_settings
 from shared.telemetry import configure_logging
 
@@ -16,13 +16,17 @@ def create_app(settings: Settings | None = None) -> Flask:
     configure_logging()
     settings = settings or load_settings()
     app = Flask(__name__, static_folder=None)
+    app.request_class = uploads.SpooledRequest
+    uploads.take_names_in_any_encoding()
     # Werkzeug holds a file's bytes between two line ends against the memory limit too, so it must be the larger one.
     app.config["MAX_CONTENT_LENGTH"] = app.config["MAX_FORM_MEMORY_SIZE"] = settings.max_upload_mb << 20
     app.config["MAX_FORM_PARTS"] = 32
     app.json.sort_keys = False  # type: ignore[attr-defined]
     app.url_map.converters["job_id"] = jobs.JobIdConverter
     problems.install(app)
-    app.before_request(uploads.require_length)
+    origins.install(app, settings)
+    app.before_request(uploads.spool_body)
+    app.teardown_request(uploads.discard_body)
     made = service.Service(settings)
     service.install(app, made)
     auth.install(app, made.doorkeeper)

@@ -20,8 +20,11 @@ from shared.store.listing import CURSOR_PATTERN
 Schema = dict[str, Any]
 Errors = tuple[type[LookalikeError], ...]
 
-EVERY_CALL: Errors = (e.ApiKeyRequired, e.ApiKeyInvalid, e.ScopeMissing, e.RateLimited, e.QueueUnavailable)
-_BODY: Errors = (e.LengthRequired, e.BodyIncomplete, e.UploadTooLarge)
+EVERY_CALL: Errors = (
+    *(e.HostNotTrusted, e.CrossSiteRefused),
+    *(e.ApiKeyRequired, e.ApiKeyInvalid, e.ScopeMissing, e.RateLimited, e.QueueUnavailable),
+)
+_BODY: Errors = (e.LengthRequired, e.BodyIncomplete, e.UploadTooLarge, e.RequestTimeout)
 _PHOTO: Errors = (*_BODY, e.ImageMissing, e.InvalidRequest, e.PhotoUndecodable, e.UnsupportedFormat, e.PhotoTooLarge)
 _ADMISSION: Errors = (e.QueueFull, e.QueueShareFull)
 _SUBMIT: Errors = (*_PHOTO, *_ADMISSION, e.IdempotencyConflict, e.JobGone, e.WebhookRefused)

@@ -4,6 +4,7 @@ from gevent import monkey
 
 monkey.patch_all()  # before anything imports ssl, which cannot be patched afterwards
 
+import resource  # noqa: E402
 import sys  # noqa: E402
 
 from gunicorn.workers.base import Worker  # noqa: E402
@@ -29,11 +30,15 @@ def post_worker_init(worker: Worker) -> None:
 
 bind = _settings.authority
 workers = 1
-worker_class = "gevent"
+worker_class = "api.gunicorn_worker.Worker"
 worker_connections = 1000
+_soft, _hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+_files = 4 * worker_connections  # a connection, its body, its photo, and its wait in Redis
+if _soft < _files <= _hard or _hard == resource.RLIM_INFINITY:
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(_soft, _files), _hard))
 timeout = 60
 graceful_timeout = 5
-keepalive = 30
+keepalive = 30  # for the whole head of a request, the first on a connection too
 control_socket_disable = True
 accesslog = None
 loglevel = "warning"

@@ -7,9 +7,13 @@ LookalikeError
 │   ├── PhotoUndecodable       422  photo_undecodable
 │   ├── UnsupportedFormat      415  unsupported_format
 │   ├── PhotoTooLarge          413  photo_too_large
+│   │   └── PhotoTooHeavy      413  photo_too_large    for one decoder, not for every
 │   ├── UploadTooLarge         413  upload_too_large
 │   ├── LengthRequired         411  length_required
 │   ├── BodyIncomplete         400  body_incomplete
+│   ├── RequestTimeout         408  request_timeout
+│   ├── HostNotTrusted         400  host_not_trusted
+│   ├── CrossSiteRefused       403  cross_site_refused
 │   ├── ImageNotFound          404  image_not_found
 │   ├── WebhookRefused         422  webhook_refused
 │   ├── JobNotFound            404  job_not_found
@@ -89,6 +93,10 @@ class PhotoTooLarge(InputError):
     http_status = 413
 
 
+class PhotoTooHeavy(PhotoTooLarge):
+    """It needs more memory than this decoder may take; another may have more."""
+
+
 class UploadTooLarge(InputError):
     code = "upload_too_large"
     http_status = 413
@@ -102,6 +110,21 @@ class LengthRequired(InputError):
 class BodyIncomplete(InputError):
     code = "body_incomplete"
     http_status = 400
+
+
+class RequestTimeout(InputError):
+    code = "request_timeout"
+    http_status = 408
+
+
+class HostNotTrusted(InputError):
+    code = "host_not_trusted"
+    http_status = 400
+
+
+class CrossSiteRefused(InputError):
+    code = "cross_site_refused"
+    http_status = 403
 
 
 class ImageNotFound(InputError):

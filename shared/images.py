@@ -7,15 +7,17 @@ they are decoded. Knows nothing of HTTP or of models: mean and standard deviatio
 import re
 import struct
 import zlib
+from functools import partial
 from io import BytesIO
+from operator import mul
 from typing import Literal, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, JpegImagePlugin, TiffImagePlugin, UnidentifiedImageError
 from pydantic import BaseModel, ConfigDict, Field
 
-from shared.errors import PhotoTooLarge, PhotoUndecodable, UnsupportedFormat
+from shared.errors import PhotoTooHeavy, PhotoTooLarge, PhotoUndecodable, UnsupportedFormat
 
 Pixels: TypeAlias = npt.NDArray[np.uint8]
 
@@ -25,8 +27,14 @@ FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF")
 MAX_PIXELS = 64_000_000
 MAX_SIDE_PX = 20_000
 MAX_ASPECT = 200
+# Estimated memory that decoding one photo may take.
+MAX_DECODING_BYTES = 256 << 20
+_WEBP_BYTES = 16  # a pixel: two canvases of the animation, the frame, its copy in Pillow
 # A progressive JPEG pays a full pass for every scan; real encoders write about ten.
 MAX_JPEG_SCANS = 64
+# Chunks of a PNG, segments of a JPEG: Pillow reads them in Python. Photos have tens, odd ones thousands.
+MAX_PIECES = 20_000
+MAX_RLE_BYTES = 1 << 20  # of a BMP, which Pillow unpacks in Python too
 # 0xFF followed by anything but stuffing, fill bytes, restarts and TEM, which carry no segment (ITU-T T.81, B.1.1).
 _JPEG_MARKER = re.compile(rb"\xff[^\x00\x01\xd0-\xd7\xff]")
 _JPEG_SCAN, _JPEG_END = b"\xff\xda", b"\xff\xd9"
@@ -48,6 +56,9 @@ _TURNS = {
     8: Image.Transpose.ROTATE_90,
 }
 
+_BAND_PIXELS = 1 << 20
+_PREMULTIPLIED = {"LA": "La", "RGBA": "RGBa"}
+_STRAIGHT = {"La": "LA", "RGBa": "RGBA"}
 _RESIZABLE_MODES = frozenset({"L", "LA", "La", "RGB", "RGBA", "RGBa", "CMYK", "YCbCr"})
 
 
@@ -75,11 +86,38 @@ def decode_photo(photo: bytes, spec: PreprocessSpec, *, max_pixels: int = MAX_PI
 
     Raises:
         UnsupportedFormat: not an image, or a format outside `FORMATS`.
-        PhotoTooLarge: more pixels, longer sides or a more extreme aspect than allowed.
+        PhotoTooLarge: more pixels, longer sides or a more extreme aspect than allowed, or too much memory needed.
         PhotoUndecodable: empty, truncated or corrupt.
     """
+    return render(open_photo(photo, max_pixels=max_pixels), spec)
+
+
+def open_photo(
+    photo: bytes, *, max_pixels: int = MAX_PIXELS, max_decoding_bytes: int = MAX_DECODING_BYTES
+) -> Image.Image:
+    """Read and check a photo's header; nothing is decoded yet.
+
+    Raises:
+        PhotoTooHeavy: `render` would need more than `max_decoding_bytes`, but not more than anyone may have.
+        InputError: what else `decode_photo` raises.
+    """
+    n_scans = _check_structure(photo, max_pixels, max_decoding_bytes)
     image = _open(photo)
-    _check_header(image, photo, max_pixels)
+    _check_size(*image.size, max_pixels)
+    try:
+        n_bytes = _decoding_bytes(image, n_scans)
+    except _DECODER_ERRORS as exc:
+        raise PhotoUndecodable("the photo's header is damaged") from exc
+    _check_weight(image.size, str(image.format), n_bytes, max_decoding_bytes)
+    return image
+
+
+def render(image: Image.Image, spec: PreprocessSpec) -> Pixels:
+    """What `decode_photo` makes of an opened photo.
+
+    Raises:
+        PhotoUndecodable: truncated or corrupt.
+    """
     try:
         oriented = _oriented_and_scaled(image, spec.size_px)
     except _DECODER_ERRORS as exc:
@@ -125,8 +163,7 @@ def _sniff(photo: bytes) -> str | None:
     return next((name for signature, name in signatures.items() if photo.startswith(signature)), None)
 
 
-def _check_header(image: Image.Image, photo: bytes, max_pixels: int) -> None:
-    width, height = image.size
+def _check_size(width: int, height: int, max_pixels: int) -> None:
     if min(width, height) < 1:
         raise PhotoUndecodable(f"the photo has no area ({width}x{height} px)")
     if width * height > max_pixels:
@@ -135,18 +172,87 @@ def _check_header(image: Image.Image, photo: bytes, max_pixels: int) -> None:
         raise PhotoTooLarge(f"{width}x{height} px has a side longer than {MAX_SIDE_PX} px; send a smaller copy")
     if max(width, height) > MAX_ASPECT * min(width, height):
         raise PhotoTooLarge(f"{width}x{height} px is more than {MAX_ASPECT} times as long as wide; crop it")
-    if image.format in ("JPEG", "MPO") and _count_jpeg_scans(photo) > MAX_JPEG_SCANS:
-        raise PhotoUndecodable(f"the JPEG has more than {MAX_JPEG_SCANS} scans; save it again")
+
+
+def _check_weight(size: tuple[int, int], image_format: str, n_bytes: int, max_bytes: int) -> None:
+    shape = f"{size[0]}x{size[1]} px of {image_format} would need {n_bytes >> 20} MiB to decode"
+    if n_bytes > MAX_DECODING_BYTES:
+        raise PhotoTooLarge(f"{shape}; send a smaller copy or a plain JPEG")
+    if n_bytes > max_bytes:
+        raise PhotoTooHeavy(shape)
+
+
+def _webp_size(photo: bytes) -> tuple[int, int] | None:
+    """Width and height as a WebP's first chunk states them (RFC 9649, 2.5 to 2.7)."""
+    little = partial(int.from_bytes, byteorder="little")
+    match photo[12:16]:
+        case b"VP8X":
+            return little(photo[24:27]) + 1, little(photo[27:30]) + 1
+        case b"VP8L":
+            return little(photo[21:25]) % (1 << 14) + 1, (little(photo[21:25]) >> 14) % (1 << 14) + 1
+        case b"VP8 ":
+            return little(photo[26:28]) % (1 << 14), little(photo[28:30]) % (1 << 14)
+    return None
+
+
+def _decoding_bytes(image: Image.Image, n_scans: int) -> int:
+    """Estimated per pixel for each format from what was measured (Pillow 13), rounded up."""
+    n_pixels = image.width * image.height
+    if image.format == "WEBP":
+        return _WEBP_BYTES * n_pixels
+    if image.format == "AVIF":
+        return 12 * n_pixels
+    if isinstance(image, JpegImagePlugin.JpegImageFile):
+        # Several scans need every coefficient kept, two bytes each; a single one is scaled as it is read.
+        across, down = ([component[axis] for component in image.layer] for axis in (1, 2))
+        n_coefficients = n_pixels * sum(map(mul, across, down)) // (max(across) * max(down))
+        return 2 * n_coefficients if n_scans > 1 else n_pixels // 3
+    return 4 * n_pixels + (_largest_block(image) if isinstance(image, TiffImagePlugin.TiffImageFile) else 0)
+
+
+def _largest_block(image: TiffImagePlugin.TiffImageFile) -> int:
+    """Bytes libtiff unpacks at once: a strip, or a tile, which may be larger than the photo."""
+    tags = image.tag_v2
+    rows = min(int(tags.get(TiffImagePlugin.ROWSPERSTRIP, image.height)), image.height)
+    across, down = (int(tags.get(tag, 0)) for tag in (TiffImagePlugin.TILEWIDTH, TiffImagePlugin.TILELENGTH))
+    n_bits = sum(tags.get(TiffImagePlugin.BITSPERSAMPLE, (1,)))
+    return max(image.width * rows, across * down) * max(n_bits, 32) // 8
+
+
+def _check_structure(photo: bytes, max_pixels: int, max_decoding_bytes: int) -> int:
+    """Refuse what would take time or memory already as it is opened; returns the number of a JPEG's scans, else 1."""
+    if photo.startswith(b"RIFF") and (size := _webp_size(photo)):  # libwebp reserves its canvases
+        _check_size(*size, max_pixels)
+        _check_weight(size, "WEBP", _WEBP_BYTES * size[0] * size[1], max_decoding_bytes)
+    if photo.startswith(b"\x89PNG"):
+        _count_png_chunks(photo)
+    if photo.startswith(b"BM") and photo[30:31] in (b"\x01", b"\x02") and len(photo) > MAX_RLE_BYTES:
+        raise PhotoTooLarge(f"a run-length coded BMP may have {MAX_RLE_BYTES >> 20} MiB; send a PNG or JPEG")
+    return _count_jpeg_scans(photo) if photo.startswith(b"\xff\xd8\xff") else 1
+
+
+def _count_png_chunks(photo: bytes) -> None:
+    position = 8
+    for _ in range(MAX_PIECES):
+        if position >= len(photo):
+            return
+        position += 12 + int.from_bytes(photo[position : position + 4], "big")
+    raise PhotoUndecodable(f"the PNG has more than {MAX_PIECES} chunks; save it again")
 
 
 def _count_jpeg_scans(photo: bytes) -> int:
     """Start-of-scan markers of the first picture; what cameras append behind it does not count."""
     n_scans, position = 0, 2
-    while (found := _JPEG_MARKER.search(photo, position)) and found[0] != _JPEG_END:
+    for _ in range(MAX_PIECES):
+        found = _JPEG_MARKER.search(photo, position)
+        if not found or found[0] == _JPEG_END:
+            return n_scans
         n_scans += found[0] == _JPEG_SCAN
+        if n_scans > MAX_JPEG_SCANS:
+            raise PhotoUndecodable(f"the JPEG has more than {MAX_JPEG_SCANS} scans; save it again")
         # A marker's segment says its own length; entropy-coded data behind it holds no marker.
         position = found.end() + int.from_bytes(photo[found.end() : found.end() + 2], "big")
-    return n_scans
+    raise PhotoUndecodable(f"the JPEG has more than {MAX_PIECES} segments; save it again")
 
 
 def _oriented_and_scaled(image: Image.Image, size_px: int) -> Image.Image:
@@ -159,8 +265,10 @@ def _oriented_and_scaled(image: Image.Image, size_px: int) -> Image.Image:
     image.draft(None, (width, height))
     image.load()
     orientation = _orientation(image)
-    if image.mode in ("I", "F"):  # four bytes a pixel, and the stretch to eight bits takes eight more
+    if image.mode in ("I", "F"):  # the stretch to eight bits looks at all of it, and takes twelve bytes a pixel
         image = image.reduce(max(1, max(image.size) // (2 * size_px)))
+    elif (factor := max(image.size) // (3 * size_px)) > 1 and not _resizes_lean(image):
+        image = _reduced_in_bands(image, factor)
     flat = _flatten(_resized(_eight_bit(image), _scaled_size(image.size, size_px)))
     turn = _TURNS.get(orientation)
     return flat if turn is None else flat.transpose(turn)
@@ -200,6 +308,26 @@ def _stretched(levels: npt.NDArray[np.generic]) -> Pixels:
         low, high = 0.0, (1.0 if high <= 1 else 255.0)
     span = (high - low) or 1.0
     return ((values - low) * (255.0 / span) + 0.5).clip(0, 255).astype(np.uint8)
+
+
+def _resizes_lean(image: Image.Image) -> bool:
+    """Whether a large photo can be scaled without a whole second copy of it."""
+    return image.mode in ("L", "RGB", "CMYK", "YCbCr") and "transparency" not in image.info
+
+
+def _reduced_in_bands(image: Image.Image, factor: int) -> Image.Image:
+    """A large photo in eight bits at 1/factor, band by band: the copies that conversions make stay small."""
+    bands = []
+    band_px = factor * max(1, _BAND_PIXELS // (image.width * factor))
+    for top in range(0, image.height, band_px):
+        band = _eight_bit(image.crop((0, top, image.width, min(top + band_px, image.height))))
+        # Premultiplied, as `resize` has it: hidden colours do not bleed in.
+        bands.append(band.convert(_PREMULTIPLIED.get(band.mode, band.mode)).reduce(factor))
+    mode = bands[0].mode
+    reduced = Image.new(mode, (bands[0].width, sum(band.height for band in bands)))
+    for i, band in enumerate(bands):
+        reduced.paste(band, (0, i * bands[0].height))
+    return reduced.convert(_STRAIGHT.get(mode, mode))
 
 
 def _resized(image: Image.Image, target: tuple[int, int]) -> Image.Image:

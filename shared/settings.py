@@ -12,6 +12,8 @@ from shared.errors import CannotStart
 from shared.redis_client import parse_redis_url
 from shared.webhooks import WebhookPolicy, parse_hosts, parse_secrets
 
+_LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "[::1]"})
+
 
 class Backbone(StrEnum):
     """The network under the classifier; `auto` means ResNet50 when its weights can be had."""
@@ -55,13 +57,16 @@ class Settings(BaseSettings):
     published_elsewhere: bool = Field(
         False, description="allow a non-loopback `host` without API keys: something in front decides who gets in"
     )
+    trusted_hosts: str | None = Field(
+        None, description="names under which the API is asked, by commas; unset: loopback ones on loopback, else any"
+    )
     catalogue: Path | None = Field(None, description="raw dump to serve; unset: the demo catalogue")
     backbone: Backbone = Field(Backbone.AUTO, description="auto, resnet50 or efficientnet_lite0")
     weights: Path | None = Field(None, description="local ResNet50 weights (.pth, .pt or .safetensors)")
     download_timeout_s: float = Field(10, gt=0, description="how long a weights download may stall")
     max_upload_mb: int = Field(10, ge=1, description="largest request body, MiB")
     max_pixels: int = Field(64_000_000, ge=1, description="largest photo, pixels, read from its header")
-    decode_threads: int = Field(2, ge=1, description="photos the API decodes at the same time")
+    decode_threads: int = Field(2, ge=1, description="photos the API decodes at the same time, besides one large one")
     seed_wait_s: float = Field(30, ge=0, le=30, description="how long the `/predict` endpoints wait")
     max_waiters: int = Field(256, ge=0, description="requests that may wait for a job at the same time")
     max_queued: int = Field(10_000, ge=1, description="queued jobs above which a submit answers 429")
@@ -156,6 +161,13 @@ class Settings(BaseSettings):
             secrets=parse_secrets(self.webhook_secret.get_secret_value()) if self.webhook_secret else (),
             allow_private=self.webhook_allow_private,
         )
+
+    @property
+    def trusted_names(self) -> frozenset[str]:
+        """What a Host header may name, in small letters and without the port; empty for anything."""
+        if self.trusted_hosts is not None:
+            return frozenset(name.strip().lower() for name in self.trusted_hosts.split(",")) - {""}
+        return _LOOPBACK_NAMES | {self.host.lower()} if _is_loopback(self.host) else frozenset()
 
     @property
     def required_redis_url(self) -> str:

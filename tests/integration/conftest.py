@@ -10,6 +10,7 @@ from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
 from api.app import create_app
+from api.uploads import PhotoReader
 from shared.settings import Settings
 from shared.store.jobs import Admission, JobStore
 from tests.conftest import encode, noise_image
@@ -27,9 +28,17 @@ def jobs(client: redis.Redis) -> JobStore:
     return JobStore(client)
 
 
+@pytest.fixture(scope="session")
+def reader() -> PhotoReader:
+    """One for all applications: its decoders take a moment to start."""
+    return PhotoReader(n_threads=2, max_pixels=Settings().max_pixels)
+
+
 @pytest.fixture
-def http(client: redis.Redis, valkey_url: str) -> FlaskClient:
-    return create_app(settings(valkey_url)).test_client()
+def http(client: redis.Redis, valkey_url: str, reader: PhotoReader) -> FlaskClient:
+    app = create_app(settings(valkey_url))
+    app.extensions["lookalike"].reader = reader
+    return app.test_client()
 
 
 def photo_form(photo: bytes = PHOTO, **options: str) -> dict[str, object]:

@@ -184,3 +184,38 @@ def test_redis_lost_while_waiting_still_answers_202_with_the_job(http: FlaskClie
     answer = post(http, "/v1/jobs/embed", prefer="wait=5")
     assert answer.status_code == 202
     assert answer.headers["Location"]
+
+
+@pytest.mark.parametrize("host", ["localhost", "LOCALHOST:8080", "127.0.0.1:1", "[::1]:8080"])
+def test_on_loopback_its_names_are_served(http: FlaskClient, host: str) -> None:
+    assert http.get("/livez", headers={"Host": host}).status_code == 200
+
+
+@pytest.mark.parametrize(
+    "host", ["evil.example", "localhost.evil.example:8080", "127.0.0.1.nip.io", "", "[::1", "a:b:c"]
+)
+def test_on_loopback_a_name_rebound_to_it_is_400(http: FlaskClient, host: str) -> None:
+    answer = http.get("/livez", headers={"Host": host})
+    assert "evil" not in assert_problem(answer, 400, "host_not_trusted")
+
+
+def test_the_names_served_are_a_setting(valkey_url: str) -> None:
+    http = create_app(settings(valkey_url, trusted_hosts="shop.example, localhost")).test_client()
+    assert http.get("/livez", headers={"Host": "shop.example:443"}).status_code == 200
+    assert http.get("/livez", headers={"Host": "127.0.0.1"}).status_code == 400
+    anywhere = create_app(settings(valkey_url, host="0.0.0.0", published_elsewhere=True)).test_client()
+    assert anywhere.get("/livez", headers={"Host": "shop.example"}).status_code == 200
+
+
+def test_another_sites_page_may_look_but_not_submit(http: FlaskClient) -> None:
+    cross = {"Sec-Fetch-Site": "cross-site"}
+    assert http.get("/livez", headers=cross).status_code == 200
+    answer = http.post("/v1/jobs/embed", data=photo_form(), headers=cross)
+    assert_problem(answer, 403, "cross_site_refused")
+    same = http.post("/v1/jobs/embed", data=photo_form(), headers={"Sec-Fetch-Site": "same-origin"})
+    assert same.status_code == 202
+
+
+def test_a_form_of_much_text_is_422(http: FlaskClient) -> None:
+    answer = http.post("/predict/similar_images", data=photo_form(note="x" * 100_000))
+    assert "text" in assert_problem(answer, 422, "invalid_request")

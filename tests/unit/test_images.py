@@ -9,8 +9,8 @@ import pytest
 from PIL import Image
 from PIL.Image import Transpose
 
-from shared.errors import InputError, PhotoTooLarge, PhotoUndecodable, UnsupportedFormat
-from shared.images import FORMATS, Pixels, PreprocessSpec, decode_photo
+from shared.errors import InputError, PhotoTooHeavy, PhotoTooLarge, PhotoUndecodable, UnsupportedFormat
+from shared.images import FORMATS, Pixels, PreprocessSpec, decode_photo, open_photo
 from tests.conftest import encode, noise_image
 
 SPEC = PreprocessSpec()
@@ -211,3 +211,75 @@ def test_damaged_bytes_never_escape_as_another_error() -> None:
                 assert decode(damaged.tobytes()).shape == (224, 224, 3)
             except InputError:
                 pass
+
+
+# A large photo is reduced band by band where that saves memory; the plain one all at once. Bicubic over boxes of
+# other sizes rounds differently, by less than a grey level.
+@pytest.mark.parametrize("mode", ["RGBA", "P", "LA", "I;16", "1"])
+def test_a_large_photo_of_an_odd_mode_gives_the_pixels_of_its_plain_twin(mode: str) -> None:
+    image = noise_image(9, (4100, 3001))
+    grey = image.convert("L")
+    made = {
+        "RGBA": image.convert("RGBA"),
+        "P": image.quantize(64),
+        "LA": grey.convert("LA"),
+        "I;16": Image.fromarray(np.asarray(grey).astype(np.uint16) * 257),
+        "1": grey.convert("1"),
+    }[mode]
+    plain = {"I;16": grey}.get(mode) or made.convert("L" if mode in ("LA", "1") else "RGB")
+    assert distance(decode(encode(made, "PNG")), decode(encode(plain, "PNG"))) < 1
+
+
+def test_hidden_colours_of_a_large_photo_do_not_bleed_in() -> None:
+    image = Image.new("RGBA", (3000, 3000), (255, 0, 0, 0))
+    assert (decode(encode(image, "PNG")) == 255).all()
+
+
+@pytest.mark.parametrize(
+    ("image_format", "options"),
+    [("WEBP", {"lossless": True, "method": 0}), ("WEBP", {"method": 0}), ("AVIF", {"speed": 10})],
+)
+def test_a_format_that_costs_much_memory_a_pixel_may_have_fewer(image_format: str, options: dict[str, Any]) -> None:
+    photo = encode(Image.new("RGB", (5000, 5000)), image_format, **options)
+    with pytest.raises(PhotoTooLarge, match="MiB to decode"):
+        decode(photo)
+    with pytest.raises(PhotoTooHeavy):
+        open_photo(encode(Image.new("RGB", (2000, 2000)), image_format, **options), max_decoding_bytes=40 << 20)
+
+
+def test_a_jpeg_in_one_scan_costs_little_and_one_in_several_its_coefficients() -> None:
+    image = Image.new("CMYK", (4000, 4000))
+    assert open_photo(encode(image, quality=10), max_decoding_bytes=6 << 20).size == (4000, 4000)
+    with pytest.raises(PhotoTooHeavy, match="122 MiB"):
+        open_photo(encode(image, quality=10, progressive=True), max_decoding_bytes=6 << 20)
+
+
+def test_a_tile_larger_than_its_tiff_counts() -> None:
+    tags = {256: 10, 257: 10, 258: 8, 259: 8, 262: 1, 277: 1, 322: 40_000, 323: 40_000, 324: 8, 325: 100}
+    entries = b"".join(struct.pack("<HHII", tag, 4 if value > 300 else 3, 1, value) for tag, value in tags.items())
+    photo = b"II*\0\x08\0\0\0" + struct.pack("<H", len(tags)) + entries + b"\0" * 200
+    with pytest.raises(PhotoTooLarge, match="MiB to decode"):
+        decode(photo)
+
+
+def test_a_png_of_too_many_chunks_is_refused_before_it_is_read() -> None:
+    photo = encode(IMAGE, "PNG")
+    empty = struct.pack(">I", 0) + b"prVt" + struct.pack(">I", zlib.crc32(b"prVt"))
+    assert (decode(photo[:33] + empty * 1_000 + photo[33:]) == PLAIN).all()
+    with pytest.raises(PhotoUndecodable, match="chunks"):
+        decode(photo[:33] + empty * 30_000 + photo[33:])
+
+
+def test_a_jpeg_of_too_many_segments_is_refused_before_it_is_read() -> None:
+    photo = encode(IMAGE)
+    empty = b"\xff\xef\x00\x02"
+    assert (decode(photo[:2] + empty * 1_000 + photo[2:]) == decode(photo)).all()
+    with pytest.raises(PhotoUndecodable, match="segments"):
+        decode(photo[:2] + empty * 30_000 + photo[2:])
+
+
+def test_a_long_run_length_coded_bmp_is_refused() -> None:
+    photo = bytearray(encode(Image.new("P", (1200, 1000)), "BMP"))
+    photo[30] = 1
+    with pytest.raises(PhotoTooLarge, match="run-length"):
+        decode(bytes(photo))
