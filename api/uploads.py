@@ -151,7 +151,7 @@ def spool_body() -> None:
         # Neither a length nor an encoding means no body, as in `curl -X POST`.
         if request.content_length is None and "Transfer-Encoding" in request.headers:
             raise LengthRequired("send a Content-Length header")
-        g.body = request.environ["wsgi.input"] = _Body(request.environ["wsgi.input"], request.content_length)
+        g.body = request.environ["wsgi.input"] = _Body(request.environ["wsgi.input"], request.content_length or 0)
 
 
 def require_whole() -> None:
