@@ -67,7 +67,8 @@ class BatchStore:
         name = _name_of(owner, idempotency.key)
         if self._redis.set(name, f"{idempotency.digest} {batch_id}", nx=True, ex=_PENDING_S):
             return None
-        digest, _, first = (cast(bytes | None, self._redis.get(name)) or b"").decode().partition(" ")
+        bound = cast(bytes | None, self._redis.get(name))  # None: its first request gave it up just now
+        digest, _, first = bound.decode().partition(" ") if bound else (idempotency.digest, "", "")
         if digest != idempotency.digest:
             raise IdempotencyConflict("this Idempotency-Key was used for another request; use a new one")
         if not self._redis.exists(f"{PREFIX}batch:{first}"):

@@ -1,14 +1,16 @@
 """A batch sent again after its first request died half way: its photos are not done twice."""
 
 from io import BytesIO
+from unittest import mock
 
 import pytest
 import redis
 from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
+from shared.errors import IdempotencyPending
 from shared.store.batches import BatchStore
-from shared.store.jobs import JobStore
+from shared.store.jobs import Idempotency, JobStore
 from tests.conftest import encode, noise_image
 
 PHOTOS = [encode(noise_image(seed)) for seed in range(3)]
@@ -35,3 +37,10 @@ def test_a_batch_sent_again_under_its_key_finds_the_jobs_its_first_request_made(
     assert again.json is not None
     assert again.json["counts"]["queued"] == len(PHOTOS)
     assert send(http).json == again.json
+
+
+def test_a_key_given_up_while_it_is_looked_at_may_be_asked_for_again(client: redis.Redis) -> None:
+    batches, request = BatchStore(client, ttl_s=60), Idempotency("once", digest="d")
+    assert batches.begin("first", "", request) is None
+    with mock.patch.object(client, "get", return_value=None), pytest.raises(IdempotencyPending):
+        batches.begin("second", "", request)
