@@ -15,7 +15,16 @@ from api.options import read_options, wait_s
 from api.service import answer, digest_of, idempotency_key, service
 from api.uploads import FIELD, require_whole
 from api.views import BatchCounts, BatchItemView, BatchLinks, BatchView
-from shared.errors import ImageMissing, InvalidRequest, JobFinished, JobGone, LookalikeError, Overload, UploadTooLarge
+from shared.errors import (
+    ImageMissing,
+    InvalidRequest,
+    JobFinished,
+    JobGone,
+    LookalikeError,
+    Overload,
+    QueueUnavailable,
+    UploadTooLarge,
+)
 from shared.job_view import location
 from shared.jobs import REQUESTS, Job, JobError, JobKind, JobRequest, JobStatus, Priority, Submission
 from shared.store.batches import Batch, BatchItem
@@ -125,6 +134,7 @@ def _accept(
 
     Raises:
         Overload: not even the first was taken.
+        QueueUnavailable: Redis went away, and `key` finds what it did take when the batch is sent again.
     """
     items: list[BatchItem] = []
     decoded = service().reader.decode_all(list(photos.values()), service().spec)
@@ -135,7 +145,8 @@ def _accept(
             item_key = None if key is None else f"{key}\0{custom_id}"  # no client's key holds a zero byte
             job = service().accept(kind, options, pixels, submission=submission, idempotency_key=item_key)
         except LookalikeError as error:
-            if isinstance(error, Overload) and not any(item.job_id for item in items):
+            resumable = key is not None and isinstance(error, QueueUnavailable)
+            if resumable or (isinstance(error, Overload) and not any(item.job_id for item in items)):
                 raise
             items.append(BatchItem(custom_id=custom_id, error=_error(error)))
         else:

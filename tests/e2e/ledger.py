@@ -14,7 +14,7 @@ TERMINAL = frozenset({"succeeded", "failed", "canceled", "expired"})
 MAX_ATTEMPTS = 3
 _LASTING = ("status", "attempt", "created_at", "started_at", "finished_at", "error")
 _READERS = 6
-_READ_WHOLE = 400  # so many are read with their results; the others as the list shows them
+_READ_WHOLE = 150  # so many are read with their results; the others as the list shows them
 
 
 @dataclass
@@ -58,7 +58,7 @@ class Ledger:
 
     def saw(self, job: dict[str, object]) -> None:
         """Note a job as it was read; once it has ended it must be read like that for ever."""
-        if job["status"] not in TERMINAL:
+        if job["status"] not in TERMINAL or job["id"] in self._before:
             return
         seen = {name: job[name] for name in _LASTING} | ({"result": _digest(job["result"])} if "result" in job else {})
         with self._lock:
@@ -104,17 +104,17 @@ class Ledger:
     @property
     def n_open(self) -> int:
         """Accepted jobs that nobody has seen ended yet."""
-        return len(self.accepted) - len(self._ended)
+        return sum(job_id not in self._ended for job_id in list(self.accepted))
 
     def by_status(self) -> Counter[str]:
         """Jobs seen ended."""
-        return Counter(str(job["status"]) for job in self._ended.values())
+        return Counter(str(job["status"]) for job in list(self._ended.values()))
 
     def open(self) -> list[str]:
         """Accepted ids that have no terminal state yet."""
         for job in self.listed() if self.n_open else []:
             self.saw(job)
-        return [job_id for job_id in self.accepted if job_id not in self._ended]
+        return [job_id for job_id in list(self.accepted) if job_id not in self._ended]
 
     def audit(self, within_s: float) -> Audit:
         """Wait until everything accepted has ended, read it again, and compare with every time it was read before."""
@@ -135,7 +135,11 @@ class Ledger:
             *self._duplicated,
             *(f"{job_id} is listed {n} times" for job_id, n in times_listed.items() if n != 1),
             *(f"{job_id} is not listed" for job_id in self.accepted if job_id not in times_listed),
-            *(f"{job_id} is nobody's" for job_id in times_listed if job_id not in known),
+            *(
+                f"{i} is nobody's: {job['kind']} {job['priority']} {job['status']}"
+                for i, job in jobs.items()
+                if i not in known
+            ),
             *(
                 f"{i} was attempted {jobs[i]['attempt']} times"
                 for i in ended
