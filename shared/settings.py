@@ -74,7 +74,7 @@ class Settings(BaseSettings):
     precision: PrecisionChoice = Field(PrecisionChoice.AUTO, description="of a new bundle: auto or float32")
     threads: int = Field(0, ge=0, description="CPU threads of the model; 0: one a core")
     streams: int = Field(0, ge=0, description="forward passes at the same time; 0: one a thread")
-    max_batch: int = Field(8, ge=1, le=256, description="photos of one forward pass at most")
+    max_batch: int = Field(8, ge=1, le=256, description="photos of one forward pass at most; OpenVINO takes two")
     batch_wait_ms: float = Field(2, ge=0, description="how long a pass may wait for photos known to be coming")
     hang_after_s: float = Field(60, gt=0, description="a pass that takes longer ends the worker; others take its jobs")
     cache_entries: int = Field(4096, ge=0, description="photos whose embedding a worker remembers; 0: none")

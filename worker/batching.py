@@ -38,6 +38,7 @@ class BatchLimits:
 class _Waiting(Generic[Item, Output]):
     item: Item
     priority: Priority
+    owner: str
     unwanted: Callable[[], bool]
     since: float
     future: "Future[Output]" = field(default_factory=Future)
@@ -79,6 +80,8 @@ class MicroBatcher(Generic[Item, Output]):
         self._clock = clock
         self._waiting: dict[Priority, deque[_Waiting[Item, Output]]] = {p: deque() for p in Priority}
         self._changed = threading.Condition()
+        self._turn = 0
+        self._served: dict[str, int] = {}  # owner -> the turn it had last; as many as there are API keys
         self._n_expected = 0
         self._announced = threading.local()
         self._running_since: dict[int, float] = {}
@@ -96,17 +99,19 @@ class MicroBatcher(Generic[Item, Output]):
         item: Item,
         *,
         priority: Priority = Priority.INTERACTIVE,
+        owner: str = "",
         unwanted: Callable[[], bool] = _always_wanted,
     ) -> "Future[Output]":
         """Queue one item; blocks while `max_waiting` items wait.
 
         Args:
+            owner: owners take turns, however much one of them has waiting.
             unwanted: asked just before the pass; true drops the item and cancels its future.
 
         Raises:
             CancelledError: the batcher is closed.
         """
-        waiting: _Waiting[Item, Output] = _Waiting(item, priority, unwanted, self._clock())
+        waiting: _Waiting[Item, Output] = _Waiting(item, priority, owner, unwanted, self._clock())
         with self._changed:
             self._changed.wait_for(lambda: self._closing or self._n_waiting() < self._limits.max_waiting)
             if self._closing:
@@ -183,8 +188,17 @@ class MicroBatcher(Generic[Item, Output]):
             batch.append(bulk.popleft())
         source = interactive or bulk
         while source and len(batch) < self._limits.max_batch:
-            batch.append(source.popleft())
+            batch.append(self._next_in_turn(source))
         return batch
+
+    def _next_in_turn(self, source: "deque[_Waiting[Item, Output]]") -> "_Waiting[Item, Output]":
+        """The first item of the owner who has waited longest for a turn."""
+        place = min(range(len(source)), key=lambda i: self._served.get(source[i].owner, 0))
+        waiting = source[place]
+        del source[place]
+        self._turn += 1
+        self._served[waiting.owner] = self._turn
+        return waiting
 
     def _overdue_share(self) -> int:
         return max(1, self._limits.max_batch // 4)

@@ -6,9 +6,10 @@ import os
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import CancelledError
+from concurrent.futures import CancelledError, Future
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -119,9 +120,10 @@ class Engine:
                 raise InternalError("the model gave no finite embedding for this photo")
             return [Embeddings(vectors[i : i + 1], scores[i : i + 1]) for i in range(len(photos))]
 
+        limits = self._options.limits
         return MicroBatcher(
             run,
-            limits=self._options.limits,
+            limits=replace(limits, max_batch=min(limits.max_batch, embedder.best_batch)),
             n_runners=embedder.n_streams,
             on_hang=_end_process,
             on_batch=self._count_batch,
@@ -149,12 +151,14 @@ class Engine:
         pixels: bytes | None,
         *,
         priority: Priority = Priority.INTERACTIVE,
+        owner: str = "",
         unwanted: Callable[[], bool] = lambda: False,
     ) -> JobResult:
         """Answer one request.
 
         Args:
             pixels: size_px * size_px * 3 bytes; None when the request names a photo of the index.
+            owner: whose request it is; owners take turns at the model.
             unwanted: asked just before the photo's forward pass; true ends it there.
 
         Raises:
@@ -165,14 +169,14 @@ class Engine:
         live = self._live
         if live is None:
             raise IndexMissing(self.problem or "nothing is loaded yet")
+        submit = partial(live.batcher.submit, priority=priority, owner=owner, unwanted=unwanted)
         try:
-            embeddings = self._embeddings(live, request, pixels, priority, unwanted)
+            embeddings = self._embeddings(live, request, pixels, submit)
         except CancelledError:
             if unwanted() or self._live is live:
                 raise
-            return self.run(
-                request, pixels, priority=priority, unwanted=unwanted
-            )  # another model was promoted just now, and the old one takes no more
+            # Another model was promoted just now, and the old one takes no more.
+            return self.run(request, pixels, priority=priority, owner=owner, unwanted=unwanted)
         match request:
             case SearchRequest():
                 return search_result(embeddings, request, live.snapshot)
@@ -180,7 +184,11 @@ class Engine:
                 return embed_result(embeddings, request.encoding, live.bundle.manifest.fingerprint)
 
     def _embeddings(
-        self, live: _Live, request: JobRequest, pixels: bytes | None, priority: Priority, unwanted: Callable[[], bool]
+        self,
+        live: _Live,
+        request: JobRequest,
+        pixels: bytes | None,
+        submit: "Callable[[Pixels], Future[Embeddings]]",
     ) -> Embeddings:
         if request.image_id is not None:
             return live.snapshot.stored(request.image_id)
@@ -189,7 +197,7 @@ class Engine:
         size_px = live.bundle.manifest.preprocess.size_px
         photo: Pixels = np.frombuffer(pixels, dtype=np.uint8).reshape(size_px, size_px, 3)
         key = hashlib.blake2b(pixels, digest_size=16, key=live.bundle.manifest.fingerprint[:32].encode()).digest()
-        return self._cache.get(key, lambda: live.batcher.submit(photo, priority=priority, unwanted=unwanted).result())
+        return self._cache.get(key, lambda: submit(photo).result())
 
     def stats(self) -> WorkerStats:
         """What was done since the process began."""

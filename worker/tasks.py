@@ -144,7 +144,11 @@ class JobRunner:
         written: JobStatus | None
         try:
             result = self._engine.run(
-                job.request, claim.pixels, priority=job.submission.priority, unwanted=lease.unwanted
+                job.request,
+                claim.pixels,
+                priority=job.submission.priority,
+                owner=job.owner,
+                unwanted=lease.unwanted,
             )
         except CancelledError:
             # Written if it was cancelled; refused if the lease is lost; left to the reaper if the worker stops.

@@ -29,6 +29,11 @@ class Embedder(Protocol):
         """Passes that may run at the same time to advantage."""
         ...
 
+    @property
+    def best_batch(self) -> int:
+        """Photos of one pass above which it takes longer without costing less a photo."""
+        ...
+
     def embed(self, pixels: Pixels, *, alone: bool = True) -> Embeddings:
         """Embed (n, S, S, 3) uint8 photos, n >= 1, in one forward pass; may be called from many threads.
 

@@ -14,6 +14,10 @@ from shared.settings import Backbone
 from shared.vision.bundle import GRAPH, BundleManifest, ModelBundle, Runtime
 from shared.vision.embedder import Embedder, Embeddings, normalised
 
+_LARGEST_BATCH = 256
+# Measured: a stream has one core, which batches of 1, 2, 4 and 8 fill alike. Others wait for a pass to end.
+_BEST_BATCH_OF_A_STREAM = 2
+
 
 def open_embedder(bundle: ModelBundle, *, threads: int = 0, streams: int = 0) -> Embedder:
     """Load the bundle into the runtime it was built and measured for.
@@ -58,6 +62,10 @@ class TorchEmbedder:
     def n_streams(self) -> int:
         return 1
 
+    @property
+    def best_batch(self) -> int:
+        return _LARGEST_BATCH  # the larger the better, on a GPU above all
+
     def embed(self, pixels: Pixels, *, alone: bool = True) -> Embeddings:
         """See `Embedder.embed`."""
         torch = self._torch
@@ -95,6 +103,10 @@ class OpenVINOEmbedder:
     @property
     def n_streams(self) -> int:
         return self._n_streams
+
+    @property
+    def best_batch(self) -> int:
+        return _BEST_BATCH_OF_A_STREAM
 
     def embed(self, pixels: Pixels, *, alone: bool = True) -> Embeddings:
         """See `Embedder.embed`."""

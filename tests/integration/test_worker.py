@@ -1,17 +1,23 @@
 """Claim, call, finish on a real Valkey, with an engine made for the test; and the engine on damaged artifacts."""
 
 import threading
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
 import redis
 
 from shared.errors import ImageNotFound
-from shared.jobs import EmbedRequest, EmbedResult, Job, JobKind, JobRequest, JobResult, JobStatus, Priority
-from shared.store.jobs import JobStore
-from tests.integration.conftest import PLENTY
+from shared.jobs import EmbedRequest, EmbedResult, Job, JobKind, JobRequest, JobResult, JobStatus, Priority, Submission
+from shared.redis_client import connect
+from shared.store.jobs import PREFIX, JobStore
+from tests.conftest import Clock
+from tests.integration.conftest import PLENTY, settings
 from tests.integration.test_job_store import RESULT
+from worker.app import Heartbeat
+from worker.batching import BatchLimits, MicroBatcher
 from worker.engine import Engine
 from worker.tasks import JobRunner, Leases
 
@@ -30,6 +36,7 @@ class FakeEngine(Engine):
         pixels: bytes | None,
         *,
         priority: Priority = Priority.INTERACTIVE,
+        owner: str = "",
         unwanted: Callable[[], bool] = lambda: False,
     ) -> JobResult:
         self.calls += 1
@@ -110,6 +117,234 @@ def test_a_lease_is_held_exactly_while_the_job_runs(jobs: JobStore) -> None:
     leave.set()
     thread.join()
     assert leases.held() == []
+
+
+def test_a_job_claimed_again_by_the_process_that_lost_it_keeps_its_new_lease(jobs: JobStore) -> None:
+    leases = Leases()
+    job = submit(jobs)
+    again = job.model_copy(update={"attempt": 2})
+    with leases.holding(again) as second:
+        with leases.holding(job.model_copy(update={"attempt": 1})) as first:
+            leases.drop({(job.id, 1)})
+            assert (first.wanted, second.wanted) == (False, True)
+        assert leases.held() == [(job.id, 2)]
+
+
+# --- alone ---
+
+
+class Rooms(FakeEngine):
+    """Runs a job until the test lets it go, and knows which are being run."""
+
+    def __init__(self) -> None:
+        super().__init__(lambda: RESULT)
+        self.inside: dict[str, threading.Event] = {}
+        self.ran: list[str] = []
+
+    def run(
+        self,
+        request: JobRequest,
+        pixels: bytes | None,
+        *,
+        priority: Priority = Priority.INTERACTIVE,
+        owner: str = "",
+        unwanted: Callable[[], bool] = lambda: False,
+    ) -> JobResult:
+        leave = threading.Event()
+        self.inside[owner] = leave
+        assert leave.wait(20)
+        del self.inside[owner]
+        self.ran.append(owner)
+        return RESULT
+
+
+def eventually(claim: Callable[[], object]) -> None:
+    deadline = time.monotonic() + 10
+    while not claim():
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+
+
+def submit_suspect(client: redis.Redis, owner: str) -> Job:
+    """A job whose workers died in every attempt but the last."""
+    clock = Clock()
+    clock.now = time.time()
+    store = JobStore(client, clock=clock)
+    job, _ = store.create(JobKind.EMBED, EmbedRequest(), b"pixels", admission=PLENTY, owner=owner)
+    for _ in range(2):
+        assert store.claim("dying", lease_s=0.1)
+        clock.now += 1
+        assert store.reap(max_attempts=3).requeued == [job.id]
+    return job
+
+
+def in_thread(made: JobRunner) -> threading.Thread:
+    thread = threading.Thread(target=made.run_next, daemon=True)
+    thread.start()
+    return thread
+
+
+def test_a_suspect_is_run_with_nothing_else_in_hand_and_others_wait_for_it(jobs: JobStore, client: redis.Redis) -> None:
+    engine = Rooms()
+    made = runner(jobs, engine)
+    jobs.create(JobKind.EMBED, EmbedRequest(), b"p", admission=PLENTY, owner="early")
+    threads = [in_thread(made)]
+    eventually(lambda: set(engine.inside) == {"early"})
+    submit_suspect(client, "suspect")
+    threads.append(in_thread(made))
+    eventually(lambda: made._gate._n_wanting_alone)
+    jobs.create(JobKind.EMBED, EmbedRequest(), b"p", admission=PLENTY, owner="late")
+    threads.append(in_thread(made))
+    time.sleep(0.1)
+    assert set(engine.inside) == {"early"}  # neither beside it
+    engine.inside["early"].set()
+    eventually(lambda: set(engine.inside) == {"suspect"})
+    time.sleep(0.1)
+    assert set(engine.inside) == {"suspect"}
+    engine.inside["suspect"].set()
+    eventually(lambda: set(engine.inside) == {"late"})
+    engine.inside["late"].set()
+    for thread in threads:
+        thread.join(10)
+    assert engine.ran == ["early", "suspect", "late"]
+    assert jobs.depth() == 0
+
+
+def test_who_came_for_a_suspect_another_worker_took_runs_the_next_job(jobs: JobStore, client: redis.Redis) -> None:
+    engine = Rooms()
+    made = runner(jobs, engine)
+    jobs.create(JobKind.EMBED, EmbedRequest(), b"p", admission=PLENTY, owner="early")
+    threads = [in_thread(made)]
+    eventually(lambda: set(engine.inside) == {"early"})
+    submit_suspect(client, "suspect")
+    threads.append(in_thread(made))
+    eventually(lambda: made._gate._n_wanting_alone)
+    assert jobs.claim("another", lease_s=15, suspects=True)
+    jobs.create(JobKind.EMBED, EmbedRequest(), b"p", admission=PLENTY, owner="late")
+    engine.inside["early"].set()
+    eventually(lambda: set(engine.inside) == {"late"})
+    engine.inside["late"].set()
+    for thread in threads:
+        thread.join(10)
+    assert engine.ran == ["early", "late"]
+
+
+# --- the heartbeat ---
+
+
+class Batching(FakeEngine):
+    """A model behind the real batcher, which runs when the test opens it."""
+
+    def __init__(self) -> None:
+        super().__init__(lambda: RESULT)
+        self.open, self.passes = threading.Event(), list[bytes]()
+        self.batcher: MicroBatcher[bytes, JobResult] = MicroBatcher(
+            self._pass, limits=BatchLimits(max_batch=1), on_hang=lambda: None
+        )
+
+    def _pass(self, items: Sequence[bytes], alone: bool) -> list[JobResult]:
+        self.passes += items
+        assert self.open.wait(20)
+        return [RESULT for _ in items]
+
+    def run(
+        self,
+        request: JobRequest,
+        pixels: bytes | None,
+        *,
+        priority: Priority = Priority.INTERACTIVE,
+        owner: str = "",
+        unwanted: Callable[[], bool] = lambda: False,
+    ) -> JobResult:
+        return self.batcher.submit(pixels or b"", priority=priority, owner=owner, unwanted=unwanted).result()
+
+
+@pytest.mark.parametrize("how", ["canceled", "expired"])
+def test_a_job_nobody_wants_leaves_the_batcher_before_its_pass(
+    jobs: JobStore, client: redis.Redis, valkey_url: str, how: str
+) -> None:
+    engine = Batching()
+    heartbeat = Heartbeat(settings(valkey_url), client, jobs, engine)
+    first, _ = jobs.create(JobKind.EMBED, EmbedRequest(), b"first", admission=PLENTY)
+    threads = [in_thread(heartbeat.runner)]
+    eventually(lambda: engine.passes)
+    deadline = Submission(deadline_s=0.3 if how == "expired" else None)
+    second, _ = jobs.create(JobKind.EMBED, EmbedRequest(), b"second", admission=PLENTY, submission=deadline)
+    threads.append(in_thread(heartbeat.runner))
+    eventually(engine.batcher._n_waiting)
+    if how == "canceled":
+        assert jobs.cancel(second.id).status is JobStatus.CANCELING
+    else:
+        time.sleep(0.35)
+        assert jobs.get(second.id).status is JobStatus.EXPIRED
+    heartbeat.beat()
+    engine.open.set()
+    for thread in threads:
+        thread.join(10)
+    engine.batcher.close()
+    assert engine.passes == [b"first"]
+    assert (jobs.get(first.id).status, jobs.get(second.id).status) == (JobStatus.SUCCEEDED, JobStatus(how))
+    ended = heartbeat.runner.counts.outcomes()
+    assert ended == {"succeeded": 1, "canceled" if how == "canceled" else "late": 1}
+
+
+class Exits(Exception):
+    """Stands in for the end of the process."""
+
+
+@pytest.fixture
+def heartbeat(jobs: JobStore, client: redis.Redis, valkey_url: str, monkeypatch: pytest.MonkeyPatch) -> Heartbeat:
+    """Of a worker that has heard nothing for a minute."""
+
+    def leave(code: int) -> None:
+        assert code
+        raise Exits
+
+    monkeypatch.setattr("worker.app.os._exit", leave)
+    monkeypatch.setattr("worker.app.logging.shutdown", lambda: None)
+    made = Heartbeat(settings(valkey_url), client, jobs, FakeEngine(lambda: RESULT))
+    made.runner.woken_at -= 60
+    return made
+
+
+def wait_long(client: redis.Redis, job: Job) -> None:
+    client.zadd(f"{PREFIX}queued", {job.id: time.time() - 60})
+
+
+def test_a_worker_no_message_reaches_while_jobs_wait_ends_itself_after_several_looks(
+    jobs: JobStore, client: redis.Redis, heartbeat: Heartbeat
+) -> None:
+    wait_long(client, submit(jobs))
+    for _ in range(5):
+        heartbeat.watch_consumer()
+    with pytest.raises(Exits):
+        heartbeat.watch_consumer()
+
+
+@pytest.mark.parametrize(
+    "why", ["nothing waits", "waits shortly", "woken", "at work", "once all was well", "redis away"]
+)
+def test_a_worker_that_is_idle_or_busy_for_a_reason_stays(
+    jobs: JobStore, client: redis.Redis, heartbeat: Heartbeat, why: str
+) -> None:
+    if why != "nothing waits":
+        job = submit(jobs)
+        if why != "waits shortly":
+            wait_long(client, job)
+    if why == "woken":
+        heartbeat.runner.woken_at = time.monotonic()
+    if why == "redis away":
+        heartbeat._store = JobStore(connect("redis://127.0.0.1:1/0"))
+    with heartbeat._leases.holding(submit(jobs)) if why == "at work" else nullcontext():
+        for look in range(12):
+            if why == "once all was well" and look == 5:
+                heartbeat.runner.run_next()
+                wait_long(client, submit(jobs))
+                heartbeat.watch_consumer()
+                heartbeat.runner.woken_at -= 60
+                assert heartbeat._n_rounds_stuck == 0
+                return
+            heartbeat.watch_consumer()
 
 
 def test_an_engine_without_artifacts_is_not_ready_and_says_why(tmp_path: Path) -> None:

@@ -287,3 +287,16 @@ def test_every_item_gets_its_own_answer_once_whatever_else_is_in_the_queue(
             assert future.result() == item * 10
     assert sorted(ran) == sorted(item for item, _, drop in items if not drop and item not in poison)
     assert max(sizes, default=0) <= max_batch
+
+
+def test_owners_take_turns_within_what_waits() -> None:
+    gate = Gate()
+    with batcher(gate, limits=BatchLimits(max_batch=2)) as made:
+        first = made.submit(0, owner="flood")
+        assert gate.entered.acquire(timeout=WAIT_S)
+        flood = [made.submit(number, owner="flood") for number in range(1, 8)]
+        others = [made.submit(100, owner="a"), made.submit(200, owner="b"), made.submit(101, owner="a")]
+        gate.open.set()
+        assert results([first, *flood, *others])[-3:] == [1000, 2000, 1010]
+    assert gate.batches[1:3] == [[100, 200], [1, 101]]
+    assert [item for batch in gate.batches for item in batch if item < 100] == list(range(8))

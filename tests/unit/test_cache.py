@@ -1,6 +1,7 @@
 """The result cache: remembers within its bounds, computes once at a time, never remembers an error."""
 
 import threading
+from concurrent.futures import CancelledError
 
 import pytest
 
@@ -91,3 +92,39 @@ def test_an_error_is_not_remembered() -> None:
     with pytest.raises(ZeroDivisionError):
         made.get(b"a", lambda: 1 // 0)
     assert made.get(b"a", lambda: 3) == 3
+
+
+def test_who_shares_a_computation_nobody_wants_any_more_still_gets_the_value() -> None:
+    made, _ = cache()
+    begun, cancel = threading.Event(), threading.Event()
+    values: list[int] = []
+    cancelled: list[bool] = []
+
+    def unwanted() -> int:
+        begun.set()
+        assert cancel.wait(20)
+        raise CancelledError
+
+    def first() -> None:
+        with pytest.raises(CancelledError):
+            made.get(b"a", unwanted)
+        cancelled.append(True)
+
+    calls: list[int] = []
+
+    def compute() -> int:
+        calls.append(1)
+        return 7
+
+    threads = [threading.Thread(target=first)]
+    threads[0].start()
+    assert begun.wait(20)
+    threads += [threading.Thread(target=lambda: values.append(made.get(b"a", compute))) for _ in range(5)]
+    for thread in threads[1:]:
+        thread.start()
+    while made.counts.shared < 5:
+        threading.Event().wait(0.005)
+    cancel.set()
+    for thread in threads:
+        thread.join(20)
+    assert (cancelled, values, calls) == ([True], [7] * 5, [1])
