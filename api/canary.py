@@ -41,15 +41,19 @@ class Canary:
         self._every_s = every_s
         self._n_bytes = n_bytes
         self._wake = wake
+        self._stopping = threading.Event()
 
     def start(self) -> None:
-        """Begin; ends with the process."""
+        """Begin; ends with the process, or when stopped."""
         if self._every_s:
             threading.Thread(target=self._run, name="canary", daemon=True).start()
 
+    def stop(self) -> None:
+        """Send no more."""
+        self._stopping.set()
+
     def _run(self) -> None:
-        pause = threading.Event()
-        while not pause.wait(_AGAIN_S if self.problem else self._every_s):
+        while not self._stopping.wait(_AGAIN_S if self.problem else self._every_s):
             try:
                 problem = self.send() if self._someone_is_ready() else None
             except (redis.RedisError, LookalikeError):

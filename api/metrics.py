@@ -26,7 +26,7 @@ class ApiCounters:
         self.accepted = Counter("lookalike_jobs_accepted", "Jobs accepted", ["kind"], registry=self.registry)
 
 
-class _Snapshot(Collector):
+class Snapshot(Collector):
     """One look at Redis, as metric families."""
 
     def __init__(self, backlog: Backlog, workers: Iterable[WorkerReport]) -> None:
@@ -108,5 +108,5 @@ def render(store: JobStore, workers: Iterable[WorkerReport], counters: ApiCounte
         redis.RedisError: Redis does not answer.
     """
     registry = CollectorRegistry()
-    registry.register(_Snapshot(store.backlog(), workers))
+    registry.register(Snapshot(store.backlog(), workers))
     return generate_latest(registry) + generate_latest(counters.registry)

@@ -1,4 +1,4 @@
-"""The README keeps up: every setting, error code, option, verb, file and make target is in it."""
+"""The README keeps up: every setting, error code, option, metric, verb, file and make target is in it."""
 
 import re
 from collections.abc import Iterator
@@ -7,11 +7,13 @@ from pathlib import Path
 import click
 import pytest
 
+from api.metrics import ApiCounters, Snapshot
 from pipeline.cli import main
 from shared import errors
 from shared.catalogue import CATEGORIES
-from shared.jobs import EmbedRequest, SearchRequest
+from shared.jobs import EmbedRequest, IndexInfo, SearchRequest, StageTimes, Submission, WorkerReport, WorkerStats
 from shared.settings import Settings
+from shared.store.jobs import Backlog
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
@@ -37,9 +39,37 @@ def test_every_error_code_is_documented(code: str) -> None:
     assert f"`{code}`" in README
 
 
-@pytest.mark.parametrize("option", sorted({*SearchRequest.model_fields, *EmbedRequest.model_fields}))
+@pytest.mark.parametrize(
+    "option", sorted({*SearchRequest.model_fields, *EmbedRequest.model_fields, *Submission.model_fields})
+)
 def test_every_option_is_documented(option: str) -> None:
     assert f"`{option}`" in README or f'"{option}"' in README
+
+
+def _metrics() -> set[tuple[str, frozenset[str]]]:
+    """Name and labels of everything /metrics may tell, as Prometheus shows them."""
+    index = IndexInfo(
+        version="v", count=1, dimension=1, built_at="2026-01-01T00:00:00+00:00", catalogue="c", backbone="b",
+        weights="w", model_fingerprint="f", model_version="m", metrics={},
+    )  # fmt: skip
+    stats = WorkerStats(outcomes={"succeeded": 1}, stages={"total": StageTimes()}, batch_sizes={1: 1})
+    worker = WorkerReport(name="w", pid=1, reported_at=0, state="ready", index=index, stats=stats)
+    counters = ApiCounters()
+    counters.refused.labels("not_found").inc()
+    counters.accepted.labels("embed").inc()
+    snapshot = Snapshot(Backlog(queued={"bulk": 1}, running=1, oldest_wait_s=1), [worker])
+    return {
+        (family.name + ("_total" if family.type == "counter" else ""), frozenset(sample.labels) - {"le"})
+        for family in [*snapshot.collect(), *counters.registry.collect()]
+        for sample in family.samples
+        if not sample.name.endswith("_created")
+    }
+
+
+def test_every_metric_is_documented_with_its_labels_and_every_documented_one_exists() -> None:
+    section = README.split("## Metrics")[1].split("\n## ")[0]
+    named = re.findall(r"`(lookalike_[a-z_]+)(?:\{([a-z,]+)\})?`", section)
+    assert {(name, frozenset(filter(None, labels.split(",")))) for name, labels in named} == _metrics()
 
 
 def _verbs(group: click.Group, prefix: str = "") -> Iterator[str]:
