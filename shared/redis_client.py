@@ -128,6 +128,7 @@ def broker_at(url: str, *, socket_timeout_s: float | None = None) -> Broker:
             "socket_timeout": socket_timeout_s,
             "socket_connect_timeout": socket_timeout_s,
             "retry_on_timeout": False,
+            "max_retries": 0,  # kombu would look for a lost Redis for 6 s before it says so
         }
     if isinstance(address, ServerAddress):
         return Broker(_verified(address.url), options)

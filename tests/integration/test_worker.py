@@ -10,9 +10,9 @@ import pytest
 import redis
 from kombu.exceptions import OperationalError
 
-from shared.errors import ImageNotFound
+from shared.errors import ImageNotFound, QueueUnavailable
 from shared.jobs import EmbedRequest, EmbedResult, Job, JobKind, JobRequest, JobResult, JobStatus, Priority, Submission
-from shared.queues import QUEUE, make_celery
+from shared.queues import QUEUE, make_celery, wake_worker
 from shared.settings import Settings
 from shared.store.jobs import JobStore
 from tests.conftest import Clock
@@ -360,6 +360,13 @@ def test_a_job_nobody_wants_leaves_the_batcher_before_its_pass(
     assert (jobs.get(first.id).status, jobs.get(second.id).status) == (JobStatus.SUCCEEDED, JobStatus(how))
     ended = heartbeat.runner.counts.outcomes()
     assert ended == {"succeeded": 1, "canceled" if how == "canceled" else "late": 1}
+
+
+def test_a_message_that_cannot_be_sent_is_told_at_once() -> None:
+    publisher = make_celery("redis://127.0.0.1:1/0", socket_timeout_s=2)
+    with mock.patch("kombu.utils.functional.sleep") as pause, pytest.raises(QueueUnavailable):
+        wake_worker(publisher)
+    assert not pause.called
 
 
 def test_an_engine_without_artifacts_is_not_ready_and_says_why(tmp_path: Path) -> None:
