@@ -28,7 +28,7 @@ from shared.errors import (
 from shared.job_view import location
 from shared.jobs import REQUESTS, Job, JobError, JobKind, JobRequest, JobStatus, Priority, Submission
 from shared.store.batches import Batch, BatchItem
-from shared.store.jobs import Idempotency
+from shared.store.records import Idempotency
 
 bp = Blueprint("batches", __name__, url_prefix="/v1")
 

@@ -9,7 +9,8 @@ import redis
 
 from shared.errors import LookalikeError
 from shared.jobs import EmbedRequest, JobKind, JobStatus, Submission
-from shared.store.jobs import Admission, JobStore
+from shared.store.jobs import JobStore
+from shared.store.records import Admission
 from shared.store.workers import WorkerRegistry
 from shared.telemetry import event
 

@@ -10,7 +10,8 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.registry import Collector
 
 from shared.jobs import STAGE_BOUNDS_S, WorkerReport
-from shared.store.jobs import Backlog, JobStore
+from shared.store.jobs import JobStore
+from shared.store.records import Backlog
 
 _BATCH_BUCKETS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 

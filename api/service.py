@@ -23,8 +23,9 @@ from shared.queues import broker_errors, make_celery, wake_worker
 from shared.redis_client import connect, refuse_cluster
 from shared.settings import Settings
 from shared.store.batches import BatchStore
-from shared.store.jobs import Admission, Idempotency, JobStore, Place
+from shared.store.jobs import JobStore
 from shared.store.listing import JobListing
+from shared.store.records import Admission, Idempotency, Place
 from shared.store.workers import WorkerRegistry
 from shared.telemetry import event
 

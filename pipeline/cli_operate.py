@@ -13,9 +13,10 @@ from shared.errors import QueueUnavailable
 from shared.jobs import Job, JobKind, JobStatus
 from shared.redis_client import connect
 from shared.settings import load_settings
-from shared.store.jobs import Admission, JobStore
+from shared.store.jobs import JobStore
 from shared.store.keys import KeyRing, Scope
 from shared.store.listing import JobListing
+from shared.store.records import Admission
 
 _TIMEOUT_S = 5
 

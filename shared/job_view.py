@@ -6,7 +6,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field, PlainSerializer, WithJsonSchema
 
 from shared.jobs import EmbedResult, Job, JobError, JobKind, JobStatus, Priority, SearchResult
-from shared.store.jobs import Place
+from shared.store.records import Place
 
 Timestamp = Annotated[
     float,

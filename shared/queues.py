@@ -11,7 +11,8 @@ from kombu.exceptions import OperationalError
 
 from shared.errors import QueueUnavailable
 from shared.redis_client import broker_at
-from shared.store.jobs import PREFIX, JobStore
+from shared.store.jobs import JobStore
+from shared.store.records import PREFIX
 
 RUN_NEXT = "lookalike.run_next"
 QUEUE = "lookalike.wake"

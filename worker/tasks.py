@@ -13,7 +13,8 @@ import redis
 
 from shared.errors import InternalError, JobCanceled, LookalikeError
 from shared.jobs import Job, JobStatus, Timing
-from shared.store.jobs import Claim, JobStore, SuspectWaits
+from shared.store.jobs import JobStore
+from shared.store.records import Claim, SuspectWaits
 from shared.telemetry import event
 from worker.engine import Engine
 from worker.stats import JobCounts

@@ -13,7 +13,8 @@ from pydantic import BaseModel, ConfigDict
 
 from shared.errors import BatchNotFound, IdempotencyConflict, IdempotencyPending
 from shared.jobs import JobError, JobKind
-from shared.store.jobs import CONFLICT, PREFIX, Idempotency, idempotency_name
+from shared.store.jobs import CONFLICT, idempotency_name
+from shared.store.records import PREFIX, Idempotency
 
 # A batch being accepted: if its process dies, the key may be used again after this. Its photos have keys of their own,
 # so a batch that takes longer is still not made twice.

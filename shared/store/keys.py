@@ -19,7 +19,7 @@ import redis
 from pydantic import BaseModel, ConfigDict, Field
 
 from shared.errors import ApiKeyInvalid, CannotStart, InvalidRequest
-from shared.store.jobs import PREFIX
+from shared.store.records import PREFIX
 
 _KEYS = PREFIX + "keys"
 _AUDIT = PREFIX + "audit"

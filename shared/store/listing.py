@@ -8,7 +8,7 @@ import redis
 
 from shared.errors import InvalidRequest
 from shared.jobs import Job, JobKind, JobStatus
-from shared.store.jobs import PREFIX, parse_record
+from shared.store.records import PREFIX, parse_record
 
 CURSOR_PATTERN = r"^[0-9]{1,10}\.[0-9]{6}-[0-9a-f]{32}$"
 

@@ -11,7 +11,8 @@ import requests
 
 from shared.jobs import JobKind, SearchRequest
 from shared.queues import QUEUE, make_celery, wake_worker
-from shared.store.jobs import Admission, JobStore
+from shared.store.jobs import JobStore
+from shared.store.records import Admission
 from tests.e2e.clients import Clients
 from tests.e2e.conftest import eventually
 from tests.e2e.fleet import Fleet

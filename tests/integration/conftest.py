@@ -12,7 +12,8 @@ from werkzeug.test import TestResponse
 from api.app import create_app
 from api.uploads import PhotoReader
 from shared.settings import Settings
-from shared.store.jobs import Admission, JobStore
+from shared.store.jobs import JobStore
+from shared.store.records import Admission
 from tests.conftest import encode, noise_image
 
 PHOTO = encode(noise_image(7))

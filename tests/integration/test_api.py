@@ -27,7 +27,8 @@ from shared.jobs import (
     WorkerReport,
 )
 from shared.queues import QUEUE
-from shared.store.jobs import PREFIX, JobStore
+from shared.store.jobs import JobStore
+from shared.store.records import PREFIX
 from shared.store.workers import WorkerRegistry
 from tests.integration.conftest import assert_problem, post, settings
 

@@ -13,7 +13,8 @@ from werkzeug.test import TestResponse
 from api.app import create_app
 from shared.errors import InternalError
 from shared.jobs import JobStatus, Priority, SearchRequest
-from shared.store.jobs import PREFIX, JobStore
+from shared.store.jobs import JobStore
+from shared.store.records import PREFIX
 from tests.conftest import encode, noise_image
 from tests.integration.conftest import assert_problem, settings
 from tests.integration.test_api import FOUND

@@ -11,7 +11,8 @@ from flask.testing import FlaskClient
 
 from api.app import create_app
 from shared.queues import QUEUE, make_celery, replace_lost_messages
-from shared.store.jobs import PREFIX, JobStore
+from shared.store.jobs import JobStore
+from shared.store.records import PREFIX
 from tests.conftest import encode, noise_image
 from tests.integration.conftest import PHOTO, assert_problem, photo_form, post, settings
 

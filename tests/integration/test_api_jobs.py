@@ -16,7 +16,8 @@ from api.app import create_app
 from shared.errors import InternalError, PhotoExpired, WorkerLost
 from shared.jobs import Job
 from shared.queues import QUEUE
-from shared.store.jobs import PREFIX, JobStore
+from shared.store.jobs import JobStore
+from shared.store.records import PREFIX
 from tests.integration.conftest import PHOTO, assert_problem, photo_form, settings
 from tests.integration.test_api import EMBEDDED
 

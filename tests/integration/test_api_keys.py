@@ -18,8 +18,9 @@ from werkzeug.test import TestResponse
 from api.app import create_app
 from api.auth import PUBLIC
 from shared.errors import InternalError
-from shared.store.jobs import PREFIX, JobStore
+from shared.store.jobs import JobStore
 from shared.store.keys import KeyRing, Scope
+from shared.store.records import PREFIX
 from tests.integration.conftest import assert_problem, photo_form, settings
 from tests.integration.test_api import EMBEDDED
 

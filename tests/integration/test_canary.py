@@ -13,8 +13,9 @@ from api.canary import Canary
 from shared.errors import InternalError
 from shared.jobs import JobKind
 from shared.queues import QUEUE
-from shared.store.jobs import PREFIX, JobStore
+from shared.store.jobs import JobStore
 from shared.store.listing import JobListing
+from shared.store.records import PREFIX
 from tests.conftest import Clock
 from tests.integration.conftest import settings
 from tests.integration.test_api import EMBEDDED, report

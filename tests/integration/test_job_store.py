@@ -29,8 +29,9 @@ from shared.jobs import (
     Submission,
     WorkerReport,
 )
-from shared.store.jobs import PREFIX, Admission, Idempotency, JobStore, SuspectWaits
+from shared.store.jobs import JobStore
 from shared.store.listing import JobListing
+from shared.store.records import PREFIX, Admission, Idempotency, SuspectWaits
 from shared.store.workers import WorkerRegistry
 from tests.conftest import Clock
 from tests.integration.conftest import PLENTY

@@ -11,7 +11,8 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from shared.errors import JobFinished, NotRetryable, WorkerLost
 from shared.jobs import EmbedRequest, Job, JobKind, JobStatus, Priority, Submission
-from shared.store.jobs import PREFIX, JobStore, SuspectWaits
+from shared.store.jobs import JobStore
+from shared.store.records import PREFIX, SuspectWaits
 from tests.conftest import Clock
 from tests.integration.conftest import PLENTY
 from tests.integration.test_job_store import RESULT

@@ -13,7 +13,7 @@ from shared import errors
 from shared.catalogue import CATEGORIES
 from shared.jobs import EmbedRequest, IndexInfo, SearchRequest, StageTimes, Submission, WorkerReport, WorkerStats
 from shared.settings import Settings
-from shared.store.jobs import Backlog
+from shared.store.records import Backlog
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
