@@ -2,6 +2,7 @@
 
 import logging
 import os
+import signal
 import socket
 import threading
 import time
@@ -153,45 +154,57 @@ def run_worker(settings: Settings) -> None:
     store = JobStore(client, job_ttl_s=settings.job_ttl_s, result_ttl_s=settings.result_ttl_s)
     engine = Engine(settings.home, _engine_options(settings))
     heartbeat = Heartbeat(settings, client, store, engine)
-    engine.refresh()
-    while not engine.ready:  # a worker without a model takes no job, but says why
-        heartbeat.beat()
-        time.sleep(_BEAT_S)
-        engine.refresh()
-    heartbeat.beat()
-    # Apart from each other: loading a new bundle takes longer than a lease may.
-    periodic = [
-        Periodic("heartbeat", heartbeat.beat),
-        Periodic("promotions", engine.refresh),
-        Periodic("unasked", heartbeat.work_unasked),
-    ]
-    for thread in periodic:
-        thread.start()
-    # Celery would set the root logger to its own level, and our events would end there.
-    setup_logging.connect(_keep_logging, weak=False)
-    celery = make_celery(settings.required_redis_url)
-    celery.task(name=RUN_NEXT)(heartbeat.runner.run_next)
-    event(_LOG, "worker_ready", worker=heartbeat.worker_name, threads=settings.worker_threads)
+    periodic: list[Periodic] = []
+    # Until Celery's own handler takes over nothing is in hand, so that an end is in good order at any moment.
+    signal.signal(signal.SIGTERM, _leave)
     try:
-        celery.worker_main(
-            [
-                "--quiet",
-                "worker",
-                "--pool=threads",
-                f"--concurrency={settings.worker_threads}",
-                f"--queues={QUEUE}",
-                f"--hostname={heartbeat.worker_name}",
-                "--loglevel=WARNING",
-                "--without-gossip",
-                "--without-mingle",
-                "--without-heartbeat",
-            ]
-        )
+        engine.refresh()
+        while not engine.ready:  # a worker without a model takes no job, but says why
+            heartbeat.beat()
+            time.sleep(_BEAT_S)
+            engine.refresh()
+        heartbeat.beat()
+        # Apart from each other: loading a new bundle takes longer than a lease may.
+        for thread in (
+            Periodic("heartbeat", heartbeat.beat),
+            Periodic("promotions", engine.refresh),
+            Periodic("unasked", heartbeat.work_unasked),
+        ):
+            thread.start()
+            periodic.append(thread)
+        _consume(settings, heartbeat)
     finally:
         for thread in periodic:
             thread.stop()
         engine.close()
         heartbeat.retire()
+
+
+def _consume(settings: Settings, heartbeat: Heartbeat) -> None:
+    """Run Celery's consumer until it is asked to stop."""
+    # Celery would set the root logger to its own level, and our events would end there.
+    setup_logging.connect(_keep_logging, weak=False)
+    celery = make_celery(settings.required_redis_url)
+    celery.task(name=RUN_NEXT)(heartbeat.runner.run_next)
+    event(_LOG, "worker_ready", worker=heartbeat.worker_name, threads=settings.worker_threads)
+    celery.worker_main(
+        [
+            "--quiet",
+            "worker",
+            "--pool=threads",
+            f"--concurrency={settings.worker_threads}",
+            f"--queues={QUEUE}",
+            f"--hostname={heartbeat.worker_name}",
+            "--loglevel=WARNING",
+            "--without-gossip",
+            "--without-mingle",
+            "--without-heartbeat",
+        ]
+    )
+
+
+def _leave(*_: object) -> None:
+    raise SystemExit(0)
 
 
 def _keep_logging(**_: object) -> None:

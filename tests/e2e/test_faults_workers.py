@@ -88,6 +88,14 @@ def test_a_photo_that_kills_its_worker_fails_after_three_attempts_and_harms_no_o
     assert exit_codes[:3] == [-signal.SIGSEGV] * 3
 
 
+def test_a_worker_asked_to_stop_as_soon_as_it_reports_ends_in_good_order(fleet: Fleet, images: list[bytes]) -> None:
+    fleet.man(2)
+    assert fleet.kill("worker-2", signal.SIGTERM) == 0  # Celery may not even have begun
+    ledger = Ledger(fleet.url)
+    ledger.submit(images[0])
+    ledger.settle(30)
+
+
 def test_workers_come_and_go_under_load_and_no_attempt_is_lost(fleet: Fleet, images: list[bytes]) -> None:
     fleet.man(1)
     ledger = Ledger(fleet.url)
