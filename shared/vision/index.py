@@ -1,113 +1,105 @@
 """Index snapshot: every catalogue photo's embedding, searchable by cosine similarity, in one directory.
 
-Exact search: FAISS inner product over L2-normalised rows. A snapshot belongs to the one model whose fingerprint it
-carries; knows nothing of how photos become embeddings.
+A snapshot belongs to the one model whose fingerprint it carries; knows nothing of how photos become embeddings.
 """
 
-import json
-from collections.abc import Sequence
+import sqlite3
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import NamedTuple
 
-import faiss
 import numpy as np
-import numpy.typing as npt
-from pydantic import BaseModel, ConfigDict, ValidationError
 
 from shared.artifacts import MANIFEST, ArtifactStore
 from shared.catalogue import CATEGORIES, CATEGORY_INDEX, CataloguePhoto
 from shared.errors import DimensionMismatch, FingerprintMismatch, ImageNotFound, IndexDamaged, IndexMissing
 from shared.jobs import Distinct, Neighbour, SearchRequest
+from shared.reindex import ReindexReport
+from shared.snapshots import IndexFacts, IndexKind, IndexManifest, read_index_manifest
+from shared.vision.ann import CompressedIndex, ExactIndex, IntArray, Mask, VectorIndex, exact_nearest
+from shared.vision.arrays import map_array, write_array
+from shared.vision.compress import EXACT_UP_TO, compress
 from shared.vision.embedder import Embeddings, FloatArray
+from shared.vision.rows import PhotoRows, write_rows
 
-VECTORS = "vectors.faiss"
+VECTORS = "vectors.npy"
 SCORES = "scores.npy"
-ROWS = "rows.json"
-_SCORE_DECIMALS = 6
+CODES = "codes.faiss"
+SCORE_DECIMALS = 6
 
 
-class IndexManifest(BaseModel):
-    """What a snapshot says of itself."""
+def write_files(
+    directory: Path,
+    photos: Iterable[CataloguePhoto],
+    vectors: FloatArray,
+    scores: FloatArray,
+    *,
+    root: Path | None = None,
+    threads: int = 0,
+    exact_up_to: int = EXACT_UP_TO,
+) -> IndexFacts:
+    """Write everything of a snapshot but its manifest.
 
-    model_config = ConfigDict(frozen=True)
+    Args:
+        photos: one per row, in row order; read once.
+        vectors: (n, dim) float32 with L2 norm 1, in memory or mapped from disk; copied piece by piece.
+        scores: (n, 13) float32, likewise.
+        root: photos inside it are named relative to it.
+        threads: that a compressed index is built with; 0: one per core.
+        exact_up_to: more vectors than this get a compressed index.
 
-    count: int
-    dimension: int
-    fingerprint: str  # of the model that made the embeddings
-    catalogue: str  # what was indexed, for people
-    catalogue_digest: str  # changes when the catalogue's rows or photos do
-    built_at: str
-
-
-class Rows(NamedTuple):
-    """Column-wise, one entry per row of the index."""
-
-    image_ids: list[str]
-    listing_ids: list[str]
-    categories: npt.NDArray[np.int16]  # (n,) positions in CATEGORIES
-
-
-def index_store(home: Path) -> ArtifactStore:
-    """Where the snapshots of an installation lie."""
-    return ArtifactStore(home / "indexes", missing=IndexMissing, damaged=IndexDamaged)
+    Raises:
+        IndexDamaged: an embedding is not finite, or photos and embeddings are not as many.
+    """
+    n_photos = write_rows(directory, photos, root=root)
+    if not n_photos == len(vectors) == len(scores):
+        raise IndexDamaged(f"{n_photos} photos, {len(vectors)} vectors and {len(scores)} rows of scores")
+    try:
+        write_array(directory / SCORES, np.asarray(scores, dtype=np.float32))
+        write_array(directory / VECTORS, np.asarray(vectors, dtype=np.float32))
+    except ValueError as exc:
+        raise IndexDamaged(f"{exc}; the model's weights are unusable") from exc
+    if n_photos <= exact_up_to:
+        return IndexFacts(kind=IndexKind.EXACT, recall_at_10=1)
+    return compress(directory / CODES, map_array(directory / VECTORS), threads=threads)
 
 
 def write_snapshot(
     store: ArtifactStore,
-    photos: Sequence[CataloguePhoto],
+    photos: Iterable[CataloguePhoto],
     embeddings: Embeddings,
     *,
     fingerprint: str,
     catalogue: str,
     catalogue_digest: str,
+    folded_to: str = "0-0",
+    report: ReindexReport | None = None,
+    root: Path | None = None,
+    exact_up_to: int = EXACT_UP_TO,
 ) -> str:
     """Write a new version and return its name; it is not promoted.
 
-    Args:
-        photos: one per row, in row order.
-        embeddings: vectors (n, dim) with L2 norm 1 and scores (n, 13).
-
     Raises:
-        IndexDamaged: an embedding is not finite.
+        IndexDamaged: as `write_files`.
     """
-    vectors = np.ascontiguousarray(embeddings.vectors, dtype=np.float32)
-    if not np.isfinite(vectors).all():
-        raise IndexDamaged("an embedding is not finite; the model's weights are unusable")
-    index = faiss.IndexFlatIP(vectors.shape[1])
-    index.add(vectors)
-    manifest = IndexManifest(
-        count=len(photos),
-        dimension=vectors.shape[1],
-        fingerprint=fingerprint,
-        catalogue=catalogue,
-        catalogue_digest=catalogue_digest,
-        built_at=datetime.now(UTC).isoformat(timespec="seconds"),
-    )
-    columns = {
-        "image_id": [photo.image_id for photo in photos],
-        "listing_id": [photo.listing_id for photo in photos],
-        "category": [photo.category for photo in photos],
-    }
-    with store.write() as directory:
-        faiss.write_index(index, str(directory / VECTORS))
-        np.save(directory / SCORES, embeddings.scores.astype(np.float32))
-        (directory / ROWS).write_text(json.dumps(columns))
-        (directory / MANIFEST).write_text(manifest.model_dump_json())
-    return store.newest()
-
-
-def read_index_manifest(store: ArtifactStore, version: str) -> IndexManifest:
-    """The manifest of a version, without looking at the vectors.
-
-    Raises:
-        IndexMissing, IndexDamaged: not there, or not whole.
-    """
-    try:
-        return IndexManifest.model_validate(store.manifest(version))
-    except ValidationError as exc:
-        raise IndexDamaged(f"{version}: {MANIFEST} is not that of an index snapshot") from exc
+    with store.write() as draft:
+        facts = write_files(
+            draft.directory, photos, embeddings.vectors, embeddings.scores, root=root, exact_up_to=exact_up_to
+        )
+        manifest = IndexManifest(
+            count=len(embeddings.vectors),
+            dimension=embeddings.vectors.shape[1],
+            fingerprint=fingerprint,
+            catalogue=catalogue,
+            catalogue_digest=catalogue_digest,
+            built_at=datetime.now(UTC).isoformat(timespec="seconds"),
+            index=facts,
+            folded_to=folded_to,
+            report=report,
+        )
+        (draft.directory / MANIFEST).write_text(manifest.model_dump_json())
+    return draft.version
 
 
 @dataclass(frozen=True)
@@ -116,17 +108,18 @@ class IndexSnapshot:
 
     version: str
     manifest: IndexManifest
-    rows: Rows
-    _index: faiss.Index
+    _rows: PhotoRows
+    _vectors: FloatArray  # (n, dim), mapped from disk as the scores are
     _scores: FloatArray
-    _row_of: dict[str, int]
+    _index: VectorIndex
 
-    def search(self, query: FloatArray, request: SearchRequest) -> list[Neighbour]:
+    def search(self, query: FloatArray, request: SearchRequest, *, hidden: IntArray | None = None) -> list[Neighbour]:
         """Find the catalogue photos most similar to one query.
 
         Args:
             query: (dim,) float32, L2 norm 1.
             request: `k`, filters and `distinct`.
+            hidden: rows to search as if they were not there.
 
         Returns:
             up to `k` neighbours, most similar first; fewer only when fewer fit the filters.
@@ -136,61 +129,90 @@ class IndexSnapshot:
         """
         if query.shape != (self.manifest.dimension,):
             raise DimensionMismatch(f"query of shape {query.shape}, index of dimension {self.manifest.dimension}")
-        allowed = self._allowed(request)
-        n_allowed = len(self) if allowed is None else len(allowed)
-        params = None
-        if allowed is not None:
-            params = faiss.SearchParameters(sel=faiss.IDSelectorBatch(allowed))  # type: ignore[call-arg]
-        # With one photo per listing wanted, hits fall out: ask for more until k remain or none are left.
-        n_asked = min(request.k if request.distinct is Distinct.NONE else 4 * request.k, n_allowed)
-        while True:
-            neighbours = self._neighbours(query, n_asked, params, request)
-            if len(neighbours) >= request.k or n_asked >= n_allowed:
-                break
-            n_asked = min(4 * n_asked, n_allowed)
-        wanted = neighbours[: request.k]
-        return [n for n in wanted if request.min_score is None or n.score >= request.min_score]
-
-    def _neighbours(
-        self, query: FloatArray, n_asked: int, params: faiss.SearchParameters | None, request: SearchRequest
-    ) -> list[Neighbour]:
-        if n_asked == 0:
-            return []
-        scores, rows = self._index.search(query[None], n_asked, params=params)
-        # Copies of one photo differ in the last bits only: they tie, and the older row comes first.
-        rounded = np.clip(np.round(scores[0].astype(np.float64), _SCORE_DECIMALS), -1, 1)
-        hits = sorted(zip(rounded.tolist(), rows[0].tolist(), strict=True), key=lambda hit: (-hit[0], hit[1]))
-        kept: list[Neighbour] = []
-        listings: set[str] = set()
-        for score, row in hits:
-            if row < 0:  # FAISS pads with -1 when it finds fewer
-                continue
-            listing_id = self.rows.listing_ids[row]
-            if request.distinct is Distinct.LISTING and listing_id in listings:
-                continue
-            listings.add(listing_id)
-            kept.append(
-                Neighbour(
-                    rank=len(kept) + 1,
-                    image_id=self.rows.image_ids[row],
-                    listing_id=listing_id,
-                    category=CATEGORIES[self.rows.categories[row]],
-                    score=score,
-                    row=row,
-                )
+        allowed = self._allowed(request, hidden)
+        if request.distinct is Distinct.LISTING:
+            hits = self._one_a_listing(query, request.k, allowed)
+        else:
+            hits = self._hits(query, request.k, allowed)
+        hits = [(score, row) for score, row in hits if request.min_score is None or score >= request.min_score]
+        photos = self._rows.at([row for _, row in hits])
+        return [
+            Neighbour(
+                rank=rank,
+                image_id=photo.image_id,
+                listing_id=photo.listing_id,
+                category=CATEGORIES[photo.category],
+                score=score,
+                row=row,
             )
-        return kept
+            for rank, ((score, row), photo) in enumerate(zip(hits, photos, strict=True), start=1)
+        ]
 
-    def _allowed(self, request: SearchRequest) -> npt.NDArray[np.int64] | None:
-        """Rows that pass the filters, or None when all do."""
-        if request.category is None and request.exclude_listing is None:
+    def _allowed(self, request: SearchRequest, hidden: IntArray | None) -> Mask | None:
+        """Where the filters leave a row to be found, or None when that is everywhere."""
+        if request.category is None and request.exclude_listing is None and hidden is None:
             return None
-        keep = np.ones(len(self), dtype=bool)
+        allowed: Mask = np.ones(len(self), dtype=bool)
         if request.category is not None:
-            keep &= self.rows.categories == CATEGORY_INDEX[request.category]
+            allowed = self._rows.categories == CATEGORY_INDEX[request.category]
         if request.exclude_listing is not None:
-            keep &= np.array([listing != request.exclude_listing for listing in self.rows.listing_ids], dtype=bool)
-        return np.flatnonzero(keep)
+            allowed[self._rows.of_listing(request.exclude_listing)] = False
+        if hidden is not None:
+            allowed[hidden] = False
+        return allowed
+
+    def _one_a_listing(self, query: FloatArray, k: int, allowed: Mask | None) -> list[tuple[float, int]]:
+        """The best row of each of the `k` best listings, as scores and rows, best first."""
+        best: dict[int, tuple[float, int]] = {}
+        n_asked = 4 * k
+        while True:
+            hits = self._hits(query, n_asked, allowed)
+            for hit in hits:
+                best.setdefault(int(self._rows.listings[hit[1]]), hit)
+            if len(best) >= k or len(hits) < n_asked:
+                return _ranked(best.values())[:k]
+            # One listing's photos may crowd out all others: look again where only those are.
+            others: Mask = np.isin(self._rows.listings, list(best), invert=True)
+            allowed = others if allowed is None else allowed & others
+
+    def _hits(self, query: FloatArray, n: int, allowed: Mask | None) -> list[tuple[float, int]]:
+        """Scores and rows, best first."""
+        scores, rows = self._index.search(query, n, allowed)
+        # Copies of one photo differ in the last bits only: they tie, and the older row comes first.
+        rounded = np.clip(np.round(scores.astype(np.float64), SCORE_DECIMALS), -1, 1)
+        return _ranked(zip(rounded.tolist(), rows.tolist(), strict=True))
+
+    def nearest(self, queries: FloatArray, k: int) -> tuple[FloatArray, IntArray]:
+        """What searches find, for measurements: similarities and rows, (n, k) each, best first, of queries (n, dim)."""
+        k = min(k, len(self))
+        if self.manifest.index and self.manifest.index.kind is IndexKind.EXACT:
+            return self.exact_nearest(queries, k)  # the same, and all at once
+        hits = [self._hits(query, k, None) for query in queries]
+        scores, rows = zip(*(zip(*found, strict=True) for found in hits), strict=True)
+        return np.array(scores, dtype=np.float32), np.array(rows, dtype=np.int64)
+
+    def exact_nearest(self, queries: FloatArray, k: int) -> tuple[FloatArray, IntArray]:
+        """What searches should find, in the same form: every vector is compared."""
+        return exact_nearest(self._vectors, queries, k)
+
+    def photo(self, row: int) -> CataloguePhoto:
+        """What was indexed in a row; its path is relative to the catalogue it came from, or absolute."""
+        return self._rows.at([row])[0]
+
+    def photos(self) -> Iterator[CataloguePhoto]:
+        """Every row in order, read as it goes."""
+        return iter(self._rows)
+
+    def row_of(self, image_id: str) -> int | None:
+        return self._rows.of_image(image_id)
+
+    def vectors(self, rows: IntArray | slice) -> FloatArray:
+        """The embeddings of some rows, (n, dim); of a slice still on disk."""
+        return self._vectors[rows]
+
+    def scores(self, rows: IntArray | slice) -> FloatArray:
+        """The category scores of some rows, (n, 13); of a slice still on disk."""
+        return self._scores[rows]
 
     def stored(self, image_id: str) -> Embeddings:
         """The embedding a photo was indexed with: vectors (1, dim), scores (1, 13).
@@ -198,22 +220,21 @@ class IndexSnapshot:
         Raises:
             ImageNotFound: the snapshot has no such photo.
         """
-        row = self._row_of.get(image_id)
+        row = self.row_of(image_id)
         if row is None:
             raise ImageNotFound("the live index has no photo of that id")
-        vector: FloatArray = np.asarray(self._index.reconstruct(row))
-        return Embeddings(vector[None], self._scores[row : row + 1])
-
-    def all(self) -> Embeddings:
-        """Every row: vectors (n, dim), scores (n, 13)."""
-        return Embeddings(np.asarray(self._index.reconstruct_n(0, len(self))), self._scores)
+        return Embeddings(self._vectors[row : row + 1], self._scores[row : row + 1])
 
     def __len__(self) -> int:
         return self.manifest.count
 
 
+def _ranked(hits: Iterable[tuple[float, int]]) -> list[tuple[float, int]]:
+    return sorted(hits, key=lambda hit: (-hit[0], hit[1]))
+
+
 def open_snapshot(store: ArtifactStore, *, fingerprint: str, version: str | None = None) -> IndexSnapshot:
-    """Verify and open a version, by default the current one; vectors stay on disk, mapped into memory.
+    """Verify and open a version, by default the current one; it stays on disk, mapped into memory.
 
     Args:
         fingerprint: of the model whose embeddings will be searched with.
@@ -232,19 +253,33 @@ def open_snapshot(store: ArtifactStore, *, fingerprint: str, version: str | None
             "run `lookalike index build`"
         )
     store.verify(version)
-    directory = store.path(version)
+    return open_files(store.path(version), version, manifest)
+
+
+def open_files(directory: Path, version: str, manifest: IndexManifest) -> IndexSnapshot:
+    """Open a snapshot's files, sealed or not, without reading them through.
+
+    Raises:
+        IndexDamaged: the files do not fit together or with the manifest.
+    """
+    facts = manifest.index
+    if facts is None:
+        raise IndexDamaged(f"{version}: was written by an earlier Lookalike; `lookalike index build` makes it anew")
     try:
-        # Plain IO_FLAG_MMAP is ignored for flat indexes; this one maps them, shared through the page cache.
-        index = faiss.read_index(str(directory / VECTORS), faiss.IO_FLAG_MMAP_IFC)
-        scores = np.load(directory / SCORES, mmap_mode="r", allow_pickle=False)
-        columns = json.loads((directory / ROWS).read_text())
-        rows = Rows(columns["image_id"], columns["listing_id"], np.array(columns["category"], dtype=np.int16))
-    except (RuntimeError, OSError, ValueError, LookupError, TypeError) as exc:
+        rows = PhotoRows(directory)
+        vectors = map_array(directory / VECTORS)
+        scores = map_array(directory / SCORES)
+        for array, width in ((vectors, manifest.dimension), (scores, len(CATEGORIES))):
+            if array.shape != (manifest.count, width) or array.dtype != np.float32 or len(rows) != manifest.count:
+                raise IndexDamaged(f"{version}: files disagree on the number of rows or the dimension")
+        index: VectorIndex = ExactIndex(vectors)
+        if facts.kind is IndexKind.COMPRESSED:
+            index = CompressedIndex(
+                directory / CODES,
+                map_array(directory / VECTORS, scattered=True),
+                n_probes=facts.n_probes,
+                n_candidates=facts.n_candidates,
+            )
+    except (OSError, ValueError, EOFError, RuntimeError, sqlite3.Error) as exc:
         raise IndexDamaged(f"{version}: cannot be read") from exc
-    if scores.shape[1:] != (len(CATEGORIES),) or not np.isin(rows.categories, range(len(CATEGORIES))).all():
-        raise IndexDamaged(f"{version}: its categories are not the {len(CATEGORIES)} known ones")
-    lengths = {manifest.count, index.ntotal, len(scores), *(len(column) for column in rows)}
-    if lengths != {manifest.count} or index.d != manifest.dimension:
-        raise IndexDamaged(f"{version}: files disagree on the number of rows or the dimension")
-    row_of = {image_id: row for row, image_id in enumerate(rows.image_ids)}
-    return IndexSnapshot(version, manifest, rows, index, scores, row_of)
+    return IndexSnapshot(version, manifest, rows, vectors, scores, index)

@@ -2,27 +2,28 @@
 
 import json
 import shutil
+import sqlite3
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 
 from shared.artifacts import MANIFEST, ArtifactStore
 from shared.catalogue import CATEGORIES, CataloguePhoto
 from shared.errors import DimensionMismatch, FingerprintMismatch, ImageNotFound, IndexDamaged, IndexMissing
 from shared.jobs import Distinct, SearchRequest
+from shared.snapshots import PHOTOS as DATABASE
+from shared.snapshots import IndexKind, index_store, read_index_manifest
+from shared.vision.compress import EXACT_UP_TO
 from shared.vision.embedder import Embeddings, FloatArray
-from shared.vision.index import (
-    ROWS,
-    SCORES,
-    VECTORS,
-    IndexSnapshot,
-    index_store,
-    open_snapshot,
-    read_index_manifest,
-    write_snapshot,
-)
+from shared.vision.index import SCORES, VECTORS, IndexSnapshot, open_files, open_snapshot, write_snapshot
+from shared.vision.rows import CATEGORY_CODES, LISTING_CODES
 
 DIMENSION = 64
 FINGERPRINT = "f" * 64
@@ -50,10 +51,16 @@ def write(
     photos: list[CataloguePhoto] = PHOTOS,
     vectors: FloatArray = VECTORS_OF_PHOTOS,
     fingerprint: str = FINGERPRINT,
+    exact_up_to: int = EXACT_UP_TO,
 ) -> str:
-    embeddings = Embeddings(vectors, SCORES_OF_PHOTOS[: len(photos)])
     return write_snapshot(
-        store, photos, embeddings, fingerprint=fingerprint, catalogue="synthetic", catalogue_digest="d1"
+        store,
+        photos,
+        Embeddings(vectors, SCORES_OF_PHOTOS[: len(photos)]),
+        fingerprint=fingerprint,
+        catalogue="synthetic",
+        catalogue_digest="d1",
+        exact_up_to=exact_up_to,
     )
 
 
@@ -62,11 +69,16 @@ def store(tmp_path: Path) -> ArtifactStore:
     return index_store(tmp_path)
 
 
-@pytest.fixture(scope="module")
-def snapshot(tmp_path_factory: pytest.TempPathFactory) -> IndexSnapshot:
+@pytest.fixture(scope="module", params=IndexKind)
+def snapshot(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> IndexSnapshot:
+    """Of either kind; the compressed one looks into every list, so that it must find what the exact one finds."""
     store = index_store(tmp_path_factory.mktemp("home"))
-    store.promote(write(store))
-    return open_snapshot(store, fingerprint=FINGERPRINT)
+    version = write(store, exact_up_to=0 if request.param is IndexKind.COMPRESSED else EXACT_UP_TO)
+    manifest = read_index_manifest(store, version)
+    assert manifest.index is not None
+    assert manifest.index.kind is request.param
+    thorough = manifest.index.model_copy(update={"n_probes": manifest.index.n_lists, "n_candidates": 40})
+    return open_files(store.path(version), version, manifest.model_copy(update={"index": thorough}))
 
 
 QUERIES = unit_rows(5, seed=3)
@@ -226,10 +238,85 @@ def test_a_photo_that_is_not_stored_is_not_found(snapshot: IndexSnapshot, image_
         snapshot.stored(image_id)
 
 
-def test_all_gives_every_row_in_order(snapshot: IndexSnapshot) -> None:
-    everything = snapshot.all()
-    assert (everything.vectors == VECTORS_OF_PHOTOS).all()
-    assert (everything.scores == SCORES_OF_PHOTOS).all()
+def test_every_row_comes_back_in_order(snapshot: IndexSnapshot) -> None:
+    assert list(snapshot.photos()) == [replace(photo, path=photo.path.absolute()) for photo in PHOTOS]
+    assert (snapshot.vectors(slice(None)) == VECTORS_OF_PHOTOS).all()
+    assert (snapshot.scores(slice(None)) == SCORES_OF_PHOTOS).all()
+
+
+def test_chosen_rows_come_back_as_asked(snapshot: IndexSnapshot) -> None:
+    rows = np.array([299, 0, 7])
+    assert [snapshot.photo(int(row)).image_id for row in rows] == ["p299", "p0", "p7"]
+    assert (snapshot.vectors(rows) == VECTORS_OF_PHOTOS[rows]).all()
+    assert (snapshot.scores(rows) == SCORES_OF_PHOTOS[rows]).all()
+    assert [snapshot.row_of(image_id) for image_id in ("p299", "p300")] == [299, None]
+
+
+def test_photos_inside_the_catalogue_are_named_relative_to_it_and_keep_their_digest(
+    store: ArtifactStore, tmp_path: Path
+) -> None:
+    inside = CataloguePhoto("in", "l", 0, tmp_path / "catalogue" / "images" / "a.jpg", "a" * 64)
+    outside = CataloguePhoto("out", "l", 0, tmp_path / "catalogue-of-another" / "b.png", "b" * 64)
+    embeddings = Embeddings(VECTORS_OF_PHOTOS[:2], SCORES_OF_PHOTOS[:2])
+    version = write_snapshot(
+        store,
+        [inside, outside],
+        embeddings,
+        fingerprint=FINGERPRINT,
+        catalogue="two",
+        catalogue_digest="d",
+        root=tmp_path / "catalogue",
+    )
+    photos = open_snapshot(store, fingerprint=FINGERPRINT, version=version).photos()
+    assert list(photos) == [replace(inside, path=Path("images/a.jpg")), outside]
+
+
+def test_hidden_rows_are_not_found_and_do_not_shorten_the_answer(snapshot: IndexSnapshot) -> None:
+    order = ranked(list(range(N_PHOTOS)))
+    hidden = np.array([*order[:10], *order[50:]])
+    for k in (1, 10, 100):
+        found = snapshot.search(QUERY, SearchRequest(k=k), hidden=hidden)
+        assert [neighbour.row for neighbour in found] == order[10:50][:k]
+    everything = np.arange(N_PHOTOS)
+    assert snapshot.search(QUERY, SearchRequest(distinct=Distinct.LISTING), hidden=everything) == []
+
+
+def test_measurements_see_what_searches_find(snapshot: IndexSnapshot) -> None:
+    for scores, rows in (snapshot.nearest(QUERIES, 10), snapshot.exact_nearest(QUERIES, 10)):
+        cosine = QUERIES.astype(np.float64) @ VECTORS_OF_PHOTOS.astype(np.float64).T
+        assert rows.tolist() == np.argsort(-cosine, axis=1)[:, :10].tolist()
+        np.testing.assert_allclose(scores, np.take_along_axis(cosine, rows, 1), atol=2e-6)  # float32, six decimals
+
+
+def test_threads_share_a_snapshot(snapshot: IndexSnapshot) -> None:
+    requests = [
+        SearchRequest(k=20, distinct=distinct, category=c) for distinct in Distinct for c in (None, CATEGORIES[4])
+    ]
+    work = [(query, request) for query in QUERIES for request in requests] * 5
+    expected = [snapshot.search(*one) for one in work]
+    with ThreadPoolExecutor(8) as pool:
+        assert list(pool.map(lambda one: snapshot.search(*one), work)) == expected
+
+
+# Writing
+
+
+def test_two_photos_of_one_id_are_refused(store: ArtifactStore) -> None:
+    with pytest.raises(IndexDamaged, match="two photos have one id"):
+        write(store, [PHOTOS[0], PHOTOS[0]], VECTORS_OF_PHOTOS[:2])
+    assert store.versions() == []
+
+
+def test_photos_and_embeddings_that_are_not_as_many_are_refused(store: ArtifactStore) -> None:
+    with pytest.raises(IndexDamaged, match="2 photos, 3 vectors"):
+        write(store, PHOTOS[:2], VECTORS_OF_PHOTOS[:3])
+
+
+def test_an_embedding_that_is_not_finite_is_refused(store: ArtifactStore) -> None:
+    vectors = VECTORS_OF_PHOTOS.copy()
+    vectors[200, 3] = np.nan
+    with pytest.raises(IndexDamaged, match="finite"):
+        write(store, vectors=vectors)
 
 
 # Opening
@@ -267,7 +354,7 @@ def truncate(path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-4])
 
 
-@pytest.mark.parametrize("name", [VECTORS, SCORES, ROWS])
+@pytest.mark.parametrize("name", [VECTORS, SCORES, DATABASE, CATEGORY_CODES, LISTING_CODES])
 @pytest.mark.parametrize("damage", [flip_bit, truncate, Path.unlink])
 def test_a_damaged_file_is_refused_by_name(store: ArtifactStore, name: str, damage: Callable[[Path], None]) -> None:
     version = write(store)
@@ -287,8 +374,8 @@ def test_a_damaged_manifest_is_refused_by_name(store: ArtifactStore, damage: Cal
 
 def test_rows_swapped_with_those_of_another_snapshot_are_refused(store: ArtifactStore) -> None:
     one, other = write(store), write(store, [*PHOTOS[1:], PHOTOS[0]])
-    shutil.copy(store.path(other) / ROWS, store.path(one) / ROWS)
-    with pytest.raises(IndexDamaged, match=ROWS):
+    shutil.copy(store.path(other) / DATABASE, store.path(one) / DATABASE)
+    with pytest.raises(IndexDamaged, match=DATABASE):
         open_snapshot(store, fingerprint=FINGERPRINT, version=one)
 
 
@@ -301,53 +388,74 @@ def test_a_manifest_edited_after_sealing_is_refused(store: ArtifactStore, field:
         open_snapshot(store, fingerprint=FINGERPRINT, version=version)
 
 
-def reseal(store: ArtifactStore, change: Callable[[Path], None]) -> str:
+def reseal(store: ArtifactStore, change: Callable[[Path], object]) -> str:
     """A copy of the newest version, changed, under a seal that is in order."""
     original = store.path(store.newest())
-    with store.write() as directory:
+    with store.write() as draft:
         for path in original.iterdir():
-            shutil.copy(path, directory / path.name)
-        change(directory)
-    return store.newest()
+            shutil.copy(path, draft.directory / path.name)
+        change(draft.directory)
+    return draft.version
 
 
-def edit_json(name: str, edit: Callable[[dict[str, object]], object]) -> Callable[[Path], None]:
+def edit_manifest(edit: Callable[[dict[str, object]], object]) -> Callable[[Path], None]:
     def change(directory: Path) -> None:
-        content = json.loads((directory / name).read_text())
-        (directory / name).write_text(json.dumps(edit(content)))
+        content = json.loads((directory / MANIFEST).read_text())
+        (directory / MANIFEST).write_text(json.dumps(edit(content)))
 
     return change
 
 
-def fewer_scores(directory: Path) -> None:
-    np.save(directory / SCORES, SCORES_OF_PHOTOS[:-1])
+def edit_rows(statement: str) -> Callable[[Path], None]:
+    def change(directory: Path) -> None:
+        with closing(sqlite3.connect(directory / DATABASE)) as connection, connection:
+            connection.execute(statement)
+
+    return change
 
 
-def no_vectors(directory: Path) -> None:
-    (directory / VECTORS).write_bytes(b"not an index")
+def put_array(name: str, array: npt.NDArray[Any]) -> Callable[[Path], None]:
+    return lambda directory: np.save(directory / name, array)
 
 
-SEALED_NONSENSE: dict[str, Callable[[Path], None]] = {
-    "another dimension": edit_json(MANIFEST, lambda manifest: manifest | {"dimension": 32}),
-    "another count": edit_json(MANIFEST, lambda manifest: manifest | {"count": 299}),
-    "manifest without count": edit_json(MANIFEST, lambda manifest: {k: v for k, v in manifest.items() if k != "count"}),
-    "rows of fewer photos": edit_json(ROWS, lambda rows: rows | {"image_id": ["p0"]}),
-    "rows without listings": edit_json(ROWS, lambda rows: {k: v for k, v in rows.items() if k != "listing_id"}),
-    "rows that are no columns": edit_json(ROWS, lambda rows: [1, 2]),
-    "category that is no number": edit_json(ROWS, lambda rows: rows | {"category": ["x"] * N_PHOTOS}),
-    "fewer scores": fewer_scores,
-    "vectors that are no index": no_vectors,
+def put_bytes(name: str, content: bytes) -> Callable[[Path], object]:
+    return lambda directory: (directory / name).write_bytes(content)
+
+
+SEALED_NONSENSE: dict[str, Callable[[Path], object]] = {
+    "another dimension": edit_manifest(lambda manifest: manifest | {"dimension": 32}),
+    "another count": edit_manifest(lambda manifest: manifest | {"count": 299}),
+    "manifest without count": edit_manifest(lambda manifest: {k: v for k, v in manifest.items() if k != "count"}),
+    "another kind of index": edit_manifest(lambda manifest: manifest | {"index": {"kind": "magic"}}),
+    "rows of fewer photos": edit_rows("DELETE FROM photos WHERE row = 299"),
+    "rows without their table": edit_rows("ALTER TABLE photos RENAME TO pictures"),
+    "rows that are no database": put_bytes(DATABASE, b"not a database" * 100),
+    "rows that are empty": put_bytes(DATABASE, b""),
+    "category that is none": put_array(CATEGORY_CODES, np.full(N_PHOTOS, 13, dtype=np.int16)),
+    "fewer categories": put_array(CATEGORY_CODES, np.zeros(299, dtype=np.int16)),
+    "fewer listings": put_array(LISTING_CODES, np.zeros(299, dtype=np.int32)),
+    "fewer scores": put_array(SCORES, SCORES_OF_PHOTOS[:-1]),
+    "vectors of another type": put_array(VECTORS, VECTORS_OF_PHOTOS.astype(np.float64)),
+    "vectors that are no array": put_bytes(VECTORS, b"not an array"),
+    "vectors that are Python objects": put_array(VECTORS, np.array([None])),
 }
 
 
 @pytest.mark.parametrize("change", SEALED_NONSENSE.values(), ids=SEALED_NONSENSE)
 def test_files_that_disagree_are_refused_even_under_a_seal_in_order(
-    store: ArtifactStore, change: Callable[[Path], None]
+    store: ArtifactStore, change: Callable[[Path], object]
 ) -> None:
     write(store)
     version = reseal(store, change)
     store.verify(version)
     with pytest.raises(IndexDamaged, match=version):
+        open_snapshot(store, fingerprint=FINGERPRINT, version=version)
+
+
+def test_a_snapshot_of_an_earlier_release_is_refused_with_the_command_that_makes_it_anew(store: ArtifactStore) -> None:
+    write(store)
+    version = reseal(store, edit_manifest(lambda manifest: {k: v for k, v in manifest.items() if k != "index"}))
+    with pytest.raises(IndexDamaged, match=r"earlier Lookalike.*lookalike index build"):
         open_snapshot(store, fingerprint=FINGERPRINT, version=version)
 
 
@@ -363,7 +471,7 @@ def test_an_open_snapshot_answers_as_before_after_its_successor_is_live_and_its_
     shutil.rmtree(store.path(old_version))
     assert old.search(QUERY, request) == before
     assert (old.stored("p299").scores == SCORES_OF_PHOTOS[299:]).all()
-    assert (old.all().vectors == VECTORS_OF_PHOTOS).all()
+    assert (old.vectors(slice(None)) == VECTORS_OF_PHOTOS).all()
     new = open_snapshot(store, fingerprint=FINGERPRINT)
     assert new.version != old_version
     assert len(new) == 100

@@ -1,0 +1,88 @@
+"""What an index snapshot says of itself, and where snapshots and bundles lie. Reads no vectors, imports no FAISS."""
+
+from enum import StrEnum
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from shared.artifacts import MANIFEST, ArtifactStore
+from shared.errors import BundleDamaged, BundleMissing, IndexDamaged, IndexMissing
+from shared.reindex import ReindexReport
+
+PHOTOS = "photos.sqlite"  # table `photos`: row, image_id, listing_id, category, path, sha256
+
+
+class IndexKind(StrEnum):
+    """How a snapshot finds neighbours."""
+
+    EXACT = "exact"  # every vector is compared
+    COMPRESSED = "compressed"  # short codes choose candidates, whose vectors are compared
+
+
+class IndexFacts(BaseModel):
+    """How a snapshot is searched, decided when it was built.
+
+    Attributes:
+        recall_at_10: share of the ten nearest that searches found then.
+        n_lists: groups of like vectors.
+        n_probes: groups looked into, of those nearest to the query.
+        n_candidates: rows of theirs whose vectors are compared.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    kind: IndexKind
+    recall_at_10: float
+    n_lists: int = 0
+    n_probes: int = 0
+    n_candidates: int = 0
+
+
+class IndexManifest(BaseModel):
+    """What a snapshot says of itself."""
+
+    model_config = ConfigDict(frozen=True)
+
+    count: int
+    dimension: int
+    fingerprint: str  # of the model that made the embeddings
+    catalogue: str  # what was indexed, for people
+    catalogue_digest: str  # changes when the catalogue's rows or photos do
+    built_at: str
+    index: IndexFacts | None = None  # None: of an earlier Lookalike, whose files are others
+    folded_to: str = "0-0"  # the last entry of the change log that is in it
+    made_by: str = ""  # id of the reindex that made it
+    report: ReindexReport | None = None  # of the reindex that made it
+
+
+def index_store(home: Path) -> ArtifactStore:
+    """Where the snapshots of an installation lie."""
+    return ArtifactStore(home / "indexes", missing=IndexMissing, damaged=IndexDamaged)
+
+
+def bundle_store(home: Path) -> ArtifactStore:
+    """Where the model bundles of an installation lie."""
+    return ArtifactStore(home / "bundles", missing=BundleMissing, damaged=BundleDamaged)
+
+
+def live_fingerprint(home: Path) -> str | None:
+    """That of the live bundle, without opening it; None when no bundle was ever promoted.
+
+    Raises:
+        BundleMissing, BundleDamaged: not there, or not whole.
+    """
+    store = bundle_store(home)
+    version = store.current()
+    return None if version is None else str(store.manifest(version).get("fingerprint"))
+
+
+def read_index_manifest(store: ArtifactStore, version: str) -> IndexManifest:
+    """The manifest of a version, without looking at the vectors.
+
+    Raises:
+        IndexMissing, IndexDamaged: not there, or not whole.
+    """
+    try:
+        return IndexManifest.model_validate(store.manifest(version))
+    except ValidationError as exc:
+        raise IndexDamaged(f"{version}: {MANIFEST} is not that of an index snapshot") from exc

@@ -1,0 +1,43 @@
+"""Arrays on disk: written piece by piece, mapped back. Knows nothing of what is in them."""
+
+import mmap
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+CHUNK_ROWS = 8192  # in memory at a time: 64 MB of vectors at 2048 dimensions
+
+
+def write_array(path: Path, array: npt.NDArray[Any]) -> None:
+    """Write an array as .npy, in C order; it may be larger than memory, mapped from disk.
+
+    Raises:
+        ValueError: a number in it is not finite.
+    """
+    # Not through a map: on a full disk that ends the process instead of raising an error.
+    with path.open("wb") as file:
+        header = {"descr": array.dtype.str, "fortran_order": False, "shape": array.shape}
+        np.lib.format.write_array_header_1_0(file, header)
+        for start in range(0, len(array), CHUNK_ROWS):
+            chunk = np.ascontiguousarray(array[start : start + CHUNK_ROWS])
+            if not np.isfinite(chunk).all():
+                raise ValueError(f"{path.name}: not every number is finite")
+            file.write(chunk.data)
+
+
+def map_array(path: Path, *, scattered: bool = False) -> npt.NDArray[Any]:
+    """The array in a .npy file; what is not touched is not read.
+
+    Args:
+        scattered: single rows will be read, here and there. Reading ahead would then fetch 25 MB for 50 of them
+            instead of 0.6, and drive from memory what is used.
+
+    Raises:
+        OSError, ValueError: no such file, or it is not whole.
+    """
+    array: Any = np.load(path, mmap_mode="r", allow_pickle=False)
+    if scattered:
+        array.base.madvise(mmap.MADV_RANDOM)
+    return np.asarray(array)
