@@ -1,20 +1,15 @@
 """`lookalike`: one verb for each thing a person does. Parses and prints; the work is done elsewhere."""
 
-import dataclasses
 import json
 from pathlib import Path
 
 import click
 
-from pipeline.cli_common import json_option, print_facts, reported, say
+from pipeline.cli_common import backbone_option, catalogue_option, json_option, print_facts, reported, say
+from pipeline.cli_index import index, prepare, reindex, schedule
 from pipeline.cli_operate import audit, jobs, keys
-from shared.settings import Backbone, Settings, load_settings
-
-_DIRECTORY = click.Path(exists=True, file_okay=False, path_type=Path)
-_catalogue = click.option(
-    "--catalogue", type=_DIRECTORY, help="Raw dump: Products.csv, Images.csv, images/. Default: LOOKALIKE_CATALOGUE."
-)
-_backbone = click.option("--backbone", type=click.Choice([b.value for b in Backbone]), help="Default: auto.")
+from shared.home import catalogue_directory
+from shared.settings import Settings, load_settings
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -24,9 +19,9 @@ def main() -> None:
 
 
 @main.command()
-@_catalogue
+@catalogue_option
 @click.option("--port", type=click.IntRange(1, 65535), help="Port of the API. Default: 8080.")
-@_backbone
+@backbone_option
 @json_option
 @reported
 def up(catalogue: Path | None, port: int | None, backbone: str | None, as_json: bool) -> None:
@@ -42,13 +37,13 @@ def up(catalogue: Path | None, port: int | None, backbone: str | None, as_json: 
 
 
 @main.command()
-@_catalogue
+@catalogue_option
 @json_option
 @reported
 def clean(catalogue: Path | None, as_json: bool) -> None:
     """Read a raw dump and report what of it can be used, and why the rest cannot."""
-    from pipeline.clean_tables import read_catalogue
     from shared.catalogue import CATEGORIES
+    from shared.indexing.catalogue import read_catalogue
 
     found = read_catalogue(_existing_catalogue(load_settings(catalogue=catalogue)))
     per_category = {
@@ -67,52 +62,6 @@ def clean(catalogue: Path | None, as_json: bool) -> None:
     print_facts(as_json, facts, "\n".join(lines))
 
 
-@main.command("prepare")
-@_catalogue
-@_backbone
-@json_option
-@reported
-def prepare_command(catalogue: Path | None, backbone: str | None, as_json: bool) -> None:
-    """Make the model bundle and the index where they are missing or do not fit the catalogue; start nothing."""
-    _prepare(load_settings(catalogue=catalogue, backbone=backbone), as_json, rebuild_index=False)
-
-
-@main.group()
-def index() -> None:
-    """Build and check the index of the catalogue."""
-
-
-@index.command("build")
-@_catalogue
-@_backbone
-@json_option
-@reported
-def index_build(catalogue: Path | None, backbone: str | None, as_json: bool) -> None:
-    """Embed every photo of the catalogue anew and promote the snapshot; makes the model bundle if there is none."""
-    _prepare(load_settings(catalogue=catalogue, backbone=backbone), as_json, rebuild_index=True)
-
-
-@index.command("verify")
-@json_option
-@reported
-def index_verify(as_json: bool) -> None:
-    """Check every file of the live bundle and index, and that they belong together."""
-    from shared.vision.bundle import bundle_store, open_bundle
-    from shared.vision.index import index_store, open_snapshot
-
-    settings = load_settings()
-    bundle = open_bundle(bundle_store(settings.home))
-    snapshot = open_snapshot(index_store(settings.home), fingerprint=bundle.manifest.fingerprint)
-    facts = {
-        "ok": True,
-        "index_version": snapshot.version,
-        "bundle_version": bundle.version,
-        "count": len(snapshot),
-        "fingerprint": bundle.manifest.fingerprint,
-    }
-    print_facts(as_json, facts, f"whole: index {snapshot.version} ({len(snapshot)} photos), bundle {bundle.version}")
-
-
 @main.command()
 @click.argument("photo", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @click.option("-k", type=click.IntRange(1, 100), default=4, show_default=True, help="Neighbours wanted.")
@@ -122,9 +71,10 @@ def search(photo: Path, k: int, as_json: bool) -> None:
     """Category of PHOTO and the catalogue photos most similar to it, from the live bundle and index."""
     from shared.images import decode_photo
     from shared.jobs import SearchRequest
+    from shared.snapshots import index_store
     from shared.vision.answers import search_result
     from shared.vision.bundle import bundle_store, open_bundle
-    from shared.vision.index import index_store, open_snapshot
+    from shared.vision.index import open_snapshot
 
     settings = load_settings()
     bundle = open_bundle(bundle_store(settings.home))
@@ -140,14 +90,14 @@ def search(photo: Path, k: int, as_json: bool) -> None:
 
 
 @main.command("evaluate")
-@_catalogue
+@catalogue_option
 @json_option
 @reported
 def evaluate_command(catalogue: Path | None, as_json: bool) -> None:
     """Measure the live bundle on a catalogue: accuracy on unseen listings, and how good its neighbours are."""
     from pipeline.build_index import embed_catalogue
-    from pipeline.clean_tables import read_catalogue
     from pipeline.evaluate import describe_metrics, evaluate
+    from shared.indexing.catalogue import read_catalogue
     from shared.vision.bundle import bundle_store, open_bundle
 
     settings = load_settings(catalogue=catalogue)
@@ -163,23 +113,14 @@ def evaluate_command(catalogue: Path | None, as_json: bool) -> None:
     print_facts(as_json, facts, text)
 
 
-def _prepare(settings: Settings, as_json: bool, *, rebuild_index: bool) -> None:
-    from pipeline.build_index import prepare
-
-    done = prepare(settings, say, rebuild_index=rebuild_index)
-    print_facts(as_json, dataclasses.asdict(done), f"{done.index_version}: {done.count} photos of {done.catalogue}")
-
-
 def _existing_catalogue(settings: Settings) -> Path:
-    from pipeline.build_index import catalogue_directory
-
     directory = catalogue_directory(settings)
     if not directory.is_dir():
         raise click.UsageError("name a catalogue: --catalogue DIR, or LOOKALIKE_CATALOGUE")
     return directory
 
 
-for command in (keys, jobs, audit):
+for command in (prepare, index, reindex, schedule, keys, jobs, audit):
     main.add_command(command)
 
 

@@ -4,16 +4,29 @@ import json
 import signal
 import sys
 from collections.abc import Callable
+from datetime import UTC, datetime
 from functools import wraps
+from pathlib import Path
 from typing import Any, NoReturn, ParamSpec
 
 import click
 import redis
 
+from pipeline.running import running_redis_url
 from shared.errors import LookalikeError, QueueUnavailable
+from shared.redis_client import connect
+from shared.settings import Backbone, load_settings
+from shared.store.jobs import JobStore
+
+TIMEOUT_S = 5
 
 P = ParamSpec("P")
 
+_DIRECTORY = click.Path(exists=True, file_okay=False, path_type=Path)
+catalogue_option = click.option(
+    "--catalogue", type=_DIRECTORY, help="Raw dump: Products.csv, Images.csv, images/. Default: LOOKALIKE_CATALOGUE."
+)
+backbone_option = click.option("--backbone", type=click.Choice([b.value for b in Backbone]), help="Default: auto.")
 json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 
 
@@ -52,3 +65,23 @@ def say(line: str) -> None:
 
 def print_facts(as_json: bool, facts: dict[str, Any], text: str) -> None:
     click.echo(json.dumps(facts, ensure_ascii=False) if as_json else text)
+
+
+def running_redis() -> redis.Redis:
+    """The Redis of the running service.
+
+    Raises:
+        CannotStart: no service runs from here.
+    """
+    return connect(running_redis_url(load_settings()), timeout_s=TIMEOUT_S)
+
+
+def running_jobs() -> JobStore:
+    """The jobs of the running service; raises as `running_redis`."""
+    settings = load_settings()
+    return JobStore(running_redis(), job_ttl_s=settings.job_ttl_s, result_ttl_s=settings.result_ttl_s)
+
+
+def when(seconds: float) -> str:
+    """A moment, for people and for programs."""
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds").replace("+00:00", "Z")

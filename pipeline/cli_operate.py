@@ -2,23 +2,17 @@
 
 import getpass
 from contextlib import suppress
-from datetime import UTC, datetime
 
 import click
-import redis
 
-from pipeline.cli_common import json_option, print_facts, reported
+from pipeline.cli_common import TIMEOUT_S, json_option, print_facts, reported, running_jobs, running_redis, when
 from pipeline.running import running_redis_url
 from shared.errors import QueueUnavailable
 from shared.jobs import Job, JobKind, JobStatus
-from shared.redis_client import connect
 from shared.settings import load_settings
-from shared.store.jobs import JobStore
 from shared.store.keys import KeyRing, Scope
 from shared.store.listing import JobListing
 from shared.store.records import Admission
-
-_TIMEOUT_S = 5
 
 
 @click.group()
@@ -39,7 +33,7 @@ def keys_create(name: str, scopes: str, requests_per_minute: int, as_json: bool)
         raise click.UsageError(f"--scopes: {', '.join(sorted(unknown))!r} is none of {', '.join(Scope)}")
     if not 0 < len(name) <= 100:
         raise click.UsageError("--name: 1 to 100 characters are needed")
-    ring = KeyRing(_redis())
+    ring = KeyRing(running_redis())
     key, token = ring.create(name, {Scope(scope) for scope in wanted}, requests_per_minute=requests_per_minute)
     ring.record(_user(), "keys.create", key.id)
     print_facts(as_json, {"id": key.id, "name": name, "scopes": sorted(key.scopes), "key": token}, token)
@@ -50,11 +44,11 @@ def keys_create(name: str, scopes: str, requests_per_minute: int, as_json: bool)
 @reported
 def keys_list(as_json: bool) -> None:
     """Every key, without its secret."""
-    found = sorted(KeyRing(_redis()).all().values(), key=lambda key: key.created_at)
+    found = sorted(KeyRing(running_redis()).all().values(), key=lambda key: key.created_at)
     facts = [key.model_dump(mode="json", exclude={"sha256"}) for key in found]
     lines = [
-        f"{key.id}  {','.join(sorted(key.scopes)):20s}  {_when(key.created_at)}  "
-        + (f"revoked {_when(key.revoked_at)}  " if key.revoked_at else "")
+        f"{key.id}  {','.join(sorted(key.scopes)):20s}  {when(key.created_at)}  "
+        + (f"revoked {when(key.revoked_at)}  " if key.revoked_at else "")
         + key.name
         for key in found
     ]
@@ -67,7 +61,7 @@ def keys_list(as_json: bool) -> None:
 @reported
 def keys_revoke(key_id: str, as_json: bool) -> None:
     """End the key KEY_ID, within a second."""
-    ring = KeyRing(_redis())
+    ring = KeyRing(running_redis())
     ring.revoke(key_id)
     ring.record(_user(), "keys.revoke", key_id)
     print_facts(as_json, {"revoked": key_id}, f"revoked {key_id}")
@@ -79,7 +73,7 @@ def keys_revoke(key_id: str, as_json: bool) -> None:
 @reported
 def keys_reset(as_json: bool) -> None:
     """Forget every key, revoked or not: the service is open again, as before the first one."""
-    ring = KeyRing(_redis())
+    ring = KeyRing(running_redis())
     count = ring.forget_all()
     ring.record(_user(), "keys.reset", f"{count} keys")
     print_facts(as_json, {"forgotten": count}, f"forgot {count} keys; the service is open")
@@ -91,9 +85,9 @@ def keys_reset(as_json: bool) -> None:
 @reported
 def audit(limit: int, as_json: bool) -> None:
     """What administrators did, newest first."""
-    entries = KeyRing(_redis()).audit(limit)
-    facts = [{"at": _when(e.at), "actor": e.actor, "action": e.action, "subject": e.subject} for e in entries]
-    lines = [f"{_when(e.at)}  {e.actor:20s}  {e.action:15s}  {e.subject}" for e in entries]
+    entries = KeyRing(running_redis()).audit(limit)
+    facts = [{"at": when(e.at), "actor": e.actor, "action": e.action, "subject": e.subject} for e in entries]
+    lines = [f"{when(e.at)}  {e.actor:20s}  {e.action:15s}  {e.subject}" for e in entries]
     print_facts(as_json, {"entries": facts}, "\n".join(lines) or "nothing yet")
 
 
@@ -113,7 +107,7 @@ def jobs_list(status: str | None, kind: str | None, limit: int, as_json: bool) -
     asked_status, asked_kind = JobStatus(status) if status else None, JobKind(kind) if kind else None
     found: list[Job] = []
     cursor = None
-    listing = JobListing(_redis())
+    listing = JobListing(running_redis())
     while len(found) < limit:
         page = listing.page(
             owner=None, limit=min(200, limit - len(found)), status=asked_status, kind=asked_kind, cursor=cursor
@@ -130,7 +124,7 @@ def jobs_list(status: str | None, kind: str | None, limit: int, as_json: bool) -
 @reported
 def jobs_show(job_id: str, as_json: bool) -> None:
     """One job."""
-    job = _store().get(job_id)
+    job = running_jobs().get(job_id)
     print_facts(as_json, _facts(job), _line(job))
 
 
@@ -143,12 +137,12 @@ def jobs_retry(job_id: str, as_json: bool) -> None:
     from shared.queues import make_celery, wake_worker
 
     settings = load_settings()
-    client = _redis()
+    client = running_redis()
     admission = Admission(settings.max_queued, settings.max_queued_per_key)
-    again, _ = _store().retry(job_id, admission=admission)
+    again, _ = running_jobs().retry(job_id, admission=admission)
     KeyRing(client).record(_user(), "jobs.retry", job_id)
     with suppress(QueueUnavailable):  # it is accepted; workers replace messages they miss
-        wake_worker(make_celery(running_redis_url(settings), socket_timeout_s=_TIMEOUT_S))
+        wake_worker(make_celery(running_redis_url(settings), socket_timeout_s=TIMEOUT_S))
     print_facts(as_json, _facts(again), f"submitted again as {again.id}")
 
 
@@ -158,18 +152,9 @@ def jobs_retry(job_id: str, as_json: bool) -> None:
 @reported
 def jobs_cancel(job_id: str, as_json: bool) -> None:
     """Cancel the job JOB_ID."""
-    job = _store().cancel(job_id)
-    KeyRing(_redis()).record(_user(), "jobs.cancel", job_id)
+    job = running_jobs().cancel(job_id)
+    KeyRing(running_redis()).record(_user(), "jobs.cancel", job_id)
     print_facts(as_json, _facts(job), _line(job))
-
-
-def _redis() -> redis.Redis:
-    return connect(running_redis_url(load_settings()), timeout_s=_TIMEOUT_S)
-
-
-def _store() -> JobStore:
-    settings = load_settings()
-    return JobStore(_redis(), job_ttl_s=settings.job_ttl_s, result_ttl_s=settings.result_ttl_s)
 
 
 def _user() -> str:
@@ -185,7 +170,7 @@ def _facts(job: Job) -> dict[str, object]:
         "kind": job.kind,
         "status": job.status,
         "owner": job.owner,
-        "created_at": _when(job.created_at),
+        "created_at": when(job.created_at),
         "attempt": job.attempt,
         "error": job.error.model_dump() if job.error else None,
     }
@@ -193,8 +178,4 @@ def _facts(job: Job) -> dict[str, object]:
 
 def _line(job: Job) -> str:
     error = f"  {job.error.code}: {job.error.detail}" if job.error else ""
-    return f"{job.id}  {job.kind:7s}{job.status:10s}{_when(job.created_at)}  attempt {job.attempt}{error}"
-
-
-def _when(seconds: float) -> str:
-    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
+    return f"{job.id}  {job.kind:9s}{job.status:10s}{when(job.created_at)}  attempt {job.attempt}{error}"

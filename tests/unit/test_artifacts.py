@@ -9,6 +9,8 @@ import pytest
 from shared.artifacts import MANIFEST, ArtifactStore
 from shared.errors import IndexDamaged, IndexMissing
 
+NOTES = (".lock", "CURRENT", "PROMOTIONS")
+
 
 @pytest.fixture
 def store(tmp_path: Path) -> ArtifactStore:
@@ -17,11 +19,11 @@ def store(tmp_path: Path) -> ArtifactStore:
 
 def write_version(store: ArtifactStore, text: str = "some content") -> str:
     """A version of two files beside the manifest."""
-    with store.write() as directory:
-        (directory / "one.txt").write_text(text)
-        (directory / "two.bin").write_bytes(bytes(range(256)))
-        (directory / MANIFEST).write_text(json.dumps({"told": text}))
-    return store.newest()
+    with store.write() as draft:
+        (draft.directory / "one.txt").write_text(text)
+        (draft.directory / "two.bin").write_bytes(bytes(range(256)))
+        (draft.directory / MANIFEST).write_text(json.dumps({"told": text}))
+    return draft.version
 
 
 def test_a_sealed_version_is_whole_and_not_yet_promoted(store: ArtifactStore) -> None:
@@ -53,24 +55,24 @@ def test_nothing_is_left_when_the_writer_raises(store: ArtifactStore, error: Bas
     store.promote(kept)
 
     def write() -> None:
-        with store.write() as directory:
-            (directory / "half.txt").write_text("half")
+        with store.write() as draft:
+            (draft.directory / "half.txt").write_text("half")
             raise error
 
     with pytest.raises(type(error)):
         write()
     assert store.versions() == [kept]
     assert store.current() == kept
-    assert sorted(path.name for path in store.root.iterdir()) == sorted(["CURRENT", kept])
+    assert {path.name for path in store.root.iterdir()} == {*NOTES, kept}
 
 
 @pytest.mark.parametrize("manifest", [None, "not json", "[1]"])
 def test_a_version_without_a_manifest_is_never_sealed(store: ArtifactStore, manifest: str | None) -> None:
     def write() -> None:
-        with store.write() as directory:
-            (directory / "one.txt").write_text("x")
+        with store.write() as draft:
+            (draft.directory / "one.txt").write_text("x")
             if manifest is not None:
-                (directory / MANIFEST).write_text(manifest)
+                (draft.directory / MANIFEST).write_text(manifest)
 
     with pytest.raises((OSError, ValueError, TypeError)):
         write()
@@ -78,11 +80,11 @@ def test_a_version_without_a_manifest_is_never_sealed(store: ArtifactStore, mani
 
 
 def test_a_version_is_invisible_until_it_is_sealed(store: ArtifactStore) -> None:
-    with store.write() as directory:
-        (directory / MANIFEST).write_text("{}")
+    with store.write() as draft:
+        (draft.directory / MANIFEST).write_text("{}")
         assert store.versions() == []
         with pytest.raises(IndexMissing):
-            store.path(directory.name)
+            store.path(draft.directory.name)
     assert len(store.versions()) == 1
 
 
@@ -92,7 +94,7 @@ def test_promoting_is_seen_at_once_and_can_be_taken_back(store: ArtifactStore) -
     for version in (old, new, old):
         store.promote(version)
         assert store.current() == other_process.current() == version
-    assert {path.name for path in store.root.iterdir()} == {"CURRENT", old, new}
+    assert {path.name for path in store.root.iterdir()} == {*NOTES, old, new}
 
 
 def test_versions_are_listed_oldest_first(store: ArtifactStore) -> None:

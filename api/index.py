@@ -1,0 +1,76 @@
+"""/v1/index: what searches are run against, its versions, and which of them is live; and /v1/jobs/reindex."""
+
+import secrets
+
+from flask import Blueprint, Response, render_template, request
+from pydantic import BaseModel, ConfigDict, Field
+
+from api.options import once, read_json_options, validated
+from api.service import answer, idempotency_key, service, submitted
+from api.views import VersionList
+from shared.errors import IndexMissing
+from shared.jobs import JobKind
+from shared.reindex import ReindexRequest
+from shared.versions import list_versions, promote_version, roll_back, show_version
+
+bp = Blueprint("index", __name__, url_prefix="/v1")
+
+
+class RollbackQuery(BaseModel):
+    """The query of a rollback."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    live: str | None = Field(None, min_length=1, max_length=200)
+
+
+@bp.post("/jobs/reindex")
+def submit_reindex() -> Response:
+    key = idempotency_key()
+    options, submission = read_json_options(ReindexRequest)
+    return submitted(service().accept(JobKind.REINDEX, options, None, submission=submission, idempotency_key=key))
+
+
+@bp.get("/index")
+def get_index() -> Response:
+    serving = [worker.index for worker in service().registry.live() if worker.index]
+    if not serving:
+        raise IndexMissing("no worker with a loaded index has reported; see /readyz")
+    return answer(serving[0])
+
+
+@bp.get("/index/versions")
+def versions() -> Response:
+    return answer(VersionList(versions=list_versions(service().settings.home)))
+
+
+@bp.get("/index/versions/<version>/report")
+def report(version: str) -> Response:
+    """For people as a page, for programs that ask for JSON as that."""
+    found = show_version(service().settings.home, version)
+    if request.accept_mimetypes.best_match(["text/html", "application/json"]) == "application/json":
+        return answer(found)
+    nonce = secrets.token_urlsafe(16)
+    page = render_template("report.html", version=found.version, report=found.report, nonce=nonce)
+    response = Response(page, content_type="text/html; charset=utf-8")
+    response.headers["Content-Security-Policy"] = (
+        f"default-src 'none'; style-src 'nonce-{nonce}'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'"
+    )
+    return response
+
+
+@bp.post("/index/versions/<version>/promote")
+def promote(version: str) -> Response:
+    promote_version(service().settings.home, version)
+    return _moved("index.promote", version)
+
+
+@bp.post("/index/rollback")
+def rollback() -> Response:
+    asked = validated(RollbackQuery, {**once(request.args)})
+    return _moved("index.rollback", roll_back(service().settings.home, live=asked.live))
+
+
+def _moved(action: str, version: str) -> Response:
+    service().audit(action, version)
+    return answer(show_version(service().settings.home, version).version)
