@@ -8,6 +8,7 @@ from shared.catalogue import CATEGORIES
 from shared.jobs import CategoryAnswer, CategoryScore, EmbedResult, Encoding, SearchRequest, SearchResult
 from shared.vision.embedder import Embeddings, FloatArray
 from shared.vision.index import IndexSnapshot
+from shared.vision.overlay import Overlay
 
 _TOP = 3
 
@@ -40,11 +41,11 @@ def embed_result(embeddings: Embeddings, encoding: Encoding, fingerprint: str) -
     )
 
 
-def search_result(embeddings: Embeddings, request: SearchRequest, snapshot: IndexSnapshot) -> SearchResult:
+def search_result(embeddings: Embeddings, request: SearchRequest, index: IndexSnapshot | Overlay) -> SearchResult:
     """The answer to a search job, from vectors (1, dim) and scores (1, 13), out of one snapshot."""
     return SearchResult(
         category=category_answer(embeddings.scores[0]),
-        neighbours=snapshot.search(embeddings.vectors[0], request),
-        index_version=snapshot.version,
-        model_fingerprint=snapshot.manifest.fingerprint,
+        neighbours=index.search(embeddings.vectors[0], request),
+        index_version=index.version,
+        model_fingerprint=index.manifest.fingerprint,
     )

@@ -1,0 +1,143 @@
+"""Live changes in the worker: carries out those its jobs ask for, and follows everybody's. Knows no search."""
+
+import base64
+import hashlib
+import logging
+import os
+import secrets
+import threading
+from collections.abc import Iterator
+from contextlib import suppress
+from functools import partial
+from io import BytesIO
+from math import isqrt
+from pathlib import Path
+
+import numpy as np
+import redis
+from PIL import Image
+
+from shared.artifacts import unwritable
+from shared.catalogue import CATEGORY_INDEX
+from shared.home import live_photo
+from shared.jobs import DeleteImageRequest, EmbedRequest, EmbedResult, Encoding, ImageChangeResult, PutImageRequest
+from shared.queues import broker_errors
+from shared.store.changes import Change, ChangeLog, PutPhoto
+from shared.store.records import Claim
+from shared.telemetry import event
+from worker.engine import Engine
+from worker.tasks import Lease, while_redis_is_away
+
+_LOG = logging.getLogger(__name__)
+_LOOK_S = 1.0  # how long a look at the log waits for something new; an entry ends it at once
+
+
+class ChangeWriter:
+    """Runs jobs that change an image: the photo is kept on disk first, then the change is written to the log."""
+
+    def __init__(self, log: ChangeLog, engine: Engine, home: Path) -> None:
+        self._log = log
+        self._engine = engine
+        self._home = home
+
+    def run(self, claim: Claim, lease: Lease) -> ImageChangeResult:
+        """Carry out a job, once however often it is run.
+
+        Raises:
+            PhotoExpired: its photo outlived its time.
+            JobCanceled, CancelledError: nobody wants it any more.
+            ArtifactUnwritable: there is no room for the photo.
+        """
+        request = claim.job.request
+        assert isinstance(request, PutImageRequest | DeleteImageRequest)
+        photo = self._put(request, claim, lease) if isinstance(request, PutImageRequest) else None
+        append = partial(self._log.append, claim.job, request.image_id, request.sequence, photo)
+        return ImageChangeResult(image_id=request.image_id, change_id=while_redis_is_away(append))
+
+    def _put(self, request: PutImageRequest, claim: Claim, lease: Lease) -> PutPhoto:
+        embedded = self._engine.run(
+            EmbedRequest(encoding=Encoding.BASE64),
+            claim.pixels,
+            priority=claim.job.submission.priority,
+            owner=claim.job.owner,
+            unwanted=lease.unwanted,
+        )
+        assert isinstance(embedded, EmbedResult)
+        assert isinstance(embedded.embedding, str)
+        assert claim.pixels is not None  # or it would not have been embedded
+        return PutPhoto(
+            listing_id=request.listing_id,
+            category=CATEGORY_INDEX[request.category],
+            sha256=keep_photo(self._home, claim.pixels),
+            fingerprint=embedded.model_fingerprint,
+            vector=np.frombuffer(base64.b64decode(embedded.embedding), dtype="<f4"),
+            scores=np.array(embedded.scores, dtype=np.float32),
+        )
+
+
+def keep_photo(home: Path, pixels: bytes) -> str:
+    """Write a letterboxed photo where it outlives everything, and return the SHA-256 of its file.
+
+    As PNG, so that decoding it gives the very same pixels.
+
+    Raises:
+        ArtifactUnwritable: it cannot be written.
+    """
+    side = isqrt(len(pixels) // 3)
+    file = BytesIO()
+    Image.frombytes("RGB", (side, side), pixels).save(file, "PNG")
+    sha256 = hashlib.sha256(file.getbuffer()).hexdigest()
+    path = live_photo(home, sha256)
+    aside = path.with_name(f".{secrets.token_hex(8)}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with aside.open("wb") as written:
+            written.write(file.getbuffer())
+            written.flush()
+            os.fsync(written.fileno())
+        aside.replace(path)  # also where it lies already: a new file is not swept before the log speaks of it
+    except OSError as exc:
+        with suppress(OSError):
+            aside.unlink()
+        raise unwritable(path.parent, exc) from exc
+    return sha256
+
+
+def read_changes(log: ChangeLog, after: str) -> Iterator[Change]:
+    """The log from there on.
+
+    Raises:
+        QueueUnavailable: Redis does not answer.
+    """
+    with broker_errors():
+        yield from log.read(after)
+
+
+class ChangeFollower(threading.Thread):
+    """Lets the engine's searches see each change as soon as it is written, until stopped.
+
+    Args:
+        log: on a connection of its own, which waits.
+    """
+
+    def __init__(self, log: ChangeLog, engine: Engine) -> None:
+        super().__init__(name="changes", daemon=True)
+        self._log = log
+        self._engine = engine
+        self._stopping = threading.Event()
+
+    def run(self) -> None:
+        while not self._stopping.is_set():
+            try:
+                self._engine.apply(self._log.wait(self._engine.applied_to, _LOOK_S))
+            except redis.RedisError as exc:
+                event(_LOG, "changes_unreachable", level=logging.WARNING, reason=type(exc).__name__)
+                self._stopping.wait(_LOOK_S)
+            except Exception:  # without this thread the worker would answer from an index that stands still
+                _LOG.exception("event=change_not_applied")
+                self._stopping.wait(_LOOK_S)
+
+    def stop(self) -> None:
+        """End the thread after the look it is at."""
+        self._stopping.set()
+        self.join(timeout=_LOOK_S + 3)
