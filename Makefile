@@ -37,7 +37,8 @@ run: setup ## start everything; options: CATALOGUE=DIR PORT=8080 BACKBONE=auto L
 		$(if $(BACKBONE),--backbone "$(BACKBONE)")
 
 test: setup ## all tests: unit, integration (real Valkey and FAISS), e2e (real processes)
-	@$(PY) -m pytest tests/unit tests/integration tests/e2e
+	@$(PY) -m pytest -n 2 --dist loadfile -m "not alone" tests/unit tests/integration tests/e2e
+	@$(PY) -m pytest -m alone tests/e2e
 
 check: setup ## lint, formatting, types, import rules, unit tests; under a minute
 	@$(VENV)/bin/ruff check $(PACKAGES)
@@ -45,11 +46,13 @@ check: setup ## lint, formatting, types, import rules, unit tests; under a minut
 	@$(VENV)/bin/mypy
 	@$(VENV)/bin/lint-imports
 	@$(VENV)/bin/bandit -q -c pyproject.toml -r api worker pipeline shared
-	@$(PY) -m pytest -q tests/unit
+	@$(PY) -m pytest -q -n 2 tests/unit
 
-bench: setup ## compare the runtimes, and the service with a bare loop; ratios from one run each
+bench: setup ## compare the runtimes, the service with a bare loop, and search of N=1000000 photos with exact search
 	@$(PY) -m tests.benchmarks.embed
 	@$(PY) -m tests.benchmarks.http
+	@$(PY) -m tests.benchmarks.reindex
+	@$(PY) -m tests.benchmarks.index $(if $(N),--n $(N))
 
 chaos: setup ## mixed load for MINUTES=10 while parts are killed at random; fails unless nothing is lost or done twice
 	@$(PY) -m tests.e2e.chaos --minutes $(or $(MINUTES),10) $(if $(SEED),--seed $(SEED))

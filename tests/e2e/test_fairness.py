@@ -18,6 +18,8 @@ from shared.store.keys import KeyRing, Scope
 from tests.conftest import encode
 from tests.e2e.conftest import Stack, eventually
 
+pytestmark = pytest.mark.alone
+
 N_FLOOD = 1000
 N_ROUNDS = 2
 N_SEARCHES = 20  # of one round, idle and again in the flood

@@ -6,10 +6,13 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import pytest
 import requests
 
 from tests.e2e.conftest import Stack, eventually
 from tests.e2e.ledger import Ledger
+
+pytestmark = pytest.mark.alone
 
 
 def submit(stack: Stack, photo: Path) -> str:

@@ -18,6 +18,8 @@ from tests.e2e.conftest import eventually
 from tests.e2e.fleet import Fleet
 from tests.e2e.ledger import Ledger
 
+pytestmark = pytest.mark.alone
+
 PLENTY = Admission(max_queued=1 << 20, max_queued_per_owner=1 << 20)
 
 

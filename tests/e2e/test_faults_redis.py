@@ -12,6 +12,8 @@ from tests.e2e.conftest import eventually
 from tests.e2e.fleet import Fleet
 from tests.e2e.ledger import Ledger
 
+pytestmark = pytest.mark.alone
+
 RECOVERED_WITHIN_S = 15
 
 

@@ -15,6 +15,8 @@ import requests
 from tests.conftest import encode, noise_image
 from tests.e2e.conftest import Stack, eventually
 
+pytestmark = pytest.mark.alone
+
 HEAD = b"POST /v1/jobs/embed HTTP/1.1\r\nHost: localhost\r\nContent-Type: multipart/form-data; boundary=x\r\n"
 SECRET = b"do-not-repeat-me"
 # The API with limits short enough for a test: a second for a head, two for a body.

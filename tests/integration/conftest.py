@@ -3,6 +3,7 @@
 import json
 import socket
 from io import BytesIO
+from pathlib import Path
 
 import pytest
 import redis
@@ -11,17 +12,31 @@ from werkzeug.test import TestResponse
 
 from api.app import create_app
 from api.uploads import PhotoReader
+from pipeline.demo import generate
 from shared.settings import Settings
 from shared.store.jobs import JobStore
 from shared.store.records import Admission
 from tests.conftest import encode, noise_image
+from tests.installation import Installation
 
 PHOTO = encode(noise_image(7))
+NO_HOME = Path("/nonexistent/lookalike")
 PLENTY = Admission(max_queued=1000, max_queued_per_owner=1000)
 
 
 def settings(url: str, **changes: object) -> Settings:
-    return Settings.model_validate({"redis_url": url, "seed_wait_s": 0.2, "max_queued": 3, **changes})
+    given = {"redis_url": url, "home": NO_HOME, "seed_wait_s": 0.2, "max_queued": 3, **changes}
+    return Settings.model_validate(given)
+
+
+@pytest.fixture(scope="session")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Installation:
+    """26 drawn listings, prepared once; tests copy it before they change anything."""
+    directory = tmp_path_factory.mktemp("built")
+    generate(directory / "catalogue", n_listings=26)
+    installation = Installation(directory / "home", directory / "catalogue")
+    installation.prepare()
+    return installation
 
 
 @pytest.fixture

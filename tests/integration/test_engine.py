@@ -8,38 +8,24 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipeline.build_index import prepare
 from pipeline.demo import generate
 from shared.catalogue import CataloguePhoto
 from shared.errors import IndexMissing
 from shared.jobs import EmbedRequest, EmbedResult, SearchRequest, SearchResult
-from shared.settings import Settings
+from shared.snapshots import index_store
 from shared.vision.bundle import bundle_store, open_bundle
 from shared.vision.embedder import Embeddings
-from shared.vision.index import index_store, write_snapshot
+from shared.vision.index import write_snapshot
+from tests.installation import Installation
 from tests.snapshots import UNUSABLE
 from worker.engine import Engine
 
 PHOTO_BYTES = 224 * 224 * 3
 
 
-def settings(home: Path, catalogue: Path) -> Settings:
-    given = {"home": home, "catalogue": catalogue, "backbone": "efficientnet_lite0", "precision": "float32"}
-    return Settings.model_validate(given)
-
-
-@pytest.fixture(scope="module")
-def built(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    """A home with a live bundle and index, and its catalogue."""
-    directory = tmp_path_factory.mktemp("engine")
-    generate(directory / "catalogue", n_listings=13)
-    prepare(settings(directory / "home", directory / "catalogue"), lambda line: None)
-    return directory / "home", directory / "catalogue"
-
-
 @pytest.fixture
-def home(built: tuple[Path, Path], tmp_path: Path) -> Path:
-    shutil.copytree(built[0], tmp_path / "home")
+def home(built: Installation, tmp_path: Path) -> Path:
+    shutil.copytree(built.home, tmp_path / "home")
     return tmp_path / "home"
 
 
@@ -115,7 +101,7 @@ def test_a_new_bundle_takes_over_and_jobs_of_the_old_one_still_end(home: Path, t
     engine.refresh()
     before = engine.info()
     generate(tmp_path / "other", n_listings=13, seed=9)
-    prepare(settings(home, tmp_path / "other"), lambda line: None)
+    Installation(home, tmp_path / "other").prepare()
     outcomes: list[object] = []
     rng = np.random.default_rng(4)
     photos = [rng.integers(0, 256, PHOTO_BYTES, dtype=np.uint8).tobytes() for _ in range(12)]
@@ -135,6 +121,29 @@ def test_a_new_bundle_takes_over_and_jobs_of_the_old_one_still_end(home: Path, t
     fingerprints = {o.model_fingerprint for o in outcomes if isinstance(o, EmbedResult)}
     assert len(outcomes) == 12
     assert fingerprints <= {before.model_fingerprint, after.model_fingerprint}
+    engine.close()
+
+
+def test_a_model_that_another_replaced_while_its_index_was_opened_does_not_serve(home: Path, tmp_path: Path) -> None:
+    bundles, first = bundle_store(home), bundle_store(home).current()
+    assert first is not None
+    generate(tmp_path / "other", n_listings=13, seed=9)
+    Installation(home, tmp_path / "other").prepare()
+    second = bundles.current()
+    assert second is not None
+
+    def promote_first(after: str) -> tuple[()]:
+        if bundles.current() == second:
+            bundles.promote(first)
+            engine.promoted()  # as a reindex does
+        return ()
+
+    engine = Engine(home, read_changes=promote_first)
+    engine.refresh()
+    assert not engine.ready
+    index_store(home).rollback()
+    engine.refresh()
+    assert isinstance(engine.run(EmbedRequest(), bytes(PHOTO_BYTES)), EmbedResult)
     engine.close()
 
 

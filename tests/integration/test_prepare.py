@@ -1,11 +1,8 @@
 """Catalogue -> live bundle and index with the real network: built once, rebuilt exactly when something calls for it."""
 
-import csv
-import io
 import shutil
 import subprocess
 import sys
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -13,64 +10,23 @@ import pytest
 import torch
 from torchvision.models import resnet50
 
-from pipeline.build_index import Prepared, prepare
 from pipeline.demo import generate
 from shared.artifacts import ArtifactStore
 from shared.errors import CatalogueUnusable, WeightsUnusable
 from shared.images import PreprocessSpec, decode_photo
 from shared.jobs import SearchRequest
-from shared.settings import Backbone, Settings
+from shared.settings import Backbone
+from shared.snapshots import index_store
 from shared.vision.bundle import WEIGHTS, bundle_store, open_bundle
-from shared.vision.index import VECTORS, index_store, open_snapshot
+from shared.vision.index import VECTORS, open_snapshot
 from shared.vision.runtimes import TorchEmbedder
-
-
-@dataclass
-class Installation:
-    """One LOOKALIKE_HOME and what was said while it was prepared."""
-
-    home: Path
-    catalogue: Path
-    said: list[str] = field(default_factory=list)
-
-    def settings(self, **changed: object) -> Settings:
-        given = {
-            "home": self.home,
-            "catalogue": self.catalogue,
-            "backbone": Backbone.EFFICIENTNET_LITE0,
-            "precision": "float32",
-        }
-        return Settings.model_validate({**given, **changed})
-
-    def prepare(self, *, rebuild_index: bool = False, **changed: object) -> Prepared:
-        self.said.clear()
-        return prepare(self.settings(**changed), self.said.append, rebuild_index=rebuild_index)
-
-    def heard(self, *words: str) -> bool:
-        """Whether one line holds all the words."""
-        return any(all(word in line for word in words) for line in self.said)
-
-
-@pytest.fixture(scope="module")
-def built(tmp_path_factory: pytest.TempPathFactory) -> Installation:
-    """26 drawn listings, prepared once; tests copy it before they change anything."""
-    directory = tmp_path_factory.mktemp("built")
-    generate(directory / "catalogue", n_listings=26)
-    installation = Installation(directory / "home", directory / "catalogue")
-    installation.prepare()
-    return installation
-
-
-def copy(original: Installation, directory: Path) -> Installation:
-    shutil.copytree(original.home, directory / "home")
-    shutil.copytree(original.catalogue, directory / "catalogue")
-    return Installation(directory / "home", directory / "catalogue")
+from tests.installation import Installation
 
 
 @pytest.fixture(scope="module")
 def small(built: Installation, tmp_path_factory: pytest.TempPathFactory) -> Installation:
     """The same bundle over the first ten photos only: what is embedded again and again should be little."""
-    installation = copy(built, tmp_path_factory.mktemp("small"))
+    installation = built.copy(tmp_path_factory.mktemp("small"))
     keep_photos(installation.catalogue, 10)
     installation.prepare()
     return installation
@@ -79,15 +35,11 @@ def small(built: Installation, tmp_path_factory: pytest.TempPathFactory) -> Inst
 @pytest.fixture
 def installation(small: Installation, tmp_path: Path) -> Installation:
     """A small installation to change at will."""
-    return copy(small, tmp_path)
+    return small.copy(tmp_path)
 
 
 def live_versions(home: Path) -> tuple[str | None, str | None]:
     return bundle_store(home).current(), index_store(home).current()
-
-
-def photo_rows(catalogue: Path) -> list[dict[str, str]]:
-    return list(csv.DictReader(io.StringIO((catalogue / "Images.csv").read_text())))
 
 
 def keep_photos(catalogue: Path, n: int) -> None:
@@ -106,9 +58,10 @@ def test_an_empty_home_becomes_a_live_bundle_and_an_index_of_every_photo(built: 
     bundle = open_bundle(bundle_store(built.home))
     snapshot = open_snapshot(index_store(built.home), fingerprint=bundle.manifest.fingerprint)
     assert bundle.manifest.backbone == Backbone.EFFICIENTNET_LITE0
-    assert snapshot.rows.image_ids == [row["id"] for row in photo_rows(built.catalogue)]
-    assert snapshot.rows.listing_ids == [row["product_id"] for row in photo_rows(built.catalogue)]
-    assert bundle.fitted_on == set(snapshot.rows.listing_ids)
+    photos = list(snapshot.photos())
+    expected = [(row["id"], row["product_id"]) for row in built.photo_rows()]
+    assert [(photo.image_id, photo.listing_id) for photo in photos] == expected
+    assert bundle.fitted_on == {photo.listing_id for photo in photos}
     assert bundle.held_out < bundle.fitted_on
     assert snapshot.manifest.catalogue == bundle.manifest.catalogue == "catalogue"
 
@@ -116,7 +69,7 @@ def test_an_empty_home_becomes_a_live_bundle_and_an_index_of_every_photo(built: 
 def test_the_index_holds_what_the_bundle_gives_for_each_photo(built: Installation) -> None:
     bundle = open_bundle(bundle_store(built.home))
     snapshot = open_snapshot(index_store(built.home), fingerprint=bundle.manifest.fingerprint)
-    image_ids = snapshot.rows.image_ids[:3]
+    image_ids = [snapshot.photo(row).image_id for row in range(3)]
     contents = [(built.catalogue / "images" / f"{image_id}.jpg").read_bytes() for image_id in image_ids]
     embedded = TorchEmbedder(bundle).embed(np.stack([decode_photo(content, PreprocessSpec()) for content in contents]))
     for row, image_id in enumerate(image_ids):
@@ -172,7 +125,7 @@ def test_a_changed_catalogue_is_a_new_index_under_the_same_bundle(installation: 
 
 def test_a_photo_replaced_under_its_old_name_is_embedded_anew(installation: Installation) -> None:
     _, index_before = live_versions(installation.home)
-    one, other = (row["id"] for row in photo_rows(installation.catalogue)[0:10:9])
+    one, other = (row["id"] for row in installation.photo_rows()[0:10:9])
     shutil.copy(installation.catalogue / "images" / f"{other}.jpg", installation.catalogue / "images" / f"{one}.jpg")
     after = installation.prepare()
     assert after.index_version != index_before
@@ -192,8 +145,9 @@ def test_rebuilding_on_demand_is_a_new_index_under_the_same_bundle(installation:
 def test_another_catalogue_is_a_new_bundle(installation: Installation, tmp_path: Path) -> None:
     bundle_before, index_before = live_versions(installation.home)
     generate(tmp_path / "other", n_listings=13, seed=99)
-    ours = {row["product_id"] for row in photo_rows(installation.catalogue)}
-    assert not ours & {row["product_id"] for row in photo_rows(tmp_path / "other")}
+    ours = {row["product_id"] for row in installation.photo_rows()}
+    others = Installation(tmp_path / "nowhere", tmp_path / "other").photo_rows()
+    assert not ours & {row["product_id"] for row in others}
     done = installation.prepare(catalogue=tmp_path / "other")
     assert (done.built, done.catalogue, done.count) == (True, "other", 26)
     assert done.bundle_version != bundle_before
@@ -266,7 +220,7 @@ def test_an_unusable_weights_file_leaves_what_is_live(installation: Installation
 
 
 def test_a_photo_that_cannot_be_decoded_is_left_out_and_said_once(installation: Installation) -> None:
-    rows = photo_rows(installation.catalogue)
+    rows = installation.photo_rows()
     (installation.catalogue / "images" / f"{rows[0]['id']}.jpg").write_bytes(b"not a photo")
     truncated = installation.catalogue / "images" / f"{rows[7]['id']}.jpg"
     truncated.write_bytes(truncated.read_bytes()[:500])
@@ -276,7 +230,9 @@ def test_a_photo_that_cannot_be_decoded_is_left_out_and_said_once(installation: 
     assert installation.heard("left out: 1 x", "photo_undecodable")
     bundle = open_bundle(bundle_store(installation.home))
     snapshot = open_snapshot(index_store(installation.home), fingerprint=bundle.manifest.fingerprint)
-    assert snapshot.rows.image_ids == [row["id"] for n, row in enumerate(rows) if n not in (0, 7)]
+    assert [photo.image_id for photo in snapshot.photos()] == [
+        row["id"] for n, row in enumerate(rows) if n not in (0, 7)
+    ]
     assert not installation.prepare().built
 
 
@@ -284,7 +240,7 @@ def test_a_catalogue_of_mostly_broken_photos_is_still_built_only_once(built: Ins
     shutil.copytree(built.catalogue, tmp_path / "catalogue")
     installation = Installation(tmp_path / "home", tmp_path / "catalogue")
     keep_photos(installation.catalogue, 12)
-    for row in photo_rows(installation.catalogue)[4:]:
+    for row in installation.photo_rows()[4:]:
         (installation.catalogue / "images" / f"{row['id']}.jpg").write_bytes(b"not a photo")
     first = installation.prepare()
     assert first.count == 4
@@ -296,7 +252,7 @@ def test_a_catalogue_of_mostly_broken_photos_is_still_built_only_once(built: Ins
 def test_a_catalogue_without_one_decodable_photo_leaves_what_is_live(installation: Installation) -> None:
     before = live_versions(installation.home)
     keep_photos(installation.catalogue, 2)
-    for row in photo_rows(installation.catalogue):
+    for row in installation.photo_rows():
         (installation.catalogue / "images" / f"{row['id']}.jpg").write_bytes(b"not a photo")
     with pytest.raises(CatalogueUnusable, match="none of 2 photos can be decoded"):
         installation.prepare()
@@ -322,7 +278,7 @@ def test_every_version_ever_promoted_is_whole(installation: Installation) -> Non
 def test_without_a_catalogue_the_one_used_last_is_read_again_never_the_demo(
     built: Installation, tmp_path: Path
 ) -> None:
-    installation = copy(built, tmp_path)
+    installation = built.copy(tmp_path)
     version = index_store(installation.home).current()
     assert version is not None
     vectors = index_store(installation.home).path(version) / VECTORS
@@ -338,7 +294,7 @@ def test_without_a_catalogue_the_one_used_last_is_read_again_never_the_demo(
 
 
 def test_a_model_that_came_with_its_head_is_kept_whatever_the_catalogue(built: Installation, tmp_path: Path) -> None:
-    installation = copy(built, tmp_path)
+    installation = built.copy(tmp_path)
     network = resnet50(num_classes=13)
     torch.save(network.state_dict(), tmp_path / "own.pth")
     first = installation.prepare(weights=tmp_path / "own.pth", backbone="auto")
