@@ -18,6 +18,8 @@ from shared.store.keys import ApiKey, KeyRing, Scope, require_some_key, verify
 PUBLIC = frozenset(
     {"ops.root", "ops.livez", "ops.readyz", "seed.healthcheck", "docs.specification", "docs.page", "docs.asset"}
 )
+# And what changes the index for everybody needs `admin`.
+_ADMINISTRATIVE = frozenset({"index.submit_reindex", "index.promote", "index.rollback"})
 _REFRESH_S = 1.0
 
 
@@ -117,7 +119,8 @@ def install(app: Flask, doorkeeper: Doorkeeper) -> None:
     def admit() -> None:
         if request.endpoint is None or request.endpoint in PUBLIC:
             return
-        g.caller = doorkeeper.admit(Scope.READ if request.method in ("GET", "HEAD", "OPTIONS") else Scope.SUBMIT)
+        scope = Scope.READ if request.method in ("GET", "HEAD", "OPTIONS") else Scope.SUBMIT
+        g.caller = doorkeeper.admit(Scope.ADMIN if request.endpoint in _ADMINISTRATIVE else scope)
 
     app.before_request(admit)
 

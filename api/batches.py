@@ -26,7 +26,7 @@ from shared.errors import (
     UploadTooLarge,
 )
 from shared.job_view import location
-from shared.jobs import REQUESTS, Job, JobError, JobKind, JobRequest, JobStatus, Priority, Submission
+from shared.jobs import PHOTO_REQUESTS, Job, JobError, JobKind, JobRequest, JobStatus, Priority, Submission
 from shared.store.batches import Batch, BatchItem
 from shared.store.records import Idempotency
 
@@ -43,7 +43,7 @@ def submit_batch() -> Response:
     request.max_content_length = request.max_form_memory_size = settings.max_batch_mb << 20
     request.max_form_parts = 2 * settings.max_batch_photos + 32
     kind, key = _kind(), idempotency_key()
-    options, submission = read_options(REQUESTS[kind], ignore=frozenset({_CUSTOM_ID, "kind"}))
+    options, submission = read_options(PHOTO_REQUESTS[kind], ignore=frozenset({_CUSTOM_ID, "kind"}))
     if "priority" not in submission.model_fields_set:
         submission = submission.model_copy(update={"priority": Priority.BULK})
     service().check(submission)
@@ -96,10 +96,9 @@ def cancel_batch(batch_id: str) -> Response:
 
 def _kind() -> JobKind:
     given = request.args.get("kind") or request.form.get("kind") or JobKind.SEARCH.value
-    try:
-        return JobKind(given)
-    except ValueError as exc:
-        raise InvalidRequest(f"kind: must be one of {', '.join(JobKind)}") from exc
+    if given not in PHOTO_REQUESTS:
+        raise InvalidRequest(f"kind: must be one of {', '.join(PHOTO_REQUESTS)}")
+    return JobKind(given)
 
 
 def _photos() -> dict[str, IO[bytes]]:

@@ -13,7 +13,7 @@ from api.views import BatchView, JobList, Readiness
 from shared import errors as e
 from shared.errors import LookalikeError
 from shared.job_view import JobView
-from shared.jobs import EmbedRequest, IndexInfo, JobKind, JobStatus, SearchRequest, Submission
+from shared.jobs import PHOTO_REQUESTS, EmbedRequest, JobKind, JobStatus, SearchRequest, Submission
 from shared.settings import Settings
 from shared.store.listing import CURSOR_PATTERN
 
@@ -24,35 +24,35 @@ EVERY_CALL: Errors = (
     *(e.HostNotTrusted, e.CrossSiteRefused),
     *(e.ApiKeyRequired, e.ApiKeyInvalid, e.ScopeMissing, e.RateLimited, e.QueueUnavailable),
 )
-_BODY: Errors = (e.LengthRequired, e.BodyIncomplete, e.UploadTooLarge, e.RequestTimeout)
-_PHOTO: Errors = (*_BODY, e.ImageMissing, e.InvalidRequest, e.PhotoUndecodable, e.UnsupportedFormat, e.PhotoTooLarge)
-_ADMISSION: Errors = (e.QueueFull, e.QueueShareFull)
-_SUBMIT: Errors = (*_PHOTO, *_ADMISSION, e.IdempotencyConflict, e.JobGone, e.WebhookRefused)
+BODY: Errors = (e.LengthRequired, e.BodyIncomplete, e.UploadTooLarge, e.RequestTimeout)
+_PHOTO: Errors = (*BODY, e.ImageMissing, e.InvalidRequest, e.PhotoUndecodable, e.UnsupportedFormat, e.PhotoTooLarge)
+ADMISSION: Errors = (e.QueueFull, e.QueueShareFull)
+SUBMIT: Errors = (*_PHOTO, *ADMISSION, e.IdempotencyConflict, e.JobGone, e.WebhookRefused)
 _JOB: Errors = (e.JobNotFound, e.JobGone)
 _RESULT: Errors = (e.InternalError, e.WorkerLost, e.PhotoExpired, e.DeadlineExceeded, e.JobCanceled)
 
 PHOTO_TYPES = ("image/jpeg", "image/png", "image/webp", "image/gif", "image/bmp", "image/tiff", "image/avif")
-_PHOTO_FILE: Schema = {"type": "string", "format": "binary", "description": "JPEG, PNG, WebP, GIF, BMP, TIFF or AVIF"}
+PHOTO_FILE: Schema = {"type": "string", "format": "binary", "description": "JPEG, PNG, WebP, GIF, BMP, TIFF or AVIF"}
 _JOB_ID: Schema = {
     "name": "id",
     "in": "path",
     "required": True,
     "schema": {"type": "string", "pattern": "^[0-9a-f]{32}$"},
 }
-_PREFER: Schema = {
+PREFER: Schema = {
     "name": "Prefer",
     "in": "header",
     "description": "`wait=N`: answer when the job has ended, within N <= 30 seconds",
     "schema": {"type": "string"},
     "example": "wait=10",
 }
-_IDEMPOTENCY_KEY: Schema = {
+IDEMPOTENCY_KEY: Schema = {
     "name": "Idempotency-Key",
     "in": "header",
     "description": "the same key and request give the same job, however often they are sent",
     "schema": {"type": "string", "pattern": "^[!-~]{1,255}$"},
 }
-_CANCEL_AFTER: Schema = {
+CANCEL_AFTER: Schema = {
     "name": "Cancel-After",
     "in": "header",
     "description": "as `deadline_s`, with an optional unit: 90, 90s, 5m, 1h",
@@ -73,6 +73,9 @@ class Operation:
     Attributes:
         answers: body and meaning by status.
         errors: what can be wrong besides what can be wrong with every call.
+        body_optional: nothing may be sent.
+        page: the 200 is a page, but for those who ask for JSON.
+        jpeg: the 200 is one.
     """
 
     id: str
@@ -82,7 +85,10 @@ class Operation:
     errors: Errors = ()
     parameters: tuple[Schema, ...] = ()
     body: dict[str, Schema] = field(default_factory=dict)
+    body_optional: bool = False
     public: bool = False
+    page: bool = False
+    jpeg: bool = False
 
 
 def operations(settings: Settings) -> dict[tuple[str, str], Operation]:
@@ -92,7 +98,7 @@ def operations(settings: Settings) -> dict[tuple[str, str], Operation]:
         settings: what is switched off there is left out.
     """
     job = {200: (JobView, "the job, finished in the time asked for"), 202: (JobView, "accepted; ask at Location")}
-    submit_headers = (_PREFER, _IDEMPOTENCY_KEY, _CANCEL_AFTER)
+    submit_headers = (PREFER, IDEMPOTENCY_KEY, CANCEL_AFTER)
     return (
         {
             ("post", f"/v1/jobs/{kind}"): Operation(
@@ -100,7 +106,7 @@ def operations(settings: Settings) -> dict[tuple[str, str], Operation]:
                 summary=summary,
                 tag="jobs",
                 answers=job,
-                errors=_SUBMIT,
+                errors=SUBMIT,
                 parameters=submit_headers,
                 body=_submit_bodies(contract, settings),
             )
@@ -136,7 +142,7 @@ def operations(settings: Settings) -> dict[tuple[str, str], Operation]:
                 summary="Cancel a job",
                 tag="jobs",
                 answers={200: (JobView, "canceled"), 202: (JobView, "canceling: a worker has it in hand")},
-                errors=(*_JOB, *_BODY, e.JobFinished),
+                errors=(*_JOB, *BODY, e.JobFinished),
                 parameters=(_JOB_ID,),
             ),
             ("post", "/v1/jobs/{id}/retry"): Operation(
@@ -144,7 +150,7 @@ def operations(settings: Settings) -> dict[tuple[str, str], Operation]:
                 summary="Submit a failed job again, as a new one",
                 tag="jobs",
                 answers={202: (JobView, "the new job")},
-                errors=(*_JOB, *_BODY, *_ADMISSION, e.NotRetryable),
+                errors=(*_JOB, *BODY, *ADMISSION, e.NotRetryable, e.ReindexRunning),
                 parameters=(_JOB_ID,),
             ),
             ("post", "/v1/batches"): Operation(
@@ -152,8 +158,8 @@ def operations(settings: Settings) -> dict[tuple[str, str], Operation]:
                 summary="Many photos in one request, each with its own outcome",
                 tag="batches",
                 answers={202: (BatchView, "accepted; ask at Location")},
-                errors=(*_SUBMIT, e.IdempotencyPending),
-                parameters=(_IDEMPOTENCY_KEY, _CANCEL_AFTER),
+                errors=(*SUBMIT, e.IdempotencyPending),
+                parameters=(IDEMPOTENCY_KEY, CANCEL_AFTER),
                 body={"multipart/form-data": _batch_form(settings)},
             ),
             ("get", "/v1/batches/{id}"): Operation(
@@ -172,15 +178,8 @@ def operations(settings: Settings) -> dict[tuple[str, str], Operation]:
                     200: (BatchView, "nobody works on it any more"),
                     202: (BatchView, "a worker has some in hand"),
                 },
-                errors=(e.BatchNotFound, *_BODY),
+                errors=(e.BatchNotFound, *BODY),
                 parameters=(_JOB_ID,),
-            ),
-            ("get", "/v1/index"): Operation(
-                id="get_index",
-                summary="What searches are run against",
-                tag="index",
-                answers={200: (IndexInfo, "the live index and model")},
-                errors=(e.IndexMissing,),
             ),
         }
         | _older()
@@ -189,7 +188,7 @@ def operations(settings: Settings) -> dict[tuple[str, str], Operation]:
 
 
 def _older() -> dict[tuple[str, str], Operation]:
-    body: Schema = {"type": "object", "properties": {FIELD: _PHOTO_FILE}, "required": [FIELD]}
+    body: Schema = {"type": "object", "properties": {FIELD: PHOTO_FILE}, "required": [FIELD]}
     numbers: Schema = {"type": "array", "items": {"type": "number"}, "minItems": 13, "maxItems": 13}
     rows: Schema = {"type": "array", "items": {"type": "integer"}, "maxItems": 4}
     ids: Schema = {"type": "array", "items": {"type": "string"}, "maxItems": 4}
@@ -207,7 +206,7 @@ def _older() -> dict[tuple[str, str], Operation]:
             summary="The classifier's 13 outputs",
             tag="older service",
             answers={200: (_object(features=numbers), "the outputs in the order of the categories"), 202: later},
-            errors=(*_PHOTO, *_ADMISSION, *_RESULT),
+            errors=(*_PHOTO, *ADMISSION, *_RESULT),
             body={"multipart/form-data": body},
         ),
         ("post", "/predict/similar_images"): Operation(
@@ -215,7 +214,7 @@ def _older() -> dict[tuple[str, str], Operation]:
             summary="The four most similar photos",
             tag="older service",
             answers={200: (_object(similar_index=rows, image_labels=ids), "most similar first"), 202: later},
-            errors=(*_PHOTO, *_ADMISSION, *_RESULT),
+            errors=(*_PHOTO, *ADMISSION, *_RESULT),
             body={"multipart/form-data": body},
         ),
     }
@@ -259,10 +258,10 @@ def _ops() -> dict[tuple[str, str], Operation]:
 
 
 def _submit_bodies(contract: type[BaseModel], settings: Settings) -> dict[str, Schema]:
-    options = _options(contract, settings)
+    options = options_of(contract, settings)
     named = options.pop("image_id")
-    form = {FIELD: _PHOTO_FILE, **options}
-    by_id = {**_options(contract, settings, nullable=True), "image_id": named}
+    form = {FIELD: PHOTO_FILE, **options}
+    by_id = {**options_of(contract, settings, nullable=True), "image_id": named}
     return {
         "multipart/form-data": {
             "type": "object",
@@ -291,17 +290,18 @@ def _batch_form(settings: Settings) -> Schema:
         "items": {"type": "string", "minLength": 1, "maxLength": 200},
         "description": "one for each photo, in their order; or none, and they are counted from 0",
     }
-    options = _options(SearchRequest, settings) | _options(EmbedRequest, settings)
+    options = options_of(SearchRequest, settings) | options_of(EmbedRequest, settings)
     del options["image_id"]
     kind: Schema = {
-        "enum": list(JobKind),
+        "enum": list(PHOTO_REQUESTS),
         "default": JobKind.SEARCH,
         "description": "other options are those of the kind",
     }
-    return _closed({FIELD: photos, "custom_id": ids, "kind": kind, **options}, FIELD)
+    return closed({FIELD: photos, "custom_id": ids, "kind": kind, **options}, FIELD)
 
 
-def _options(contract: type[BaseModel], settings: Settings, *, nullable: bool = False) -> dict[str, Schema]:
+def options_of(contract: type[BaseModel], settings: Settings, *, nullable: bool = False) -> dict[str, Schema]:
+    """What a submit takes: the options of the contract, and those of any job."""
     properties: dict[str, Schema] = {}
     for model in (contract, Submission):
         schema = json.loads(json.dumps(model.model_json_schema()))
@@ -327,8 +327,8 @@ def _query(name: str, schema: Schema) -> Schema:
 
 
 def _object(**properties: Schema) -> Schema:
-    return _closed(properties, *properties)
+    return closed(properties, *properties)
 
 
-def _closed(properties: dict[str, Schema], *required: str) -> Schema:
+def closed(properties: dict[str, Schema], *required: str) -> Schema:
     return {"type": "object", "properties": properties, "required": list(required), "additionalProperties": False}

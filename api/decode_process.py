@@ -19,7 +19,7 @@ from pathlib import Path
 from PIL import Image
 
 from shared.errors import InputError, PhotoTooHeavy, PhotoUndecodable
-from shared.images import PreprocessSpec, open_photo, render
+from shared.images import PreprocessSpec, open_photo, render, thumbnail
 
 CPU_S = 2.5
 _STATUS = Path("/proc/self/status")
@@ -42,11 +42,11 @@ def main() -> None:
             photo = stream.read(ask["n_bytes"])
             # The kernel ends the process when it has spent so much of a core's time on this photo.
             signal.setitimer(signal.ITIMER_PROF, CPU_S)
-            answer, pixels = _decode(photo, ask)
-            stream.write(json.dumps(answer).encode() + b"\n" + pixels)
+            answer, content = _decode(photo, ask)
+            stream.write(json.dumps(answer).encode() + b"\n" + content)
             stream.flush()
             signal.setitimer(signal.ITIMER_PROF, 0)
-            if not pixels:
+            if not content:
                 gc.collect()  # the refusal and the frames it came through hold one another, and the photo
 
 
@@ -58,11 +58,14 @@ def _keep_for_python(descriptor: int) -> None:
 
 
 def _decode(photo: bytes, ask: dict[str, object]) -> tuple[dict[str, object], bytes]:
-    """The answer's line and the pixels that follow it."""
+    """The answer's line and what follows it: pixels, or a JPEG where a thumbnail is asked for."""
     limits = {name: int(str(ask[name])) for name in ("max_pixels", "max_decoding_bytes")}
     try:
         image = open_photo(photo, **limits)
-        pixels = render(image, PreprocessSpec.model_validate(ask["spec"])).tobytes()
+        if "thumbnail_px" in ask:
+            content = thumbnail(image, int(str(ask["thumbnail_px"])))
+        else:
+            content = render(image, PreprocessSpec.model_validate(ask["spec"])).tobytes()
     except PhotoTooHeavy as refusal:
         return {"code": refusal.code, "detail": str(refusal), "too_heavy": True}, b""
     except MemoryError:
@@ -70,7 +73,7 @@ def _decode(photo: bytes, ask: dict[str, object]) -> tuple[dict[str, object], by
     except InputError as refusal:
         error = refusal
     else:
-        return {"n_bytes": len(pixels)}, pixels
+        return {"n_bytes": len(content)}, content
     return {"code": error.code, "detail": str(error)}, b""
 
 

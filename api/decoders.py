@@ -58,10 +58,17 @@ class Decoders:
             InputError: what `decode_photo` raises; also PhotoUndecodable where memory or time ran out.
             QueueFull: too many photos wait for a decoder.
         """
+        return self._ask(photo, {"spec": spec.model_dump()})
+
+    def thumbnail(self, photo: IO[bytes], size_px: int) -> bytes:
+        """The photo as a JPEG whose longer side is `size_px` at most; raises as `decode`."""
+        return self._ask(photo, {"thumbnail_px": size_px})
+
+    def _ask(self, photo: IO[bytes], wanted: dict[str, object]) -> bytes:
         try:
-            return self._small.decode(photo, spec)
+            return self._small.decode(photo, wanted)
         except PhotoTooHeavy:
-            return self._large.decode(photo, spec)
+            return self._large.decode(photo, wanted)
 
 
 class _Pool:
@@ -74,7 +81,7 @@ class _Pool:
         self._idle: list[_Decoder] = []
         weakref.finalize(self, _end, self._idle)
 
-    def decode(self, photo: IO[bytes], spec: PreprocessSpec) -> bytes:
+    def decode(self, photo: IO[bytes], wanted: dict[str, object]) -> bytes:
         if not self._free.acquire(timeout=self._wait_s):
             raise QueueFull("too many photos wait to be decoded", retry_after_s=_RETRY_AFTER_S)
         try:
@@ -84,7 +91,7 @@ class _Pool:
                 decoder = _Decoder()
             try:
                 photo.seek(0)  # read only now: those who wait cost no memory
-                return decoder.ask(photo.read(), spec, self._limits)
+                return decoder.ask(photo.read(), wanted, self._limits)
             except InputError:
                 raise
             except BaseException:  # also for a timeout: what the process says next would answer this photo
@@ -116,12 +123,12 @@ class _Decoder:
     def alive(self) -> bool:
         return self._process.poll() is None
 
-    def ask(self, photo: bytes, spec: PreprocessSpec, limits: dict[str, int]) -> bytes:
+    def ask(self, photo: bytes, wanted: dict[str, object], limits: dict[str, int]) -> bytes:
         question = {
             "n_bytes": len(photo),
             **limits,
             "memory_bytes": limits["max_decoding_bytes"] + _SLACK_BYTES + _UPLOAD_COPIES * len(photo),
-            "spec": spec.model_dump(),
+            **wanted,
         }
         answer: dict[str, Any] = {}
         busy = QueueFull("the machine is too busy to decode the photo", retry_after_s=_RETRY_AFTER_S)
@@ -131,14 +138,14 @@ class _Decoder:
                 self._stream.write(photo)
                 self._stream.flush()
                 answer = json.loads(self._stream.readline())
-                pixels = self._stream.read(answer.get("n_bytes", 0))
+                content = self._stream.read(answer.get("n_bytes", 0))
         except (OSError, ValueError):
             pass  # it ended before it answered
         if not answer:
             raise self._ended(len(photo))
         if code := answer.get("code"):
             raise (PhotoTooHeavy if answer.get("too_heavy") else _REFUSALS[code])(answer["detail"])
-        return pixels
+        return content
 
     def _ended(self, photo_bytes: int) -> Exception:
         try:

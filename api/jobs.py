@@ -1,16 +1,15 @@
-"""/v1/jobs: submit, ask, list, cancel, try again; and /v1/index: what they are run against."""
+"""/v1/jobs: submit, ask, list, cancel, try again."""
 
 from flask import Blueprint, Response, request
 from pydantic import BaseModel, ConfigDict, Field
 from werkzeug.routing import BaseConverter
 
 from api.auth import caller
-from api.options import once, preferred_wait_s, read_options, validated, wait_s
-from api.service import accepted, answer, idempotency_key, service, show
+from api.options import once, read_options, validated, wait_s
+from api.service import accepted, answer, idempotency_key, service, show, submitted
 from api.views import JobList
-from shared.errors import IndexMissing
-from shared.job_view import location, summary
-from shared.jobs import REQUESTS, Job, JobKind, JobStatus
+from shared.job_view import summary
+from shared.jobs import PHOTO_REQUESTS, Job, JobKind, JobStatus
 
 bp = Blueprint("jobs", __name__, url_prefix="/v1")
 
@@ -73,26 +72,11 @@ def retry_job(job_id: str) -> Response:
     return accepted(job)
 
 
-@bp.get("/index")
-def get_index() -> Response:
-    serving = [worker.index for worker in service().registry.live() if worker.index]
-    if not serving:
-        raise IndexMissing("no worker with a loaded index has reported; see /readyz")
-    return answer(serving[0])
-
-
 def _submit(kind: JobKind) -> Response:
-    wait, key = preferred_wait_s(), idempotency_key()
-    options, submission = read_options(REQUESTS[kind])
+    key = idempotency_key()
+    options, submission = read_options(PHOTO_REQUESTS[kind])
     pixels = None if request.is_json else service().reader.read(request, service().spec)
-    job = service().accept(kind, options, pixels, submission=submission, idempotency_key=key)
-    if wait is None:
-        return accepted(job)
-    job = service().wait(job, wait)
-    response = show(job) if job.status.terminal else accepted(job)
-    response.headers["Preference-Applied"] = f"wait={wait}"
-    response.headers["Location"] = location(job.id)
-    return response
+    return submitted(service().accept(kind, options, pixels, submission=submission, idempotency_key=key))
 
 
 def _audit_others(action: str, job: Job) -> None:

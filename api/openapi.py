@@ -7,6 +7,8 @@ from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
 from api.contract import EVERY_CALL, PHOTO_TYPES, Operation, Schema, operations
+from api.contract_images import image_operations
+from api.contract_index import index_operations
 from api.uploads import FIELD
 from api.views import Problem
 from shared.errors import InternalError, LookalikeError
@@ -25,7 +27,7 @@ def describe(settings: Settings) -> Schema:
     """
     models: list[type[BaseModel]] = [Problem]
     paths: dict[str, dict[str, Schema]] = {}
-    for (method, path), operation in operations(settings).items():
+    for (method, path), operation in _all(settings).items():
         for body, _ in operation.answers.values():
             if isinstance(body, type) and body not in models:
                 models.append(body)
@@ -49,8 +51,16 @@ def describe(settings: Settings) -> Schema:
     }
 
 
+def _all(settings: Settings) -> dict[tuple[str, str], Operation]:
+    return operations(settings) | index_operations(settings) | image_operations(settings)
+
+
 def _described(operation: Operation) -> Schema:
     responses = {str(status): _answer(body, meaning) for status, (body, meaning) in operation.answers.items()}
+    if operation.page:
+        responses["200"]["content"]["text/html"] = {"schema": {"type": "string"}}
+    if operation.jpeg:
+        responses["200"]["content"] = {"image/jpeg": {"schema": {"type": "string", "format": "binary"}}}
     common = () if operation.public else EVERY_CALL
     for status, codes in _by_status((*operation.errors, *common)).items():
         told = " or ".join(f"`{code}`" for code in codes)
@@ -68,7 +78,7 @@ def _described(operation: Operation) -> Schema:
         if form := content.get("multipart/form-data"):
             is_list = form["schema"]["properties"][FIELD].get("type") == "array"
             form["encoding"] = {FIELD: _PART if is_list else _PART | {"contentType": ", ".join(PHOTO_TYPES)}}
-        described["requestBody"] = {"required": True, "content": content}
+        described["requestBody"] = {"required": not operation.body_optional, "content": content}
     if not operation.public:
         described["security"] = [{"key": []}, {}]
     return described

@@ -12,7 +12,7 @@ from werkzeug.datastructures import MultiDict
 
 from api.uploads import FIELD, require_whole
 from shared.errors import InvalidRequest
-from shared.jobs import JobRequest, Submission
+from shared.jobs import PhotoRequest, Submission
 
 MAX_WAIT_S = 30
 _MAX_JSON_BYTES = 64 << 10
@@ -25,7 +25,9 @@ _UNIT_S = {"s": 1, "m": 60, "h": 3600}
 M = TypeVar("M", bound=BaseModel)
 
 
-def read_options(contract: type[JobRequest], *, ignore: frozenset[str] = frozenset()) -> tuple[JobRequest, Submission]:
+def read_options(
+    contract: type[PhotoRequest], *, ignore: frozenset[str] = frozenset()
+) -> tuple[PhotoRequest, Submission]:
     """The options of a submit: the query first, then what the form or the JSON says.
 
     Args:
@@ -43,15 +45,41 @@ def read_options(contract: type[JobRequest], *, ignore: frozenset[str] = frozens
         given = {**once(request.args), **_form(ignore)}
         if "image_id" in given:
             raise InvalidRequest("image_id: send it in a JSON request; a multipart request carries the photo itself")
-    given = {name: value for name, value in given.items() if name not in ignore}
+    options, submission = _split(contract, {name: value for name, value in given.items() if name not in ignore})
+    if request.is_json and options.image_id is None:
+        raise InvalidRequest("image_id: required in a JSON request; a photo itself is sent as multipart/form-data")
+    return options, submission
+
+
+def read_form_options(contract: type[M]) -> tuple[M, Submission]:
+    """The options of a call whose path says what it is about: the query first, then what the form says.
+
+    Raises:
+        InvalidRequest: says which option is wrong and what is possible.
+    """
+    return _split(contract, {**once(request.args), **_form(frozenset())})
+
+
+def read_json_options(contract: type[M]) -> tuple[M, Submission]:
+    """The options of a submit without a photo: a JSON object, or no body at all.
+
+    Raises:
+        InvalidRequest: says which option is wrong and what is possible.
+    """
+    if request.args:
+        raise InvalidRequest("options of this call belong into a JSON body, not into the query")
+    if request.content_length and not request.is_json:
+        raise InvalidRequest("the body is not JSON; send it with Content-Type: application/json")
+    return _split(contract, _json() if request.content_length else {})
+
+
+def _split(contract: type[M], given: dict[str, object]) -> tuple[M, Submission]:
+    """Options of the contract, and those of any job."""
     if (deadline_s := _cancel_after_s()) is not None:
         given.setdefault("deadline_s", deadline_s)
     of_any_job = {name: given.pop(name) for name in list(given) if name in Submission.model_fields}
     taken = [*contract.model_fields, *Submission.model_fields]
-    options = validated(contract, given, taken)
-    if request.is_json and options.image_id is None:
-        raise InvalidRequest("image_id: required in a JSON request; a photo itself is sent as multipart/form-data")
-    return options, validated(Submission, of_any_job, taken)
+    return validated(contract, given, taken), validated(Submission, of_any_job, taken)
 
 
 def validated(contract: type[M], given: dict[str, object], taken: list[str] | None = None) -> M:

@@ -21,9 +21,11 @@ from shared.errors import (
     LookalikeError,
     Overload,
     QueueUnavailable,
+    ReindexRunning,
     UploadTooLarge,
     http_status_of,
 )
+from shared.job_view import location
 from shared.jobs import Job
 from shared.telemetry import event
 
@@ -56,7 +58,10 @@ def install(app: Flask) -> None:
 
 def problem(error: LookalikeError) -> Response:
     """The answer an error of ours becomes."""
-    response = _problem(error.http_status, error.code, str(error))
+    job = {"job": location(error.job_id)} if isinstance(error, ReindexRunning) else {}
+    response = _problem(error.http_status, error.code, str(error), **job)
+    if job:
+        response.headers["Location"] = job["job"]
     if isinstance(error, ApiKeyRequired | ApiKeyInvalid):
         response.headers["WWW-Authenticate"] = 'Bearer realm="lookalike"'
     if isinstance(error, Overload):
@@ -71,8 +76,8 @@ def job_problem(job: Job) -> Response:
     return _problem(http_status_of(job.error.code), job.error.code, job.error.detail)
 
 
-def problem_body(status: int, code: str, detail: str, request_id: str) -> bytes:
-    """A problem as RFC 9457 writes it."""
+def problem_body(status: int, code: str, detail: str, request_id: str, **more: str) -> bytes:
+    """A problem as RFC 9457 writes it, with its extension members."""
     body = {
         "type": "about:blank",
         "title": HTTPStatus(status).phrase,
@@ -80,6 +85,7 @@ def problem_body(status: int, code: str, detail: str, request_id: str) -> bytes:
         "detail": detail,
         "code": code,
         "request_id": request_id,
+        **more,
     }
     return json.dumps(body).encode()
 
@@ -89,9 +95,9 @@ def new_request_id() -> str:
     return secrets.token_hex(8)
 
 
-def _problem(status: int, code: str, detail: str) -> Response:
+def _problem(status: int, code: str, detail: str, **more: str) -> Response:
     service().counters.refused.labels(code).inc()
-    body = problem_body(status, code, detail, g.request_id)
+    body = problem_body(status, code, detail, g.request_id, **more)
     return Response(body, status, content_type="application/problem+json")
 
 

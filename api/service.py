@@ -14,6 +14,7 @@ from pydantic import BaseModel
 from api.auth import Doorkeeper, caller
 from api.canary import Canary
 from api.metrics import ApiCounters
+from api.options import preferred_wait_s
 from api.uploads import PhotoReader
 from shared.errors import InvalidRequest, JobNotFound, QueueUnavailable
 from shared.images import PreprocessSpec
@@ -23,6 +24,7 @@ from shared.queues import broker_errors, make_celery, wake_worker
 from shared.redis_client import connect, refuse_cluster
 from shared.settings import Settings
 from shared.store.batches import BatchStore
+from shared.store.changes import ChangeLog
 from shared.store.jobs import JobStore
 from shared.store.listing import JobListing
 from shared.store.records import Admission, Idempotency, Place
@@ -52,6 +54,7 @@ class Service:
         self.store = JobStore(client, job_ttl_s=settings.job_ttl_s, result_ttl_s=settings.result_ttl_s)
         self.listing = JobListing(client)
         self.batches = BatchStore(client, ttl_s=settings.job_ttl_s + settings.result_ttl_s)
+        self.changes = ChangeLog(client)
         self.registry = WorkerRegistry(client)
         self.counters = ApiCounters()
         self.doorkeeper = Doorkeeper(settings, client)
@@ -93,7 +96,8 @@ class Service:
         self.check(submission)
         idempotency = None
         if idempotency_key is not None:
-            said = [kind.value, request.model_dump_json(), submission.model_dump_json()]
+            # Each time a change is asked for it is given another sequence number, and it is the same request.
+            said = [kind.value, request.model_dump_json(exclude={"sequence"}), submission.model_dump_json()]
             idempotency = Idempotency(idempotency_key, digest_of(*said, pixels or b""))
         with broker_errors():
             job, is_new = self.store.create(
@@ -217,6 +221,18 @@ def show(job: Job, *, status: int = 200) -> Response:
     if not job.status.terminal:
         eta_s = ceil(place.eta_s or 0) if place else 0
         response.headers["Retry-After"] = str(min(max(_POLL_AFTER_S, eta_s), _POLL_AFTER_AT_MOST_S))
+    return response
+
+
+def submitted(job: Job) -> Response:
+    """The answer to a submit: 202, or 200 with the finished job when the client waits and it ends in time."""
+    wait_s = preferred_wait_s()
+    if wait_s is None:
+        return accepted(job)
+    job = service().wait(job, wait_s)
+    response = show(job) if job.status.terminal else accepted(job)
+    response.headers["Preference-Applied"] = f"wait={wait_s}"
+    response.headers["Location"] = location(job.id)
     return response
 
 

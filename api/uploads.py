@@ -54,6 +54,10 @@ class PhotoReader:
         """
         return self._decoders.decode(_photo_part(upload), spec)
 
+    def thumbnail(self, photo: IO[bytes], size_px: int) -> bytes:
+        """A stored photo as a JPEG whose longer side is `size_px` at most; raises as `read`."""
+        return self._decoders.thumbnail(photo, size_px)
+
     def decode_all(self, photos: list[IO[bytes]], spec: PreprocessSpec) -> list[bytes | LookalikeError]:
         """Many photos at once; what is wrong with one stands in its place."""
 
@@ -147,7 +151,7 @@ def spool_body() -> None:
     Raises:
         LengthRequired: a body of unstated length could neither be refused in time nor be known to be whole.
     """
-    if request.method in ("POST", "PUT", "PATCH"):
+    if request.method in ("POST", "PUT", "PATCH", "DELETE"):
         # Neither a length nor an encoding means no body, as in `curl -X POST`.
         if request.content_length is None and "Transfer-Encoding" in request.headers:
             raise LengthRequired("send a Content-Length header")

@@ -6,6 +6,7 @@ from pydantic import Field
 
 from shared.job_view import JobSummary, View
 from shared.jobs import EmbedResult, JobError, JobKind, JobStatus, SearchResult
+from shared.versions import VersionView
 
 
 class Problem(View):
@@ -17,6 +18,7 @@ class Problem(View):
     detail: str = Field(description="what is wrong and what to do")
     code: str = Field(description="stable; the README lists them")
     request_id: str
+    job: str = Field("", description="of `reindex_running`: where the running one is")
 
 
 class JobList(View):
@@ -61,6 +63,12 @@ class BatchView(View):
     counts: BatchCounts
     items: list[BatchItemView]
     links: BatchLinks
+
+
+class VersionList(View):
+    """The versions of the index, newest first."""
+
+    versions: list[VersionView]
 
 
 class Readiness(View):

@@ -8,7 +8,6 @@ from importlib.metadata import version as library_version
 import numpy as np
 import torch
 
-from pipeline.clean_tables import Catalogue
 from pipeline.embed import Embedded, run_over_photos, say_unusable
 from pipeline.evaluate import describe_metrics, evaluate
 from pipeline.export import (
@@ -26,6 +25,7 @@ from pipeline.train import fit_head, held_out_listings
 from pipeline.weights import LoadedWeights, load_weights
 from shared.catalogue import CataloguePhoto
 from shared.images import Pixels, PreprocessSpec
+from shared.indexing.catalogue import Catalogue
 from shared.settings import PrecisionChoice, RuntimeChoice, Settings
 from shared.vision.bundle import (
     BundleManifest,
@@ -101,6 +101,7 @@ def build_bundle(settings: Settings, catalogue: Catalogue, say: Say) -> tuple[Mo
         graph_files=served.files,
     )
     store.promote(version)
+    store.prune(settings.keep_snapshots)
     if manifest.notice:
         say(f"notice: {manifest.notice}")
     say(f"model bundle {version} ({runtime}, {served.precision}): {describe_metrics(manifest.metrics)}")

@@ -1,25 +1,32 @@
 """Catalogue -> promoted model bundle and index snapshot; what is already there and fits is kept."""
 
+import secrets
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
-import numpy as np
-
-from pipeline.clean_tables import Catalogue, read_catalogue
-from pipeline.embed import Embedded, run_over_photos, say_unusable
+from pipeline.embed import Embedded, decoded_batches, run_over_photos, say_unusable
 from pipeline.locks import exclusive
-from shared.errors import ArtifactError, CatalogueUnusable
+from shared.artifacts import ArtifactStore
+from shared.catalogue import CataloguePhoto
+from shared.errors import ArtifactError, IndexDamaged
+from shared.home import DEMO, NAMED_CATALOGUE, catalogue_directory
+from shared.indexing.build import Build, build_snapshot, decide, left_out
+from shared.indexing.cache import ANY_REINDEX, EmbeddingCache, Shard, joined, shard_name
+from shared.indexing.catalogue import Catalogue, read_catalogue
+from shared.indexing.plan import make_plan
+from shared.indexing.standing import fold, last_standing
+from shared.reindex import Promotion, ReindexMode, ReindexRequest
 from shared.settings import Backbone, Settings
+from shared.snapshots import index_store, read_index_manifest
 from shared.vision.bundle import ModelBundle, bundle_store, open_bundle
-from shared.vision.embedder import Embeddings
-from shared.vision.index import index_store, open_snapshot, write_snapshot
-
-DEMO = "demo-catalogue"
-_NAMED_CATALOGUE = "catalogue"  # file of the home that holds the path of the catalogue used last
+from shared.vision.index import IndexSnapshot, open_snapshot
+from shared.vision.runtimes import open_embedder
 
 Say = Callable[[str], None]
+_BATCHES_KEPT = 64  # at a time, so that little is lost when the process is killed
 
 
 @dataclass(frozen=True)
@@ -60,11 +67,11 @@ def prepare(settings: Settings, say: Say, *, rebuild_index: bool = False) -> Pre
             from pipeline.build_bundle import build_bundle  # heavy, and not needed where everything is already built
 
             bundle, embedded = build_bundle(settings, catalogue, say)
+            build_index(settings, bundle, catalogue, say, embedded=embedded)
         elif not rebuild_index and (live := _prepared(settings, bundle, say, catalogue)):
             return live
         else:
-            embedded = embed_catalogue(settings, bundle, catalogue, say)
-        write_index(settings, bundle, catalogue, embedded, say)
+            build_index(settings, bundle, catalogue, say, anew=rebuild_index)
         done = _prepared(settings, bundle, say, built=True)
         assert done is not None  # it was just written for this bundle
         return done
@@ -72,51 +79,98 @@ def prepare(settings: Settings, say: Say, *, rebuild_index: bool = False) -> Pre
 
 def embed_catalogue(settings: Settings, bundle: ModelBundle, catalogue: Catalogue, say: Say) -> Embedded:
     """Run the bundle over every photo of the catalogue."""
-    from shared.vision.runtimes import open_embedder
-
     embedder = open_embedder(bundle, threads=settings.threads)
     photos, batches, unusable = run_over_photos(
         catalogue.photos, bundle.manifest.preprocess, embedder.embed, desc="embeddings"
     )
     say_unusable(unusable, say)
-    vectors, scores = (np.concatenate(part) for part in zip(*batches, strict=True))
-    return Embedded(photos, Embeddings(vectors, scores))
+    return Embedded(photos, joined(batches))
 
 
-def write_index(settings: Settings, bundle: ModelBundle, catalogue: Catalogue, embedded: Embedded, say: Say) -> str:
-    """Write the snapshot, open it as a worker would, and only then promote it."""
+def build_index(
+    settings: Settings,
+    bundle: ModelBundle,
+    catalogue: Catalogue,
+    say: Say,
+    *,
+    embedded: Embedded | None = None,
+    anew: bool = False,
+) -> str:
+    """Bring the index to the state of the catalogue, as a reindex of a running service does, and promote it.
+
+    Args:
+        embedded: what is known already.
+        anew: embed every photo, whatever is known.
+
+    Raises:
+        IndexDamaged: the snapshot does not find what is in it; it is kept, and not promoted.
+    """
     store = index_store(settings.home)
-    version = write_snapshot(
-        store,
-        embedded.photos,
-        embedded.embeddings,
-        fingerprint=bundle.manifest.fingerprint,
-        catalogue=catalogue.name,
-        catalogue_digest=catalogue.digest,
-    )
-    open_snapshot(store, fingerprint=bundle.manifest.fingerprint, version=version)
-    store.promote(version)
-    say(f"index {version}: {len(embedded.photos)} photos of {catalogue.name}")
+    fence = store.take_fence()
+    live = _live_snapshot(store)
+    fingerprint = bundle.manifest.fingerprint
+    # Changes that came after the live snapshot stay in their log: a running service searches them with the new one too.
+    standing, folded_to = last_standing(store, live.version if live else None)
+    folded = fold(catalogue.photos, standing, (), home=settings.home, fingerprint=fingerprint)
+    mode = ReindexMode.ALL if anew else ReindexMode.CHANGED
+    plan = make_plan(catalogue, folded, live, fingerprint=fingerprint, mode=mode, folded_to=folded_to)
+    cache = EmbeddingCache(settings.home, fingerprint, secrets.token_hex(8) if anew else ANY_REINDEX)
+    if embedded:
+        _keep(cache, embedded)
+    failed: dict[str, str] = {}
+    known = cache.known()
+    missing = [photo for photo in plan.missing if photo.sha256 not in known]
+    _embed(settings, bundle, missing, cache, failed)
+    say_unusable(left_out(plan.photos, failed), say)
+    request = ReindexRequest(mode=mode, promote=Promotion.IF_VALID, force=True)
+    shards = tuple(cache.names())
+    version = build_snapshot(store, Build(plan, bundle, live, cache, shards, failed, request, n_embedded=len(missing)))
+    snapshot = open_snapshot(store, fingerprint=fingerprint, version=version)
+    assert snapshot.manifest.report is not None  # build_snapshot wrote it
+    good, decision = decide(snapshot.manifest.report, request)
+    if not good:
+        raise IndexDamaged(f"index {version} is not promoted: {decision}")
+    store.promote(version, fence=fence)
+    cache.drop(shards)  # not before: a reindex of the service that has taken over needs them
+    store.prune(settings.keep_snapshots)
+    say(f"index {version}: {len(snapshot)} photos of {catalogue.name}")
     return version
 
 
-def catalogue_directory(settings: Settings) -> Path:
-    """The catalogue that is named, else the one used last, else the demo's place, drawn or not.
+def _live_snapshot(store: ArtifactStore) -> IndexSnapshot | None:
+    """The promoted snapshot, of whatever model; None when it is not there or cannot be used."""
+    try:
+        if (version := store.current()) is None:
+            return None
+        return open_snapshot(store, fingerprint=read_index_manifest(store, version).fingerprint, version=version)
+    except ArtifactError:
+        return None
 
-    Raises:
-        CatalogueUnusable: the one used last is gone.
-    """
-    named = settings.home / _NAMED_CATALOGUE
-    if settings.catalogue is not None or not named.is_file():
-        return settings.catalogue or settings.home / DEMO
-    directory = Path(named.read_text().strip())
-    if not directory.is_dir():
-        raise CatalogueUnusable(f"the catalogue used last, {directory}, is gone; name one with CATALOGUE=DIR")
-    return directory
+
+def _embed(
+    settings: Settings,
+    bundle: ModelBundle,
+    photos: Sequence[CataloguePhoto],
+    cache: EmbeddingCache,
+    failed: dict[str, str],
+) -> None:
+    """Embed photos into the cache, where they stay even if this process is killed."""
+    if not photos:
+        return
+    embedder = open_embedder(bundle, threads=settings.threads)
+    batches = decoded_batches(photos, bundle.manifest.preprocess, failed, desc="embeddings")
+    while some := list(islice(batches, _BATCHES_KEPT)):
+        embeddings = joined([embedder.embed(pixels) for _, pixels in some])
+        _keep(cache, Embedded([photo for batch, _ in some for photo in batch], embeddings))
+
+
+def _keep(cache: EmbeddingCache, embedded: Embedded) -> None:
+    contents = [photo.sha256 for photo in embedded.photos]
+    cache.write(shard_name(contents), Shard(contents, embedded.embeddings, {}))
 
 
 def _catalogue(settings: Settings, say: Say) -> Catalogue:
-    named = settings.home / _NAMED_CATALOGUE
+    named = settings.home / NAMED_CATALOGUE
     directory = catalogue_directory(settings)
     if directory == settings.home / DEMO:
         _draw_demo(directory, say)

@@ -1,17 +1,17 @@
 """Catalogue photos -> rows of an array: decoding runs ahead in threads while the model works."""
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from itertools import islice
 from typing import NamedTuple, Protocol, TypeVar
 
 import numpy as np
 from tqdm import tqdm
 
 from shared.catalogue import CataloguePhoto
-from shared.errors import CatalogueUnusable, InputError
-from shared.images import Pixels, PreprocessSpec, decode_photo
+from shared.errors import CatalogueUnusable
+from shared.images import Pixels, PreprocessSpec
+from shared.indexing.decode import ahead, decode_file
 from shared.vision.embedder import Embeddings
 
 BATCH = 8  # on a CPU larger batches fall out of the caches: Lite0 runs 77 photos/s at 8 and 24 at 32
@@ -38,6 +38,42 @@ def progress_bar(items: Iterable[T], *, total: int, desc: str) -> Iterable[T]:
     return tqdm(items, total=total, desc=desc, unit="photo", mininterval=1.0, dynamic_ncols=True)
 
 
+def decoded_batches(
+    photos: Sequence[CataloguePhoto],
+    spec: PreprocessSpec,
+    failed: dict[str, str],
+    *,
+    desc: str,
+    progress: Progress = progress_bar,
+) -> Iterator[tuple[list[CataloguePhoto], Pixels]]:
+    """Photos in order, at most BATCH at a time, with their pixels (n, S, S, 3).
+
+    Args:
+        failed: receives why, by sha256, for photos that cannot be decoded; they are left out.
+    """
+    batch: list[tuple[CataloguePhoto, Pixels]] = []
+
+    def full() -> tuple[list[CataloguePhoto], Pixels]:
+        kept, pixels = zip(*batch, strict=True)
+        batch.clear()
+        return list(kept), np.stack(pixels)
+
+    def decode(photo: CataloguePhoto) -> Pixels | str:
+        return decode_file(photo.path, spec, photo.sha256)
+
+    with ThreadPoolExecutor(_DECODE_THREADS, thread_name_prefix="decode") as pool:
+        decoded = ahead(pool, decode, photos, n_ahead=8 * BATCH)
+        for photo, pixels in progress(decoded, total=len(photos), desc=desc):
+            if isinstance(pixels, str):
+                failed[photo.sha256] = pixels
+                continue
+            batch.append((photo, pixels))
+            if len(batch) == BATCH:
+                yield full()
+    if batch:
+        yield full()
+
+
 def run_over_photos(
     photos: Sequence[CataloguePhoto],
     spec: PreprocessSpec,
@@ -58,48 +94,19 @@ def run_over_photos(
     Raises:
         CatalogueUnusable: not one photo can be decoded.
     """
-    unusable: Counter[str] = Counter()
+    failed: dict[str, str] = {}
     kept: list[CataloguePhoto] = []
     outputs: list[T] = []
-    batch: list[Pixels] = []
-    decoded = progress(_decode_ahead(photos, spec), total=len(photos), desc=desc)
-    for photo, pixels in decoded:
-        if isinstance(pixels, InputError):
-            unusable[f"photo cannot be used: {pixels.code}"] += 1
-            continue
-        kept.append(photo)
-        batch.append(pixels)
-        if len(batch) == BATCH:
-            outputs.append(run(np.stack(batch)))
-            batch.clear()
-    if batch:
-        outputs.append(run(np.stack(batch)))
+    for batch, pixels in decoded_batches(photos, spec, failed, desc=desc, progress=progress):
+        kept += batch
+        outputs.append(run(pixels))
+    unusable = Counter(failed[photo.sha256] for photo in photos if photo.sha256 in failed)
     if not kept:
         raise CatalogueUnusable(f"none of {len(photos)} photos can be decoded: {dict(unusable)}")
     return kept, outputs, dict(unusable)
 
 
-def _decode_ahead(
-    photos: Sequence[CataloguePhoto], spec: PreprocessSpec
-) -> Iterator[tuple[CataloguePhoto, Pixels | InputError]]:
-    """Decoded photos in order, at most eight batches ahead of whoever consumes them."""
-
-    def decode(photo: CataloguePhoto) -> Pixels | InputError:
-        try:
-            return decode_photo(photo.path.read_bytes(), spec)
-        except InputError as error:
-            return error
-
-    queue = iter(photos)
-    with ThreadPoolExecutor(_DECODE_THREADS, thread_name_prefix="decode") as pool:
-        pending = [(photo, pool.submit(decode, photo)) for photo in islice(queue, 8 * BATCH)]
-        while pending:
-            photo, decoded = pending.pop(0)
-            yield photo, decoded.result()
-            pending.extend((photo, pool.submit(decode, photo)) for photo in islice(queue, 1))
-
-
-def say_unusable(unusable: dict[str, int], say: Callable[[str], None]) -> None:
+def say_unusable(unusable: Mapping[str, int], say: Callable[[str], None]) -> None:
     """One line for each reason."""
     for reason, count in sorted(unusable.items()):
         say(f"left out: {count} x {reason}")

@@ -17,11 +17,12 @@ from pathlib import Path
 
 import redis
 
-from pipeline.build_index import Prepared, catalogue_directory, prepare
+from pipeline.build_index import Prepared, prepare
 from pipeline.locks import exclusive
 from pipeline.parts import Parts, Say
 from pipeline.running import publish_redis_url, withdraw_redis_url
 from shared.errors import CannotStart
+from shared.home import catalogue_directory
 from shared.redis_client import connect, refuse_cluster
 from shared.settings import Settings
 from shared.store.keys import KeyRing, require_some_key

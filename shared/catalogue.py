@@ -31,3 +31,4 @@ class CataloguePhoto:
     listing_id: str
     category: int  # position in CATEGORIES
     path: Path
+    sha256: str = ""  # of the file's bytes; empty where nobody has read it

@@ -21,6 +21,9 @@ LookalikeError
 │   ├── JobFinished            409  job_finished
 │   ├── NotRetryable           409  job_not_retryable
 │   ├── BatchNotFound          404  batch_not_found
+│   ├── ReindexRunning         409  reindex_running
+│   ├── VersionNotFound        404  version_not_found
+│   ├── PromotionRefused       409  promotion_refused
 │   ├── IdempotencyConflict    422  idempotency_conflict
 │   ├── ApiKeyRequired         401  api_key_required
 │   ├── ApiKeyInvalid          401  api_key_invalid
@@ -28,6 +31,7 @@ LookalikeError
 ├── Overload                   come back later
 │   ├── QueueFull              429  queue_full
 │   ├── QueueShareFull         429  queue_share_full
+│   ├── ChangesFull            429  changes_full
 │   ├── RateLimited            429  rate_limited
 │   ├── IdempotencyPending     409  idempotency_pending
 │   └── QueueUnavailable       503  queue_unavailable
@@ -43,6 +47,7 @@ LookalikeError
 ├── WeightsUnusable            422  weights_unusable
 ├── CannotStart                500  cannot_start
 ├── PhotoExpired               410  photo_expired      the pixels of a queued job outlived their time
+├── ShardFailed            500  shard_failed       part of a reindex failed, and trying again would not help
 ├── WorkerLost                 500  worker_lost        the job's worker died too many times
 ├── DeadlineExceeded           504  deadline_exceeded  the job was not finished in the time it was given
 ├── JobCanceled                409  job_canceled       somebody cancelled the job that was waited for
@@ -161,6 +166,31 @@ class BatchNotFound(InputError):
     http_status = 404
 
 
+class ReindexRunning(InputError):
+    """One reindex at a time.
+
+    Attributes:
+        job_id: the one that runs.
+    """
+
+    code = "reindex_running"
+    http_status = 409
+
+    def __init__(self, message: str, *, job_id: str) -> None:
+        super().__init__(message)
+        self.job_id = job_id
+
+
+class VersionNotFound(InputError):
+    code = "version_not_found"
+    http_status = 404
+
+
+class PromotionRefused(InputError):
+    code = "promotion_refused"
+    http_status = 409
+
+
 class IdempotencyConflict(InputError):
     code = "idempotency_conflict"
 
@@ -203,6 +233,11 @@ class QueueFull(Overload):
 
 class QueueShareFull(Overload):
     code = "queue_share_full"
+    http_status = 429
+
+
+class ChangesFull(Overload):
+    code = "changes_full"
     http_status = 429
 
 
@@ -272,6 +307,10 @@ class CannotStart(LookalikeError):
 class PhotoExpired(LookalikeError):
     code = "photo_expired"
     http_status = 410
+
+
+class ShardFailed(LookalikeError):
+    code = "shard_failed"
 
 
 class WorkerLost(LookalikeError):

@@ -57,6 +57,7 @@ _TURNS = {
 }
 
 _BAND_PIXELS = 1 << 20
+_THUMBNAIL_QUALITY = 85
 _PREMULTIPLIED = {"LA": "La", "RGBA": "RGBa"}
 _STRAIGHT = {"La": "LA", "RGBa": "RGBA"}
 _RESIZABLE_MODES = frozenset({"L", "LA", "La", "RGB", "RGBA", "RGBa", "CMYK", "YCbCr"})
@@ -118,13 +119,31 @@ def render(image: Image.Image, spec: PreprocessSpec) -> Pixels:
     Raises:
         PhotoUndecodable: truncated or corrupt.
     """
-    try:
-        oriented = _oriented_and_scaled(image, spec.size_px)
-    except _DECODER_ERRORS as exc:
-        raise PhotoUndecodable(f"the {image.format} file is damaged or cut short") from exc
+    oriented = _decoded(image, spec.size_px)
     canvas = Image.new("RGB", (spec.size_px, spec.size_px), (spec.fill,) * 3)
     canvas.paste(oriented, ((spec.size_px - oriented.width) // 2, (spec.size_px - oriented.height) // 2))
     return np.array(canvas, dtype=np.uint8)
+
+
+def thumbnail(image: Image.Image, size_px: int) -> bytes:
+    """An opened photo as a JPEG, upright, whose longer side is `size_px` at most.
+
+    Raises:
+        PhotoUndecodable: truncated or corrupt.
+    """
+    scaled = _decoded(image, min(size_px, max(image.size)))
+    canvas = Image.new("RGB", scaled.size)  # of its own: what the file says besides its pixels stays behind
+    canvas.paste(scaled)
+    file = BytesIO()
+    canvas.save(file, "JPEG", quality=_THUMBNAIL_QUALITY)
+    return file.getvalue()
+
+
+def _decoded(image: Image.Image, size_px: int) -> Image.Image:
+    try:
+        return _oriented_and_scaled(image, size_px)
+    except _DECODER_ERRORS as exc:
+        raise PhotoUndecodable(f"the {image.format} file is damaged or cut short") from exc
 
 
 def _open(photo: bytes) -> Image.Image:

@@ -5,7 +5,8 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, PlainSerializer, WithJsonSchema
 
-from shared.jobs import EmbedResult, Job, JobError, JobKind, JobStatus, Priority, SearchResult
+from shared.jobs import EmbedResult, ImageChangeResult, Job, JobError, JobKind, JobStatus, Priority, SearchResult
+from shared.reindex import Progress, ReindexResult
 from shared.store.records import Place
 
 Timestamp = Annotated[
@@ -21,12 +22,6 @@ class View(BaseModel):
     """Part of an answer."""
 
     model_config = ConfigDict(frozen=True, use_enum_values=True)
-
-
-class Progress(View):
-    stage: str
-    done: int
-    total: int
 
 
 class QueuePlace(View):
@@ -56,7 +51,7 @@ class JobView(JobSummary):
     """A job."""
 
     queue: QueuePlace | None = Field(description="of a queued job that is asked for")
-    result: SearchResult | EmbedResult | None
+    result: SearchResult | EmbedResult | ImageChangeResult | ReindexResult | None
 
 
 def location(job_id: str) -> str:
@@ -85,6 +80,5 @@ def _fields(job: Job) -> dict[str, Any]:
     return {
         **{name: getattr(job, name) for name in JobSummary.model_fields if hasattr(job, name)},
         "priority": job.submission.priority,
-        "progress": None,
         "links": links,
     }

@@ -3,9 +3,10 @@
 from enum import StrEnum
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema, field_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
 
 from shared.catalogue import CATEGORY_INDEX
+from shared.reindex import Progress, ReindexRequest, ReindexResult, ShardRequest, ShardResult
 
 
 class JobKind(StrEnum):
@@ -13,6 +14,10 @@ class JobKind(StrEnum):
 
     EMBED = "embed"  # photo -> embedding and 13 scores
     SEARCH = "search"  # photo -> category and the most similar catalogue photos
+    PUT_IMAGE = "put_image"  # photo -> an image of the live index, new or instead of the one of that id
+    DELETE_IMAGE = "delete_image"  # an image of the live index, gone from it
+    REINDEX = "reindex"  # catalogue -> a new index snapshot
+    SHARD = "shard"  # some photos of a reindex -> their embeddings; made by the reindex
 
 
 class JobStatus(StrEnum):
@@ -66,6 +71,21 @@ class EmbedRequest(_PhotoRequest):
     encoding: Encoding = Encoding.FLOAT
 
 
+def _known(category: str) -> str:
+    if category not in CATEGORY_INDEX:
+        raise ValueError(f"must be one of: {'; '.join(CATEGORY_INDEX)}")
+    return category
+
+
+def _fits_a_path(name: str) -> str:
+    if not name.isprintable() or name != name.strip() or "/" in name:
+        raise ValueError("must be printable characters other than a slash, and neither begin nor end with a space")
+    return name
+
+
+Category = Annotated[str, AfterValidator(_known), WithJsonSchema({"type": "string", "enum": list(CATEGORY_INDEX)})]
+
+
 def _whole(number: object) -> object:
     """JSON does not tell 4.0 from 4."""
     return int(number) if isinstance(number, float) and number.is_integer() else number
@@ -73,19 +93,30 @@ def _whole(number: object) -> object:
 
 class SearchRequest(_PhotoRequest):
     k: Annotated[int, BeforeValidator(_whole)] = Field(4, ge=1, le=100, description="neighbours wanted")
-    category: Annotated[str, WithJsonSchema({"type": "string", "enum": list(CATEGORY_INDEX)})] | None = Field(
-        None, description="only neighbours of this root category"
-    )
+    category: Category | None = Field(None, description="only neighbours of this root category")
     distinct: Distinct = Distinct.NONE
     exclude_listing: str | None = Field(None, min_length=1, max_length=200)
     min_score: float | None = Field(None, ge=-1, le=1, description="only neighbours at least this similar")
 
-    @field_validator("category")
-    @classmethod
-    def _is_known(cls, category: str | None) -> str | None:
-        if category is not None and category not in CATEGORY_INDEX:
-            raise ValueError(f"must be one of: {'; '.join(CATEGORY_INDEX)}")
-        return category
+
+class ImageOptions(_Contract):
+    """What is said of a photo that is put into the live index."""
+
+    listing_id: str = Field(min_length=1, max_length=200, description="the listing the photo belongs to")
+    category: Category = Field(description="root category of the listing")
+
+
+class _ImageChange(_Contract):
+    image_id: Annotated[str, Field(min_length=1, max_length=200), AfterValidator(_fits_a_path)]
+    sequence: int = 0  # of its acceptance: of the changes of one image the highest stands, in whatever order they run
+
+
+class PutImageRequest(_ImageChange, ImageOptions):
+    """The photo comes as pixels beside the request."""
+
+
+class DeleteImageRequest(_ImageChange):
+    pass
 
 
 class Submission(_Contract):
@@ -142,17 +173,41 @@ class EmbedResult(_Contract):
     timing_ms: Timing | None = None
 
 
+class ImageChangeResult(_Contract):
+    image_id: str
+    change_id: str | None  # its entry in the change log; None: a change accepted later was there first, and stands
+    timing_ms: Timing | None = None
+
+
 class JobError(_Contract):
     code: str
     detail: str
     retryable: bool
 
 
-JobRequest = EmbedRequest | SearchRequest
-JobResult = EmbedResult | SearchResult
+PhotoRequest = EmbedRequest | SearchRequest
+PhotoResult = EmbedResult | SearchResult
+ImageChangeRequest = PutImageRequest | DeleteImageRequest
+JobRequest = PhotoRequest | ImageChangeRequest | ReindexRequest | ShardRequest
+JobResult = PhotoResult | ImageChangeResult | ReindexResult | ShardResult
 
-REQUESTS: dict[JobKind, type[JobRequest]] = {JobKind.EMBED: EmbedRequest, JobKind.SEARCH: SearchRequest}
-_RESULTS: dict[JobKind, type[JobResult]] = {JobKind.EMBED: EmbedResult, JobKind.SEARCH: SearchResult}
+# What clients send with a photo of theirs.
+PHOTO_REQUESTS: dict[JobKind, type[PhotoRequest]] = {JobKind.EMBED: EmbedRequest, JobKind.SEARCH: SearchRequest}
+_REQUESTS: dict[JobKind, type[JobRequest]] = {
+    **PHOTO_REQUESTS,
+    JobKind.PUT_IMAGE: PutImageRequest,
+    JobKind.DELETE_IMAGE: DeleteImageRequest,
+    JobKind.REINDEX: ReindexRequest,
+    JobKind.SHARD: ShardRequest,
+}
+_RESULTS: dict[JobKind, type[JobResult]] = {
+    JobKind.EMBED: EmbedResult,
+    JobKind.SEARCH: SearchResult,
+    JobKind.PUT_IMAGE: ImageChangeResult,
+    JobKind.DELETE_IMAGE: ImageChangeResult,
+    JobKind.REINDEX: ReindexResult,
+    JobKind.SHARD: ShardResult,
+}
 
 
 class Job(_Contract):
@@ -171,13 +226,21 @@ class Job(_Contract):
     finished_at: float | None = None
     expires_at: float | None = None
     attempt: int = 0
+    progress: Progress | None = None
     result: JobResult | None = None
     error: JobError | None = None
 
 
+def brings_photo(request: JobRequest) -> bool:
+    """Whether a photo comes beside the request."""
+    if isinstance(request, PhotoRequest):
+        return request.image_id is None
+    return isinstance(request, PutImageRequest)
+
+
 def parse_request(kind: JobKind, payload: str) -> JobRequest:
     """Read a request of `kind` from JSON text."""
-    return REQUESTS[kind].model_validate_json(payload)
+    return _REQUESTS[kind].model_validate_json(payload)
 
 
 def parse_result(kind: JobKind, payload: str) -> JobResult:
@@ -196,6 +259,7 @@ class IndexInfo(_Report):
 
     version: str
     count: int
+    changed: int = 0  # images put or deleted since it was built, which searches see
     dimension: int
     built_at: str
     catalogue: str

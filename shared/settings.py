@@ -8,6 +8,7 @@ from typing import Self
 from pydantic import Field, SecretStr, ValidationError, field_serializer, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from shared.cron import parse_cron
 from shared.errors import CannotStart
 from shared.redis_client import parse_redis_url
 from shared.webhooks import WebhookPolicy, parse_hosts, parse_secrets
@@ -63,6 +64,10 @@ class Settings(BaseSettings):
     catalogue: Path | None = Field(None, description="raw dump to serve; unset: the demo catalogue")
     backbone: Backbone = Field(Backbone.AUTO, description="auto, resnet50 or efficientnet_lite0")
     weights: Path | None = Field(None, description="local ResNet50 weights (.pth, .pt or .safetensors)")
+    keep_snapshots: int = Field(5, ge=1, description="versions of the index kept for a rollback, and of the bundle")
+    reindex_cron: str | None = Field(
+        None, description="when to reindex: minute, hour, day, month, weekday, in UTC, as `30 2 * * *`; unset: never"
+    )
     download_timeout_s: float = Field(10, gt=0, description="how long a weights download may stall")
     max_upload_mb: int = Field(10, ge=1, description="largest request body, MiB")
     max_pixels: int = Field(64_000_000, ge=1, description="largest photo, pixels, read from its header")
@@ -74,6 +79,9 @@ class Settings(BaseSettings):
     requests_per_minute: int = Field(0, ge=0, description="of one API key without a limit of its own; 0: no limit")
     max_batch_photos: int = Field(64, ge=1, le=1000, description="photos of one `/v1/batches` request")
     max_batch_mb: int = Field(100, ge=1, description="largest `/v1/batches` request, MiB")
+    max_changes: int = Field(
+        10_000, ge=1, description="photos put and deleted live above which a reindex must come first"
+    )
     canary_s: float = Field(
         30, ge=0, description="pause between the made photos that show on `/readyz` whether work is done; 0: none"
     )
@@ -111,6 +119,11 @@ class Settings(BaseSettings):
             return path.expanduser().resolve() if path else None
         except RuntimeError as exc:
             raise ValueError(f"{path} names an unknown user") from exc
+
+    @field_validator("reindex_cron")
+    @classmethod
+    def _is_a_cron_expression(cls, cron: str | None) -> str | None:
+        return None if cron is None else parse_cron(cron)
 
     @field_validator("redis_url")
     @classmethod

@@ -4,10 +4,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 from shared.artifacts import MANIFEST, ArtifactStore
-from shared.catalogue import CataloguePhoto
+from shared.snapshots import index_store
 from shared.vision.bundle import bundle_store, open_bundle
 from shared.vision.embedder import Embeddings
-from shared.vision.index import VECTORS, index_store, open_snapshot, write_snapshot
+from shared.vision.index import VECTORS, open_snapshot, write_snapshot
 
 
 def write_reversed(home: Path, *, dimension: int | None = None, fingerprint: str | None = None) -> str:
@@ -18,13 +18,10 @@ def write_reversed(home: Path, *, dimension: int | None = None, fingerprint: str
     """
     expected = open_bundle(bundle_store(home)).manifest.fingerprint
     live = open_snapshot(index_store(home), fingerprint=expected)
-    columns = zip(live.rows.image_ids, live.rows.listing_ids, live.rows.categories, strict=True)
-    photos = [CataloguePhoto(image, listing, int(category), Path()) for image, listing, category in columns]
-    stored = live.all()
     return write_snapshot(
         index_store(home),
-        photos[::-1],
-        Embeddings(stored.vectors[::-1, :dimension], stored.scores[::-1]),
+        list(live.photos())[::-1],
+        Embeddings(live.vectors(slice(None))[::-1, :dimension], live.scores(slice(None))[::-1]),
         fingerprint=fingerprint or expected,
         catalogue="demo, from the end",
         catalogue_digest="0" * 64,
@@ -36,7 +33,9 @@ def rows_by_version(home: Path) -> dict[str, dict[str, int]]:
     fingerprint = open_bundle(bundle_store(home)).manifest.fingerprint
     store = index_store(home)
     opened = [open_snapshot(store, fingerprint=fingerprint, version=version) for version in store.versions()]
-    return {snapshot.version: {i: row for row, i in enumerate(snapshot.rows.image_ids)} for snapshot in opened}
+    return {
+        snapshot.version: {photo.image_id: row for row, photo in enumerate(snapshot.photos())} for snapshot in opened
+    }
 
 
 def _truncate(store: ArtifactStore, version: str) -> None:

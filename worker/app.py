@@ -18,17 +18,25 @@ from celery.worker import state
 
 from shared.errors import JobGone, JobNotFound, QueueUnavailable
 from shared.job_view import view
-from shared.jobs import WorkerReport
+from shared.jobs import JobKind, WorkerReport
 from shared.queues import LOST_AFTER_S, QUEUE, RUN_NEXT, broker_errors, make_celery, replace_lost_messages, wake_worker
 from shared.redis_client import connect, refuse_cluster
 from shared.settings import Settings
+from shared.store.changes import ChangeLog
 from shared.store.jobs import JobStore
+from shared.store.records import Line
+from shared.store.reindex import ReindexStore
+from shared.store.schedule import Schedule
 from shared.store.webhooks import WebhookQueue
 from shared.store.workers import WorkerRegistry
 from shared.telemetry import configure_logging, event
 from shared.webhooks import WebhookMessage, event_body
 from worker.batching import BatchLimits
+from worker.changes import ChangeFollower, ChangeWriter, read_changes
 from worker.engine import Engine, EngineOptions
+from worker.lines import LineThread
+from worker.reindex import Reindexer
+from worker.shards import ShardRunner
 from worker.tasks import JobRunner, Leases
 from worker.webhooks import WebhookSender
 
@@ -36,6 +44,9 @@ _LOG = logging.getLogger(__name__)
 _BEAT_S = 2.0
 _DEAF_AFTER_S = 30.0
 _DEAF_ROUNDS = 5
+_LEAVE_WITHIN_S = 10.0
+# Two: while one writes what it has embedded, the model works for the other.
+_SHARDS_AT_A_TIME = 2
 
 
 class Periodic(threading.Thread):
@@ -65,7 +76,33 @@ class Heartbeat:
     def __init__(self, settings: Settings, client: redis.Redis, store: JobStore, engine: Engine) -> None:
         self.worker_name = f"{socket.gethostname()}-{os.getpid()}"
         self._leases = Leases()
-        self.runner = JobRunner(store, engine, self._leases, worker=self.worker_name, lease_s=settings.lease_s)
+        self._stopping = threading.Event()
+        shards = ShardRunner(settings.home, store, engine, lease_s=settings.lease_s, stopping=self._stopping.is_set)
+        reindexer = Reindexer(settings, client, store, engine, stopping=self._stopping.is_set)
+        change = ChangeWriter(ChangeLog(client), engine, settings.home).run
+        self.runner = JobRunner(
+            store,
+            engine,
+            self._leases,
+            worker=self.worker_name,
+            lease_s=settings.lease_s,
+            handlers={
+                JobKind.REINDEX: reindexer.run,
+                JobKind.SHARD: shards.run,
+                JobKind.PUT_IMAGE: change,
+                JobKind.DELETE_IMAGE: change,
+            },
+        )
+        self._lines = [
+            LineThread(
+                line,
+                ReindexStore(client, store),
+                self.runner.run_line,
+                able=lambda: engine.can_embed,
+                stop=self._stopping,
+            )
+            for line in (Line.REINDEX, *(_SHARDS_AT_A_TIME * [Line.SHARD]))
+        ]
         self._settings = settings
         self._client = client
         self._store = store
@@ -81,7 +118,7 @@ class Heartbeat:
                 held = self._leases.held()
                 wanted = self._store.extend(held, lease_s=self._settings.lease_s)
                 self._leases.drop(set(held) - wanted)
-                if self._engine.ready:
+                if self._engine.can_embed:
                     self._reap()
                 self._report(len(held))
         except QueueUnavailable as exc:
@@ -98,7 +135,7 @@ class Heartbeat:
             self._n_rounds_deaf = 0
         until = time.monotonic() + _BEAT_S
         try:
-            if idle_s < LOST_AFTER_S or self._leases.held() or self._store.oldest_wait_s() < LOST_AFTER_S:
+            if idle_s < LOST_AFTER_S or self._leases.hold_photos() or self._store.oldest_wait_s() < LOST_AFTER_S:
                 return
             n_messages = int(self._client.llen(QUEUE))
             while time.monotonic() < until and self.runner.woken_at == asked_at and self.runner.run_waiting():
@@ -112,6 +149,18 @@ class Heartbeat:
             event(_LOG, "consumer_dead", level=logging.CRITICAL, idle_s=idle_s)
             logging.shutdown()
             os._exit(os.EX_SOFTWARE)
+
+    def start_lines(self) -> None:
+        """Take reindexes and shards from now on, also while there is no index: that is how there comes to be one."""
+        for line in self._lines:
+            line.start()
+
+    def stop_lines(self) -> None:
+        """Hand back what is in hand of them."""
+        self._stopping.set()
+        for line in self._lines:
+            if line.is_alive():
+                line.join(timeout=_LEAVE_WITHIN_S)
 
     def retire(self) -> None:
         """Withdraw the heartbeat."""
@@ -167,30 +216,36 @@ def run_worker(settings: Settings) -> int:
     client = connect(settings.required_redis_url)
     refuse_cluster(client)
     store = JobStore(client, job_ttl_s=settings.job_ttl_s, result_ttl_s=settings.result_ttl_s)
-    engine = Engine(settings.home, _engine_options(settings))
+    log = ChangeLog(connect(settings.required_redis_url))
+    engine = Engine(settings.home, _engine_options(settings), partial(read_changes, log))
     heartbeat = Heartbeat(settings, client, store, engine)
     sender = WebhookSender(WebhookQueue(client), partial(_webhook, store), settings.webhook_policy)
-    periodic: list[Periodic] = []
+    periodic: list[Periodic | ChangeFollower] = []
     # Until Celery's own handler takes over nothing is in hand, so that an end is in good order at any moment.
     signal.signal(signal.SIGTERM, _leave)
     try:
         engine.refresh()
-        while not engine.ready:  # a worker without a model takes no job, but says why
-            heartbeat.beat()
+        heartbeat.beat()
+        # Apart from what follows: a look at a large index, or loading a new bundle, takes longer than a lease may.
+        periodic.append(Periodic("heartbeat", heartbeat.beat))
+        periodic[0].start()
+        heartbeat.start_lines()
+        while not engine.ready:  # a worker without an index takes no job of a photo, but says why
             time.sleep(_BEAT_S)
             engine.refresh()
         heartbeat.beat()
-        # Apart from each other: loading a new bundle takes longer than a lease may.
         for thread in (
-            Periodic("heartbeat", heartbeat.beat),
             Periodic("promotions", engine.refresh),
             Periodic("unasked", heartbeat.work_unasked),
             Periodic("webhooks", sender.deliver_due),
+            ChangeFollower(log, engine),
+            Periodic("schedule", partial(_reindex_when_due, settings, Schedule(client, store))),
         ):
             thread.start()
             periodic.append(thread)
         _consume(settings, heartbeat)
     finally:
+        heartbeat.stop_lines()
         sender.close()
         for thread in periodic:
             thread.stop()
@@ -225,6 +280,16 @@ def _consume(settings: Settings, heartbeat: Heartbeat) -> None:
 
 def _leave(*_: object) -> None:
     raise SystemExit(0)
+
+
+def _reindex_when_due(settings: Settings, schedule: Schedule) -> None:
+    if settings.reindex_cron is None:
+        return
+    try:
+        if job_id := schedule.run_due(settings.reindex_cron):
+            event(_LOG, "reindex_due", job_id=job_id)
+    except redis.RedisError:
+        pass  # the slot stays due
 
 
 def _webhook(store: JobStore, job_id: str) -> WebhookMessage | None:

@@ -3,33 +3,37 @@
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import CancelledError
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
+from typing import TypeVar
 
 import redis
 
 from shared.errors import InternalError, JobCanceled, LookalikeError
-from shared.jobs import Job, JobStatus, Timing
+from shared.jobs import ImageChangeResult, Job, JobKind, JobResult, JobStatus, PhotoRequest, PhotoResult, Timing
 from shared.store.jobs import JobStore
-from shared.store.records import Claim, SuspectWaits
+from shared.store.records import Claim, Line, SuspectWaits
 from shared.telemetry import event
 from worker.engine import Engine
 from worker.stats import JobCounts
 
 _LOG = logging.getLogger(__name__)
 
-# How long the end of an attempt is tried to be written while Redis is away, and how often.
-_WRITE_WITHIN_S = 30.0
-_WRITE_EVERY_S = 0.5
+# How long what must be written is tried to be written while Redis is away, and how often.
+_RETRY_WITHIN_S = 30.0
+_RETRY_EVERY_S = 0.5
+
+T = TypeVar("T")
 
 
 @dataclass
 class Lease:
     """One attempt in hand."""
 
+    kind: JobKind
     wanted: bool = True
 
     def unwanted(self) -> bool:
@@ -47,7 +51,7 @@ class Leases:
     @contextmanager
     def holding(self, job: Job) -> Iterator[Lease]:
         """Keep the job's lease alive for as long as the body runs."""
-        held, lease = (job.id, job.attempt), Lease()
+        held, lease = (job.id, job.attempt), Lease(job.kind)
         with self._lock:
             self._held[held] = lease
         try:
@@ -60,6 +64,11 @@ class Leases:
         """(job id, attempt) of everything in hand."""
         with self._lock:
             return list(self._held)
+
+    def hold_photos(self) -> bool:
+        """Whether somebody's photos are in hand, and not only parts of a reindex."""
+        with self._lock:
+            return any(lease.kind not in (JobKind.REINDEX, JobKind.SHARD) for lease in self._held.values())
 
     def drop(self, attempts: set[tuple[str, int]]) -> None:
         """Tell those who work on (job id, attempt) pairs that nobody wants the results."""
@@ -104,15 +113,35 @@ class Gate:
                 self._changed.notify_all()
 
 
+class HandedBack(Exception):
+    """The worker is about to stop, and another shall go on with the job."""
+
+
+Handler = Callable[[Claim, Lease], JobResult]
+
+
 class JobRunner:
     """Runs the jobs whose turn it is; safe to call from many threads.
+
+    Args:
+        handlers: what runs jobs other than those of photos, by kind. A handler gives the result, or raises
+            CancelledError when the lease is unwanted, HandedBack when it stops early.
 
     Attributes:
         counts: how the attempts ended, and how long they took.
         woken_at: when the last message came, on the monotonic clock.
     """
 
-    def __init__(self, store: JobStore, engine: Engine, leases: Leases, *, worker: str, lease_s: float) -> None:
+    def __init__(
+        self,
+        store: JobStore,
+        engine: Engine,
+        leases: Leases,
+        *,
+        worker: str,
+        lease_s: float,
+        handlers: Mapping[JobKind, Handler] | None = None,
+    ) -> None:
         self.counts = JobCounts()
         self.woken_at = time.monotonic()
         self._store = store
@@ -120,6 +149,7 @@ class JobRunner:
         self._leases = leases
         self._worker = worker
         self._lease_s = lease_s
+        self._handlers = handlers or {}
         self._gate = Gate()
 
     def run_next(self) -> None:
@@ -136,7 +166,7 @@ class JobRunner:
         while True:
             try:
                 with self._gate.alone() if suspects else self._gate.shared(), self._engine.expecting():
-                    if self._claim_and_run(suspects=suspects):
+                    if self._claim_and_run(Line.SUSPECT if suspects else None):
                         return True
                     if not suspects:
                         return False
@@ -144,9 +174,14 @@ class JobRunner:
             except SuspectWaits:
                 suspects = True
 
-    def _claim_and_run(self, *, suspects: bool) -> bool:
+    def run_line(self, line: Line) -> bool:
+        """Run one job of a line that no message tells of, if one waits; returns whether there was one."""
+        with self._gate.shared() if line is Line.SHARD else nullcontext():
+            return self._claim_and_run(line)
+
+    def _claim_and_run(self, line: Line | None) -> bool:
         """Returns whether there was a job."""
-        claim = self._store.claim(self._worker, lease_s=self._lease_s, suspects=suspects)
+        claim = self._store.claim(self._worker, lease_s=self._lease_s, only=line)
         if claim is None:
             return False
         with self._leases.holding(claim.job) as lease:
@@ -157,13 +192,10 @@ class JobRunner:
         job, claimed_at, started = claim.job, time.time(), time.perf_counter()
         written: JobStatus | None
         try:
-            result = self._engine.run(
-                job.request,
-                claim.pixels,
-                priority=job.submission.priority,
-                owner=job.owner,
-                unwanted=lease.unwanted,
-            )
+            result = self._result(claim, lease)
+        except HandedBack:
+            written, outcome = None, "handed_back"
+            self._store.release(job)
         except CancelledError:
             # Written if it was cancelled; refused if the lease is lost; left to the reaper if the worker stops.
             unwanted = partial(self._store.fail, job, JobCanceled("cancelled"))
@@ -171,6 +203,8 @@ class JobRunner:
             outcome = "unwanted"
         except LookalikeError as error:
             written, outcome = self._write(partial(self._store.fail, job, error)), error.code
+        except redis.RedisError:
+            raise  # as when it cannot be claimed: the lease runs out, and the reaper moves the job on
         except Exception:  # whatever a photo makes the model do must end in the record
             _LOG.exception("event=job_crashed job_id=%s", job.id)
             crash = InternalError("the job crashed; the service's log says why")
@@ -178,15 +212,17 @@ class JobRunner:
             outcome = InternalError.code
         else:
             timing = _timing(job, claimed_at, time.perf_counter() - started)
-            written = self._write(partial(self._store.succeed, job, result.model_copy(update={"timing_ms": timing})))
+            if isinstance(result, PhotoResult | ImageChangeResult):
+                result = result.model_copy(update={"timing_ms": timing})
+                self.counts.took(timing)
+            written = self._write(partial(self._store.succeed, job, result))
             outcome = JobStatus.SUCCEEDED.value
-            self.counts.took(timing)
-        if written is None or written is JobStatus.CANCELED:
+        if outcome != "handed_back" and (written is None or written is JobStatus.CANCELED):
             outcome = written.value if written else "late"
         self.counts.ended(outcome)
         event(
             _LOG,
-            "job_finished" if written else "late_write_dropped",
+            "job_finished" if written else "job_handed_back" if outcome == "handed_back" else "late_write_dropped",
             job_id=job.id,
             request_id=job.request_id,
             kind=job.kind,
@@ -195,19 +231,36 @@ class JobRunner:
             seconds=time.perf_counter() - started,
         )
 
+    def _result(self, claim: Claim, lease: Lease) -> JobResult:
+        job = claim.job
+        if isinstance(job.request, PhotoRequest):
+            return self._engine.run(
+                job.request,
+                claim.pixels,
+                priority=job.submission.priority,
+                owner=job.owner,
+                unwanted=lease.unwanted,
+            )
+        return self._handlers[job.kind](claim, lease)
+
     def _write(self, end: Callable[[], JobStatus | None]) -> JobStatus | None:
-        """Write how an attempt ended, again while Redis is away: a dropped connection must not cost an attempt.
+        """Write how an attempt ended: a dropped connection must not cost an attempt.
 
         Nothing is written twice: if the answer to a write was lost, the next one is refused as late.
         """
-        give_up_at = time.monotonic() + _WRITE_WITHIN_S
-        while True:
-            try:
-                return end()
-            except redis.RedisError:
-                if time.monotonic() > give_up_at:
-                    raise
-                time.sleep(_WRITE_EVERY_S)
+        return while_redis_is_away(end)
+
+
+def while_redis_is_away(call: Callable[[], T]) -> T:
+    """Make a call to Redis, again for half a minute while it does not answer."""
+    give_up_at = time.monotonic() + _RETRY_WITHIN_S
+    while True:
+        try:
+            return call()
+        except redis.RedisError:
+            if time.monotonic() > give_up_at:
+                raise
+            time.sleep(_RETRY_EVERY_S)
 
 
 def _timing(job: Job, claimed_at: float, compute_s: float) -> Timing:

@@ -5,7 +5,8 @@ a worker that is woken claims the job whose turn it is, and a job moves along `q
 compare-and-set on its status and attempt. Knows nothing of Celery.
 
 Whose turn it is: owners (API keys) take turns, each served in the order of its own jobs; interactive jobs go before
-bulk ones but for every eighth claim; the last attempt of a job whose workers died is made alone (`suspect`).
+bulk ones but for every eighth claim; the last attempt of a job whose workers died is made alone (`suspect`). Reindexes
+and their shards stand in lines of their own.
 
 Keys (prefix `lookalike:`), each with a TTL unless a reason is given:
     job:{id}             hash, the record; kept for `result_ttl_s` after its end
@@ -22,6 +23,8 @@ Keys (prefix `lookalike:`), each with a TTL unless a reason is given:
     deadlines            sorted set id -> when it expires; no TTL: it is what the reaper reads
     retained             sorted set id -> when the photo of a failed job goes; no TTL: at most 200
     webhooks             sorted set id -> when its webhook is due; no TTL: `shared.store.webhooks` empties it
+    reindex              id of the last reindex, so that there is one at a time; as long as an unfinished job
+    wake:{class}         list with an element for each reindex or shard queued, at most 100; emptied by those who wait
     pace                 hash: seconds between two ends while work waits; no TTL: two numbers
 """
 
@@ -43,6 +46,7 @@ from shared.errors import (
     NotRetryable,
     QueueFull,
     QueueShareFull,
+    ReindexRunning,
     WorkerLost,
 )
 from shared.jobs import (
@@ -53,6 +57,7 @@ from shared.jobs import (
     JobResult,
     JobStatus,
     Submission,
+    brings_photo,
 )
 from shared.store import scripts
 from shared.store.records import (
@@ -61,6 +66,7 @@ from shared.store.records import (
     Backlog,
     Claim,
     Idempotency,
+    Line,
     Place,
     ReapReport,
     SuspectWaits,
@@ -69,6 +75,7 @@ from shared.store.records import (
 
 CONFLICT = "this Idempotency-Key was used for another request; use a new one"
 _GONE_S = 86_400
+_OWN_LINE = {JobKind.REINDEX: Line.REINDEX, JobKind.SHARD: Line.SHARD}
 _WAIT_SLICE_S = 1.0
 _REAP_AT_MOST = 500
 _FIRST_PACE_S = 0.05
@@ -125,6 +132,7 @@ class JobStore:
 
         Raises:
             QueueFull, QueueShareFull: too much waits; says when to come back.
+            ReindexRunning: of reindexes there is one at a time.
             IdempotencyConflict: the key was used for another request.
             JobGone: the key's job is finished and has expired.
         """
@@ -149,7 +157,7 @@ class JobStore:
             "request_id": request_id,
             "owner": owner,
             "submission": submission.model_dump_json(exclude_defaults=True),
-            "line": submission.priority.value,
+            "line": _OWN_LINE.get(kind, submission.priority).value,
             "created_at": repr(now),
             "deadline_at": repr(job.deadline_at),
             "attempt": "0",
@@ -158,7 +166,7 @@ class JobStore:
             record["webhook_url"] = submission.webhook_url
         outcome, said = cast(
             tuple[bytes, bytes],
-            self._run(
+            self.run(
                 scripts.CREATE,
                 job.id,
                 admission.max_queued,
@@ -179,6 +187,9 @@ class JobStore:
                 return self.get(said.decode()), False
             case b"conflict":
                 raise IdempotencyConflict(CONFLICT)
+            case b"busy":
+                running = said.decode()
+                raise ReindexRunning(f"reindex {running} is running; wait for it, or cancel it", job_id=running)
             case b"full":
                 raise QueueFull(
                     f"{int(said)} jobs are waiting, the limit is {admission.max_queued}; try again later",
@@ -213,7 +224,7 @@ class JobStore:
             raise JobGone("the job is finished and its result has expired")
         job = parse_record(job_id, record)
         if not job.status.terminal and job.deadline_at <= self._clock():
-            self._run(scripts.EXPIRE, job_id)
+            self.run(scripts.EXPIRE, job_id)
             return parse_record(job_id, cast(dict[bytes, bytes], self._redis.hgetall(PREFIX + "job:" + job_id)))
         return job
 
@@ -239,7 +250,7 @@ class JobStore:
             JobNotFound, JobGone: as `get`.
             JobFinished: it has ended otherwise.
         """
-        status = self._run(scripts.CANCEL, job_id)
+        status = self.run(scripts.CANCEL, job_id)
         job = self.get(job_id)
         if status == b"ended":
             raise JobFinished(f"the job has {job.status} already")
@@ -258,7 +269,7 @@ class JobStore:
         pixels = cast(bytes | None, self._redis.get(PREFIX + "pixels:" + job_id))
         if failed.status is not JobStatus.FAILED:
             raise NotRetryable(f"the job is {failed.status}; only failed jobs can be tried again")
-        if pixels is None and failed.request.image_id is None:
+        if pixels is None and brings_photo(failed.request):
             raise NotRetryable("the job's photo is no longer kept; send it again")
         return self.create(
             failed.kind,
@@ -282,35 +293,36 @@ class JobStore:
 
     def backlog(self) -> Backlog:
         """How much is waiting and in hand."""
-        counts = cast(list[int], self._run(scripts.BACKLOG))
+        counts = cast(list[int], self.run(scripts.BACKLOG))
         return Backlog(
-            queued=dict(zip(("interactive", "bulk", "suspect"), counts, strict=True)),
+            queued=dict(zip(Line, counts, strict=True)),
             running=int(self._redis.zcard(PREFIX + "running")),
             oldest_wait_s=self.oldest_wait_s(),
         )
 
     def place(self, job: Job) -> Place | None:
         """Where a job stands in the queue; None when it does not wait."""
-        ahead, interval_s = cast(tuple[int, bytes], self._run(scripts.PLACE, job.id))
+        ahead, interval_s = cast(tuple[int, bytes], self.run(scripts.PLACE, job.id))
         if ahead < 0:
             return None
         return Place(ahead=ahead, eta_s=round((ahead + 1) * float(interval_s), 2) if interval_s else None)
 
     # --- the workshop ---
 
-    def claim(self, worker: str, *, lease_s: float, suspects: bool = False) -> Claim | None:
+    def claim(self, worker: str, *, lease_s: float, only: Line | None = None) -> Claim | None:
         """Take the job whose turn it is, counting one attempt; None when nothing waits.
 
         Args:
-            suspects: take one whose workers died, and nothing else; the caller must have nothing else in hand.
+            only: the one line to take from, instead of those of interactive and bulk jobs. From that of suspects only
+                a caller takes who has nothing else in hand.
 
         Raises:
-            SuspectWaits: call again with `suspects`.
+            SuspectWaits: call again with `Line.SUSPECT`.
         """
         answer: list[object] | None = [b"again"]
         while answer == [b"again"]:
             end = repr(self._clock() + lease_s)
-            answer = cast(list[object] | None, self._run(scripts.CLAIM, worker, end, "1" if suspects else ""))
+            answer = cast(list[object] | None, self.run(scripts.CLAIM, worker, end, only or ""))
         if not answer:
             return None
         if answer == [b"suspect"]:
@@ -323,7 +335,7 @@ class JobStore:
         pairs = [str(part) for pair in held for part in pair]
         if not pairs:
             return set()
-        answer = cast(list[bytes], self._run(scripts.EXTEND, repr(self._clock() + lease_s), *pairs))
+        answer = cast(list[bytes], self.run(scripts.EXTEND, repr(self._clock() + lease_s), *pairs))
         return {(job_id.decode(), int(attempt)) for job_id, attempt in zip(answer[::2], answer[1::2], strict=True)}
 
     def succeed(self, job: Job, result: JobResult) -> JobStatus | None:
@@ -339,6 +351,10 @@ class JobStore:
         """Store why this attempt failed for good; returns as `succeed`."""
         return self._end(job, JobStatus.FAILED, "error", _error(error))
 
+    def release(self, job: Job) -> None:
+        """Hand back a job whose worker is about to stop; another goes on at once, and no attempt is counted."""
+        self.run(scripts.RELEASE, job.id, job.attempt)
+
     def reap(self, *, max_attempts: int) -> ReapReport:
         """Move on what died: requeue jobs whose lease ran out, expire those past their deadline.
 
@@ -346,7 +362,7 @@ class JobStore:
             max_attempts: a job claimed so often and never ended fails as `worker_lost`.
         """
         lost = _error(WorkerLost(f"its worker died in each of {max_attempts} attempts"))
-        answer = cast(list[list[bytes]], self._run(scripts.REAP, max_attempts, lost, _REAP_AT_MOST))
+        answer = cast(list[list[bytes]], self.run(scripts.REAP, max_attempts, lost, _REAP_AT_MOST))
         return ReapReport(*([job_id.decode() for job_id in ids] for ids in answer))
 
     # --- inside ---
@@ -355,7 +371,8 @@ class JobStore:
         """To the microsecond, as cursors of lists are written."""
         return round(self._clock(), 6)
 
-    def _run(self, script: str, *arguments: str | int | bytes, now: float | None = None) -> object:
+    def run(self, script: str, *arguments: str | int | bytes, now: float | None = None) -> object:
+        """Make one transition of `scripts`."""
         registered = self._scripts.get(script)
         if registered is None:
             registered = self._scripts[script] = self._redis.register_script(script)
@@ -363,7 +380,7 @@ class JobStore:
         return registered(keys=[PREFIX], args=[at, self._result_ttl_s, self._gone_s, *arguments])
 
     def _end(self, job: Job, status: JobStatus, field: str, payload: str) -> JobStatus | None:
-        ended = cast(bytes | None, self._run(scripts.FINISH, job.id, job.attempt, status.value, field, payload))
+        ended = cast(bytes | None, self.run(scripts.FINISH, job.id, job.attempt, status.value, field, payload))
         return JobStatus(ended.decode()) if ended else None
 
     def _retry_after_s(self, depth: int) -> int:

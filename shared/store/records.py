@@ -2,8 +2,10 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from enum import StrEnum
 
 from shared.jobs import Job, JobError, JobKind, JobStatus, Submission, parse_request, parse_result
+from shared.reindex import Progress
 
 PREFIX = "lookalike:"
 
@@ -42,6 +44,16 @@ class Claim:
     pixels: bytes | None  # None: the request names a photo of the index, or the pixels expired
 
 
+class Line(StrEnum):
+    """Where a job waits."""
+
+    INTERACTIVE = "interactive"
+    BULK = "bulk"
+    SUSPECT = "suspect"  # its workers died; its last attempt is made alone
+    REINDEX = "reindex"
+    SHARD = "shard"
+
+
 class SuspectWaits(Exception):
     """A job whose workers died waits to be claimed alone."""
 
@@ -60,7 +72,7 @@ class Backlog:
     """What is not finished.
 
     Attributes:
-        queued: jobs in line by class: interactive, bulk, suspect.
+        queued: jobs by line.
         running: jobs a worker holds.
         oldest_wait_s: age of the job that waits longest.
     """
@@ -100,6 +112,7 @@ def parse_record(job_id: str, record: Mapping[bytes, bytes]) -> Job:
         finished_at=float(text["finished_at"]) if "finished_at" in text else None,
         expires_at=float(text["expires_at"]) if "expires_at" in text else None,
         attempt=int(text["attempt"]),
+        progress=Progress.model_validate_json(text["progress"]) if "progress" in text else None,
         result=parse_result(kind, text["result"]) if "result" in text else None,
         error=JobError.model_validate_json(text["error"]) if "error" in text else None,
     )

@@ -28,8 +28,16 @@ local P, NOW, RESULT_TTL, GONE = KEYS[1], tonumber(ARGV[1]), tonumber(ARGV[2]), 
 
 local function line_of(class, owner) return P .. 'line:' .. class .. ':' .. owner end
 
+-- Reindexes and their shards are claimed by threads of their own, which wait for a word on a list; no message counts.
+local function has_messages(class) return class ~= 'reindex' and class ~= 'shard' end
+
 local function enqueue(id, class, owner, created_at)
-  redis.call('ZADD', P .. 'queued', NOW, id)
+  if has_messages(class) then
+    redis.call('ZADD', P .. 'queued', NOW, id)
+  else
+    redis.call('LPUSH', P .. 'wake:' .. class, '1')
+    redis.call('LTRIM', P .. 'wake:' .. class, 0, 99)
+  end
   redis.call('ZADD', line_of(class, owner), created_at, id)
   -- A newcomer is served after those who were already there, and before they are served again.
   redis.call('ZADD', P .. 'turns:' .. class, 'NX', redis.call('GET', P .. 'turn') or 0, owner)
@@ -73,6 +81,7 @@ def _script(body: str, flags: str = "allow-oom") -> str:
 
 # ARGV: id, max_queued, max_queued_per_owner, job_ttl_s, pixels, idempotency key or '', digest of the request, owner,
 # class, deadline, then field and value by turns. Returns what became of it, and an id or a number to say more.
+# Of reindexes there is one at a time.
 CREATE = _script(
     """
 local id, known, owner, class = ARGV[4], ARGV[9], ARGV[11], ARGV[12]
@@ -82,6 +91,12 @@ if ARGV[9] ~= '' then
     if digest ~= ARGV[10] then return {'conflict', first} end
     return {'known', first}
   end
+end
+if class == 'reindex' then
+  local other = redis.call('GET', P .. 'reindex')
+  local status = other and redis.call('HGET', P .. 'job:' .. other, 'status')
+  if status == 'queued' or status == 'running' or status == 'canceling' then return {'busy', other} end
+  redis.call('SET', P .. 'reindex', id, 'EX', ARGV[7] + RESULT_TTL)
 end
 local depth = redis.call('ZCARD', P .. 'queued')
 if depth >= tonumber(ARGV[5]) then return {'full', tostring(depth)} end
@@ -113,7 +128,7 @@ return {'created', id}
     flags="",
 )
 
-# ARGV: worker, end of the lease, '1' to take suspects and nothing else.
+# ARGV: worker, end of the lease, the one class to take from: 'suspect', 'reindex', 'shard', or '' for the others.
 # Returns {id, record, pixels}, or {'suspect'} when one waits, or {'again'} when there may be more, or nothing.
 CLAIM = _script(
     f"""
@@ -141,8 +156,8 @@ local function next_of(class)
 end
 
 local id
-if ARGV[6] == '1' then
-  id = next_of('suspect')
+if ARGV[6] ~= '' then
+  id = next_of(ARGV[6])
 else
   if redis.call('EXISTS', P .. 'turns:suspect') == 1 then return {{'suspect'}} end
   local bulk_first = (redis.call('GET', P .. 'turn') or 0) % {_BULK_TURN} == 0
@@ -223,18 +238,20 @@ REAP = _script(
 local requeued, failed, expired = {}, {}, {}
 for _, id in ipairs(redis.call('ZRANGEBYSCORE', P .. 'running', '-inf', NOW, 'LIMIT', 0, ARGV[6])) do
   local key = P .. 'job:' .. id
-  local status, attempt, owner, class, created_at =
-    unpack(redis.call('HMGET', key, 'status', 'attempt', 'owner', 'line', 'created_at'))
+  local status, owner, class, created_at = unpack(redis.call('HMGET', key, 'status', 'owner', 'line', 'created_at'))
+  local deaths = status == 'running' and redis.call('HINCRBY', key, 'deaths', 1)
+  -- A shard is never a suspect: only workers with an index run those. One attempt earlier its photos are tried singly.
+  local most = tonumber(ARGV[4]) - (class == 'shard' and 1 or 0)
   if status == 'canceling' then
     finish(id, 'canceled', '', '')
-  elseif status == 'running' and tonumber(attempt) >= tonumber(ARGV[4]) then
+  elseif status == 'running' and deaths >= most then
     finish(id, 'failed', 'error', ARGV[5])
     failed[#failed + 1] = id
   else
     redis.call('ZREM', P .. 'running', id)
     if status == 'running' then
       -- Its last attempt is made alone: if it is what kills workers, it must not take its neighbours along.
-      if attempt + 1 >= tonumber(ARGV[4]) then class = 'suspect' end
+      if deaths + 1 >= tonumber(ARGV[4]) and class ~= 'reindex' then class = 'suspect' end
       redis.call('HSET', key, 'status', 'queued', 'line', class)
       enqueue(id, class, owner, created_at)
       requeued[#requeued + 1] = id
@@ -257,6 +274,39 @@ return {requeued, failed, expired}
 """
 )
 
+# ARGV: id, attempt. Hands a job back that its worker will not finish: queued again, and no attempt is held against it.
+RELEASE = _script(
+    """
+local key = P .. 'job:' .. ARGV[4]
+local status, attempt, owner, class, created_at =
+  unpack(redis.call('HMGET', key, 'status', 'attempt', 'owner', 'line', 'created_at'))
+if attempt ~= ARGV[5] then return end
+if status == 'canceling' then
+  finish(ARGV[4], 'canceled', '', '')
+elseif status == 'running' then
+  redis.call('ZREM', P .. 'running', ARGV[4])
+  redis.call('HSET', key, 'status', 'queued')
+  enqueue(ARGV[4], class, owner, created_at)
+end
+"""
+)
+
+# ARGV: id, attempt, the progress as JSON, how much is done for good. Returns the job's status, or nothing when the
+# attempt no longer holds it. Attempts that got further than any before are not what kills workers.
+PROGRESS = _script(
+    """
+local key = P .. 'job:' .. ARGV[4]
+local status, attempt, furthest = unpack(redis.call('HMGET', key, 'status', 'attempt', 'furthest'))
+if attempt ~= ARGV[5] or (status ~= 'running' and status ~= 'canceling') then return false end
+redis.call('HSET', key, 'progress', ARGV[6])
+if tonumber(ARGV[7]) > tonumber(furthest or 0) then
+  redis.call('HSET', key, 'furthest', ARGV[7])
+  redis.call('HDEL', key, 'deaths')
+end
+return status
+"""
+)
+
 # ARGV: id. Ends a job whose deadline is over; for readers who come before the reaper.
 EXPIRE = _script(
     """
@@ -267,11 +317,11 @@ end
 """
 )
 
-# Returns the jobs in line by class: interactive, bulk, suspect.
+# Returns the jobs in line by class.
 BACKLOG = _script(
     """
 local counts = {}
-for i, class in ipairs({'interactive', 'bulk', 'suspect'}) do
+for i, class in ipairs({'interactive', 'bulk', 'suspect', 'reindex', 'shard'}) do
   counts[i] = 0
   for _, owner in ipairs(redis.call('ZRANGE', P .. 'turns:' .. class, 0, -1)) do
     counts[i] = counts[i] + redis.call('ZCARD', line_of(class, owner))

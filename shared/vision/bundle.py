@@ -20,6 +20,7 @@ from shared.artifacts import MANIFEST, ArtifactStore
 from shared.catalogue import CATEGORIES
 from shared.errors import BundleDamaged, BundleMissing
 from shared.images import PreprocessSpec
+from shared.snapshots import bundle_store as bundle_store  # noqa: PLC0414 - whoever opens one asks here
 
 WEIGHTS = "weights.safetensors"
 GRAPH = "graph.xml"
@@ -111,11 +112,6 @@ class ModelBundle:
             raise BundleDamaged(f"{self.version}: {WEIGHTS} cannot be read") from exc
 
 
-def bundle_store(home: Path) -> ArtifactStore:
-    """Where the bundles of an installation lie."""
-    return ArtifactStore(home / "bundles", missing=BundleMissing, damaged=BundleDamaged)
-
-
 def write_bundle(
     store: ArtifactStore,
     manifest: BundleManifest,
@@ -134,7 +130,8 @@ def write_bundle(
         fitted_on: every listing of the catalogue, the held-out ones included.
         graph_files: what the runtime loads instead of the weights, by name.
     """
-    with store.write() as directory:
+    with store.write() as draft:
+        directory = draft.directory
         save_file(tensors, directory / WEIGHTS)
         (directory / SPLIT).write_text(json.dumps({"held_out": sorted(held_out), "fitted_on": sorted(fitted_on)}))
         for name, content in (graph_files or {}).items():
@@ -144,7 +141,7 @@ def write_bundle(
         sealed = manifest.model_copy(update=update)
         sealed = sealed.model_copy(update={"fingerprint": sealed.compute_fingerprint()})
         (directory / MANIFEST).write_text(sealed.model_dump_json())
-    return store.newest()
+    return draft.version
 
 
 def read_manifest(store: ArtifactStore, version: str) -> BundleManifest:

@@ -22,9 +22,10 @@ import requests
 from pipeline.demo import generate
 from shared.images import decode_photo
 from shared.jobs import SearchRequest
+from shared.snapshots import index_store
 from shared.vision.answers import search_result
 from shared.vision.bundle import bundle_store, open_bundle
-from shared.vision.index import index_store, open_snapshot
+from shared.vision.index import open_snapshot
 from shared.vision.runtimes import open_embedder
 
 N_TURNS = 5

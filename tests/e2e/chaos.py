@@ -20,7 +20,7 @@ from pathlib import Path
 import requests
 
 from pipeline.demo import generate
-from shared.vision.index import index_store
+from shared.snapshots import index_store
 from tests.e2e.clients import MIXED, SEARCHES, Clients
 from tests.e2e.conftest import eventually, lookalike
 from tests.e2e.fleet import Fleet

@@ -15,6 +15,7 @@ from tests.e2e.conftest import ROOT, Stack, environment, eventually
 _COMMANDS = {
     "worker": ["-m", "worker"],
     "poisonable": ["-m", "tests.e2e.poisonable_worker"],
+    "counting": ["-m", "tests.e2e.counting_worker"],
     "api": ["-m", "gunicorn", "-c", "python:api.gunicorn_conf", "api.app:create_app()"],
 }
 

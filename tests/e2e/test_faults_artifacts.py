@@ -8,8 +8,8 @@ from pathlib import Path
 
 import requests
 
+from shared.snapshots import index_store
 from shared.vision.bundle import bundle_store
-from shared.vision.index import index_store
 from tests.e2e.conftest import eventually
 from tests.e2e.fleet import Fleet
 from tests.e2e.ledger import Ledger

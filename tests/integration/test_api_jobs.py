@@ -352,7 +352,7 @@ def test_a_list_can_be_of_one_status_and_kind(http: FlaskClient, jobs: JobStore)
         ("limit=ten", "limit"),
         ("limit=", "limit"),
         ("status=done", "status"),
-        ("kind=reindex", "kind"),
+        ("kind=photo", "kind"),
         ("cursor=x", "cursor"),
         ("cursor=", "cursor"),
         ("cursor=bmFuOmE", "cursor"),

@@ -94,7 +94,7 @@ def test_with_a_key_every_route_but_the_public_ones_needs_it(app: Flask, ring: K
             assert_problem(answer, 401, "api_key_required")
         with_key = http.open(path, method=method, headers={"Authorization": f"Bearer {caller.token}"})
         assert with_key.status_code not in (401, 403), path
-    assert {"jobs.submit_search", "jobs.get_index", "ops.metrics", "seed.similar_images"} <= closed
+    assert {"jobs.submit_search", "index.get_index", "ops.metrics", "seed.similar_images"} <= closed
     for public in ("/", "/livez", "/readyz", "/healthcheck"):
         assert http.get(public).status_code in (200, 503)
 

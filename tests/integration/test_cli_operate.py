@@ -82,7 +82,7 @@ def test_without_json_the_token_alone_is_printed(client: redis.Redis) -> None:
         ("keys", "create", "--name", "a", "--requests-per-minute", "-1"),
         ("keys", "revoke"),
         ("jobs", "list", "--status", "lost"),
-        ("jobs", "list", "--kind", "reindex"),
+        ("jobs", "list", "--kind", "photo"),
         ("jobs", "list", "--limit", "0"),
         ("audit", "--limit", "0"),
         ("jobs", "burn"),

@@ -29,9 +29,11 @@ from shared.jobs import (
     Submission,
     WorkerReport,
 )
+from shared.reindex import ShardRequest
 from shared.store.jobs import JobStore
 from shared.store.listing import JobListing
-from shared.store.records import PREFIX, Admission, Idempotency, SuspectWaits
+from shared.store.records import PREFIX, Admission, Idempotency, Line, SuspectWaits
+from shared.store.reindex import SHARD_OWNER
 from shared.store.workers import WorkerRegistry
 from tests.conftest import Clock
 from tests.integration.conftest import PLENTY
@@ -65,7 +67,7 @@ def create(
 
 def claim(store: JobStore, job: Job | None = None, worker: str = "w1", *, suspects: bool = False) -> Job:
     """Claim whatever is next, which must be `job` when one is given."""
-    taken = store.claim(worker, lease_s=15, suspects=suspects)
+    taken = store.claim(worker, lease_s=15, only=Line.SUSPECT if suspects else None)
     assert taken is not None
     assert job is None or taken.job.id == job.id
     return taken.job
@@ -163,6 +165,17 @@ def test_a_job_whose_worker_dies_every_time_fails_as_worker_lost(store: JobStore
     assert ended.status is JobStatus.FAILED
     assert ended.error is not None
     assert (ended.error.code, ended.error.retryable) == ("worker_lost", True)
+
+
+def test_a_shard_is_given_up_rather_than_left_to_those_who_run_suspects(store: JobStore, clock: Clock) -> None:
+    request = ShardRequest(bundle_version="b", scope="known", photos=())
+    shard, _ = store.create(JobKind.SHARD, request, None, admission=PLENTY, owner=SHARD_OWNER)
+    for _ in range(2):
+        assert store.claim("w", lease_s=15, only=Line.SHARD)
+        clock.now += 16
+        report = store.reap(max_attempts=3)
+    assert report.failed == [shard.id]
+    assert sum(store.backlog().queued.values()) == 0
 
 
 def test_the_reaper_forgets_ids_whose_record_is_gone(store: JobStore, client: redis.Redis, clock: Clock) -> None:
@@ -365,7 +378,7 @@ def test_the_last_attempt_is_made_alone(store: JobStore, clock: Clock) -> None:
         store.claim("w", lease_s=15)
     alone = [claim(store, suspects=True), claim(store, suspects=True)]
     assert {job.id for job in alone} == {poison.id, neighbour.id}
-    assert store.claim("w", lease_s=15, suspects=True) is None
+    assert store.claim("w", lease_s=15, only=Line.SUSPECT) is None
     claim(store, fresh)
 
 

@@ -10,7 +10,7 @@ import redis
 from shared.errors import JobFinished, NotRetryable, WorkerLost
 from shared.jobs import EmbedRequest, Job, JobKind, JobStatus, Priority, Submission
 from shared.store.jobs import JobStore
-from shared.store.records import PREFIX, SuspectWaits
+from shared.store.records import PREFIX, Line, SuspectWaits
 from tests.conftest import Clock
 from tests.integration.conftest import PLENTY
 from tests.integration.test_job_store import RESULT
@@ -62,7 +62,7 @@ class Walk:
     def claim(self) -> None:
         suspects = self.chance.random() < 0.3
         try:
-            taken = self.store.claim("w", lease_s=LEASE_S, suspects=suspects)
+            taken = self.store.claim("w", lease_s=LEASE_S, only=Line.SUSPECT if suspects else None)
         except SuspectWaits:
             assert not suspects
             assert self.line("suspect")
@@ -159,7 +159,7 @@ class Walk:
         assert self.members("running") == held
         assert self.members("deadlines") == of["queued"] | held
         backlog = self.store.backlog()
-        assert backlog.queued == {name: len(line) for name, line in lines.items()}
+        assert backlog.queued == {line: len(lines.get(line, ())) for line in Line}
         assert (self.store.depth(), backlog.running) == (len(of["queued"]), len(held))
         for name in CLASSES:
             assert self.members(f"turns:{name}") == self.owners(name)  # whoever waits has a turn
@@ -180,7 +180,7 @@ class Walk:
         try:
             taken = self.store.claim("w", lease_s=LEASE_S)
         except SuspectWaits:
-            taken = self.store.claim("w", lease_s=LEASE_S, suspects=True)
+            taken = self.store.claim("w", lease_s=LEASE_S, only=Line.SUSPECT)
         return taken.job if taken else None
 
     # --- how it is seen ---

@@ -159,10 +159,10 @@ def reseal(store: ArtifactStore, contents: dict[str, bytes]) -> str:
     """A copy of the current bundle, some of its files replaced, under a seal that is in order."""
     version = store.current()
     assert version is not None
-    with store.write() as directory:
+    with store.write() as draft:
         for path in store.path(version).iterdir():
-            (directory / path.name).write_bytes(contents.get(path.name, path.read_bytes()))
-    return store.newest()
+            (draft.directory / path.name).write_bytes(contents.get(path.name, path.read_bytes()))
+    return draft.version
 
 
 @pytest.mark.parametrize(

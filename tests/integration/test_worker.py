@@ -1,5 +1,7 @@
 """Claim, call, finish on a real Valkey, with an engine made for the test; and the engine on damaged artifacts."""
 
+import itertools
+import signal
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -11,14 +13,27 @@ import redis
 from kombu.exceptions import OperationalError
 
 from shared.errors import ImageNotFound, QueueUnavailable
-from shared.jobs import EmbedRequest, EmbedResult, Job, JobKind, JobRequest, JobResult, JobStatus, Priority, Submission
+from shared.jobs import (
+    EmbedRequest,
+    EmbedResult,
+    Job,
+    JobKind,
+    JobResult,
+    JobStatus,
+    PhotoRequest,
+    PhotoResult,
+    Priority,
+    Submission,
+)
 from shared.queues import QUEUE, make_celery, wake_worker
 from shared.settings import Settings
 from shared.store.jobs import JobStore
+from shared.store.records import Line
+from shared.store.workers import WorkerRegistry
 from tests.conftest import Clock
 from tests.integration.conftest import PLENTY, settings
 from tests.integration.test_job_store import RESULT
-from worker.app import Heartbeat
+from worker.app import Heartbeat, run_worker
 from worker.batching import BatchLimits, MicroBatcher
 from worker.engine import Engine
 from worker.tasks import JobRunner, Leases
@@ -27,20 +42,20 @@ from worker.tasks import JobRunner, Leases
 class FakeEngine(Engine):
     """Answers what the test says."""
 
-    def __init__(self, answer: Callable[[], JobResult]) -> None:
+    def __init__(self, answer: Callable[[], PhotoResult]) -> None:
         super().__init__(Path("/nonexistent"))
         self._answer = answer
         self.calls = 0
 
     def run(
         self,
-        request: JobRequest,
+        request: PhotoRequest,
         pixels: bytes | None,
         *,
         priority: Priority = Priority.INTERACTIVE,
         owner: str = "",
         unwanted: Callable[[], bool] = lambda: False,
-    ) -> JobResult:
+    ) -> PhotoResult:
         self.calls += 1
         return self._answer()
 
@@ -79,7 +94,7 @@ def test_a_message_delivered_twice_runs_the_model_once(jobs: JobStore) -> None:
 
 
 def test_an_error_raised_on_purpose_is_the_jobs_error(jobs: JobStore) -> None:
-    def refuse() -> JobResult:
+    def refuse() -> PhotoResult:
         raise ImageNotFound("the live index has no photo of that id")
 
     job = submit(jobs)
@@ -90,7 +105,7 @@ def test_an_error_raised_on_purpose_is_the_jobs_error(jobs: JobStore) -> None:
 
 
 def test_a_crash_fails_the_job_without_telling_its_inside(jobs: JobStore) -> None:
-    def crash() -> JobResult:
+    def crash() -> PhotoResult:
         raise ZeroDivisionError("secret detail")
 
     job = submit(jobs)
@@ -106,7 +121,7 @@ def test_a_lease_is_held_exactly_while_the_job_runs(jobs: JobStore) -> None:
     leases = Leases()
     inside, leave = threading.Event(), threading.Event()
 
-    def slow() -> JobResult:
+    def slow() -> PhotoResult:
         inside.set()
         assert leave.wait(10)
         return RESULT
@@ -217,13 +232,13 @@ class Rooms(FakeEngine):
 
     def run(
         self,
-        request: JobRequest,
+        request: PhotoRequest,
         pixels: bytes | None,
         *,
         priority: Priority = Priority.INTERACTIVE,
         owner: str = "",
         unwanted: Callable[[], bool] = lambda: False,
-    ) -> JobResult:
+    ) -> PhotoResult:
         leave = threading.Event()
         self.inside[owner] = leave
         assert leave.wait(20)
@@ -293,7 +308,7 @@ def test_who_came_for_a_suspect_another_worker_took_runs_the_next_job(jobs: JobS
     submit_suspect(client, "suspect")
     threads.append(in_thread(made))
     eventually(lambda: made._gate._n_wanting_alone)
-    assert jobs.claim("another", lease_s=15, suspects=True)
+    assert jobs.claim("another", lease_s=15, only=Line.SUSPECT)
     jobs.create(JobKind.EMBED, EmbedRequest(), b"p", admission=PLENTY, owner="late")
     engine.inside["early"].set()
     eventually(lambda: set(engine.inside) == {"late"})
@@ -312,24 +327,24 @@ class Batching(FakeEngine):
     def __init__(self) -> None:
         super().__init__(lambda: RESULT)
         self.open, self.passes = threading.Event(), list[bytes]()
-        self.batcher: MicroBatcher[bytes, JobResult] = MicroBatcher(
+        self.batcher: MicroBatcher[bytes, PhotoResult] = MicroBatcher(
             self._pass, limits=BatchLimits(max_batch=1), on_hang=lambda: None
         )
 
-    def _pass(self, items: Sequence[bytes], alone: bool) -> list[JobResult]:
+    def _pass(self, items: Sequence[bytes], alone: bool) -> list[PhotoResult]:
         self.passes += items
         assert self.open.wait(20)
         return [RESULT for _ in items]
 
     def run(
         self,
-        request: JobRequest,
+        request: PhotoRequest,
         pixels: bytes | None,
         *,
         priority: Priority = Priority.INTERACTIVE,
         owner: str = "",
         unwanted: Callable[[], bool] = lambda: False,
-    ) -> JobResult:
+    ) -> PhotoResult:
         return self.batcher.submit(pixels or b"", priority=priority, owner=owner, unwanted=unwanted).result()
 
 
@@ -375,3 +390,23 @@ def test_an_engine_without_artifacts_is_not_ready_and_says_why(tmp_path: Path) -
     assert not engine.ready
     assert engine.info() is None
     assert "index build" in str(engine.problem)
+
+
+def test_a_worker_without_an_index_keeps_its_leases_however_long_it_looks_for_one(
+    client: redis.Redis, valkey_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    registry, looks = WorkerRegistry(client), itertools.count()
+
+    def look(engine: Engine) -> None:
+        if next(looks):  # the first is at the start
+            beaten = {worker.reported_at for worker in registry.live()}
+            eventually(lambda: {worker.reported_at for worker in registry.live()} - beaten != set())
+            raise SystemExit(0)
+
+    monkeypatch.setattr(Engine, "refresh", look)
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        with pytest.raises(SystemExit):
+            run_worker(Settings.model_validate({"redis_url": valkey_url, "home": tmp_path}))
+    finally:
+        signal.signal(signal.SIGTERM, before)

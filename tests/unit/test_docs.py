@@ -11,7 +11,16 @@ from api.metrics import ApiCounters, Snapshot
 from pipeline.cli import main
 from shared import errors
 from shared.catalogue import CATEGORIES
-from shared.jobs import EmbedRequest, IndexInfo, SearchRequest, StageTimes, Submission, WorkerReport, WorkerStats
+from shared.jobs import (
+    EmbedRequest,
+    ImageOptions,
+    IndexInfo,
+    SearchRequest,
+    StageTimes,
+    Submission,
+    WorkerReport,
+    WorkerStats,
+)
 from shared.settings import Settings
 from shared.store.records import Backlog
 
@@ -40,7 +49,8 @@ def test_every_error_code_is_documented(code: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "option", sorted({*SearchRequest.model_fields, *EmbedRequest.model_fields, *Submission.model_fields})
+    "option",
+    sorted({name for taken in (SearchRequest, EmbedRequest, ImageOptions, Submission) for name in taken.model_fields}),
 )
 def test_every_option_is_documented(option: str) -> None:
     assert f"`{option}`" in README or f'"{option}"' in README
@@ -82,7 +92,7 @@ def _verbs(group: click.Group, prefix: str = "") -> Iterator[str]:
 
 @pytest.mark.parametrize("verb", list(_verbs(main)))
 def test_every_verb_is_documented_and_has_a_help_and_json(verb: str) -> None:
-    assert re.search(rf"`{verb}( [A-Z]+)?`", README)
+    assert re.search(rf"`{verb}( \[?[A-Z]+\]?)?`", README)
     command: click.Command = main
     for word in verb.split():
         assert isinstance(command, click.Group)

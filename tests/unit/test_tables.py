@@ -1,13 +1,14 @@
 """Raw tables -> labelled photos: odd dumps are read as a person would, and nothing is left out silently."""
 
 import os
+import time
 from pathlib import Path
 
 import pytest
 
-from pipeline.clean_tables import Catalogue, read_catalogue
 from shared.catalogue import CATEGORY_INDEX
 from shared.errors import CatalogueUnusable
+from shared.indexing.catalogue import Catalogue, CatalogueReader, read_catalogue, scan_catalogue
 from tests.conftest import encode, noise_image, write_catalogue
 
 PHOTO = encode(noise_image(1, (40, 30)))
@@ -307,3 +308,19 @@ def test_digest_does_not_change_with_anything_else(tmp_path: Path) -> None:
     retold = PRODUCTS.replace("old", "older").replace("Kitchen", "Small") + "l7,Lamp,Other Goods,no photo\n"
     photos = {**PHOTOS, "unlisted.jpg": PHOTO}
     assert read_catalogue(write_catalogue(tmp_path / "retold", retold, IMAGES + "p9,l1\n", photos)).digest == digest
+
+
+def test_after_a_photo_could_not_be_read_the_catalogue_is_read_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    directory = write_catalogue(tmp_path / "catalogue", PRODUCTS, IMAGES, PHOTOS)
+    for path in directory.rglob("*"):
+        os.utime(path, (time.time() - 60,) * 2)
+    reader = CatalogueReader()
+    with monkeypatch.context() as patch:
+        patch.setattr("shared.indexing.scan._digest", lambda path: "" if Path(path).stem == "p1" else "0")
+        assert len(reader.read(directory).photos) == 1
+    assert reader.digest(scan_catalogue(directory)) is None
+    whole = reader.read(directory)
+    assert len(whole.photos) == 2
+    assert reader.digest(scan_catalogue(directory)) == whole.digest

@@ -1,0 +1,49 @@
+"""Photos of a catalogue as pixels, decoded in threads ahead of whoever consumes them."""
+
+import hashlib
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import islice
+from pathlib import Path
+from typing import TypeVar
+
+from shared.errors import InputError
+from shared.images import Pixels, PreprocessSpec, decode_photo
+
+CHANGED = "photo file changed or vanished while it was indexed"
+
+T = TypeVar("T")
+
+
+def decode_file(path: Path, spec: PreprocessSpec, sha256: str = "") -> Pixels | str:
+    """The pixels of a photo, or why there are none.
+
+    Args:
+        sha256: what its bytes must be, where that is known.
+    """
+    try:
+        photo = path.read_bytes()
+        if sha256 and hashlib.sha256(photo).hexdigest() != sha256:
+            return CHANGED
+        return decode_photo(photo, spec)
+    except InputError as error:
+        return f"photo cannot be used: {error.code}"
+    except OSError:
+        return CHANGED
+
+
+def ahead(
+    pool: ThreadPoolExecutor, call: Callable[[T], Pixels | str], items: Iterable[T], *, n_ahead: int
+) -> Iterator[tuple[T, Pixels | str]]:
+    """Each item with what `call` gives for it, in order, with up to `n_ahead` calls under way."""
+    queue = iter(items)
+    pending: deque[tuple[T, Future[Pixels | str]]] = deque((i, pool.submit(call, i)) for i in islice(queue, n_ahead))
+    try:
+        while pending:
+            item, result = pending.popleft()
+            yield item, result.result()
+            pending.extend((i, pool.submit(call, i)) for i in islice(queue, 1))
+    finally:
+        for _, result in pending:
+            result.cancel()
