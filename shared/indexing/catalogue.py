@@ -1,9 +1,10 @@
-"""Raw dump -> labelled photos, with every row that cannot be used counted by reason. Never writes to the dump."""
+"""Raw dump -> labelled photos, and every row that cannot be used, with its reason. Never writes to the dump."""
 
 import hashlib
+import re
 import warnings
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -15,11 +16,28 @@ from shared.indexing.scan import PhotoDigests, Scan, Stat, scan
 if TYPE_CHECKING:  # heavy: only what reads tables needs it
     import pandas as pd
 
-_PRODUCTS, _IMAGES = "Products.csv", "Images.csv"
-_PRODUCT_COLUMNS = ("id", "category")
-_IMAGE_COLUMNS = ("id", "product_id")
+PRODUCTS, IMAGES = "Products.csv", "Images.csv"
+_REQUIRED = {PRODUCTS: ("id", "category"), IMAGES: ("id", "product_id")}
 _MAX_COLUMNS = 256
-_LAYOUT = f"{_PRODUCTS}, {_IMAGES}, images/"
+_SKIPPED = re.compile(r"Skipping line (\d+)")
+_LAYOUT = f"{PRODUCTS}, {IMAGES}, images/"
+
+
+@dataclass(frozen=True, slots=True)
+class RowProblem:
+    """What is wrong with a row of a table.
+
+    Attributes:
+        row: as a spreadsheet numbers it: the header is 1; blank lines do not count.
+        row_id: empty where it has none, or none that can be told.
+        value: what is wrong with it, where that can be shown.
+    """
+
+    reason: str
+    table: str
+    row: int
+    row_id: str = ""
+    value: str = ""
 
 
 @dataclass(frozen=True)
@@ -30,7 +48,7 @@ class Catalogue:
         name: the directory's name, for people.
         n_listings: listings with an id and a known category, whether or not they have photos.
         photos: labelled photos in the order of Images.csv.
-        unusable: rows left out, by reason.
+        rejected: rows left out.
         digest: changes when a photo, its listing or its category does.
     """
 
@@ -38,8 +56,27 @@ class Catalogue:
     directory: Path
     n_listings: int
     photos: list[CataloguePhoto]
-    unusable: dict[str, int]
+    rejected: tuple[RowProblem, ...]
     digest: str
+
+    @property
+    def unusable(self) -> dict[str, int]:
+        """How many rows are left out, by reason."""
+        return dict(Counter(row.reason for row in self.rejected))
+
+    def without(self, rejected: Sequence[RowProblem]) -> "Catalogue":
+        """What is left of it without more rows of Images.csv.
+
+        Raises:
+            CatalogueUnusable: nothing is left.
+        """
+        gone = {row.row_id for row in rejected}
+        photos = [photo for photo in self.photos if photo.image_id not in gone]
+        left = replace(self, photos=photos, rejected=(*self.rejected, *rejected), digest=_digest(photos))
+        if not photos:
+            reasons = ", ".join(f"{reason}: {n}" for reason, n in left.unusable.items()) or f"{IMAGES} has no rows"
+            raise CatalogueUnusable(f"no usable photo in {self.directory} ({reasons})")
+        return left
 
 
 class _Tables(NamedTuple):
@@ -47,8 +84,8 @@ class _Tables(NamedTuple):
 
     listing_ids: frozenset[str]
     category_of: dict[str, int]  # by listing id
-    images: list[tuple[str, str]]  # image id, listing id
-    unusable: Counter[str]
+    images: list[tuple[int, str, str]]  # row, image id, listing id
+    rejected: list[RowProblem]
 
 
 def read_catalogue(directory: Path) -> Catalogue:
@@ -85,18 +122,18 @@ class CatalogueReader:
         if self._tables is None or self._tables[0] != found.tables:
             self._tables = found.tables, _read_tables(directory)
         tables = self._tables[1]
-        unusable = tables.unusable.copy()
-        labelled = _photos(tables, found, unusable)
-        contents = self._digests.read([found.photos[photo.image_id.lower()] for photo in labelled])
-        photos = [replace(photo, sha256=sha256) for photo, sha256 in zip(labelled, contents, strict=True) if sha256]
-        if n_unreadable := len(labelled) - len(photos):
-            unusable["photo file cannot be read"] += n_unreadable
-        if not photos:
-            reasons = ", ".join(f"{reason}: {n}" for reason, n in unusable.items()) or f"{_IMAGES} has no rows"
-            raise CatalogueUnusable(f"no usable photo in {directory} ({reasons})")
-        digest = _digest(photos)
-        self._digests.remember(found, "" if n_unreadable else digest)
-        return Catalogue(directory.name, directory, len(tables.category_of), photos, dict(unusable), digest)
+        labelled, rejected = _photos(tables, found)
+        contents = self._digests.read([found.photos[photo.image_id.lower()] for _, photo in labelled])
+        unreadable = [
+            RowProblem("photo file cannot be read", IMAGES, row, photo.image_id)
+            for (row, photo), sha256 in zip(labelled, contents, strict=True)
+            if not sha256
+        ]
+        photos = [replace(photo, sha256=sha256) for (_, photo), sha256 in zip(labelled, contents, strict=True)]
+        rows = (*tables.rejected, *rejected)
+        catalogue = Catalogue(directory.name, directory, len(tables.category_of), photos, rows, "").without(unreadable)
+        self._digests.remember(found, "" if unreadable else catalogue.digest)
+        return catalogue
 
 
 def scan_catalogue(directory: Path) -> Scan:
@@ -105,7 +142,7 @@ def scan_catalogue(directory: Path) -> Scan:
     Raises:
         CatalogueUnusable: a table or `images/` is missing.
     """
-    tables = [_find(directory, name) for name in (_PRODUCTS, _IMAGES)]
+    tables = [_find(directory, name) for name in (PRODUCTS, IMAGES)]
     folder = _find(directory, "images")
     for path in tables:
         if not path.is_file():
@@ -116,23 +153,30 @@ def scan_catalogue(directory: Path) -> Scan:
 
 
 def _read_tables(directory: Path) -> _Tables:
-    unusable: Counter[str] = Counter()
-    products = _read_table(directory, _PRODUCTS, _PRODUCT_COLUMNS, unusable)
-    images = _read_table(directory, _IMAGES, _IMAGE_COLUMNS, unusable)
+    rejected: list[RowProblem] = []
+    products = read_table(directory, PRODUCTS, rejected)
+    images = read_table(directory, IMAGES, rejected)
     return _Tables(
         listing_ids=frozenset(products["id"]),
-        category_of=_categories(products, unusable),
-        images=list(zip(images["id"], images["product_id"], strict=True)),
-        unusable=unusable,
+        category_of=_categories(products, rejected),
+        images=list(zip(_rows(images), images["id"], images["product_id"], strict=True)),
+        rejected=rejected,
     )
 
 
-def _read_table(directory: Path, name: str, required: tuple[str, ...], unusable: Counter[str]) -> "pd.DataFrame":
-    """One table as stripped text, missing values as empty text."""
+def read_table(directory: Path, name: str, rejected: list[RowProblem]) -> "pd.DataFrame":
+    """One table as stripped text, missing values as empty text, indexed by the rows' numbers.
+
+    Args:
+        rejected: receives the rows with too many fields.
+
+    Raises:
+        CatalogueUnusable: the table is missing, empty, not UTF-8 CSV, or lacks a column.
+    """
     import pandas as pd
     from pandas.errors import EmptyDataError, ParserError, ParserWarning
 
-    path = _find(directory, name)
+    path, required = _find(directory, name), _REQUIRED[name]
     try:
         # Descriptions hold bare carriage returns, quoted or not: only a line feed ends a row. Columns to spare show
         # which rows have too many fields; pandas would cut or shift those to fit.
@@ -154,8 +198,8 @@ def _read_table(directory: Path, name: str, required: tuple[str, ...], unusable:
         raise CatalogueUnusable(f"{name} cannot be read as UTF-8 CSV: {exc}") from exc
     if cells.empty:
         raise CatalogueUnusable(f"{name} is empty")
-    if n_overlong := sum(str(warning.message).count("Skipping line") for warning in caught):
-        unusable[f"row of {name} with too many fields"] += n_overlong
+    cells.index += 1  # the header is row 1
+    too_long = [int(line) for warning in caught for line in _SKIPPED.findall(str(warning.message))]
     header = cells.iloc[0].fillna("").str.strip()
     named = [text for text in header if text]
     if repeated := [column for column in required if named.count(column) > 1]:
@@ -167,8 +211,8 @@ def _read_table(directory: Path, name: str, required: tuple[str, ...], unusable:
     spare = cells.iloc[1:, width:].fillna("")
     torn = (spare != "").any(axis=1)
     torn[torn] = (_stripped(spare[torn]) != "").any(axis=1)
-    if n_torn := int(torn.sum()):
-        unusable[f"row of {name} with too many fields"] += n_torn
+    too_long += [int(row) for row in torn.index[torn]]
+    rejected += [RowProblem(f"row of {name} with too many fields", name, row) for row in too_long]
     rows = _stripped(cells.iloc[1:, :width][~torn])
     table: pd.DataFrame = rows.loc[(rows != "").any(axis=1)]
     table.columns = header[:width].tolist()
@@ -189,39 +233,48 @@ def _find(directory: Path, name: str) -> Path:
     return found[0]
 
 
-def _categories(products: "pd.DataFrame", unusable: Counter[str]) -> dict[str, int]:
+def _rows(table: "pd.DataFrame") -> list[int]:
+    return [int(row) for row in table.index]
+
+
+def _categories(products: "pd.DataFrame", rejected: list[RowProblem]) -> dict[str, int]:
     """Class index by listing id, for the listings that have both."""
     roots = products["category"].str.split("/").str[0].str.strip()
     category_of: dict[str, int] = {}
-    for listing_id, root in zip(products["id"], roots, strict=True):
+    for row, listing_id, root in zip(_rows(products), products["id"], roots, strict=True):
         if not listing_id:
-            unusable["listing without id"] += 1
+            rejected.append(RowProblem("listing without id", PRODUCTS, row))
         elif listing_id in category_of:
-            unusable["listing id repeated"] += 1
+            rejected.append(RowProblem("listing id repeated", PRODUCTS, row, listing_id))
         elif root not in CATEGORY_INDEX:
-            unusable["listing without category" if not root else "listing of unknown category"] += 1
+            reason = "listing without category" if not root else "listing of unknown category"
+            rejected.append(RowProblem(reason, PRODUCTS, row, listing_id, root))
         else:
             category_of[listing_id] = CATEGORY_INDEX[root]
     return category_of
 
 
-def _photos(tables: _Tables, found: Scan, unusable: Counter[str]) -> list[CataloguePhoto]:
-    photos: dict[str, CataloguePhoto] = {}
-    for image_id, listing_id in tables.images:
+def _photos(tables: _Tables, found: Scan) -> tuple[list[tuple[int, CataloguePhoto]], list[RowProblem]]:
+    """The labelled photos with their rows, and the rows that give none."""
+    photos: dict[str, tuple[int, CataloguePhoto]] = {}
+    rejected: list[RowProblem] = []
+    for row, image_id, listing_id in tables.images:
         if not image_id:
-            unusable["photo without id"] += 1
+            reason = "photo without id"
         elif image_id in photos:
-            unusable["photo id repeated"] += 1
+            reason = "photo id repeated"
         elif listing_id not in tables.listing_ids:
-            unusable["photo without listing"] += 1
+            reason = "photo without listing"
         elif listing_id not in tables.category_of:
-            unusable["photo of an unusable listing"] += 1
+            reason = "photo of an unusable listing"
         elif image_id.lower() not in found.photos:
-            unusable["photo without file"] += 1
+            reason = "photo without file"
         else:
             path, _ = found.photos[image_id.lower()]
-            photos[image_id] = CataloguePhoto(image_id, listing_id, tables.category_of[listing_id], Path(path))
-    return list(photos.values())
+            photos[image_id] = row, CataloguePhoto(image_id, listing_id, tables.category_of[listing_id], Path(path))
+            continue
+        rejected.append(RowProblem(reason, IMAGES, row, image_id))
+    return list(photos.values()), rejected
 
 
 def _digest(photos: list[CataloguePhoto]) -> str:

@@ -14,6 +14,7 @@ from shared.images import Pixels, PreprocessSpec, decode_photo
 CHANGED = "photo file changed or vanished while it was indexed"
 
 T = TypeVar("T")
+R = TypeVar("R")
 
 
 def decode_file(path: Path, spec: PreprocessSpec, sha256: str = "") -> Pixels | str:
@@ -34,11 +35,11 @@ def decode_file(path: Path, spec: PreprocessSpec, sha256: str = "") -> Pixels | 
 
 
 def ahead(
-    pool: ThreadPoolExecutor, call: Callable[[T], Pixels | str], items: Iterable[T], *, n_ahead: int
-) -> Iterator[tuple[T, Pixels | str]]:
+    pool: ThreadPoolExecutor, call: Callable[[T], R], items: Iterable[T], *, n_ahead: int
+) -> Iterator[tuple[T, R]]:
     """Each item with what `call` gives for it, in order, with up to `n_ahead` calls under way."""
     queue = iter(items)
-    pending: deque[tuple[T, Future[Pixels | str]]] = deque((i, pool.submit(call, i)) for i in islice(queue, n_ahead))
+    pending: deque[tuple[T, Future[R]]] = deque((i, pool.submit(call, i)) for i in islice(queue, n_ahead))
     try:
         while pending:
             item, result = pending.popleft()

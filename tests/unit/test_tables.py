@@ -149,6 +149,18 @@ def test_each_unusable_row_is_counted_by_reason_and_the_rest_survives(
     assert catalogue.n_listings == 2
 
 
+def test_unusable_rows_are_named_by_the_numbers_a_spreadsheet_gives_them(tmp_path: Path) -> None:
+    overlong = "x," * 300
+    products = f"{PRODUCTS}l3,Pan,Pets / Cats,x\nl4,Pots, pans,Appliances,x\n{overlong}\n"
+    found = read_catalogue(write_catalogue(tmp_path / "dump", products, IMAGES + "p3,l3\n", PHOTOS)).rejected
+    assert sorted((row.table, row.row, row.row_id, row.value) for row in found) == [
+        ("Images.csv", 4, "p3", ""),
+        ("Products.csv", 4, "l3", "Pets"),
+        ("Products.csv", 5, "", ""),
+        ("Products.csv", 6, "", ""),
+    ]
+
+
 @pytest.mark.parametrize("position", ["first", "middle", "last"])
 def test_a_row_with_too_many_fields_is_counted_wherever_it_stands(tmp_path: Path, position: str) -> None:
     # Unquoted commas in the name: whoever cut this row to length would read "Other Goods" as its category.
