@@ -137,12 +137,12 @@ def _accept(
     """
     items: list[BatchItem] = []
     decoded = service().reader.decode_all(list(photos.values()), service().spec)
-    for custom_id, pixels in zip(photos, decoded, strict=True):
+    for custom_id, photo in zip(photos, decoded, strict=True):
         try:
-            if isinstance(pixels, LookalikeError):
-                raise pixels
+            if isinstance(photo, LookalikeError):
+                raise photo
             item_key = None if key is None else f"{key}\0{custom_id}"  # no client's key holds a zero byte
-            job = service().accept(kind, options, pixels, submission=submission, idempotency_key=item_key)
+            job = service().accept(kind, options, photo, submission=submission, idempotency_key=item_key)
         except LookalikeError as error:
             resumable = key is not None and isinstance(error, QueueUnavailable)
             if resumable or (isinstance(error, Overload) and not any(item.job_id for item in items)):

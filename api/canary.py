@@ -9,6 +9,7 @@ import redis
 
 from shared.errors import LookalikeError
 from shared.jobs import EmbedRequest, JobKind, JobStatus, Submission
+from shared.preprocess import PreprocessSpec
 from shared.store.jobs import JobStore
 from shared.store.records import Admission
 from shared.store.workers import WorkerRegistry
@@ -26,7 +27,7 @@ class Canary:
 
     Args:
         every_s: pause between two; 0 sends none.
-        n_bytes: of one photo's pixels.
+        spec: by which the model that answers takes photos.
         wake: makes some worker look.
 
     Attributes:
@@ -34,13 +35,19 @@ class Canary:
     """
 
     def __init__(
-        self, store: JobStore, registry: WorkerRegistry, *, every_s: float, n_bytes: int, wake: Callable[[], None]
+        self,
+        store: JobStore,
+        registry: WorkerRegistry,
+        *,
+        every_s: float,
+        spec: Callable[[], PreprocessSpec],
+        wake: Callable[[], None],
     ) -> None:
         self.problem: str | None = None
         self._store = store
         self._registry = registry
         self._every_s = every_s
-        self._n_bytes = n_bytes
+        self._spec = spec
         self._wake = wake
         self._stopping = threading.Event()
 
@@ -65,12 +72,14 @@ class Canary:
 
     def send(self) -> str | None:
         """Send one and wait for it; returns what is wrong, or None."""
-        pixels = secrets.token_bytes(3) * (self._n_bytes // 3)  # of another colour each time: no cache knows it
+        spec = self._spec()
+        pixels = secrets.token_bytes(3) * (spec.n_bytes // 3)  # of another colour each time: no cache knows it
         job, _ = self._store.create(
             JobKind.EMBED,
             EmbedRequest(),
             pixels,
             admission=_ALWAYS,
+            spec=spec,
             submission=Submission(deadline_s=2 * _ANSWER_WITHIN_S),
             owner=_OWNER,
         )

@@ -19,7 +19,7 @@ from pathlib import Path
 from PIL import Image
 
 from shared.errors import InputError, PhotoTooHeavy, PhotoUndecodable
-from shared.images import PreprocessSpec, open_photo, render, thumbnail
+from shared.images import PreprocessSpec, open_photo, render, thumbnail, working_copy
 
 CPU_S = 2.5
 _STATUS = Path("/proc/self/status")
@@ -58,7 +58,7 @@ def _keep_for_python(descriptor: int) -> None:
 
 
 def _decode(photo: bytes, ask: dict[str, object]) -> tuple[dict[str, object], bytes]:
-    """The answer's line and what follows it: pixels, or a JPEG where a thumbnail is asked for."""
+    """The answer's line and what follows it: pixels and what is to be kept, or a thumbnail."""
     limits = {name: int(str(ask[name])) for name in ("max_pixels", "max_decoding_bytes")}
     try:
         image = open_photo(photo, **limits)
@@ -66,6 +66,7 @@ def _decode(photo: bytes, ask: dict[str, object]) -> tuple[dict[str, object], by
             content = thumbnail(image, int(str(ask["thumbnail_px"])))
         else:
             content = render(image, PreprocessSpec.model_validate(ask["spec"])).tobytes()
+            content += working_copy(image) if ask["keep"] else b""
     except PhotoTooHeavy as refusal:
         return {"code": refusal.code, "detail": str(refusal), "too_heavy": True}, b""
     except MemoryError:

@@ -51,14 +51,17 @@ class Decoders:
         # One, whatever `n`: memory does not grow with it, and a large photo holds up no small one.
         self._large = _Pool(1, MAX_DECODING_BYTES, _WAIT_LARGE_S, max_pixels)
 
-    def decode(self, photo: IO[bytes], spec: PreprocessSpec) -> bytes:
-        """The photo as size_px * size_px * 3 bytes of RGB.
+    def decode(self, photo: IO[bytes], spec: PreprocessSpec, *, keep: bool = False) -> bytes:
+        """The photo as `spec.n_bytes` of RGB.
+
+        Args:
+            keep: a `working_copy` of it is to follow.
 
         Raises:
             InputError: what `decode_photo` raises; also PhotoUndecodable where memory or time ran out.
             QueueFull: too many photos wait for a decoder.
         """
-        return self._ask(photo, {"spec": spec.model_dump()})
+        return self._ask(photo, {"spec": spec.model_dump(), "keep": keep})
 
     def thumbnail(self, photo: IO[bytes], size_px: int) -> bytes:
         """The photo as a JPEG whose longer side is `size_px` at most; raises as `decode`."""

@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from api.options import once, read_form_options, validated
 from api.service import idempotency_key, service, submitted
+from api.uploads import Photo
 from shared.errors import CatalogueUnusable, ChangesFull, ImageNotFound, IndexDamaged, IndexMissing, InputError
 from shared.home import catalogue_directory, live_photo
 from shared.jobs import (
@@ -50,8 +51,8 @@ def put_image(image_id: str) -> Response:
     change = PutImageRequest(image_id=named.image_id, listing_id=options.listing_id, category=options.category)
     key = idempotency_key()
     _refuse_when_full()
-    pixels = service().reader.read(request, service().spec)
-    return _accept(JobKind.PUT_IMAGE, change, pixels, submission, key)
+    photo = service().reader.read(request, service().spec, keep=True)
+    return _accept(JobKind.PUT_IMAGE, change, photo, submission, key)
 
 
 @bp.delete("/images/<path:image_id>")
@@ -89,10 +90,10 @@ def _named(image_id: str) -> DeleteImageRequest:
 
 
 def _accept(
-    kind: JobKind, change: ImageChangeRequest, pixels: bytes | None, submission: Submission, key: str | None
+    kind: JobKind, change: ImageChangeRequest, photo: Photo | None, submission: Submission, key: str | None
 ) -> Response:
     change = change.model_copy(update={"sequence": service().changes.next_sequence()})
-    return submitted(service().accept(kind, change, pixels, submission=submission, idempotency_key=key))
+    return submitted(service().accept(kind, change, photo, submission=submission, idempotency_key=key))
 
 
 def _refuse_when_full() -> None:

@@ -75,8 +75,8 @@ def retry_job(job_id: str) -> Response:
 def _submit(kind: JobKind) -> Response:
     key = idempotency_key()
     options, submission = read_options(PHOTO_REQUESTS[kind])
-    pixels = None if request.is_json else service().reader.read(request, service().spec)
-    return submitted(service().accept(kind, options, pixels, submission=submission, idempotency_key=key))
+    photo = None if request.is_json else service().reader.read(request, service().spec)
+    return submitted(service().accept(kind, options, photo, submission=submission, idempotency_key=key))
 
 
 def _audit_others(action: str, job: Job) -> None:

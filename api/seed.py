@@ -44,5 +44,5 @@ def similar_images() -> Response:
 
 
 def _run(kind: JobKind, options: JobRequest) -> Job:
-    pixels = service().reader.read(request, service().spec)
-    return service().wait(service().accept(kind, options, pixels), service().settings.seed_wait_s)
+    photo = service().reader.read(request, service().spec)
+    return service().wait(service().accept(kind, options, photo), service().settings.seed_wait_s)

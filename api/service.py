@@ -15,7 +15,8 @@ from api.auth import Doorkeeper, caller
 from api.canary import Canary
 from api.metrics import ApiCounters
 from api.options import preferred_wait_s
-from api.uploads import PhotoReader
+from api.spec import AnsweringSpec
+from api.uploads import Photo, PhotoReader
 from shared.errors import InvalidRequest, JobNotFound, QueueUnavailable
 from shared.images import PreprocessSpec
 from shared.job_view import location, view
@@ -59,16 +60,17 @@ class Service:
         self.counters = ApiCounters()
         self.doorkeeper = Doorkeeper(settings, client)
         self.reader = PhotoReader(n_threads=settings.decode_threads, max_pixels=settings.max_pixels)
-        self.spec = PreprocessSpec()
+        self._spec = AnsweringSpec(settings.home)
         self.canary = Canary(
-            self.store,
-            self.registry,
-            every_s=settings.canary_s,
-            n_bytes=3 * self.spec.size_px**2,
-            wake=self._wake,
+            self.store, self.registry, every_s=settings.canary_s, spec=self._spec.look, wake=self._wake
         )
         self._celery: Celery = make_celery(url, socket_timeout_s=_REDIS_TIMEOUT_S)
         self._waiters = threading.BoundedSemaphore(settings.max_waiters + 1)
+
+    @property
+    def spec(self) -> PreprocessSpec:
+        """How photos are made square for the model that answers now."""
+        return self._spec.look()
 
     @property
     def admission(self) -> Admission:
@@ -80,7 +82,7 @@ class Service:
         self,
         kind: JobKind,
         request: JobRequest,
-        pixels: bytes | None,
+        photo: Photo | None,
         *,
         submission: Submission | None = None,
         idempotency_key: str | None = None,
@@ -98,13 +100,14 @@ class Service:
         if idempotency_key is not None:
             # Each time a change is asked for it is given another sequence number, and it is the same request.
             said = [kind.value, request.model_dump_json(exclude={"sequence"}), submission.model_dump_json()]
-            idempotency = Idempotency(idempotency_key, digest_of(*said, pixels or b""))
+            idempotency = Idempotency(idempotency_key, digest_of(*said, photo.sha256 if photo else ""))
         with broker_errors():
             job, is_new = self.store.create(
                 kind,
                 request,
-                pixels,
+                photo.pixels if photo else None,
                 admission=self.admission,
+                spec=photo.spec if photo else None,
                 submission=submission,
                 owner=caller().owner,
                 idempotency=idempotency,

@@ -1,8 +1,10 @@
-"""Request bodies -> letterboxed pixels. A bad photo is a 4xx here and never becomes a job.
+"""Request bodies -> pixels. A bad photo is a 4xx here and never becomes a job.
 
 A body is received whole before anything looks at it, on disk if it is long: a slow client costs a socket and a file.
 """
 
+import hashlib
+from dataclasses import dataclass
 from tempfile import SpooledTemporaryFile
 from typing import IO
 
@@ -33,6 +35,20 @@ _CHUNK_BYTES = 64 << 10
 _MAX_TEXT = 64 << 10
 
 
+@dataclass(frozen=True, slots=True)
+class Photo:
+    """An upload, decoded.
+
+    Attributes:
+        pixels: `spec.n_bytes` of RGB, and behind them the working copy of a photo to be kept.
+        sha256: of the file as it was sent, which is the same however it was decoded.
+    """
+
+    pixels: bytes
+    spec: PreprocessSpec
+    sha256: str
+
+
 class PhotoReader:
     """Reads the photo of an upload and has it decoded, so that a large photo holds up no other request.
 
@@ -45,30 +61,38 @@ class PhotoReader:
         self._n_threads = n_threads
         self._decoders = Decoders(n_threads, max_pixels=max_pixels)
 
-    def read(self, upload: Request, spec: PreprocessSpec) -> bytes:
-        """The upload as size_px * size_px * 3 bytes of RGB.
+    def read(self, upload: Request, spec: PreprocessSpec, *, keep: bool = False) -> Photo:
+        """The photo of an upload.
+
+        Args:
+            keep: a working copy of it is wanted too.
 
         Raises:
             InputError: one of its kinds for every way an upload can be wrong.
             QueueFull: too many photos wait to be decoded.
         """
-        return self._decoders.decode(_photo_part(upload), spec)
+        return self._decode(_photo_part(upload), spec, keep=keep)
 
     def thumbnail(self, photo: IO[bytes], size_px: int) -> bytes:
         """A stored photo as a JPEG whose longer side is `size_px` at most; raises as `read`."""
         return self._decoders.thumbnail(photo, size_px)
 
-    def decode_all(self, photos: list[IO[bytes]], spec: PreprocessSpec) -> list[bytes | LookalikeError]:
+    def decode_all(self, photos: list[IO[bytes]], spec: PreprocessSpec) -> list[Photo | LookalikeError]:
         """Many photos at once; what is wrong with one stands in its place."""
 
-        def decode(photo: IO[bytes]) -> bytes | LookalikeError:
+        def decode(photo: IO[bytes]) -> Photo | LookalikeError:
             try:
-                return self._decoders.decode(photo, spec)
+                return self._decode(photo, spec)
             except LookalikeError as error:
                 return error
 
-        decoded: list[bytes | LookalikeError] = Pool(self._n_threads).map(decode, photos)
+        decoded: list[Photo | LookalikeError] = Pool(self._n_threads).map(decode, photos)
         return decoded
+
+    def _decode(self, photo: IO[bytes], spec: PreprocessSpec, *, keep: bool = False) -> Photo:
+        pixels = self._decoders.decode(photo, spec, keep=keep)
+        photo.seek(0)
+        return Photo(pixels, spec, hashlib.file_digest(photo, "sha256").hexdigest())  # type: ignore[arg-type]
 
 
 class _LenientDecoder(MultipartDecoder):

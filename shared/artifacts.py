@@ -294,12 +294,19 @@ class ArtifactStore:
         Raises:
             missing, damaged: no such version, or its manifest is not whole.
         """
+        return self.manifest_in(self.path(version))
+
+    def manifest_in(self, directory: Path) -> dict[str, object]:
+        """As `manifest`, of a copy of a version in any directory."""
         try:
-            manifest = json.loads((self.path(version) / MANIFEST).read_text())
+            manifest: dict[str, object] = json.loads((directory / MANIFEST).read_text())
         except (OSError, ValueError) as exc:
-            raise self._damaged(f"{version}: {MANIFEST} is missing or not JSON") from exc
-        if not isinstance(manifest, dict) or not isinstance(manifest.get("files"), dict):
-            raise self._damaged(f"{version}: {MANIFEST} lists no files")
+            raise self._damaged(f"{directory.name}: {MANIFEST} is missing or not JSON") from exc
+        files = manifest.get("files") if isinstance(manifest, dict) else None
+        if not isinstance(files, dict) or not all(
+            isinstance(file, dict) and {"bytes", "sha256"} <= file.keys() for file in files.values()
+        ):
+            raise self._damaged(f"{directory.name}: {MANIFEST} lists no files")
         return manifest
 
     def verify(self, version: str) -> None:
@@ -308,19 +315,25 @@ class ArtifactStore:
         Raises:
             missing, damaged: names the first file that is absent, of another size or of another content.
         """
-        files = self.manifest(version)["files"]
-        assert isinstance(files, dict)  # manifest() made sure
+        directory = self.path(version)
+        self.manifest(version)
         # The name ends in the digest of the manifest, which holds the digests of everything else.
-        if not self.sha256(self.path(version) / MANIFEST).startswith(version.rpartition("-")[2]):
+        if not self.sha256(directory / MANIFEST).startswith(version.rpartition("-")[2]):
             raise self._damaged(f"{version}: {MANIFEST} has changed since it was written")
+        self.verify_files(directory)
+
+    def verify_files(self, directory: Path) -> None:
+        """As `verify`, of a copy of a version in any directory, as far as it can be told without its name."""
+        files = self.manifest_in(directory)["files"]
+        assert isinstance(files, dict)  # manifest_in() made sure
         for name, sealed in files.items():
-            path = self.path(version) / Path(name).name
+            path = directory / Path(name).name
             if not path.is_file():
-                raise self._damaged(f"{version}: {name} is missing")
+                raise self._damaged(f"{directory.name}: {name} is missing")
             if path.stat().st_size != sealed["bytes"]:
-                raise self._damaged(f"{version}: {name} has {path.stat().st_size} bytes, not {sealed['bytes']}")
+                raise self._damaged(f"{directory.name}: {name} has {path.stat().st_size} bytes, not {sealed['bytes']}")
             if self.sha256(path) != sealed["sha256"]:
-                raise self._damaged(f"{version}: {name} has changed since it was written (sha256 differs)")
+                raise self._damaged(f"{directory.name}: {name} has changed since it was written (sha256 differs)")
 
     @classmethod
     def sha256(cls, path: Path) -> str:

@@ -45,5 +45,5 @@ def sweep_live_photos(home: Path, wanted: Collection[str], *, older_than_s: floa
 
 
 def live_photo(home: Path, sha256: str) -> Path:
-    """Where a photo that came by PUT lies: a PNG of its pixels, named by the SHA-256 of the file."""
+    """Where the working copy of a photo that came by PUT lies, a PNG, named by the SHA-256 of the file."""
     return home / _LIVE_PHOTOS / sha256[:2] / f"{sha256}.png"

@@ -1,4 +1,4 @@
-"""Photo bytes -> uint8 (S, S, 3): the only decoder and letterbox in the project.
+"""Photo bytes -> uint8 (S, S, 3): the only decoder in the project, and the only way a photo is made square.
 
 Training, indexing and queries all come through `decode_photo`, so the same bytes give the same pixels wherever
 they are decoded. Knows nothing of HTTP or of models: mean and standard deviation belong to the network's graph.
@@ -10,14 +10,15 @@ import zlib
 from functools import partial
 from io import BytesIO
 from operator import mul
-from typing import Literal, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image, JpegImagePlugin, TiffImagePlugin, UnidentifiedImageError
-from pydantic import BaseModel, ConfigDict, Field
 
 from shared.errors import PhotoTooHeavy, PhotoTooLarge, PhotoUndecodable, UnsupportedFormat
+from shared.preprocess import Fit as Fit  # noqa: PLC0414 - whoever makes pixels asks here
+from shared.preprocess import PreprocessSpec as PreprocessSpec  # noqa: PLC0414
 
 Pixels: TypeAlias = npt.NDArray[np.uint8]
 
@@ -56,6 +57,9 @@ _TURNS = {
     8: Image.Transpose.ROTATE_90,
 }
 
+# What is kept of a photo put live: more than most networks look at, so that a later one with another spec has enough.
+WORKING_SIDE_PX = 384
+
 _BAND_PIXELS = 1 << 20
 _THUMBNAIL_QUALITY = 85
 _PREMULTIPLIED = {"LA": "La", "RGBA": "RGBa"}
@@ -63,23 +67,12 @@ _STRAIGHT = {"La": "LA", "RGBa": "RGBA"}
 _RESIZABLE_MODES = frozenset({"L", "LA", "La", "RGB", "RGBA", "RGBa", "CMYK", "YCbCr"})
 
 
-class PreprocessSpec(BaseModel):
-    """How a photo becomes the network's input; stored in the bundle and part of its fingerprint."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    version: Literal[1] = 1  # raise when the same bytes would give other pixels
-    size_px: int = Field(224, ge=32, le=1024)
-    fit: Literal["letterbox"] = "letterbox"
-    fill: int = Field(0, ge=0, le=255)  # grey level of the bars
-
-
 def decode_photo(photo: bytes, spec: PreprocessSpec, *, max_pixels: int = MAX_PIXELS) -> Pixels:
-    """Decode, orient, flatten and letterbox one photo.
+    """Decode, orient, flatten one photo and make it square.
 
     Args:
         photo: the bytes of one image file; of an animation the first frame counts.
-        spec: target size and fill.
+        spec: how large, and what becomes of a photo that is not square.
         max_pixels: largest width x height, checked in the header before anything is decoded.
 
     Returns:
@@ -119,7 +112,7 @@ def render(image: Image.Image, spec: PreprocessSpec) -> Pixels:
     Raises:
         PhotoUndecodable: truncated or corrupt.
     """
-    oriented = _decoded(image, spec.size_px)
+    oriented = _decoded(image, spec.size_px, spec.fit)
     canvas = Image.new("RGB", (spec.size_px, spec.size_px), (spec.fill,) * 3)
     canvas.paste(oriented, ((spec.size_px - oriented.width) // 2, (spec.size_px - oriented.height) // 2))
     return np.array(canvas, dtype=np.uint8)
@@ -131,17 +124,38 @@ def thumbnail(image: Image.Image, size_px: int) -> bytes:
     Raises:
         PhotoUndecodable: truncated or corrupt.
     """
+    return _encoded(upright(image, size_px), "JPEG", quality=_THUMBNAIL_QUALITY)
+
+
+def working_copy(image: Image.Image) -> bytes:
+    """An opened photo as a PNG, upright, of which any spec can make pixels later; raises as `upright`.
+
+    It may have been rendered before; of a JPEG, what was left out then is left out here.
+    """
+    return _encoded(upright(image, WORKING_SIDE_PX), "PNG")
+
+
+def upright(image: Image.Image, size_px: int) -> Image.Image:
+    """An opened photo as RGB, oriented and flattened, whose longer side is `size_px` at most.
+
+    Raises:
+        PhotoUndecodable: truncated or corrupt.
+    """
     scaled = _decoded(image, min(size_px, max(image.size)))
     canvas = Image.new("RGB", scaled.size)  # of its own: what the file says besides its pixels stays behind
     canvas.paste(scaled)
+    return canvas
+
+
+def _encoded(image: Image.Image, image_format: str, **options: int) -> bytes:
     file = BytesIO()
-    canvas.save(file, "JPEG", quality=_THUMBNAIL_QUALITY)
+    image.save(file, image_format, **options)
     return file.getvalue()
 
 
-def _decoded(image: Image.Image, size_px: int) -> Image.Image:
+def _decoded(image: Image.Image, size_px: int, fit: Fit = "letterbox") -> Image.Image:
     try:
-        return _oriented_and_scaled(image, size_px)
+        return _oriented_and_scaled(image, size_px, fit)
     except _DECODER_ERRORS as exc:
         raise PhotoUndecodable(f"the {image.format} file is damaged or cut short") from exc
 
@@ -274,28 +288,44 @@ def _count_jpeg_scans(photo: bytes) -> int:
     raise PhotoUndecodable(f"the JPEG has more than {MAX_PIECES} segments; save it again")
 
 
-def _oriented_and_scaled(image: Image.Image, size_px: int) -> Image.Image:
-    """Scale so that the longer side is `size_px`, flatten to RGB and apply the EXIF orientation.
+def _oriented_and_scaled(image: Image.Image, size_px: int, fit: Fit) -> Image.Image:
+    """Scale to what `_scaled_size` says, flatten to RGB and apply the EXIF orientation.
 
     Scaling comes first, so that everything after it touches few pixels; it commutes with flips and right angles.
     """
     # JPEG can decode at 1/2, 1/4 or 1/8; twice the target keeps the final filter in charge of quality.
-    width, height = _scaled_size(image.size, 2 * size_px)
-    image.draft(None, (width, height))
+    image.draft(None, _scaled_size(image.size, 2 * size_px, fit))
     image.load()
     orientation = _orientation(image)
+    if fit == "crop":
+        image = image.crop(_middle_square(*image.size))
     if image.mode in ("I", "F"):  # the stretch to eight bits looks at all of it, and takes twelve bytes a pixel
-        image = image.reduce(max(1, max(image.size) // (2 * size_px)))
-    elif (factor := max(image.size) // (3 * size_px)) > 1 and not _resizes_lean(image):
-        image = _reduced_in_bands(image, factor)
-    flat = _flatten(_resized(_eight_bit(image), _scaled_size(image.size, size_px)))
+        image = image.reduce(_factors(image.size, 2 * size_px, fit))
+    elif max(factors := _factors(image.size, 3 * size_px, fit)) > 1 and not _resizes_lean(image):
+        image = _reduced_in_bands(image, factors)
+    flat = _flatten(_resized(_eight_bit(image), _scaled_size(image.size, size_px, fit)))
     turn = _TURNS.get(orientation)
     return flat if turn is None else flat.transpose(turn)
 
 
-def _scaled_size(size: tuple[int, int], longer_side_px: int) -> tuple[int, int]:
-    scale = longer_side_px / max(size)
+def _scaled_size(size: tuple[int, int], size_px: int, fit: Fit) -> tuple[int, int]:
+    """Width and height of the photo in, or cut by, a square of `size_px`."""
+    if fit == "stretch":
+        return size_px, size_px
+    scale = size_px / (min(size) if fit == "crop" else max(size))
     return max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
+
+
+def _middle_square(width: int, height: int) -> tuple[int, int, int, int]:
+    side = min(width, height)
+    left, top = (width - side) // 2, (height - side) // 2
+    return left, top, left + side, top + side
+
+
+def _factors(size: tuple[int, int], size_px: int, fit: Fit) -> tuple[int, int]:
+    """By which whole numbers width and height can be divided and leave `size_px` of what is to fill a square."""
+    across, down = size if fit == "stretch" else (max(size), max(size))
+    return max(1, across // size_px), max(1, down // size_px)
 
 
 def _eight_bit(image: Image.Image) -> Image.Image:
@@ -334,14 +364,14 @@ def _resizes_lean(image: Image.Image) -> bool:
     return image.mode in ("L", "RGB", "CMYK", "YCbCr") and "transparency" not in image.info
 
 
-def _reduced_in_bands(image: Image.Image, factor: int) -> Image.Image:
-    """A large photo in eight bits at 1/factor, band by band: the copies that conversions make stay small."""
+def _reduced_in_bands(image: Image.Image, factors: tuple[int, int]) -> Image.Image:
+    """A large photo in eight bits, divided by `factors`, band by band: the copies that conversions make stay small."""
     bands = []
-    band_px = factor * max(1, _BAND_PIXELS // (image.width * factor))
+    band_px = factors[1] * max(1, _BAND_PIXELS // (image.width * factors[1]))
     for top in range(0, image.height, band_px):
         band = _eight_bit(image.crop((0, top, image.width, min(top + band_px, image.height))))
         # Premultiplied, as `resize` has it: hidden colours do not bleed in.
-        bands.append(band.convert(_PREMULTIPLIED.get(band.mode, band.mode)).reduce(factor))
+        bands.append(band.convert(_PREMULTIPLIED.get(band.mode, band.mode)).reduce(factors))
     mode = bands[0].mode
     reduced = Image.new(mode, (bands[0].width, sum(band.height for band in bands)))
     for i, band in enumerate(bands):

@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
 
 from shared.catalogue import CATEGORY_INDEX
+from shared.preprocess import PreprocessSpec
 from shared.reindex import Progress, ReindexRequest, ReindexResult, ShardRequest, ShardResult
 
 
@@ -137,7 +138,8 @@ class CategoryAnswer(_Contract):
 
     name: str
     index: int
-    probability: float
+    probability: float = Field(description="calibrated: how often such an answer is right")
+    certain: bool = Field(True, description="false: too improbable to rely on, by the threshold the model came with")
     top: list[CategoryScore]
 
 
@@ -226,6 +228,7 @@ class Job(_Contract):
     finished_at: float | None = None
     expires_at: float | None = None
     attempt: int = 0
+    spec: PreprocessSpec = PreprocessSpec()  # of the pixels that came with it
     progress: Progress | None = None
     result: JobResult | None = None
     error: JobError | None = None
@@ -269,8 +272,12 @@ class IndexInfo(_Report):
     model_version: str
     metrics: dict[str, float | int]
     metrics_catalogue: str = ""  # what `metrics` were measured on, when the bundle was built
+    recipe: str = ""  # how the model was trained
     runtime: str = ""
     precision: str = ""
+    preprocess: PreprocessSpec = PreprocessSpec()  # how photos are made square for it
+    temperature: float = 1.0  # scores / temperature are calibrated
+    abstain_below: float = 0.0  # a category of lower probability is not `certain`
     notice: str | None = None
 
 

@@ -1,5 +1,6 @@
 """What an index snapshot says of itself, and where snapshots and bundles lie. Reads no vectors, imports no FAISS."""
 
+from contextlib import suppress
 from enum import StrEnum
 from pathlib import Path
 
@@ -74,6 +75,34 @@ def live_fingerprint(home: Path) -> str | None:
     store = bundle_store(home)
     version = store.current()
     return None if version is None else str(store.manifest(version).get("fingerprint"))
+
+
+def bundle_of(home: Path, fingerprint: str) -> str | None:
+    """A bundle of that fingerprint: the promoted one if it is, else the newest; None when there is none."""
+    store = bundle_store(home)
+    with suppress(BundleMissing):
+        for version in [store.current(), *reversed(store.versions())]:
+            with suppress(BundleDamaged):
+                if version is not None and store.manifest(version).get("fingerprint") == fingerprint:
+                    return version
+    return None
+
+
+def answering_bundle(home: Path) -> str | None:
+    """The bundle that searches are answered with: that of the live index, be another promoted that has none yet.
+
+    Returns:
+        the promoted one where there is no live index or no bundle of it; None when none is.
+
+    Raises:
+        BundleMissing: the one promoted is gone.
+    """
+    indexes = index_store(home)
+    with suppress(IndexMissing, IndexDamaged):
+        index = indexes.current()
+        if index and (bundle := bundle_of(home, read_index_manifest(indexes, index).fingerprint)):
+            return bundle
+    return bundle_store(home).current()
 
 
 def read_index_manifest(store: ArtifactStore, version: str) -> IndexManifest:

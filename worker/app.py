@@ -33,8 +33,9 @@ from shared.telemetry import configure_logging, event
 from shared.webhooks import WebhookMessage, event_body
 from worker.batching import BatchLimits
 from worker.changes import ChangeFollower, ChangeWriter, read_changes
-from worker.engine import Engine, EngineOptions
+from worker.engine import Engine
 from worker.lines import LineThread
+from worker.models import EngineOptions
 from worker.reindex import Reindexer
 from worker.shards import ShardRunner
 from worker.tasks import JobRunner, Leases

@@ -55,44 +55,50 @@ class ChangeWriter:
         return ImageChangeResult(image_id=request.image_id, change_id=while_redis_is_away(append))
 
     def _put(self, request: PutImageRequest, claim: Claim, lease: Lease) -> PutPhoto:
+        n_bytes = claim.job.spec.n_bytes
+        pixels, copy = (claim.pixels[:n_bytes], claim.pixels[n_bytes:]) if claim.pixels else (None, None)
         embedded = self._engine.run(
             EmbedRequest(encoding=Encoding.BASE64),
-            claim.pixels,
+            pixels,
+            spec=claim.job.spec,
             priority=claim.job.submission.priority,
             owner=claim.job.owner,
             unwanted=lease.unwanted,
         )
         assert isinstance(embedded, EmbedResult)
         assert isinstance(embedded.embedding, str)
-        assert claim.pixels is not None  # or it would not have been embedded
+        assert pixels is not None  # or it would not have been embedded
         return PutPhoto(
             listing_id=request.listing_id,
             category=CATEGORY_INDEX[request.category],
-            sha256=keep_photo(self._home, claim.pixels),
+            sha256=keep_photo(self._home, copy or as_png(pixels)),
             fingerprint=embedded.model_fingerprint,
             vector=np.frombuffer(base64.b64decode(embedded.embedding), dtype="<f4"),
             scores=np.array(embedded.scores, dtype=np.float32),
         )
 
 
-def keep_photo(home: Path, pixels: bytes) -> str:
-    """Write a letterboxed photo where it outlives everything, and return the SHA-256 of its file.
+def as_png(pixels: bytes) -> bytes:
+    """The pixels of a square photo as a file: what there is of one that came without its working copy."""
+    side = isqrt(len(pixels) // 3)
+    file = BytesIO()
+    Image.frombytes("RGB", (side, side), pixels).save(file, "PNG")
+    return file.getvalue()
 
-    As PNG, so that decoding it gives the very same pixels.
+
+def keep_photo(home: Path, file: bytes) -> str:
+    """Write the file of a photo where it outlives everything, and return its SHA-256.
 
     Raises:
         ArtifactUnwritable: it cannot be written.
     """
-    side = isqrt(len(pixels) // 3)
-    file = BytesIO()
-    Image.frombytes("RGB", (side, side), pixels).save(file, "PNG")
-    sha256 = hashlib.sha256(file.getbuffer()).hexdigest()
+    sha256 = hashlib.sha256(file).hexdigest()
     path = live_photo(home, sha256)
     aside = path.with_name(f".{secrets.token_hex(8)}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with aside.open("wb") as written:
-            written.write(file.getbuffer())
+            written.write(file)
             written.flush()
             os.fsync(written.fileno())
         aside.replace(path)  # also where it lies already: a new file is not swept before the log speaks of it

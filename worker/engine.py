@@ -2,13 +2,13 @@
 
 import hashlib
 import logging
-import os
 import threading
+import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import CancelledError, Future
-from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, field, replace
+from contextlib import contextmanager, nullcontext, suppress
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -20,47 +20,28 @@ from shared.errors import (
     FingerprintMismatch,
     IndexDamaged,
     IndexMissing,
-    InternalError,
     LookalikeError,
     PhotoExpired,
     QueueUnavailable,
 )
 from shared.home import live_photo
-from shared.images import Pixels, decode_photo
+from shared.images import Pixels, PreprocessSpec, decode_photo
 from shared.jobs import EmbedRequest, IndexInfo, PhotoRequest, PhotoResult, Priority, SearchRequest, WorkerStats
-from shared.snapshots import index_store, read_index_manifest
+from shared.snapshots import answering_bundle, bundle_of, index_store, read_index_manifest
 from shared.store.changes import BEGINNING, Change, PutPhoto
 from shared.telemetry import event
 from shared.vision.answers import embed_result, search_result
-from shared.vision.bundle import ModelBundle, bundle_store, open_bundle
+from shared.vision.bundle import ModelBundle, bundle_store, open_bundle, read_manifest
 from shared.vision.embedder import Embeddings
 from shared.vision.index import IndexSnapshot, open_snapshot
 from shared.vision.overlay import Overlay
-from shared.vision.runtimes import open_embedder
-from worker.batching import BatchLimits, MicroBatcher
+from worker.batching import MicroBatcher
 from worker.cache import ResultCache
+from worker.models import EngineOptions, Model, start_model
 
 _LOG = logging.getLogger(__name__)
 _CATALOGUE = "_reindex"  # who takes turns with the API keys
-
-
-@dataclass(frozen=True)
-class EngineOptions:
-    """How an engine uses the machine. The settings of the same names say what each is."""
-
-    threads: int = 0
-    streams: int = 0
-    limits: BatchLimits = field(default_factory=BatchLimits)
-    cache_entries: int = 4096
-    cache_ttl_s: float = 3600.0
-
-
-@dataclass(frozen=True)
-class _Model:
-    """A bundle in memory, and what takes photos for it."""
-
-    bundle: ModelBundle
-    batcher: "MicroBatcher[Pixels, Embeddings]"
+_OUTLIVED_S = 60.0  # a model that answered before stays so long after the last photo that was made for it
 
 
 ReadChanges = Callable[[str], Iterable[Change]]
@@ -70,7 +51,7 @@ ReadChanges = Callable[[str], Iterable[Change]]
 class _Live:
     """One model and an index built by it; a job sees exactly one of these."""
 
-    model: _Model
+    model: Model
     index: Overlay
 
     @property
@@ -80,6 +61,10 @@ class _Live:
     @property
     def batcher(self) -> "MicroBatcher[Pixels, Embeddings]":
         return self.model.batcher
+
+    @property
+    def spec(self) -> PreprocessSpec:
+        return self.bundle.manifest.preprocess
 
 
 class Engine:
@@ -103,7 +88,10 @@ class Engine:
         self._read_changes = read_changes
         self._changing = threading.Lock()
         self._live: _Live | None = None
-        self._coming: _Model | None = None  # promoted, but not yet an index by it
+        self._coming: Model | None = None  # promoted, but not yet an index by it
+        self._outlived: _Live | None = None  # answered before, and photos that were made for it still come
+        self._outlived_until = 0.0
+        self._following = threading.Lock()
         self._loading = threading.RLock()
         self._tried: tuple[str | None, str | None] | None = None
         self._cache: ResultCache[Embeddings] = ResultCache(
@@ -124,48 +112,70 @@ class Engine:
 
     def refresh(self) -> None:
         """Follow the CURRENT pointers; what cannot be used is reported in `problem`, and the old keeps serving."""
-        try:
-            # Forgotten until both pointers are read: what follows an unreadable one must be tried, whatever it is.
-            tried, self._tried = self._tried, None
-            if not self.can_embed:  # first, because a model without an index can make one
-                self._model(self._promoted_version())
-            self._tried = wanted = (self._bundles.current(), self._indexes.current())
-            if self.ready and wanted == tried:
-                return
-            old, new = self._live, self._load()
-            with self._loading:
-                superseded = [model for model in (old.model if old else None, self._coming) if model]
-                self._coming = None
-            for model in superseded:
-                if model is not new.model:
-                    model.batcher.close()
-        except (ArtifactError, QueueUnavailable, OSError) as exc:
-            if isinstance(exc, QueueUnavailable):
-                self._tried = None  # nothing is wrong with the artifacts
-            if str(exc) != self.problem:
-                event(_LOG, "artifacts_refused", level=logging.ERROR, kind=type(exc).__name__, reason=str(exc))
-            self.problem = "the artifacts cannot be read from disk" if isinstance(exc, OSError) else str(exc)
-        else:
-            self.problem = None
+        with self._following:
+            try:
+                self.problem = self._follow()
+            except (ArtifactError, QueueUnavailable, OSError) as exc:
+                if isinstance(exc, QueueUnavailable):
+                    self._tried = None  # nothing is wrong with the artifacts
+                if str(exc) != self.problem:
+                    event(_LOG, "artifacts_refused", level=logging.ERROR, kind=type(exc).__name__, reason=str(exc))
+                self.problem = "the artifacts cannot be read from disk" if isinstance(exc, OSError) else str(exc)
+
+    def _follow(self) -> str | None:
+        """Bring what answers after the pointers; returns what an operator has to do yet."""
+        if self._outlived and time.monotonic() > self._outlived_until:
+            with self._exchanging():
+                self._outlived = None
+        # Forgotten until both pointers are read: what follows an unreadable one must be tried, whatever it is.
+        tried, self._tried = self._tried, None
+        if not self.can_embed:  # first, because a model without an index can make one
+            self._model(self._answering_version())
+        self._tried = wanted = (self._bundles.current(), self._indexes.current())
+        if self.ready and wanted == tried:
+            return self.problem
+        live = self._load()
+        if live.bundle.version == wanted[0]:
+            return None
+        return (
+            f"bundle {wanted[0]} is promoted and has no index yet; run `lookalike reindex`, "
+            f"until then bundle {live.bundle.version} and its index answer"
+        )
 
     def _load(self) -> _Live:
-        """Make the promoted model and index live; a model that is in memory already is not loaded again."""
-        model = self._model(self._promoted_version())
-        bundle = model.bundle
-        snapshot = open_snapshot(self._indexes, fingerprint=bundle.manifest.fingerprint)
-        dimension, expected = snapshot.manifest.dimension, bundle.manifest.embedding_dim
-        if dimension != expected:
-            raise IndexDamaged(f"{snapshot.version}: of dimension {dimension}, but the model gives {expected}")
-        new = _Live(model, Overlay(snapshot, partial(self._embed_again, model)))
+        """Make the live index and its model answer; a model that is in memory already is not loaded again."""
+        old, index = self._live, self._indexes.current()
+        model = self._model(version := self._answering_version())
+        if old and (old.model, old.index.version) == (model, index):
+            return old
+        new = _Live(model, self._overlay(model, index))
         new.index.apply(self._read_changes(new.index.applied_to))  # while the old one still follows the log
         with self._changing:
             new.index.apply(self._read_changes(new.index.applied_to))
-            with self._loading:
-                if not any(model is kept for kept in self._models()):
-                    raise FingerprintMismatch(f"bundle {bundle.version} was replaced while its index was opened")
+            with self._exchanging():
+                if model not in self._models():
+                    raise FingerprintMismatch(f"bundle {version} was replaced while its index was opened")
                 self._live = new
-        event(_LOG, "artifacts_loaded", bundle=bundle.version, index=snapshot.version, count=len(snapshot))
+                if old and old.spec != new.spec:
+                    self._outlived, self._outlived_until = old, time.monotonic() + _OUTLIVED_S
+                if self._coming and (self._coming is model or self._coming.bundle.version != self._promoted_version()):
+                    self._coming = None
+        event(_LOG, "artifacts_loaded", bundle=version, index=new.index.version, count=len(new.index.snapshot))
         return new
+
+    def _overlay(self, model: Model, version: str | None) -> Overlay:
+        """A version of the index, to be searched with a model."""
+        manifest = model.bundle.manifest
+        snapshot = open_snapshot(self._indexes, fingerprint=manifest.fingerprint, version=version)
+        if snapshot.manifest.dimension != manifest.embedding_dim:
+            raise IndexDamaged(
+                f"{snapshot.version}: of dimension {snapshot.manifest.dimension}, "
+                f"but the model gives {manifest.embedding_dim}"
+            )
+        return Overlay(snapshot, partial(self._embed_again, model))
+
+    def _answering_version(self) -> str:
+        return answering_bundle(self._home) or self._promoted_version()
 
     def _promoted_version(self) -> str:
         version = self._bundles.current()
@@ -173,17 +183,64 @@ class Engine:
             raise BundleMissing("no model bundle has been promoted yet; `lookalike index build` makes one")
         return version
 
-    def _model(self, version: str) -> _Model:
+    def _model(self, version: str) -> Model:
         """A bundle in memory, loaded if need be and then kept until an index of it is there, or another is promoted."""
-        with self._loading:
+        with self._exchanging():
             for model in self._models():
                 if model.bundle.version == version:
                     return model
-            bundle = open_bundle(self._bundles, version)
-            old, self._coming = self._coming, _Model(bundle, self._start(bundle))
-            if old is not None:
-                old.batcher.close()
+            self._coming = self._started(version)
             return self._coming
+
+    def _started(self, version: str) -> Model:
+        return start_model(open_bundle(self._bundles, version), self._options, self._count_batch)
+
+    @contextmanager
+    def _exchanging(self) -> Iterator[None]:
+        """Nobody else exchanges models meanwhile; those the body lets go of are closed."""
+        with self._loading:
+            before = self._models()
+            yield
+            gone = [model for model in before if model not in self._models()]
+        for model in gone:
+            model.batcher.close()
+
+    def _answering(self, spec: PreprocessSpec | None) -> _Live:
+        """What answers a photo made square by `spec`: what is live, or was when the photo was accepted.
+
+        So a photo that waited while another model was promoted gets the answer of the one it was accepted for.
+
+        Raises:
+            IndexMissing: nothing is loaded.
+            PhotoExpired: no model that ever answered here has that spec.
+        """
+        if self._live is None:
+            raise IndexMissing(self.problem or "nothing is loaded yet")
+        if spec not in (None, self._live.spec):
+            self.refresh()  # who made the photo may have heard of a promotion first
+        live = self._live
+        if spec is None or spec == live.spec:
+            return live
+        with self._following:
+            if self._outlived is None or self._outlived.spec != spec:
+                outlived = self._last_live(spec)
+                with self._exchanging():
+                    self._outlived = outlived
+            outlived, self._outlived_until = self._outlived, time.monotonic() + _OUTLIVED_S
+            with suppress(QueueUnavailable):
+                outlived.index.apply(self._read_changes(outlived.index.applied_to))
+            return outlived
+
+    def _last_live(self, spec: PreprocessSpec) -> _Live:
+        """The index that was live last of those whose model has that spec, and the model."""
+        for promotion in reversed(self._indexes.history()):
+            with suppress(ArtifactError):
+                version = bundle_of(self._home, read_index_manifest(self._indexes, promotion.version).fingerprint)
+                if version and read_manifest(self._bundles, version).preprocess == spec:
+                    model = next((one for one in self._models() if one.bundle.version == version), None)
+                    model = model or self._started(version)
+                    return _Live(model, self._overlay(model, promotion.version))
+        raise PhotoExpired(f"the photo was made for a model that is gone ({spec}); send it again")
 
     def promoted(self) -> tuple[ModelBundle, IndexSnapshot | None]:
         """The promoted model, and the promoted index, whichever model that is of; for whoever makes the next one.
@@ -228,8 +285,9 @@ class Engine:
             photo, priority=Priority.BULK, owner=_CATALOGUE, unwanted=unwanted
         )
 
-    def _models(self) -> list[_Model]:
-        return [model for model in (self._live.model if self._live else None, self._coming) if model is not None]
+    def _models(self) -> list[Model]:
+        answering = [live.model for live in (self._live, self._outlived) if live]
+        return [*answering, *([self._coming] if self._coming else [])]
 
     @property
     def applied_to(self) -> str:
@@ -242,7 +300,7 @@ class Engine:
             if self._live:
                 self._live.index.apply(changes)
 
-    def _embed_again(self, model: _Model, photo: PutPhoto) -> Embeddings | None:
+    def _embed_again(self, model: Model, photo: PutPhoto) -> Embeddings | None:
         """This model's embedding of a photo put live under another; None when it cannot be had."""
         try:
             file = live_photo(self._home, photo.sha256).read_bytes()
@@ -253,27 +311,6 @@ class Engine:
         except (OSError, LookalikeError) as exc:
             event(_LOG, "live_photo_unusable", level=logging.ERROR, sha256=photo.sha256, kind=type(exc).__name__)
             return None
-
-    def _start(self, bundle: ModelBundle) -> "MicroBatcher[Pixels, Embeddings]":
-        embedder = open_embedder(bundle, threads=self._options.threads, streams=self._options.streams)
-        size_px = bundle.manifest.preprocess.size_px
-        for alone in (True, False):  # the first pass of each kind is the slowest
-            embedder.embed(np.zeros((1, size_px, size_px, 3), dtype=np.uint8), alone=alone)
-
-        def run(photos: Sequence[Pixels], alone: bool) -> list[Embeddings]:
-            vectors, scores = embedder.embed(np.stack(photos), alone=alone)
-            if not np.isfinite(vectors).all():
-                raise InternalError("the model gave no finite embedding for this photo")
-            return [Embeddings(vectors[i : i + 1], scores[i : i + 1]) for i in range(len(photos))]
-
-        limits = self._options.limits
-        return MicroBatcher(
-            run,
-            limits=replace(limits, max_batch=min(limits.max_batch, embedder.best_batch)),
-            n_runners=embedder.n_streams,
-            on_hang=_end_process,
-            on_batch=self._count_batch,
-        )
 
     def _count_batch(self, size: int) -> None:
         with self._counting:
@@ -296,6 +333,7 @@ class Engine:
         request: PhotoRequest,
         pixels: bytes | None,
         *,
+        spec: PreprocessSpec | None = None,
         priority: Priority = Priority.INTERACTIVE,
         owner: str = "",
         unwanted: Callable[[], bool] = lambda: False,
@@ -303,31 +341,30 @@ class Engine:
         """Answer one request.
 
         Args:
-            pixels: size_px * size_px * 3 bytes; None when the request names a photo of the index.
+            pixels: `spec.n_bytes` of RGB; None when the request names a photo of the index.
+            spec: by which they were made; None: by that of the live model.
             owner: whose request it is; owners take turns at the model.
             unwanted: asked just before the photo's forward pass; true ends it there.
 
         Raises:
             CancelledError: the result is unwanted, or the engine is closed.
             ImageNotFound: the index has no photo of the id in the request.
-            PhotoExpired: neither pixels nor an id.
+            PhotoExpired: neither pixels nor an id, or the photo was made for a model that is gone.
         """
-        live = self._live
-        if live is None:
-            raise IndexMissing(self.problem or "nothing is loaded yet")
+        live = self._answering(spec if pixels else None)
         submit = partial(live.batcher.submit, priority=priority, owner=owner, unwanted=unwanted)
         try:
             embeddings = self._embeddings(live, request, pixels, submit)
         except CancelledError:
-            if unwanted() or self._live is live:
+            if unwanted() or live in (self._live, self._outlived):
                 raise
             # Another model was promoted just now, and the old one takes no more.
-            return self.run(request, pixels, priority=priority, owner=owner, unwanted=unwanted)
+            return self.run(request, pixels, spec=spec, priority=priority, owner=owner, unwanted=unwanted)
         match request:
             case SearchRequest():
-                return search_result(embeddings, request, live.index)
+                return search_result(embeddings, request, live.index, live.bundle.manifest)
             case EmbedRequest():
-                return embed_result(embeddings, request.encoding, live.bundle.manifest.fingerprint)
+                return embed_result(embeddings, request.encoding, live.bundle.manifest)
 
     def _embeddings(
         self,
@@ -340,7 +377,7 @@ class Engine:
             return live.index.stored(request.image_id)
         if pixels is None:
             raise PhotoExpired("the photo waited longer than it is kept; send it again")
-        size_px = live.bundle.manifest.preprocess.size_px
+        size_px = live.spec.size_px
         photo: Pixels = np.frombuffer(pixels, dtype=np.uint8).reshape(size_px, size_px, 3)
         key = hashlib.blake2b(pixels, digest_size=16, key=live.bundle.manifest.fingerprint[:32].encode()).digest()
         return self._cache.get(key, lambda: submit(photo).result())
@@ -375,14 +412,11 @@ class Engine:
             model_version=live.bundle.version,
             metrics=model.metrics,
             metrics_catalogue=model.catalogue,
+            recipe=model.recipe,
             runtime=model.runtime,
             precision=model.precision,
+            preprocess=model.preprocess,
+            temperature=model.temperature,
+            abstain_below=model.abstain_below,
             notice=model.notice,
         )
-
-
-def _end_process() -> None:
-    """A pass hangs and nothing can stop it: without this process its leases run out, and others take its jobs."""
-    event(_LOG, "forward_pass_hangs", level=logging.CRITICAL)
-    logging.shutdown()
-    os._exit(os.EX_SOFTWARE)

@@ -237,6 +237,7 @@ class JobRunner:
             return self._engine.run(
                 job.request,
                 claim.pixels,
+                spec=job.spec,
                 priority=job.submission.priority,
                 owner=job.owner,
                 unwanted=lease.unwanted,

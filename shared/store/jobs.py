@@ -10,7 +10,7 @@ and their shards stand in lines of their own.
 
 Keys (prefix `lookalike:`), each with a TTL unless a reason is given:
     job:{id}             hash, the record; kept for `result_ttl_s` after its end
-    pixels:{id}          the letterboxed photo; `job_ttl_s`, deleted when the job ends; of a failed job kept for a retry
+    pixels:{id}          the decoded photo; `job_ttl_s`, deleted when the job ends; of a failed job kept for a retry
     done:{id}            list of one element, pushed when the job ends; wakes waiters; `result_ttl_s`
     gone:{id}            the owner, a day or `job_ttl_s` longer than the record, so that the id answers 410, never 404
     idempotency:{digest} hash: digest of the request it was first used for, and the job; as long as an unfinished job
@@ -59,6 +59,7 @@ from shared.jobs import (
     Submission,
     brings_photo,
 )
+from shared.preprocess import PreprocessSpec
 from shared.store import scripts
 from shared.store.records import (
     PREFIX,
@@ -116,6 +117,7 @@ class JobStore:
         pixels: bytes | None,
         *,
         admission: Admission,
+        spec: PreprocessSpec | None = None,
         submission: Submission | None = None,
         owner: str = "",
         idempotency: Idempotency | None = None,
@@ -124,7 +126,8 @@ class JobStore:
         """Write the record of a new job; the caller wakes a worker afterwards.
 
         Args:
-            pixels: size_px * size_px * 3 bytes of RGB, or None when the request names a photo of the index.
+            pixels: RGB, and behind it the file to keep of a photo put live; None: the request names one of the index.
+            spec: how the photo was made square, if not as by default; a model of another must not see it.
             owner: those whose name begins with an underscore are ours, and their jobs are in no list.
 
         Returns:
@@ -149,6 +152,7 @@ class JobStore:
             submission=submission,
             created_at=now,
             deadline_at=now + (self._job_ttl_s if asked_s is None else min(asked_s, self._job_ttl_s)),
+            spec=spec or PreprocessSpec(),
         )
         record = {
             "kind": kind.value,
@@ -162,6 +166,8 @@ class JobStore:
             "deadline_at": repr(job.deadline_at),
             "attempt": "0",
         }
+        if spec:
+            record["spec"] = spec.model_dump_json(exclude_defaults=True)
         if submission.webhook_url:
             record["webhook_url"] = submission.webhook_url
         outcome, said = cast(
@@ -276,6 +282,7 @@ class JobStore:
             failed.request,
             pixels,
             admission=admission,
+            spec=failed.spec,
             submission=failed.submission,
             owner=failed.owner,
             idempotency=idempotency,

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from shared.jobs import Job, JobError, JobKind, JobStatus, Submission, parse_request, parse_result
+from shared.preprocess import PreprocessSpec
 from shared.reindex import Progress
 
 PREFIX = "lookalike:"
@@ -41,7 +42,7 @@ class Claim:
     """A worker's right to run one attempt of a job."""
 
     job: Job
-    pixels: bytes | None  # None: the request names a photo of the index, or the pixels expired
+    pixels: bytes | None  # by `job.spec`; None: the request names a photo of the index, or the pixels expired
 
 
 class Line(StrEnum):
@@ -112,6 +113,7 @@ def parse_record(job_id: str, record: Mapping[bytes, bytes]) -> Job:
         finished_at=float(text["finished_at"]) if "finished_at" in text else None,
         expires_at=float(text["expires_at"]) if "expires_at" in text else None,
         attempt=int(text["attempt"]),
+        spec=PreprocessSpec.model_validate_json(text.get("spec", "{}")),
         progress=Progress.model_validate_json(text["progress"]) if "progress" in text else None,
         result=parse_result(kind, text["result"]) if "result" in text else None,
         error=JobError.model_validate_json(text["error"]) if "error" in text else None,

@@ -5,26 +5,31 @@ Reads and writes; knows nothing of torch, so a manifest can be looked at without
 
 import hashlib
 import json
-from collections.abc import Mapping
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
-from shared.artifacts import MANIFEST, ArtifactStore
+from shared.artifacts import MANIFEST, ArtifactStore, unwritable
 from shared.catalogue import CATEGORIES
-from shared.errors import BundleDamaged, BundleMissing
+from shared.errors import ArtifactUnwritable, BundleDamaged, BundleMissing
 from shared.images import PreprocessSpec
 from shared.snapshots import bundle_store as bundle_store  # noqa: PLC0414 - whoever opens one asks here
 
 WEIGHTS = "weights.safetensors"
 GRAPH = "graph.xml"
 SPLIT = "split.json"
+HISTORY = "history.json"  # one object for each epoch of training
+TRAINING = "training.json"  # what was decided while it was trained
 
 
 class Runtime(StrEnum):
@@ -50,6 +55,24 @@ class Normalisation(BaseModel):
     std: tuple[float, float, float]
 
 
+class Split(BaseModel):
+    """Which listings a bundle was fitted on, chosen on and measured on; near duplicates lie on one side.
+
+    All empty: the bundle came with a head, and what that was fitted on is not known.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    train: frozenset[str] = frozenset()
+    validation: frozenset[str] = frozenset()
+    test: frozenset[str] = frozenset()
+
+    @property
+    def listings(self) -> frozenset[str]:
+        """Every listing of the catalogue that was split."""
+        return self.train | self.validation | self.test
+
+
 class BundleManifest(BaseModel):
     """What a bundle says of itself."""
 
@@ -67,6 +90,10 @@ class BundleManifest(BaseModel):
     precision: Precision = Precision.FLOAT32
     graph_sha256: dict[str, str] = {}  # of the runtime's own files, by name
     fingerprint: str = ""
+    recipe: str = "head"  # how it was trained
+    # The softmax of scores / temperature is how often the answer is right.
+    temperature: float = Field(1.0, gt=0)
+    abstain_below: float = Field(0.0, ge=0, le=1)  # a category of lower probability is a guess
     metrics: dict[str, float | int] = {}
     gate: dict[str, float | str] = {}  # how the chosen precision compares with float32, or why it was not chosen
     catalogue: str  # what the head was fitted on or measured on, for people
@@ -90,15 +117,13 @@ class ModelBundle:
     """One version on disk, verified.
 
     Attributes:
-        held_out: ids of the listings the head has never seen.
-        fitted_on: ids of every listing of the catalogue it was fitted on, the held-out ones included.
+        split: the listings it was fitted on, chosen on and measured on.
     """
 
     version: str
     manifest: BundleManifest
     directory: Path
-    held_out: frozenset[str]
-    fitted_on: frozenset[str]
+    split: Split
 
     def tensors(self) -> dict[str, npt.NDArray[np.generic]]:
         """Every weight by its name in the network.
@@ -117,24 +142,29 @@ def write_bundle(
     manifest: BundleManifest,
     tensors: dict[str, npt.NDArray[np.generic]],
     *,
-    held_out: frozenset[str],
-    fitted_on: frozenset[str],
+    split: Split,
     graph_files: Mapping[str, bytes] | None = None,
+    extra_files: Mapping[str, bytes] | None = None,
 ) -> str:
     """Write a new version and return its name; it is not promoted.
 
     Args:
         manifest: `weights_sha256`, `graph_sha256` and `fingerprint` are filled in here.
         tensors: every weight by its name in the network.
-        held_out: listings kept away from fitting.
-        fitted_on: every listing of the catalogue, the held-out ones included.
+        split: which listings it was fitted on.
         graph_files: what the runtime loads instead of the weights, by name.
+        extra_files: what people may want to know of it, by name; it decides nothing.
+
+    Raises:
+        BundleDamaged: a weight is not a finite number.
     """
+    _require_finite("the new bundle", tensors)
     with store.write() as draft:
         directory = draft.directory
         save_file(tensors, directory / WEIGHTS)
-        (directory / SPLIT).write_text(json.dumps({"held_out": sorted(held_out), "fitted_on": sorted(fitted_on)}))
-        for name, content in (graph_files or {}).items():
+        sides = {side: sorted(listings) for side, listings in split.model_dump().items()}
+        (directory / SPLIT).write_text(json.dumps(sides))
+        for name, content in {**(graph_files or {}), **(extra_files or {})}.items():
             (directory / name).write_bytes(content)
         digests = {name: store.sha256(directory / name) for name in graph_files or {}}
         update = {"weights_sha256": store.sha256(directory / WEIGHTS), "graph_sha256": digests}
@@ -144,19 +174,71 @@ def write_bundle(
     return draft.version
 
 
+def write_bundle_directory(
+    directory: Path,
+    manifest: BundleManifest,
+    tensors: dict[str, npt.NDArray[np.generic]],
+    *,
+    split: Split,
+    graph_files: Mapping[str, bytes] | None = None,
+    extra_files: Mapping[str, bytes] | None = None,
+) -> None:
+    """Write a bundle as a directory of its own, to be copied to where `import_bundle` takes it; as `write_bundle`.
+
+    Raises:
+        BundleDamaged: as `write_bundle`.
+        ArtifactUnwritable: the directory is there already, the disk is full or may not be written.
+    """
+    with _aside(directory) as aside:
+        store = _bundles(aside)
+        version = write_bundle(store, manifest, tensors, split=split, graph_files=graph_files, extra_files=extra_files)
+        store.path(version).rename(directory)
+
+
+def export_bundle(store: ArtifactStore, version: str, directory: Path) -> None:
+    """Copy a version, verified, into a directory of its own; raises as `write_bundle_directory` and `open_bundle`."""
+    bundle = open_bundle(store, version)
+    with _aside(directory) as aside:
+        shutil.copytree(bundle.directory, aside / version).rename(directory)
+
+
+def import_bundle(store: ArtifactStore, directory: Path) -> str:
+    """Take a copy of a bundle into the store, unless it is there, and return its version; it is not promoted.
+
+    Raises:
+        BundleMissing, BundleDamaged: as `open_bundle_directory`.
+        ArtifactUnwritable: the disk is full or may not be written.
+    """
+    open_bundle_directory(directory)
+    manifest = store.manifest_in(directory)
+    for version in reversed(store.versions()):
+        if (store.path(version) / MANIFEST).read_bytes() == (directory / MANIFEST).read_bytes():
+            return version
+    files = manifest["files"]
+    assert isinstance(files, dict)  # manifest_in() made sure
+    with store.write() as draft:
+        for name in (*files, MANIFEST):
+            shutil.copyfile(directory / Path(name).name, draft.directory / Path(name).name)
+    store.verify(draft.version)
+    return draft.version
+
+
 def read_manifest(store: ArtifactStore, version: str) -> BundleManifest:
     """The manifest of a version, without looking at the weights.
 
     Raises:
         BundleMissing, BundleDamaged: not there, or not whole.
     """
-    raw = store.manifest(version)
+    return _parsed(store.path(version), store.manifest(version))
+
+
+def _parsed(directory: Path, raw: Mapping[str, object]) -> BundleManifest:
     try:
         manifest = BundleManifest.model_validate(raw)
     except ValidationError as exc:
-        raise BundleDamaged(f"{version}: {MANIFEST} is not that of a bundle") from exc
+        raise BundleDamaged(f"{directory.name}: {MANIFEST} is not that of a bundle") from exc
     if manifest.fingerprint != manifest.compute_fingerprint():
-        raise BundleDamaged(f"{version}: the fingerprint does not belong to what the manifest describes")
+        raise BundleDamaged(f"{directory.name}: the fingerprint does not belong to what the manifest describes")
     return manifest
 
 
@@ -170,10 +252,59 @@ def open_bundle(store: ArtifactStore, version: str | None = None) -> ModelBundle
     if version is None:
         raise BundleMissing("no model bundle has been promoted yet; `lookalike index build` makes one")
     store.verify(version)
-    directory = store.path(version)
-    manifest = read_manifest(store, version)
+    return _opened(store.path(version), read_manifest(store, version))
+
+
+def open_bundle_directory(directory: Path) -> ModelBundle:
+    """Verify and open a bundle anywhere on disk, whoever wrote it; its version is the directory's name.
+
+    Raises:
+        BundleMissing: the directory is not there.
+        BundleDamaged: it is not what was written, its weights are no numbers, or its categories are not ours.
+    """
+    if not directory.is_dir():
+        raise BundleMissing(f"there is no directory {directory}")
+    store = _bundles(directory.parent)
+    manifest = _parsed(directory, store.manifest_in(directory))
+    store.verify_files(directory)
+    if manifest.categories != CATEGORIES:
+        raise BundleDamaged(f"{directory.name}: its categories are not those of this Lookalike, in their order")
+    digests = {WEIGHTS: manifest.weights_sha256, **manifest.graph_sha256}
+    for name, digest in digests.items():
+        path = directory / Path(name).name
+        if not path.is_file() or store.sha256(path) != digest:
+            raise BundleDamaged(f"{directory.name}: {name} is not the one that its fingerprint stands for")
+    bundle = _opened(directory.resolve(), manifest)
+    _require_finite(bundle.version, bundle.tensors())
+    return bundle
+
+
+def _opened(directory: Path, manifest: BundleManifest) -> ModelBundle:
     try:
-        split = json.loads((directory / SPLIT).read_text())
-        return ModelBundle(version, manifest, directory, frozenset(split["held_out"]), frozenset(split["fitted_on"]))
-    except (OSError, ValueError, LookupError, TypeError) as exc:
-        raise BundleDamaged(f"{version}: {SPLIT} is not that of a bundle") from exc
+        split = Split.model_validate_json((directory / SPLIT).read_bytes())
+    except (OSError, ValidationError) as exc:
+        raise BundleDamaged(f"{directory.name}: {SPLIT} is not that of a bundle") from exc
+    return ModelBundle(directory.name, manifest, directory, split)
+
+
+def _bundles(root: Path) -> ArtifactStore:
+    return ArtifactStore(root, missing=BundleMissing, damaged=BundleDamaged)
+
+
+@contextmanager
+def _aside(directory: Path) -> Iterator[Path]:
+    """Room beside a directory that is yet to be, so that it is whole when it is there."""
+    if directory.exists():
+        raise ArtifactUnwritable(f"{directory} is there already; name a new directory")
+    try:
+        directory.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=".bundle-", dir=directory.parent) as aside:
+            yield Path(aside)
+    except OSError as exc:
+        raise unwritable(directory.parent, exc) from exc
+
+
+def _require_finite(name: str, tensors: Mapping[str, npt.NDArray[np.generic]]) -> None:
+    for tensor, values in tensors.items():
+        if np.issubdtype(values.dtype, np.floating) and not np.isfinite(values).all():
+            raise BundleDamaged(f"{name}: {tensor} has values that are not finite; training it went wrong")

@@ -17,6 +17,7 @@ from api.uploads import PhotoReader
 from shared.catalogue import CATEGORIES, CataloguePhoto
 from shared.errors import InternalError
 from shared.home import live_photo
+from shared.images import PreprocessSpec, decode_photo
 from shared.jobs import DeleteImageRequest, ImageChangeResult, PutImageRequest
 from shared.snapshots import index_store
 from shared.store.changes import ChangeLog, PutPhoto
@@ -24,7 +25,7 @@ from shared.store.jobs import JobStore
 from shared.vision.embedder import Embeddings
 from shared.vision.index import write_snapshot
 from tests.conftest import encode, noise_image
-from tests.integration.conftest import assert_problem, photo_form, settings
+from tests.integration.conftest import PHOTO, assert_problem, photo_form, settings
 
 CATEGORY = CATEGORIES[1]
 
@@ -109,7 +110,10 @@ def test_a_put_is_a_job_with_its_photo_and_all_that_was_said_of_it(http: FlaskCl
     assert (request.image_id, request.listing_id, request.category) == ("ä 1", "l1", CATEGORY)
     assert request.sequence > 0
     assert claim.pixels
-    assert len(claim.pixels) == 3 * 224 * 224
+    assert claim.job.spec == PreprocessSpec()
+    pixels, kept = claim.pixels[: claim.job.spec.n_bytes], claim.pixels[claim.job.spec.n_bytes :]
+    assert pixels == decode_photo(PHOTO, claim.job.spec).tobytes()
+    assert Image.open(BytesIO(kept)).size == (160, 120)  # of any shape, so that every spec can make pixels of it
 
 
 def test_a_change_says_when_it_is_done_which_entry_it_is(http: FlaskClient, jobs: JobStore, log: ChangeLog) -> None:

@@ -12,6 +12,7 @@ from api.app import create_app
 from api.canary import Canary
 from shared.errors import InternalError
 from shared.jobs import JobKind
+from shared.preprocess import PreprocessSpec
 from shared.queues import QUEUE
 from shared.store.jobs import JobStore
 from shared.store.listing import JobListing
@@ -102,7 +103,7 @@ def test_readiness_goes_red_when_nobody_consumes_and_green_again(
     app: Flask, client: redis.Redis, jobs: JobStore, hire: Callable[..., Worker]
 ) -> None:
     service = app.extensions["lookalike"]
-    canary = Canary(service.store, service.registry, every_s=0.05, n_bytes=N_BYTES, wake=service._wake)
+    canary = Canary(service.store, service.registry, every_s=0.05, spec=PreprocessSpec, wake=service._wake)
     service.canary = canary
     report(client, state="ready")
     http = app.test_client()
@@ -120,7 +121,7 @@ def test_readiness_goes_red_when_nobody_consumes_and_green_again(
 
 def test_no_canary_is_sent_while_no_worker_reports(app: Flask, client: redis.Redis, jobs: JobStore) -> None:
     service = app.extensions["lookalike"]
-    canary = Canary(service.store, service.registry, every_s=0.02, n_bytes=N_BYTES, wake=service._wake)
+    canary = Canary(service.store, service.registry, every_s=0.02, spec=PreprocessSpec, wake=service._wake)
     canary.start()
     time.sleep(0.3)
     assert jobs.depth() == 0
@@ -144,7 +145,7 @@ def test_canaries_are_sent_though_the_queue_is_full_and_are_in_nobodys_list(
 def test_canaries_nobody_takes_expire_and_leave_nothing(client: redis.Redis, clock: Clock, app: Flask) -> None:
     service = app.extensions["lookalike"]
     store = JobStore(client, clock=clock)
-    Canary(store, service.registry, every_s=0, n_bytes=N_BYTES, wake=lambda: None).send()
+    Canary(store, service.registry, every_s=0, spec=PreprocessSpec, wake=lambda: None).send()
     clock.now += 10
     assert len(store.reap(max_attempts=3).expired) == 1  # twice the time it may take
     assert client.keys(f"{PREFIX}pixels:*") == []

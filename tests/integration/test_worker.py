@@ -25,6 +25,7 @@ from shared.jobs import (
     Priority,
     Submission,
 )
+from shared.preprocess import PreprocessSpec
 from shared.queues import QUEUE, make_celery, wake_worker
 from shared.settings import Settings
 from shared.store.jobs import JobStore
@@ -52,6 +53,7 @@ class FakeEngine(Engine):
         request: PhotoRequest,
         pixels: bytes | None,
         *,
+        spec: PreprocessSpec | None = None,
         priority: Priority = Priority.INTERACTIVE,
         owner: str = "",
         unwanted: Callable[[], bool] = lambda: False,
@@ -235,6 +237,7 @@ class Rooms(FakeEngine):
         request: PhotoRequest,
         pixels: bytes | None,
         *,
+        spec: PreprocessSpec | None = None,
         priority: Priority = Priority.INTERACTIVE,
         owner: str = "",
         unwanted: Callable[[], bool] = lambda: False,
@@ -341,6 +344,7 @@ class Batching(FakeEngine):
         request: PhotoRequest,
         pixels: bytes | None,
         *,
+        spec: PreprocessSpec | None = None,
         priority: Priority = Priority.INTERACTIVE,
         owner: str = "",
         unwanted: Callable[[], bool] = lambda: False,
