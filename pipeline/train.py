@@ -1,67 +1,166 @@
-"""Fit the 13-way head on the catalogue's own labels, over the trunk's frozen features."""
+"""Train a network on a cleaned catalogue by a recipe: split, frozen half once, the rest by the loop."""
 
-import warnings
-from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass
+import hashlib
+import json
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
 
-import numpy as np
-from sklearn.linear_model import LogisticRegression
-from sklearn.model_selection import GroupKFold, StratifiedGroupKFold
+import torch
+from torch import Tensor, nn
+from torch.utils.data import Dataset
 
-from shared.catalogue import CATEGORIES, CataloguePhoto
-from shared.vision.embedder import FloatArray
+from pipeline.clean import Cleaned
+from pipeline.dataset import PhotoViews, split_listings
+from pipeline.locks import exclusive
+from pipeline.training.activations import Activations, activations_key, sweep_activations
+from pipeline.training.checkpoints import RunDirectory
+from pipeline.training.halves import Front, Tail, front_runner
+from pipeline.training.head import fit_head
+from pipeline.training.loop import Loop
+from pipeline.training.recipes import Recipe
+from pipeline.training.samples import Samples
+from pipeline.weights import LoadedWeights
+from shared.catalogue import CATEGORIES
+from shared.images import PreprocessSpec
+from shared.vision.bundle import Split
+from shared.vision.network import Network
 
-# Measured on 2,527 real photos, 3 of 5 folds: 1e-4 0.437, 1e-3 0.491, 1e-2 0.487, 1e-1 0.471 accuracy.
-_C = 3e-3
-_N_FOLDS = 5
+_ABSENT = -1e4  # bias of a category without a photo to train on: it never wins
+
+Say = Callable[[str], None]
 
 
 @dataclass(frozen=True)
-class Head:
-    """A linear classifier on pooled features."""
+class Trained:
+    """What a run has made.
 
-    weight: FloatArray  # (13, dim)
-    bias: FloatArray  # (13,)
-
-
-def held_out_listings(photos: Sequence[CataloguePhoto], *, seed: int = 17) -> frozenset[str]:
-    """A fifth of the listings, stratified by category; all photos of a listing stay on one side.
-
-    With too few listings to stratify, nothing is held out and no accuracy can be stated.
+    Attributes:
+        network: the one that was loaded, with the weights of the best epoch.
+        history: one entry an epoch: epoch, train_loss, train_accuracy, seconds; with photos to validate on also
+            val_loss, val_accuracy, val_precision_at_4, val_sibling_recall_at_1 and _at_4.
+        notes: how it ended and what was decided on the way.
     """
-    labels = [photo.category for photo in photos]
-    listings = [photo.listing_id for photo in photos]
-    if len(set(listings)) < 2 * _N_FOLDS:
-        return frozenset()
-    # Where every category is smaller than the number of folds there is nothing to stratify.
-    tiny = max(Counter(labels).values()) < _N_FOLDS
-    splitter = (GroupKFold if tiny else StratifiedGroupKFold)(_N_FOLDS, shuffle=True, random_state=seed)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # a small category cannot be on every side
-        _, held_out = next(iter(splitter.split(np.zeros(len(photos)), labels, listings)))
-    return frozenset(listings[i] for i in held_out)
+
+    network: Network
+    split: Split
+    recipe: str
+    history: list[dict[str, float]]
+    notes: dict[str, float | str]
 
 
-def fit_head(features: FloatArray, labels: Sequence[int]) -> Head:
-    """Multinomial logistic regression on standardised features, folded into one linear layer.
+def train(
+    loaded: LoadedWeights,
+    cleaned: Cleaned,
+    recipe: Recipe,
+    *,
+    directory: Path,
+    activations: Path,
+    spec: PreprocessSpec,
+    resume: bool,
+    seed: int,
+    say: Say,
+) -> Trained:
+    """Train the loaded network, with as many threads as torch is set to.
 
     Args:
-        features: (n, dim) pooled features, not normalised.
-        labels: n positions in CATEGORIES; a category without a photo gets a score that never wins.
+        directory: of this run: checkpoints, TensorBoard's events, history.
+        activations: where what frozen stages give is kept for the next run, a directory each.
+        resume: go on where a run in `directory` stopped, to the same result; else start anew.
+
+    Raises:
+        CatalogueUnusable: there is nothing to train on.
+        TrainingFailed: the loss is no longer a number, or `directory` holds another run.
+        ArtifactUnwritable: the disk is full.
+        CannotStart: another process trains in `directory`, or computes the same activations.
     """
-    present = sorted(set(labels))
-    mean, std = features.mean(0), features.std(0) + 1e-6
-    weight = np.zeros((len(CATEGORIES), features.shape[1]), dtype=np.float64)
-    bias = np.full(len(CATEGORIES), -1e4)
-    if len(present) == 1:
-        bias[present[0]] = 0.0
-        return Head(weight.astype(np.float32), bias.astype(np.float32))
-    model = LogisticRegression(C=_C, max_iter=300).fit((features - mean) / std, np.asarray(labels))
-    coefficients, intercepts = model.coef_, model.intercept_
-    if len(present) == 2:  # scikit-learn keeps one row for two classes
-        coefficients = np.concatenate([-coefficients / 2, coefficients / 2])
-        intercepts = np.concatenate([-intercepts / 2, intercepts / 2])
-    weight[present] = coefficients / std
-    bias[present] = intercepts - weight[present] @ mean
-    return Head(weight.astype(np.float32), bias.astype(np.float32))
+    with exclusive(directory / "lock", f"another process trains in {directory}"):
+        split = split_listings(cleaned.catalogue.photos, cleaned.near_duplicates, seed=seed)
+        samples = Samples.of(cleaned.catalogue.photos, cleaned.topics, split)
+        _say_sides(samples, say)
+        config = {
+            "recipe": asdict(recipe),
+            "preprocessing": spec.model_dump(mode="json"),
+            "catalogue": cleaned.catalogue.digest,
+            "split": _digest(split),
+            "weights": Front(loaded.network, 0).digest(),
+            "seed": seed,
+        }
+        run = RunDirectory(directory, config, resume=resume)
+        views = PhotoViews(cleaned.catalogue.photos, cleaned.working_copy, spec, recipe.augmentation, seed=seed)
+        loop = _prepare(loaded, recipe, samples, views, run, activations, say)
+        notes: dict[str, float | str] = {"ended": loop.run(say), "best_epoch": loop.position.best_epoch}
+        notes |= {f"start_{name}": value for name, value in loop.position.start.items()}
+        return Trained(loaded.network.cpu(), split, recipe.name, loop.position.history, notes)
+
+
+def _prepare(
+    loaded: LoadedWeights,
+    recipe: Recipe,
+    samples: Samples,
+    views: PhotoViews,
+    run: RunDirectory,
+    activations: Path,
+    say: Say,
+) -> Loop:
+    """The loop at its start, or where the run was left."""
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    network = loaded.network.requires_grad_(False)
+    torch.manual_seed(views.seed)  # topics start at random
+    n_topics = samples.n_topics if recipe.topics else 0
+    front = Front(network, recipe.n_trained_stages)
+    tail = Tail(network, recipe.n_trained_stages, n_topics=n_topics)
+    if not loaded.has_head:
+        _reset_head(tail.head, samples)
+    source: Dataset[Tensor] = (
+        _cached(front, views, samples, recipe, activations, device, say) if recipe.cached else views
+    )
+    network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    before_tail = nn.Identity() if recipe.cached else front
+    loop = Loop(recipe, tail.to(device), samples, source, before_tail, run, device=device, seed=views.seed)
+    if recipe.logistic_start and not loop.resumed and not loaded.has_head:
+        pooled, _ = loop.outputs(samples.train, loop.tail)
+        head = fit_head(pooled, samples.labels[samples.train].tolist())
+        loop.start_head(head.weight, head.bias)
+    return loop
+
+
+def _cached(
+    front: Front,
+    views: PhotoViews,
+    samples: Samples,
+    recipe: Recipe,
+    root: Path,
+    device: torch.device,
+    say: Say,
+) -> Activations:
+    key = activations_key(front.digest(), views.spec, views.augmentation, views.seed)
+    sweep_activations(root, keep=key)
+    size_px = views.spec.size_px
+    with torch.inference_mode():
+        shape = front(torch.zeros((1, size_px, size_px, 3), dtype=torch.uint8)).shape[1:]
+    source = Activations(root / key, [photo.sha256 for photo in views.photos], tuple(shape))
+    source.fill(views, samples.cached_views(recipe), lambda: front_runner(front, size_px, device), say)
+    return source
+
+
+def _reset_head(head: nn.Linear, samples: Samples) -> None:
+    present = set(samples.labels[samples.train].tolist())
+    nn.init.zeros_(head.weight)
+    with torch.no_grad():
+        head.bias.copy_(torch.tensor([0.0 if category in present else _ABSENT for category in range(len(CATEGORIES))]))
+
+
+def _say_sides(samples: Samples, say: Say) -> None:
+    n_held_out = len(samples.labels) - len(samples.train) - len(samples.validation)
+    say(f"photos: {len(samples.train)} to train on, {len(samples.validation)} to choose by, {n_held_out} to measure on")
+    if not len(samples.validation):
+        say("too few listings to hold any out: the last epoch is kept, and how good it is cannot be said")
+    present = set(samples.labels[samples.train].tolist())
+    if absent := [name for category, name in enumerate(CATEGORIES) if category not in present]:
+        say(f"no photo to train on, so these are never answered: {', '.join(absent)}")
+
+
+def _digest(split: Split) -> str:
+    sides = {side: sorted(listings) for side, listings in split.model_dump().items()}
+    return hashlib.sha256(json.dumps(sides, sort_keys=True).encode()).hexdigest()

@@ -45,6 +45,7 @@ LookalikeError
 │   └── DimensionMismatch      500  dimension_mismatch
 ├── CatalogueUnusable          422  catalogue_unusable
 ├── WeightsUnusable            422  weights_unusable
+├── TrainingFailed             500  training_failed
 ├── CannotStart                500  cannot_start
 ├── PhotoExpired               410  photo_expired      the pixels of a queued job outlived their time
 ├── ShardFailed            500  shard_failed       part of a reindex failed, and trying again would not help
@@ -298,6 +299,10 @@ class CatalogueUnusable(LookalikeError):
 class WeightsUnusable(LookalikeError):
     code = "weights_unusable"
     http_status = 422
+
+
+class TrainingFailed(LookalikeError):
+    code = "training_failed"
 
 
 class CannotStart(LookalikeError):

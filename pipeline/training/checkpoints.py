@@ -1,0 +1,85 @@
+"""The directory of one training run: what was asked for, how far it is, and how it went. Knows no network."""
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from pickle import UnpicklingError
+from typing import Any
+
+import torch
+
+from shared.artifacts import unwritable
+from shared.errors import TrainingFailed
+
+State = dict[str, Any]  # tensors, numbers and text, nested
+
+_CONFIG, _CHECKPOINT, _HISTORY = "run.json", "checkpoint.pt", "history.json"
+
+
+class RunDirectory:
+    """Checkpoints of one run; each replaces the one before as a whole, so killing the process leaves one or the other.
+
+    Args:
+        config: everything that decides what the run computes.
+        resume: go on with what is there; else it is forgotten.
+
+    Raises:
+        TrainingFailed: what is there was asked for otherwise.
+        ArtifactUnwritable: the disk is full or may not be written.
+    """
+
+    def __init__(self, path: Path, config: State, *, resume: bool) -> None:
+        self.path, self.tensorboard = path, path / "tensorboard"
+        config = json.loads(json.dumps(config))
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+            if resume and (path / _CONFIG).exists():
+                self._compare(config)
+                return
+            for old in (path / _CHECKPOINT, path / _HISTORY, *self.tensorboard.glob("events*")):
+                old.unlink(missing_ok=True)
+            self._write(_CONFIG, lambda file: file.write_text(json.dumps(config, indent=1)))
+        except OSError as exc:
+            raise unwritable(path, exc) from exc
+
+    def load(self, device: torch.device) -> State | None:
+        """The last checkpoint; None before the first.
+
+        Raises:
+            TrainingFailed: it cannot be read.
+        """
+        try:
+            state: State = torch.load(self.path / _CHECKPOINT, map_location=device, weights_only=True)
+        except FileNotFoundError:
+            return None
+        except (OSError, RuntimeError, EOFError, UnpicklingError) as exc:
+            raise TrainingFailed(f"{self.path / _CHECKPOINT} cannot be read ({exc}); train without --resume") from exc
+        return state
+
+    def save(self, state: State, history: list[dict[str, float]]) -> None:
+        """Replace the checkpoint.
+
+        Raises:
+            ArtifactUnwritable: the disk is full; the one before stays.
+        """
+        try:
+            self._write(_CHECKPOINT, lambda file: torch.save(state, file))
+            self._write(_HISTORY, lambda file: file.write_text(json.dumps(history, indent=1)))
+        except (OSError, RuntimeError) as exc:  # torch's writer has its own error for a full disk
+            raise unwritable(self.path, exc if isinstance(exc, OSError) else OSError(0, str(exc))) from exc
+
+    def _compare(self, config: State) -> None:
+        before = json.loads((self.path / _CONFIG).read_text())
+        if differing := sorted(name for name in config | before if config.get(name) != before.get(name)):
+            raise TrainingFailed(
+                f"the run in {self.path} had another {', '.join(differing)}; "
+                "train without --resume to start anew, or into another directory"
+            )
+
+    def _write(self, name: str, write: Callable[[Path], object]) -> None:
+        aside = self.path / f".{name}.tmp"
+        write(aside)
+        with aside.open("rb") as file:
+            os.fsync(file.fileno())
+        aside.replace(self.path / name)

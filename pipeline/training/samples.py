@@ -1,0 +1,87 @@
+"""Samples: a catalogue's photos as rows of numbers, and the batches of an epoch. Knows no pixels."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from pipeline.dataset import PLAIN, View
+from pipeline.training.recipes import Recipe
+from shared.catalogue import CataloguePhoto
+from shared.errors import CatalogueUnusable
+from shared.vision.bundle import Split
+
+Rows = npt.NDArray[np.int64]
+
+_EVALUATED = 64  # photos of one pass
+
+
+@dataclass(frozen=True)
+class Samples:
+    """What is known of each photo, by row.
+
+    Attributes:
+        topics: number of the photo's whole category path; those of listings not trained on are of no use.
+        train: rows that are trained on.
+        validation: rows that are chosen by.
+    """
+
+    labels: Rows
+    topics: Rows
+    n_topics: int
+    listings: Rows
+    train: Rows
+    validation: Rows
+
+    @classmethod
+    def of(cls, photos: Sequence[CataloguePhoto], topics: Mapping[str, str], split: Split) -> "Samples":
+        """Number listings and category paths.
+
+        Raises:
+            CatalogueUnusable: no photo is left to train on.
+        """
+        train, validation = (
+            np.array([row for row, photo in enumerate(photos) if photo.listing_id in side], dtype=np.int64)
+            for side in (split.train, split.validation)
+        )
+        if not len(train):
+            raise CatalogueUnusable(f"none of {len(photos)} photos is left to train on")
+        paths, numbers = np.unique([topics.get(photo.listing_id, "") for photo in photos], return_inverse=True)
+        return cls(
+            labels=np.array([photo.category for photo in photos], dtype=np.int64),
+            topics=numbers.astype(np.int64),
+            n_topics=len(paths),
+            listings=np.unique([photo.listing_id for photo in photos], return_inverse=True)[1].astype(np.int64),
+            train=train,
+            validation=validation,
+        )
+
+    def epoch(self, number: int, recipe: Recipe, seed: int) -> list[list[View]]:
+        """The batches of one epoch: each training photo once, in random order, as one of its views.
+
+        Where pairs are trained, photos of one listing follow one another. Nothing but the arguments decides it.
+        """
+        rng = np.random.default_rng([seed, number])
+        together = self.listings[self.train] if recipe.pairs else np.arange(len(self.train))
+        _, unit = np.unique(together, return_inverse=True)
+        order = np.argsort(rng.permutation(unit.max() + 1)[unit], kind="stable")
+        views = rng.integers(recipe.n_views, size=len(order)) if recipe.cached else np.full(len(order), number + 1)
+        parts = np.array_split(np.arange(len(order)), self.n_batches(recipe))
+        return [[(int(self.train[order[i]]), int(views[i])) for i in part] for part in parts]
+
+    def n_batches(self, recipe: Recipe) -> int:
+        """Of one epoch; they are of about one size, and none larger than the recipe's."""
+        return -(-len(self.train) // recipe.batch)
+
+    def cached_views(self, recipe: Recipe) -> list[View]:
+        """Every view that the recipe's epochs may ask for, and the plain one of what is chosen by."""
+        seen = [(int(row), view) for view in range(recipe.n_views) for row in self.train]
+        return seen + [(int(row), PLAIN) for row in self.validation]
+
+
+def plain_batches(rows: Rows) -> list[list[View]]:
+    """Rows in order, to be evaluated."""
+    return [
+        [(int(row), PLAIN) for row in rows[start : start + _EVALUATED]] for start in range(0, len(rows), _EVALUATED)
+    ]
