@@ -10,7 +10,7 @@ TORCH := $(shell sed -n 's/^torch==\([^ ]*\).*/\1/p' requirements/torch.txt)
 TORCHVISION := $(shell sed -n 's/^torchvision==\([^ ]*\).*/\1/p' requirements/torch.txt)
 LITE0 := $(shell sed -n 's/^\(efficientnet-lite-pytorch==[^ ]*\).*/\1/p' requirements/torch.txt)
 
-.PHONY: help setup run test check bench chaos audit lock format clean
+.PHONY: help setup run train test check bench chaos audit lock format clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z]*\):[^#]*## \(.*\)/make \1\t\2/p' Makefile | expand -t 14
@@ -35,6 +35,10 @@ $(READY): $(LOCKS) pyproject.toml
 run: setup ## start everything; options: CATALOGUE=DIR PORT=8080 BACKBONE=auto LOOKALIKE_HOME=var LOOKALIKE_WEIGHTS=FILE
 	@$(PY) -m pipeline.cli up $(if $(CATALOGUE),--catalogue "$(CATALOGUE)") $(if $(PORT),--port "$(PORT)") \
 		$(if $(BACKBONE),--backbone "$(BACKBONE)")
+
+train: setup ## clean CATALOGUE=DIR, train on it, measure, draw; options: RECIPE=finetune BACKBONE=auto RESUME=1. Nothing goes live
+	@$(PY) -m pipeline.cli train $(if $(CATALOGUE),--catalogue "$(CATALOGUE)") $(if $(RECIPE),--recipe "$(RECIPE)") \
+		$(if $(BACKBONE),--backbone "$(BACKBONE)") $(if $(RESUME),--resume)
 
 test: setup ## all tests: unit, integration (real Valkey and FAISS), e2e (real processes)
 	@$(PY) -m pytest -n 2 --dist loadfile -m "not alone" tests/unit tests/integration tests/e2e

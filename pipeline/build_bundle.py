@@ -1,15 +1,22 @@
 """Weights and catalogue -> model bundle: head fitted, runtime chosen, precision gated, quality measured."""
 
-from collections.abc import Callable
+import copy
+import json
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from importlib.metadata import version as library_version
+from pathlib import Path
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
+from pipeline.calibrate import Calibration, calibrate
+from pipeline.dataset import split_listings
 from pipeline.embed import Embedded, run_over_photos, say_unusable
-from pipeline.evaluate import describe_metrics, evaluate
+from pipeline.evaluate import METRICS, Evaluation, describe_metrics, evaluate
 from pipeline.export import (
     Forward,
     Graph,
@@ -21,91 +28,197 @@ from pipeline.export import (
     runner,
     with_head,
 )
-from pipeline.train import fit_head, held_out_listings
+from pipeline.projection import fit_projection
+from pipeline.training.head import fit_head
 from pipeline.weights import LoadedWeights, load_weights
+from shared.artifacts import ArtifactStore
 from shared.catalogue import CataloguePhoto
 from shared.images import Pixels, PreprocessSpec
 from shared.indexing.catalogue import Catalogue
 from shared.settings import PrecisionChoice, RuntimeChoice, Settings
 from shared.vision.bundle import (
+    HISTORY,
+    TRAINING,
     BundleManifest,
     ModelBundle,
     Precision,
     Runtime,
+    Split,
     bundle_store,
     open_bundle,
     write_bundle,
+    write_bundle_directory,
 )
 from shared.vision.embedder import Embeddings, FloatArray, normalised
-from shared.vision.network import EMBEDDING_DIM, NORMALISATION, Network
+from shared.vision.network import NORMALISATION, Network
 
 OWN_HEAD_NOTICE = (
     "The 13-class head came with the weights file. Whether it was trained on photos of this catalogue is not known, "
     "so its accuracy here may flatter it."
 )
+CLOSED_FORM = "closed form"  # logistic head and projection over a trunk as it came
+POOLED = "global average pool, L2-normalised"
+PROJECTED = "projection of several levels' pools, with the head's probabilities, L2-normalised"
 _LIBRARIES = ("torch", "torchvision", "openvino", "nncf", "numpy", "pillow")
 
 Say = Callable[[str], None]
 
 
 @dataclass(frozen=True)
-class Served:
-    """What the bundle will be run as, and the catalogue under it."""
+class Fitted:
+    """A network to be served, and what it was fitted to.
 
+    Attributes:
+        photos: of the catalogue, in its order.
+        split: all empty if the head came with the weights.
+        needs_head: its trunk is all that is trained; the head is fitted here.
+        project: a projection is fitted, and kept if it finds more.
+        notes: what was decided while it was trained.
+    """
+
+    loaded: LoadedWeights
+    catalogue: str
+    photos: Sequence[CataloguePhoto]
+    split: Split
+    recipe: str
+    needs_head: bool
+    project: bool
+    history: Sequence[Mapping[str, float]] = ()
+    notes: Mapping[str, float | str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Assembled:
+    """All that a bundle is written from, and the catalogue under it."""
+
+    manifest: BundleManifest
+    tensors: dict[str, npt.NDArray[np.generic]]
+    split: Split
+    graph_files: dict[str, bytes]
+    extra_files: dict[str, bytes]
     embedded: Embedded
+    evaluation: Evaluation
+    notes: Mapping[str, float | str]
+
+    def write(self, store: ArtifactStore) -> str:
+        """As a new version, not promoted; returns its name."""
+        return write_bundle(store, self.manifest, self.tensors, **self._files())
+
+    def write_directory(self, directory: Path) -> None:
+        """As a directory that can be copied."""
+        write_bundle_directory(directory, self.manifest, self.tensors, **self._files())
+
+    def _files(self) -> Any:
+        return {"split": self.split, "graph_files": self.graph_files, "extra_files": self.extra_files}
+
+
+@dataclass(frozen=True)
+class _Candidate:
+    """The catalogue under one precision of the trunk, with the head and projection fitted to that."""
+
+    network: Network
+    pooled: FloatArray  # (n, width)
+    embeddings: Embeddings
+    notes: Mapping[str, float | str]
+
+    @property
+    def features(self) -> FloatArray:
+        """(n, dim) of the last stage, L2 norm 1."""
+        return normalised(self.pooled[:, : self.network.head.in_features])
+
+
+@dataclass(frozen=True)
+class _Served:
+    """What the bundle will be run as."""
+
+    chosen: _Candidate
     precision: Precision = Precision.FLOAT32
     gate: dict[str, float | str] = field(default_factory=dict)
     files: dict[str, bytes] = field(default_factory=dict)
 
 
 def build_bundle(settings: Settings, catalogue: Catalogue, say: Say) -> tuple[ModelBundle, Embedded]:
-    """Load a trunk, fit the head on the catalogue's labels, choose how it is run, write and promote the bundle.
+    """Load a trunk, fit head and projection on the catalogue in closed form, write and promote the bundle.
 
     Returns:
         the bundle, and the catalogue under it: fitting and measuring need every photo's embedding anyway.
     """
     loaded = load_weights(settings.backbone, settings.weights, download_timeout_s=settings.download_timeout_s)
     say(f"weights: {loaded.source}")
+    split = Split() if loaded.has_head else split_listings(catalogue.photos)
+    fitted = Fitted(
+        loaded=loaded,
+        catalogue=catalogue.name,
+        photos=catalogue.photos,
+        split=split,
+        recipe=CLOSED_FORM,
+        needs_head=not loaded.has_head,
+        project=not loaded.has_head,
+    )
+    assembled = assemble(fitted, PreprocessSpec(), settings, say)
+    store = bundle_store(settings.home)
+    version = assembled.write(store)
+    store.promote(version)
+    store.prune(settings.keep_snapshots)
+    return open_bundle(store, version), assembled.embedded
+
+
+def assemble(fitted: Fitted, spec: PreprocessSpec, settings: Settings, say: Say) -> Assembled:
+    """Pool every photo once, fit what is still missing, choose how it is run, calibrate and measure."""
     if settings.threads:
         torch.set_num_threads(settings.threads)
-    spec = PreprocessSpec()
+    network, split = fitted.loaded.network, fitted.split
     runtime = _runtime(settings.runtime)
-    graph = features_graph(loaded.network, spec.size_px) if runtime is Runtime.OPENVINO else None
-    forward = _torch_features(loaded.network) if graph is None else runner(graph)
-    photos, features, sample = _features(catalogue, forward, spec, say)
-    listings = frozenset(photo.listing_id for photo in catalogue.photos)
-    held_out = listings if loaded.has_head else held_out_listings(photos)
-    network = loaded.network.cpu()
-    if not loaded.has_head:
-        _fit(network, photos, features, held_out)
-    with torch.inference_mode():
-        scores = network.head(torch.from_numpy(features)).numpy()
-    served = Served(Embedded(photos, Embeddings(normalised(features), scores)))
+    graph = features_graph(network, spec.size_px) if runtime is Runtime.OPENVINO else None
+    forward = _torch_features(network) if graph is None else runner(graph)
+    photos, pooled, sample = _features(fitted.photos, forward, spec, say)
+    network.cpu()
+    served = _Served(_candidate(fitted, photos, pooled))
     if graph is not None:
-        served = _choose_precision(with_head(graph, network), served.embedded, sample, settings, spec, say)
-    manifest = _describe(loaded, catalogue, spec).model_copy(
+        served = _choose_precision(graph, served.chosen, fitted, photos, sample, settings, spec, say)
+    network, notes = served.chosen.network, served.chosen.notes
+    if fitted.project:
+        say(f"projection: {notes['projection']}")
+    embedded = Embedded(photos, served.chosen.embeddings)
+    calibration = _calibrate(embedded, split, say)
+    evaluation = evaluate(photos, embedded.embeddings, split, temperature=calibration.temperature)
+    manifest = _describe(fitted, spec).model_copy(
         update={
+            "embedding_dim": network.embedding_dim,
+            "embedding_layer": POOLED if network.projection is None else PROJECTED,
             "runtime": runtime,
             "precision": served.precision,
             "gate": served.gate,
-            "metrics": evaluate(photos, served.embedded.embeddings, held_out),
+            "temperature": calibration.temperature,
+            "abstain_below": calibration.abstain_below,
+            "metrics": evaluation.summary(),
         }
     )
-    store = bundle_store(settings.home)
-    version = write_bundle(
-        store,
-        manifest,
-        network.tensors(),
-        held_out=frozenset() if loaded.has_head else held_out,
-        fitted_on=frozenset() if loaded.has_head else listings,
-        graph_files=served.files,
-    )
-    store.promote(version)
-    store.prune(settings.keep_snapshots)
     if manifest.notice:
         say(f"notice: {manifest.notice}")
-    say(f"model bundle {version} ({runtime}, {served.precision}): {describe_metrics(manifest.metrics)}")
-    return open_bundle(store, version), served.embedded
+    say(f"model bundle ({runtime}, {served.precision}): {describe_metrics(manifest.metrics)}")
+    told = {METRICS: evaluation.model_dump_json(), TRAINING: json.dumps(notes, indent=1)}
+    if fitted.history:
+        told[HISTORY] = json.dumps(fitted.history, indent=1)
+    return Assembled(
+        manifest=manifest,
+        tensors=network.tensors(),
+        split=split,
+        graph_files=served.files,
+        extra_files={name: text.encode() for name, text in told.items()},
+        embedded=embedded,
+        evaluation=evaluation,
+        notes=notes,
+    )
+
+
+def _calibrate(embedded: Embedded, split: Split, say: Say) -> Calibration:
+    """On the validation side; a head that came with the weights stays as it came."""
+    if not split.listings:
+        return Calibration()
+    rows = [row for row, photo in enumerate(embedded.photos) if photo.listing_id in split.validation]
+    labels = np.array([embedded.photos[row].category for row in rows], dtype=np.int64)
+    return calibrate(embedded.embeddings.scores[rows], labels, say)
 
 
 def _runtime(choice: RuntimeChoice) -> Runtime:
@@ -115,10 +228,10 @@ def _runtime(choice: RuntimeChoice) -> Runtime:
 
 
 def _features(
-    catalogue: Catalogue, forward: Forward, spec: PreprocessSpec, say: Say
+    catalogue: Sequence[CataloguePhoto], forward: Forward, spec: PreprocessSpec, say: Say
 ) -> tuple[list[CataloguePhoto], FloatArray, list[Pixels]]:
-    """Decodable photos, their pooled features (n, dim) in float32, and the pixels of some to calibrate on."""
-    wanted = calibration_sample(len(catalogue.photos))
+    """Decodable photos, what the trunk pools of each (n, width), and the pixels of some to calibrate int8 on."""
+    wanted = calibration_sample(len(catalogue))
     sample: list[Pixels] = []
     n_seen = 0
 
@@ -128,7 +241,7 @@ def _features(
         n_seen += len(pixels)
         return forward(pixels)[0]
 
-    photos, batches, unusable = run_over_photos(catalogue.photos, spec, run, desc="features")
+    photos, batches, unusable = run_over_photos(catalogue, spec, run, desc="features")
     say_unusable(unusable, say)
     return photos, np.concatenate(batches), sample
 
@@ -145,41 +258,59 @@ def _torch_features(network: Network) -> Forward:
     return forward
 
 
-def _fit(network: Network, photos: list[CataloguePhoto], features: FloatArray, held_out: frozenset[str]) -> None:
-    seen = [i for i, photo in enumerate(photos) if photo.listing_id not in held_out]
-    head = fit_head(features[seen], [photos[i].category for i in seen])
-    network.head.load_state_dict({"weight": torch.from_numpy(head.weight), "bias": torch.from_numpy(head.bias)})
+def _candidate(fitted: Fitted, photos: list[CataloguePhoto], pooled: FloatArray) -> _Candidate:
+    """Fit what is still missing to what the trunk pools of each photo."""
+    network = copy.deepcopy(fitted.loaded.network)
+    notes = dict(fitted.notes)
+    if fitted.needs_head:
+        rows = [row for row, photo in enumerate(photos) if photo.listing_id in fitted.split.train]
+        head = fit_head(pooled[rows, : network.head.in_features], [photos[row].category for row in rows])
+        network.head.load_state_dict({"weight": torch.from_numpy(head.weight), "bias": torch.from_numpy(head.bias)})
+    if fitted.project:
+        notes |= fit_projection(network, photos, pooled, fitted.split)
+    with torch.inference_mode():
+        embeddings, scores = (part.numpy() for part in network.answer(torch.from_numpy(pooled)))
+    return _Candidate(network, pooled, Embeddings(normalised(embeddings), scores), notes)
 
 
 def _choose_precision(
-    graph: Graph, reference: Embedded, sample: list[Pixels], settings: Settings, spec: PreprocessSpec, say: Say
-) -> Served:
+    trunk: Graph,
+    reference: _Candidate,
+    fitted: Fitted,
+    photos: list[CataloguePhoto],
+    sample: list[Pixels],
+    settings: Settings,
+    spec: PreprocessSpec,
+    say: Say,
+) -> _Served:
     """int8 where it passes the gate against float32 on the same photos, else float32 and why."""
-    if settings.precision is PrecisionChoice.FLOAT32:
-        return Served(reference, files=graph_files(graph))
-    say(f"quantising to int8 with {len(sample)} photos of the catalogue")
-    quantised = int8_graph(graph, sample)
-    _, batches, _ = run_over_photos(reference.photos, spec, runner(quantised), desc="int8")
-    pooled, scores = (np.concatenate(part) for part in zip(*batches, strict=True))
-    candidate = Embeddings(normalised(pooled), scores)
-    verdict = judge(candidate, reference.embeddings, reference.photos)
-    say(f"int8 against float32: {describe_metrics(verdict.facts())}")
-    if not verdict.passed:
-        return Served(reference, gate=verdict.facts(), files=graph_files(graph))
-    return Served(Embedded(reference.photos, candidate), Precision.INT8, verdict.facts(), graph_files(quantised))
+    gate: dict[str, float | str] = {}
+    if settings.precision is not PrecisionChoice.FLOAT32:
+        say(f"quantising to int8 with {len(sample)} photos of the catalogue")
+        quantised = int8_graph(trunk, sample)
+        _, batches, _ = run_over_photos(photos, spec, runner(quantised), desc="int8")
+        candidate = _candidate(fitted, photos, np.concatenate([batch[0] for batch in batches]))
+        verdict = judge(candidate.features, reference.features, photos)
+        gate = verdict.facts()
+        say(f"int8 against float32: {describe_metrics(gate)}")
+        if verdict.passed:
+            return _Served(candidate, Precision.INT8, gate, graph_files(with_head(quantised, candidate.network)))
+    return _Served(reference, gate=gate, files=graph_files(with_head(trunk, reference.network)))
 
 
-def _describe(loaded: LoadedWeights, catalogue: Catalogue, spec: PreprocessSpec) -> BundleManifest:
+def _describe(fitted: Fitted, spec: PreprocessSpec) -> BundleManifest:
+    loaded = fitted.loaded
     return BundleManifest(
         backbone=loaded.backbone,
         weights=loaded.source,
         weights_sha256="",
-        embedding_dim=EMBEDDING_DIM[loaded.backbone],
+        embedding_dim=0,
+        recipe=fitted.recipe,
         preprocess=spec,
         normalisation=NORMALISATION[loaded.backbone],
-        catalogue=catalogue.name,
-        head_came_with_weights=loaded.has_head,
-        notice=OWN_HEAD_NOTICE if loaded.has_head else loaded.notice,
+        catalogue=fitted.catalogue,
+        head_came_with_weights=not fitted.split.listings,
+        notice=loaded.notice if fitted.split.listings else OWN_HEAD_NOTICE,
         libraries={name: library_version(name) for name in _LIBRARIES},
         built_at=datetime.now(UTC).isoformat(timespec="seconds"),
     )

@@ -223,7 +223,7 @@ def _fits(bundle: ModelBundle, catalogue: Catalogue, say: Say) -> bool:
     if bundle.manifest.head_came_with_weights:
         return True
     listings = {photo.listing_id for photo in catalogue.photos}
-    if 2 * len(listings & bundle.fitted_on) >= len(listings):
+    if 2 * len(listings & bundle.split.listings) >= len(listings):
         return True
     say(f"rebuilding the model bundle: it was fitted on {bundle.manifest.catalogue}, not on {catalogue.name}")
     return False

@@ -14,8 +14,9 @@ import redis
 
 from pipeline.running import running_redis_url
 from shared.errors import LookalikeError, QueueUnavailable
+from shared.home import catalogue_directory
 from shared.redis_client import connect
-from shared.settings import Backbone, load_settings
+from shared.settings import Backbone, Settings, load_settings
 from shared.store.jobs import JobStore
 
 TIMEOUT_S = 5
@@ -65,6 +66,18 @@ def say(line: str) -> None:
 
 def print_facts(as_json: bool, facts: dict[str, Any], text: str) -> None:
     click.echo(json.dumps(facts, ensure_ascii=False) if as_json else text)
+
+
+def existing_catalogue(settings: Settings) -> Path:
+    """The catalogue that is named or was used last.
+
+    Raises:
+        UsageError: there is none.
+    """
+    directory = catalogue_directory(settings)
+    if not directory.is_dir():
+        raise click.UsageError("name a catalogue: --catalogue DIR, or LOOKALIKE_CATALOGUE")
+    return directory
 
 
 def running_redis() -> redis.Redis:

@@ -60,14 +60,9 @@ def reindex(mode: str, dry_run: bool, promote: str, force: bool, wait: bool | No
     unless that was asked for.
     """
     request = ReindexRequest(mode=ReindexMode(mode), dry_run=dry_run, promote=Promotion(promote), force=force)
-    jobs, settings = running_jobs(), load_settings()
-    admission = Admission(settings.max_queued, settings.max_queued)
-    job, _ = jobs.create(JobKind.REINDEX, request, None, admission=admission, request_id="cli")
-    if sys.stdout.isatty() if wait is None else wait:
-        job = _watch(jobs, job)
-    print_facts(as_json, view(job).model_dump(mode="json"), _outcome(job))
-    if job.status.terminal:
-        sys.exit(_exit_code(job, request))
+    job = run_reindex(running_jobs(), request, wait=sys.stdout.isatty() if wait is None else wait)
+    print_facts(as_json, view(job).model_dump(mode="json"), outcome(job))
+    sys.exit(exit_code(job, request))
 
 
 @click.group()
@@ -218,6 +213,17 @@ def _line(version: VersionView) -> str:
     return f"{mark} {version.version}  {told}" + (f"  failed: {', '.join(failed)}" if failed else "")
 
 
+def run_reindex(jobs: JobStore, request: ReindexRequest, *, wait: bool) -> Job:
+    """Submit a reindex to the running service, and watch it if it is to be waited for.
+
+    Raises:
+        ReindexRunning: there is one already.
+    """
+    n_queued = load_settings().max_queued
+    job, _ = jobs.create(JobKind.REINDEX, request, None, admission=Admission(n_queued, n_queued), request_id="cli")
+    return _watch(jobs, job) if wait else job
+
+
 def _watch(jobs: JobStore, job: Job) -> Job:
     """The job once it has ended; meanwhile a bar says how far it is. Ctrl-C ends the watching, not the job."""
     stage = ""
@@ -239,7 +245,8 @@ def _watch(jobs: JobStore, job: Job) -> Job:
     return job
 
 
-def _outcome(job: Job) -> str:
+def outcome(job: Job) -> str:
+    """How a reindex stands, for people."""
     if job.error:
         return f"{job.status}: {job.error.code}: {job.error.detail}"
     if not isinstance(job.result, ReindexResult):
@@ -255,7 +262,10 @@ def _outcome(job: Job) -> str:
     return "\n".join(lines)
 
 
-def _exit_code(job: Job, request: ReindexRequest) -> int:
+def exit_code(job: Job, request: ReindexRequest) -> int:
+    """0 when what was asked for is done or in hand, 1 when it failed, 3 when an index was built and is not live."""
+    if not job.status.terminal:
+        return 0
     if job.status is not JobStatus.SUCCEEDED or not isinstance(job.result, ReindexResult):
         return 1
     wanted = job.result.index_version is not None and request.promote is not Promotion.NEVER

@@ -13,12 +13,13 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import nn
 
-from pipeline.evaluate import retrieval_metrics
+from pipeline.retrieval import retrieval_metrics
 from shared.catalogue import CataloguePhoto
 from shared.images import Pixels
 from shared.vision.bundle import GRAPH
-from shared.vision.embedder import Embeddings, FloatArray
+from shared.vision.embedder import FloatArray
 from shared.vision.network import Network
 
 # The gate: int8 may cost this much against float32 on the same photos, and no more.
@@ -28,12 +29,12 @@ MAX_PRECISION_LOSS = 0.01
 _N_CALIBRATION = 300
 
 Graph = Any  # openvino.Model; the library ships no types
-Forward = Callable[[Pixels], list[FloatArray]]  # (n, S, S, 3) uint8 -> pooled (n, dim), and scores if it has a head
+Forward = Callable[[Pixels], list[FloatArray]]  # (n, S, S, 3) uint8 -> what a graph gives
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """How a candidate's embeddings compare with the reference's."""
+    """How a candidate compares with the reference."""
 
     mean_cosine: float
     precision_at_4: float
@@ -54,42 +55,63 @@ class Verdict:
         }
 
 
-def judge(candidate: Embeddings, reference: Embeddings, photos: Sequence[CataloguePhoto]) -> Verdict:
-    """Compare two sets of embeddings of the same photos, row by row and by what they find."""
+def judge(candidate: FloatArray, reference: FloatArray, photos: Sequence[CataloguePhoto]) -> Verdict:
+    """Compare what two precisions of a trunk say of the same photos: row by row, and by what would be found with it.
+
+    Head and projection are fitted to each precision and know the photos they were fitted on, so neither is asked.
+
+    Args:
+        candidate: (n, dim) features of the last stage, L2 norm 1; so is `reference`.
+    """
     labels = np.array([photo.category for photo in photos])
     groups = np.array([photo.listing_id for photo in photos])
 
-    def precision(embeddings: Embeddings) -> float:
-        return float(retrieval_metrics(embeddings.vectors, labels, groups).get("precision_at_4", 0.0))
+    def precision(vectors: FloatArray) -> float:
+        return float(retrieval_metrics(vectors, labels, groups).get("precision_at_4", 0.0))
 
-    cosines = (candidate.vectors * reference.vectors).sum(axis=1)
+    cosines = (candidate * reference).sum(axis=1)
     return Verdict(float(cosines.mean()), precision(candidate), precision(reference))
 
 
 def features_graph(network: Network, size_px: int) -> Graph:
-    """All but the head as an OpenVINO model: (n, S, S, 3) uint8 -> pooled features (n, dim)."""
+    """The trunk as an OpenVINO model: (n, S, S, 3) uint8 -> what it pools, (n, width)."""
+    return module_graph(network.features, size_px)
+
+
+def module_graph(module: nn.Module, size_px: int) -> Graph:
+    """Anything that takes photos, (n, S, S, 3) uint8, as an OpenVINO model."""
     example = torch.zeros((2, size_px, size_px, 3), dtype=torch.uint8)
     any_batch = {0: torch.export.Dim("n_photos", min=1, max=4096)}
-    program = torch.export.export(network.features.cpu(), (example,), dynamic_shapes=(any_batch,))
+    program = torch.export.export(module.cpu(), (example,), dynamic_shapes=(any_batch,))
     graph = _openvino().convert_model(program)
     graph.reshape([-1, size_px, size_px, 3])
     return graph
 
 
 def with_head(graph: Graph, network: Network) -> Graph:
-    """A features graph with the network's head on it: -> pooled features (n, dim), scores (n, 13)."""
+    """A features graph with what `Network.answer` does on it: -> embeddings (n, embedding_dim), scores (n, 13)."""
     openvino = _openvino()
     ops = importlib.import_module("openvino.opset13")
+
+    def linear(x: Any, layer: nn.Linear) -> Any:
+        weight, bias = (parameter.detach().numpy() for parameter in (layer.weight, layer.bias))
+        return ops.add(ops.matmul(x, weight, transpose_a=False, transpose_b=True), bias)
+
     pooled = graph.output(0).get_node().input_value(0)
-    weight, bias = (parameter.detach().numpy() for parameter in (network.head.weight, network.head.bias))
-    scores = ops.add(ops.matmul(pooled, weight, transpose_a=False, transpose_b=True), bias)
-    return openvino.Model([ops.result(pooled), ops.result(scores)], graph.get_parameters())
+    embedding = ops.slice(pooled, [0], [network.head.in_features], [1], [1])
+    scores = linear(embedding, network.head)
+    if (projection := network.projection) is not None:
+        mapped = ops.normalize_l2(linear(pooled, projection.linear), np.array([1]), 1e-24, "max")
+        evidence = ops.multiply(ops.softmax(scores, axis=1), projection.evidence.numpy())
+        embedding = ops.concat([mapped, evidence], axis=1)
+    return openvino.Model([ops.result(embedding), ops.result(scores)], graph.get_parameters())
 
 
 def int8_graph(graph: Graph, photos: Sequence[Pixels]) -> Graph:
     """Quantise weights and activations after training, with ranges measured on the catalogue's own photos.
 
     Args:
+        graph: the trunk's; head and projection cost nothing, and their float32 is better kept.
         photos: (S, S, 3) uint8 each; a few hundred are enough.
     """
     # NNCF reports its use over the network unless it believes to be in CI; what runs here is nobody's business.
@@ -108,7 +130,8 @@ def int8_graph(graph: Graph, photos: Sequence[Pixels]) -> Graph:
 
 def runner(graph: Graph) -> Forward:
     """Compile a graph for passes over all cores: (n, S, S, 3) uint8 -> its outputs, in order."""
-    compiled = _openvino().Core().compile_model(graph, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    hints = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": torch.get_num_threads()}
+    compiled = _openvino().Core().compile_model(graph, "CPU", hints)
     request = compiled.create_infer_request()
 
     def forward(pixels: Pixels) -> list[FloatArray]:

@@ -44,7 +44,7 @@ def _compare(backbone: Backbone, photos: Pixels) -> list[dict[str, Any]]:
         network = Network(backbone, NORMALISATION[backbone])
     else:
         network = load_weights(backbone, None, download_timeout_s=1).network
-    graph = with_head(features_graph(network, SIZE_PX), network)
+    graph = features_graph(network, SIZE_PX)
     eager = network.to(memory_format=torch.channels_last)
 
     def run_eager(pixels: Pixels) -> object:
@@ -53,8 +53,8 @@ def _compare(backbone: Backbone, photos: Pixels) -> list[dict[str, Any]]:
 
     runs: dict[str, Callable[[Pixels], object]] = {
         "torch eager": run_eager,
-        "openvino float32": runner(graph),
-        "openvino int8": runner(int8_graph(graph, list(photos))),
+        "openvino float32": runner(with_head(graph, network)),
+        "openvino int8": runner(with_head(int8_graph(graph, list(photos)), network)),
     }
     rates: dict[str, list[float]] = {name: [] for name in runs}
     for turn in range(N_TURNS + 1):

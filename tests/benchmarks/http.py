@@ -77,7 +77,7 @@ def _measure(home: Path, photos: list[bytes]) -> dict[str, Any]:
 
     def bare(photo: bytes) -> None:
         pixels = decode_photo(photo, bundle.manifest.preprocess)
-        search_result(embedder.embed(pixels[None]), SearchRequest(), snapshot)
+        search_result(embedder.embed(pixels[None]), SearchRequest(), snapshot, bundle.manifest)
 
     def ask(photo: bytes) -> float:
         began = time.perf_counter()

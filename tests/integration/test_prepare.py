@@ -61,8 +61,9 @@ def test_an_empty_home_becomes_a_live_bundle_and_an_index_of_every_photo(built: 
     photos = list(snapshot.photos())
     expected = [(row["id"], row["product_id"]) for row in built.photo_rows()]
     assert [(photo.image_id, photo.listing_id) for photo in photos] == expected
-    assert bundle.fitted_on == {photo.listing_id for photo in photos}
-    assert bundle.held_out < bundle.fitted_on
+    assert bundle.split.listings == {photo.listing_id for photo in photos}
+    assert bundle.split.train.isdisjoint(bundle.split.test)
+    assert bundle.split.test
     assert snapshot.manifest.catalogue == bundle.manifest.catalogue == "catalogue"
 
 

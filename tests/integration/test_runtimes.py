@@ -8,14 +8,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from pipeline.build_index import prepare
 from pipeline.demo import generate
-from pipeline.export import Verdict
+from pipeline.export import Verdict, features_graph, runner, with_head
 from shared.errors import BundleDamaged
 from shared.images import Pixels, PreprocessSpec, decode_photo
-from shared.settings import Settings
+from shared.settings import Backbone, Settings
 from shared.vision.bundle import GRAPH, ModelBundle, Precision, Runtime, bundle_store, open_bundle
+from shared.vision.network import Network, Projection
 from shared.vision.runtimes import OpenVINOEmbedder, TorchEmbedder, open_embedder
 
 
@@ -117,3 +119,17 @@ def test_a_graph_that_is_none_is_refused(built: Built, tmp_path: Path) -> None:
     (tmp_path / GRAPH).write_text("<net/>")
     with pytest.raises(BundleDamaged):
         OpenVINOEmbedder(dataclasses.replace(built.int8, directory=tmp_path))
+
+
+def test_a_projection_in_the_graph_gives_what_it_gives_in_torch(built: Built) -> None:
+    network = Network(Backbone.EFFICIENTNET_LITE0, built.float32.manifest.normalisation)
+    network.load_tensors(built.float32.tensors())
+    network.projection = Projection(sum(network.features.trunk.levels), 20).eval()
+    network.projection.evidence.fill_(0.7)
+    with torch.inference_mode():
+        vectors, scores = (part.numpy() for part in network(torch.from_numpy(built.photos)))
+    assert vectors.shape == (12, 33)
+    np.testing.assert_allclose(np.linalg.norm(vectors[:, :20], axis=1), 1, rtol=1e-5)
+    embeddings, same_scores = runner(with_head(features_graph(network, 224), network))(built.photos)
+    np.testing.assert_allclose(embeddings, vectors, atol=1e-4)
+    np.testing.assert_allclose(same_scores, scores, atol=1e-3)

@@ -22,6 +22,7 @@ from shared.vision.bundle import (
     Normalisation,
     Precision,
     Runtime,
+    Split,
     bundle_store,
     open_bundle,
     read_manifest,
@@ -58,21 +59,22 @@ def photos(n: int) -> np.ndarray:
 
 SMALL = {"layer.weight": np.arange(6, dtype=np.float32).reshape(2, 3), "layer.steps": np.array(7)}
 
+SPLIT_IN_THREE = Split(train=frozenset({"l1"}), validation=frozenset({"l2"}), test=frozenset({"l3"}))
+
 
 @pytest.fixture
 def small(tmp_path: Path) -> ArtifactStore:
     """A store whose current bundle has two tensors: nothing in a bundle's files depends on their number."""
     store = bundle_store(tmp_path)
-    held_out, fitted_on = frozenset({"l2"}), frozenset({"l1", "l2", "l3"})
-    store.promote(write_bundle(store, MANIFEST_OF_LITE0, SMALL, held_out=held_out, fitted_on=fitted_on))
+    store.promote(write_bundle(store, MANIFEST_OF_LITE0, SMALL, split=SPLIT_IN_THREE))
     return store
 
 
 def test_a_bundle_comes_back_as_it_was_written(small: ArtifactStore) -> None:
     bundle = open_bundle(small)
     assert bundle.version == small.current()
-    assert bundle.held_out == {"l2"}
-    assert bundle.fitted_on == {"l1", "l2", "l3"}
+    assert bundle.split == SPLIT_IN_THREE
+    assert bundle.split.listings == {"l1", "l2", "l3"}
     filled_in = {"weights_sha256", "fingerprint"}
     assert bundle.manifest.model_dump(exclude=filled_in) == MANIFEST_OF_LITE0.model_dump(exclude=filled_in)
     assert bundle.manifest.weights_sha256 == small.sha256(bundle.directory / WEIGHTS)
@@ -83,13 +85,13 @@ def test_a_bundle_comes_back_as_it_was_written(small: ArtifactStore) -> None:
 
 
 def test_equal_bundles_have_equal_fingerprints(small: ArtifactStore) -> None:
-    again = write_bundle(small, MANIFEST_OF_LITE0, SMALL, held_out=frozenset(), fitted_on=frozenset())
+    again = write_bundle(small, MANIFEST_OF_LITE0, SMALL, split=Split())
     assert read_manifest(small, again).fingerprint == open_bundle(small).manifest.fingerprint
 
 
 def test_one_changed_weight_is_another_fingerprint(small: ArtifactStore) -> None:
     changed = {**SMALL, "layer.steps": np.array(8)}
-    other = write_bundle(small, MANIFEST_OF_LITE0, changed, held_out=frozenset(), fitted_on=frozenset())
+    other = write_bundle(small, MANIFEST_OF_LITE0, changed, split=Split())
     assert read_manifest(small, other).fingerprint != open_bundle(small).manifest.fingerprint
 
 
@@ -107,6 +109,9 @@ DECISIVE: dict[str, object] = {
 }
 FOR_PEOPLE: dict[str, object] = {
     "weights": "elsewhere",
+    "recipe": "finetune",
+    "temperature": 1.5,
+    "abstain_below": 0.4,
     "metrics": {"accuracy": 0.9},
     "catalogue": "another",
     "notice": "read this",
@@ -137,7 +142,7 @@ def test_without_a_promoted_bundle_the_command_that_makes_one_is_named(tmp_path:
     store = bundle_store(tmp_path)
     with pytest.raises(BundleMissing, match="lookalike index build"):
         open_bundle(store)
-    write_bundle(store, MANIFEST_OF_LITE0, SMALL, held_out=frozenset(), fitted_on=frozenset())
+    write_bundle(store, MANIFEST_OF_LITE0, SMALL, split=Split())
     with pytest.raises(BundleMissing, match="lookalike index build"):
         open_bundle(store)
 
@@ -186,7 +191,7 @@ def embedder(tmp_path_factory: pytest.TempPathFactory) -> TorchEmbedder:
     """EfficientNet-Lite0 with the package's weights and a random head, through a bundle on disk."""
     network = load_weights(LITE0, None, download_timeout_s=1).network
     store = bundle_store(tmp_path_factory.mktemp("home"))
-    version = write_bundle(store, MANIFEST_OF_LITE0, network.tensors(), held_out=frozenset(), fitted_on=frozenset())
+    version = write_bundle(store, MANIFEST_OF_LITE0, network.tensors(), split=Split())
     return TorchEmbedder(open_bundle(store, version))
 
 
@@ -230,7 +235,7 @@ def test_pixels_straight_from_the_decoder_are_taken_without_a_warning(embedder: 
 def test_weights_of_another_network_are_damage(tmp_path: Path, backbone: Backbone) -> None:
     store = bundle_store(tmp_path)
     manifest = MANIFEST_OF_LITE0.model_copy(update={"backbone": backbone})
-    version = write_bundle(store, manifest, SMALL, held_out=frozenset(), fitted_on=frozenset())
+    version = write_bundle(store, manifest, SMALL, split=Split())
     with pytest.raises(BundleDamaged, match=f"do not fit {backbone}"):
         TorchEmbedder(open_bundle(store, version))
 
@@ -258,7 +263,7 @@ def test_normalisation_in_the_graph_equals_that_of_torchvision(
     mean, std = NORMALISATION[backbone].mean, NORMALISATION[backbone].std
     with torch.inference_mode():
         expected = network.features.trunk(normalize(scaled, list(mean), list(std)))
-        pooled, _ = network(pixels)
+        pooled = network.features(pixels)
     assert expected.abs().max() > 0.01
     # One multiply-add instead of two divisions, and channels_last kernels: float32 rounding through 50 layers.
     torch.testing.assert_close(pooled, expected, atol=1e-4, rtol=1e-4)
