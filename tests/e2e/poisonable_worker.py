@@ -45,5 +45,5 @@ def open_fragile(bundle: ModelBundle, *, threads: int, streams: int) -> Embedder
 
 
 if __name__ == "__main__":
-    with mock.patch("worker.engine.open_embedder", open_fragile):
+    with mock.patch("worker.models.open_embedder", open_fragile):
         run_worker(load_settings())

@@ -33,7 +33,7 @@ def test_an_index_that_does_not_fit_leaves_the_old_one_live(home: Path, catalogu
         text=True,
         timeout=240,
         check=False,
-        preexec_fn=lambda: _no_file_larger_than(200_000),
+        preexec_fn=lambda: _no_file_larger_than(30_000),
     )
     assert done.returncode == 1
     assert json.loads(done.stdout)["error"]["code"] == "artifact_unwritable"
