@@ -132,9 +132,22 @@ class _Served:
     """What the bundle will be run as."""
 
     chosen: _Candidate
-    precision: Precision = Precision.FLOAT32
-    gate: dict[str, float | str] = field(default_factory=dict)
-    files: dict[str, bytes] = field(default_factory=dict)
+    precision: Precision
+    gate: dict[str, float | str]
+    files: dict[str, bytes]
+
+
+@dataclass(frozen=True)
+class _Faster:
+    """A precision that is worth trying.
+
+    Attributes:
+        files: what the runtime loads of a network that was fitted to it.
+    """
+
+    precision: Precision
+    forward: Forward
+    files: Callable[[Network], dict[str, bytes]]
 
 
 def build_bundle(settings: Settings, catalogue: Catalogue, say: Say) -> tuple[ModelBundle, Embedded]:
@@ -156,7 +169,7 @@ def build_bundle(settings: Settings, catalogue: Catalogue, say: Say) -> tuple[Mo
         project=not loaded.has_head,
     )
     assembled = assemble(fitted, PreprocessSpec(), settings, say)
-    store = bundle_store(settings.home)
+    store = bundle_store(settings.storage)
     version = assembled.write(store)
     store.promote(version)
     store.prune(settings.keep_snapshots)
@@ -173,9 +186,13 @@ def assemble(fitted: Fitted, spec: PreprocessSpec, settings: Settings, say: Say)
     forward = _torch_features(network) if graph is None else runner(graph)
     photos, pooled, sample = _features(fitted.photos, forward, spec, say)
     network.cpu()
-    served = _Served(_candidate(fitted, photos, pooled))
-    if graph is not None:
-        served = _choose_precision(graph, served.chosen, fitted, photos, sample, settings, spec, say)
+    chosen = _candidate(fitted, photos, pooled)
+    served, gate = None, dict[str, float | str]()
+    if faster := _faster(graph, network, sample, settings.precision, say):
+        served, gate = _gated(faster, chosen, fitted, photos, spec, say)
+    if served is None:
+        files = {} if graph is None else graph_files(with_head(graph, chosen.network))
+        served = _Served(chosen, Precision.FLOAT32, gate, files)
     network, notes = served.chosen.network, served.chosen.notes
     if fitted.project:
         say(f"projection: {notes['projection']}")
@@ -246,14 +263,14 @@ def _features(
     return photos, np.concatenate(batches), sample
 
 
-def _torch_features(network: Network) -> Forward:
-    """The reference runtime, on the GPU where there is one."""
+def _torch_features(network: Network, *, half: bool = False) -> Forward:
+    """The reference runtime, on the GPU where there is one; with `half`, products in bfloat16."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     features = network.features.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def forward(pixels: Pixels) -> list[FloatArray]:
-        with torch.inference_mode():
-            return [features(torch.from_numpy(pixels).to(device)).cpu().numpy()]
+        with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, enabled=half):
+            return [features(torch.from_numpy(pixels).to(device)).float().cpu().numpy()]
 
     return forward
 
@@ -273,29 +290,34 @@ def _candidate(fitted: Fitted, photos: list[CataloguePhoto], pooled: FloatArray)
     return _Candidate(network, pooled, Embeddings(normalised(embeddings), scores), notes)
 
 
-def _choose_precision(
-    trunk: Graph,
-    reference: _Candidate,
-    fitted: Fitted,
-    photos: list[CataloguePhoto],
-    sample: list[Pixels],
-    settings: Settings,
-    spec: PreprocessSpec,
-    say: Say,
-) -> _Served:
-    """int8 where it passes the gate against float32 on the same photos, else float32 and why."""
-    gate: dict[str, float | str] = {}
-    if settings.precision is not PrecisionChoice.FLOAT32:
+def _faster(
+    graph: Graph | None, network: Network, sample: list[Pixels], choice: PrecisionChoice, say: Say
+) -> _Faster | None:
+    """What is worth more than float32 on this machine, if anything."""
+    if choice is PrecisionChoice.FLOAT32:
+        return None
+    if graph is not None:
         say(f"quantising to int8 with {len(sample)} photos of the catalogue")
-        quantised = int8_graph(trunk, sample)
-        _, batches, _ = run_over_photos(photos, spec, runner(quantised), desc="int8")
-        candidate = _candidate(fitted, photos, np.concatenate([batch[0] for batch in batches]))
-        verdict = judge(candidate.features, reference.features, photos)
-        gate = verdict.facts()
-        say(f"int8 against float32: {describe_metrics(gate)}")
-        if verdict.passed:
-            return _Served(candidate, Precision.INT8, gate, graph_files(with_head(quantised, candidate.network)))
-    return _Served(reference, gate=gate, files=graph_files(with_head(trunk, reference.network)))
+        quantised = int8_graph(graph, sample)
+        return _Faster(Precision.INT8, runner(quantised), lambda fitted: graph_files(with_head(quantised, fitted)))
+    if choice is PrecisionChoice.BFLOAT16 or torch.cuda.is_available():
+        return _Faster(Precision.BFLOAT16, _torch_features(network, half=True), lambda _: {})
+    return None
+
+
+def _gated(
+    faster: _Faster, reference: _Candidate, fitted: Fitted, photos: list[CataloguePhoto], spec: PreprocessSpec, say: Say
+) -> tuple[_Served | None, dict[str, float | str]]:
+    """The faster precision if it passes the gate against float32 on the same photos, and how they compare."""
+    _, batches, _ = run_over_photos(photos, spec, faster.forward, desc=faster.precision.value)
+    fitted.loaded.network.cpu()
+    candidate = _candidate(fitted, photos, np.concatenate([batch[0] for batch in batches]))
+    verdict = judge(candidate.features, reference.features, photos)
+    gate = verdict.facts()
+    say(f"{faster.precision} against float32: {describe_metrics(gate)}")
+    if not verdict.passed:
+        return None, gate
+    return _Served(candidate, faster.precision, gate, faster.files(candidate.network)), gate
 
 
 def _describe(fitted: Fitted, spec: PreprocessSpec) -> BundleManifest:

@@ -1,4 +1,4 @@
-"""The Celery app, its queue, and how a worker is woken. A message says that there is work, and nothing else."""
+"""The Celery app, its queues, and how a worker is woken. A message says that there is work, and nothing else."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,12 +10,15 @@ from kombu.connection import Connection
 from kombu.exceptions import OperationalError
 
 from shared.errors import QueueUnavailable
+from shared.jobs import Priority
 from shared.redis_client import broker_at
 from shared.store.jobs import JobStore
-from shared.store.records import PREFIX
+from shared.store.records import PREFIX, Line
 
 RUN_NEXT = "lookalike.run_next"
 QUEUE = "lookalike.wake"
+# Apart, so that workers which take only one kind of job are woken for no other.
+QUEUES = {Priority.INTERACTIVE: QUEUE, Priority.BULK: f"{QUEUE}.bulk"}
 
 # Every process must agree on it: a message unacknowledged for so long is delivered again.
 _VISIBILITY_TIMEOUT_S = 120
@@ -28,7 +31,9 @@ _RECONNECT_EVERY_S = 2
 LOST_AFTER_S = 5.0
 _REPLACING = PREFIX + "replacing-messages"
 _REPLACE_EVERY_MS = 1500
-_REPLACE_AT_MOST = 1000
+
+# Several, so that a worker that has just come finds one for each of its threads.
+_UNREAD_ENOUGH = 16
 
 
 class _Connection(Connection):
@@ -54,6 +59,7 @@ def make_celery(redis_url: str, *, socket_timeout_s: float | None = None) -> Cel
     broker = broker_at(redis_url, socket_timeout_s=socket_timeout_s)
     app = Celery("lookalike", broker=broker.url, amqp=_AMQP, set_as_current=False)
     app.conf.update(
+        broker_use_ssl=broker.tls,
         task_default_queue=QUEUE,
         task_ignore_result=True,
         task_serializer="json",
@@ -62,6 +68,8 @@ def make_celery(redis_url: str, *, socket_timeout_s: float | None = None) -> Cel
         task_acks_late=False,
         task_reject_on_worker_lost=False,
         task_publish_retry=False,
+        # A message in the hands of a worker whose threads are all busy would wake nobody.
+        worker_disable_prefetch=True,
         worker_prefetch_multiplier=1,
         worker_cancel_long_running_tasks_on_connection_loss=False,
         worker_enable_remote_control=False,
@@ -73,7 +81,8 @@ def make_celery(redis_url: str, *, socket_timeout_s: float | None = None) -> Cel
         broker_channel_error_retry=True,
         broker_transport_options={
             "visibility_timeout": _VISIBILITY_TIMEOUT_S,
-            "unacked_restore_interval": 1,
+            # Lost messages are replaced long before; looking for them every second took much of a worker's own time.
+            "unacked_restore_interval": 10,
             "unacked_restore_throttle": 1,
             **broker.transport_options,
         },
@@ -81,14 +90,21 @@ def make_celery(redis_url: str, *, socket_timeout_s: float | None = None) -> Cel
     return app
 
 
-def wake_worker(celery: Celery) -> None:
-    """Send the message that makes some worker claim the job whose turn it is.
+def wake_worker(celery: Celery, client: redis.Redis, priority: Priority = Priority.INTERACTIVE) -> None:
+    """Have some worker take what waits.
+
+    A worker that was woken works until nothing waits. So where messages enough lie unread every worker is busy, and
+    whoever reads one of them will find the new job too: one more message would only be one more to carry.
+
+    Args:
+        priority: of the job there is; a worker that takes all may claim another first.
 
     Raises:
         QueueUnavailable: the broker did not take it.
     """
     with broker_errors():
-        celery.send_task(RUN_NEXT, queue=QUEUE)
+        if int(client.llen(QUEUES[priority])) < _UNREAD_ENOUGH:
+            celery.send_task(RUN_NEXT, queue=QUEUES[priority])
 
 
 def replace_lost_messages(celery: Celery, client: redis.Redis, store: JobStore) -> int:
@@ -99,10 +115,14 @@ def replace_lost_messages(celery: Celery, client: redis.Redis, store: JobStore) 
     """
     if store.oldest_wait_s() < LOST_AFTER_S or not client.set(_REPLACING, "1", nx=True, px=_REPLACE_EVERY_MS):
         return 0
-    missing = min(store.depth() - int(client.llen(QUEUE)), _REPLACE_AT_MOST)
-    for _ in range(missing):
-        wake_worker(celery)
-    return max(0, missing)
+    queued = store.backlog().queued
+    waiting = {Priority.INTERACTIVE: queued[Line.INTERACTIVE] + queued[Line.SUSPECT], Priority.BULK: queued[Line.BULK]}
+    n_sent = 0
+    for priority, n_waiting in waiting.items():
+        for _ in range(min(n_waiting, _UNREAD_ENOUGH) - int(client.llen(QUEUES[priority]))):
+            wake_worker(celery, client, priority)
+            n_sent += 1
+    return n_sent
 
 
 @contextmanager

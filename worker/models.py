@@ -4,6 +4,7 @@ import logging
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 import numpy as np
 
@@ -11,19 +12,26 @@ from shared.errors import InternalError
 from shared.images import Pixels
 from shared.telemetry import event
 from shared.vision.bundle import ModelBundle
-from shared.vision.embedder import Embeddings
+from shared.vision.embedder import Embedder, Embeddings
 from shared.vision.runtimes import open_embedder
 from worker.batching import BatchLimits, MicroBatcher
+from worker.tuning import Tuning, open_tuned
 
 _LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class EngineOptions:
-    """How an engine uses the machine. The settings of the same names say what each is."""
+    """How an engine uses the machine. The settings of the same names say what each is.
+
+    Attributes:
+        tunings: where it is remembered how this machine runs which model best; None: a guess is good enough.
+    """
 
     threads: int = 0
     streams: int = 0
+    max_batch: int = 0
+    tunings: Path | None = None
     limits: BatchLimits = field(default_factory=BatchLimits)
     cache_entries: int = 4096
     cache_ttl_s: float = 3600.0
@@ -31,10 +39,17 @@ class EngineOptions:
 
 @dataclass(frozen=True, eq=False)
 class Model:
-    """A bundle in memory, and what takes photos for it."""
+    """A bundle in memory, and what takes photos for it.
+
+    Attributes:
+        device: what it runs on, for people.
+        tuning: how it runs there, if that was measured.
+    """
 
     bundle: ModelBundle
     batcher: "MicroBatcher[Pixels, Embeddings]"
+    device: str = ""
+    tuning: Tuning | None = None
 
 
 def start_model(bundle: ModelBundle, options: EngineOptions, on_batch: Callable[[int], None]) -> Model:
@@ -43,7 +58,16 @@ def start_model(bundle: ModelBundle, options: EngineOptions, on_batch: Callable[
     Raises:
         BundleDamaged: the files do not fit what the manifest says.
     """
-    embedder = open_embedder(bundle, threads=options.threads, streams=options.streams)
+
+    def open_with(streams: int) -> Embedder:
+        return open_embedder(bundle, threads=options.threads, streams=streams)
+
+    tuning = None
+    if options.tunings is None or (options.streams and options.max_batch):  # nothing to choose
+        embedder = open_with(options.streams)
+    else:
+        embedder, tuning = open_tuned(open_with, options.tunings, streams=options.streams, batch=options.max_batch)
+    max_batch = tuning.batch if tuning else options.max_batch or embedder.best_batch
     size_px = bundle.manifest.preprocess.size_px
     for alone in (True, False):  # the first pass of each kind is the slowest
         embedder.embed(np.zeros((1, size_px, size_px, 3), dtype=np.uint8), alone=alone)
@@ -56,12 +80,12 @@ def start_model(bundle: ModelBundle, options: EngineOptions, on_batch: Callable[
 
     batcher = MicroBatcher(
         run,
-        limits=replace(options.limits, max_batch=min(options.limits.max_batch, embedder.best_batch)),
+        limits=replace(options.limits, max_batch=max_batch),
         n_runners=embedder.n_streams,
         on_hang=_end_process,
         on_batch=on_batch,
     )
-    return Model(bundle, batcher)
+    return Model(bundle, batcher, embedder.device, tuning)
 
 
 def _end_process() -> None:

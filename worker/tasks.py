@@ -12,12 +12,12 @@ from typing import TypeVar
 
 import redis
 
-from shared.errors import InternalError, JobCanceled, LookalikeError
+from shared.errors import InternalError, JobCanceled, LookalikeError, StoreUnavailable
 from shared.jobs import ImageChangeResult, Job, JobKind, JobResult, JobStatus, PhotoRequest, PhotoResult, Timing
 from shared.store.jobs import JobStore
 from shared.store.records import Claim, Line, SuspectWaits
 from shared.telemetry import event
-from worker.engine import Engine
+from worker.engine import Engine, NotHereYet
 from worker.stats import JobCounts
 
 _LOG = logging.getLogger(__name__)
@@ -25,6 +25,7 @@ _LOG = logging.getLogger(__name__)
 # How long what must be written is tried to be written while Redis is away, and how often.
 _RETRY_WITHIN_S = 30.0
 _RETRY_EVERY_S = 0.5
+_ELSEWHERE_S = 0.25
 
 T = TypeVar("T")
 
@@ -126,10 +127,13 @@ class JobRunner:
     Args:
         handlers: what runs jobs other than those of photos, by kind. A handler gives the result, or raises
             CancelledError when the lease is unwanted, HandedBack when it stops early.
+        only: the one line whose jobs messages have it run, beside suspects; None: interactive and bulk.
+        stopping: asked after each job; once true, a message that was obeyed is done with.
+        wake: tells others of a job that this worker cannot do yet, or that more wait behind it.
 
     Attributes:
         counts: how the attempts ended, and how long they took.
-        woken_at: when the last message came, on the monotonic clock.
+        woken_at: when a message was last obeyed, on the monotonic clock.
     """
 
     def __init__(
@@ -141,6 +145,9 @@ class JobRunner:
         worker: str,
         lease_s: float,
         handlers: Mapping[JobKind, Handler] | None = None,
+        only: Line | None = None,
+        stopping: Callable[[], bool] = lambda: False,
+        wake: Callable[[Job], None] = lambda job: None,
     ) -> None:
         self.counts = JobCounts()
         self.woken_at = time.monotonic()
@@ -150,23 +157,33 @@ class JobRunner:
         self._worker = worker
         self._lease_s = lease_s
         self._handlers = handlers or {}
+        self._only = only
+        self._stopping = stopping
+        self._wake = wake
         self._gate = Gate()
 
     def run_next(self) -> None:
-        """What a message asks for."""
-        self.woken_at = time.monotonic()
-        self.run_waiting()
+        """What a message asks for: to run what waits until nothing does."""
+        first = True
+        while True:
+            self.woken_at = time.monotonic()
+            if not self.run_waiting(relay=first) or self._stopping():
+                break
+            first = False
 
-    def run_waiting(self) -> bool:
+    def run_waiting(self, *, relay: bool = False) -> bool:
         """Run one job to its end, if one waits; returns whether there was one.
 
         An error from Redis passes through: the lease runs out and the reaper moves the job on.
+
+        Args:
+            relay: wake another if more wait.
         """
         suspects = False
         while True:
             try:
                 with self._gate.alone() if suspects else self._gate.shared(), self._engine.expecting():
-                    if self._claim_and_run(Line.SUSPECT if suspects else None):
+                    if self._claim_and_run(Line.SUSPECT if suspects else self._only, relay=relay):
                         return True
                     if not suspects:
                         return False
@@ -179,11 +196,14 @@ class JobRunner:
         with self._gate.shared() if line is Line.SHARD else nullcontext():
             return self._claim_and_run(line)
 
-    def _claim_and_run(self, line: Line | None) -> bool:
+    def _claim_and_run(self, line: Line | None, *, relay: bool = False) -> bool:
         """Returns whether there was a job."""
         claim = self._store.claim(self._worker, lease_s=self._lease_s, only=line)
         if claim is None:
             return False
+        if relay and self._store.depth():
+            # Who submits sends few messages: each that is obeyed brings the next, until every thread everywhere works.
+            self._wake(claim.job)
         with self._leases.holding(claim.job) as lease:
             self._run(claim, lease)
         return True
@@ -196,6 +216,11 @@ class JobRunner:
         except HandedBack:
             written, outcome = None, "handed_back"
             self._store.release(job)
+        except NotHereYet:
+            written, outcome = None, "handed_back"
+            time.sleep(_ELSEWHERE_S)  # first, or every thread here would take this one again and none what is behind it
+            self._store.release(job)
+            self._wake(job)
         except CancelledError:
             # Written if it was cancelled; refused if the lease is lost; left to the reaper if the worker stops.
             unwanted = partial(self._store.fail, job, JobCanceled("cancelled"))
@@ -242,7 +267,12 @@ class JobRunner:
                 owner=job.owner,
                 unwanted=lease.unwanted,
             )
-        return self._handlers[job.kind](claim, lease)
+        try:
+            return self._handlers[job.kind](claim, lease)
+        except StoreUnavailable as exc:
+            if job.kind is JobKind.REINDEX:
+                raise  # it has waited for the store where that cost nothing
+            raise NotHereYet from exc
 
     def _write(self, end: Callable[[], JobStatus | None]) -> JobStatus | None:
         """Write how an attempt ended: a dropped connection must not cost an attempt.
@@ -254,11 +284,20 @@ class JobRunner:
 
 def while_redis_is_away(call: Callable[[], T]) -> T:
     """Make a call to Redis, again for half a minute while it does not answer."""
+    return _while_away(call, redis.RedisError)
+
+
+def while_store_is_away(call: Callable[[], T]) -> T:
+    """Make a call to the object store, likewise."""
+    return _while_away(call, StoreUnavailable)
+
+
+def _while_away(call: Callable[[], T], error: type[Exception]) -> T:
     give_up_at = time.monotonic() + _RETRY_WITHIN_S
     while True:
         try:
             return call()
-        except redis.RedisError:
+        except error:
             if time.monotonic() > give_up_at:
                 raise
             time.sleep(_RETRY_EVERY_S)

@@ -25,13 +25,26 @@ class Embedder(Protocol):
     def manifest(self) -> BundleManifest: ...
 
     @property
+    def on_gpu(self) -> bool: ...
+
+    @property
+    def device(self) -> str:
+        """What it runs on, for people: "CPU, 2 threads", or the GPU's name."""
+        ...
+
+    @property
+    def library(self) -> str:
+        """What runs it, with its version."""
+        ...
+
+    @property
     def n_streams(self) -> int:
         """Passes that may run at the same time to advantage."""
         ...
 
     @property
     def best_batch(self) -> int:
-        """Photos of one pass above which it takes longer without costing less a photo."""
+        """Photos of one pass at most, as long as nobody has measured."""
         ...
 
     def embed(self, pixels: Pixels, *, alone: bool = True) -> Embeddings:

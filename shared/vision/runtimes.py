@@ -11,10 +11,12 @@ import numpy as np
 from shared.errors import BundleDamaged
 from shared.images import Pixels
 from shared.settings import Backbone
-from shared.vision.bundle import GRAPH, BundleManifest, ModelBundle, Runtime
-from shared.vision.embedder import Embedder, Embeddings, normalised
+from shared.vision.bundle import GRAPH, BundleManifest, ModelBundle, Precision, Runtime
+from shared.vision.embedder import Embedder, Embeddings, FloatArray, normalised
 
-_LARGEST_BATCH = 256
+# A graph compiled for a GPU is compiled anew for every other number of photos, so passes are filled up to one of these.
+_BUCKETS = (1, 8, 32, 64)
+_LARGEST_BATCH = _BUCKETS[-1]
 # Measured: a stream has one core, which batches of 1, 2, 4 and 8 fill alike. Others wait for a pass to end.
 _BEST_BATCH_OF_A_STREAM = 2
 
@@ -35,9 +37,13 @@ def open_embedder(bundle: ModelBundle, *, threads: int = 0, streams: int = 0) ->
 
 
 class TorchEmbedder:
-    """The network in eager torch, float32 and channels_last, on the GPU where there is one."""
+    """The network in torch, channels_last: eager on a CPU; on a GPU compiled, for a few sizes of batch.
 
-    def __init__(self, bundle: ModelBundle, *, threads: int = 0) -> None:
+    Args:
+        compiler: a backend of `torch.compile`, or "" for none; None: torch's own on a GPU, none on a CPU.
+    """
+
+    def __init__(self, bundle: ModelBundle, *, threads: int = 0, compiler: str | None = None) -> None:
         import torch
 
         from shared.vision.network import Network
@@ -52,11 +58,29 @@ class TorchEmbedder:
         except (RuntimeError, ValueError, KeyError) as exc:
             raise BundleDamaged(f"{bundle.version}: weights do not fit {bundle.manifest.backbone}") from exc
         self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        if compiler is None:
+            compiler = "inductor" if self.on_gpu else ""
         self._network = network.to(self._device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self._forward = torch.compile(self._network, backend=compiler, dynamic=False) if compiler else self._network
+        self._buckets = _BUCKETS if compiler else ()
 
     @property
     def manifest(self) -> BundleManifest:
         return self._manifest
+
+    @property
+    def on_gpu(self) -> bool:
+        return bool(self._device.type == "cuda")
+
+    @property
+    def device(self) -> str:
+        if self.on_gpu:
+            return str(self._torch.cuda.get_device_name(self._device))
+        return f"CPU, {self._torch.get_num_threads()} threads"
+
+    @property
+    def library(self) -> str:
+        return f"torch {self._torch.__version__}"
 
     @property
     def n_streams(self) -> int:
@@ -68,10 +92,18 @@ class TorchEmbedder:
 
     def embed(self, pixels: Pixels, *, alone: bool = True) -> Embeddings:
         """See `Embedder.embed`."""
-        torch = self._torch
-        with torch.inference_mode():
-            pooled, scores = self._network(torch.from_numpy(pixels).to(self._device))
-        return Embeddings(normalised(pooled.cpu().numpy()), scores.cpu().numpy())
+        parts = [self._pass(pixels[start : start + _LARGEST_BATCH]) for start in range(0, len(pixels), _LARGEST_BATCH)]
+        vectors, scores = (np.concatenate(part) for part in zip(*parts, strict=True))
+        return Embeddings(normalised(vectors), scores)
+
+    def _pass(self, pixels: Pixels) -> tuple[FloatArray, FloatArray]:
+        torch, n = self._torch, len(pixels)
+        size = next((bucket for bucket in self._buckets if bucket >= n), n)
+        filled = pixels if size == n else np.concatenate([pixels, np.zeros((size - n, *pixels.shape[1:]), np.uint8)])
+        half = self._manifest.precision is Precision.BFLOAT16
+        with torch.inference_mode(), torch.autocast(self._device.type, torch.bfloat16, enabled=half):
+            vectors, scores = self._forward(torch.from_numpy(filled).to(self._device))
+        return vectors[:n].float().cpu().numpy(), scores[:n].float().cpu().numpy()
 
 
 class OpenVINOEmbedder:
@@ -81,8 +113,13 @@ class OpenVINOEmbedder:
     def __init__(self, bundle: ModelBundle, *, threads: int = 0, streams: int = 0) -> None:
         import openvino
 
+        # What the binding keeps of numpy is set up at its first use: two threads that are first at once wait for ever,
+        # one for Python's lock and one for the binding's.
+        openvino.Tensor(np.zeros(1, dtype=np.uint8))
         threads = threads or _n_cores()
         self._manifest = bundle.manifest
+        self._device = f"CPU, {threads} threads"
+        self._library = f"OpenVINO {openvino.get_version()}"
         self._n_streams = streams or threads
         core = openvino.Core()
         # The same precision everywhere: a CPU with bfloat16 units would otherwise give other embeddings.
@@ -95,10 +132,26 @@ class OpenVINOEmbedder:
             raise BundleDamaged(f"{bundle.version}: {GRAPH} cannot be loaded") from exc
         self._alone = _RequestPool(alone, 1)
         self._streams = _RequestPool(streams_model, self._n_streams)
+        # At the first array it is given, OpenVINO's binding looks numpy up. Two threads that have it do so at the same
+        # moment block each other for ever, one of them with Python's lock in hand: so it is this thread, alone.
+        size_px = self._manifest.preprocess.size_px
+        self.embed(np.zeros((1, size_px, size_px, 3), dtype=np.uint8))
 
     @property
     def manifest(self) -> BundleManifest:
         return self._manifest
+
+    @property
+    def on_gpu(self) -> bool:
+        return False
+
+    @property
+    def device(self) -> str:
+        return self._device
+
+    @property
+    def library(self) -> str:
+        return self._library
 
     @property
     def n_streams(self) -> int:

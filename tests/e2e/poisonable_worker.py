@@ -27,6 +27,18 @@ class FragileEmbedder:
         return self._embedder.manifest
 
     @property
+    def on_gpu(self) -> bool:
+        return self._embedder.on_gpu
+
+    @property
+    def device(self) -> str:
+        return self._embedder.device
+
+    @property
+    def library(self) -> str:
+        return self._embedder.library
+
+    @property
     def n_streams(self) -> int:
         return self._embedder.n_streams
 

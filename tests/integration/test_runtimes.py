@@ -133,3 +133,26 @@ def test_a_projection_in_the_graph_gives_what_it_gives_in_torch(built: Built) ->
     embeddings, same_scores = runner(with_head(features_graph(network, 224), network))(built.photos)
     np.testing.assert_allclose(embeddings, vectors, atol=1e-4)
     np.testing.assert_allclose(same_scores, scores, atol=1e-3)
+
+
+def test_a_bundle_in_bfloat16_passes_the_gate_and_is_run_so(built: Built, tmp_path: Path) -> None:
+    catalogue = built.home.parent / "catalogue"
+    given = {"home": tmp_path, "catalogue": catalogue, "backbone": "efficientnet_lite0"}
+    prepare(Settings.model_validate({**given, "runtime": "torch", "precision": "bfloat16"}), lambda line: None)
+    bundle = open_bundle(bundle_store(tmp_path))
+    assert (bundle.manifest.runtime, bundle.manifest.precision) == (Runtime.TORCH, Precision.BFLOAT16)
+    assert bundle.manifest.gate["verdict"] == "passed"
+    half = open_embedder(bundle).embed(built.photos)
+    exact = TorchEmbedder(
+        dataclasses.replace(bundle, manifest=bundle.manifest.model_copy(update={"precision": "float32"}))
+    )
+    assert 0.99 <= (half.vectors * exact.embed(built.photos).vectors).sum(axis=1).mean() < 1 - 1e-7
+
+
+def test_passes_filled_up_to_a_compiled_size_answer_for_their_own_photos_only(built: Built) -> None:
+    compiled = TorchEmbedder(built.float32, compiler="eager")  # as on a GPU, but for the code it makes
+    plain = TorchEmbedder(built.float32).embed(built.photos[:3])
+    filled = compiled.embed(built.photos[:3])
+    assert filled.vectors.shape == plain.vectors.shape
+    np.testing.assert_allclose(filled.vectors, plain.vectors, atol=1e-5)  # summation order
+    np.testing.assert_allclose(filled.scores, plain.scores, atol=1e-3)
