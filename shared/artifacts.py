@@ -1,43 +1,30 @@
-"""Versioned directories with a CURRENT pointer, on a local disk.
+"""Versioned artifacts with one that is live, on whatever shelf they lie.
 
-A version is written aside, sealed with a manifest of every file's size and SHA-256, renamed into place, and only
-then promoted by replacing CURRENT. Nothing is ever changed in place. Readers take no lock; those who promote, seal or
-prune take turns by one, whatever process they are in. Knows nothing of models or indexes.
+A version is written aside, sealed with a manifest of every file's size and SHA-256, and only then promoted. Nothing is
+ever changed in place. Readers take no lock; those who promote or prune take turns. Knows nothing of models or indexes.
 """
 
-import errno
-import fcntl
 import hashlib
 import json
-import os
-import re
 import secrets
 import shutil
 import sqlite3
 import time
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
 from enum import Enum
 from pathlib import Path
-from typing import ClassVar, Final
+from typing import Final
 
-from pydantic import ValidationError
-
-from shared.errors import ArtifactError, ArtifactUnwritable, PromotionRefused
+from shared.errors import ArtifactError, PromotionRefused
 from shared.promotions import Ledger, Promotion
+from shared.storage.shelves import MANIFEST as MANIFEST  # noqa: PLC0414 - whoever reads one asks here
+from shared.storage.shelves import STAGING_PREFIX, UNWRITABLE, DirectoryShelf, Shelf, file_digest
+from shared.storage.shelves import unwritable as unwritable  # noqa: PLC0414
 
-MANIFEST = "manifest.json"
-_CURRENT = "CURRENT"
-_LEDGER = "PROMOTIONS"
-_LOCK = ".lock"
-_STAGING_PREFIX = ".staging-"
 _NOTHING_BEFORE = "nothing that was live before is still there; promote a version by its name"
-_UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO)
 _LEFTOVER_S = 86_400
-_STAMP = "%Y%m%dT%H%M%S%fZ"
-_VERSION = re.compile(r"[0-9]{8}T[0-9]{12}Z-[0-9a-f]{8}")
 
 
 class _Expected(Enum):
@@ -61,20 +48,28 @@ class Draft:
 
 
 class ArtifactStore:
-    """One kind of artifact under one directory.
+    """One kind of artifact.
 
     Args:
-        root: created when the first version is written.
+        shelf: where its versions lie; a directory is created when the first is written.
         missing: error for "there is no such version".
         damaged: error for "its files are not what its manifest says".
     """
 
-    _CHUNK_BYTES: ClassVar[int] = 1 << 20
-
-    def __init__(self, root: Path, *, missing: type[ArtifactError], damaged: type[ArtifactError]) -> None:
-        self.root = root
+    def __init__(self, shelf: Shelf | Path, *, missing: type[ArtifactError], damaged: type[ArtifactError]) -> None:
+        self._shelf: Shelf = DirectoryShelf(shelf, damaged=damaged) if isinstance(shelf, Path) else shelf
         self._missing = missing
         self._damaged = damaged
+
+    @property
+    def root(self) -> Path:
+        """The directory of this machine that versions are written in."""
+        return self._shelf.root
+
+    @property
+    def place(self) -> str:
+        """Where it is: the same for all who share it, another for a copy of it."""
+        return self._shelf.place
 
     @contextmanager
     def write(self) -> Iterator[Draft]:
@@ -86,7 +81,7 @@ class ArtifactStore:
         Raises:
             ArtifactUnwritable: the disk is full or may not be written; versions that were there stay as they are.
         """
-        staging = self.root / f"{_STAGING_PREFIX}{secrets.token_hex(8)}"
+        staging = self.root / f"{STAGING_PREFIX}{secrets.token_hex(8)}"
         try:
             self.root.mkdir(parents=True, exist_ok=True)
             self._sweep()
@@ -96,7 +91,7 @@ class ArtifactStore:
             draft.version = self._seal(staging)
         except (OSError, RuntimeError, sqlite3.OperationalError) as exc:
             # Numpy and native libraries say that a write failed, and much else, without saying why.
-            failed = exc if isinstance(exc, OSError) and exc.errno in _UNWRITABLE else _failed_probe(staging)
+            failed = exc if isinstance(exc, OSError) and exc.errno in UNWRITABLE else _failed_probe(staging)
             if failed is None:
                 raise
             raise unwritable(self.root, failed) from exc
@@ -105,10 +100,11 @@ class ArtifactStore:
 
     def _sweep(self) -> None:
         """Remove what writers killed more than a day ago left behind."""
-        for leftover in self.root.glob(f"{_STAGING_PREFIX}*"):
+        for leftover in self.root.glob(f"{STAGING_PREFIX}*"):
             with suppress(FileNotFoundError):  # another process sweeps too
                 if leftover.stat().st_mtime < time.time() - _LEFTOVER_S:
                     shutil.rmtree(leftover, ignore_errors=True)
+        self._shelf.sweep(_LEFTOVER_S)
 
     def _seal(self, staging: Path) -> str:
         manifest = json.loads((staging / MANIFEST).read_text())
@@ -116,60 +112,56 @@ class ArtifactStore:
         manifest["files"] = {path.name: {"bytes": path.stat().st_size, "sha256": self.sha256(path)} for path in files}
         text = json.dumps(manifest, indent=1, sort_keys=True, ensure_ascii=False) + "\n"
         (staging / MANIFEST).write_text(text)
-        for path in [*files, staging / MANIFEST, staging]:
-            _fsync(path)
-        with self._turn():
-            version = f"{self._next_stamp()}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
-            staging.rename(self.root / version)
-            _fsync(self.root)
-        return version
-
-    def _next_stamp(self) -> str:
-        """The time, or just after the newest version's: a clock set back must not make a new version an old one."""
-        now = datetime.now(UTC)
-        if versions := self.versions():
-            sealed = datetime.strptime(versions[-1].partition("-")[0], _STAMP).replace(tzinfo=UTC)
-            now = max(now, sealed + timedelta(microseconds=1))
-        return now.strftime(_STAMP)
+        return self._shelf.seal(staging, hashlib.sha256(text.encode()).hexdigest())
 
     def versions(self) -> list[str]:
         """Names of the sealed versions, oldest first."""
-        if not self.root.is_dir():
-            return []
-        return sorted(p.name for p in self.root.iterdir() if _VERSION.fullmatch(p.name) and p.is_dir())
+        return self._shelf.versions()
 
     def newest(self) -> str:
         """The version sealed last."""
         if not (versions := self.versions()):
-            raise self._missing(f"there is none under {self.root.name}/ yet; build one first")
+            raise self._missing(f"there is none under {self._shelf.name} yet; build one first")
         return versions[-1]
 
     def current(self) -> str | None:
         """The promoted version, or None when none ever was.
 
         Raises:
-            missing: CURRENT names a version that is not there.
+            missing: it is not there.
         """
-        version = self._pointer()
+        version = self._shelf.pointer()
         if version is not None:
-            self.path(version)
+            self._require(version)
         return version
 
-    def _pointer(self) -> str | None:
-        try:
-            return (self.root / _CURRENT).read_text(errors="replace").strip()
-        except FileNotFoundError:
-            return None
+    def _require(self, version: str) -> None:
+        if not self._shelf.has(version):
+            raise self._missing(f"{self._shelf.name}{version!r} does not exist; promote or build another")
 
     def path(self, version: str) -> Path:
-        """The directory of a version.
+        """A directory of this machine with all files of a version; brought here if need be.
 
         Raises:
             missing: no such version.
+            damaged: it cannot be brought here as it was sealed.
         """
-        if version not in self.versions():
-            raise self._missing(f"{self.root.name}/{version!r} does not exist; promote or build another")
-        return self.root / version
+        self._require(version)
+        return self._shelf.directory(version)
+
+    def file(self, version: str, name: str) -> Path:
+        """As `path`, of one file; it may not be there if the version was made without it."""
+        self._require(version)
+        return self._shelf.file(version, name)
+
+    def is_here(self, version: str) -> bool:
+        """Whether `path` would give a version at once, without bringing it here."""
+        return self._shelf.is_here(version)
+
+    def n_bytes(self, version: str) -> int:
+        """How large a version is."""
+        self._require(version)
+        return self._shelf.n_bytes(version)
 
     def promote(self, version: str, *, expected: str | _Expected | None = ANY, fence: int | None = None) -> None:
         """Make `version` the current one: readers see the old pointer or the new one, nothing between.
@@ -183,14 +175,16 @@ class ArtifactStore:
             PromotionRefused: another version is current than expected, or somebody took the fence since.
             ArtifactUnwritable: the pointer cannot be written; it stays what it was.
         """
-        self.path(version)
-        with self._turn():
-            self.path(version)  # nobody has pruned it meanwhile
-            ledger = self._ledger()
-            _require(ledger, expected)
+        self._require(version)
+
+        def decide(ledger: Ledger) -> Ledger:
+            self._require(version)  # nobody has pruned it meanwhile
+            _expect(ledger, expected)
             if fence is not None and fence != ledger.fence:
                 raise PromotionRefused("another has taken over, which will promote its own")
-            self._switch(ledger.promoted(version, time.time()), version)
+            return ledger.promoted(version, time.time())
+
+        self._shelf.change(decide)
 
     def take_fence(self) -> int:
         """A number above all before: from now on, in every process, who took an earlier one may not promote with it.
@@ -198,10 +192,7 @@ class ArtifactStore:
         Raises:
             ArtifactUnwritable: the disk is full or may not be written.
         """
-        with self._turn():
-            ledger = self._ledger().fenced()
-            self._replace(_LEDGER, ledger.model_dump_json())
-        return ledger.fence
+        return self._shelf.change(Ledger.fenced).fence
 
     def rollback(self, *, expected: str | _Expected | None = ANY) -> str:
         """Promote what was live before the current version, and return its name; a second time goes back two.
@@ -210,24 +201,30 @@ class ArtifactStore:
             PromotionRefused: nothing that is still there was live before, or another version is current than expected.
             ArtifactUnwritable: as `promote`.
         """
-        if not self.root.is_dir():
-            raise PromotionRefused(_NOTHING_BEFORE)
-        with self._turn():
-            ledger, previous = self._ledger(), self.previous()
-            _require(ledger, expected)
-            if previous is None:
+
+        def decide(ledger: Ledger) -> Ledger:
+            _expect(ledger, expected)
+            if (previous := self._before(ledger)) is None:
                 raise PromotionRefused(_NOTHING_BEFORE)
-            self._switch(ledger.promoted(previous, time.time(), back=True), previous)
-        return previous
+            return ledger.promoted(previous, time.time(), back=True)
+
+        if not self.history():
+            raise PromotionRefused(_NOTHING_BEFORE)
+        live = self._shelf.change(decide).live
+        assert live is not None  # `decide` made sure
+        return live
 
     def previous(self) -> str | None:
         """The version a rollback goes to, if there is one."""
+        return self._before(self._shelf.ledger())
+
+    def _before(self, ledger: Ledger) -> str | None:
         there = self.versions()
-        return next((version for version in reversed(self._ledger().lineage()[:-1]) if version in there), None)
+        return next((version for version in reversed(ledger.lineage()[:-1]) if version in there), None)
 
     def history(self) -> list[Promotion]:
         """The last promotions and rollbacks, oldest first."""
-        return list(self._ledger().promotions)
+        return list(self._shelf.ledger().promotions)
 
     def prune(self, keep: int, *, protect: Collection[str] = ()) -> list[str]:
         """Remove old versions, and return their names, oldest first.
@@ -241,52 +238,12 @@ class ArtifactStore:
         Raises:
             ArtifactUnwritable: they may not be removed.
         """
-        gone: list[Path] = []
-        with self._turn():
-            there = self.versions()
-            kept = {*there[-keep:], *self._ledger().lineage()[-keep:], *protect}
-            removed = [version for version in there if version not in kept]
-            for version in removed:
-                # Gone in one step; what a kill leaves of the files is swept by a later writer.
-                gone.append(self.root / f"{_STAGING_PREFIX}{secrets.token_hex(8)}")
-                (self.root / version).rename(gone[-1])
-        for directory in gone:
-            shutil.rmtree(directory, ignore_errors=True)
-        return removed
 
-    @contextmanager
-    def _turn(self) -> Iterator[None]:
-        """Nobody else promotes, seals or prunes meanwhile; the kernel ends the turn of a process that dies."""
-        try:
-            self.root.mkdir(parents=True, exist_ok=True)
-            with (self.root / _LOCK).open("w") as lock:
-                fcntl.flock(lock, fcntl.LOCK_EX)
-                yield
-        except OSError as exc:
-            raise unwritable(self.root, exc) from exc
+        def choose(ledger: Ledger, there: Sequence[str]) -> list[str]:
+            kept = {*there[-keep:], *ledger.lineage()[-keep:], *protect}
+            return [version for version in there if version not in kept]
 
-    def _ledger(self) -> Ledger:
-        pointer, current, ledger = self._pointer(), self.root / _CURRENT, self.root / _LEDGER
-        try:
-            noted = Ledger.model_validate_json(ledger.read_bytes()) if ledger.is_file() else Ledger()
-        except (OSError, ValidationError) as exc:
-            raise self._damaged(f"{ledger} cannot be read; without it, only what a rollback goes to is lost") from exc
-        return noted.agreeing_with(pointer, current.stat().st_mtime if pointer is not None else 0)
-
-    def _switch(self, ledger: Ledger, version: str) -> None:
-        # CURRENT is replaced last: a ledger that is ahead of it tells of a promotion that never was, and is corrected.
-        self._replace(_LEDGER, ledger.model_dump_json())
-        self._replace(_CURRENT, version)
-
-    def _replace(self, name: str, text: str) -> None:
-        aside = self.root / f".{name}-{secrets.token_hex(8)}"
-        try:
-            aside.write_text(text + "\n")
-            _fsync(aside)
-            os.replace(aside, self.root / name)
-            _fsync(self.root)
-        finally:
-            aside.unlink(missing_ok=True)
+        return self._shelf.remove(choose)
 
     def manifest(self, version: str) -> dict[str, object]:
         """The manifest as it was written, with `files`.
@@ -294,7 +251,7 @@ class ArtifactStore:
         Raises:
             missing, damaged: no such version, or its manifest is not whole.
         """
-        return self.manifest_in(self.path(version))
+        return self.manifest_in(self.file(version, MANIFEST).parent)
 
     def manifest_in(self, directory: Path) -> dict[str, object]:
         """As `manifest`, of a copy of a version in any directory."""
@@ -315,6 +272,14 @@ class ArtifactStore:
         Raises:
             missing, damaged: names the first file that is absent, of another size or of another content.
         """
+        try:
+            self._verify(version)
+        except self._damaged:
+            if not self._shelf.mend(version):
+                raise
+            self._verify(version)
+
+    def _verify(self, version: str) -> None:
         directory = self.path(version)
         self.manifest(version)
         # The name ends in the digest of the manifest, which holds the digests of everything else.
@@ -335,27 +300,12 @@ class ArtifactStore:
             if self.sha256(path) != sealed["sha256"]:
                 raise self._damaged(f"{directory.name}: {name} has changed since it was written (sha256 differs)")
 
-    @classmethod
-    def sha256(cls, path: Path) -> str:
-        """Hex digest of a file's content."""
-        digest = hashlib.sha256()
-        with path.open("rb") as file:
-            while chunk := file.read(cls._CHUNK_BYTES):
-                digest.update(chunk)
-        return digest.hexdigest()
+    sha256 = staticmethod(file_digest)
 
 
-def _require(ledger: Ledger, expected: str | _Expected | None) -> None:
+def _expect(ledger: Ledger, expected: str | _Expected | None) -> None:
     if expected is not ANY and ledger.live != expected:
         raise PromotionRefused(f"{ledger.live or 'nothing'} is live, not {expected or 'nothing'}; look again")
-
-
-def unwritable(directory: Path, error: OSError) -> ArtifactUnwritable:
-    """What to raise when a directory of the installation cannot be written."""
-    return ArtifactUnwritable(
-        f"{directory} cannot be written ({error.strerror}); make room or mend its permissions and try again. "
-        "What was there before is untouched"
-    )
 
 
 def _failed_probe(directory: Path) -> OSError | None:
@@ -365,11 +315,3 @@ def _failed_probe(directory: Path) -> OSError | None:
     except OSError as exc:
         return exc
     return None
-
-
-def _fsync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -7,8 +7,9 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from shared.artifacts import MANIFEST, ArtifactStore
-from shared.errors import BundleDamaged, BundleMissing, IndexDamaged, IndexMissing
+from shared.errors import ArtifactError, BundleDamaged, BundleMissing, IndexDamaged, IndexMissing
 from shared.reindex import ReindexReport
+from shared.storage import Location
 
 PHOTOS = "photos.sqlite"  # table `photos`: row, image_id, listing_id, category, path, sha256
 
@@ -18,6 +19,7 @@ class IndexKind(StrEnum):
 
     EXACT = "exact"  # every vector is compared
     COMPRESSED = "compressed"  # short codes choose candidates, whose vectors are compared
+    MILVUS = "milvus"  # a Milvus server does, which has the vectors
 
 
 class IndexFacts(BaseModel):
@@ -28,6 +30,8 @@ class IndexFacts(BaseModel):
         n_lists: groups of like vectors.
         n_probes: groups looked into, of those nearest to the query.
         n_candidates: rows of theirs whose vectors are compared.
+        collection: what the vectors are in at the server.
+        by_category: photos of each.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -37,6 +41,8 @@ class IndexFacts(BaseModel):
     n_lists: int = 0
     n_probes: int = 0
     n_candidates: int = 0
+    collection: str = ""
+    by_category: tuple[int, ...] = ()
 
 
 class IndexManifest(BaseModel):
@@ -56,30 +62,41 @@ class IndexManifest(BaseModel):
     report: ReindexReport | None = None  # of the reindex that made it
 
 
-def index_store(home: Path) -> ArtifactStore:
+def index_store(storage: Location) -> ArtifactStore:
     """Where the snapshots of an installation lie."""
-    return ArtifactStore(home / "indexes", missing=IndexMissing, damaged=IndexDamaged)
+    return _store(storage, "indexes", missing=IndexMissing, damaged=IndexDamaged)
 
 
-def bundle_store(home: Path) -> ArtifactStore:
+def bundle_store(storage: Location) -> ArtifactStore:
     """Where the model bundles of an installation lie."""
-    return ArtifactStore(home / "bundles", missing=BundleMissing, damaged=BundleDamaged)
+    return _store(storage, "bundles", missing=BundleMissing, damaged=BundleDamaged)
 
 
-def live_fingerprint(home: Path) -> str | None:
+def _store(
+    storage: Location, kind: str, *, missing: type[ArtifactError], damaged: type[ArtifactError]
+) -> ArtifactStore:
+    if isinstance(storage, Path):
+        return ArtifactStore(storage / kind, missing=missing, damaged=damaged)
+    from shared.storage.bucket_shelf import BucketShelf
+
+    shelf = BucketShelf(storage, kind, missing=missing, damaged=damaged)
+    return ArtifactStore(shelf, missing=missing, damaged=damaged)
+
+
+def live_fingerprint(storage: Location) -> str | None:
     """That of the live bundle, without opening it; None when no bundle was ever promoted.
 
     Raises:
         BundleMissing, BundleDamaged: not there, or not whole.
     """
-    store = bundle_store(home)
+    store = bundle_store(storage)
     version = store.current()
     return None if version is None else str(store.manifest(version).get("fingerprint"))
 
 
-def bundle_of(home: Path, fingerprint: str) -> str | None:
+def bundle_of(storage: Location, fingerprint: str) -> str | None:
     """A bundle of that fingerprint: the promoted one if it is, else the newest; None when there is none."""
-    store = bundle_store(home)
+    store = bundle_store(storage)
     with suppress(BundleMissing):
         for version in [store.current(), *reversed(store.versions())]:
             with suppress(BundleDamaged):
@@ -88,7 +105,7 @@ def bundle_of(home: Path, fingerprint: str) -> str | None:
     return None
 
 
-def answering_bundle(home: Path) -> str | None:
+def answering_bundle(storage: Location) -> str | None:
     """The bundle that searches are answered with: that of the live index, be another promoted that has none yet.
 
     Returns:
@@ -97,12 +114,12 @@ def answering_bundle(home: Path) -> str | None:
     Raises:
         BundleMissing: the one promoted is gone.
     """
-    indexes = index_store(home)
+    indexes = index_store(storage)
     with suppress(IndexMissing, IndexDamaged):
         index = indexes.current()
-        if index and (bundle := bundle_of(home, read_index_manifest(indexes, index).fingerprint)):
+        if index and (bundle := bundle_of(storage, read_index_manifest(indexes, index).fingerprint)):
             return bundle
-    return bundle_store(home).current()
+    return bundle_store(storage).current()
 
 
 def read_index_manifest(store: ArtifactStore, version: str) -> IndexManifest:

@@ -1,7 +1,5 @@
 """The versions of the index as people see and move them: list, promote, roll back. Opens none of them."""
 
-from pathlib import Path
-
 from pydantic import Field
 
 from shared.artifacts import ANY, ArtifactStore
@@ -9,6 +7,7 @@ from shared.errors import IndexDamaged, IndexMissing, PromotionRefused, VersionN
 from shared.job_view import Timestamp, View
 from shared.reindex import ReindexCounts, ReindexMode, ReindexReport, SnapshotQuality
 from shared.snapshots import IndexManifest, index_store, live_fingerprint, read_index_manifest
+from shared.storage import Location
 
 
 class ReportSummary(View):
@@ -43,9 +42,9 @@ class VersionReport(View):
     report: ReindexReport | None
 
 
-def list_versions(home: Path) -> list[VersionView]:
+def list_versions(storage: Location) -> list[VersionView]:
     """Every version, newest first."""
-    store = index_store(home)
+    store = index_store(storage)
     found = []
     for version in reversed(store.versions()):
         try:
@@ -55,30 +54,30 @@ def list_versions(home: Path) -> list[VersionView]:
     return found
 
 
-def show_version(home: Path, version: str) -> VersionReport:
+def show_version(storage: Location, version: str) -> VersionReport:
     """One version with its report.
 
     Raises:
         VersionNotFound: there is none of that name.
     """
-    store = index_store(home)
+    store = index_store(storage)
     shown = _view(store, version)
     return VersionReport(version=shown, report=None if shown.problem else read_index_manifest(store, version).report)
 
 
-def promote_version(home: Path, version: str) -> None:
+def promote_version(storage: Location, version: str) -> None:
     """Make a version live. Its files are left to the workers to verify: they keep the old one if anything is wrong.
 
     Raises:
         VersionNotFound: there is none of that name.
         PromotionRefused: it is of another model than the live one, or its manifest is damaged.
     """
-    store = index_store(home)
-    _require_usable(home, _view(store, version))
+    store = index_store(storage)
+    _require_usable(storage, _view(store, version))
     store.promote(version)
 
 
-def roll_back(home: Path, *, live: str | None = None) -> str:
+def roll_back(storage: Location, *, live: str | None = None) -> str:
     """Make live what was live before, and return its name.
 
     Args:
@@ -87,18 +86,18 @@ def roll_back(home: Path, *, live: str | None = None) -> str:
     Raises:
         PromotionRefused: there is nothing to go back to, or as `promote_version`.
     """
-    store = index_store(home)
+    store = index_store(storage)
     history = store.history()
     if previous := store.previous():
-        _require_usable(home, _view(store, previous))
+        _require_usable(storage, _view(store, previous))
     # What was looked at is what is gone back to: nobody has promoted anything meanwhile.
     return store.rollback(expected=live or (history[-1].version if history else ANY))
 
 
-def _require_usable(home: Path, view: VersionView) -> None:
+def _require_usable(storage: Location, view: VersionView) -> None:
     if view.problem:
         raise PromotionRefused(view.problem)
-    wanted = live_fingerprint(home)
+    wanted = live_fingerprint(storage)
     if wanted is not None and view.model_fingerprint != wanted:
         raise PromotionRefused(
             f"{view.version} was built by model {(view.model_fingerprint or '')[:12]}, the live model is {wanted[:12]}"
@@ -109,7 +108,7 @@ def _view(store: ArtifactStore, version: str) -> VersionView:
     manifest: IndexManifest | None = None
     problem: str | None = None
     try:
-        size = sum(path.stat().st_size for path in store.path(version).iterdir())
+        size = store.n_bytes(version)
         manifest = read_index_manifest(store, version)
     except IndexDamaged as exc:
         problem = str(exc)

@@ -1,27 +1,22 @@
 """Live changes in the worker: carries out those its jobs ask for, and follows everybody's. Knows no search."""
 
 import base64
-import hashlib
 import logging
-import os
-import secrets
 import threading
 from collections.abc import Iterator
-from contextlib import suppress
 from functools import partial
 from io import BytesIO
 from math import isqrt
-from pathlib import Path
 
 import numpy as np
 import redis
 from PIL import Image
 
-from shared.artifacts import unwritable
 from shared.catalogue import CATEGORY_INDEX
-from shared.home import live_photo
+from shared.home import keep_live_photo
 from shared.jobs import DeleteImageRequest, EmbedRequest, EmbedResult, Encoding, ImageChangeResult, PutImageRequest
 from shared.queues import broker_errors
+from shared.storage import Location
 from shared.store.changes import Change, ChangeLog, PutPhoto
 from shared.store.records import Claim
 from shared.telemetry import event
@@ -35,10 +30,10 @@ _LOOK_S = 1.0  # how long a look at the log waits for something new; an entry en
 class ChangeWriter:
     """Runs jobs that change an image: the photo is kept on disk first, then the change is written to the log."""
 
-    def __init__(self, log: ChangeLog, engine: Engine, home: Path) -> None:
+    def __init__(self, log: ChangeLog, engine: Engine, storage: Location) -> None:
         self._log = log
         self._engine = engine
-        self._home = home
+        self._storage = storage
 
     def run(self, claim: Claim, lease: Lease) -> ImageChangeResult:
         """Carry out a job, once however often it is run.
@@ -71,7 +66,7 @@ class ChangeWriter:
         return PutPhoto(
             listing_id=request.listing_id,
             category=CATEGORY_INDEX[request.category],
-            sha256=keep_photo(self._home, copy or as_png(pixels)),
+            sha256=keep_live_photo(self._storage, copy or as_png(pixels)),
             fingerprint=embedded.model_fingerprint,
             vector=np.frombuffer(base64.b64decode(embedded.embedding), dtype="<f4"),
             scores=np.array(embedded.scores, dtype=np.float32),
@@ -84,29 +79,6 @@ def as_png(pixels: bytes) -> bytes:
     file = BytesIO()
     Image.frombytes("RGB", (side, side), pixels).save(file, "PNG")
     return file.getvalue()
-
-
-def keep_photo(home: Path, file: bytes) -> str:
-    """Write the file of a photo where it outlives everything, and return its SHA-256.
-
-    Raises:
-        ArtifactUnwritable: it cannot be written.
-    """
-    sha256 = hashlib.sha256(file).hexdigest()
-    path = live_photo(home, sha256)
-    aside = path.with_name(f".{secrets.token_hex(8)}")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with aside.open("wb") as written:
-            written.write(file)
-            written.flush()
-            os.fsync(written.fileno())
-        aside.replace(path)  # also where it lies already: a new file is not swept before the log speaks of it
-    except OSError as exc:
-        with suppress(OSError):
-            aside.unlink()
-        raise unwritable(path.parent, exc) from exc
-    return sha256
 
 
 def read_changes(log: ChangeLog, after: str) -> Iterator[Change]:

@@ -25,15 +25,16 @@ from shared.errors import (
     JobNotFound,
     PromotionRefused,
     ShardFailed,
+    StoreUnavailable,
     WorkerLost,
 )
-from shared.home import catalogue_directory, sweep_live_photos
+from shared.home import catalogue_location, sweep_live_photos
 from shared.indexing.build import Build, build_snapshot, decide
 from shared.indexing.cache import ANY_REINDEX, EmbeddingCache, shard_name
 from shared.indexing.catalogue import Catalogue, CatalogueReader, scan_catalogue
 from shared.indexing.plan import Plan, make_plan
 from shared.indexing.scan import Scan
-from shared.indexing.standing import fold, folded_by_all, last_standing, read_standing
+from shared.indexing.standing import STANDING, fold, folded_by_all, last_standing, read_standing
 from shared.jobs import Job, JobStatus
 from shared.reindex import (
     Progress,
@@ -52,9 +53,11 @@ from shared.store.jobs import JobStore
 from shared.store.records import Claim
 from shared.store.reindex import ReindexStore
 from shared.vision.bundle import ModelBundle
-from shared.vision.index import IndexSnapshot, open_snapshot
+from shared.vision.index import lies_in, open_snapshot, prune_index
+from shared.vision.milvus_server import MilvusServer
+from shared.vision.vector_index import VectorIndex
 from worker.engine import Engine
-from worker.tasks import HandedBack, Lease, while_redis_is_away
+from worker.tasks import HandedBack, Lease, while_redis_is_away, while_store_is_away
 
 SHARD_PHOTOS = 64
 _SHARDS_QUEUED = 32
@@ -77,19 +80,28 @@ class Reindexer:
 
     Args:
         stopping: whether the worker is about to end.
+        server: that gets the vectors of what is built; None: they are kept in files.
     """
 
     def __init__(
-        self, settings: Settings, client: redis.Redis, jobs: JobStore, engine: Engine, *, stopping: Callable[[], bool]
+        self,
+        settings: Settings,
+        client: redis.Redis,
+        jobs: JobStore,
+        engine: Engine,
+        *,
+        stopping: Callable[[], bool],
+        server: MilvusServer | None = None,
     ) -> None:
         self.settings = settings
         self.jobs = jobs
         self.store = ReindexStore(client, jobs)
         self.log = ChangeLog(client, job_ttl_s=settings.job_ttl_s)
-        self.indexes = index_store(settings.home)
+        self.indexes = index_store(settings.storage)
         self.catalogue = CatalogueReader(settings.home / _DIGESTS)
         self.engine = engine
         self.stopping = stopping
+        self.server = server
 
     def run(self, claim: Claim, lease: Lease) -> ReindexResult:
         """Do what the job asks for, from wherever an earlier attempt left it.
@@ -125,21 +137,22 @@ class _Attempt:
             live_version = live.version if live else None
             if (version := self._made_before()) is not None:
                 return self._conclude(version, bundle, self._take_fence())
-            directory = catalogue_directory(self.at.settings)
-            found = scan_catalogue(directory)
+            location = catalogue_location(self.at.settings)
+            found = scan_catalogue(location)
             if self._nothing_changed(found, bundle, live):
                 count = len(live) if live else 0
                 return self._result(_NOTHING, live_version, ReindexCounts(seen=count, unchanged=count))
-            plan = self._plan(self.at.catalogue.read(directory, found), bundle, live)
+            plan = self._plan(self.at.catalogue.read(location, found), bundle, live)
         if self.request.dry_run:
             return self._result("a dry run", live_version, plan.counts, plan.catalogue.unusable)
-        if plan.is_live and self.request.mode is ReindexMode.CHANGED:
+        moves = live is not None and not lies_in(live.manifest, self.at.server)
+        if plan.is_live and self.request.mode is ReindexMode.CHANGED and not moves:
             return self._result(_NOTHING, live_version, plan.counts, plan.catalogue.unusable)
         fence = self._take_fence()
         if (version := self._made_before()) is not None:  # by an attempt that was still at it while this one planned
             return self._conclude(version, bundle, fence)
         scope = ANY_REINDEX if self.request.mode is ReindexMode.CHANGED else self.job.id
-        cache = EmbeddingCache(self.at.settings.home, bundle.manifest.fingerprint, scope)
+        cache = EmbeddingCache(self.at.settings.storage, bundle.manifest.fingerprint, scope)
         with self._stage("embedding"):
             used = self._embed(plan, bundle, cache)
         with self._stage("building"):
@@ -155,12 +168,13 @@ class _Attempt:
                 made_by=self.job.id,
                 timings_s=self.timings_s,
             )
-            version = build_snapshot(self.at.indexes, build, self._tell)
+            version = build_snapshot(self.at.indexes, build, self._tell, server=self.at.server)
         result = self._conclude(version, bundle, fence)
         # Not before: what is not live is not known to the next reindex, and an attempt that was overtaken would take
         # from under the one that goes on what that is about to build with.
         if result.promoted or scope != ANY_REINDEX:
-            cache.drop(used)
+            with suppress(StoreUnavailable):  # swept another time
+                cache.drop(used)
         return result
 
     def _take_fence(self) -> int:
@@ -171,22 +185,23 @@ class _Attempt:
 
     # --- plan ---
 
-    def _nothing_changed(self, found: Scan, bundle: ModelBundle, live: IndexSnapshot | None) -> bool:
+    def _nothing_changed(self, found: Scan, bundle: ModelBundle, live: VectorIndex | None) -> bool:
         """Whether one look at the directory tells that the live snapshot is what would be made."""
         if live is None or self.request.mode is ReindexMode.ALL or self.request.dry_run:
             return False
         return (
             live.manifest.fingerprint == bundle.manifest.fingerprint
+            and lies_in(live.manifest, self.at.server)
             and self.at.catalogue.digest(found) == live.manifest.catalogue_digest
             and while_redis_is_away(partial(self.at.log.count_after, live.manifest.folded_to)) == 0
         )
 
-    def _plan(self, catalogue: Catalogue, bundle: ModelBundle, live: IndexSnapshot | None) -> Plan:
+    def _plan(self, catalogue: Catalogue, bundle: ModelBundle, live: VectorIndex | None) -> Plan:
         self._tell("planning")
         standing, after = last_standing(self.at.indexes, live.version if live else None)
         entries = while_redis_is_away(lambda: list(self.at.log.read(after)))
         fingerprint = bundle.manifest.fingerprint
-        folded = fold(catalogue.photos, standing, entries, home=self.at.settings.home, fingerprint=fingerprint)
+        folded = fold(catalogue.photos, standing, entries, storage=self.at.settings.storage, fingerprint=fingerprint)
         return make_plan(
             catalogue,
             folded,
@@ -228,7 +243,7 @@ class _Attempt:
                 self._tell("embedding", len(done), len(plan.missing))
                 for job_id, ended in while_redis_is_away(partial(self.at.store.ended, list(running), _POLL_S)).items():
                     shard = running.pop(job_id)
-                    if cache.has(shard.name):
+                    if while_store_is_away(partial(cache.has, shard.name)):
                         used.add(shard.name)
                         done |= self._collect(cache, shard)
                     else:
@@ -243,7 +258,7 @@ class _Attempt:
 
     def _collect(self, cache: EmbeddingCache, shard: _Shard) -> set[str]:
         """Note the photos of a done shard that failed, and return all it is done with."""
-        if (found := cache.read(shard.name)) is not None:
+        if (found := while_store_is_away(partial(cache.read, shard.name))) is not None:
             self.failed |= found.failed
         return {photo.sha256 for photo in shard.photos}
 
@@ -257,7 +272,7 @@ class _Attempt:
             return [shard]
         if ended.error is None:
             raise ShardFailed(
-                "a worker wrote a shard where this one does not see it; all workers need the same LOOKALIKE_HOME"
+                "a worker wrote a shard where this one does not see it; all workers need the same LOOKALIKE_STORE"
             )
         if ended.error.code != WorkerLost.code:
             raise ShardFailed(f"a shard failed: {ended.error.code}: {ended.error.detail}")
@@ -292,7 +307,8 @@ class _Attempt:
             promoted, decision = decide(report, self.request)
             if promoted:
                 promoted, decision = self._promote(version, bundle, report, fence, decision)
-            self._tidy(bundle)
+            with suppress(StoreUnavailable):
+                self._tidy(bundle)
         result = self._result(decision, report.live_version, report.counts, report.reasons)
         return result.model_copy(
             update={
@@ -312,7 +328,7 @@ class _Attempt:
                 return True, decision
         try:
             self.at.engine.promoted_bundle(bundle.version)
-            open_snapshot(store, fingerprint=bundle.manifest.fingerprint, version=version)
+            open_snapshot(store, fingerprint=bundle.manifest.fingerprint, version=version, server=self.at.server)
             store.promote(version, expected=report.live_version or ANY, fence=fence)
         except (FingerprintMismatch, PromotionRefused) as exc:
             return False, str(exc)
@@ -321,7 +337,7 @@ class _Attempt:
     def _tidy(self, bundle: ModelBundle) -> None:
         """Let go what no snapshot that is kept needs; what cannot be removed now is removed another time."""
         with suppress(ArtifactError):
-            self.at.indexes.prune(self.at.settings.keep_snapshots)
+            prune_index(self.at.indexes, self.at.settings.keep_snapshots, self.at.server)
         kept = []
         for version in self.at.indexes.versions():  # of whatever model: the live one may still be of the one before
             with suppress(ArtifactError):
@@ -330,10 +346,10 @@ class _Attempt:
             self.at.log.truncate(folded_by_all(kept))
             wanted = self.at.log.photos()
             for version in self.at.indexes.versions():
-                standing = read_standing(self.at.indexes.path(version))
+                standing = read_standing(self.at.indexes.file(version, STANDING).parent)
                 wanted |= {decided.photo.sha256 for decided in standing.values() if decided.photo}
-            sweep_live_photos(self.at.settings.home, wanted)
-        EmbeddingCache(self.at.settings.home, bundle.manifest.fingerprint).sweep()
+            sweep_live_photos(self.at.settings.storage, wanted)
+        EmbeddingCache(self.at.settings.storage, bundle.manifest.fingerprint).sweep()
 
     # --- tell ---
 

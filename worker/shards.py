@@ -11,6 +11,7 @@ from shared.indexing.cache import EmbeddingCache, Shard, joined, shard_name
 from shared.indexing.decode import ahead, decode_file
 from shared.jobs import Job
 from shared.reindex import ShardPhoto, ShardRequest, ShardResult
+from shared.settings import Settings
 from shared.store.jobs import JobStore
 from shared.store.records import Claim
 from shared.vision.bundle import ModelBundle
@@ -31,13 +32,10 @@ class ShardRunner:
         stopping: whether the worker is about to end.
     """
 
-    def __init__(
-        self, home: Path, jobs: JobStore, engine: Engine, *, lease_s: float, stopping: Callable[[], bool]
-    ) -> None:
-        self._home = home
+    def __init__(self, settings: Settings, jobs: JobStore, engine: Engine, *, stopping: Callable[[], bool]) -> None:
+        self._settings = settings
         self._jobs = jobs
         self._engine = engine
-        self._lease_s = lease_s
         self._stopping = stopping
         # Not of lower priority than others: whoever holds the interpreter's lock and is not let run holds up everybody.
         self._pool = ThreadPoolExecutor(_DECODE_THREADS, thread_name_prefix="decode")
@@ -55,10 +53,11 @@ class ShardRunner:
         job, request = claim.job, claim.job.request
         assert isinstance(request, ShardRequest)
         self._check(job, lease)
-        if not any(Path(photo.path).parent.is_dir() for photo in request.photos):
-            raise CatalogueUnusable(f"{Path(request.photos[0].path).parent} is gone, or not there for every worker")
+        folders = {Path(photo.path).parent for photo in request.photos if "://" not in photo.path}
+        if folders and not any(folder.is_dir() for folder in folders):
+            raise CatalogueUnusable(f"{min(folders)} is gone, or not there for every worker")
         bundle = self._engine.promoted_bundle(request.bundle_version)
-        cache = EmbeddingCache(self._home, bundle.manifest.fingerprint, request.scope)
+        cache = EmbeddingCache(self._settings.storage, bundle.manifest.fingerprint, request.scope)
         name = shard_name([photo.sha256 for photo in request.photos])
         if not cache.has(name):
             cache.write(name, self._embed(job, lease, request, bundle))
@@ -85,7 +84,7 @@ class ShardRunner:
                     failed[sha256] = f"photo cannot be used: {error.code}"
 
         def decode(photo: ShardPhoto) -> Pixels | str:
-            return decode_file(Path(photo.path), spec, photo.sha256)
+            return decode_file(self._settings.buckets.file(photo.path), spec, photo.sha256)
 
         for i, (photo, pixels) in enumerate(ahead(self._pool, decode, request.photos, n_ahead=_DECODED_AHEAD)):
             if i % _EMBEDDED_AHEAD == 0:
@@ -103,7 +102,7 @@ class ShardRunner:
         if self._stopping():
             raise HandedBack
         held = (job.id, job.attempt)
-        if held not in self._jobs.extend([held], lease_s=self._lease_s):
+        if held not in self._jobs.extend([held], lease_s=self._settings.lease_s):
             lease.wanted = False
         if lease.unwanted():
             raise CancelledError("the reindex was cancelled")

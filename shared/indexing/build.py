@@ -11,11 +11,12 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
-from shared.artifacts import MANIFEST, ArtifactStore
+from shared.artifacts import ArtifactStore
 from shared.catalogue import CATEGORIES, CataloguePhoto
 from shared.errors import CatalogueUnusable, IndexDamaged
 from shared.indexing.cache import EmbeddingCache
@@ -27,7 +28,9 @@ from shared.reindex import Gate, Promotion, ReindexReport, ReindexRequest, Snaps
 from shared.snapshots import IndexManifest
 from shared.vision.bundle import ModelBundle
 from shared.vision.embedder import Embeddings, FloatArray
-from shared.vision.index import IndexSnapshot, open_files, write_files
+from shared.vision.index import draft_index
+from shared.vision.milvus_server import MilvusServer
+from shared.vision.vector_index import VectorIndex
 
 _IN_MEMORY_BYTES = 1 << 29
 _CHUNK_ROWS = 8192
@@ -48,7 +51,7 @@ class Build:
 
     plan: Plan
     bundle: ModelBundle
-    live: IndexSnapshot | None
+    live: VectorIndex | None
     cache: EmbeddingCache
     shards: tuple[str, ...]
     failed: Mapping[str, str]
@@ -58,12 +61,19 @@ class Build:
     timings_s: Mapping[str, float] | None = None
 
 
-def build_snapshot(store: ArtifactStore, build: Build, on_stage: Stage = lambda stage: None) -> str:
+def build_snapshot(
+    store: ArtifactStore, build: Build, on_stage: Stage = lambda stage: None, *, server: MilvusServer | None = None
+) -> str:
     """Write, measure and seal a snapshot; returns its version.
+
+    Args:
+        on_stage: told what is being done, again and again; what it raises ends it.
+        server: that gets the vectors; None: they are kept in files.
 
     Raises:
         CatalogueUnusable: not one photo is left.
         IndexDamaged: an embedding is not finite.
+        IndexUnavailable: the server does not answer.
         ArtifactUnwritable: the disk is full or may not be written.
     """
     photos = [photo for photo in build.plan.photos if photo.sha256 not in build.failed]
@@ -81,26 +91,24 @@ def build_snapshot(store: ArtifactStore, build: Build, on_stage: Stage = lambda 
         folded_to=build.plan.folded_to,
         made_by=build.made_by,
     )
-    with store.write() as draft:
+    with draft_index(store, server, fingerprint=manifest.fingerprint, made_by=build.made_by) as draft:
         on_stage("building")
-        with _matrix(draft.directory.parent, len(photos), manifest.dimension) as embeddings:
+        directory = draft.artifact.directory
+        with _matrix(directory.parent, len(photos), manifest.dimension) as embeddings:
             _fill(embeddings, photos, build)
-            facts = write_files(
-                draft.directory,
+            facts = draft.write(
                 photos,
-                embeddings.vectors,
-                embeddings.scores,
+                embeddings,
                 root=build.plan.catalogue.directory,
                 threads=_THREADS,
+                tick=partial(on_stage, "building"),
             )
-        write_standing(draft.directory, build.plan.folded.standing)
-        on_stage("verifying")
-        manifest = manifest.model_copy(update={"index": facts})
-        staged = open_files(draft.directory, "staged", manifest)
-        report = _report(staged, photos, build)
-        manifest = manifest.model_copy(update={"report": report})
-        (draft.directory / MANIFEST).write_text(manifest.model_dump_json())
-    return draft.version
+            write_standing(directory, build.plan.folded.standing)
+            on_stage("verifying")
+            manifest = manifest.model_copy(update={"index": facts})
+            report = _report(draft.open(manifest), photos, build)
+        draft.seal(manifest.model_copy(update={"report": report}))
+    return draft.artifact.version
 
 
 def left_out(photos: Iterable[CataloguePhoto], failed: Mapping[str, str]) -> Counter[str]:
@@ -120,7 +128,7 @@ def decide(report: ReindexReport, request: ReindexRequest) -> tuple[bool, str]:
     return True, "every gate was passed"
 
 
-def _report(staged: IndexSnapshot, photos: list[CataloguePhoto], build: Build) -> ReindexReport:
+def _report(staged: VectorIndex, photos: list[CataloguePhoto], build: Build) -> ReindexReport:
     new, live = measure(staged, photos), _quality_of(build.live)
     conditions: list[Gate] = [
         *gates(new, live, force=build.request.force),
@@ -140,7 +148,7 @@ def _report(staged: IndexSnapshot, photos: list[CataloguePhoto], build: Build) -
     )
 
 
-def _quality_of(live: IndexSnapshot | None) -> SnapshotQuality | None:
+def _quality_of(live: VectorIndex | None) -> SnapshotQuality | None:
     """As it was measured when it was made, or now."""
     if live is None:
         return None

@@ -6,24 +6,24 @@ may die at any moment, and what was written is not embedded again. Writing the s
 
 import hashlib
 import json
-import os
-import secrets
-import time
 import zipfile
-from collections.abc import Collection, Iterator, Sequence
-from contextlib import suppress
-from pathlib import Path
+from collections.abc import Collection, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from io import BytesIO
+from pathlib import PurePosixPath
 from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from shared.artifacts import unwritable
 from shared.catalogue import CATEGORIES
+from shared.storage import Location
+from shared.storage.files import files_in
 from shared.vision.embedder import Embeddings, FloatArray
 
 ANY_REINDEX = "known"  # scope of embeddings that every reindex may use
 _KEPT_S = 30 * 86_400
+_READERS = 8
 _DAMAGED = (OSError, ValueError, LookupError, zipfile.BadZipFile)  # what reading a file raises that was cut or changed
 
 
@@ -48,10 +48,10 @@ class EmbeddingCache:
         scope: who may use them: any reindex, or the one that was asked to embed everything anew.
     """
 
-    def __init__(self, home: Path, fingerprint: str, scope: str = ANY_REINDEX) -> None:
+    def __init__(self, storage: Location, fingerprint: str, scope: str = ANY_REINDEX) -> None:
         self.scope = scope
-        self._root = home / "embeddings"
-        self._directory = self._root / fingerprint[:32] / scope
+        self._files = files_in(storage, "embeddings")
+        self._directory = f"{fingerprint[:32]}/{scope}"
 
     def write(self, name: str, shard: Shard) -> None:
         """Store a shard, whole or not at all.
@@ -59,30 +59,20 @@ class EmbeddingCache:
         Raises:
             ArtifactUnwritable: the disk is full or may not be written.
         """
-        aside = self._directory / f".{secrets.token_hex(8)}.tmp"
         arrays: dict[str, npt.NDArray[np.generic]] = {
             "sha256": np.array(shard.sha256, dtype="S64"),
             "vectors": shard.embeddings.vectors,
             "scores": shard.embeddings.scores,
             "failed": np.frombuffer(json.dumps(shard.failed).encode(), dtype=np.uint8),
         }
-        try:
-            self._directory.mkdir(parents=True, exist_ok=True)
-            with aside.open("wb") as file:
-                np.savez(file, allow_pickle=False, **arrays)
-                file.flush()
-                os.fsync(file.fileno())
-            aside.replace(self._path(name))
-        except OSError as exc:
-            raise unwritable(self._directory, exc) from exc
-        finally:
-            aside.unlink(missing_ok=True)
+        file = BytesIO()
+        np.savez(file, allow_pickle=False, **arrays)
+        self._files.write(self._name(name), file.getvalue())
 
     def read(self, name: str) -> Shard | None:
         """A shard; None when it is not there. One that is damaged is removed, to be embedded again."""
-        path = self._path(name)
         try:
-            with np.load(path, allow_pickle=False) as arrays:
+            with np.load(BytesIO(self._files.at(self._name(name)).read_bytes()), allow_pickle=False) as arrays:
                 shard = Shard(
                     [sha256.decode() for sha256 in arrays["sha256"].tolist()],
                     Embeddings(arrays["vectors"], arrays["scores"]),
@@ -97,38 +87,29 @@ class EmbeddingCache:
 
     def has(self, name: str) -> bool:
         """Whether a shard is there; its content is not looked at."""
-        return self._path(name).is_file()
+        return self._files.has(self._name(name))
 
     def known(self) -> dict[str, str]:
         """Shard by sha256 of every photo that is embedded in one."""
-        found: dict[str, str] = {}
-        for name in self.names():
-            try:
-                with np.load(self._path(name), allow_pickle=False) as arrays:
-                    found |= {sha256.decode(): name for sha256 in arrays["sha256"].tolist()}
-            except _DAMAGED:
-                self.drop([name])
-        return found
+        with ThreadPoolExecutor(_READERS, thread_name_prefix="shards") as pool:
+            names = self.names()
+            shards = pool.map(self.read, names)
+            return {sha256: name for name, shard in zip(names, shards, strict=True) if shard for sha256 in shard.sha256}
 
-    def names(self) -> Iterator[str]:
+    def names(self) -> list[str]:
         """Every shard that is there."""
-        if self._directory.is_dir():
-            yield from sorted(path.stem for path in self._directory.glob("*.npz"))
+        return [PurePosixPath(name).stem for name in self._files.names(self._directory) if name.endswith(".npz")]
 
     def drop(self, names: Collection[str]) -> None:
         """Remove shards: a snapshot has what they hold."""
-        for name in names:
-            self._path(name).unlink(missing_ok=True)
+        self._files.remove([self._name(name) for name in names])
 
     def sweep(self) -> None:
         """Remove what no reindex needed within a month, of every model."""
-        for path in [*self._root.glob("*/*/*"), *self._root.glob("*/*")]:
-            with suppress(OSError):  # somebody sweeps too or is writing just now, or a directory is not empty
-                if path.stat().st_mtime < time.time() - _KEPT_S:
-                    path.rmdir() if path.is_dir() else path.unlink()
+        self._files.sweep(_KEPT_S)
 
-    def _path(self, name: str) -> Path:
-        return self._directory / f"{name}.npz"
+    def _name(self, name: str) -> str:
+        return f"{self._directory}/{name}.npz"
 
 
 def shard_name(sha256: Sequence[str]) -> str:

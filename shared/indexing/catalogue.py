@@ -4,14 +4,18 @@ import hashlib
 import re
 import warnings
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
+from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from shared.catalogue import CATEGORY_INDEX, CataloguePhoto
+from shared.catalogue import CATEGORY_INDEX, CataloguePhoto, PhotoFile
 from shared.errors import CatalogueUnusable
 from shared.indexing.scan import PhotoDigests, Scan, Stat, scan
+from shared.storage import Location
+from shared.storage.files import ObjectFile, file_in, names_at
 
 if TYPE_CHECKING:  # heavy: only what reads tables needs it
     import pandas as pd
@@ -45,7 +49,7 @@ class Catalogue:
     """The usable part of a dump.
 
     Attributes:
-        name: the directory's name, for people.
+        name: the directory's or prefix's name, for people.
         n_listings: listings with an id and a known category, whether or not they have photos.
         photos: labelled photos in the order of Images.csv.
         rejected: rows left out.
@@ -53,7 +57,7 @@ class Catalogue:
     """
 
     name: str
-    directory: Path
+    directory: Location
     n_listings: int
     photos: list[CataloguePhoto]
     rejected: tuple[RowProblem, ...]
@@ -88,7 +92,7 @@ class _Tables(NamedTuple):
     rejected: list[RowProblem]
 
 
-def read_catalogue(directory: Path) -> Catalogue:
+def read_catalogue(directory: Location) -> Catalogue:
     """Read `Products.csv`, `Images.csv` and the photos in `images/`.
 
     Raises:
@@ -106,13 +110,13 @@ class CatalogueReader:
 
     def __init__(self, file: Path | None = None) -> None:
         self._digests = PhotoDigests(file)
-        self._tables: tuple[Mapping[Path, Stat], _Tables] | None = None
+        self._tables: tuple[Mapping[str, Stat], _Tables] | None = None
 
     def digest(self, found: Scan) -> str | None:
         """The digest of a catalogue in which not one file has changed since it was read; else None."""
         return self._digests.catalogue_digest(found)
 
-    def read(self, directory: Path, found: Scan | None = None) -> Catalogue:
+    def read(self, directory: Location, found: Scan | None = None) -> Catalogue:
         """See `read_catalogue`.
 
         Args:
@@ -122,8 +126,9 @@ class CatalogueReader:
         if self._tables is None or self._tables[0] != found.tables:
             self._tables = found.tables, _read_tables(directory)
         tables = self._tables[1]
-        labelled, rejected = _photos(tables, found)
-        contents = self._digests.read([found.photos[photo.image_id.lower()] for _, photo in labelled])
+        open_file = partial(_file, directory)
+        labelled, rejected = _photos(tables, found, open_file)
+        contents = self._digests.read([found.photos[photo.image_id.lower()] for _, photo in labelled], open_file)
         unreadable = [
             RowProblem("photo file cannot be read", IMAGES, row, photo.image_id)
             for (row, photo), sha256 in zip(labelled, contents, strict=True)
@@ -136,7 +141,7 @@ class CatalogueReader:
         return catalogue
 
 
-def scan_catalogue(directory: Path) -> Scan:
+def scan_catalogue(directory: Location) -> Scan:
     """The files of a catalogue.
 
     Raises:
@@ -145,14 +150,14 @@ def scan_catalogue(directory: Path) -> Scan:
     tables = [_find(directory, name) for name in (PRODUCTS, IMAGES)]
     folder = _find(directory, "images")
     for path in tables:
-        if not path.is_file():
+        if isinstance(path, Path) and not path.is_file():
             raise CatalogueUnusable(f"{path.name} is not a file; a catalogue holds {_LAYOUT}")
-    if not folder.is_dir():
+    if isinstance(folder, Path) and not folder.is_dir():
         raise CatalogueUnusable(f"{folder.name} is not a directory; a catalogue holds {_LAYOUT}")
     return scan(tables, folder)
 
 
-def _read_tables(directory: Path) -> _Tables:
+def _read_tables(directory: Location) -> _Tables:
     rejected: list[RowProblem] = []
     products = read_table(directory, PRODUCTS, rejected)
     images = read_table(directory, IMAGES, rejected)
@@ -164,7 +169,7 @@ def _read_tables(directory: Path) -> _Tables:
     )
 
 
-def read_table(directory: Path, name: str, rejected: list[RowProblem]) -> "pd.DataFrame":
+def read_table(directory: Location, name: str, rejected: list[RowProblem]) -> "pd.DataFrame":
     """One table as stripped text, missing values as empty text, indexed by the rows' numbers.
 
     Args:
@@ -176,14 +181,14 @@ def read_table(directory: Path, name: str, rejected: list[RowProblem]) -> "pd.Da
     import pandas as pd
     from pandas.errors import EmptyDataError, ParserError, ParserWarning
 
-    path, required = _find(directory, name), _REQUIRED[name]
+    file, required = _find(directory, name), _REQUIRED[name]
     try:
         # Descriptions hold bare carriage returns, quoted or not: only a line feed ends a row. Columns to spare show
         # which rows have too many fields; pandas would cut or shift those to fit.
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always", ParserWarning)
             cells = pd.read_csv(
-                path,
+                file if isinstance(file, Path) else BytesIO(file.read_bytes()),
                 lineterminator="\n",
                 header=None,
                 names=range(_MAX_COLUMNS),
@@ -224,13 +229,20 @@ def _stripped(cells: "pd.DataFrame") -> "pd.DataFrame":
     return stripped
 
 
-def _find(directory: Path, name: str) -> Path:
-    if not directory.is_dir():
+def _find(directory: Location, name: str) -> Path | ObjectFile:
+    if isinstance(directory, Path) and not directory.is_dir():
         raise CatalogueUnusable(f"{directory} is not a directory; a catalogue holds {_LAYOUT}")
-    found = sorted(path for path in directory.iterdir() if path.name.lower() == name.lower())
+    found = [one for one in names_at(directory) if one.lower() == name.lower()]
     if not found:
         raise CatalogueUnusable(f"{directory} has no {name}; a catalogue holds {_LAYOUT}")
-    return found[0]
+    return file_in(directory, found[0])
+
+
+def _file(directory: Location, address: str) -> Path | ObjectFile:
+    """One that the scan of the catalogue has found."""
+    if isinstance(directory, Path):
+        return Path(address)
+    return file_in(directory, address.removeprefix(f"{directory.url}/"))
 
 
 def _rows(table: "pd.DataFrame") -> list[int]:
@@ -254,7 +266,9 @@ def _categories(products: "pd.DataFrame", rejected: list[RowProblem]) -> dict[st
     return category_of
 
 
-def _photos(tables: _Tables, found: Scan) -> tuple[list[tuple[int, CataloguePhoto]], list[RowProblem]]:
+def _photos(
+    tables: _Tables, found: Scan, open_file: Callable[[str], PhotoFile]
+) -> tuple[list[tuple[int, CataloguePhoto]], list[RowProblem]]:
     """The labelled photos with their rows, and the rows that give none."""
     photos: dict[str, tuple[int, CataloguePhoto]] = {}
     rejected: list[RowProblem] = []
@@ -270,8 +284,8 @@ def _photos(tables: _Tables, found: Scan) -> tuple[list[tuple[int, CataloguePhot
         elif image_id.lower() not in found.photos:
             reason = "photo without file"
         else:
-            path, _ = found.photos[image_id.lower()]
-            photos[image_id] = row, CataloguePhoto(image_id, listing_id, tables.category_of[listing_id], Path(path))
+            file = open_file(found.photos[image_id.lower()][0])
+            photos[image_id] = row, CataloguePhoto(image_id, listing_id, tables.category_of[listing_id], file)
             continue
         rejected.append(RowProblem(reason, IMAGES, row, image_id))
     return list(photos.values()), rejected

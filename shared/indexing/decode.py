@@ -5,9 +5,9 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
-from pathlib import Path
 from typing import TypeVar
 
+from shared.catalogue import PhotoFile
 from shared.errors import InputError
 from shared.images import Pixels, PreprocessSpec, decode_photo
 
@@ -17,14 +17,14 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 
-def decode_file(path: Path, spec: PreprocessSpec, sha256: str = "") -> Pixels | str:
+def decode_file(file: PhotoFile, spec: PreprocessSpec, sha256: str = "") -> Pixels | str:
     """The pixels of a photo, or why there are none.
 
     Args:
         sha256: what its bytes must be, where that is known.
     """
     try:
-        photo = path.read_bytes()
+        photo = file.read_bytes()
         if sha256 and hashlib.sha256(photo).hexdigest() != sha256:
             return CHANGED
         return decode_photo(photo, spec)

@@ -7,7 +7,7 @@ from shared.catalogue import CataloguePhoto
 from shared.indexing.catalogue import Catalogue
 from shared.indexing.standing import Folded
 from shared.reindex import ReindexCounts, ReindexMode
-from shared.vision.index import IndexSnapshot
+from shared.vision.vector_index import VectorIndex
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class Plan:
 def make_plan(
     catalogue: Catalogue,
     folded: Folded,
-    live: IndexSnapshot | None,
+    live: VectorIndex | None,
     *,
     fingerprint: str,
     mode: ReindexMode,

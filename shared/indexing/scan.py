@@ -1,8 +1,8 @@
 """What lies in a catalogue's directory, and the SHA-256 of its photos, read again only where a file has changed.
 
 Like a version control system's index: a file whose size, modification time and inode are as remembered is taken to be
-as it was. One that was modified within two seconds before it was read is read again the next time, because a second
-change within the clock's grain would not show.
+as it was; of an object in a store, its tag is what inodes are of files. One that was modified within two seconds before
+it was read is read again the next time, because a second change within the clock's grain would not show.
 """
 
 import hashlib
@@ -10,9 +10,16 @@ import json
 import os
 import secrets
 import time
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
+
+from shared.catalogue import PhotoFile
+from shared.storage.files import ObjectFile
+
+if TYPE_CHECKING:
+    from shared.storage.bucket import Stored
 
 _READERS = 4
 _RACY_NS = 2_000_000_000
@@ -20,44 +27,53 @@ _FORMAT = 1
 
 
 class Stat(NamedTuple):
-    """What tells that a file is as it was."""
+    """What tells that a file is as it was.
+
+    Attributes:
+        identity: the inode of a file, the tag of an object.
+    """
 
     size: int
     mtime_ns: int
-    inode: int
+    identity: int | str
 
 
 class Scan(NamedTuple):
     """The files of a catalogue.
 
     Attributes:
-        tables: as they were.
-        photos: path and state by lower-cased name without ending; of twins the first in order of name counts.
+        tables: as they were, by address.
+        photos: address and state by lower-cased name without ending; of twins the first in order of name counts.
         signature: changes when a file is added, removed or written.
         newest_ns: when the last of them was written.
     """
 
-    tables: dict[Path, Stat]
+    tables: dict[str, Stat]
     photos: dict[str, tuple[str, Stat]]
     signature: str
     newest_ns: int
 
 
-def scan(tables: list[Path], folder: Path) -> Scan:
+def scan(tables: Sequence[Path | ObjectFile], folder: Path | ObjectFile) -> Scan:
     """Look at every file without opening any."""
-    of_tables = {path: _stat(path.stat()) for path in tables}
-    with os.scandir(folder) as entries:
-        files = sorted(
-            (entry.path, _stat(entry.stat()))
-            for entry in entries
-            if entry.name.lower().endswith((".jpg", ".jpeg")) and entry.is_file()
-        )
+    of_tables = {str(table): _stat(table) for table in tables}
+    files = sorted((address, stat) for address, stat in _files(folder) if address.lower().endswith((".jpg", ".jpeg")))
     # No objects of pathlib: making them takes longer than asking the file system.
     photos = {os.path.basename(path).rpartition(".")[0].lower(): (path, stat) for path, stat in reversed(files)}
-    everything = (sorted((str(path), *stat) for path, stat in of_tables.items()), files)
+    everything = (sorted((path, *stat) for path, stat in of_tables.items()), files)
     signature = hashlib.blake2b(repr(everything).encode(), digest_size=16).hexdigest()
     newest_ns = max(stat.mtime_ns for stat in (*of_tables.values(), *(stat for _, stat in files)))
     return Scan(of_tables, photos, signature, newest_ns)
+
+
+def _files(folder: Path | ObjectFile) -> Iterator[tuple[str, Stat]]:
+    if isinstance(folder, Path):
+        with os.scandir(folder) as entries:
+            yield from ((entry.path, _stat_of(entry.stat())) for entry in entries if entry.is_file())
+        return
+    for stored in folder.bucket.below(folder.key):
+        if "/" not in stored.key.removeprefix(f"{folder.key}/"):
+            yield f"{folder.bucket.url}/{stored.key}", _stat_of(stored)
 
 
 class PhotoDigests:
@@ -78,13 +94,20 @@ class PhotoDigests:
         """The digest of the whole catalogue, if nothing in it has changed since it was remembered."""
         return self._catalogue_digest if found.signature == self._signature else None
 
-    def read(self, photos: list[tuple[str, Stat]]) -> list[str]:
-        """SHA-256 of each file's bytes, hexadecimal; empty for a file that cannot be read."""
+    def read(self, photos: list[tuple[str, Stat]], open_file: Callable[[str], PhotoFile] = Path) -> list[str]:
+        """SHA-256 of each file's bytes, hexadecimal; empty for a file that cannot be read.
+
+        Args:
+            open_file: gives the file of an address.
+
+        Raises:
+            StoreUnavailable: none can be read just now.
+        """
         now_ns = time.time_ns()
         found = {path: known[1] for path, stat in photos if (known := self._known.get(path)) and known[0] == stat}
         unknown = [path for path, _ in photos if path not in found]
         with ThreadPoolExecutor(_READERS, thread_name_prefix="digest") as pool:
-            found |= zip(unknown, pool.map(_digest, unknown), strict=True)
+            found |= zip(unknown, pool.map(lambda path: _digest(open_file(path)), unknown), strict=True)
         self._known = {
             path: (stat, found[path]) for path, stat in photos if found[path] and stat.mtime_ns < now_ns - _RACY_NS
         }
@@ -126,12 +149,18 @@ class PhotoDigests:
             self._known = {}
 
 
-def _digest(path: str) -> str:
+def _digest(file: PhotoFile) -> str:
     try:
-        return hashlib.sha256(Path(path).read_bytes()).hexdigest()
+        return hashlib.sha256(file.read_bytes()).hexdigest()
     except OSError:
         return ""
 
 
-def _stat(stat: os.stat_result) -> Stat:
-    return Stat(stat.st_size, stat.st_mtime_ns, stat.st_ino)
+def _stat(file: Path | ObjectFile) -> Stat:
+    return _stat_of(file.stat() if isinstance(file, Path) else file.bucket.look(file.key))
+
+
+def _stat_of(found: "os.stat_result | Stored") -> Stat:
+    if isinstance(found, os.stat_result):
+        return Stat(found.st_size, found.st_mtime_ns, found.st_ino)
+    return Stat(found.n_bytes, int(found.modified_at * 1e9), found.etag)

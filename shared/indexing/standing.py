@@ -21,6 +21,7 @@ from shared.catalogue import CataloguePhoto
 from shared.errors import ArtifactError, IndexDamaged
 from shared.home import live_photo
 from shared.snapshots import IndexManifest, read_index_manifest
+from shared.storage import Location
 from shared.store.changes import BEGINNING, Change, entry_order
 
 STANDING = "standing.json"
@@ -75,7 +76,7 @@ def fold(
     standing: Mapping[str, Standing],
     entries: Sequence[Change],
     *,
-    home: Path,
+    storage: Location,
     fingerprint: str,
 ) -> Folded:
     """Put the live changes into a catalogue.
@@ -84,7 +85,7 @@ def fold(
         catalogue: with the sha256 of each photo.
         standing: the decisions of the snapshot that the entries came after.
         entries: of the change log, in its order.
-        home: where photos put live lie.
+        storage: where photos put live lie.
         fingerprint: of the model whose embeddings are of use.
     """
     says = {photo.image_id: _said(photo) for photo in catalogue}
@@ -104,7 +105,7 @@ def fold(
     put = sorted((one.sequence, image_id, one.photo) for image_id, one in in_force.items() if one.photo)
     photos = [photo for photo in catalogue if photo.image_id not in in_force]
     photos += [
-        CataloguePhoto(image_id, photo.listing_id, photo.category, live_photo(home, photo.sha256), photo.sha256)
+        CataloguePhoto(image_id, photo.listing_id, photo.category, live_photo(storage, photo.sha256), photo.sha256)
         for _, image_id, photo in put
     ]
     # That what the catalogue does not have is deleted need not be remembered.
@@ -150,7 +151,7 @@ def last_standing(store: ArtifactStore, live: str | None) -> tuple[dict[str, Sta
         IndexMissing, IndexDamaged: the live version's cannot be read.
     """
     if live is not None:
-        return read_standing(store.path(live)), read_index_manifest(store, live).folded_to
+        return read_standing(store.file(live, STANDING).parent), read_index_manifest(store, live).folded_to
     for version in reversed(store.versions()):
         with suppress(ArtifactError):
             return last_standing(store, version)
