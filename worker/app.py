@@ -8,6 +8,7 @@ import threading
 import time
 import warnings
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 
 import redis
@@ -18,10 +19,10 @@ from celery.worker import state
 
 from shared.errors import JobGone, JobNotFound, QueueUnavailable
 from shared.job_view import view
-from shared.jobs import JobKind, WorkerReport
-from shared.queues import LOST_AFTER_S, QUEUE, RUN_NEXT, broker_errors, make_celery, replace_lost_messages, wake_worker
+from shared.jobs import Job, JobKind, Priority, WorkerReport
+from shared.queues import LOST_AFTER_S, QUEUES, RUN_NEXT, broker_errors, make_celery, replace_lost_messages, wake_worker
 from shared.redis_client import connect, refuse_cluster
-from shared.settings import Settings
+from shared.settings import Settings, WorkerTakes
 from shared.store.changes import ChangeLog
 from shared.store.jobs import JobStore
 from shared.store.records import Line
@@ -30,6 +31,7 @@ from shared.store.schedule import Schedule
 from shared.store.webhooks import WebhookQueue
 from shared.store.workers import WorkerRegistry
 from shared.telemetry import configure_logging, event
+from shared.vision.milvus_server import MilvusServer, open_server
 from shared.webhooks import WebhookMessage, event_body
 from worker.batching import BatchLimits
 from worker.changes import ChangeFollower, ChangeWriter, read_changes
@@ -74,13 +76,23 @@ class Periodic(threading.Thread):
 class Heartbeat:
     """What a worker does for its jobs and its peers: extend leases, report, and move dead workers' jobs on."""
 
-    def __init__(self, settings: Settings, client: redis.Redis, store: JobStore, engine: Engine) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        client: redis.Redis,
+        store: JobStore,
+        engine: Engine,
+        server: MilvusServer | None = None,
+    ) -> None:
         self.worker_name = f"{socket.gethostname()}-{os.getpid()}"
+        takes = settings.worker_takes
+        self._only = None if takes is WorkerTakes.ALL else Priority(takes.value)
+        self.queues = [queue for priority, queue in QUEUES.items() if self._only in (None, priority)]
         self._leases = Leases()
         self._stopping = threading.Event()
-        shards = ShardRunner(settings.home, store, engine, lease_s=settings.lease_s, stopping=self._stopping.is_set)
-        reindexer = Reindexer(settings, client, store, engine, stopping=self._stopping.is_set)
-        change = ChangeWriter(ChangeLog(client), engine, settings.home).run
+        shards = ShardRunner(settings, store, engine, stopping=self._stopping.is_set)
+        reindexer = Reindexer(settings, client, store, engine, stopping=self._stopping.is_set, server=server)
+        change = ChangeWriter(ChangeLog(client), engine, settings.storage).run
         self.runner = JobRunner(
             store,
             engine,
@@ -93,6 +105,9 @@ class Heartbeat:
                 JobKind.PUT_IMAGE: change,
                 JobKind.DELETE_IMAGE: change,
             },
+            only=None if self._only is None else Line(self._only.value),
+            stopping=_asked_to_stop,
+            wake=self._wake_others,
         )
         self._lines = [
             LineThread(
@@ -103,6 +118,7 @@ class Heartbeat:
                 stop=self._stopping,
             )
             for line in (Line.REINDEX, *(_SHARDS_AT_A_TIME * [Line.SHARD]))
+            if self._only is not Priority.INTERACTIVE
         ]
         self._settings = settings
         self._client = client
@@ -138,7 +154,7 @@ class Heartbeat:
         try:
             if idle_s < LOST_AFTER_S or self._leases.hold_photos() or self._store.oldest_wait_s() < LOST_AFTER_S:
                 return
-            n_messages = int(self._client.llen(QUEUE))
+            n_messages = sum(int(self._client.llen(queue)) for queue in self.queues)
             while time.monotonic() < until and self.runner.woken_at == asked_at and self.runner.run_waiting():
                 pass
         except redis.RedisError:
@@ -180,17 +196,24 @@ class Heartbeat:
                 reported_at=time.time(),
                 state="ready" if self._engine.ready else "unready",
                 held=n_held,
+                device=self._engine.device,
+                photos_per_s=self._engine.photos_per_s,
                 index=self._engine.info(),
                 problem=self._engine.problem,
                 stats=stats,
             )
         )
 
+    def _wake_others(self, job: Job) -> None:
+        with suppress(QueueUnavailable):  # what waits for long is found without a message
+            wake_worker(self._celery, self._client, job.submission.priority)
+
     def _reap(self) -> None:
         report = self._store.reap(max_attempts=self._settings.max_attempts)
         for job_id in report.requeued:
             event(_LOG, "job_requeued", level=logging.WARNING, job_id=job_id)
-            wake_worker(self._celery)
+            for priority in Priority:
+                wake_worker(self._celery, self._client, priority)
         for job_id in report.failed:
             event(_LOG, "job_given_up", level=logging.ERROR, job_id=job_id)
         for job_id in report.expired:
@@ -218,18 +241,19 @@ def run_worker(settings: Settings) -> int:
     refuse_cluster(client)
     store = JobStore(client, job_ttl_s=settings.job_ttl_s, result_ttl_s=settings.result_ttl_s)
     log = ChangeLog(connect(settings.required_redis_url))
-    engine = Engine(settings.home, _engine_options(settings), partial(read_changes, log))
-    heartbeat = Heartbeat(settings, client, store, engine)
+    server = open_server(settings)
+    engine = Engine(settings.storage, _engine_options(settings), partial(read_changes, log), server)
+    heartbeat = Heartbeat(settings, client, store, engine, server)
     sender = WebhookSender(WebhookQueue(client), partial(_webhook, store), settings.webhook_policy)
     periodic: list[Periodic | ChangeFollower] = []
     # Until Celery's own handler takes over nothing is in hand, so that an end is in good order at any moment.
     signal.signal(signal.SIGTERM, _leave)
     try:
-        engine.refresh()
         heartbeat.beat()
-        # Apart from what follows: a look at a large index, or loading a new bundle, takes longer than a lease may.
+        # Apart from what follows: to fetch and load a model or an index takes longer than a lease may.
         periodic.append(Periodic("heartbeat", heartbeat.beat))
         periodic[0].start()
+        engine.refresh()
         heartbeat.start_lines()
         while not engine.ready:  # a worker without an index takes no job of a photo, but says why
             time.sleep(_BEAT_S)
@@ -252,8 +276,12 @@ def run_worker(settings: Settings) -> int:
             thread.stop()
         engine.close()
         heartbeat.retire()
-    asked = state.should_stop is not None or state.should_terminate is not None
-    return 0 if asked else 1
+    return 0 if _asked_to_stop() else 1
+
+
+def _asked_to_stop() -> bool:
+    """Whether Celery's consumer was told to end."""
+    return state.should_stop is not None or state.should_terminate is not None
 
 
 def _consume(settings: Settings, heartbeat: Heartbeat) -> None:
@@ -269,12 +297,12 @@ def _consume(settings: Settings, heartbeat: Heartbeat) -> None:
             "worker",
             "--pool=threads",
             f"--concurrency={settings.worker_threads}",
-            f"--queues={QUEUE}",
+            f"--queues={','.join(heartbeat.queues)}",
             f"--hostname={heartbeat.worker_name}",
             "--loglevel=WARNING",
             "--without-gossip",
             "--without-mingle",
-            "--without-heartbeat",
+            "--task-events" if settings.celery_events else "--without-heartbeat",
         ]
     )
 
@@ -311,7 +339,6 @@ def _keep_logging(**_: object) -> None:
 
 def _engine_options(settings: Settings) -> EngineOptions:
     limits = BatchLimits(
-        max_batch=settings.max_batch,
         max_waiting=max(64, 2 * settings.worker_threads),
         max_wait_s=settings.batch_wait_ms / 1e3,
         hang_after_s=settings.hang_after_s,
@@ -319,6 +346,8 @@ def _engine_options(settings: Settings) -> EngineOptions:
     return EngineOptions(
         threads=settings.threads,
         streams=settings.streams,
+        max_batch=settings.max_batch,
+        tunings=settings.home / "tuning",
         limits=limits,
         cache_entries=settings.cache_entries,
         cache_ttl_s=settings.cache_ttl_s,

@@ -10,34 +10,38 @@ from concurrent.futures import CancelledError, Future
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 
 import numpy as np
 
 from shared.errors import (
     ArtifactError,
-    BundleMissing,
     FingerprintMismatch,
     IndexDamaged,
     IndexMissing,
+    IndexUnavailable,
     LookalikeError,
     PhotoExpired,
     QueueUnavailable,
+    StoreUnavailable,
 )
 from shared.home import live_photo
 from shared.images import Pixels, PreprocessSpec, decode_photo
 from shared.jobs import EmbedRequest, IndexInfo, PhotoRequest, PhotoResult, Priority, SearchRequest, WorkerStats
-from shared.snapshots import answering_bundle, bundle_of, index_store, read_index_manifest
+from shared.snapshots import bundle_of, read_index_manifest
+from shared.storage import Location
 from shared.store.changes import BEGINNING, Change, PutPhoto
 from shared.telemetry import event
 from shared.vision.answers import embed_result, search_result
-from shared.vision.bundle import ModelBundle, bundle_store, open_bundle, read_manifest
+from shared.vision.bundle import ModelBundle, open_bundle, read_manifest
 from shared.vision.embedder import Embeddings
-from shared.vision.index import IndexSnapshot, open_snapshot
+from shared.vision.index import open_snapshot
+from shared.vision.milvus_server import MilvusServer
 from shared.vision.overlay import Overlay
+from shared.vision.vector_index import VectorIndex
 from worker.batching import MicroBatcher
 from worker.cache import ResultCache
 from worker.models import EngineOptions, Model, start_model
+from worker.promoted import Pointers, Promoted
 
 _LOG = logging.getLogger(__name__)
 _CATALOGUE = "_reindex"  # who takes turns with the API keys
@@ -67,23 +71,33 @@ class _Live:
         return self.bundle.manifest.preprocess
 
 
+class NotHereYet(Exception):
+    """What a job takes lies in the object store, and has yet to come to this machine; another may have it."""
+
+
 class Engine:
     """Answers requests from the current bundle and index of one installation.
 
     Args:
-        home: where bundles and indexes lie.
+        storage: where bundles and indexes lie.
         read_changes: the live changes after an entry of their log; without it there are none.
+        server: that has the vectors of versions that keep them in one.
 
     Attributes:
         problem: why the promoted artifacts are not the ones in use, or None.
     """
 
     def __init__(
-        self, home: Path, options: EngineOptions | None = None, read_changes: ReadChanges = lambda after: ()
+        self,
+        storage: Location,
+        options: EngineOptions | None = None,
+        read_changes: ReadChanges = lambda after: (),
+        server: MilvusServer | None = None,
     ) -> None:
-        self._home = home
-        self._bundles = bundle_store(home)
-        self._indexes = index_store(home)
+        self._storage = storage
+        self._promoted = Promoted(storage)
+        self._bundles, self._indexes = self._promoted.bundles, self._promoted.indexes
+        self._server = server
         self._options = options or EngineOptions()
         self._read_changes = read_changes
         self._changing = threading.Lock()
@@ -93,7 +107,7 @@ class Engine:
         self._outlived_until = 0.0
         self._following = threading.Lock()
         self._loading = threading.RLock()
-        self._tried: tuple[str | None, str | None] | None = None
+        self._tried: Pointers | None = None
         self._cache: ResultCache[Embeddings] = ResultCache(
             max_entries=self._options.cache_entries, ttl_s=self._options.cache_ttl_s
         )
@@ -111,16 +125,23 @@ class Engine:
         return self.ready or self._coming is not None
 
     def refresh(self) -> None:
-        """Follow the CURRENT pointers; what cannot be used is reported in `problem`, and the old keeps serving."""
+        """Follow what is promoted; what cannot be used is reported in `problem`, and the old keeps serving."""
+        self._promoted.fetch(self._tried, self._say_while_unready)  # while nobody waits for it
         with self._following:
             try:
                 self.problem = self._follow()
-            except (ArtifactError, QueueUnavailable, OSError) as exc:
-                if isinstance(exc, QueueUnavailable):
+                if live := self._live:
+                    live.index.snapshot.check(live=live.index.version == self._indexes.current())
+            except (ArtifactError, StoreUnavailable, QueueUnavailable, OSError) as exc:
+                if isinstance(exc, QueueUnavailable | IndexUnavailable | StoreUnavailable):
                     self._tried = None  # nothing is wrong with the artifacts
                 if str(exc) != self.problem:
                     event(_LOG, "artifacts_refused", level=logging.ERROR, kind=type(exc).__name__, reason=str(exc))
                 self.problem = "the artifacts cannot be read from disk" if isinstance(exc, OSError) else str(exc)
+
+    def _say_while_unready(self, what: str) -> None:
+        if not self.ready:
+            self.problem = what
 
     def _follow(self) -> str | None:
         """Bring what answers after the pointers; returns what an operator has to do yet."""
@@ -130,8 +151,8 @@ class Engine:
         # Forgotten until both pointers are read: what follows an unreadable one must be tried, whatever it is.
         tried, self._tried = self._tried, None
         if not self.can_embed:  # first, because a model without an index can make one
-            self._model(self._answering_version())
-        self._tried = wanted = (self._bundles.current(), self._indexes.current())
+            self._model(self._promoted.answering())
+        self._tried = wanted = self._promoted.pointers()
         if self.ready and wanted == tried:
             return self.problem
         live = self._load()
@@ -145,7 +166,7 @@ class Engine:
     def _load(self) -> _Live:
         """Make the live index and its model answer; a model that is in memory already is not loaded again."""
         old, index = self._live, self._indexes.current()
-        model = self._model(version := self._answering_version())
+        model = self._model(version := self._promoted.answering())
         if old and (old.model, old.index.version) == (model, index):
             return old
         new = _Live(model, self._overlay(model, index))
@@ -158,7 +179,7 @@ class Engine:
                 self._live = new
                 if old and old.spec != new.spec:
                     self._outlived, self._outlived_until = old, time.monotonic() + _OUTLIVED_S
-                if self._coming and (self._coming is model or self._coming.bundle.version != self._promoted_version()):
+                if self._coming and (self._coming is model or self._coming.bundle.version != self._promoted.bundle()):
                     self._coming = None
         event(_LOG, "artifacts_loaded", bundle=version, index=new.index.version, count=len(new.index.snapshot))
         return new
@@ -166,22 +187,13 @@ class Engine:
     def _overlay(self, model: Model, version: str | None) -> Overlay:
         """A version of the index, to be searched with a model."""
         manifest = model.bundle.manifest
-        snapshot = open_snapshot(self._indexes, fingerprint=manifest.fingerprint, version=version)
+        snapshot = open_snapshot(self._indexes, fingerprint=manifest.fingerprint, version=version, server=self._server)
         if snapshot.manifest.dimension != manifest.embedding_dim:
             raise IndexDamaged(
                 f"{snapshot.version}: of dimension {snapshot.manifest.dimension}, "
                 f"but the model gives {manifest.embedding_dim}"
             )
         return Overlay(snapshot, partial(self._embed_again, model))
-
-    def _answering_version(self) -> str:
-        return answering_bundle(self._home) or self._promoted_version()
-
-    def _promoted_version(self) -> str:
-        version = self._bundles.current()
-        if version is None:
-            raise BundleMissing("no model bundle has been promoted yet; `lookalike index build` makes one")
-        return version
 
     def _model(self, version: str) -> Model:
         """A bundle in memory, loaded if need be and then kept until an index of it is there, or another is promoted."""
@@ -213,17 +225,23 @@ class Engine:
         Raises:
             IndexMissing: nothing is loaded.
             PhotoExpired: no model that ever answered here has that spec.
+            NotHereYet: one may have that is being fetched.
         """
         if self._live is None:
             raise IndexMissing(self.problem or "nothing is loaded yet")
         if spec not in (None, self._live.spec):
+            if not self._promoted.is_here(self._tried):
+                raise NotHereYet
             self.refresh()  # who made the photo may have heard of a promotion first
         live = self._live
         if spec is None or spec == live.spec:
             return live
         with self._following:
             if self._outlived is None or self._outlived.spec != spec:
-                outlived = self._last_live(spec)
+                try:
+                    outlived = self._last_live(spec)
+                except StoreUnavailable as exc:
+                    raise NotHereYet from exc
                 with self._exchanging():
                     self._outlived = outlived
             outlived, self._outlived_until = self._outlived, time.monotonic() + _OUTLIVED_S
@@ -233,16 +251,21 @@ class Engine:
 
     def _last_live(self, spec: PreprocessSpec) -> _Live:
         """The index that was live last of those whose model has that spec, and the model."""
-        for promotion in reversed(self._indexes.history()):
-            with suppress(ArtifactError):
-                version = bundle_of(self._home, read_index_manifest(self._indexes, promotion.version).fingerprint)
+        promotions = self._indexes.history()
+        for promotion in reversed(promotions):
+            try:
+                version = bundle_of(self._storage, read_index_manifest(self._indexes, promotion.version).fingerprint)
                 if version and read_manifest(self._bundles, version).preprocess == spec:
+                    if promotion == promotions[-1] and not self._indexes.is_here(promotion.version):
+                        raise NotHereYet  # `refresh` is about to fetch it
                     model = next((one for one in self._models() if one.bundle.version == version), None)
                     model = model or self._started(version)
                     return _Live(model, self._overlay(model, promotion.version))
+            except ArtifactError:
+                continue
         raise PhotoExpired(f"the photo was made for a model that is gone ({spec}); send it again")
 
-    def promoted(self) -> tuple[ModelBundle, IndexSnapshot | None]:
+    def promoted(self) -> tuple[ModelBundle, VectorIndex | None]:
         """The promoted model, and the promoted index, whichever model that is of; for whoever makes the next one.
 
         Returns:
@@ -250,8 +273,9 @@ class Engine:
 
         Raises:
             BundleMissing, BundleDamaged: there is no bundle, or it is not whole.
+            IndexUnavailable: the server of the promoted index does not answer.
         """
-        bundle = self._model(self._promoted_version()).bundle
+        bundle = self._model(self._promoted.bundle()).bundle
         try:
             version, live = self._indexes.current(), self._live
             if version is None:
@@ -259,7 +283,7 @@ class Engine:
             if live is not None and live.index.snapshot.version == version:
                 return bundle, live.index.snapshot
             fingerprint = read_index_manifest(self._indexes, version).fingerprint
-            return bundle, open_snapshot(self._indexes, fingerprint=fingerprint, version=version)
+            return bundle, open_snapshot(self._indexes, fingerprint=fingerprint, version=version, server=self._server)
         except (IndexMissing, IndexDamaged):
             return bundle, None
 
@@ -271,6 +295,7 @@ class Engine:
         """
         if (current := self._bundles.current()) != version:
             raise FingerprintMismatch(f"bundle {current} was promoted meanwhile, and {version} is wanted no longer")
+        self._bundles.path(version)  # fetched while nobody waits for the lock
         return self._model(version).bundle
 
     def embed(
@@ -303,7 +328,7 @@ class Engine:
     def _embed_again(self, model: Model, photo: PutPhoto) -> Embeddings | None:
         """This model's embedding of a photo put live under another; None when it cannot be had."""
         try:
-            file = live_photo(self._home, photo.sha256).read_bytes()
+            file = live_photo(self._storage, photo.sha256).read_bytes()
             pixels = decode_photo(file, model.bundle.manifest.preprocess)
             return model.batcher.submit(pixels, priority=Priority.BULK).result()
         except CancelledError as exc:
@@ -381,6 +406,16 @@ class Engine:
         photo: Pixels = np.frombuffer(pixels, dtype=np.uint8).reshape(size_px, size_px, 3)
         key = hashlib.blake2b(pixels, digest_size=16, key=live.bundle.manifest.fingerprint[:32].encode()).digest()
         return self._cache.get(key, lambda: submit(photo).result())
+
+    @property
+    def device(self) -> str:
+        """What the model runs on, for people; empty while none does."""
+        return live.model.device if (live := self._live) else ""
+
+    @property
+    def photos_per_s(self) -> float | None:
+        """What the model does here at most, if that was measured."""
+        return live.model.tuning.photos_per_s if (live := self._live) and live.model.tuning else None
 
     def stats(self) -> WorkerStats:
         """What was done since the process began."""

@@ -1,4 +1,4 @@
-"""VectorIndex: the rows most similar to a query. Knows nothing of photos or filters, only which rows are allowed."""
+"""RowIndex: the rows most similar to a query. Knows nothing of photos or filters, only which rows are allowed."""
 
 import math
 from pathlib import Path
@@ -10,12 +10,12 @@ import numpy.typing as npt
 
 from shared.vision.arrays import CHUNK_ROWS
 from shared.vision.embedder import FloatArray
+from shared.vision.vector_index import IntArray
 
-IntArray = npt.NDArray[np.int64]
 Mask = npt.NDArray[np.bool_]
 
 
-class VectorIndex(Protocol):
+class RowIndex(Protocol):
     """Searches vectors that lie on disk; safe to share between threads."""
 
     def search(self, query: FloatArray, n: int, allowed: Mask | None = None) -> tuple[FloatArray, IntArray]:

@@ -8,8 +8,8 @@ from shared.catalogue import CATEGORIES
 from shared.jobs import CategoryAnswer, CategoryScore, EmbedResult, Encoding, SearchRequest, SearchResult
 from shared.vision.bundle import BundleManifest
 from shared.vision.embedder import Embeddings, FloatArray
-from shared.vision.index import IndexSnapshot
 from shared.vision.overlay import Overlay
+from shared.vision.vector_index import VectorIndex
 
 _TOP = 3
 
@@ -49,7 +49,7 @@ def embed_result(embeddings: Embeddings, encoding: Encoding, model: BundleManife
 
 
 def search_result(
-    embeddings: Embeddings, request: SearchRequest, index: IndexSnapshot | Overlay, model: BundleManifest
+    embeddings: Embeddings, request: SearchRequest, index: VectorIndex | Overlay, model: BundleManifest
 ) -> SearchResult:
     """The answer to a search job, from vectors (1, dim) and scores (1, 13), out of one snapshot."""
     return SearchResult(

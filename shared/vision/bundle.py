@@ -43,6 +43,7 @@ class Precision(StrEnum):
     """What its arithmetic is done in."""
 
     FLOAT32 = "float32"
+    BFLOAT16 = "bfloat16"  # products only; torch on a GPU
     INT8 = "int8"
 
 
@@ -212,7 +213,7 @@ def import_bundle(store: ArtifactStore, directory: Path) -> str:
     open_bundle_directory(directory)
     manifest = store.manifest_in(directory)
     for version in reversed(store.versions()):
-        if (store.path(version) / MANIFEST).read_bytes() == (directory / MANIFEST).read_bytes():
+        if store.file(version, MANIFEST).read_bytes() == (directory / MANIFEST).read_bytes():
             return version
     files = manifest["files"]
     assert isinstance(files, dict)  # manifest_in() made sure
@@ -229,16 +230,16 @@ def read_manifest(store: ArtifactStore, version: str) -> BundleManifest:
     Raises:
         BundleMissing, BundleDamaged: not there, or not whole.
     """
-    return _parsed(store.path(version), store.manifest(version))
+    return _parsed(version, store.manifest(version))
 
 
-def _parsed(directory: Path, raw: Mapping[str, object]) -> BundleManifest:
+def _parsed(name: str, raw: Mapping[str, object]) -> BundleManifest:
     try:
         manifest = BundleManifest.model_validate(raw)
     except ValidationError as exc:
-        raise BundleDamaged(f"{directory.name}: {MANIFEST} is not that of a bundle") from exc
+        raise BundleDamaged(f"{name}: {MANIFEST} is not that of a bundle") from exc
     if manifest.fingerprint != manifest.compute_fingerprint():
-        raise BundleDamaged(f"{directory.name}: the fingerprint does not belong to what the manifest describes")
+        raise BundleDamaged(f"{name}: the fingerprint does not belong to what the manifest describes")
     return manifest
 
 
@@ -265,7 +266,7 @@ def open_bundle_directory(directory: Path) -> ModelBundle:
     if not directory.is_dir():
         raise BundleMissing(f"there is no directory {directory}")
     store = _bundles(directory.parent)
-    manifest = _parsed(directory, store.manifest_in(directory))
+    manifest = _parsed(directory.name, store.manifest_in(directory))
     store.verify_files(directory)
     if manifest.categories != CATEGORIES:
         raise BundleDamaged(f"{directory.name}: its categories are not those of this Lookalike, in their order")

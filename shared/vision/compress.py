@@ -3,7 +3,7 @@
 Up to EXACT_UP_TO vectors every one is compared: nothing to train, nothing missed, and 16 ms for 50,000 of 2048
 dimensions. Beyond, vectors are projected on their 256 principal axes, grouped around 4 sqrt(n) centres and kept as one
 byte an axis (FAISS: PCA256,IVF,SQ8): 264 bytes a photo that searches read, instead of 8,192. The tables behind this are
-in the README under "How large can the catalogue be".
+in docs/performance.md.
 """
 
 import math
@@ -15,9 +15,10 @@ import faiss
 import numpy as np
 
 from shared.snapshots import IndexFacts, IndexKind
-from shared.vision.ann import CompressedIndex, IntArray, Mask, exact_nearest
+from shared.vision.ann import CompressedIndex, Mask, exact_nearest
 from shared.vision.arrays import CHUNK_ROWS
 from shared.vision.embedder import FloatArray
+from shared.vision.vector_index import IntArray
 
 EXACT_UP_TO = 50_000
 TARGET_RECALL = 0.98  # of the ten nearest, by two standard errors of the sample it is measured on

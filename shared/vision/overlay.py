@@ -16,7 +16,7 @@ from shared.jobs import Distinct, Neighbour, SearchRequest
 from shared.snapshots import IndexManifest
 from shared.store.changes import Change, PutPhoto, entry_order
 from shared.vision.embedder import Embeddings, FloatArray
-from shared.vision.index import SCORE_DECIMALS, IndexSnapshot
+from shared.vision.vector_index import VectorIndex, rounded
 
 _FIRST_ROOM = 64
 
@@ -59,7 +59,7 @@ class Overlay:
         embed: embeds a photo that another model embedded; None when it cannot be had, and then it is not found.
     """
 
-    def __init__(self, snapshot: IndexSnapshot, embed: Embed) -> None:
+    def __init__(self, snapshot: VectorIndex, embed: Embed) -> None:
         self.snapshot = snapshot
         self._embed = embed
         # Only ever appended to: a state looks at as many as it knows of.
@@ -131,7 +131,7 @@ class Overlay:
         return position
 
     def search(self, query: FloatArray, request: SearchRequest) -> list[Neighbour]:
-        """As `IndexSnapshot.search`; a photo put live has the row behind the snapshot's last that the log gives it."""
+        """As `VectorIndex.search`; a photo put live has the row behind the snapshot's last that the log gives it."""
         state = self._state
         found = self.snapshot.search(query, request, hidden=state.hidden if len(state.hidden) else None)
         if not state.positions:
@@ -148,7 +148,7 @@ class Overlay:
 
     def _found(self, state: _State, query: FloatArray, request: SearchRequest) -> list[Neighbour]:
         """The best of the photos put live that fit the request, as many as any answer can need."""
-        scores = np.clip(np.round(np.vecdot(state.vectors, query).astype(np.float64), SCORE_DECIMALS), -1, 1)
+        scores = np.array(rounded(np.vecdot(state.vectors, query)))
         order = np.argsort(-scores, kind="stable")
         found: list[Neighbour] = []
         listings: set[str] = set()
@@ -174,7 +174,7 @@ class Overlay:
         return found
 
     def stored(self, image_id: str) -> Embeddings:
-        """As `IndexSnapshot.stored`."""
+        """As `VectorIndex.stored`."""
         state = self._state
         if (position := state.positions.get(image_id)) is not None:
             return Embeddings(state.vectors[position : position + 1], self._puts[position].scores[None])

@@ -7,15 +7,17 @@ import os
 import sqlite3
 import threading
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from shared.catalogue import CATEGORIES, CataloguePhoto
+from shared.catalogue import CATEGORIES, CataloguePhoto, PhotoFile
 from shared.errors import IndexDamaged
 from shared.snapshots import PHOTOS
+from shared.storage import Location
 from shared.vision.arrays import map_array, write_array
 
 CATEGORY_CODES = "categories.npy"
@@ -36,8 +38,8 @@ _TABLE = """
 """
 
 
-def write_rows(directory: Path, photos: Iterable[CataloguePhoto], *, root: Path | None = None) -> int:
-    """Write the photos in row order and return how many there were.
+def write_photos(directory: Path, photos: Iterable[CataloguePhoto], *, root: Location | None = None) -> int:
+    """Write the photos' table in row order and return how many there were.
 
     Args:
         root: paths of photos inside it are kept relative to it, others absolute.
@@ -53,22 +55,37 @@ def write_rows(directory: Path, photos: Iterable[CataloguePhoto], *, root: Path 
         connection.execute("CREATE UNIQUE INDEX photos_by_image ON photos (image_id)")
         connection.execute("CREATE INDEX photos_by_listing ON photos (listing_id)")
         connection.commit()
-        (count,) = connection.execute("SELECT count(*) FROM photos").fetchone()
-        categories = (category for (category,) in connection.execute("SELECT category FROM photos ORDER BY row"))
-        write_array(directory / CATEGORY_CODES, np.fromiter(categories, dtype=np.int16, count=count))
-        write_array(directory / LISTING_CODES, _listing_codes(connection, count))
+        return _count(connection)
     except sqlite3.IntegrityError as exc:
         raise IndexDamaged(f"two photos have one id: {exc}") from exc
     finally:
         connection.close()
+
+
+def write_filters(directory: Path) -> None:
+    """Write what a search filters by, beside the photos' table."""
+    with closing(sqlite3.connect(directory / PHOTOS)) as connection:
+        count = _count(connection)
+        categories = (category for (category,) in connection.execute("SELECT category FROM photos ORDER BY row"))
+        write_array(directory / CATEGORY_CODES, np.fromiter(categories, dtype=np.int16, count=count))
+        write_array(directory / LISTING_CODES, _listing_codes(connection, count))
+
+
+def _count(connection: sqlite3.Connection) -> int:
+    (count,) = connection.execute("SELECT count(*) FROM photos").fetchone()
     return int(count)
 
 
-def _records(photos: Iterable[CataloguePhoto], root: Path | None) -> Iterator[tuple[int, str, str, int, str, str]]:
-    inside = f"{os.path.abspath(root)}{os.sep}" if root else ""
+def _records(photos: Iterable[CataloguePhoto], root: Location | None) -> Iterator[tuple[int, str, str, int, str, str]]:
+    inside = f"{_address(root)}/" if root else ""
     for row, photo in enumerate(photos):
-        path = os.path.abspath(photo.path).removeprefix(inside)
+        path = _address(photo.path).removeprefix(inside)
         yield row, photo.image_id, photo.listing_id, photo.category, path, photo.sha256
+
+
+def _address(file: PhotoFile | Location) -> str:
+    text = str(file)
+    return text if "://" in text else os.path.abspath(text)
 
 
 def _listing_codes(connection: sqlite3.Connection, count: int) -> npt.NDArray[np.int32]:
@@ -81,26 +98,15 @@ def _listing_codes(connection: sqlite3.Connection, count: int) -> npt.NDArray[np
     return codes
 
 
-class PhotoRows:
-    """The photos of one version; safe to share between threads.
-
-    Attributes:
-        categories: (n,) positions in CATEGORIES.
-        listings: (n,) equal where the listing is.
-    """
+class PhotoTable:
+    """The photos of one version, by row, image and listing; safe to share between threads."""
 
     def __init__(self, directory: Path) -> None:
-        self.categories = map_array(directory / CATEGORY_CODES)
-        self.listings = map_array(directory / LISTING_CODES)
         # Immutable: no locks are taken, no journal is looked for, and the directory may be removed while it is open.
         uri = f"{(directory / PHOTOS).absolute().as_uri()}?immutable=1"
         self._connection = sqlite3.connect(uri, uri=True, check_same_thread=False)
         self._using = threading.Lock()
         self._count: int = self._fetch("SELECT coalesce(max(row) + 1, 0) FROM photos")[0][0]
-        if self.categories.shape != (self._count,) or self.listings.shape != (self._count,):
-            raise ValueError("files disagree on the number of photos")
-        if not ((self.categories >= 0) & (self.categories < len(CATEGORIES))).all():
-            raise ValueError(f"categories are not the {len(CATEGORIES)} known ones")
 
     def __del__(self) -> None:
         # A search may hold a version that is no longer live: its connection goes with the last of them.
@@ -129,6 +135,24 @@ class PhotoRows:
     def _fetch(self, query: str, *values: int | str) -> list[tuple[Any, ...]]:
         with self._using:
             return self._connection.execute(query, values).fetchall()
+
+
+class PhotoRows(PhotoTable):
+    """The photos of one version, and what a search filters by.
+
+    Attributes:
+        categories: (n,) positions in CATEGORIES.
+        listings: (n,) equal where the listing is.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        super().__init__(directory)
+        self.categories = map_array(directory / CATEGORY_CODES)
+        self.listings = map_array(directory / LISTING_CODES)
+        if self.categories.shape != (self._count,) or self.listings.shape != (self._count,):
+            raise ValueError("files disagree on the number of photos")
+        if not ((self.categories >= 0) & (self.categories < len(CATEGORIES))).all():
+            raise ValueError(f"categories are not the {len(CATEGORIES)} known ones")
 
 
 def _photo(record: Sequence[Any]) -> CataloguePhoto:

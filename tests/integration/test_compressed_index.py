@@ -19,6 +19,7 @@ from shared.snapshots import IndexKind, index_store, read_index_manifest
 from shared.vision.compress import TARGET_RECALL, compress, n_lists_for
 from shared.vision.embedder import Embeddings, FloatArray
 from shared.vision.index import CODES, IndexSnapshot, open_files, open_snapshot, write_snapshot
+from shared.vision.vector_index import VectorIndex
 
 FINGERPRINT = "f" * 64
 DIMENSION = 48
@@ -73,7 +74,7 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> tuple[ArtifactStore, str]
 
 
 @pytest.fixture(scope="module")
-def snapshot(built: tuple[ArtifactStore, str]) -> IndexSnapshot:
+def snapshot(built: tuple[ArtifactStore, str]) -> VectorIndex:
     store, version = built
     return open_snapshot(store, fingerprint=FINGERPRINT, version=version)
 
@@ -88,7 +89,7 @@ def hasty(built: tuple[ArtifactStore, str]) -> IndexSnapshot:
     return open_files(store.path(version), version, manifest.model_copy(update={"index": least}))
 
 
-def test_searches_find_what_exact_search_finds(snapshot: IndexSnapshot) -> None:
+def test_searches_find_what_exact_search_finds(snapshot: VectorIndex) -> None:
     queries = clustered(100, seed=4)
     found, exact = snapshot.nearest(queries, 10)[1], snapshot.exact_nearest(queries, 10)[1]
     recall = np.mean([len(set(a) & set(b)) / 10 for a, b in zip(found.tolist(), exact.tolist(), strict=True)])
@@ -96,7 +97,7 @@ def test_searches_find_what_exact_search_finds(snapshot: IndexSnapshot) -> None:
     assert recall >= TARGET_RECALL - 0.01
 
 
-def test_the_manifest_says_how_it_is_searched_and_what_that_finds(snapshot: IndexSnapshot) -> None:
+def test_the_manifest_says_how_it_is_searched_and_what_that_finds(snapshot: VectorIndex) -> None:
     facts = snapshot.manifest.index
     assert facts is not None
     assert facts.kind is IndexKind.COMPRESSED
