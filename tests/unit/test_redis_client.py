@@ -14,6 +14,7 @@ from shared.queues import make_celery
 from shared.redis_client import (
     SentinelAddress,
     ServerAddress,
+    Tls,
     _Sentinels,
     broker_at,
     connect,
@@ -33,6 +34,19 @@ THREE = (("a", 26379), ("b", 26380), ("c", 26379))
         ("redis+sentinel://:s3%40%2Fcret@a/m", SentinelAddress(THREE[:1], "m", password="s3@/cret")),
         ("redis+sentinel://joe:pw@a/m/1", SentinelAddress(THREE[:1], "m", db=1, username="joe", password="pw")),
         ("redis+sentinel://a/m?sentinel_password=x%26y", SentinelAddress(THREE[:1], "m", sentinel_password="x&y")),
+        (
+            "redis+sentinel://a/m?sentinel_username=joe&sentinel_password=x",
+            SentinelAddress(THREE[:1], "m", sentinel_username="joe", sentinel_password="x"),
+        ),
+        ("rediss+sentinel://a/m", SentinelAddress(THREE[:1], "m", tls=Tls())),
+        (
+            "rediss+sentinel://a/m?ssl_ca_certs=/etc/ca.pem&ssl_check_hostname=false",
+            SentinelAddress(THREE[:1], "m", tls=Tls(ca_certs="/etc/ca.pem", check_hostname=False)),
+        ),
+        (
+            "rediss+sentinel://a/m?ssl_certfile=c&ssl_keyfile=k&ssl_cert_reqs=none",
+            SentinelAddress(THREE[:1], "m", tls=Tls(cert_reqs="none", certfile="c", keyfile="k")),
+        ),
         ("redis+sentinel://[::1]:7,10.0.0.2/m", SentinelAddress((("::1", 7), ("10.0.0.2", 26379)), "m")),
     ],
 )
@@ -88,7 +102,11 @@ REFUSED = {
     "redis+sentinel://a,,b/main": r"cannot be read as .*redis\+sentinel://",
     "redis+sentinel:///main": r"cannot be read as .*redis\+sentinel://",
     "redis+sentinel://a:99999/main": r"cannot be read as .*redis\+sentinel://",
-    "redis+sentinel://a/main?sentinel_pasword=s3cret": "takes one option",
+    "redis+sentinel://a/main?sentinel_pasword=s3cret": "takes the options sentinel_password, ",
+    "redis+sentinel://a/main?ssl_ca_certs=s3cret": "ssl_… is for rediss.sentinel://",
+    "rediss+sentinel://a/main?ssl_cert_reqs=s3cret": "ssl_cert_reqs=required or none",
+    "rediss+sentinel://a/main?ssl_check_hostname=s3cret": "ssl_check_hostname=true or false",
+    "rediss+sentinel://a/main?ssl_ca_cert=s3cret": "takes the options sentinel_password, ",
     "redis+sentinel://a/main?s3cret": r"cannot be read as .*redis\+sentinel://",
 }
 
@@ -146,6 +164,13 @@ def test_nothing_that_may_be_logged_shows_a_password() -> None:
     for each in shown:
         for secret in ("s3;cret", "s3%3Bcret", "s3cret", "s3ntinel"):
             assert secret not in f"{each!r} {each!s}"
+
+
+def test_sentinels_that_name_no_primary_say_why() -> None:
+    sentinels: Any = _Sentinels([])  # type: ignore[no-untyped-call]
+    sentinels.sentinels = [_DeadSentinel(), _DeadSentinel(), _SlowSentinel(1)]
+    with pytest.raises(redis.ConnectionError, match=r"primary other: refused; it knows main$"):
+        sentinels.discover_master("other")
 
 
 class _DeadSentinel:

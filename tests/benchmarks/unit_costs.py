@@ -1,0 +1,205 @@
+"""What one of everything costs, measured on this machine: a pass, a job, a heartbeat, a shard, a submit.
+
+Processor time is that of the process that spends it, so that it matters little what else the machine does.
+"""
+
+import tempfile
+import threading
+import time
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+import redis
+import requests
+
+from shared.jobs import EmbedRequest, JobKind, JobStatus, WorkerReport
+from shared.queues import make_celery, wake_worker
+from shared.redis_client import connect
+from shared.reindex import Progress, ReindexRequest, ShardPhoto, ShardRequest, ShardResult
+from shared.settings import Backbone
+from shared.store.jobs import JobStore
+from shared.store.records import Admission, Line
+from shared.store.reindex import ReindexStore
+from shared.store.workers import WorkerRegistry
+from shared.vision.bundle import bundle_store, open_bundle
+from shared.vision.runtimes import open_embedder
+from tests.benchmarks import sleeping_worker
+from tests.benchmarks.fleet_model import Costs, Fleet
+from tests.benchmarks.installation import add_workers, installed, query_photos, serving
+from tests.benchmarks.processes import cpu_s
+from tests.e2e.conftest import Stack
+
+NO_LIMIT = Admission(10_000_000, 10_000_000)
+_N_JOBS = 1500
+_N_SHARDS = 200
+_N_SUBMITS = 150
+_N_REPORTS = 200
+_IDLE_S = 10.0
+
+
+def measure(backbone: Backbone) -> Costs:
+    """Everything, in about a minute."""
+    home = installed(backbone)
+    pass_s, photo_s, pass_photos, streams = _model(home)
+    quick_passes = (sleeping_worker.__name__, "1", "8")
+    settings = {"cache_entries": 0, "canary_s": 0, "streams": 1, "max_batch": 8}
+    with (
+        tempfile.TemporaryDirectory() as scratch,
+        serving(home, Path(scratch), n_workers=0) as stack,
+        stack.open_redis() as client,
+    ):
+        empty = _redis_cpu_of_a_beat(client)
+        add_workers(stack, 1, quick_passes, settings=settings)
+        stack.wait_ready()
+        beat_redis_s = max(0.0, _redis_cpu_of_a_beat(client) - empty)
+        beat_report_s = _reports(client)
+        worker_s, redis_s = _jobs(stack, client)
+        return Costs(
+            pass_s=pass_s,
+            photo_s=photo_s,
+            pass_photos=pass_photos,
+            streams=streams,
+            worker_s=worker_s,
+            redis_s=redis_s,
+            beat_redis_s=beat_redis_s,
+            beat_report_s=beat_report_s,
+            api_s=_submits(stack),
+            shard_redis_s=_shards(stack),
+        )
+
+
+def fill(store: JobStore, n_jobs: int) -> list[str]:
+    """Jobs of so many different photos; nobody is woken."""
+    rng = np.random.default_rng(17)
+    made = []
+    for _ in range(n_jobs):
+        pixels = rng.integers(0, 256, (224, 224, 3), dtype=np.uint8).tobytes()
+        made.append(store.create(JobKind.EMBED, EmbedRequest(), pixels, admission=NO_LIMIT)[0].id)
+    return made
+
+
+def wait_drained(store: JobStore) -> None:
+    while store.depth() or store.backlog().running:
+        time.sleep(0.05)
+
+
+def _model(home: Path) -> tuple[float, float, int, int]:
+    """Of a pass besides its photos, of a photo, photos of a pass, passes at the same time."""
+    bundle = open_bundle(bundle_store(home))
+    embedder = open_embedder(bundle)
+    size_px = bundle.manifest.preprocess.size_px
+    rng = np.random.default_rng(17)
+
+    def passes_s(n_photos: int, n_passes: int = 40) -> float:
+        photos = rng.integers(0, 256, (n_photos, size_px, size_px, 3), dtype=np.uint8)
+
+        def run() -> None:
+            for _ in range(n_passes):
+                embedder.embed(photos, alone=False)
+
+        threads = [threading.Thread(target=run) for _ in range(embedder.n_streams)]
+        began = time.perf_counter()
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        return (time.perf_counter() - began) / n_passes
+
+    embedder.embed(np.zeros((1, size_px, size_px, 3), dtype=np.uint8))  # never by two threads first: OpenVINO hangs
+    passes_s(1, 5)
+    one, full = passes_s(1), passes_s(embedder.best_batch)
+    if embedder.best_batch == 1:
+        return 0.0, one, 1, embedder.n_streams
+    photo_s = min(max(0.0, (full - one) / (embedder.best_batch - 1)), full / embedder.best_batch)
+    return full - embedder.best_batch * photo_s, photo_s, embedder.best_batch, embedder.n_streams
+
+
+def _jobs(stack: Stack, client: redis.Redis) -> tuple[float, float]:
+    store, celery = JobStore(client), make_celery(stack.redis_url, socket_timeout_s=2)
+    worker = [stack.processes["worker-0"].pid]
+    redis_before, worker_before = _redis_cpu_s(client), cpu_s(worker)
+    fill(store, _N_JOBS)
+    for _ in range(Fleet(1).threads):
+        wake_worker(celery, client)
+    wait_drained(store)
+    celery.close()
+    return (cpu_s(worker) - worker_before) / _N_JOBS, (_redis_cpu_s(client) - redis_before) / _N_JOBS
+
+
+def _redis_cpu_of_a_beat(client: redis.Redis) -> float:
+    """Between two beats, while there is no work."""
+    before = _redis_cpu_s(client)
+    time.sleep(_IDLE_S)
+    return (_redis_cpu_s(client) - before) * Fleet(1).beat_s / _IDLE_S
+
+
+def _reports(client: redis.Redis) -> float:
+    """Of one more report in the registry, for whoever reads them all."""
+    registry = WorkerRegistry(client)
+    (real,) = registry.live()
+    peers = [real.model_copy(update={"name": f"peer-{number}"}) for number in range(_N_REPORTS)]
+    alone = _cpu_of_reports(client, registry, peers[:1])
+    for peer in peers:
+        registry.report(peer)
+    many = _cpu_of_reports(client, registry, peers[:1])
+    for peer in peers:
+        registry.retire(peer.name)
+    return max(0.0, many - alone) / _N_REPORTS
+
+
+def _cpu_of_reports(client: redis.Redis, registry: WorkerRegistry, reports: Iterable[WorkerReport]) -> float:
+    n_rounds = 200
+    before = _redis_cpu_s(client)
+    for _ in range(n_rounds):
+        for report in reports:
+            registry.report(report)
+    return (_redis_cpu_s(client) - before) / n_rounds
+
+
+def _submits(stack: Stack) -> float:
+    api = [stack.processes["api"].pid]
+    photos = [path.read_bytes() for path in query_photos()[:_N_SUBMITS]]
+    url = f"{stack.url}/v1/jobs/embed"
+    with requests.Session() as session:
+
+        def submit(photo: bytes) -> None:
+            session.post(url, files={"image": photo}, headers={"Prefer": "wait=10"}, timeout=30).raise_for_status()
+
+        submit(photos[0])
+        before = cpu_s(api)
+        for photo in photos:
+            submit(photo)
+    return (cpu_s(api) - before) / len(photos)
+
+
+def _shards(stack: Stack) -> float:
+    """From the reindex that submits it to the one that forgets it, less what happens in its model."""
+    # Of its own, or the worker would claim what is made here.
+    with connect(f"redis://127.0.0.1:{stack.valkey.port}/1") as client:
+        jobs = JobStore(client)
+        store = ReindexStore(client, jobs)
+        jobs.create(JobKind.REINDEX, ReindexRequest(), None, admission=NO_LIMIT)
+        reindex = jobs.claim("bench", lease_s=60, only=Line.REINDEX)
+        assert reindex is not None
+        n_photos = Fleet(1).shard_photos
+        photos = tuple(ShardPhoto(path=f"/catalogue/images/{i:040x}.jpg", sha256=f"{i:064x}") for i in range(n_photos))
+        before = _redis_cpu_s(client)
+        for number in range(_N_SHARDS):
+            request = ShardRequest(bundle_version="v", scope="any", photos=photos)
+            job_id = store.submit_shard(reindex.job, request, f"shard-{number}")
+            claim = jobs.claim("bench", lease_s=60, only=Line.SHARD)
+            assert claim is not None
+            for _ in range(1 + n_photos // Fleet(1).shard_ahead):
+                jobs.extend([(job_id, 1)], lease_s=60)
+            assert jobs.succeed(claim.job, ShardResult(name="x")) is JobStatus.SUCCEEDED
+            store.report(reindex.job, Progress(stage="embedding", done=number, total=_N_SHARDS))
+            store.ended([job_id], 1)
+            store.forget_shard(job_id)
+        return (_redis_cpu_s(client) - before) / _N_SHARDS
+
+
+def _redis_cpu_s(client: redis.Redis) -> float:
+    """Of its one thread that runs commands."""
+    used = client.info("cpu")
+    return float(used["used_cpu_user_main_thread"]) + float(used["used_cpu_sys_main_thread"])
