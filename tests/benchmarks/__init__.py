@@ -1,0 +1,1 @@
+"""Compared in one run; never part of make test."""

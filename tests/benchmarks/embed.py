@@ -4,12 +4,10 @@ They take turns in one run; the figures are medians of the turns and ratios to t
 at random where it has none on disk: its speed is measured here, never its quality.
 """
 
-import json
+import argparse
 import statistics
 import time
 from collections.abc import Callable
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -19,6 +17,7 @@ from pipeline.weights import load_weights
 from shared.images import Pixels
 from shared.settings import Backbone
 from shared.vision.network import NORMALISATION, Network
+from tests.benchmarks.report import Report, Row
 
 N_TURNS = 5
 N_PHOTOS = 16
@@ -27,19 +26,20 @@ SIZE_PX = 224
 
 
 def main() -> None:
-    """Print a table and write `var/bench/embed.json`."""
-    rng = np.random.default_rng(17)
-    photos = rng.integers(0, 256, (N_PHOTOS, SIZE_PX, SIZE_PX, 3), dtype=np.uint8)
-    rows = [row for backbone in (Backbone.EFFICIENTNET_LITE0, Backbone.RESNET50) for row in _compare(backbone, photos)]
-    target = Path("var/bench/embed.json")
-    target.parent.mkdir(parents=True, exist_ok=True)
-    target.write_text(json.dumps(rows, indent=1))
-    print("backbone            runtime           photos/s  against torch eager")
-    for row in rows:
-        print("{backbone:18}  {runtime:16}  {photos_per_s:8.1f}  {ratio:19.2f}".format(**row))
+    """Print a table; write `var/bench/embed.json`."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--quick", action="store_true", help="EfficientNet-Lite0 alone, one turn of a few photos")
+    quick = parser.parse_args().quick
+    n_turns, n_photos = (1, BATCH) if quick else (N_TURNS, N_PHOTOS)
+    photos = np.random.default_rng(17).integers(0, 256, (n_photos, SIZE_PX, SIZE_PX, 3), dtype=np.uint8)
+    report = Report("embed", turns=n_turns, batch=BATCH)
+    for backbone in (Backbone.EFFICIENTNET_LITE0, Backbone.RESNET50)[: 1 if quick else 2]:
+        for row in _compare(backbone, photos, n_turns):
+            report.add("runtimes", **row)
+    report.finish()
 
 
-def _compare(backbone: Backbone, photos: Pixels) -> list[dict[str, Any]]:
+def _compare(backbone: Backbone, photos: Pixels, n_turns: int) -> list[Row]:
     if backbone is Backbone.RESNET50:
         network = Network(backbone, NORMALISATION[backbone])
     else:
@@ -57,16 +57,16 @@ def _compare(backbone: Backbone, photos: Pixels) -> list[dict[str, Any]]:
         "openvino int8": runner(with_head(int8_graph(graph, list(photos)), network)),
     }
     rates: dict[str, list[float]] = {name: [] for name in runs}
-    for turn in range(N_TURNS + 1):
+    for turn in range(n_turns + 1):
         for name, run in runs.items():
             began = time.perf_counter()
-            for start in range(0, N_PHOTOS, BATCH):
+            for start in range(0, len(photos), BATCH):
                 run(photos[start : start + BATCH])
             if turn:  # the first turn warms up
-                rates[name].append(N_PHOTOS / (time.perf_counter() - began))
+                rates[name].append(len(photos) / (time.perf_counter() - began))
     medians = {name: statistics.median(rate) for name, rate in rates.items()}
     return [
-        {"backbone": backbone, "runtime": name, "photos_per_s": rate, "ratio": rate / medians["torch eager"]}
+        {"backbone": backbone, "runtime": name, "photos_per_s": rate, "of_torch_eager": rate / medians["torch eager"]}
         for name, rate in medians.items()
     ]
 

@@ -1,118 +1,216 @@
-"""The service against a bare loop over the same photo bytes: `make bench`.
+"""The service against a bare loop over the same JPEGs, and against other servers of the same network: `make bench`.
 
-Both run on the same cores in the same run, taking turns, each on a fifth of the photos at a time; the figures are
-medians of the turns and their ratio. Nothing here is asserted: machines differ.
+    python -m tests.benchmarks.http [--backbone resnet50] [--clients 1 8 32 128] [--no-peers] [--quick]
+
+Bare loop, service and peers take turns on the same cores in one run; figures are medians of the turns and ratios. The
+clients are a process of their own on the same cores, and their share of the processor is told. Nothing is remembered:
+the embedding cache is off, and no two clients ask for the same photo at the same time. Nothing here is asserted.
 """
 
-import json
+import argparse
 import os
 import signal
 import statistics
 import subprocess
-import sys
 import tempfile
 import time
+import urllib.error
 import urllib.request
-from concurrent.futures import ThreadPoolExecutor
+from collections import defaultdict
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass, field
+from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
 
-import requests
+from shared.settings import Backbone
+from tests.benchmarks.bare import BareLoop, Rate
+from tests.benchmarks.clients import Asked, Load, ask
+from tests.benchmarks.installation import installed, query_photos, serving
+from tests.benchmarks.peers import PEERS, start
+from tests.benchmarks.processes import cpu_by_part
+from tests.benchmarks.report import Report
+from tests.conftest import lasting_port
+from tests.e2e.conftest import Stack
 
-from pipeline.demo import generate
-from shared.images import decode_photo
-from shared.jobs import SearchRequest
-from shared.snapshots import index_store
-from shared.vision.answers import search_result
-from shared.vision.bundle import bundle_store, open_bundle
-from shared.vision.index import open_snapshot
-from shared.vision.runtimes import open_embedder
+_READY_WITHIN_S = 120
 
-N_TURNS = 5
-N_PHOTOS = 40
-CLIENTS = (1, 8, 32)
-PORT = 18099
+
+@dataclass(frozen=True)
+class Server:
+    """Something that is asked.
+
+    Attributes:
+        parts: process ids by name.
+        cpu_ms: what its turns have cost, processor time a photo, by number of clients and part.
+    """
+
+    name: str
+    port: int
+    path: str
+    parts: dict[str, int]
+    multipart: bool = True
+    headers: dict[str, str] = field(default_factory=dict)
+    turns: dict[int, list[Asked]] = field(default_factory=lambda: defaultdict(list))
+    cpu_ms: dict[tuple[int, str], list[float]] = field(default_factory=lambda: defaultdict(list))
+
+    def ask(self, photos: Path, n_clients: int, seconds: float) -> Asked:
+        warm_s = max(0.5, seconds / 4)
+        return ask(
+            Load(self.port, self.path, str(photos), n_clients, seconds, warm_s, self.multipart, headers=self.headers)
+        )
+
+    def take_turn(self, photos: Path, n_clients: int, seconds: float) -> None:
+        before = cpu_by_part(self.parts)
+        asked = self.ask(photos, n_clients, seconds)
+        self.turns[n_clients].append(asked)
+        spent_s = {part: used - before.get(part, 0.0) for part, used in cpu_by_part(self.parts).items()}
+        for part, used_s in {**spent_s, "clients": asked.whole_cpu_s}.items():
+            self.cpu_ms[n_clients, part].append(1e3 * used_s / max(1, asked.n_answers))
 
 
 def main() -> None:
-    """Print a table and write `var/bench/http.json`."""
-    with tempfile.TemporaryDirectory() as scratch:
-        catalogue = Path(scratch) / "demo"
-        generate(catalogue, n_listings=52)
-        home = Path(scratch) / "home"
-        # Without the cache: the same photos are asked again and again.
-        environment = {**os.environ, "LOOKALIKE_HOME": str(home), "LOOKALIKE_CACHE_ENTRIES": "0"}
-        command = [sys.executable, "-m", "pipeline.cli", "up", "--catalogue", str(catalogue), "--port", str(PORT)]
-        service = subprocess.Popen(command, env=environment, start_new_session=True)
-        try:
-            _wait_ready(service)
-            report = _measure(home, [path.read_bytes() for path in sorted((catalogue / "images").iterdir())[:N_PHOTOS]])
-        finally:
-            service.send_signal(signal.SIGTERM)
-            service.wait(60)
-    target = Path("var/bench/http.json")
-    target.parent.mkdir(parents=True, exist_ok=True)
-    target.write_text(json.dumps(report, indent=1))
-    print(f"bare loop: {report['bare_photos_per_s']:.1f} photos/s")
-    print("clients  photos/s  share of bare  p50 ms  p95 ms")
-    for row in report["http"]:
-        print("{clients:7d}  {photos_per_s:8.1f}  {share:13.2f}  {p50_ms:6.0f}  {p95_ms:6.0f}".format(**row))
+    """Print tables; write `var/bench/http.json` and `var/bench/http.png`."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--backbone", choices=[Backbone.RESNET50, Backbone.EFFICIENTNET_LITE0], default="resnet50")
+    parser.add_argument("--clients", type=int, nargs="+", default=[1, 8, 32, 128])
+    parser.add_argument("--turns", type=int, default=5)
+    parser.add_argument("--seconds", type=float, default=4.0, help="each of them")
+    parser.add_argument("--no-peers", action="store_true")
+    parser.add_argument("--quick", action="store_true", help="one short turn, with few clients and without peers")
+    given = parser.parse_args()
+    if given.quick:
+        given.clients, given.turns, given.seconds, given.no_peers = [1, 4], 1, 0.5, True
+    home = installed(Backbone(given.backbone))
+    photos = query_photos()
+    bare = BareLoop(home, [path.read_bytes() for path in photos], tried_for_s=0.1 if given.quick else 1.5)
+    report = Report(
+        "http",
+        backbone=given.backbone,
+        runtime=bare.manifest.runtime,
+        precision=bare.manifest.precision,
+        turns=given.turns,
+        seconds=given.seconds,
+        decode_ms=bare.decode_ms(),
+        model_ms=bare.model_ms(),
+        bare_loop=str(bare),
+    )
+    with tempfile.TemporaryDirectory() as scratch, ExitStack() as running:
+        servers = _ours(running.enter_context(serving(home, Path(scratch))))
+        if not given.no_peers:
+            servers += [running.enter_context(_peer(name, home)) for name in PEERS if _available(name)]
+        for server in servers:  # the first requests are the slowest
+            server.ask(photos[0].parent, 4, 0.5)
+        bares = []
+        for _ in range(given.turns):
+            bares.append(bare.run(given.seconds))
+            for n_clients in given.clients:
+                for server in servers:
+                    server.take_turn(photos[0].parent, n_clients, given.seconds)
+    _tell(report, bares, servers)
+    if 1 in given.clients:
+        _tell_added(report, servers[0].turns[1])
+    report.finish()
 
 
-def _wait_ready(service: "subprocess.Popen[bytes]") -> None:
-    while service.poll() is None:
-        try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{PORT}/readyz", timeout=2) as answer:
-                if answer.status == 200:
-                    return
-        except OSError:
-            time.sleep(0.2)
-    raise SystemExit("the service ended")
-
-
-def _measure(home: Path, photos: list[bytes]) -> dict[str, Any]:
-    bundle = open_bundle(bundle_store(home))
-    snapshot = open_snapshot(index_store(home), fingerprint=bundle.manifest.fingerprint)
-    embedder = open_embedder(bundle)
-
-    def bare(photo: bytes) -> None:
-        pixels = decode_photo(photo, bundle.manifest.preprocess)
-        search_result(embedder.embed(pixels[None]), SearchRequest(), snapshot, bundle.manifest)
-
-    def ask(photo: bytes) -> float:
-        began = time.perf_counter()
-        url = f"http://127.0.0.1:{PORT}/predict/similar_images"
-        requests.post(url, files={"image": photo}, timeout=60).raise_for_status()
-        return time.perf_counter() - began
-
-    bare_rates: list[float] = []
-    http_rates: dict[int, list[float]] = {n: [] for n in CLIENTS}
-    latencies: dict[int, list[float]] = {n: [] for n in CLIENTS}
-    for photo in photos[:4]:  # warm both
-        bare(photo)
-        ask(photo)
-    for _ in range(N_TURNS):
-        began = time.perf_counter()
-        for photo in photos:
-            bare(photo)
-        bare_rates.append(len(photos) / (time.perf_counter() - began))
-        for n_clients in CLIENTS:
-            with ThreadPoolExecutor(n_clients) as pool:
-                began = time.perf_counter()
-                latencies[n_clients] += pool.map(ask, photos)
-                http_rates[n_clients].append(len(photos) / (time.perf_counter() - began))
-    bare_rate = statistics.median(bare_rates)
-    rows = [
-        {
-            "clients": n,
-            "photos_per_s": statistics.median(http_rates[n]),
-            "share": statistics.median(http_rates[n]) / bare_rate,
-            "p50_ms": 1e3 * statistics.median(latencies[n]),
-            "p95_ms": 1e3 * statistics.quantiles(latencies[n], n=20)[-1],
-        }
-        for n in CLIENTS
+def _ours(stack: Stack) -> list[Server]:
+    assert stack.valkey._process
+    parts = {**{name: process.pid for name, process in stack.processes.items()}, "valkey": stack.valkey._process.pid}
+    return [
+        Server("embed jobs", stack.port, "/v1/jobs/embed?encoding=base64", parts, headers={"Prefer": "wait=30"}),
+        Server("search, old endpoint", stack.port, "/predict/similar_images", parts),
     ]
-    return {"backbone": bundle.manifest.backbone, "n_turns": N_TURNS, "bare_photos_per_s": bare_rate, "http": rows}
+
+
+def _tell(report: Report, bares: list[Rate], servers: list[Server]) -> None:
+    bare_per_s = statistics.median(bare.per_s for bare in bares)
+    report.facts["bare_per_s"] = bare_per_s
+    for n_clients in servers[0].turns:
+        for server in servers:
+            report.add("throughput", **_row(server.name, n_clients, server.turns[n_clients], bare_per_s))
+    cost = "processor time of a photo, ms"
+    bare_ms = statistics.median(bare.cpu_ms for bare in bares)
+    report.add(cost, served_by="bare loop", clients=0, part="decode and model", ms=bare_ms, of_bare=1.0)
+    for server in servers:
+        for (n_clients, part), turns in server.cpu_ms.items():
+            ms = statistics.median(turns)
+            report.add(cost, served_by=server.name, clients=n_clients, part=part, ms=ms, of_bare=ms / bare_ms)
+    report.plot("throughput", x="clients", y="photos_per_s", by="served_by")
+    report.plot("throughput", x="clients", y="p95_ms", by="served_by")
+
+
+def _row(name: str, n_clients: int, turns: list[Asked], bare_per_s: float) -> dict[str, str | float | int]:
+    latencies_ms = sorted(1e3 * latency for turn in turns for latency in turn.latencies_s)
+    per_s = statistics.median(turn.per_s for turn in turns)
+    centiles = statistics.quantiles(latencies_ms, n=100, method="inclusive")
+    return {
+        "served_by": name,
+        "clients": n_clients,
+        "photos_per_s": per_s,
+        "of_bare": per_s / bare_per_s,
+        "p50_ms": centiles[49],
+        "p95_ms": centiles[94],
+        "p99_ms": centiles[98],
+        "refused": sum(turn.refused for turn in turns),
+        "clients_cpu": statistics.median(turn.cpu_s / turn.elapsed_s for turn in turns),
+    }
+
+
+def _tell_added(report: Report, turns: list[Asked]) -> None:
+    """What the service adds to the latency of a client that is alone: by what its answers tell, by the bare loop."""
+    latency_ms = 1e3 * statistics.median(latency for turn in turns for latency in turn.latencies_s)
+    compute_ms = statistics.median(told for turn in turns for told in turn.compute_ms)
+    decode_ms, model_ms = report.facts["decode_ms"], report.facts["model_ms"]
+    assert isinstance(decode_ms, float)
+    assert isinstance(model_ms, float)
+    report.add(
+        "one client, ms",
+        latency=latency_ms,
+        decode_alone=decode_ms,
+        model_alone=model_ms,
+        compute_told=compute_ms,
+        queued_told=statistics.median(told for turn in turns for told in turn.queued_ms),
+        added=latency_ms - decode_ms - compute_ms,
+        added_to_model_alone=latency_ms - decode_ms - model_ms,
+    )
+
+
+def _available(peer: str) -> bool:
+    if peer.startswith("mosec") and find_spec("mosec") is None:
+        print(f"{peer} is left out: pip install mosec")
+        return False
+    return True
+
+
+@contextmanager
+def _peer(name: str, home: Path) -> Iterator[Server]:
+    """A peer, once it answers, and ended afterwards."""
+    port = lasting_port()
+    process = start(name, home, port)
+    try:
+        deadline = time.monotonic() + _READY_WITHIN_S
+        while not _answers(port):
+            if process.poll() is not None or time.monotonic() > deadline:
+                raise SystemExit(f"{name} did not start")
+            time.sleep(0.2)
+        yield Server(name, port, "/inference", {name: process.pid}, multipart=False)
+    finally:
+        process.terminate()
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(15)
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
+def _answers(port: int) -> bool:
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=2):
+            return True
+    except urllib.error.HTTPError:
+        return True  # 404 or 405: it listens
+    except OSError:
+        return False
 
 
 if __name__ == "__main__":

@@ -24,7 +24,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image, ImageDraw
 
 from shared.catalogue import CATEGORIES, CATEGORY_INDEX, CataloguePhoto
 from shared.jobs import Distinct, SearchRequest
@@ -32,6 +31,7 @@ from shared.snapshots import index_store, read_index_manifest
 from shared.vision.ann import ExactIndex
 from shared.vision.embedder import Embeddings, FloatArray
 from shared.vision.index import VECTORS, open_files, write_snapshot
+from tests.benchmarks.report import RESULTS, Report
 
 DIMENSION = 2048
 N_KINDS = 2500
@@ -48,29 +48,28 @@ _CHUNK_ROWS = 8192
 
 
 def main() -> None:
-    """Print a table, write `var/bench/index.json` and `var/bench/index.png`."""
+    """Print tables; write `var/bench/index.json` and `var/bench/index.png`."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--n", type=int, default=1_000_000)
     parser.add_argument("--scratch", type=Path, help="where the vectors lie meanwhile; default: var/bench")
     parser.add_argument("--step", choices=["build", "search"], help=argparse.SUPPRESS)
+    parser.add_argument("--quick", action="store_true", help="1,000 photos")
     options = parser.parse_args()
     if options.step:
         print(json.dumps({"build": _build, "search": _search}[options.step](options.scratch, options.n)))
         return
-    target = Path("var/bench")
-    target.mkdir(parents=True, exist_ok=True)
-    rows = []
-    print("photos   kind        build s  open ms  search ms  exact ms  ratio  recall@10  resident MB  of float32")
-    for n in sorted({min(size, options.n) for size in (10_000, 100_000, options.n)}):
-        with tempfile.TemporaryDirectory(dir=options.scratch or target) as scratch:
-            row = {"n": n} | _step("build", scratch, n) | _step("search", scratch, n)
-        rows.append(row)
-        print(
-            "{n:8d} {kind:10s} {build_s:8.1f} {open_ms:8.1f} {search_ms:10.2f} {exact_ms:9.1f} {ratio:6.0f} "
-            "{recall_at_10:10.4f} {resident_mb:12.0f} {float32_share:11.4f}".format(**row)
-        )
-    (target / "index.json").write_text(json.dumps(rows, indent=1))
-    _plot(rows, target / "index.png")
+    RESULTS.mkdir(parents=True, exist_ok=True)
+    report = Report("index", dimension=DIMENSION, k=K, turns=N_TURNS)
+    sizes = (1000,) if options.quick else (10_000, 100_000, options.n)
+    for n in sorted({min(size, options.n) for size in sizes}):
+        with tempfile.TemporaryDirectory(dir=options.scratch or RESULTS) as scratch:
+            measured = _step("build", scratch, n) | _step("search", scratch, n)
+        report.add("index", n=n, **{name: value for name, value in measured.items() if not isinstance(value, dict)})
+        report.add("files and facts", n=n, **measured["bytes"], facts=json.dumps(measured["facts"]))
+        for how in ("exact", "search"):
+            report.add("one query", photos=n, how=how, ms=measured[f"{how}_ms"])
+    report.plot("one query", x="photos", y="ms", by="how")
+    report.finish()
 
 
 def _step(name: str, scratch: str, n: int) -> dict[str, Any]:
@@ -227,26 +226,6 @@ def _resident_mb(mapped: str = "") -> float:
 def _anonymous_mb() -> float:
     status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
     return int(status["RssAnon"].split()[0]) / 1024
-
-
-def _plot(rows: list[dict[str, Any]], path: Path) -> None:
-    """Milliseconds a search over photos, both in powers of ten."""
-    image = Image.new("RGB", (640, 480), "white")
-    draw = ImageDraw.Draw(image)
-
-    def place(n: float, ms: float) -> tuple[float, float]:
-        return 60 + 160 * (np.log10(n) - 3.75), 440 - 100 * (np.log10(ms) + 1)
-
-    for power in range(-1, 4):
-        draw.line([place(10**3.75, 10**power), place(10**7.25, 10**power)], fill="lightgrey")
-        draw.text((5, place(1, 10**power)[1] - 6), f"{10.0**power:g} ms", fill="black")
-    for row in rows:
-        draw.text((place(row["n"], 1)[0] - 20, 455), f"{row['n']:,}", fill="black")
-    for key, colour in (("exact_ms", "firebrick"), ("search_ms", "navy")):
-        points = [place(row["n"], row[key]) for row in rows]
-        draw.line(points, fill=colour, width=2)
-        draw.text((points[-1][0] + 8, points[-1][1] - 6), key.removesuffix("_ms"), fill=colour)
-    image.save(path)
 
 
 if __name__ == "__main__":

@@ -1,21 +1,18 @@
-"""A reindex against the bare time of its model over the same photos, and what searches notice of it: `make bench`.
+"""A reindex against the bare time of its model over the same photos: `make bench`.
 
-    python -m tests.benchmarks.reindex [--catalogue DIR]
+    python -m tests.benchmarks.reindex [--catalogue DIR] [--quick]
 
 All is measured in one run on the same cores, by turns; figures are medians and their ratios. The catalogue is copied,
 because some of its photos are changed. Nothing here is asserted: machines differ.
 """
 
 import argparse
-import json
 import os
 import shutil
 import statistics
 import tempfile
-import threading
 import time
 from pathlib import Path
-from typing import Any
 
 import requests
 from PIL import Image, ImageOps
@@ -25,26 +22,29 @@ from pipeline.embed import run_over_photos
 from shared.indexing.catalogue import read_catalogue
 from shared.vision.bundle import bundle_store, open_bundle
 from shared.vision.runtimes import open_embedder
+from tests.benchmarks.report import Report
 from tests.e2e.conftest import Stack, lookalike
 
 N_TURNS = 3
 N_CHANGED = 25
-SEARCHES_PER_S = 5
 
 
 def main() -> None:
-    """Print a table and write `var/bench/reindex.json`."""
+    """Print a table; write `var/bench/reindex.json`."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--catalogue", type=Path)
-    given = parser.parse_args().catalogue
+    parser.add_argument("--quick", action="store_true", help="one turn over 52 demo listings")
+    given = parser.parse_args()
+    n_turns = 1 if given.quick else N_TURNS
+    report = Report("reindex", turns=n_turns)
     with tempfile.TemporaryDirectory() as scratch:
         catalogue, home = Path(scratch) / "catalogue", Path(scratch) / "home"
-        if given:
-            shutil.copytree(given, catalogue, copy_function=shutil.copyfile)
+        if given.catalogue:
+            shutil.copytree(given.catalogue, catalogue, copy_function=shutil.copyfile)
             for directory in (catalogue, *catalogue.iterdir()):
                 os.chmod(directory, 0o755)
         else:
-            generate(catalogue)
+            generate(catalogue, n_listings=52 if given.quick else 403)
         built = lookalike("prepare", "--catalogue", str(catalogue), home=home)
         assert built.returncode == 0, built.stderr
         service = Stack(home, Path(scratch) / "valkey")
@@ -52,18 +52,13 @@ def main() -> None:
             service.start("worker", catalogue=catalogue, cache_entries=0)
             service.start("api", catalogue=catalogue)
             service.wait_ready()
-            report = _measure(service, catalogue)
+            _measure(report, service, catalogue, n_turns)
         finally:
             service.close()
-    target = Path("var/bench/reindex.json")
-    target.parent.mkdir(parents=True, exist_ok=True)
-    target.write_text(json.dumps(report, indent=1))
-    print(f"{report['photos']} photos, {report['backbone']}; bare loop {report['bare_s']:.2f} s")
-    for name in ("full_by_bare", "unchanged_by_full", "changed_by_full", "search_p95_by_idle"):
-        print(f"{name:20s} {report[name]:8.4f}")
+    report.finish()
 
 
-def _measure(service: Stack, catalogue: Path) -> dict[str, Any]:
+def _measure(report: Report, service: Stack, catalogue: Path, n_turns: int) -> None:
     bundle = open_bundle(bundle_store(service.home))
     embedder = open_embedder(bundle)
     photos = read_catalogue(catalogue).photos
@@ -87,7 +82,7 @@ def _measure(service: Stack, catalogue: Path) -> dict[str, Any]:
     files = sorted((catalogue / "images").iterdir())
     fulls, bares, unchanged, changed = [], [], [], []
     reindex()  # warm: the first one reads the tables
-    for turn in range(N_TURNS):
+    for turn in range(n_turns):
         fulls.append(reindex(mode="all"))
         bares.append(bare())
         unchanged.append(reindex())
@@ -95,40 +90,23 @@ def _measure(service: Stack, catalogue: Path) -> dict[str, Any]:
             with Image.open(photo) as image:
                 ImageOps.mirror(image.convert("RGB")).save(photo)
         changed.append(reindex(promote="if_valid"))
-    query = files[0].read_bytes()
-    idle = _search_for(service, query, 10)
-    thread = threading.Thread(target=lambda: [reindex(mode="all") for _ in range(2)])
-    thread.start()
-    busy = _search_for(service, query, 10, until=thread)
-    thread.join()
     full = statistics.median(fulls)
-    return {
+    report.facts |= {
+        "photos": len(photos),
         "backbone": bundle.manifest.backbone,
         "precision": bundle.manifest.precision,
-        "photos": len(photos),
-        "bare_s": statistics.median(bares),
-        "full_s": full,
-        "full_by_bare": full / statistics.median(bares),
-        "unchanged_by_full": statistics.median(unchanged) / full,
-        "changed_by_full": statistics.median(changed) / full,
-        "search_p95_idle_ms": 1e3 * idle,
-        "search_p95_busy_ms": 1e3 * busy,
-        "search_p95_by_idle": busy / idle,
     }
-
-
-def _search_for(service: Stack, photo: bytes, seconds: float, until: threading.Thread | None = None) -> float:
-    """The 95th percentile of searches sent at a steady pace for so long, or until a thread ends."""
-    took: list[float] = []
-    began = time.perf_counter()
-    while (until.is_alive() if until else time.perf_counter() - began < seconds) or len(took) < 20:
-        sent = time.perf_counter()
-        url = f"{service.url}/v1/jobs/search"
-        answer = requests.post(url, files={"image": photo}, headers={"Prefer": "wait=20"}, timeout=30)
-        assert answer.json()["status"] == "succeeded", answer.text
-        took.append(time.perf_counter() - sent)
-        time.sleep(max(0.0, 1 / SEARCHES_PER_S - took[-1]))
-    return statistics.quantiles(took, n=20)[-1]
+    rows = {
+        "bare loop over the model": bares,
+        "all": fulls,
+        f"{N_CHANGED} photos changed": changed,
+        "nothing changed": unchanged,
+    }
+    for name, turns in rows.items():
+        took_s = statistics.median(turns)
+        report.add(
+            "reindex", what=name, median_s=took_s, of_bare=took_s / statistics.median(bares), of_all=took_s / full
+        )
 
 
 if __name__ == "__main__":

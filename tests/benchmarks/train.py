@@ -8,7 +8,6 @@ weights are drawn at random where no file is named: its times are real then, its
 
 import argparse
 import dataclasses
-import json
 import statistics
 import tempfile
 import time
@@ -30,6 +29,7 @@ from pipeline.weights import LoadedWeights, load_weights
 from shared.images import PreprocessSpec
 from shared.settings import Backbone
 from shared.vision.network import NORMALISATION, Network
+from tests.benchmarks.report import Report
 
 SEED = 17
 SPEC = PreprocessSpec()
@@ -39,7 +39,7 @@ SHARES = (1 / 16, 1 / 8, 1 / 4, 1 / 2, 1)
 
 
 def main() -> None:
-    """Print a table and write `var/bench/train.json`."""
+    """Print tables; write `var/bench/train.json`."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--catalogue", type=Path, required=True)
     parser.add_argument("--photos", type=int, default=1000, help="of the catalogue, chosen at random")
@@ -49,20 +49,17 @@ def main() -> None:
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
         cleaned = _sample(clean(given.catalogue, Path(scratch) / "clean", say=print), given.photos)
-        rows = []
+        report = Report("train", photos=len(cleaned.catalogue.photos), epochs=given.epochs)
         for backbone in given.backbone or (Backbone.EFFICIENTNET_LITE0, Backbone.RESNET50):
             print(f"--- {backbone}, {len(cleaned.catalogue.photos)} photos")
             home = Path(scratch) / backbone
             row = {"backbone": backbone, **_epochs(cleaned, home, given.epochs, backbone, given.weights)}
-            rows.append(row | _head(cleaned, home, row["old_accuracy"], row["old_s"], backbone, given.weights))
-    target = Path("var/bench/train.json")
-    target.parent.mkdir(parents=True, exist_ok=True)
-    target.write_text(json.dumps(rows, indent=1))
-    for row in rows:
-        print(
-            "{backbone}: an epoch {old_epoch_s:.1f} s, cached {our_epoch_s:.1f} s: {epoch_ratio:.1f}x; accuracy "
-            "{old_accuracy:.3f} after {old_s:.0f} s, by head after {head_s:.1f} s: {accuracy_ratio:.1f}x".format(**row)
-        )
+            head = _head(cleaned, home, row["old_accuracy"], row["old_s"], backbone, given.weights)
+            for step in head.pop("head"):
+                report.add("the head on growing shares", backbone=backbone, **step)
+            report.add("both loops, and the head", **row, **head)
+    report.plot("the head on growing shares", x="seconds", y="accuracy", by="backbone")
+    report.finish()
 
 
 def _sample(cleaned: Cleaned, n_photos: int) -> Cleaned:
