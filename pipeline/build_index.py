@@ -11,8 +11,8 @@ from pipeline.embed import Embedded, decoded_batches, run_over_photos, say_unusa
 from pipeline.locks import exclusive
 from shared.artifacts import ArtifactStore
 from shared.catalogue import CataloguePhoto
-from shared.errors import ArtifactError, IndexDamaged
-from shared.home import DEMO, NAMED_CATALOGUE, catalogue_directory
+from shared.errors import ArtifactError, IndexDamaged, IndexUnavailable
+from shared.home import DEMO, catalogue_location, remember_catalogue
 from shared.indexing.build import Build, build_snapshot, decide, left_out
 from shared.indexing.cache import ANY_REINDEX, EmbeddingCache, Shard, joined, shard_name
 from shared.indexing.catalogue import Catalogue, read_catalogue
@@ -22,8 +22,10 @@ from shared.reindex import Promotion, ReindexMode, ReindexRequest
 from shared.settings import Backbone, Settings
 from shared.snapshots import index_store, read_index_manifest
 from shared.vision.bundle import ModelBundle, bundle_store, open_bundle
-from shared.vision.index import IndexSnapshot, open_snapshot
+from shared.vision.index import lies_in, open_snapshot, prune_index
+from shared.vision.milvus_server import MilvusServer, open_server
 from shared.vision.runtimes import open_embedder
+from shared.vision.vector_index import VectorIndex
 
 Say = Callable[[str], None]
 _BATCHES_KEPT = 64  # at a time, so that little is lost when the process is killed
@@ -105,16 +107,17 @@ def build_index(
     Raises:
         IndexDamaged: the snapshot does not find what is in it; it is kept, and not promoted.
     """
-    store = index_store(settings.home)
+    store = index_store(settings.storage)
+    server = open_server(settings)
     fence = store.take_fence()
-    live = _live_snapshot(store)
+    live = _live_snapshot(store, server)
     fingerprint = bundle.manifest.fingerprint
     # Changes that came after the live snapshot stay in their log: a running service searches them with the new one too.
     standing, folded_to = last_standing(store, live.version if live else None)
-    folded = fold(catalogue.photos, standing, (), home=settings.home, fingerprint=fingerprint)
+    folded = fold(catalogue.photos, standing, (), storage=settings.storage, fingerprint=fingerprint)
     mode = ReindexMode.ALL if anew else ReindexMode.CHANGED
     plan = make_plan(catalogue, folded, live, fingerprint=fingerprint, mode=mode, folded_to=folded_to)
-    cache = EmbeddingCache(settings.home, fingerprint, secrets.token_hex(8) if anew else ANY_REINDEX)
+    cache = EmbeddingCache(settings.storage, fingerprint, secrets.token_hex(8) if anew else ANY_REINDEX)
     if embedded:
         _keep(cache, embedded)
     failed: dict[str, str] = {}
@@ -124,26 +127,30 @@ def build_index(
     say_unusable(left_out(plan.photos, failed), say)
     request = ReindexRequest(mode=mode, promote=Promotion.IF_VALID, force=True)
     shards = tuple(cache.names())
-    version = build_snapshot(store, Build(plan, bundle, live, cache, shards, failed, request, n_embedded=len(missing)))
-    snapshot = open_snapshot(store, fingerprint=fingerprint, version=version)
+    build = Build(plan, bundle, live, cache, shards, failed, request, n_embedded=len(missing))
+    version = build_snapshot(store, build, server=server)
+    snapshot = open_snapshot(store, fingerprint=fingerprint, version=version, server=server)
     assert snapshot.manifest.report is not None  # build_snapshot wrote it
     good, decision = decide(snapshot.manifest.report, request)
     if not good:
         raise IndexDamaged(f"index {version} is not promoted: {decision}")
     store.promote(version, fence=fence)
     cache.drop(shards)  # not before: a reindex of the service that has taken over needs them
-    store.prune(settings.keep_snapshots)
+    prune_index(store, settings.keep_snapshots, server)
     say(f"index {version}: {len(snapshot)} photos of {catalogue.name}")
     return version
 
 
-def _live_snapshot(store: ArtifactStore) -> IndexSnapshot | None:
+def _live_snapshot(store: ArtifactStore, server: MilvusServer | None) -> VectorIndex | None:
     """The promoted snapshot, of whatever model; None when it is not there or cannot be used."""
     try:
         if (version := store.current()) is None:
             return None
-        return open_snapshot(store, fingerprint=read_index_manifest(store, version).fingerprint, version=version)
-    except ArtifactError:
+        fingerprint = read_index_manifest(store, version).fingerprint
+        return open_snapshot(store, fingerprint=fingerprint, version=version, server=server)
+    except ArtifactError as exc:
+        if isinstance(exc, IndexUnavailable) and server:
+            raise  # it is there, and perhaps answers the next time
         return None
 
 
@@ -170,15 +177,11 @@ def _keep(cache: EmbeddingCache, embedded: Embedded) -> None:
 
 
 def _catalogue(settings: Settings, say: Say) -> Catalogue:
-    named = settings.home / NAMED_CATALOGUE
-    directory = catalogue_directory(settings)
-    if directory == settings.home / DEMO:
-        _draw_demo(directory, say)
-    catalogue = read_catalogue(directory)
-    if directory == settings.home / DEMO:
-        named.unlink(missing_ok=True)
-    else:
-        named.write_text(f"{directory}\n")
+    location = catalogue_location(settings)
+    if location == settings.home / DEMO:
+        _draw_demo(settings.home / DEMO, say)
+    catalogue = read_catalogue(location)
+    remember_catalogue(settings, location)
     say(f"catalogue {catalogue.name}: {catalogue.n_listings} listings, {len(catalogue.photos)} labelled photos")
     say_unusable(catalogue.unusable, say)
     return catalogue
@@ -199,7 +202,7 @@ def _draw_demo(directory: Path, say: Say) -> None:
 def _live_bundle(settings: Settings, say: Say) -> ModelBundle | None:
     """The current bundle, unless it is damaged or another backbone or weights file is asked for."""
     try:
-        store = bundle_store(settings.home)
+        store = bundle_store(settings.storage)
         if store.current() is None:
             return None
         bundle = open_bundle(store)
@@ -233,13 +236,18 @@ def _prepared(
     settings: Settings, bundle: ModelBundle, say: Say, catalogue: Catalogue | None = None, *, built: bool = False
 ) -> Prepared | None:
     """What is live, if the current index is whole, of this bundle and, where one is given, of this catalogue."""
-    store = index_store(settings.home)
+    store, server = index_store(settings.storage), open_server(settings)
     try:
         if store.current() is None:
             return None
-        snapshot = open_snapshot(store, fingerprint=bundle.manifest.fingerprint)
+        snapshot = open_snapshot(store, fingerprint=bundle.manifest.fingerprint, server=server)
     except ArtifactError as exc:
+        if isinstance(exc, IndexUnavailable) and server:
+            raise  # it is there, and perhaps answers the next time
         say(f"rebuilding the index: {exc}")
+        return None
+    if not lies_in(snapshot.manifest, server):
+        say(f"rebuilding the index: its vectors belong in {settings.index}")
         return None
     if catalogue is not None and snapshot.manifest.catalogue_digest != catalogue.digest:
         say("rebuilding the index: the catalogue has changed")

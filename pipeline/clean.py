@@ -100,7 +100,7 @@ def _table(catalogue: Catalogue, listings: pd.DataFrame, pictures: dict[str, Pic
             "product_id": [photo.listing_id for photo in photos],
             "label": np.array([photo.category for photo in photos], dtype=np.int64),
             "category": [CATEGORIES[photo.category] for photo in photos],
-            "file": [photo.path.relative_to(catalogue.directory).as_posix() for photo in photos],
+            "file": [str(photo.path).removeprefix(f"{catalogue.directory}/") for photo in photos],
             "sha256": [photo.sha256 for photo in photos],
             "dhash": [picture.dhash for picture in facts],
             "width": [picture.width for picture in facts],

@@ -3,7 +3,6 @@
 import re
 import unicodedata
 from collections.abc import Sequence
-from pathlib import Path
 
 import pandas as pd
 import pandera.pandas as pa
@@ -11,6 +10,7 @@ from pandera.errors import SchemaErrors
 
 from shared.catalogue import CATEGORIES
 from shared.indexing.catalogue import PRODUCTS, RowProblem, read_table
+from shared.storage import Location
 
 _PRICE = re.compile(r"£?\s*([0-9]{1,9}|[0-9]{1,3}(?:,[0-9]{3}){1,3})(\.[0-9]{1,2})?")
 _NOTHING = frozenset({"", "n/a", "na", "nan", "none", "null", "-"})
@@ -92,14 +92,14 @@ PHOTOS = pa.DataFrameSchema(
 )
 
 
-def usable_rows(directory: Path, name: str, rejected: Sequence[RowProblem]) -> pd.DataFrame:
+def usable_rows(directory: Location, name: str, rejected: Sequence[RowProblem]) -> pd.DataFrame:
     """A table's rows that the catalogue did not reject, indexed by their numbers."""
     rows = [problem.row for problem in rejected if problem.table == name]
     table = read_table(directory, name, []).drop(index=rows, errors="ignore")
     return table.loc[:, ~table.columns.duplicated()]
 
 
-def clean_listings(directory: Path, rejected: Sequence[RowProblem]) -> tuple[pd.DataFrame, list[RowProblem]]:
+def clean_listings(directory: Location, rejected: Sequence[RowProblem]) -> tuple[pd.DataFrame, list[RowProblem]]:
     """The usable listings by their id: topic, name, description, price_gbp (NaN: none), location; and what is odd."""
     raw = usable_rows(directory, PRODUCTS, rejected)
     odd = _odd(raw)

@@ -15,19 +15,37 @@ from pipeline.cli_common import (
     reported,
     say,
 )
+from pipeline.cli_completion import completion
+from pipeline.cli_doctor import doctor
 from pipeline.cli_evaluate import evaluate, plot
-from pipeline.cli_index import index, prepare, reindex, schedule
+from pipeline.cli_help import taught
+from pipeline.cli_index import index, prepare, schedule
 from pipeline.cli_operate import audit, jobs, keys
+from pipeline.cli_reindex import reindex
+from pipeline.cli_remote import answer_lines, search_remote
+from pipeline.cli_status import status, workers
 from pipeline.cli_train import train
 from shared.settings import load_settings
 
+EXIT_CODES = """\b
+Exit codes:
+  0    done
+  1    not done: the reason is on standard error, or with --json in `error`
+  2    the command line makes no sense
+  3    done, and not as wished: an index not promoted, a service not ready
+  130  interrupted by Ctrl-C
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+`lookalike doctor` says what is wrong with a machine, `lookalike completion` teaches your shell these verbs.
+"""
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]}, epilog=EXIT_CODES)
 @click.version_option(package_name="lookalike")
 def main() -> None:
     """Visual search for marketplaces: which category is this photo, and which listings look like it."""
 
 
+@taught("lookalike up", "lookalike up --catalogue /data/listings --port 18080")
 @main.command()
 @catalogue_option
 @click.option("--port", type=click.IntRange(1, 65535), help="Port of the API. Default: 8080.")
@@ -46,34 +64,51 @@ def up(catalogue: Path | None, port: int | None, backbone: str | None, as_json: 
     run(settings, say_json if as_json else say)
 
 
+@taught(
+    "lookalike search photo.jpg",
+    "lookalike search photo.jpg -k 8 --json | jq .neighbours",
+    "LOOKALIKE_API_KEY=lk_… lookalike search photo.jpg --url https://search.example.org",
+)
 @main.command()
 @click.argument("photo", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @click.option("-k", type=click.IntRange(1, 100), default=4, show_default=True, help="Neighbours wanted.")
+@click.option("--url", help="Ask the service there; with LOOKALIKE_API_KEY, if it is set.")
 @json_option
 @reported
-def search(photo: Path, k: int, as_json: bool) -> None:
-    """Category of PHOTO and the catalogue photos most similar to it, from the live index and its model."""
+def search(photo: Path, k: int, url: str | None, as_json: bool) -> None:
+    """Category of PHOTO and the catalogue photos most similar to it, from the live index and its model.
+
+    Without --url it needs no service, and takes some seconds to load the model.
+    """
+    if url:
+        search_remote(photo, k, url, as_json)
+        return
     from shared.images import decode_photo
     from shared.jobs import SearchRequest
     from shared.snapshots import answering_bundle, index_store
     from shared.vision.answers import search_result
     from shared.vision.bundle import bundle_store, open_bundle
     from shared.vision.index import open_snapshot
+    from shared.vision.milvus_server import open_server
 
     settings = load_settings()
-    bundle = open_bundle(bundle_store(settings.home), answering_bundle(settings.home))
-    snapshot = open_snapshot(index_store(settings.home), fingerprint=bundle.manifest.fingerprint)
+    bundle = open_bundle(bundle_store(settings.storage), answering_bundle(settings.storage))
+    snapshot = open_snapshot(
+        index_store(settings.storage), fingerprint=bundle.manifest.fingerprint, server=open_server(settings)
+    )
     pixels = decode_photo(photo.read_bytes(), bundle.manifest.preprocess, max_pixels=settings.max_pixels)
     from shared.vision.runtimes import open_embedder  # heavy: only for a photo that can be decoded
 
     embedder = open_embedder(bundle, threads=settings.threads)
     result = search_result(embedder.embed(pixels[None]), SearchRequest(k=k), snapshot, bundle.manifest)
-    lines = [f"{score.probability:6.1%}  {score.name}" for score in result.category.top]
-    lines += [f"{n.rank:3d}. {n.score:.3f}  {n.image_id}  {n.category}" for n in result.neighbours]
-    print_facts(as_json, result.model_dump(mode="json", exclude_none=True), "\n".join(lines))
+    facts = result.model_dump(mode="json", exclude_none=True)
+    print_facts(as_json, facts, "\n".join(answer_lines(facts)))
 
 
-for command in (clean, train, prepare, index, bundle, reindex, schedule, evaluate, plot, keys, jobs, audit):
+for command in (
+    *(clean, train, prepare, index, bundle, reindex, schedule, evaluate, plot),
+    *(keys, jobs, audit, status, workers, doctor, completion),
+):
     main.add_command(command)
 
 

@@ -8,13 +8,16 @@ from typing import Any
 import click
 
 from pipeline.cli_common import json_option, print_facts, reported, running_jobs
-from pipeline.cli_index import exit_code, outcome, run_reindex
+from pipeline.cli_completion import bundle_versions
+from pipeline.cli_help import taught
+from pipeline.cli_reindex import exit_code, outcome, run_reindex
 from shared.artifacts import ArtifactStore
 from shared.errors import ArtifactError, BundleMissing
 from shared.job_view import view
 from shared.reindex import ReindexRequest
 from shared.settings import load_settings
 from shared.snapshots import answering_bundle, bundle_store, index_store, read_index_manifest
+from shared.storage import Location
 from shared.versions import promote_version
 from shared.vision.bundle import (
     BundleManifest,
@@ -43,29 +46,31 @@ def bundle() -> None:
     """See model bundles and promote one; a bundle is a directory, made by `lookalike train` here or elsewhere."""
 
 
+@taught("lookalike bundle list")
 @bundle.command("list")
 @json_option
 @reported
 def bundle_list(as_json: bool) -> None:
     """Every version, newest first; the live one has a star."""
-    home = load_settings().home
-    store = bundle_store(home)
+    storage = load_settings().storage
+    store = bundle_store(storage)
     found = [_facts(store, version) for version in reversed(store.versions())]
     lines = [f"{'*' if facts['live'] else ' '} {_line(facts)}" for facts in found]
     print_facts(as_json, {"bundles": found}, "\n".join(lines) or "no bundles yet: `lookalike prepare` makes one")
 
 
+@taught("lookalike bundle show", "lookalike bundle show ./my-bundle --json | jq .metrics")
 @bundle.command("show")
-@click.argument("bundle", metavar="[VERSION|DIR]", required=False)
+@click.argument("bundle", metavar="[VERSION|DIR]", required=False, shell_complete=bundle_versions)
 @json_option
 @reported
 def bundle_show(bundle: str | None, as_json: bool) -> None:
     """VERSION, a bundle in a directory DIR, or the live one: what it is, what was measured, and whether it is whole."""
-    home = load_settings().home
-    found = open_named(bundle_store(home), bundle)
+    storage = load_settings().storage
+    found = open_named(bundle_store(storage), bundle)
     manifest = found.manifest
     sides = {side: len(listings) for side, listings in found.split.model_dump().items()}
-    indexes = _indexes(home, manifest.fingerprint)
+    indexes = _indexes(storage, manifest.fingerprint)
     facts = {
         "version": found.version,
         **manifest.model_dump(mode="json"),
@@ -84,8 +89,9 @@ def bundle_show(bundle: str | None, as_json: bool) -> None:
     print_facts(as_json, facts, "\n".join(lines))
 
 
+@taught("lookalike bundle promote VERSION --reindex", "lookalike bundle promote ./my-bundle")
 @bundle.command("promote")
-@click.argument("bundle", metavar="VERSION|DIR")
+@click.argument("bundle", metavar="VERSION|DIR", shell_complete=bundle_versions)
 @click.option("--reindex", is_flag=True, help="Have the running service build its index, and wait for that.")
 @json_option
 @reported
@@ -100,10 +106,10 @@ def bundle_promote(bundle: str, reindex: bool, as_json: bool) -> None:
     jobs = running_jobs() if reindex else None
     if jobs:
         jobs.depth()  # before anything is changed: does Redis answer?
-    home = load_settings().home
-    store = bundle_store(home)
+    storage = load_settings().storage
+    store = bundle_store(storage)
     version = bundle if bundle in store.versions() else import_bundle(store, _directory(bundle))
-    changes, index = _promote(home, store, version)
+    changes, index = _promote(storage, store, version)
     facts: dict[str, Any] = {"live": version, "index": index, "changes": changes}
     lines = [f"  {name:16} {old or '-'} -> {new or '-'}" for name, (old, new) in changes.items()]
     lines.append(f"{version} is promoted" + (f", and its index {index} is live" if index else ""))
@@ -119,7 +125,7 @@ def bundle_promote(bundle: str, reindex: bool, as_json: bool) -> None:
     sys.exit(exit_code(job, request))
 
 
-def _promote(home: Path, store: ArtifactStore, version: str) -> tuple[_Changes, str | None]:
+def _promote(storage: Location, store: ArtifactStore, version: str) -> tuple[_Changes, str | None]:
     """Promote a bundle, and an index of it if there is one.
 
     Returns:
@@ -128,14 +134,15 @@ def _promote(home: Path, store: ArtifactStore, version: str) -> tuple[_Changes, 
     new = open_bundle(store, version).manifest
     was, now = _described_live(store), _described(new)
     store.promote(version)
-    index = _last_live(home, new.fingerprint)
+    index = _last_live(storage, new.fingerprint)
     if index:
-        promote_version(home, index)
-    store.prune(load_settings().keep_snapshots, protect=[answering_bundle(home) or version])
+        promote_version(storage, index)
+    store.prune(load_settings().keep_snapshots, protect=[answering_bundle(storage) or version])
     names = dict.fromkeys((*was, *now))
     return {name: (was.get(name), now.get(name)) for name in names if was.get(name) != now.get(name)}, index
 
 
+@taught("lookalike bundle export ./my-bundle", "lookalike bundle export VERSION ./my-bundle")
 @bundle.command("export")
 @click.argument("version", metavar="[VERSION]", nargs=-1)
 @click.argument("directory", metavar="DIR", type=click.Path(path_type=Path))
@@ -145,7 +152,7 @@ def bundle_export(version: tuple[str, ...], directory: Path, as_json: bool) -> N
     """Copy VERSION, or the live bundle, into a new directory DIR, which `promote DIR` takes in on another machine."""
     if len(version) > 1:
         raise click.UsageError("name one VERSION and one DIR")
-    store = bundle_store(load_settings().home)
+    store = bundle_store(load_settings().storage)
     wanted = version[0] if version else open_named(store, None).version
     export_bundle(store, wanted, directory)
     print_facts(as_json, {"version": wanted, "directory": str(directory)}, f"{wanted} is in {directory}")
@@ -183,7 +190,7 @@ def _facts(store: ArtifactStore, version: str) -> dict[str, Any]:
         "built_at",
     }
     facts = manifest.model_dump(mode="json", include=kept)
-    indexes = _indexes(store.root.parent, manifest.fingerprint)
+    indexes = _indexes(load_settings().storage, manifest.fingerprint)
     return {**named, "problem": None, **facts, "spec": str(manifest.preprocess), "indexes": indexes}
 
 
@@ -233,9 +240,9 @@ def _described_live(store: ArtifactStore) -> dict[str, str]:
         return {}
 
 
-def _indexes(home: Path, fingerprint: str) -> list[str]:
+def _indexes(storage: Location, fingerprint: str) -> list[str]:
     """The versions of the index that were made by that model, newest first."""
-    store, found = index_store(home), []
+    store, found = index_store(storage), []
     for version in reversed(store.versions()):
         with suppress(ArtifactError):  # `lookalike index list` says what is wrong with it
             if read_index_manifest(store, version).fingerprint == fingerprint:
@@ -243,9 +250,9 @@ def _indexes(home: Path, fingerprint: str) -> list[str]:
     return found
 
 
-def _last_live(home: Path, fingerprint: str) -> str | None:
+def _last_live(storage: Location, fingerprint: str) -> str | None:
     """The index of that model that was live last, if it is still there and whole; one that never was may be no good."""
-    store, of_model = index_store(home), _indexes(home, fingerprint)
+    store, of_model = index_store(storage), _indexes(storage, fingerprint)
     for promotion in reversed(store.history()):
         with suppress(ArtifactError):
             if promotion.version in of_model:

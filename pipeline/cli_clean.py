@@ -6,9 +6,13 @@ from pathlib import Path
 import click
 
 from pipeline.cli_common import catalogue_option, existing_catalogue, json_option, print_facts, reported, say
+from pipeline.cli_help import taught
 from shared.settings import load_settings
 
 
+@taught(
+    "lookalike clean --catalogue /data/listings", "lookalike clean --catalogue /data/listings --json | jq .left_out"
+)
 @click.command()
 @catalogue_option
 @click.option(

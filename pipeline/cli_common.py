@@ -14,18 +14,30 @@ import redis
 
 from pipeline.running import running_redis_url
 from shared.errors import LookalikeError, QueueUnavailable
-from shared.home import catalogue_directory
+from shared.home import catalogue_location
 from shared.redis_client import connect
 from shared.settings import Backbone, Settings, load_settings
+from shared.storage.addresses import SCHEME
 from shared.store.jobs import JobStore
 
 TIMEOUT_S = 5
 
 P = ParamSpec("P")
 
-_DIRECTORY = click.Path(exists=True, file_okay=False, path_type=Path)
+
+class _CataloguePlace(click.Path):
+    """A directory that is there, or an address in an object store."""
+
+    name = "directory"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        return value if str(value).startswith(SCHEME) else super().convert(value, param, ctx)
+
+
 catalogue_option = click.option(
-    "--catalogue", type=_DIRECTORY, help="Raw dump: Products.csv, Images.csv, images/. Default: LOOKALIKE_CATALOGUE."
+    "--catalogue",
+    type=_CataloguePlace(exists=True, file_okay=False),
+    help="Raw dump: Products.csv, Images.csv, images/. Default: LOOKALIKE_CATALOGUE.",
 )
 backbone_option = click.option("--backbone", type=click.Choice([b.value for b in Backbone]), help="Default: auto.")
 json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
@@ -69,12 +81,14 @@ def print_facts(as_json: bool, facts: dict[str, Any], text: str) -> None:
 
 
 def existing_catalogue(settings: Settings) -> Path:
-    """The catalogue that is named or was used last.
+    """The directory of the catalogue that is named or was used last.
 
     Raises:
         UsageError: there is none.
     """
-    directory = catalogue_directory(settings)
+    directory = catalogue_location(settings)
+    if not isinstance(directory, Path):
+        raise click.UsageError(f"this reads a catalogue from a directory; copy {directory} to one and name that")
     if not directory.is_dir():
         raise click.UsageError("name a catalogue: --catalogue DIR, or LOOKALIKE_CATALOGUE")
     return directory

@@ -9,6 +9,7 @@ from pydantic import ValidationError
 
 from pipeline.cli_bundle import open_named
 from pipeline.cli_common import catalogue_option, existing_catalogue, json_option, print_facts, reported, say
+from pipeline.cli_help import taught
 from shared.artifacts import unwritable
 from shared.errors import BundleDamaged, CatalogueUnusable
 from shared.settings import Settings, load_settings
@@ -24,6 +25,7 @@ bundle_option = click.option(
 )
 
 
+@taught("lookalike evaluate", "lookalike evaluate --bundle VERSION --against live")
 @click.command()
 @bundle_option
 @catalogue_option
@@ -65,6 +67,9 @@ def evaluate(name: str, catalogue: Path | None, against: str | None, as_json: bo
     print_facts(as_json, facts, "\n".join([*lines, *(f"note: {note}" for note in notes)]))
 
 
+@taught(
+    "lookalike plot --out ./pictures", "lookalike plot --bundle VERSION --catalogue /data/listings --out ./pictures"
+)
 @click.command()
 @bundle_option
 @catalogue_option
@@ -88,7 +93,7 @@ def plot(name: str, catalogue: Path | None, out: Path, as_json: bool) -> None:
     stored = bundle.directory / METRICS
     embedded = None
     if settings.catalogue is not None:
-        embedded = embed_catalogue(settings, bundle, read_catalogue(settings.catalogue), say)
+        embedded = embed_catalogue(settings, bundle, read_catalogue(existing_catalogue(settings)), say)
         evaluation = measure(*embedded, bundle.split, temperature=bundle.manifest.temperature)
     elif stored.is_file():
         try:
@@ -110,7 +115,7 @@ def plot(name: str, catalogue: Path | None, out: Path, as_json: bool) -> None:
 
 
 def _open(settings: Settings, name: str) -> ModelBundle:
-    return open_named(bundle_store(settings.home), None if name == _LIVE else name)
+    return open_named(bundle_store(settings.storage), None if name == _LIVE else name)
 
 
 def _named(bundle: ModelBundle) -> dict[str, str]:

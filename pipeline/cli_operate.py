@@ -6,6 +6,7 @@ from contextlib import suppress
 import click
 
 from pipeline.cli_common import TIMEOUT_S, json_option, print_facts, reported, running_jobs, running_redis, when
+from pipeline.cli_help import taught
 from pipeline.running import running_redis_url
 from shared.errors import QueueUnavailable
 from shared.jobs import Job, JobKind, JobStatus
@@ -20,6 +21,9 @@ def keys() -> None:
     """Make, list and revoke API keys. While there is none, the service is open, and on loopback only."""
 
 
+@taught(
+    "lookalike keys create --name shop", "lookalike keys create --name nightly --scopes admin --requests-per-minute 60"
+)
 @keys.command("create")
 @click.option("--name", required=True, help="Whose it is; shown in lists.")
 @click.option("--scopes", default="submit,read", show_default=True, help="submit, read, admin; comma-separated.")
@@ -39,6 +43,7 @@ def keys_create(name: str, scopes: str, requests_per_minute: int, as_json: bool)
     print_facts(as_json, {"id": key.id, "name": name, "scopes": sorted(key.scopes), "key": token}, token)
 
 
+@taught("lookalike keys list")
 @keys.command("list")
 @json_option
 @reported
@@ -55,6 +60,7 @@ def keys_list(as_json: bool) -> None:
     print_facts(as_json, {"keys": facts}, "\n".join(lines) or "no keys: the service is open, on loopback only")
 
 
+@taught("lookalike keys revoke KEY_ID")
 @keys.command("revoke")
 @click.argument("key_id")
 @json_option
@@ -67,6 +73,7 @@ def keys_revoke(key_id: str, as_json: bool) -> None:
     print_facts(as_json, {"revoked": key_id}, f"revoked {key_id}")
 
 
+@taught("lookalike keys reset")
 @keys.command("reset")
 @click.confirmation_option(prompt="This opens the service to everybody who can reach it. Go on?")
 @json_option
@@ -79,6 +86,7 @@ def keys_reset(as_json: bool) -> None:
     print_facts(as_json, {"forgotten": count}, f"forgot {count} keys; the service is open")
 
 
+@taught("lookalike audit", "lookalike audit --limit 10 --json")
 @click.command()
 @click.option("--limit", type=click.IntRange(1, 10_000), default=50, show_default=True)
 @json_option
@@ -96,6 +104,7 @@ def jobs() -> None:
     """See, retry and cancel jobs of a running service."""
 
 
+@taught("lookalike jobs list --status failed", "lookalike jobs list --kind reindex --limit 5")
 @jobs.command("list")
 @click.option("--status", type=click.Choice([status.value for status in JobStatus]), help="failed: the dead letters.")
 @click.option("--kind", type=click.Choice([kind.value for kind in JobKind]))
@@ -118,6 +127,7 @@ def jobs_list(status: str | None, kind: str | None, limit: int, as_json: bool) -
     print_facts(as_json, {"jobs": [_facts(job) for job in found]}, "\n".join(map(_line, found)) or "no such jobs")
 
 
+@taught("lookalike jobs show JOB_ID", "lookalike jobs show JOB_ID --json")
 @jobs.command("show")
 @click.argument("job_id")
 @json_option
@@ -128,6 +138,7 @@ def jobs_show(job_id: str, as_json: bool) -> None:
     print_facts(as_json, _facts(job), _line(job))
 
 
+@taught("lookalike jobs retry JOB_ID")
 @jobs.command("retry")
 @click.argument("job_id")
 @json_option
@@ -142,10 +153,12 @@ def jobs_retry(job_id: str, as_json: bool) -> None:
     again, _ = running_jobs().retry(job_id, admission=admission)
     KeyRing(client).record(_user(), "jobs.retry", job_id)
     with suppress(QueueUnavailable):  # it is accepted; workers replace messages they miss
-        wake_worker(make_celery(running_redis_url(settings), socket_timeout_s=TIMEOUT_S))
+        celery = make_celery(running_redis_url(settings), socket_timeout_s=TIMEOUT_S)
+        wake_worker(celery, client, again.submission.priority)
     print_facts(as_json, _facts(again), f"submitted again as {again.id}")
 
 
+@taught("lookalike jobs cancel JOB_ID")
 @jobs.command("cancel")
 @click.argument("job_id")
 @json_option

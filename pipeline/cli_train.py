@@ -15,6 +15,7 @@ from pipeline.cli_common import (
     reported,
     say,
 )
+from pipeline.cli_help import taught
 from shared.errors import ArtifactUnwritable
 from shared.settings import load_settings
 
@@ -22,9 +23,14 @@ DEFAULT_RECIPE = "finetune"
 _FITS = ("letterbox", "crop", "stretch")
 
 
+@taught(
+    "lookalike train --catalogue /data/listings",
+    "lookalike train --catalogue /data/listings --recipe metric --out ./my-bundle",
+    "lookalike train --catalogue /data/listings --resume",
+)
 @click.command()
 @catalogue_option
-@click.option("--recipe", default=DEFAULT_RECIPE, show_default=True, help="head, metric, finetune or seed; see README.")
+@click.option("--recipe", default=DEFAULT_RECIPE, show_default=True, help="head, metric, finetune or seed; see below.")
 @backbone_option
 @click.option("--epochs", type=click.IntRange(1, 1000), help="Default: the recipe's.")
 @click.option("--size", type=click.IntRange(32, 1024), help="Side of the network's input, px. Default: the backbone's.")

@@ -35,7 +35,7 @@ class Progress(Protocol):
 
 def progress_bar(items: Iterable[T], *, total: int, desc: str) -> Iterable[T]:
     """A bar on standard error, also where that is a log file."""
-    return tqdm(items, total=total, desc=desc, unit="photo", mininterval=1.0, dynamic_ncols=True)
+    return tqdm(items, total=total, desc=desc, unit="photo", mininterval=1.0, dynamic_ncols=True, disable=None)
 
 
 def decoded_batches(

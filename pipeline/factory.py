@@ -90,7 +90,7 @@ def run_factory(order: Order, settings: Settings, *, out: Path | None, resume: b
     )
     assembled = assemble(fitted, spec, settings, say)
     if out is None:
-        store = bundle_store(settings.home)
+        store = bundle_store(settings.storage)
         bundle = open_bundle(store, assembled.write(store))
     else:
         assembled.write_directory(out)

@@ -43,5 +43,10 @@ def withdraw_redis_url(home: Path) -> None:
     _path(home).unlink(missing_ok=True)
 
 
+def withdrawn(home: Path) -> bool:
+    """Whether no URL is left here: a service that runs, or was killed, leaves its own."""
+    return not _path(home).exists()
+
+
 def _path(home: Path) -> Path:
     return home / "redis.url"

@@ -22,8 +22,8 @@ from pipeline.locks import exclusive
 from pipeline.parts import Parts, Say
 from pipeline.running import publish_redis_url, withdraw_redis_url
 from shared.errors import CannotStart
-from shared.home import catalogue_directory
-from shared.redis_client import connect, refuse_cluster
+from shared.home import catalogue_location
+from shared.redis_client import connect, reason_of, refuse_cluster
 from shared.settings import Settings
 from shared.store.keys import KeyRing, require_some_key
 from shared.store.workers import WorkerRegistry
@@ -165,7 +165,7 @@ def _check_redis(url: str | None) -> None:
         refuse_cluster(client)
     except redis.RedisError as exc:
         raise CannotStart(
-            f"LOOKALIKE_REDIS_URL does not answer ({type(exc).__name__}); start that Redis, or unset the variable and "
+            f"LOOKALIKE_REDIS_URL does not answer ({reason_of(exc)}); start that Redis, or unset the variable and "
             "a Valkey of our own is started"
         ) from exc
     finally:
@@ -199,7 +199,8 @@ def _wait_ready(address: str, parts: Parts, stop: _Stop) -> bool:
 
 def _banner(settings: Settings, address: str, prepared: Prepared) -> list[str]:
     repeated = [f"notice: {prepared.notice}"] if prepared.notice and not prepared.built else []
-    photo = next((catalogue_directory(settings) / "images").iterdir(), Path("PHOTO.jpg"))
+    location = catalogue_location(settings)
+    photo = next((location / "images").iterdir()) if isinstance(location, Path) else Path("PHOTO.jpg")
     return [
         *repeated,
         f"serving {prepared.count} photos of {prepared.catalogue} with {prepared.backbone}",

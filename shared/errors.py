@@ -40,9 +40,11 @@ LookalikeError
 │   ├── BundleDamaged          503  bundle_damaged
 │   ├── IndexMissing           503  index_missing
 │   ├── IndexDamaged           503  index_damaged
+│   ├── IndexUnavailable       503  index_unavailable  the server that has the vectors does not answer
 │   ├── FingerprintMismatch    503  fingerprint_mismatch
 │   ├── ArtifactUnwritable     507  artifact_unwritable
 │   └── DimensionMismatch      500  dimension_mismatch
+├── StoreUnavailable       503  store_unavailable  the object store does not answer; says nothing of what it holds
 ├── CatalogueUnusable          422  catalogue_unusable
 ├── WeightsUnusable            422  weights_unusable
 ├── TrainingFailed             500  training_failed
@@ -78,23 +80,33 @@ class InputError(LookalikeError):
 
 
 class InvalidRequest(InputError):
-    pass
+    """An unknown option or value, or a body that is not what the call takes."""
 
 
 class ImageMissing(InputError):
+    """Not multipart, or no file in the field `image`."""
+
     code = "image_missing"
 
 
 class PhotoUndecodable(InputError):
+    """Empty, cut short or damaged, or more than 2.5 s of a core's work."""
+
     code = "photo_undecodable"
 
 
 class UnsupportedFormat(InputError):
+    """Not JPEG (MPO), PNG, WebP, GIF, BMP, TIFF or AVIF."""
+
     code = "unsupported_format"
     http_status = 415
 
 
 class PhotoTooLarge(InputError):
+    """More than `LOOKALIKE_MAX_PIXELS`, a side over 20,000 px, longer than 200 times its width, or over 256 MiB to
+    decode (WebP over 16 Mpx, AVIF over 22).
+    """
+
     code = "photo_too_large"
     http_status = 413
 
@@ -104,71 +116,97 @@ class PhotoTooHeavy(PhotoTooLarge):
 
 
 class UploadTooLarge(InputError):
+    """The body exceeds `LOOKALIKE_MAX_UPLOAD_MB`, or that of a batch `LOOKALIKE_MAX_BATCH_MB`."""
+
     code = "upload_too_large"
     http_status = 413
 
 
 class LengthRequired(InputError):
+    """No `Content-Length`."""
+
     code = "length_required"
     http_status = 411
 
 
 class BodyIncomplete(InputError):
+    """Fewer bytes arrived than `Content-Length` says."""
+
     code = "body_incomplete"
     http_status = 400
 
 
 class RequestTimeout(InputError):
+    """The body did not arrive within 60 s."""
+
     code = "request_timeout"
     http_status = 408
 
 
 class HostNotTrusted(InputError):
+    """The `Host` header names another service: `LOOKALIKE_TRUSTED_HOSTS`."""
+
     code = "host_not_trusted"
     http_status = 400
 
 
 class CrossSiteRefused(InputError):
+    """Another web site's page had a browser send it."""
+
     code = "cross_site_refused"
     http_status = 403
 
 
 class ImageNotFound(InputError):
+    """The index has no photo of that id, or its file is gone."""
+
     code = "image_not_found"
     http_status = 404
 
 
 class WebhookRefused(InputError):
+    """Webhooks are off, or the URL is not one the operator allows."""
+
     code = "webhook_refused"
 
 
 class JobNotFound(InputError):
+    """No such job."""
+
     code = "job_not_found"
     http_status = 404
 
 
 class JobGone(InputError):
+    """The job ended and its result has expired."""
+
     code = "job_gone"
     http_status = 410
 
 
 class JobFinished(InputError):
+    """Too late to cancel it."""
+
     code = "job_finished"
     http_status = 409
 
 
 class NotRetryable(InputError):
+    """The job has not failed, or its photo is no longer kept."""
+
     code = "job_not_retryable"
     http_status = 409
 
 
 class BatchNotFound(InputError):
+    """No such batch."""
+
     code = "batch_not_found"
     http_status = 404
 
 
 class ReindexRunning(InputError):
-    """One reindex at a time.
+    """One reindex at a time: `job` and `Location` say where the running one is.
 
     Attributes:
         job_id: the one that runs.
@@ -183,30 +221,42 @@ class ReindexRunning(InputError):
 
 
 class VersionNotFound(InputError):
+    """No such version of the index."""
+
     code = "version_not_found"
     http_status = 404
 
 
 class PromotionRefused(InputError):
+    """Another promotion came first, the version is of another model, or there is nothing to go back to."""
+
     code = "promotion_refused"
     http_status = 409
 
 
 class IdempotencyConflict(InputError):
+    """The `Idempotency-Key` was used for another request."""
+
     code = "idempotency_conflict"
 
 
 class ApiKeyRequired(InputError):
+    """There are API keys, and this request has none."""
+
     code = "api_key_required"
     http_status = 401
 
 
 class ApiKeyInvalid(InputError):
+    """The API key is not known, or was revoked."""
+
     code = "api_key_invalid"
     http_status = 401
 
 
 class ScopeMissing(InputError):
+    """The API key may not do this."""
+
     code = "scope_missing"
     http_status = 403
 
@@ -228,32 +278,42 @@ class Overload(LookalikeError):
 
 
 class QueueFull(Overload):
+    """Too many jobs wait; `Retry-After` says for how long, at the pace measured."""
+
     code = "queue_full"
     http_status = 429
 
 
 class QueueShareFull(Overload):
+    """Too many jobs of this API key wait."""
+
     code = "queue_share_full"
     http_status = 429
 
 
 class ChangesFull(Overload):
+    """`LOOKALIKE_MAX_CHANGES` photos were put or deleted since the last reindex: run one."""
+
     code = "changes_full"
     http_status = 429
 
 
 class IdempotencyPending(Overload):
+    """The first request with this `Idempotency-Key` is still being accepted."""
+
     code = "idempotency_pending"
     http_status = 409
 
 
 class RateLimited(Overload):
+    """The API key's requests a minute are used up."""
+
     code = "rate_limited"
     http_status = 429
 
 
 class QueueUnavailable(Overload):
-    pass
+    """Redis cannot be reached; nothing was accepted."""
 
 
 class ArtifactError(LookalikeError):
@@ -262,80 +322,130 @@ class ArtifactError(LookalikeError):
 
 
 class BundleMissing(ArtifactError):
+    """No model yet: `lookalike prepare`."""
+
     code = "bundle_missing"
 
 
 class BundleDamaged(ArtifactError):
+    """A file of the model is not what was written: `lookalike index build`."""
+
     code = "bundle_damaged"
 
 
 class IndexMissing(ArtifactError):
+    """No index yet: `lookalike prepare`."""
+
     code = "index_missing"
 
 
 class IndexDamaged(ArtifactError):
+    """A file of the index is not what was written: `lookalike index build`."""
+
     code = "index_damaged"
 
 
+class IndexUnavailable(ArtifactError):
+    """Milvus, which has the vectors of the index, does not answer: again later; an operator looks at `/readyz`."""
+
+    code = "index_unavailable"
+    retryable = True
+
+
 class FingerprintMismatch(ArtifactError):
+    """The index was built by another model: `lookalike index build`."""
+
     code = "fingerprint_mismatch"
 
 
 class ArtifactUnwritable(ArtifactError):
+    """The disk is full or may not be written: make room and try again; what was live stays."""
+
     code = "artifact_unwritable"
     http_status = 507
 
 
 class DimensionMismatch(ArtifactError):
+    """A query of another length than the index's vectors."""
+
     code = "dimension_mismatch"
     http_status = 500
 
 
+class StoreUnavailable(LookalikeError):
+    """The object store with models and index does not answer: again later; an operator looks at `/readyz`."""
+
+    code = "store_unavailable"
+    http_status = 503
+    retryable = True
+
+
 class CatalogueUnusable(LookalikeError):
+    """On the command line: what of the catalogue to mend."""
+
     code = "catalogue_unusable"
     http_status = 422
 
 
 class WeightsUnusable(LookalikeError):
+    """On the command line: why these weights cannot be had or used."""
+
     code = "weights_unusable"
     http_status = 422
 
 
 class TrainingFailed(LookalikeError):
+    """On the command line: why a training run cannot go on."""
+
     code = "training_failed"
 
 
 class CannotStart(LookalikeError):
+    """On the command line: what to mend before it can start."""
+
     code = "cannot_start"
 
 
 class PhotoExpired(LookalikeError):
+    """The job waited longer than its photo is kept, or than the model is that it was made for (as a job's error)."""
+
     code = "photo_expired"
     http_status = 410
 
 
 class ShardFailed(LookalikeError):
+    """Part of a reindex failed, and trying again would not help (as a job's error)."""
+
     code = "shard_failed"
 
 
 class WorkerLost(LookalikeError):
+    """The worker died in every attempt (as a job's error)."""
+
     code = "worker_lost"
     retryable = True
 
 
 class DeadlineExceeded(LookalikeError):
+    """The job was not finished before its deadline (as a job's error)."""
+
     code = "deadline_exceeded"
     http_status = 504
     retryable = True
 
 
 class JobCanceled(LookalikeError):
+    """Somebody cancelled the job this call waited for."""
+
     code = "job_canceled"
     http_status = 409
 
 
 class InternalError(LookalikeError):
-    """Stands for an exception nobody raised on purpose; carries no detail of it."""
+    """Our fault; the log has the `request_id`.
+
+    Stands for an exception nobody raised on purpose, and carries no detail of it.
+    """
 
 
 def http_status_of(code: str) -> int:

@@ -112,7 +112,9 @@ class Activations(Dataset[Tensor]):
         with (
             self._values_path.open("ab") as values,
             self._lines_path.open("a") as lines,
-            tqdm(total=len(missing), desc="activations", unit="view", mininterval=1.0, dynamic_ncols=True) as bar,
+            tqdm(
+                total=len(missing), desc="activations", unit="view", mininterval=1.0, dynamic_ncols=True, disable=None
+            ) as bar,
         ):
             for chunk, pixels in zip(chunks, decoded, strict=True):
                 for batch in np.array_split(pixels.numpy(), range(_BATCH, len(pixels), _BATCH)):

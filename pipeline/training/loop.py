@@ -137,7 +137,9 @@ class Loop:
         done = position.epoch * n_batches + position.batches
         with (
             SummaryWriter(self._run_directory.tensorboard, purge_step=1) as writer,
-            tqdm(total=self.recipe.epochs * n_batches, initial=done, unit="batch", dynamic_ncols=True) as bar,
+            tqdm(
+                total=self.recipe.epochs * n_batches, initial=done, unit="batch", dynamic_ncols=True, disable=None
+            ) as bar,
         ):
             for figures in position.history:  # a kill may have come between a checkpoint and its events
                 _write(writer, figures)

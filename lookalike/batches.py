@@ -1,0 +1,260 @@
+"""Many photos: cut into the requests that the service takes, sent ahead of their results, each with its own outcome."""
+
+from collections import deque
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from functools import partial
+from hashlib import sha256
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from urllib.parse import quote
+
+from lookalike.errors import LookalikeError, Overload, PhotoUnreadable, TimedOut, UploadTooLarge, error_class
+from lookalike.exchange import Call, Deadline, Pause, Request, Work
+from lookalike.forms import form_of, part
+from lookalike.models import BatchItemState, BatchState, Progress
+from lookalike.photos import Photo, lasting, read_photo
+from lookalike.progress import Tell, Wanted, told
+from lookalike.tracking import failure, read_result
+
+if TYPE_CHECKING:
+    from lookalike.calls import Calls
+
+_MAX_PHOTOS = 64  # of one request, where the service does not say; fewer once one was refused for its size
+_MAX_BYTES = 32 << 20
+_LIMIT = ("paths", "/v1/batches", "post", "requestBody", "content", "multipart/form-data", "schema", "properties")
+_AHEAD = 4  # requests whose results are outstanding
+_HELD_S = 20.0
+_HELD_WATCHED_S = 1.0
+_POLL_S = 0.5
+_OPEN = ("queued", "running", "canceling")
+
+R = TypeVar("R")
+
+
+@dataclass(frozen=True)
+class BatchItem(Generic[R]):
+    """What became of one photo: a result, or an error that says why there is none."""
+
+    photo: Photo
+    status: str
+    result: R | None = None
+    error: LookalikeError | None = None
+    job_id: str | None = None
+
+    @property
+    def ok(self) -> bool:
+        return self.result is not None
+
+
+@dataclass
+class _Chunk:
+    """A batch of the service's; custom ids are positions in the whole."""
+
+    id: str
+    indexes: list[int]
+
+
+@dataclass
+class _Plan:
+    """What is the same for every request of one batch."""
+
+    calls: "Calls"
+    kind: str
+    photos: list[Photo]
+    options: Mapping[str, Any]
+    key: str
+    until: Deadline
+    tell: Tell | None
+
+
+@dataclass
+class _Run:
+    plan: _Plan
+    waiting: deque[int]
+    items: dict[int, BatchItem[Any]] = field(default_factory=dict)
+    ahead: deque[_Chunk] = field(default_factory=deque)
+    max_photos: int = 0
+    accepted: bool = False  # anything, ever
+
+    def to_the_end(self) -> Call[None]:
+        if self.waiting:
+            self.max_photos = yield from _max_photos(self.plan.calls)
+        while self.waiting or self.ahead:
+            if self.plan.until.left_s <= 0:
+                yield from self._give_up(TimedOut("there was no time left for this photo"))
+            elif self.waiting and len(self.ahead) < _AHEAD:
+                yield from self._send_or_fail()
+            else:
+                yield from self._collect(self.ahead[0])
+
+    def _send_or_fail(self) -> Call[None]:
+        contents = yield from self._load()
+        if not contents:
+            return
+        try:
+            yield from self._send(contents)
+        except UploadTooLarge as exc:
+            if len(contents) == 1:
+                self._fail(contents, exc)
+            else:
+                self.max_photos = len(contents) // 2
+                self.waiting.extendleft(reversed(contents))
+        except LookalikeError as exc:
+            self.waiting.extendleft(reversed(contents))
+            come_back_s = exc.retry_after_s if isinstance(exc, Overload) else None
+            if come_back_s is not None and come_back_s < self.plan.until.left_s:
+                if self.ahead:
+                    yield from self._collect(self.ahead[0])
+                else:
+                    yield Pause(come_back_s)
+            elif self.accepted:
+                yield from self._give_up(exc)
+            else:
+                raise
+
+    def _load(self) -> Call[dict[int, bytes]]:
+        """The next photos, as many as fit into one request."""
+        contents: dict[int, bytes] = {}
+        n_bytes = 0
+        while self.waiting and len(contents) < self.max_photos:
+            index = self.waiting[0]
+            photo = self.plan.photos[index]
+            try:
+                content: bytes = yield Work(partial(read_photo, photo))
+            except PhotoUnreadable as exc:
+                self.waiting.popleft()
+                self._fail([index], exc)
+                continue
+            self.plan.photos[index] = lasting(photo, content)
+            n_bytes += len(content)
+            if contents and n_bytes > _MAX_BYTES:
+                break
+            contents[self.waiting.popleft()] = content
+        return contents
+
+    def _send(self, contents: dict[int, bytes]) -> Call[None]:
+        plan = self.plan
+        form = form_of({"kind": plan.kind, **plan.options})
+        # Of other photos the key is another one: what is cut differently, or sent for the rest, is another request.
+        key = f"{plan.key}:{sha256(repr(list(contents)).encode()).hexdigest()[:16]}"
+        request = Request(
+            method="POST",
+            path="/v1/batches",
+            headers={"Idempotency-Key": key},
+            form={**form, "custom_id": [str(index) for index in contents]},
+            files=tuple(part(content) for content in contents.values()),
+            holds_s=plan.calls.timeout_s,  # every photo is decoded before it answers
+        )
+        until = plan.calls.deadline(min(plan.calls.timeout_s, plan.until.left_s))
+        batch = yield from plan.calls.read(BatchState, request, until)
+        self.accepted = True
+        refused = [item for item in batch.items if item.job_id is None and item.error and item.error.retryable]
+        for item in reversed(refused):  # the queue became full half way: the rest is sent again
+            self.waiting.appendleft(int(item.custom_id))
+        ours = [index for index in contents if index not in {int(item.custom_id) for item in refused}]
+        chunk = _Chunk(batch.id, ours)
+        self.ahead.append(chunk)
+        self._take(chunk, batch)
+        if refused:
+            yield from self._collect(chunk)
+
+    def _collect(self, chunk: _Chunk) -> Call[None]:
+        """Ask how a chunk stands, waiting a while for its end."""
+        calls, until = self.plan.calls, self.plan.until
+        longest_s = _HELD_WATCHED_S if self.plan.tell else _HELD_S
+        holds_s = max(0.0, min(longest_s, until.left_s))
+        asked_at = calls.clock()
+        path = f"/v1/batches/{quote(chunk.id, safe='')}"
+        request = Request(method="GET", path=path, query={"wait": f"{holds_s:.3f}"}, holds_s=holds_s)
+        patient = calls.deadline(min(until.left_s + 1, holds_s + calls.timeout_s))
+        try:
+            batch = yield from calls.read(BatchState, request, patient)
+        except LookalikeError as exc:
+            self._fail(self._open(chunk), exc)
+            self.ahead.remove(chunk)
+            return
+        self._take(chunk, batch)
+        if chunk in self.ahead and calls.clock() - asked_at < min(_POLL_S, holds_s):
+            yield Pause(_POLL_S)  # too many wait already, and it answered at once
+
+    def _take(self, chunk: _Chunk, batch: BatchState) -> None:
+        states = {int(item.custom_id): item for item in batch.items}
+        for index in self._open(chunk):
+            if states[index].status not in _OPEN:
+                self.items[index] = self._item(index, states[index])
+        if not self._open(chunk):
+            self.ahead.remove(chunk)
+        self._report()
+
+    def _item(self, index: int, state: BatchItemState) -> BatchItem[Any]:
+        item: BatchItem[Any] = BatchItem(self.plan.photos[index], state.status, job_id=state.job_id)
+        if state.error:
+            return replace(item, error=failure(state.error, state.job_id or ""))
+        try:
+            if state.result is not None:
+                result = read_result(self.plan.kind, state.result)
+                self.plan.calls.dress(result, item.photo, None)
+                return replace(item, result=result)
+        except LookalikeError as exc:
+            return replace(item, error=exc)
+        code = f"job_{state.status}"
+        return replace(item, error=error_class(code, 409)(f"its job was {state.status}", code=code))
+
+    def _give_up(self, error: LookalikeError) -> Call[None]:
+        """What has not ended fails with `error`, and nobody works on it any more."""
+        self._fail(self.waiting, error)
+        self.waiting.clear()
+        while self.ahead:
+            chunk = self.ahead.popleft()
+            self._fail(self._open(chunk), error)
+            request = Request(method="POST", path=f"/v1/batches/{quote(chunk.id, safe='')}/cancel")
+            try:
+                yield from self.plan.calls.send(request, self.plan.calls.deadline(1))
+            except LookalikeError:
+                pass  # it was a courtesy
+
+    def _fail(self, indexes: Iterable[int], error: LookalikeError) -> None:
+        for index in indexes:
+            self.items[index] = BatchItem(self.plan.photos[index], "failed", error=error)
+        self._report()
+
+    def _open(self, chunk: _Chunk) -> list[int]:
+        return [index for index in chunk.indexes if index not in self.items]
+
+    def _report(self) -> None:
+        if self.plan.tell:
+            self.plan.tell(Progress(stage=self.plan.kind, done=len(self.items), total=len(self.plan.photos)))
+
+
+def _max_photos(calls: "Calls") -> Call[int]:
+    """How many photos the service takes in one request, as its contract says."""
+    answer = yield from calls.send(Request(method="GET", path="/openapi.json"), calls.deadline(None))
+    try:
+        found = answer.json()
+        for name in (*_LIMIT, "image", "maxItems"):
+            found = found[name]
+        return min(_MAX_PHOTOS, int(found))
+    except (KeyError, TypeError, ValueError):
+        return _MAX_PHOTOS  # of another version; too many are refused, and then fewer are sent
+
+
+def batched(
+    calls: "Calls",
+    kind: str,
+    photos: Iterable[Photo],
+    options: Mapping[str, Any],
+    key: str,
+    progress: Wanted,
+    timeout_s: float | None,
+) -> Call[list[BatchItem[Any]]]:
+    """Send the photos and gather what becomes of them.
+
+    Raises:
+        LookalikeError: not even the first request was accepted.
+    """
+    given = list(photos)
+    until = calls.deadline(float("inf") if timeout_s is None else timeout_s)
+    with told(progress) as tell:
+        run = _Run(_Plan(calls, kind, given, options, key, until, tell), deque(range(len(given))))
+        yield from run.to_the_end()
+    return [run.items[index] for index in range(len(given))]

@@ -1,0 +1,18 @@
+"""What `--help` says beneath the options: examples to copy. Imports nothing that could be missing."""
+
+from collections.abc import Callable
+from typing import TypeVar
+
+import click
+
+C = TypeVar("C", bound=click.Command)
+
+
+def taught(*examples: str) -> Callable[[C], C]:
+    """Give a verb examples, each a command line."""
+
+    def teach(command: C) -> C:
+        command.epilog = "\n".join(["\b", "Examples:", *(f"  {example}" for example in examples)])
+        return command
+
+    return teach

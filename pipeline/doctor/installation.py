@@ -1,0 +1,182 @@
+"""Settings, home, port, weights, artifacts: what is installed here and would be started. Changes nothing.
+
+Imports of the service stand inside the checks, so that each that can be made is made, whatever is missing.
+"""
+
+import fcntl
+import os
+import shutil
+import socket
+import tempfile
+from pathlib import Path
+
+from pipeline.doctor.findings import Findings, fail, ok, warn
+
+_PREFIX = "LOOKALIKE_"
+_OF_OTHERS = {"LOOKALIKE_URL", "LOOKALIKE_API_KEY"}  # the client's
+_DISK_FLOOR = 256 << 20
+_DISK_GOOD = 2 << 30
+_RESNET50 = "resnet50-11ad3fa6.pth"
+_WEIGHTS_HOST = ("download.pytorch.org", 443)
+_HOST_WITHIN_S = 3.0
+
+
+def check_settings() -> Findings:
+    """Whether they can be read, and variables that none of them is."""
+    from shared.errors import CannotStart
+    from shared.settings import Settings, load_settings
+
+    known = {f"{_PREFIX}{name.upper()}" for name in Settings.model_fields} | _OF_OTHERS
+    given = sorted(name for name in os.environ if name.startswith(_PREFIX))
+    for name in given:
+        if name not in known:
+            yield warn("settings", f"{name} is none", "look for a slip of the pen; docs/settings.md has them all")
+    try:
+        load_settings()
+    except CannotStart as exc:
+        yield fail("settings", str(exc), "correct or unset it")
+    else:
+        told = [name for name in given if name in known]
+        yield ok("settings", f"{len(told)} given: {', '.join(told)}" if told else "none given, the defaults are used")
+
+
+def check_home() -> Findings:
+    """Whether LOOKALIKE_HOME, or where it would be made, can be written and has room; and what a killed run left."""
+    from pipeline.running import withdrawn
+    from shared.settings import load_settings
+
+    home = load_settings().home.absolute()
+    there = next(path for path in (home, *home.parents) if path.exists())
+    told = str(home) if there == home else f"{home}, to be made"
+    try:
+        with tempfile.TemporaryFile(dir=there):
+            pass
+    except OSError as exc:
+        yield fail("home", f"{told}: cannot be written ({exc.strerror})", "make it yours, or choose LOOKALIKE_HOME=DIR")
+        return
+    free = shutil.disk_usage(there).free
+    told += f", {free / 2**30:.1f} GiB free"
+    if free < _DISK_FLOOR:
+        yield fail("home", told, "make room: what does not fit is refused, and Valkey stops writing")
+    elif free < _DISK_GOOD:
+        yield warn("home", told, "an index of 100,000 photos and its copies take about 1 GiB; training takes more")
+    else:
+        yield ok("home", told)
+    if _held(home / "up.lock"):
+        yield ok("lock", "a service runs from this home")
+    elif not withdrawn(home):
+        yield warn(
+            "lock", "the last run from this home was killed", "nothing to do: the next `make run` finishes its jobs"
+        )
+
+
+def check_port() -> Findings:
+    """Whether the API can listen, or does already."""
+    from shared.settings import load_settings
+
+    settings = load_settings()
+    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    try:
+        with socket.create_server((settings.host, settings.port), family=family):
+            yield ok("port", f"{settings.authority} is free")
+    except OSError as exc:
+        reason = os.strerror(exc.errno or 0)
+        if _held(settings.home / "up.lock"):
+            yield ok("port", f"{settings.authority} is in use, and a service runs from this home")
+        else:
+            yield fail(
+                "port", f"{settings.authority}: {reason}", "stop what is using it, or choose another: PORT=18080"
+            )
+
+
+def check_weights() -> Findings:
+    """Whether the weights that a new bundle would be made from can be had."""
+    from shared.settings import Backbone, load_settings
+
+    settings = load_settings()
+    if settings.backbone is Backbone.EFFICIENTNET_LITE0:
+        yield ok("weights", "EfficientNet-Lite0's come with the installation")
+        return
+    if (given := settings.weights) is not None:
+        if given.is_file() and os.access(given, os.R_OK):
+            yield ok("weights", f"ResNet50's from {given}")
+        else:
+            yield fail("weights", f"LOOKALIKE_WEIGHTS={given} is no file that can be read", "correct or unset it")
+        return
+    cache = Path(os.environ.get("TORCH_HOME") or Path.home() / ".cache/torch") / "hub/checkpoints" / _RESNET50
+    if cache.is_file():
+        yield ok("weights", f"ResNet50's, downloaded before, in {cache}")
+        return
+    try:
+        socket.create_connection(_WEIGHTS_HOST, timeout=_HOST_WITHIN_S).close()
+    except OSError as exc:
+        told = f"ResNet50's cannot be downloaded from {_WEIGHTS_HOST[0]} ({exc.strerror or exc})"
+        advice = "set LOOKALIKE_WEIGHTS to a file of them"
+        if settings.backbone is Backbone.RESNET50:
+            yield fail("weights", told, f"{advice}, or choose BACKBONE=efficientnet_lite0")
+        else:
+            yield warn("weights", f"{told}; EfficientNet-Lite0 would be used", f"for ResNet50, {advice}")
+    else:
+        yield ok("weights", f"ResNet50's can be downloaded from {_WEIGHTS_HOST[0]}")
+
+
+def check_catalogue() -> Findings:
+    """Whether the catalogue that would be served is there."""
+    from shared.errors import CatalogueUnusable, StoreUnavailable
+    from shared.home import DEMO, catalogue_location
+    from shared.settings import load_settings
+    from shared.storage.files import names_at
+
+    settings = load_settings()
+    try:
+        location = catalogue_location(settings)
+        there = {name.lower() for name in names_at(location)}
+    except (CatalogueUnusable, StoreUnavailable) as exc:
+        yield fail("catalogue", str(exc), "bring it back, or name another")
+        return
+    missing = [name for name in ("Products.csv", "Images.csv", "images") if name.lower() not in there]
+    if not missing:
+        yield ok("catalogue", str(location))
+    elif location == settings.home / DEMO:
+        yield ok("catalogue", "none named: `make run` draws a demo catalogue")
+    else:
+        yield fail("catalogue", f"{location} has no {', '.join(missing)}", "name the directory that holds the raw dump")
+
+
+def check_artifacts() -> Findings:
+    """Whether the live bundle and index are whole, byte by byte, and belong together."""
+    from shared.errors import ArtifactError, StoreUnavailable
+    from shared.settings import load_settings
+    from shared.snapshots import answering_bundle, bundle_store, index_store, read_index_manifest
+
+    storage = load_settings().storage
+    indexes, bundles = index_store(storage), bundle_store(storage)
+    try:
+        bundle, index = answering_bundle(storage), indexes.current()
+        if bundle is None or index is None:
+            missing = " and ".join(name for name, version in (("bundle", bundle), ("index", index)) if version is None)
+            yield warn("artifacts", f"no {missing} yet", "`make run` or `lookalike prepare` makes what is missing")
+            return
+        bundles.verify(bundle)
+        indexes.verify(index)
+        manifest = read_index_manifest(indexes, index)
+        if bundles.manifest(bundle).get("fingerprint") != manifest.fingerprint:
+            yield fail("artifacts", f"index {index} is of another model than bundle {bundle}", "lookalike index build")
+            return
+        yield ok("artifacts", f"whole: index {index} of {manifest.count} photos, bundle {bundle}")
+    except StoreUnavailable as exc:
+        yield fail("artifacts", str(exc), "start the object store, or mend LOOKALIKE_STORE and the AWS_ variables")
+    except ArtifactError as exc:
+        yield fail("artifacts", str(exc), "`lookalike index rollback` goes back; `lookalike index build` makes it anew")
+
+
+def _held(lock: Path) -> bool:
+    """Whether a process holds the lock; a file nobody holds means nothing."""
+    try:
+        with lock.open() as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except FileNotFoundError:
+        return False
+    except OSError:
+        return True
+    return False

