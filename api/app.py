@@ -2,7 +2,7 @@
 
 from flask import Flask
 
-from api import auth, batches, docs, images, index, jobs, ops, origins, problems, seed, service, uploads
+from api import auth, batches, docs, images, index, jobs, ops, origins, page, problems, seed, service, uploads
 from shared.settings import Settings, load_settings
 from shared.telemetry import configure_logging
 
@@ -30,6 +30,6 @@ def create_app(settings: Settings | None = None) -> Flask:
     made = service.Service(settings)
     service.install(app, made)
     auth.install(app, made.doorkeeper)
-    for module in (ops, seed, jobs, batches, index, images, docs):
+    for module in (page, ops, seed, jobs, batches, index, images, docs):
         app.register_blueprint(module.bp)
     return app

@@ -16,7 +16,8 @@ from shared.store.keys import ApiKey, KeyRing, Scope, require_some_key, verify
 
 # Everything else needs a key once there is one: reading needs `read`, changing something `submit`.
 PUBLIC = frozenset(
-    {"ops.root", "ops.livez", "ops.readyz", "seed.healthcheck", "docs.specification", "docs.page", "docs.asset"}
+    {"page.root", "page.asset", "ops.livez", "ops.readyz", "seed.healthcheck"}
+    | {"docs.specification", "docs.page", "docs.asset"}
 )
 # And what changes the index for everybody needs `admin`.
 _ADMINISTRATIVE = frozenset({"index.submit_reindex", "index.promote", "index.rollback"})

@@ -84,7 +84,7 @@ class Canary:
             owner=_OWNER,
         )
         self._wake()
-        job = self._store.wait(job.id, _ANSWER_WITHIN_S)
+        job = self._store.wait(job, _ANSWER_WITHIN_S)
         if not job.status.terminal:
             return f"workers report, but took {_ANSWER_WITHIN_S:.0f} s and more for a canary photo"
         if job.status is not JobStatus.SUCCEEDED:

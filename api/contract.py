@@ -9,7 +9,7 @@ from pydantic import BaseModel
 
 from api.options import CANCEL_AFTER_PATTERN
 from api.uploads import FIELD
-from api.views import BatchView, JobList, Readiness
+from api.views import BatchView, JobList, Readiness, WorkerList
 from shared import errors as e
 from shared.errors import LookalikeError
 from shared.job_view import JobView
@@ -227,8 +227,9 @@ def _ops() -> dict[tuple[str, str], Operation]:
             id="root",
             summary="What is at this address",
             tag="operations",
-            answers={200: (anything, "names")},
+            answers={200: (anything, "for browsers the page, for programs names")},
             public=True,
+            page=True,
         ),
         ("get", "/openapi.json"): Operation(
             id="specification",
@@ -250,6 +251,9 @@ def _ops() -> dict[tuple[str, str], Operation]:
             tag="operations",
             answers={200: (Readiness, "ready"), 503: (Readiness, "not ready")},
             public=True,
+        ),
+        ("get", "/v1/workers"): Operation(
+            "list_workers", "Who works, and what waits", "operations", {200: (WorkerList, "by name")}
         ),
         ("get", "/metrics"): Operation(
             "metrics", "Prometheus metrics", "operations", {200: (None, "text in Prometheus's exposition format")}

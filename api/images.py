@@ -4,6 +4,7 @@ import hashlib
 import sqlite3
 from contextlib import closing, suppress
 from http import HTTPStatus
+from io import BytesIO
 from pathlib import Path
 
 from flask import Blueprint, Response, request
@@ -12,8 +13,9 @@ from pydantic import BaseModel, ConfigDict, Field
 from api.options import once, read_form_options, validated
 from api.service import idempotency_key, service, submitted
 from api.uploads import Photo
+from shared.artifacts import ArtifactStore
 from shared.errors import CatalogueUnusable, ChangesFull, ImageNotFound, IndexDamaged, IndexMissing, InputError
-from shared.home import catalogue_directory, live_photo
+from shared.home import catalogue_location, live_photo
 from shared.jobs import (
     DeleteImageRequest,
     ImageChangeRequest,
@@ -23,6 +25,7 @@ from shared.jobs import (
     Submission,
 )
 from shared.snapshots import PHOTOS, index_store, read_index_manifest
+from shared.storage.files import ObjectFile, file_in, is_there, state_of
 from shared.store.changes import entry_order
 
 bp = Blueprint("images", __name__, url_prefix="/v1")
@@ -68,15 +71,13 @@ def delete_image(image_id: str) -> Response:
 def get_image(image_id: str) -> Response:
     """A thumbnail."""
     size_px = validated(ThumbnailQuery, {**once(request.args)}).size
-    path = _find(_named(image_id).image_id)
+    file = _find(_named(image_id).image_id)
     try:
-        written = path.stat()
-        said = f"{path}\0{written.st_mtime_ns}\0{written.st_size}\0{size_px}"
-        etag = hashlib.sha256(said.encode()).hexdigest()[:32]
+        etag = hashlib.sha256(f"{state_of(file)}\0{size_px}".encode()).hexdigest()[:32]
         if request.if_none_match.contains(etag):
             response = Response(status=HTTPStatus.NOT_MODIFIED)
         else:
-            with path.open("rb") as photo:
+            with BytesIO(file.read_bytes()) as photo:
                 response = Response(service().reader.thumbnail(photo, size_px), content_type="image/jpeg")
     except (OSError, InputError) as exc:
         raise ImageNotFound("the photo of that id is in the index, but its file cannot be read any more") from exc
@@ -98,7 +99,7 @@ def _accept(
 
 def _refuse_when_full() -> None:
     limit = service().settings.max_changes
-    _, folded_to = _live()
+    *_, folded_to = _live()
     if service().changes.count_after(folded_to) >= limit:
         raise ChangesFull(
             f"{limit} photos were put or deleted since the index was built; run a reindex, then try again",
@@ -106,37 +107,39 @@ def _refuse_when_full() -> None:
         )
 
 
-def _live() -> tuple[Path, str]:
-    """Directory of the live snapshot, and the last entry of the change log that is in it."""
-    store = index_store(service().settings.home)
+def _live() -> tuple[ArtifactStore, str, str]:
+    """Where snapshots lie, the live one, and the last entry of the change log that is in it."""
+    store = index_store(service().settings.storage)
     if (version := store.current()) is None:
         raise IndexMissing("no index snapshot has been promoted yet; `lookalike index build` makes one")
-    return store.path(version), read_index_manifest(store, version).folded_to
+    return store, version, read_index_manifest(store, version).folded_to
 
 
-def _find(image_id: str) -> Path:
+def _find(image_id: str) -> Path | ObjectFile:
     """The file of a photo.
 
     Raises:
         ImageNotFound: neither the live snapshot nor the changes since have it.
     """
     settings = service().settings
-    directory, folded_to = _live()
+    store, version, folded_to = _live()
     newest = service().changes.newest(image_id)
     if newest and entry_order(newest.entry_id) > entry_order(folded_to):
         if newest.sha256 is None:
             raise ImageNotFound("the photo of that id was deleted")
-        return live_photo(settings.home, newest.sha256)
+        return live_photo(settings.storage, newest.sha256)
     try:
-        uri = f"{(directory / PHOTOS).absolute().as_uri()}?immutable=1"
+        uri = f"{store.file(version, PHOTOS).absolute().as_uri()}?immutable=1"
         with closing(sqlite3.connect(uri, uri=True)) as photos:
             query = "SELECT path, sha256 FROM photos WHERE image_id = ?"
             found: tuple[str, str] | None = photos.execute(query, (image_id,)).fetchone()
     except sqlite3.Error as exc:
-        raise IndexDamaged(f"{directory.name}: {PHOTOS} cannot be read") from exc
+        raise IndexDamaged(f"{version}: {PHOTOS} cannot be read") from exc
     if found is None:
         raise ImageNotFound("the live index has no photo of that id")
     with suppress(CatalogueUnusable):
-        if (path := catalogue_directory(settings) / found[0]).is_file():
-            return path
-    return live_photo(settings.home, found[1])
+        inside = "://" not in found[0]
+        file = file_in(catalogue_location(settings), found[0]) if inside else settings.buckets.file(found[0])
+        if is_there(file):
+            return file
+    return live_photo(settings.storage, found[1])

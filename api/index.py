@@ -1,11 +1,10 @@
 """/v1/index: what searches are run against, its versions, and which of them is live; and /v1/jobs/reindex."""
 
-import secrets
-
 from flask import Blueprint, Response, render_template, request
 from pydantic import BaseModel, ConfigDict, Field
 
 from api.options import once, read_json_options, validated
+from api.page import as_page, assets
 from api.service import answer, idempotency_key, service, submitted
 from api.views import VersionList
 from shared.errors import IndexMissing
@@ -41,36 +40,30 @@ def get_index() -> Response:
 
 @bp.get("/index/versions")
 def versions() -> Response:
-    return answer(VersionList(versions=list_versions(service().settings.home)))
+    return answer(VersionList(versions=list_versions(service().settings.storage)))
 
 
 @bp.get("/index/versions/<version>/report")
 def report(version: str) -> Response:
     """For people as a page, for programs that ask for JSON as that."""
-    found = show_version(service().settings.home, version)
+    found = show_version(service().settings.storage, version)
     if request.accept_mimetypes.best_match(["text/html", "application/json"]) == "application/json":
         return answer(found)
-    nonce = secrets.token_urlsafe(16)
-    page = render_template("report.html", version=found.version, report=found.report, nonce=nonce)
-    response = Response(page, content_type="text/html; charset=utf-8")
-    response.headers["Content-Security-Policy"] = (
-        f"default-src 'none'; style-src 'nonce-{nonce}'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'"
-    )
-    return response
+    return as_page(render_template("report.html", version=found.version, report=found.report, assets=assets()))
 
 
 @bp.post("/index/versions/<version>/promote")
 def promote(version: str) -> Response:
-    promote_version(service().settings.home, version)
+    promote_version(service().settings.storage, version)
     return _moved("index.promote", version)
 
 
 @bp.post("/index/rollback")
 def rollback() -> Response:
     asked = validated(RollbackQuery, {**once(request.args)})
-    return _moved("index.rollback", roll_back(service().settings.home, live=asked.live))
+    return _moved("index.rollback", roll_back(service().settings.storage, live=asked.live))
 
 
 def _moved(action: str, version: str) -> Response:
     service().audit(action, version)
-    return answer(show_version(service().settings.home, version).version)
+    return answer(show_version(service().settings.storage, version).version)

@@ -1,4 +1,4 @@
-"""For operators: is the process alive, can it serve, what is at this address."""
+"""For operators: is the process alive, can it serve, who works and what waits."""
 
 import redis
 from flask import Blueprint, Response, jsonify
@@ -6,21 +6,9 @@ from prometheus_client import CONTENT_TYPE_LATEST
 
 from api.metrics import render
 from api.service import answer, service
-from api.views import Readiness
+from api.views import QueueView, Readiness, WorkerList, WorkerView
 
 bp = Blueprint("ops", __name__)
-
-
-@bp.get("/")
-def root() -> Response:
-    return jsonify(
-        {
-            "name": "Lookalike",
-            "submit": "POST /v1/jobs/search",
-            "documentation": "/docs",
-            "ready": "/readyz",
-        }
-    )
 
 
 @bp.get("/livez")
@@ -56,3 +44,15 @@ def readyz() -> Response:
             ready = 0
     body = Readiness(status="ready" if ready else "unready", workers=ready, problems=missing)
     return answer(body, status=200 if ready else 503)
+
+
+@bp.get("/v1/workers")
+def workers() -> Response:
+    reports = sorted(service().registry.live(), key=lambda worker: worker.name)
+    backlog = service().store.backlog()
+    return answer(
+        WorkerList(
+            workers=[WorkerView.model_validate(worker.model_dump()) for worker in reports],
+            queue=QueueView(queued=backlog.queued, running=backlog.running, oldest_wait_s=backlog.oldest_wait_s),
+        )
+    )

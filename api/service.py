@@ -4,6 +4,7 @@ import hashlib
 import logging
 import re
 import threading
+from contextlib import suppress
 from math import ceil
 
 import redis
@@ -17,10 +18,10 @@ from api.metrics import ApiCounters
 from api.options import preferred_wait_s
 from api.spec import AnsweringSpec
 from api.uploads import Photo, PhotoReader
-from shared.errors import InvalidRequest, JobNotFound, QueueUnavailable
+from shared.errors import InvalidRequest, JobFinished, JobNotFound, QueueUnavailable
 from shared.images import PreprocessSpec
 from shared.job_view import location, view
-from shared.jobs import Job, JobKind, JobRequest, JobStatus, Submission
+from shared.jobs import Job, JobKind, JobRequest, JobStatus, Priority, Submission
 from shared.queues import broker_errors, make_celery, wake_worker
 from shared.redis_client import connect, refuse_cluster
 from shared.settings import Settings
@@ -37,6 +38,7 @@ _POLL_AFTER_S = 1
 _POLL_AFTER_AT_MOST_S = 30
 _REDIS_TIMEOUT_S = 2.0
 _OTHER_CONNECTIONS = 256
+_RETRY_AFTER_S = 5
 _IDEMPOTENCY_KEY = re.compile(r"[\x21-\x7e]{1,255}")
 
 
@@ -52,6 +54,7 @@ class Service:
         url = settings.required_redis_url
         client = connect(url, timeout_s=_REDIS_TIMEOUT_S, max_connections=settings.max_waiters + _OTHER_CONNECTIONS)
         refuse_cluster(client)
+        self._client = client
         self.store = JobStore(client, job_ttl_s=settings.job_ttl_s, result_ttl_s=settings.result_ttl_s)
         self.listing = JobListing(client)
         self.batches = BatchStore(client, ttl_s=settings.job_ttl_s + settings.result_ttl_s)
@@ -60,7 +63,7 @@ class Service:
         self.counters = ApiCounters()
         self.doorkeeper = Doorkeeper(settings, client)
         self.reader = PhotoReader(n_threads=settings.decode_threads, max_pixels=settings.max_pixels)
-        self._spec = AnsweringSpec(settings.home)
+        self._spec = AnsweringSpec(settings.storage)
         self.canary = Canary(
             self.store, self.registry, every_s=settings.canary_s, spec=self._spec.look, wake=self._wake
         )
@@ -113,9 +116,10 @@ class Service:
                 idempotency=idempotency,
                 request_id=g.request_id,
             )
+            self._replicate(job, is_new=is_new, again=idempotency is not None)
         if is_new:
             self.counters.accepted.labels(kind.value).inc()
-            self._wake()
+            self._wake(job.submission.priority)
         return job
 
     def check(self, submission: Submission) -> None:
@@ -132,14 +136,37 @@ class Service:
             again, is_new = self.store.retry(
                 job.id, admission=self.admission, idempotency=idempotency, request_id=g.request_id
             )
+            self._replicate(again, is_new=is_new, again=idempotency is not None)
         if is_new:
             self.counters.accepted.labels(job.kind.value).inc()
-            self._wake()
+            self._wake(again.submission.priority)
         return again
 
-    def _wake(self) -> None:
+    def _replicate(self, job: Job, *, is_new: bool, again: bool) -> None:
+        """Have a job outlive the Redis it was written to, where that is asked for.
+
+        Args:
+            again: the request has a name: whoever repeats it gets this very job, so that it may go on.
+
+        Raises:
+            QueueUnavailable: too few replicas have it.
+        """
+        n_replicas = self.settings.redis_replicas
+        if not n_replicas or self.store.replicated(n_replicas):
+            return
+        if is_new and again:
+            self._wake(job.submission.priority)
+        elif is_new:
+            with suppress(JobFinished):
+                self.store.cancel(job.id)
+        raise QueueUnavailable(
+            f"Redis has too few replicas to keep the job safe, {n_replicas} are needed; nothing was accepted",
+            retry_after_s=_RETRY_AFTER_S,
+        )
+
+    def _wake(self, priority: Priority = Priority.INTERACTIVE) -> None:
         try:
-            wake_worker(self._celery)
+            wake_worker(self._celery, self._client, priority)
         except QueueUnavailable:
             # The record stands, so the job is accepted; workers replace messages they miss.
             event(_LOG, "message_not_sent", level=logging.WARNING)
@@ -168,7 +195,7 @@ class Service:
         if timeout_s <= 0 or job.status.terminal or not self._waiters.acquire(blocking=False):
             return job
         try:
-            return self.store.wait(job.id, timeout_s)
+            return self.store.wait(job, timeout_s)
         except redis.RedisError:
             return job  # it is accepted: answering 503 now would have the client send it again
         finally:

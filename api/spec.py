@@ -4,13 +4,13 @@ import logging
 import threading
 import time
 from collections.abc import Callable
-from pathlib import Path
 
 from pydantic import ValidationError
 
-from shared.errors import ArtifactError
+from shared.errors import ArtifactError, StoreUnavailable
 from shared.preprocess import PreprocessSpec
 from shared.snapshots import answering_bundle, bundle_store, index_store
+from shared.storage import Location
 from shared.telemetry import event
 
 _LOG = logging.getLogger(__name__)
@@ -27,8 +27,8 @@ class AnsweringSpec:
         clock: seconds, monotonic.
     """
 
-    def __init__(self, home: Path, clock: Callable[[], float] = time.monotonic) -> None:
-        self._home = home
+    def __init__(self, storage: Location, clock: Callable[[], float] = time.monotonic) -> None:
+        self._storage = storage
         self._clock = clock
         self._looking = threading.Lock()
         self._look_at = float("-inf")
@@ -36,22 +36,30 @@ class AnsweringSpec:
         self._spec = PreprocessSpec()
 
     def look(self) -> PreprocessSpec:
-        """The spec, at most a second old."""
-        if self._clock() >= self._look_at and self._looking.acquire(blocking=False):
+        """The spec, at most a second old, but for the time in which it cannot be seen.
+
+        Raises:
+            StoreUnavailable: it could not be seen once yet; made by another, photos would come for nothing.
+        """
+        blind = self._seen is None  # then they wait for each other; later ones take what was seen last
+        if (blind or self._clock() >= self._look_at) and self._looking.acquire(blocking=blind):
             try:
                 self._follow()
+            except StoreUnavailable:
+                if self._seen is None:
+                    raise
             finally:
                 self._look_at = self._clock() + _LOOK_EVERY_S
                 self._looking.release()
         return self._spec
 
     def _follow(self) -> None:
-        bundles = bundle_store(self._home)
+        bundles = bundle_store(self._storage)
         try:
-            pointers = (bundles.current(), index_store(self._home).current())
+            pointers = (bundles.current(), index_store(self._storage).current())
             if pointers == self._seen:
                 return
-            version = answering_bundle(self._home)
+            version = answering_bundle(self._storage)
             if version is not None:
                 self._spec = PreprocessSpec.model_validate(bundles.manifest(version).get("preprocess"))
             self._seen = pointers

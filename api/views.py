@@ -4,8 +4,8 @@ from typing import Literal
 
 from pydantic import Field
 
-from shared.job_view import JobSummary, View
-from shared.jobs import EmbedResult, JobError, JobKind, JobStatus, SearchResult
+from shared.job_view import JobSummary, Timestamp, View
+from shared.jobs import JobError, JobKind, JobStatus, PhotoResult, WorkerReport
 from shared.versions import VersionView
 
 
@@ -16,7 +16,7 @@ class Problem(View):
     title: str
     status: int
     detail: str = Field(description="what is wrong and what to do")
-    code: str = Field(description="stable; the README lists them")
+    code: str = Field(description="stable; docs/api.md lists them")
     request_id: str
     job: str = Field("", description="of `reindex_running`: where the running one is")
 
@@ -32,7 +32,7 @@ class BatchItemView(View):
     custom_id: str
     job_id: str | None = Field(description="null when the photo never became a job")
     status: JobStatus | Literal["gone"] = Field(description="gone: it ended, and how is no longer known")
-    result: SearchResult | EmbedResult | None
+    result: PhotoResult | None
     error: JobError | None
     links: dict[str, str] = Field(description="job, where there is one")
 
@@ -75,3 +75,22 @@ class Readiness(View):
     status: Literal["ready", "unready"]
     workers: int = Field(description="workers with a loaded model and index")
     problems: list[str]
+
+
+class WorkerView(WorkerReport):
+    """A worker as it reported itself last."""
+
+    reported_at: Timestamp
+
+
+class QueueView(View):
+    queued: dict[str, int] = Field(description="jobs not yet claimed, by class")
+    running: int = Field(description="jobs a worker holds")
+    oldest_wait_s: float = Field(description="age of the job that waits longest; 0: none waits")
+
+
+class WorkerList(View):
+    """Who works, by name, and what is to do."""
+
+    workers: list[WorkerView] = Field(description="those heard of within 15 s")
+    queue: QueueView

@@ -1,0 +1,96 @@
+// What a search found: the category and the listings.
+
+import { $, el, fill, say } from "./dom.js";
+import { hashOf } from "./options.js";
+import { showPhoto } from "./service.js";
+import { count, duration, percent, shortVersion } from "./words.js";
+
+const SKELETONS = 8;
+
+/** The page before any search. */
+export function showNothing() {
+  $("#search").dataset.state = "fresh";
+  $("#category").hidden = true;
+  $("#grid").replaceChildren();
+  $("#told").textContent = "";
+}
+
+/** A search is under way; what was found before stays, paler. */
+export function showWaiting() {
+  const grid = $("#grid");
+  const first = $("#search").dataset.state === "fresh" || !grid.children.length;
+  const message = $("#search-message");
+  // Whoever came by a card, or by a button to try again, finds it gone: what comes next begins at the heading.
+  const focused = [grid, message].some((place) => place.contains(document.activeElement));
+  message.replaceChildren();
+  $("#search").dataset.state = "busy";
+  grid.setAttribute("aria-busy", "true");
+  if (first) grid.replaceChildren(...Array.from({ length: SKELETONS }, () => el("li.result.skeleton", { ariaHidden: "true" })));
+  if (focused) $("#results-title").focus();
+}
+
+/** Nothing came of it. */
+export function dim() {
+  $("#search").dataset.state = "done";
+  $("#category").hidden = true;
+  $("#grid").replaceChildren();
+  $("#grid").removeAttribute("aria-busy");
+  $("#told").textContent = "";
+}
+
+export function showAnswer(job, given, signal) {
+  const { category, neighbours, index_version: version, timing_ms: timing } = job.result;
+  $("#search").dataset.state = "done";
+  showCategory(category);
+  const found = count(neighbours.length, "photo");
+  const took = timing ? ` in ${duration(timing.total / 1000)}` : "";
+  $("#told").textContent = `${found}${took}, from index ${shortVersion(version)}`;
+  $("#told").title = `${version}${timing ? `; waited ${duration(timing.queued / 1000)}, computed ${duration(timing.compute / 1000)}` : ""}`;
+  const grid = $("#grid");
+  grid.removeAttribute("aria-busy");
+  grid.replaceChildren(...neighbours.map((neighbour) => card(neighbour, given.imageId, signal)));
+  if (!neighbours.length) grid.append(el("li.nothing", {}, whyNothing(given)));
+  say(`${sayCategory(category)} ${found} found.`);
+}
+
+function whyNothing({ category, min_score }) {
+  if (Number(min_score) && category) return `No photo of ${category} is that similar. Lower the least similarity, or look in every category.`;
+  if (Number(min_score)) return "No photo is that similar. Lower the least similarity.";
+  if (category) return `The index has no photo of ${category}.`;
+  return "The index is empty. Put photos into it, or start a reindex under Index.";
+}
+
+const sayCategory = ({ certain, name, probability }) => (certain ? `${name}, ${percent(probability)}.` : `Not sure; perhaps ${name}.`);
+
+function showCategory(category) {
+  const { certain, name, top } = category;
+  const place = $("#category");
+  place.hidden = false;
+  fill(place,
+    el("p.fine", {}, "Category"),
+    el("h2", {}, certain ? name : "Not sure"),
+    certain ? null : el("p.fine", {}, "None is probable enough to rely on. The likeliest are:"),
+    el("ul.bars", {}, top.map((one) => {
+      const bar = el("li", {}, el("span", {}, one.name), el("span.figure", {}, percent(one.probability)));
+      bar.style.setProperty("--share", one.probability);
+      return bar;
+    })),
+  );
+}
+
+function card(neighbour, from, signal) {
+  const { rank, image_id: imageId, listing_id: listingId, category, score } = neighbour;
+  const itself = imageId === from;
+  const img = el("img", { alt: "", width: 320, height: 320 });
+  const made = el("li.result", {},
+    el("a", { href: hashOf(imageId), title: "Search from this photo" },
+      el("span.photo", {}, img, el("span.score", { title: "Cosine similarity" }, score.toFixed(2)), itself ? el("span.itself", {}, "this photo") : null),
+      el("span.words", {},
+        el("strong", {}, category),
+        el("span.unseen", {}, `, rank ${rank}, similarity ${score.toFixed(2)}; search from this photo. `),
+        el("span.id", { title: `Listing ${listingId}, photo ${imageId}` }, `Listing ${listingId}`))));
+  made.style.setProperty("--rank", Math.min(rank, 16));
+  made.style.setProperty("--share", Math.max(0, score));
+  showPhoto(img, imageId, 320, signal);
+  return made;
+}

@@ -1,0 +1,221 @@
+// The search part: a photo comes in, its search goes out, and is shown as it goes.
+
+import { $, button, say, sleep } from "./dom.js";
+import { note, noteProblem } from "./messages.js";
+import { chooseOptions, hashOf, optionsChosen, optionsSent, tellOptions } from "./options.js";
+import { dim, showAnswer, showNothing, showWaiting } from "./results.js";
+import { ask, call, ended, follow, requestKey, showPhoto } from "./service.js";
+import { count, duration, size } from "./words.js";
+
+const WAIT_S = 2;
+const FORM_BYTES = 4096; // what a form adds to its photo
+const PHOTOS_KEPT = 20;
+
+const photos = new Map(); // photos of this device by number; the history remembers the number
+let photosSeen = 0;
+let query = null; // {file | imageId, photo}
+let current = ""; // what is shown, as a text, so that coming back to it sends nothing
+let address = { hash: "#/search", state: null };
+let run = null;
+let preview = null;
+
+export function start() {
+  const upload = (input) => () => {
+    if (input.files.length) take(input.files[0]);
+    input.value = ""; // the same photo may be chosen again
+  };
+  for (const input of [$("#file"), $("#camera")]) input.addEventListener("change", upload(input));
+  $("#clear").addEventListener("click", () => go({}));
+  const form = $("#options form");
+  form.addEventListener("submit", (event) => event.preventDefault());
+  form.addEventListener("input", tellOptions);
+  form.addEventListener("change", () => go(query ?? {}, { replace: true }));
+  // Beside the results there is room for the options, above them there is none.
+  $("#options").open = matchMedia("(min-width: 60rem)").matches;
+  takeWhatIsDropped();
+  document.addEventListener("paste", (event) => {
+    const file = [...(event.clipboardData?.files ?? [])][0];
+    if (file && !$("#search").hidden && !$("dialog[open]")) {
+      event.preventDefault();
+      take(file);
+    }
+  });
+}
+
+function takeWhatIsDropped() {
+  let depth = 0;
+  const over = (is) => $("#drop").classList.toggle("over", is);
+  const wanted = (event) => !$("#search").hidden && [...(event.dataTransfer?.types ?? [])].includes("Files");
+  // The whole page, because a photo dropped beside the frame would replace the page.
+  document.addEventListener("dragenter", (event) => wanted(event) && over((depth += 1) > 0));
+  document.addEventListener("dragleave", (event) => wanted(event) && over((depth -= 1) > 0));
+  document.addEventListener("dragover", (event) => wanted(event) && event.preventDefault());
+  document.addEventListener("drop", (event) => {
+    depth = 0;
+    over(false);
+    if (!wanted(event)) return;
+    event.preventDefault();
+    if (event.dataTransfer.files.length) take(event.dataTransfer.files[0]);
+  });
+}
+
+/** Search from a file of this device. */
+function take(file) {
+  const most = Number(document.documentElement.dataset.maxUploadBytes);
+  let refused = null;
+  if (file.size > most - FORM_BYTES) refused = { code: "upload_too_large", detail: `It has ${size(file.size)}, and at most ${size(most)} are taken.` };
+  else if (!file.size) refused = { code: "photo_undecodable", detail: "The file is empty." };
+  else if (file.type && !file.type.startsWith("image/")) refused = { code: "unsupported_format", detail: `The file ${file.name} is not a photo.` };
+  if (refused) {
+    noteProblem($("#search-message"), refused);
+    return;
+  }
+  const photo = (photosSeen += 1);
+  photos.set(photo, file);
+  photos.delete(photo - PHOTOS_KEPT);
+  go({ photo });
+}
+
+/** Go to a search: make it an address, and show it. */
+function go({ photo, imageId }, { replace = false } = {}) {
+  const hash = hashOf(imageId);
+  history[replace ? "replaceState" : "pushState"](photo ? { photo } : null, "", hash);
+  enter(new URLSearchParams(hash.split("?")[1] ?? ""), history.state);
+}
+
+/** Make the search that is shown the page's address again. */
+export function restore() {
+  history.pushState(address.state, "", address.hash);
+}
+
+/** Show the search of this address. */
+export function enter(asked, state) {
+  address = { hash: location.hash || "#/search", state };
+  chooseOptions(asked);
+  const imageId = asked.get("image");
+  const photo = !imageId && photos.has(state?.photo) ? state.photo : null;
+  const wanted = JSON.stringify([imageId, photo, optionsChosen()]);
+  if (wanted === current) return;
+  current = wanted;
+  const isOther = imageId !== (query?.imageId ?? null) || photo !== (query?.photo ?? null);
+  query = imageId || photo ? { imageId, photo } : null;
+  if (isOther) showPreview(); // other options do not make another photo
+  search();
+}
+
+export function refresh() {
+  if (query) search();
+}
+
+function showPreview() {
+  const frame = $("#preview");
+  const img = $("img", frame);
+  preview?.abort();
+  preview = new AbortController();
+  frame.hidden = !query;
+  frame.classList.remove("gone");
+  img.removeAttribute("src");
+  img.onerror = () => {
+    frame.classList.add("gone"); // TIFF, in most browsers
+    $("figcaption", frame).textContent += "; this browser cannot show it";
+  };
+  if (query?.photo) {
+    const file = photos.get(query.photo);
+    $("figcaption", frame).textContent = file.name ? `${file.name}, ${size(file.size)}` : "";
+    const url = URL.createObjectURL(file);
+    preview.signal.addEventListener("abort", () => URL.revokeObjectURL(url));
+    img.src = url;
+  } else if (query) {
+    $("figcaption", frame).textContent = "a photo of the index";
+    showPhoto(img, query.imageId, 640, preview.signal);
+  }
+}
+
+async function search() {
+  run?.abort();
+  if (!query) {
+    showNothing();
+    $("#search-message").replaceChildren();
+    return;
+  }
+  run = new AbortController();
+  const { signal } = run;
+  const given = { ...optionsChosen(), imageId: query.imageId, file: photos.get(query.photo) };
+  showWaiting();
+  let job = null;
+  try {
+    job = await submit(given, signal);
+    for await (job of follow(job, signal)) if (!ended(job)) tellProgress(job);
+    if (job.status !== "succeeded") throw job.error ?? { code: job.status === "expired" ? "deadline_exceeded" : "job_canceled", detail: "" };
+    $("#search-message").replaceChildren();
+    showAnswer(job, given, signal);
+  } catch (problem) {
+    if (signal.aborted) {
+      if (job && !ended(job)) call(job.links.cancel, { method: "POST" }).catch(() => {}); // nobody waits for it any more
+      return;
+    }
+    dim();
+    current = "";
+    noteProblem($("#search-message"), problem, [button("Try again", search, { quiet: false })]);
+  }
+}
+
+/** The job; while the service is too busy, that is said and it is tried again when the service says. */
+async function submit(given, signal) {
+  const headers = { Prefer: `wait=${WAIT_S}`, "Idempotency-Key": requestKey() };
+  say("Searching.");
+  for (;;) {
+    try {
+      return await ask("/v1/jobs/search", { method: "POST", headers, signal, ...bodyOf(given) });
+    } catch (problem) {
+      if (!problem.retryAfter || problem.status === 401) throw problem;
+      await countDown(problem, signal);
+    }
+  }
+}
+
+function bodyOf({ file, imageId, ...options }) {
+  const sent = optionsSent(options);
+  if (imageId) return { json: { image_id: imageId, ...sent } };
+  const form = new FormData();
+  for (const [name, value] of Object.entries(sent)) form.append(name, value);
+  form.append("image", file, "photo"); // its name stays here
+  return { form };
+}
+
+async function countDown(problem, signal) {
+  const place = $("#search-message");
+  const early = new AbortController();
+  const stop = () => early.abort();
+  signal.addEventListener("abort", stop, { once: true });
+  noteProblem(place, problem, [button("Try now", stop), button("Cancel", giveUp)]);
+  const told = $("strong", place).textContent;
+  for (let left = problem.retryAfter; left > 0 && !early.signal.aborted; left -= 1) {
+    $("strong", place).textContent = `${told}; trying again in ${left} s`;
+    await sleep(1000, early.signal).catch(() => {});
+  }
+  signal.throwIfAborted();
+  place.replaceChildren();
+}
+
+function giveUp() {
+  run.abort();
+  current = "";
+  dim();
+  note($("#search-message"), { title: "Cancelled", actions: [button("Search again", search, { quiet: false })] });
+  say("Cancelled.");
+}
+
+function tellProgress(job) {
+  const place = $("#search-message");
+  let text = "A worker has your photo.";
+  if (job.lost) text = "The service cannot be reached; your search goes on there, and is asked for again.";
+  else if (job.status === "queued") {
+    const { ahead = 0, eta_s: eta = null } = job.queue ?? {};
+    text = ahead ? `${count(ahead, "job")} before yours` : "Yours is next";
+    text += eta === null ? "." : `, in about ${duration(eta)}.`;
+  }
+  const shown = $(".note p", place);
+  if (!shown) note(place, { title: "Waiting", text, actions: [button("Cancel", giveUp)] });
+  else if (shown.textContent !== text) shown.textContent = text;
+}

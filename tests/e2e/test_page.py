@@ -1,0 +1,405 @@
+"""The page in a real browser on a real service: what people do with it, and what they see when something is wrong"""
+
+import re
+import shutil
+import signal
+from collections.abc import Callable, Iterator
+from io import BytesIO
+from pathlib import Path
+
+import pytest
+import requests
+from PIL import Image
+from playwright.sync_api import Browser, expect
+
+from shared.store.keys import KeyRing, Scope
+from tests.e2e.browser import Scheme, Visit, chromium
+from tests.e2e.conftest import eventually
+from tests.e2e.fleet import Fleet
+from tests.snapshots import write_reversed
+
+Go = Callable[..., Visit]
+MAX_QUEUED = 4
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with chromium() as browser:
+        yield browser
+
+
+@pytest.fixture(scope="module")
+def served(browser: Browser, home: Path, catalogue: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
+    """A service over copies of everything, whose reindexes take long enough to be watched."""
+    directory = tmp_path_factory.mktemp("page")
+    shutil.copytree(home, directory / "home")
+    shutil.copytree(catalogue, directory / "catalogue")
+    served = Fleet(
+        directory / "home",
+        directory / "valkey",
+        log=directory / "log",
+        canary_s=0,
+        catalogue=directory / "catalogue",
+        max_queued=MAX_QUEUED,
+        max_upload_mb=1,
+    )
+    served.start("api")
+    served.start("counting")
+    served.wait_ready()
+    yield served
+    served.close()
+
+
+@pytest.fixture
+def go(browser: Browser, served: Fleet) -> Iterator[Go]:
+    """Opens visits; at the end nobody may have complained."""
+    visits: list[Visit] = []
+
+    def visit(part: str = "", **options: object) -> Visit:
+        visits.append(Visit(browser, served.url, **options))  # type: ignore[arg-type]
+        visits[-1].open(part)
+        return visits[-1]
+
+    yield visit
+    complaints = [complaint for visit in visits for complaint in visit.complaints]
+    for one in visits:
+        one.close()
+    assert complaints == []
+
+
+def png(width: int, height: int) -> bytes:
+    buffer = BytesIO()
+    Image.new("RGB", (width, height), "teal").save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+# --- search ---
+
+
+def test_a_photo_is_shown_with_its_category_and_what_looks_like_it(go: Go, photos: list[Path]) -> None:
+    visit = go()
+    visit.keep("fresh")
+    visit.search_from(photos[0])
+    page = visit.page
+    assert visit.found()[0] == photos[0].stem
+    expect(page.locator("#grid .result")).to_have_count(12)
+    expect(page.locator("#grid .result").first).to_contain_text("1.00")
+    expect(page.locator("#category li")).to_have_count(3)
+    expect(page.locator("#category")).to_contain_text(re.compile(r"\d %"))
+    assert page.evaluate("document.querySelector('#preview img').naturalWidth") > 0
+    expect(page.locator("#spoken")).to_contain_text("12 photos found")
+    visit.keep("search")
+
+
+def test_a_result_is_searched_from_by_a_click_and_the_way_back_leads_to_the_photo(go: Go, photos: list[Path]) -> None:
+    visit = go()
+    visit.search_from(photos[0])
+    page, second = visit.page, visit.found()[1]
+    page.locator("#grid a").nth(1).click()
+    page.wait_for_url(f"**/#/search?image={second}")
+    expect(page.locator("#grid .itself")).to_have_text("this photo")
+    assert visit.found()[0] == second
+    page.go_back()
+    expect(page.locator("#preview figcaption")).to_contain_text(photos[0].name)
+    expect(page.locator("#grid .itself")).to_have_count(0)
+    assert visit.found()[0] == photos[0].stem
+    page.get_by_role("button", name="Start again").click()
+    expect(page.get_by_text("Drop a photo here")).to_be_visible()
+
+
+def test_options_run_the_search_again_and_are_in_the_address(go: Go, photos: list[Path]) -> None:
+    visit = go(f"#/search?image={photos[0].stem}&k=5")
+    page = visit.page
+    assert len(visit.found()) == 5
+    page.get_by_label("Results").fill("30")
+    expect(page.locator("#grid .result")).to_have_count(30)
+    with page.expect_response("**/v1/jobs/search") as answer:
+        page.get_by_label("One photo of each listing").check()
+    listings = [one["listing_id"] for one in answer.value.json()["result"]["neighbours"]]
+    assert len(set(listings)) == len(listings) > 4
+    page.get_by_label("Only in").select_option("Appliances")
+    expect(page.locator("#grid strong").first).to_have_text("Appliances")
+    assert {strong.text_content() for strong in page.locator("#grid strong").all()} == {"Appliances"}
+    page.get_by_label("Least similarity").fill("0.95")
+    expect(page.get_by_text("Lower the least similarity")).to_be_visible()
+    assert page.url.endswith(
+        f"#/search?image={photos[0].stem}&k=30&category=Appliances&distinct=listing&min_score=0.95"
+    )
+    page.reload()
+    expect(page.get_by_text("Lower the least similarity")).to_be_visible()
+
+
+def test_a_photo_may_be_pasted_or_dropped(go: Go, photos: list[Path]) -> None:
+    visit = go()
+    page = visit.page
+    page.evaluate(
+        """async () => {
+            const canvas = new OffscreenCanvas(120, 80);
+            canvas.getContext("2d").fillRect(10, 10, 50, 50);
+            const photo = await canvas.convertToBlob({ type: "image/png" });
+            await navigator.clipboard.write([new ClipboardItem({ "image/png": photo })]);
+        }"""
+    )
+    page.keyboard.press("Control+V")
+    visit.found()
+    dropped = page.evaluate_handle(
+        """async (path) => {
+            const carried = new DataTransfer();
+            const photo = await (await fetch(path)).blob();
+            carried.items.add(new File([photo], "dropped.jpg", { type: "image/jpeg" }));
+            return carried;
+        }""",
+        f"/v1/images/{photos[5].stem}?size=640",
+    )
+    for event in ("dragenter", "dragover", "drop"):
+        page.dispatch_event("main", event, {"dataTransfer": dropped})
+    expect(page.locator("#preview figcaption")).to_contain_text("dropped.jpg")
+    expect(page.locator(f'#grid a[href*="{photos[5].stem}"]')).to_be_visible()
+
+
+def test_a_phone_gets_a_camera_and_nothing_wider_than_its_screen(go: Go, photos: list[Path]) -> None:
+    visit = go(width=360)
+    page = visit.page
+    expect(page.get_by_text("Take a photo")).to_be_visible()
+    assert page.get_attribute("#camera", "capture") == "environment"
+    visit.search_from(photos[0])
+    visit.keep("phone-search", whole=True)
+    for part, awaited in (("search", ".result"), ("index", "#versions li"), ("jobs", "#list li")):
+        page.get_by_role("navigation").get_by_role("link", name=part).click()
+        expect(page.locator(awaited).first).to_be_visible()
+        assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), part
+    visit.keep("phone-jobs", whole=True)
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_axe_finds_nothing_wrong_on_any_part(go: Go, photos: list[Path], scheme: Scheme) -> None:
+    visit = go(scheme=scheme)
+    page = visit.page
+    assert visit.violations() == []
+    visit.search_from(photos[0])
+    assert visit.violations() == []
+    for part, awaited in (("index", "#versions li"), ("jobs", "#list li")):
+        page.get_by_role("navigation").get_by_role("link", name=part).click()
+        expect(page.locator(awaited).first).to_be_visible()
+        visit.keep(f"{part}-{scheme}", whole=True)
+        assert visit.violations() == []
+    page.locator("#list").get_by_role("button").first.click()
+    expect(page.get_by_role("dialog")).to_be_visible()
+    assert visit.violations() == []
+
+
+def test_everything_is_reached_by_keyboard_and_focus_goes_where_one_goes_on(go: Go, photos: list[Path]) -> None:
+    visit = go(f"#/search?image={photos[0].stem}")
+    page = visit.page
+    visit.found()
+    page.keyboard.press("Tab")
+    expect(page.get_by_text("Skip to the content")).to_be_focused()
+    page.locator("#grid a").nth(2).focus()
+    page.keyboard.press("Enter")
+    expect(page.locator("#results-title")).to_be_focused()
+    visit.found()
+    page.get_by_role("link", name="Jobs").focus()
+    page.keyboard.press("Enter")
+    expect(page.get_by_role("heading", name="Jobs")).to_be_focused()
+    page.locator("#list").get_by_role("button").first.focus()
+    page.keyboard.press("Enter")
+    expect(page.get_by_role("dialog")).to_contain_text("neighbours")
+    page.keyboard.press("Escape")
+    expect(page.get_by_role("dialog")).to_have_count(0)
+
+
+# --- what is wrong, in words ---
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "told"),
+    [
+        ("notes.txt", b"not a photo", "notes.txt is not a photo"),
+        ("empty.jpg", b"", "The file is empty"),
+        ("claims.png", b"not a photo either", "not a photo this service reads"),
+        ("cut.png", png(300, 300)[:200], "The photo is damaged"),
+        ("heavy.png", png(2, 2) + bytes(1 << 20), "at most 1.0 MB are taken"),
+        ("wide.png", png(20_001, 200), "too many pixels"),
+    ],
+)
+def test_what_cannot_be_searched_from_is_refused_in_words(go: Go, name: str, content: bytes, told: str) -> None:
+    page = go().page
+    kind = "text/plain" if name.endswith("txt") else f"image/{name[-3:]}"
+    page.set_input_files("#file", {"name": name, "mimeType": kind, "buffer": content})
+    expect(page.get_by_role("alert")).to_contain_text(told)
+
+
+def test_a_lost_connection_is_told_and_the_search_can_be_repeated(go: Go, photos: list[Path]) -> None:
+    visit = go()
+    visit.offline()
+    visit.page.set_input_files("#file", photos[0])
+    expect(visit.page.get_by_role("alert")).to_contain_text("The service does not answer")
+    expect(visit.page.locator("#health")).to_have_text("Unreachable")
+    visit.keep("unreachable")
+    visit.offline(False)
+    visit.page.get_by_role("button", name="Try again").click()
+    assert visit.found()[0] == photos[0].stem
+    expect(visit.page.locator("#health")).to_have_text("Ready")
+
+
+def test_a_photo_that_left_the_index_is_told(go: Go) -> None:
+    page = go("#/search?image=nobody%20knows%20it").page
+    expect(page.get_by_role("alert")).to_contain_text("not in the index any more")
+
+
+def test_searches_wait_for_a_worker_and_for_room_in_the_queue_and_then_go_on(
+    go: Go, served: Fleet, photos: list[Path]
+) -> None:
+    assert served.kill("counting", signal.SIGTERM) == 0
+    first = go()
+    expect(first.page.locator("#banner")).to_contain_text("No worker is running")
+    first.page.set_input_files("#file", photos[0])
+    expect(first.page.locator("#search-message")).to_contain_text("Yours is next")
+    first.keep("waiting")
+    while requests.post(f"{served.url}/v1/jobs/embed", json={"image_id": photos[1].stem}, timeout=10).ok:
+        pass
+    second = go()
+    second.page.set_input_files("#file", photos[2])
+    expect(second.page.get_by_role("alert")).to_contain_text(
+        re.compile(r"Too many jobs are waiting; trying again in \d+ s")
+    )
+    second.keep("queue-full")
+    third = go("#/jobs")
+    expect(third.page.locator("#queue")).to_contain_text(f"Waiting{MAX_QUEUED}")
+    third.page.locator("#list").get_by_role("button", name="Cancel").first.click()
+    expect(third.page.locator("#list .badge").first).to_have_text("cancelled")
+    served.start("counting")
+    assert first.found()[0] == photos[0].stem
+    second.page.get_by_role("button", name="Try now").or_(second.page.locator(".result").first).click()
+    assert second.found()
+    expect(first.page.locator("#banner")).to_be_empty()
+
+
+# --- index ---
+
+
+def test_a_reindex_is_watched_and_its_report_read(go: Go, served: Fleet) -> None:
+    visit = go("#/index")
+    page = visit.page
+    expect(page.locator("#live")).to_contain_text("104")
+    page.get_by_label("All of them").check()
+    page.get_by_role("button", name="Reindex").click()
+    told = page.locator("#reindex-message")
+    expect(told).to_contain_text(re.compile(r"embedding: \d+ of 104"))
+    visit.keep("reindexing")
+    expect(told).to_contain_text("went live", timeout=60_000)
+    expect(page.locator("#versions li")).to_have_count(2)
+    expect(page.locator("#versions li").first).to_contain_text("live")
+    told.get_by_role("button", name="Report").click()
+    expect(page.get_by_role("dialog")).to_contain_text("New beside live")
+    assert visit.violations() == []
+    visit.keep("report")
+
+
+def test_a_reindex_is_followed_by_whoever_comes_and_cancelled(go: Go, served: Fleet) -> None:
+    before = requests.get(f"{served.url}/v1/index", timeout=10).json()["version"]
+    assert requests.post(f"{served.url}/v1/jobs/reindex", json={"mode": "all"}, timeout=10).status_code == 202
+    page = go("#/index").page
+    told = page.locator("#reindex-message")
+    expect(told).to_contain_text(re.compile(r"embedding: \d+ of"))
+    page.get_by_role("button", name="Reindex").click()  # there is one already, so that is what is shown
+    expect(told).to_contain_text(re.compile(r"embedding: \d+ of"))
+    told.get_by_role("button", name="Cancel").click()
+    expect(told).to_contain_text("The reindex was cancelled")
+    assert requests.get(f"{served.url}/v1/index", timeout=10).json()["version"] == before
+
+
+def test_what_a_reindex_would_do_is_told_without_doing_it(go: Go, served: Fleet) -> None:
+    page = go("#/index").page
+    page.get_by_label("Only say what would be done").check()
+    page.get_by_role("button", name="Reindex").click()
+    expect(page.locator("#reindex-message")).to_contain_text("104 photos unchanged")
+
+
+def test_a_version_is_made_live_and_left_again_after_a_question_each(go: Go, served: Fleet) -> None:
+    served_before = requests.get(f"{served.url}/v1/index", timeout=10).json()["version"]
+    version = write_reversed(served.home)
+    visit = go("#/index")
+    page, name = visit.page, version.rpartition("-")[2]
+    promote = page.get_by_role("button", name=f"Make version {name} live")
+    promote.click()
+    page.get_by_role("dialog").get_by_role("button", name="Cancel").click()
+    assert requests.get(f"{served.url}/v1/index", timeout=10).json()["version"] == served_before
+    promote.click()
+    visit.keep("question")
+    page.get_by_role("dialog").get_by_role("button", name="Make it live").click()
+    expect(page.locator("#index-message")).to_contain_text(f"Version {name} is live")
+    assert requests.get(f"{served.url}/v1/index", timeout=10).json()["version"] == version
+    page.get_by_role("button", name="Go back to the one before").click()
+    page.get_by_role("dialog").get_by_role("button", name="Go back").click()
+    expect(page.locator("#index-message")).to_contain_text(f"Version {served_before.rpartition('-')[2]} is live")
+    assert requests.get(f"{served.url}/v1/index", timeout=10).json()["version"] == served_before
+
+
+# --- jobs ---
+
+
+def test_jobs_are_filtered_paged_and_failed_ones_submitted_again(go: Go, served: Fleet, photos: list[Path]) -> None:
+    wanted = {"image_id": "gone", "k": 3}
+    job = requests.post(f"{served.url}/v1/jobs/search", json=wanted, headers={"Prefer": "wait=20"}, timeout=30).json()
+    assert job["status"] == "failed", job
+    for number in range(26):
+        body = {"image_id": photos[number].stem}
+        assert requests.post(f"{served.url}/v1/jobs/embed", json=body, headers={"Prefer": "wait=20"}, timeout=30).ok
+    page = go("#/jobs").page
+    expect(page.locator("#workers")).to_contain_text("ready")
+    expect(page.locator("#list li")).to_have_count(25)
+    page.get_by_role("button", name="Older").click()
+    expect(page.locator("#list")).to_contain_text(job["id"][:8])
+    page.get_by_role("button", name="Newest").click()
+    page.get_by_label("Status").select_option("failed")
+    row = page.locator(f'#list li[data-key="{job["id"]}"]')
+    expect(row).to_contain_text("not in the index any more")
+    n_failed = page.locator("#list li").count()
+    row.get_by_role("button", name="Retry").click()
+    expect(page.locator("#spoken")).to_have_text("Submitted again.")
+    expect(page.locator("#list li")).to_have_count(n_failed + 1)
+
+
+# --- keys ---
+
+
+def test_with_keys_the_page_asks_for_one_and_says_what_it_may_not_do(go: Go, served: Fleet, photos: list[Path]) -> None:
+    with served.client() as client:
+        ring = KeyRing(client)
+        _, reader = ring.create("reader", {Scope.READ})
+        _, shop = ring.create("shop", {Scope.READ, Scope.SUBMIT})
+        try:
+            eventually(lambda: requests.get(f"{served.url}/v1/jobs", timeout=10).status_code == 401, 10, "keys are on")
+            visit = go(f"#/search?image={photos[0].stem}")
+            page, dialog = visit.page, visit.page.get_by_role("dialog")
+            expect(dialog).to_contain_text("asks for an API key")
+            assert visit.violations() == []
+            visit.keep("key")
+            dialog.get_by_label("API key").fill("lk_wrong")
+            page.keyboard.press("Enter")
+            expect(dialog).to_contain_text("not valid")
+            dialog.get_by_label("API key").fill(f" {reader} ")
+            page.keyboard.press("Enter")
+            expect(page.get_by_role("alert")).to_contain_text("Your API key may not do this")
+            expect(page.get_by_role("alert")).to_contain_text("scope submit")
+            page.get_by_role("button", name="Use another key").click()
+            dialog.get_by_label("API key").fill(shop)
+            page.keyboard.press("Enter")
+            assert visit.found()[0] == photos[0].stem
+            assert page.evaluate("document.querySelector('#grid img').naturalWidth") > 0
+            assert shop not in page.url
+            page.get_by_role("link", name="Index").click()
+            expect(page.locator("#versions")).to_contain_text("live")
+            page.get_by_role("button", name="Report").first.click()
+            dialog.get_by_role("button", name="Close").click()
+            page.get_by_role("button", name="Reindex").click()
+            expect(page.locator("#reindex-message")).to_contain_text("scope admin")
+            page.get_by_role("button", name="API key").click()
+            dialog.get_by_role("button", name="Forget the key").click()
+            expect(dialog).to_contain_text("asks for an API key")
+            dialog.get_by_role("button", name="Not now").click()
+            expect(page.get_by_role("alert").first).to_contain_text("asks for an API key")
+        finally:
+            ring.forget_all()
+    eventually(lambda: requests.get(f"{served.url}/v1/jobs", timeout=10).ok, 10, "keys are off again")
