@@ -1,37 +1,308 @@
-"""docker-compose.yml is accepted by Docker's own parser, and says what the README promises."""
+"""What the service is deployed by is accepted by the tools that read it, and promises no more than the code keeps."""
 
-import os
+import json
+import re
+import shutil
 import subprocess
-import sys
+import tomllib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import jsonschema
+import kubernetes_validate
+import promql_parser
+import pytest
 import yaml
 
-ROOT = Path(__file__).parents[2]
+from shared.queues import QUEUE, QUEUES
+from shared.settings import Settings, load_settings
+from tests.deployment import ROOT, services, tool
+from tests.documents.facts import metric_families
+
+KUBERNETES = ROOT / "deploy/k8s"
+DOCKERFILES = ["api/Dockerfile", "worker/Dockerfile", "deploy/flower/Dockerfile"]
+PROFILES = ["", "cpu", "gpu", "cpu,monitoring", "gpu,monitoring", "tools"]
+BUILT_HERE = {"lookalike-api", "lookalike-worker", "lookalike-worker-gpu", "lookalike-pipeline", "lookalike-flower"}
 
 
-def compose(*arguments: str) -> "subprocess.CompletedProcess[str]":
-    binary = Path(sys.executable).with_name("docker-compose")
-    environment = {"PATH": os.environ["PATH"], "HOME": "/nonexistent"}
-    return subprocess.run(
-        [binary, "-f", ROOT / "docker-compose.yml", *arguments],
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=False,
+# --- compose ---
+
+
+@pytest.mark.parametrize("profiles", PROFILES)
+def test_compose_accepts_the_file_without_an_engine_and_without_edits(profiles: str) -> None:
+    checked = tool("docker-compose", "config", "-q", **({"COMPOSE_PROFILES": profiles} if profiles else {}))
+    assert (checked.returncode, checked.stderr) == (0, "")
+
+
+def test_without_a_profile_the_whole_service_starts_on_processors_alone() -> None:
+    assert set(services()) == {"secrets", "redis", "prepare", "api", "worker-interactive", "worker-bulk"}
+    assert set(services("gpu")) == {"secrets", "redis", "prepare-gpu", "api", "worker-gpu"}
+
+
+def test_nothing_is_published_beyond_loopback_and_redis_not_at_all() -> None:
+    found = services("cpu,monitoring")
+    published = {name: [port["host_ip"] for port in made["ports"]] for name, made in found.items() if "ports" in made}
+    assert published == {name: ["127.0.0.1"] for name in ("api", "flower", "grafana", "prometheus")}
+    assert list(found["redis"]["networks"]) == ["inside"]
+
+
+@pytest.mark.parametrize("profiles", ["cpu,monitoring,tools", "gpu"])
+def test_no_container_is_root_or_writes_to_itself_or_grows_without_bounds(profiles: str) -> None:
+    for name, made in services(profiles).items():
+        assert made["read_only"], name
+        assert made["cap_drop"] == ["ALL"], name
+        assert made["security_opt"] == ["no-new-privileges:true"], name
+        assert int(made["mem_limit"]) > 0, name
+        assert made["pids_limit"] > 0, name
+        assert made["logging"]["options"]["max-size"], name
+        assert not made["user"].startswith("0") if "user" in made else _runs_unprivileged(made["image"]), name
+
+
+def _runs_unprivileged(image: str) -> bool:
+    return image.partition(":")[0] in {*BUILT_HERE, "prom/prometheus", "grafana/grafana"}
+
+
+def test_between_them_the_workers_take_every_kind_of_job() -> None:
+    takes = {
+        made["environment"]["LOOKALIKE_WORKER_TAKES"] for name, made in services().items() if name.startswith("worker")
+    }
+    assert takes == {priority.value for priority in QUEUES}
+    assert "LOOKALIKE_WORKER_TAKES" not in services("gpu")["worker-gpu"]["environment"]
+
+
+def test_images_have_versions_and_ours_that_of_the_project() -> None:
+    version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+    images = {made["image"] for made in (services("cpu,monitoring,tools") | services("gpu")).values()}
+    assert {image for image in images if image.startswith("lookalike")} == {f"{name}:{version}" for name in BUILT_HERE}
+    assert all(re.search(r":v?\d+\.\d+\.\d+", image) for image in images)
+    assert images >= {container["image"] for _, pod in pods() for container in pod["containers"]}
+
+
+def test_every_setting_that_a_deployment_names_exists() -> None:
+    settings = {f"LOOKALIKE_{name.upper()}" for name in Settings.model_fields}
+    files = [ROOT / "docker-compose.yml", *(ROOT / name for name in DOCKERFILES), *KUBERNETES.iterdir()]
+    assert set(re.findall(r"LOOKALIKE_[A-Z_]+", "".join(file.read_text() for file in files))) <= settings
+
+
+# --- secrets ---
+
+
+def make_secrets(directory: Path) -> dict[str, str]:
+    done = subprocess.run(
+        ["sh", ROOT / "deploy/make-secrets.sh", directory], check=True, capture_output=True, text=True
     )
+    assert (done.stdout, done.stderr) == ("", "")
+    return {path.name: path.read_text() for path in directory.iterdir()}
 
 
-def test_compose_accepts_the_file_without_an_engine_and_without_edits() -> None:
-    checked = compose("config", "-q")
+def test_passwords_are_made_once_and_differ_between_installations(tmp_path: Path) -> None:
+    for name in ("one", "other"):
+        (tmp_path / name).mkdir()
+    one, other = (make_secrets(tmp_path / name) for name in ("one", "other"))
+    assert make_secrets(tmp_path / "one") == one
+    assert all(one[name] != other[name] for name in one if name != "metrics_key")
+    assert len({*one.values()}) == len(one)
+
+
+def test_what_was_half_made_is_made_again(tmp_path: Path) -> None:
+    (tmp_path / "redis.conf").touch(mode=0o444)
+    assert make_secrets(tmp_path)["redis.conf"].startswith("requirepass ")
+
+
+def test_the_service_reads_the_secrets_as_they_are_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    password = make_secrets(tmp_path)["redis.conf"].split()[1]
+    monkeypatch.setenv("LOOKALIKE_SECRETS_DIR", str(tmp_path))
+    assert load_settings().required_redis_url == f"redis://:{password}@redis:6379/0"
+
+
+# --- images ---
+
+
+@pytest.mark.parametrize("name", DOCKERFILES)
+def test_hadolint_has_nothing_to_say(name: str) -> None:
+    checked = tool("hadolint", ROOT / name)
+    assert (checked.returncode, checked.stdout) == (0, "")
+
+
+def test_compose_lint_has_nothing_to_say_that_is_not_explained() -> None:
+    checked = tool("compose-lint", "--fail-on", "low", "docker-compose.yml")
+    assert checked.returncode == 0, checked.stdout
+    told = yaml.safe_load((ROOT / ".compose-lint.yml").read_text())["rules"]
+    assert all(rule["reason"] for rule in told.values())
+
+
+def test_what_an_image_copies_from_the_checkout_reaches_the_build() -> None:
+    sent = re.findall(r"^!(\S+)", (ROOT / ".dockerignore").read_text(), re.MULTILINE)
+    for name in DOCKERFILES:
+        copied = re.findall(r"^COPY (?!--)(.+) \S+$", (ROOT / name).read_text(), re.MULTILINE)
+        for source in " ".join(copied).split():
+            assert (ROOT / source).exists(), f"{name}: {source}"
+            assert any(source == path or source.startswith(f"{path}/") for path in sent), f"{name}: {source}"
+
+
+def test_flower_is_told_of_the_queues_there_are() -> None:
+    told: dict[str, Any] = {}
+    exec((ROOT / "deploy/flower/celeryconfig.py").read_text(), told)
+    assert {queue.name for queue in told["task_queues"]} == set(QUEUES.values())
+    assert told["task_default_queue"] == QUEUE
+
+
+# --- monitoring ---
+
+
+def queries() -> list[str]:
+    """Everything that is asked of Prometheus: by the dashboard, by the alerts, by the autoscaler."""
+    dashboard = json.loads((ROOT / "deploy/grafana/dashboards/lookalike.json").read_text())
+    rules = yaml.safe_load((ROOT / "deploy/prometheus/rules.yml").read_text())
+    return [
+        *(target["expr"] for panel in dashboard["panels"] for target in panel["targets"]),
+        *(rule["expr"] for group in rules["groups"] for rule in group["rules"]),
+        *(trigger["metadata"]["query"] for made in scaled() for trigger in made["spec"]["triggers"]),
+    ]
+
+
+def told_metrics() -> dict[str, set[str]]:
+    """The labels of everything /metrics tells, by its name in a query."""
+    return {sample.name: set(sample.labels) for family in metric_families() for sample in family.samples}
+
+
+def selected(node: Any) -> Iterator[tuple[str, set[str]]]:
+    """The metrics of a query, with the labels they are chosen and gathered by."""
+    if isinstance(node, promql_parser.VectorSelector):
+        assert node.name
+        yield node.name, {matcher.name for matcher in node.matchers.matchers}
+    gathered_by = (
+        set(node.modifier.labels) if isinstance(node, promql_parser.AggregateExpr) and node.modifier else set()
+    )
+    children = [getattr(node, part, None) for part in ("expr", "lhs", "rhs", "vector_selector")]
+    for child in [*children, *getattr(node, "args", [])]:
+        if child is not None:
+            for name, labels in selected(child):
+                yield name, labels | gathered_by
+
+
+def test_every_metric_is_asked_for_and_none_that_does_not_exist() -> None:
+    known = told_metrics() | {"up": {"job"}}
+    asked = [
+        found for query in queries() for found in selected(promql_parser.parse(query.replace("$__rate_interval", "1m")))
+    ]
+    assert [(name, labels) for name, labels in asked if not labels <= known.get(name, set())] == []
+    assert {_family(name) for name, _ in asked} - {"up"} == {_family(name) for name in told_metrics()}
+
+
+def _family(name: str) -> str:
+    return re.sub("_(bucket|sum|count|created)$", "", name).removesuffix("_total")
+
+
+@pytest.mark.skipif(not shutil.which("promtool"), reason="needs promtool: apt install prometheus")
+@pytest.mark.parametrize("what", [("config", "--syntax-only", "prometheus.yml"), ("rules", "rules.yml")])
+def test_prometheus_reads_its_files(what: tuple[str, ...]) -> None:
+    *verb, name = what
+    checked = subprocess.run(
+        ["promtool", "check", *verb, ROOT / "deploy/prometheus" / name], capture_output=True, text=True, check=False
+    )
     assert checked.returncode == 0, checked.stderr
-    assert checked.stderr == ""
 
 
-def test_only_the_api_is_published_and_only_on_loopback() -> None:
-    services: dict[str, Any] = yaml.safe_load(compose("config").stdout)["services"]
-    assert {"redis", "api", "worker"} <= set(services)
-    published = {name: service["ports"] for name, service in services.items() if "ports" in service}
-    assert list(published) == ["api"]
-    assert [port["host_ip"] for port in published["api"]] == ["127.0.0.1"]
+# --- Kubernetes ---
+
+# What of a ScaledObject is used here, after KEDA's reference of keda.sh/v1alpha1.
+SCALED_OBJECT = {
+    "type": "object",
+    "required": ["apiVersion", "kind", "metadata", "spec"],
+    "properties": {
+        "apiVersion": {"const": "keda.sh/v1alpha1"},
+        "kind": {"const": "ScaledObject"},
+        "metadata": {"required": ["name"]},
+        "spec": {
+            "additionalProperties": False,
+            "required": ["scaleTargetRef", "triggers"],
+            "properties": {
+                "scaleTargetRef": {"required": ["name"], "properties": {"name": {"type": "string"}}},
+                "minReplicaCount": {"type": "integer", "minimum": 1},
+                "maxReplicaCount": {"type": "integer", "minimum": 1},
+                "fallback": {
+                    "required": ["failureThreshold", "replicas"],
+                    "additionalProperties": {"type": "integer", "minimum": 1},
+                },
+                "advanced": {"type": "object"},
+                "triggers": {
+                    "type": "array",
+                    "items": {
+                        "required": ["type", "metadata"],
+                        "properties": {
+                            "type": {"const": "prometheus"},
+                            "metadata": {
+                                "required": ["serverAddress", "query", "threshold"],
+                                "additionalProperties": {"type": "string"},
+                            },
+                        },
+                    },
+                },
+            },
+        },
+    },
+}
+
+
+def manifests() -> list[dict[str, Any]]:
+    """Whatever stands in the files, but for the list of them."""
+    files = sorted(path for path in KUBERNETES.iterdir() if path.name != "kustomization.yaml")
+    return [manifest for file in files for manifest in yaml.safe_load_all(file.read_text())]
+
+
+def scaled() -> list[dict[str, Any]]:
+    return [manifest for manifest in manifests() if manifest["kind"] == "ScaledObject"]
+
+
+def pods() -> list[tuple[str, dict[str, Any]]]:
+    """The pods by what makes them."""
+    return [
+        (manifest["metadata"]["name"], manifest["spec"]["template"]["spec"])
+        for manifest in manifests()
+        if manifest["kind"] in ("Deployment", "StatefulSet", "Job")
+    ]
+
+
+@pytest.mark.parametrize("manifest", manifests(), ids=lambda made: f"{made['kind']}-{made['metadata']['name']}")
+def test_kubernetes_accepts_every_field(manifest: dict[str, Any]) -> None:
+    if manifest["kind"] == "ScaledObject":
+        jsonschema.validate(manifest, SCALED_OBJECT)
+        assert manifest["spec"]["scaleTargetRef"]["name"] in {name for name, _ in pods()}
+    else:
+        kubernetes_validate.validate(manifest, "1.37", strict=True)
+
+
+def test_every_file_is_applied_but_the_example_of_a_secret() -> None:
+    applied = set(yaml.safe_load((KUBERNETES / "kustomization.yaml").read_text())["resources"])
+    assert applied == {path.name for path in KUBERNETES.iterdir()} - {"kustomization.yaml", "secret.example.yaml"}
+
+
+@pytest.mark.parametrize(("name", "pod"), pods(), ids=[name for name, _ in pods()])
+def test_a_pod_asks_for_no_more_than_a_restricted_namespace_allows(name: str, pod: dict[str, Any]) -> None:
+    assert pod["securityContext"]["runAsNonRoot"]
+    assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+    assert pod["automountServiceAccountToken"] is False
+    assert pod["enableServiceLinks"] is False
+    for container in pod["containers"]:
+        assert container["securityContext"] == {
+            "allowPrivilegeEscalation": False,
+            "readOnlyRootFilesystem": True,
+            "capabilities": {"drop": ["ALL"]},
+        }
+        assert container["resources"]["requests"]
+        assert container["resources"]["limits"]["memory"]
+
+
+def test_selectors_choose_the_pods_they_are_made_for() -> None:
+    labels = [
+        manifest["spec"]["template"]["metadata"]["labels"]
+        for manifest in manifests()
+        if manifest["kind"] in ("Deployment", "StatefulSet", "Job")
+    ]
+    for manifest in manifests():
+        spec = manifest.get("spec", {})
+        chosen = spec.get("selector") or spec.get("podSelector") or {}
+        wanted = chosen.get("matchLabels", {} if "matchExpressions" in chosen else chosen)
+        assert any(wanted.items() <= made.items() for made in labels), manifest["metadata"]["name"]
