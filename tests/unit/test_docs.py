@@ -1,127 +1,135 @@
-"""The README keeps up: every setting, error code, option, metric, verb, file and make target is in it."""
+"""The documentation keeps up with the code, and its links lead somewhere."""
 
+import json
 import re
+import shutil
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import click
 import pytest
 
-from api.metrics import ApiCounters, Snapshot
-from pipeline.cli import main
+from api.contract import options_of
 from shared import errors
-from shared.catalogue import CATEGORIES
-from shared.jobs import (
-    EmbedRequest,
-    ImageOptions,
-    IndexInfo,
-    SearchRequest,
-    StageTimes,
-    Submission,
-    WorkerReport,
-    WorkerStats,
-)
-from shared.settings import Settings
-from shared.store.records import Backlog
+from shared.jobs import EmbedRequest, ImageOptions, SearchRequest
+from shared.reindex import ReindexRequest
+from tests.documents.blocks import Block, blocks
+from tests.documents.commands import verbs
+from tests.documents.contract import default_settings
+from tests.documents.facts import FACTS
+from tests.documents.regions import ROOT, pages, rewritten, table
 
-ROOT = Path(__file__).parents[2]
-README = (ROOT / "README.md").read_text()
+PAGES = pages()
+_NAMES = [str(page.relative_to(ROOT)) for page in PAGES]
+_FENCED = re.compile(r"^ *```.*?^ *```", re.MULTILINE | re.DOTALL)
+_LINK = re.compile(r"\]\(([^)\s]+)\)")
 
 
-@pytest.mark.parametrize("name", Settings.model_fields)
-def test_every_setting_is_documented_with_its_default(name: str) -> None:
-    default = Settings.model_fields[name].default
-    shown = "-" if default is None else str(default)
-    assert f"| `LOOKALIKE_{name.upper()}` | {shown} |" in README
+@pytest.mark.parametrize("page", PAGES, ids=_NAMES)
+def test_what_is_written_by_programs_is_what_they_write_now(page: Path) -> None:
+    text = page.read_text()
+    assert rewritten(text, FACTS) == text, "run `make docs`"
 
 
-def _codes() -> set[str]:
-    return {
-        error.code
-        for error in vars(errors).values()
-        if isinstance(error, type) and issubclass(error, errors.LookalikeError)
-    }
+def test_every_fact_stands_on_one_page() -> None:
+    told = re.findall(r"<!-- generated: ([a-z-]+) -->", "\n".join(page.read_text() for page in PAGES))
+    assert sorted(told) == sorted(FACTS)
 
 
-@pytest.mark.parametrize("code", sorted(_codes()))
-def test_every_error_code_is_documented(code: str) -> None:
-    assert f"`{code}`" in README
+def test_every_error_code_is_in_the_table() -> None:
+    codes = {e.code for e in vars(errors).values() if isinstance(e, type) and issubclass(e, errors.LookalikeError)}
+    told = (ROOT / "docs/api.md").read_text()
+    assert [code for code in sorted(codes) if f"`{code}`" not in told] == []
 
 
-@pytest.mark.parametrize(
-    "option",
-    sorted({name for taken in (SearchRequest, EmbedRequest, ImageOptions, Submission) for name in taken.model_fields}),
-)
-def test_every_option_is_documented(option: str) -> None:
-    assert f"`{option}`" in README or f'"{option}"' in README
-
-
-def _metrics() -> set[tuple[str, frozenset[str]]]:
-    """Name and labels of everything /metrics may tell, as Prometheus shows them."""
-    index = IndexInfo(
-        version="v", count=1, dimension=1, built_at="2026-01-01T00:00:00+00:00", catalogue="c", backbone="b",
-        weights="w", model_fingerprint="f", model_version="m", metrics={},
-    )  # fmt: skip
-    stats = WorkerStats(outcomes={"succeeded": 1}, stages={"total": StageTimes()}, batch_sizes={1: 1})
-    worker = WorkerReport(name="w", pid=1, reported_at=0, state="ready", index=index, stats=stats)
-    counters = ApiCounters()
-    counters.refused.labels("not_found").inc()
-    counters.accepted.labels("embed").inc()
-    snapshot = Snapshot(Backlog(queued={"bulk": 1}, running=1, oldest_wait_s=1), [worker])
-    return {
-        (family.name + ("_total" if family.type == "counter" else ""), frozenset(sample.labels) - {"le"})
-        for family in [*snapshot.collect(), *counters.registry.collect()]
-        for sample in family.samples
-        if not sample.name.endswith("_created")
-    }
-
-
-def test_every_metric_is_documented_with_its_labels_and_every_documented_one_exists() -> None:
-    section = README.split("## Metrics")[1].split("\n## ")[0]
-    named = re.findall(r"`(lookalike_[a-z_]+)(?:\{([a-z,]+)\})?`", section)
-    assert {(name, frozenset(filter(None, labels.split(",")))) for name, labels in named} == _metrics()
-
-
-def _verbs(group: click.Group, prefix: str = "") -> Iterator[str]:
-    for name, command in group.commands.items():
-        if isinstance(command, click.Group):
-            yield from _verbs(command, f"{prefix}{name} ")
-        else:
-            yield prefix + name
-
-
-@pytest.mark.parametrize("verb", list(_verbs(main)))
-def test_every_verb_is_documented_and_has_a_help_and_json(verb: str) -> None:
-    assert re.search(rf"`{verb}( \[?[A-Z]+\]?)?`", README)
-    command: click.Command = main
-    for word in verb.split():
-        assert isinstance(command, click.Group)
-        command = command.commands[word]
+@pytest.mark.parametrize(("name", "command"), list(verbs()), ids=[name for name, _ in verbs()])
+def test_every_verb_has_a_help_and_json(name: str, command: click.Command) -> None:
     assert command.help
-    assert "--json" in {option for parameter in command.params for option in parameter.opts}
+    assert "--json" in {name for parameter in command.params for name in parameter.opts}
 
 
-def test_the_file_tree_has_a_line_for_every_file() -> None:
-    quiet = {"__init__.py", ".git", ".gitignore", ".dockerignore", "LICENSE"}
-    folders = ("api", "worker", "pipeline", "shared", "tests", "requirements", ".ci")
-    found = [path for name in folders for path in (ROOT / name).rglob("*")] + list(ROOT.iterdir())
-    present = [path for path in found if path.is_file() and path.suffix != ".pyc" and path.name not in quiet]
-    folder, documented = "", set()
-    for line in README.split("## The house")[1].split("```")[1].splitlines():
-        name = line.strip().split(" ")[0]
-        if line.startswith("  ") or not name.endswith("/"):
-            documented.add((folder if line.startswith("  ") else "") + name)
-        else:
-            folder = name
-    assert documented - {""} == {str(path.relative_to(ROOT)) for path in present}
+def test_every_option_of_a_submit_says_what_it_means() -> None:
+    settings = default_settings(webhook_hosts="hooks.example.org", webhook_secret="whsec_" + "A" * 32)
+    contracts = (SearchRequest, EmbedRequest, ImageOptions, ReindexRequest)
+    silent = {
+        name
+        for contract in contracts
+        for name, schema in options_of(contract, settings).items()
+        if not schema.get("description")
+    }
+    assert silent == set()
 
 
-def test_every_make_target_named_in_the_readme_exists() -> None:
+@pytest.mark.parametrize("page", PAGES, ids=_NAMES)
+def test_every_link_within_the_project_leads_somewhere(page: Path) -> None:
+    assert [link for link in _links(page) if not _leads_somewhere(page, link)] == []
+
+
+def test_every_page_is_in_the_index() -> None:
+    index = ROOT / "docs/README.md"
+    linked = {(index.parent / link.split("#")[0]).resolve() for link in _links(index)}
+    assert [page.name for page in PAGES if page != index and page not in linked] == []
+
+
+def test_every_make_target_named_on_a_page_exists() -> None:
     targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
-    assert set(re.findall(r"`make ([a-z]+)", README)) <= targets
-    assert {"setup", "run", "test", "check", "bench", "clean"} <= targets
+    named = {name for page in PAGES for name in re.findall(r"`make ([a-z]+)", page.read_text())}
+    assert named <= targets
 
 
-def test_the_categories_are_listed_in_the_order_of_the_scores() -> None:
-    flat = README.replace("\n", " ")
-    assert "; ".join(CATEGORIES) in flat
+@pytest.mark.parametrize("page", PAGES, ids=_NAMES)
+def test_every_block_names_its_language_and_every_command_is_run_or_says_why_not(page: Path) -> None:
+    assert [block.line for block in blocks(page) if not block.language] == []
+    assert [block.line for block in blocks(page) if block.info and not block.reason] == []
+
+
+def test_commands_of_a_console_are_those_behind_the_prompt() -> None:
+    block = Block(1, "console", "", "$ one \\\n>  more\nanswer\n$ two\n")
+    assert block.commands == "one \\\n more\ntwo\n"
+
+
+def test_the_notebook_holds_no_outputs() -> None:
+    cells = json.loads((ROOT / "docs/quickstart.ipynb").read_text())["cells"]
+    assert [cell for cell in cells if cell.get("outputs") or cell.get("execution_count")] == []
+
+
+@pytest.mark.skipif(shutil.which("patch") is None, reason="there is no patch(1)")
+def test_the_diff_of_a_new_kind_of_job_still_applies() -> None:
+    [diff] = [block.text for block in blocks(ROOT / "docs/extending.md") if block.language == "diff"]
+    tried = subprocess.run(
+        ["patch", "-p1", "--batch", "--dry-run"], cwd=ROOT, input=diff, capture_output=True, text=True, check=False
+    )
+    assert tried.returncode == 0, tried.stdout
+
+
+def test_the_readme_takes_ten_minutes() -> None:
+    assert len((ROOT / "README.md").read_text().splitlines()) <= 250
+
+
+def test_a_region_is_written_anew_and_the_rest_stays() -> None:
+    text = "before\n<!-- generated: a -->\nold\n<!-- end -->\nafter\n"
+    assert rewritten(text, {"a": lambda: "new"}) == text.replace("old", "\nnew\n")
+
+
+def test_a_table_cell_stays_in_its_cell() -> None:
+    assert table(["a", "b"], [("x|y", "two\nlines")]).splitlines()[2] == "| x\\|y | two lines |"
+
+
+def _links(page: Path) -> Iterator[str]:
+    for link in _LINK.findall(_FENCED.sub("", page.read_text())):
+        if not re.match(r"[a-z]+:", link):
+            yield link
+
+
+def _leads_somewhere(page: Path, link: str) -> bool:
+    path, _, anchor = link.partition("#")
+    target = (page.parent / path).resolve() if path else page
+    if not target.exists() or not anchor:
+        return target.exists()
+    headings = re.findall(r"^#+ (.+)$", _FENCED.sub("", target.read_text()), re.MULTILINE)
+    return anchor in {_anchor(heading) for heading in headings}
+
+
+def _anchor(heading: str) -> str:
+    return re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-")
