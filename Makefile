@@ -5,12 +5,14 @@ PY := $(VENV)/bin/python
 PIP := $(PY) -m pip --disable-pip-version-check install
 READY := $(VENV)/.ready
 LOCKS := requirements/base.txt requirements/torch.txt
-PACKAGES := api worker pipeline shared tests
+PACKAGES := lookalike api worker pipeline shared tests
+MOSEC := $(shell sed -n 's/^bench = \["\(.*\)"\]/\1/p' pyproject.toml)
+BENCHMARKS := embed http interactive queue workers start reindex index
 TORCH := $(shell sed -n 's/^torch==\([^ ]*\).*/\1/p' requirements/torch.txt)
 TORCHVISION := $(shell sed -n 's/^torchvision==\([^ ]*\).*/\1/p' requirements/torch.txt)
 LITE0 := $(shell sed -n 's/^\(efficientnet-lite-pytorch==[^ ]*\).*/\1/p' requirements/torch.txt)
 
-.PHONY: help setup run train test check bench chaos audit lock format clean
+.PHONY: help setup run train test tools pictures check docs bench chaos audit lock format clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z]*\):[^#]*## \(.*\)/make \1\t\2/p' Makefile | expand -t 14
@@ -40,42 +42,59 @@ train: setup ## clean CATALOGUE=DIR, train on it, measure, draw; options: RECIPE
 	@$(PY) -m pipeline.cli train $(if $(CATALOGUE),--catalogue "$(CATALOGUE)") $(if $(RECIPE),--recipe "$(RECIPE)") \
 		$(if $(BACKBONE),--backbone "$(BACKBONE)") $(if $(RESUME),--resume)
 
-test: setup ## all tests: unit, integration (real Valkey and FAISS), e2e (real processes)
+test: setup tools ## all tests: unit, integration (real Valkey and FAISS), e2e (real processes, a real browser)
 	@$(PY) -m pytest -n 2 --dist loadfile -m "not alone" tests/unit tests/integration tests/e2e
 	@$(PY) -m pytest -m alone tests/e2e
+
+TOOLS := chromium bwrap ip
+DEBIAN := chromium bubblewrap iproute2
+
+tools: ## what some tests need: a browser, a sandbox, network namespaces; installed where apt-get may
+	@missing=; for tool in $(TOOLS); do command -v $$tool >/dev/null || missing="$$missing $$tool"; done; \
+		if [ -n "$$missing" ] && command -v apt-get >/dev/null && [ "$$(id -u)" = 0 ]; then echo "installing for the tests:$$missing"; \
+			(apt-get -qq update && apt-get -qq install -y --no-install-recommends $(DEBIAN)) >/dev/null 2>&1 \
+				|| echo "could not be installed: tests that need them are skipped"; fi
+
+pictures: setup tools ## draw anew the documentation's pictures of the page, from the demo catalogue
+	@$(PY) -m tests.e2e.pictures
 
 check: setup ## lint, formatting, types, import rules, unit tests; under a minute
 	@$(VENV)/bin/ruff check $(PACKAGES)
 	@$(VENV)/bin/ruff format --check $(PACKAGES)
 	@$(VENV)/bin/mypy
 	@$(VENV)/bin/lint-imports
-	@$(VENV)/bin/bandit -q -c pyproject.toml -r api worker pipeline shared
+	@$(VENV)/bin/bandit -q -c pyproject.toml -r lookalike api worker pipeline shared
 	@$(PY) -m pytest -q -n 2 tests/unit
 
-bench: setup ## compare the runtimes, the service with a bare loop, and search of N=1000000 photos with exact search
-	@$(PY) -m tests.benchmarks.embed
-	@$(PY) -m tests.benchmarks.http
-	@$(PY) -m tests.benchmarks.reindex
-	@$(PY) -m tests.benchmarks.index $(if $(N),--n $(N))
+docs: setup ## write anew what the documentation tells of the code: settings, verbs, calls, errors, metrics, files
+	@$(PY) -m tests.documents
+
+bench: setup ## compare runtimes, service and peers, measure what it costs; options: ONLY="http queue" ARGS=--quick N=1000000
+	@$(PY) -c "import mosec" 2>/dev/null || $(PIP) -q "$(MOSEC)" || echo "mosec cannot be had; the service is compared without it"
+	@for name in $(or $(ONLY),$(BENCHMARKS)); do options="$(ARGS)"; \
+		if [ $$name = index ]; then options="$$options $(if $(N),--n $(N))"; fi; \
+		$(PY) -m tests.benchmarks.$$name $$options || exit 1; done
 
 chaos: setup ## mixed load for MINUTES=10 while parts are killed at random; fails unless nothing is lost or done twice
 	@$(PY) -m tests.e2e.chaos --minutes $(or $(MINUTES),10) $(if $(SEED),--seed $(SEED))
 
 audit: setup ## security: bandit over the code, pip-audit over the locked dependencies (needs PyPI)
-	@$(VENV)/bin/bandit -q -c pyproject.toml -r api worker pipeline shared
+	@$(VENV)/bin/bandit -q -c pyproject.toml -r lookalike api worker pipeline shared
 	@$(VENV)/bin/pip-audit --disable-pip --require-hashes -r requirements/base.txt
 
 format: setup ## rewrite the code in the project's format
 	@$(VENV)/bin/ruff check --fix $(PACKAGES)
 	@$(VENV)/bin/ruff format $(PACKAGES)
 
-COMPILE := compile -q --universal --generate-hashes --no-header --no-annotate --python-version 3.11 pyproject.toml
+COMPILE := compile -q --universal --generate-hashes --no-header --no-annotate --python-version 3.11
 
 lock: ## resolve the dependencies again (needs uv)
-	@uv pip $(COMPILE) --extra dev -o requirements/base.txt
-	@uv pip $(COMPILE) --extra torch -c requirements/base.txt -o requirements/torch.txt
-	@uv pip $(COMPILE) --extra api -c requirements/base.txt -o requirements/api.txt
-	@uv pip $(COMPILE) --extra worker --extra pipeline -c requirements/base.txt -o requirements/worker.txt
+	@uv pip $(COMPILE) pyproject.toml --extra dev -o requirements/base.txt
+	@uv pip $(COMPILE) pyproject.toml --extra torch -c requirements/base.txt -o requirements/torch.txt
+	@uv pip $(COMPILE) pyproject.toml --extra api -c requirements/base.txt -o requirements/api.txt
+	@uv pip $(COMPILE) pyproject.toml --extra worker --extra milvus -c requirements/base.txt -o requirements/worker.txt
+	@uv pip $(COMPILE) pyproject.toml --extra worker --extra milvus --extra pipeline -c requirements/base.txt -o requirements/pipeline.txt
+	@uv pip $(COMPILE) requirements/flower.in -c requirements/base.txt -o requirements/flower.txt
 
 clean: ## remove what tools left behind; keeps var/ (data) and .venv
 	@rm -rf .mypy_cache .ruff_cache .pytest_cache .import_linter_cache build *.egg-info

@@ -1,7 +1,7 @@
 """The 13 categories and what a photo of the catalogue is. Knows nothing of files or tables."""
 
 from dataclasses import dataclass
-from pathlib import Path
+from typing import Protocol
 
 # The position is the class index of the classifier and part of the HTTP contract: never reorder.
 CATEGORIES: tuple[str, ...] = (
@@ -23,6 +23,12 @@ CATEGORIES: tuple[str, ...] = (
 CATEGORY_INDEX: dict[str, int] = {name: index for index, name in enumerate(CATEGORIES)}
 
 
+class PhotoFile(Protocol):
+    """A file on disk or an object in a store; as text, its address."""
+
+    def read_bytes(self) -> bytes: ...
+
+
 @dataclass(frozen=True, slots=True)
 class CataloguePhoto:
     """One labelled photo of a listing."""
@@ -30,5 +36,5 @@ class CataloguePhoto:
     image_id: str
     listing_id: str
     category: int  # position in CATEGORIES
-    path: Path
+    path: PhotoFile
     sha256: str = ""  # of the file's bytes; empty where nobody has read it

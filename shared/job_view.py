@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, PlainSerializer, WithJsonSchema
 
-from shared.jobs import EmbedResult, ImageChangeResult, Job, JobError, JobKind, JobStatus, Priority, SearchResult
+from shared.jobs import ImageChangeResult, Job, JobError, JobKind, JobStatus, PhotoResult, Priority
 from shared.reindex import Progress, ReindexResult
 from shared.store.records import Place
 
@@ -51,7 +51,7 @@ class JobView(JobSummary):
     """A job."""
 
     queue: QueuePlace | None = Field(description="of a queued job that is asked for")
-    result: SearchResult | EmbedResult | ImageChangeResult | ReindexResult | None
+    result: PhotoResult | ImageChangeResult | ReindexResult | None
 
 
 def location(job_id: str) -> str:

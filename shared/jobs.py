@@ -96,7 +96,9 @@ class SearchRequest(_PhotoRequest):
     k: Annotated[int, BeforeValidator(_whole)] = Field(4, ge=1, le=100, description="neighbours wanted")
     category: Category | None = Field(None, description="only neighbours of this root category")
     distinct: Distinct = Distinct.NONE
-    exclude_listing: str | None = Field(None, min_length=1, max_length=200)
+    exclude_listing: str | None = Field(
+        None, min_length=1, max_length=200, description="leave out this listing's photos"
+    )
     min_score: float | None = Field(None, ge=-1, le=1, description="only neighbours at least this similar")
 
 
@@ -316,6 +318,8 @@ class WorkerReport(_Report):
     reported_at: float
     state: Literal["ready", "unready"]
     held: int = 0  # jobs in hand
+    device: str = ""  # what the model runs on, for people
+    photos_per_s: float | None = None  # what the model does there at most, measured when it was first loaded
     index: IndexInfo | None = None
     problem: str | None = None
     stats: WorkerStats = WorkerStats()

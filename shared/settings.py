@@ -1,6 +1,8 @@
-"""Settings: read from the environment once per process, validated, passed down."""
+"""Settings: read from the environment, and from files of secrets, once per process; validated, passed down."""
 
+import os
 from enum import StrEnum
+from functools import cached_property
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Self
@@ -10,7 +12,11 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from shared.cron import parse_cron
 from shared.errors import CannotStart
+from shared.milvus_url import FAISS, parse_milvus_url
 from shared.redis_client import parse_redis_url
+from shared.storage import Location
+from shared.storage.addresses import SCHEME, parse_bucket_url
+from shared.storage.files import Buckets
 from shared.webhooks import WebhookPolicy, parse_hosts, parse_secrets
 
 _LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "[::1]"})
@@ -33,25 +39,47 @@ class RuntimeChoice(StrEnum):
 
 
 class PrecisionChoice(StrEnum):
-    """Arithmetic of the network; `auto` means int8 on a CPU where the quality gate lets it pass."""
+    """Arithmetic of the network; `auto`: int8 on a CPU and bfloat16 on a GPU, where the quality gate lets it pass."""
 
     AUTO = "auto"
     FLOAT32 = "float32"
+    BFLOAT16 = "bfloat16"
+
+
+class WorkerTakes(StrEnum):
+    """Which jobs a worker runs; `bulk` includes reindexes and their shards."""
+
+    ALL = "all"
+    INTERACTIVE = "interactive"
+    BULK = "bulk"
 
 
 class Settings(BaseSettings):
-    """Everything an operator can set. Each field is the variable `LOOKALIKE_<NAME>`; the README lists them."""
+    """Everything an operator can set. Each field is the variable `LOOKALIKE_<NAME>`; docs/settings.md lists them."""
 
     # Inputs stay out of errors: a URL has a password in it, a misspelt secret is nearly one.
     model_config = SettingsConfigDict(
         env_prefix="LOOKALIKE_", env_ignore_empty=True, frozen=True, allow_inf_nan=False, hide_input_in_errors=True
     )
 
-    home: Path = Field(Path("var"), description="where bundles, index snapshots and the embedded Valkey live")
+    home: Path = Field(
+        Path("var"), description="directory of this machine: the embedded Valkey, drafts, what is fetched"
+    )
+    store: str | None = Field(
+        None,
+        description="where bundles, index snapshots and what is put live lie, for all hosts: a directory or "
+        "`s3://bucket/prefix`; unset: `home`",
+    )
     redis_url: str | None = Field(
         None,
         repr=False,
-        description="Redis to use, `redis://`, `rediss://` or `redis+sentinel://`; unset: `up` starts a Valkey",
+        description="Redis to use, `redis://` or `redis+sentinel://`, over TLS `rediss`; unset: `up` starts a Valkey",
+    )
+    secrets_dir: Path | None = Field(
+        None, description="directory of files named like settings, `lookalike_redis_url`; the environment goes before"
+    )
+    redis_replicas: int = Field(
+        0, ge=0, description="replicas of Redis that must have a job before it is accepted; without them: 503"
     )
     host: str = Field("127.0.0.1", description="address the API listens on")
     port: int = Field(8080, ge=1, le=65535, description="port the API listens on")
@@ -61,9 +89,17 @@ class Settings(BaseSettings):
     trusted_hosts: str | None = Field(
         None, description="names under which the API is asked, by commas; unset: loopback ones on loopback, else any"
     )
-    catalogue: Path | None = Field(None, description="raw dump to serve; unset: the demo catalogue")
+    catalogue: str | None = Field(
+        None, description="raw dump to serve, a directory or `s3://bucket/prefix`; unset: the demo catalogue"
+    )
     backbone: Backbone = Field(Backbone.AUTO, description="auto, resnet50 or efficientnet_lite0")
     weights: Path | None = Field(None, description="local ResNet50 weights (.pth, .pt or .safetensors)")
+    index: str = Field(
+        FAISS, description="where the index's vectors lie: `faiss`: in files; `milvus+http://host:19530[/database]`"
+    )
+    index_token: SecretStr | None = Field(
+        None, description="that Milvus lets us in with: `user:password`, or an API key"
+    )
     keep_snapshots: int = Field(5, ge=1, description="versions of the index kept for a rollback, and of the bundle")
     reindex_cron: str | None = Field(
         None, description="when to reindex: minute, hour, day, month, weekday, in UTC, as `30 2 * * *`; unset: never"
@@ -90,13 +126,19 @@ class Settings(BaseSettings):
     lease_s: float = Field(15, gt=0, description="a worker silent for so long loses its jobs")
     max_attempts: int = Field(3, ge=1, description="a job whose worker dies so often fails as worker_lost")
     worker_threads: int = Field(8, ge=1, description="jobs one worker holds at the same time")
+    worker_takes: WorkerTakes = Field(
+        WorkerTakes.ALL, description="jobs it runs: all, interactive, or bulk (with reindexes); each needs a worker"
+    )
+    celery_events: bool = Field(False, description="workers send Celery's events, for Flower to show")
     runtime: RuntimeChoice = Field(
         RuntimeChoice.AUTO, description="what a new bundle is built for: auto, torch or openvino"
     )
-    precision: PrecisionChoice = Field(PrecisionChoice.AUTO, description="of a new bundle: auto or float32")
+    precision: PrecisionChoice = Field(
+        PrecisionChoice.AUTO, description="of a new bundle: auto, float32, or bfloat16 (torch only)"
+    )
     threads: int = Field(0, ge=0, description="CPU threads of the model; 0: one a core")
-    streams: int = Field(0, ge=0, description="forward passes at the same time; 0: one a thread")
-    max_batch: int = Field(8, ge=1, le=256, description="photos of one forward pass at most; OpenVINO takes two")
+    streams: int = Field(0, ge=0, description="forward passes at the same time; 0: what a short measurement finds")
+    max_batch: int = Field(0, ge=0, le=256, description="photos of one forward pass; 0: what a short measurement finds")
     batch_wait_ms: float = Field(2, ge=0, description="how long a pass may wait for photos known to be coming")
     hang_after_s: float = Field(60, gt=0, description="a pass that takes longer ends the worker; others take its jobs")
     cache_entries: int = Field(4096, ge=0, description="photos whose embedding a worker remembers; 0: none")
@@ -112,13 +154,17 @@ class Settings(BaseSettings):
         False, description="webhooks may go to private addresses and over plain http; for tests and closed networks"
     )
 
-    @field_validator("home", "catalogue", "weights")
+    @field_validator("home", "secrets_dir", "weights")
     @classmethod
     def _absolute(cls, path: Path | None) -> Path | None:
-        try:
-            return path.expanduser().resolve() if path else None
-        except RuntimeError as exc:
-            raise ValueError(f"{path} names an unknown user") from exc
+        return None if path is None else _resolved(path)
+
+    @field_validator("store", "catalogue", mode="before")
+    @classmethod
+    def _is_a_location(cls, address: Path | str | None) -> str | None:
+        if address is None or "://" not in str(address):
+            return None if address is None else str(_resolved(Path(address)))
+        return f"{SCHEME}{'/'.join(parse_bucket_url(str(address)))}".rstrip("/")
 
     @field_validator("reindex_cron")
     @classmethod
@@ -132,6 +178,13 @@ class Settings(BaseSettings):
             parse_redis_url(url)
         return url
 
+    @field_validator("index")
+    @classmethod
+    def _is_an_index(cls, index: str) -> str:
+        if index != FAISS:
+            parse_milvus_url(index)
+        return index
+
     @field_validator("webhook_hosts")
     @classmethod
     def _are_hosts(cls, hosts: str | None) -> str | None:
@@ -142,10 +195,16 @@ class Settings(BaseSettings):
     def _are_secrets(cls, secret: SecretStr | None) -> SecretStr | None:
         return None if secret is None else SecretStr(",".join(parse_secrets(secret.get_secret_value())))
 
-    @field_serializer("webhook_secret", when_used="json-unless-none")
+    @field_serializer("webhook_secret", "index_token", when_used="json-unless-none")
     def _reveal(self, secret: SecretStr) -> str:
         """As JSON settings are handed to child processes, whole."""
         return secret.get_secret_value()
+
+    @model_validator(mode="after")
+    def _precision_of_the_runtime(self) -> Self:
+        if self.precision is PrecisionChoice.BFLOAT16 and self.runtime is not RuntimeChoice.TORCH:
+            raise ValueError("LOOKALIKE_PRECISION=bfloat16 needs LOOKALIKE_RUNTIME=torch; `auto` chooses both")
+        return self
 
     @model_validator(mode="after")
     def _sign_webhooks(self) -> Self:
@@ -155,6 +214,16 @@ class Settings(BaseSettings):
                 'others; make one with: echo "whsec_$(openssl rand -base64 32)"'
             )
         return self
+
+    @cached_property
+    def storage(self) -> Location:
+        """Where this installation's artifacts lie, with the connections to it."""
+        return self.buckets.location(self.store or str(self.home))
+
+    @cached_property
+    def buckets(self) -> Buckets:
+        """What else lies in object stores, and the connections there."""
+        return Buckets(cache=self.home / "fetched")
 
     @property
     def reachable_by_others(self) -> bool:
@@ -195,14 +264,19 @@ class Settings(BaseSettings):
 
 
 def load_settings(**overrides: object) -> Settings:
-    """Read the environment; `overrides` that are not None win over it.
+    """Read the environment and the files of `LOOKALIKE_SECRETS_DIR`; `overrides` that are not None win over both.
 
     Raises:
         CannotStart: a value is out of range; the message names every such variable.
     """
     given = {name: value for name, value in overrides.items() if value is not None}
+    secrets_dir = os.environ.get("LOOKALIKE_SECRETS_DIR")
+    if secrets_dir and not Path(secrets_dir).is_dir():
+        raise CannotStart(f"LOOKALIKE_SECRETS_DIR: there is no directory {secrets_dir}")
     try:
-        return Settings(**given)  # type: ignore[arg-type]
+        return Settings(_secrets_dir=secrets_dir or None, **given)  # type: ignore[arg-type]
+    except OSError as exc:
+        raise CannotStart(f"LOOKALIKE_SECRETS_DIR: cannot read {exc.filename} ({exc.strerror})") from exc
     except ValidationError as exc:
         problems = (
             (f"LOOKALIKE_{'_'.join(map(str, e['loc'])).upper()}: " if e["loc"] else "")
@@ -210,6 +284,13 @@ def load_settings(**overrides: object) -> Settings:
             for e in exc.errors()
         )
         raise CannotStart("; ".join(problems)) from exc
+
+
+def _resolved(path: Path) -> Path:
+    try:
+        return path.expanduser().resolve()
+    except RuntimeError as exc:
+        raise ValueError(f"{path} names an unknown user") from exc
 
 
 def _is_loopback(host: str) -> bool:

@@ -1,0 +1,1 @@
+"""Tests, and what keeps the documentation true."""

@@ -10,6 +10,7 @@ from shared.catalogue import CataloguePhoto
 from shared.images import PreprocessSpec, decode_photo
 from shared.settings import Backbone
 from shared.snapshots import bundle_store, index_store
+from shared.storage import Location
 from shared.vision.bundle import BundleManifest, Split, open_bundle, write_bundle
 from shared.vision.index import write_snapshot
 from shared.vision.network import EMBEDDING_DIM, NORMALISATION, Network
@@ -38,17 +39,17 @@ def manifest(spec: PreprocessSpec, **changed: object) -> BundleManifest:
     return made.model_copy(update=changed)
 
 
-def make_bundle(home: Path, spec: PreprocessSpec, **changed: object) -> str:
+def make_bundle(storage: Location, spec: PreprocessSpec, **changed: object) -> str:
     """A version, not promoted."""
-    return write_bundle(bundle_store(home), manifest(spec, **changed), random_network().tensors(), split=Split())
+    return write_bundle(bundle_store(storage), manifest(spec, **changed), random_network().tensors(), split=Split())
 
 
-def make_index(home: Path, bundle_version: str, photos: Sequence[bytes]) -> str:
+def make_index(storage: Location, bundle_version: str, photos: Sequence[bytes]) -> str:
     """A version of the index by that bundle, not promoted; the photos' ids are their positions."""
-    bundle = open_bundle(bundle_store(home), bundle_version)
+    bundle = open_bundle(bundle_store(storage), bundle_version)
     pixels = np.stack([decode_photo(photo, bundle.manifest.preprocess) for photo in photos])
     return write_snapshot(
-        index_store(home),
+        index_store(storage),
         [CataloguePhoto(str(i), f"l{i}", i % 13, Path(f"{i}.jpg"), f"{i:064}") for i in range(len(photos))],
         open_embedder(bundle).embed(pixels),
         fingerprint=bundle.manifest.fingerprint,

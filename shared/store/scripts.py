@@ -128,8 +128,9 @@ return {'created', id}
     flags="",
 )
 
-# ARGV: worker, end of the lease, the one class to take from: 'suspect', 'reindex', 'shard', or '' for the others.
-# Returns {id, record, pixels}, or {'suspect'} when one waits, or {'again'} when there may be more, or nothing.
+# ARGV: worker, end of the lease, the one class to take from, or '' for interactive and bulk by turns.
+# Returns {id, record, pixels}, or {'again'} when there may be more, or nothing; or {'suspect'} when one waits, which
+# whoever takes interactive or bulk jobs runs first.
 CLAIM = _script(
     f"""
 local looks = {_EXPIRED_A_CLAIM}
@@ -156,10 +157,11 @@ local function next_of(class)
 end
 
 local id
+local ordinary = ARGV[6] == '' or ARGV[6] == 'interactive' or ARGV[6] == 'bulk'
+if ordinary and redis.call('EXISTS', P .. 'turns:suspect') == 1 then return {{'suspect'}} end
 if ARGV[6] ~= '' then
   id = next_of(ARGV[6])
 else
-  if redis.call('EXISTS', P .. 'turns:suspect') == 1 then return {{'suspect'}} end
   local bulk_first = (redis.call('GET', P .. 'turn') or 0) % {_BULK_TURN} == 0
   id = next_of(bulk_first and 'bulk' or 'interactive') or next_of(bulk_first and 'interactive' or 'bulk')
 end

@@ -1,0 +1,1 @@
+"""gunicorn and Celery as processes."""

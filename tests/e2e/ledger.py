@@ -34,13 +34,18 @@ class Audit:
 class Ledger:
     """Accounts of one service; begins with whatever it already holds. Safe to use from many threads.
 
+    Args:
+        api_key: whose jobs they are, where the service has keys.
+
     Attributes:
+        headers: what each request must have.
         accepted: the client's key by job id; empty for jobs sent without one.
         job_of: job id by key.
     """
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, api_key: str = "") -> None:
         self.url = url
+        self.headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
         self.accepted: dict[str, str] = {}
         self.job_of: dict[str, str] = {}
         self._ended: dict[str, dict[str, object]] = {}
@@ -73,7 +78,7 @@ class Ledger:
 
     def submit(self, photo: bytes, kind: str = "search", *, key: str = "", **options: object) -> str:
         """Send a photo that must be accepted; returns the job's id."""
-        headers = {"Idempotency-Key": key} if key else {}
+        headers = self.headers | ({"Idempotency-Key": key} if key else {})
         answer = requests.post(
             f"{self.url}/v1/jobs/{kind}", files={"image": photo}, data=options, headers=headers, timeout=30
         )
@@ -82,7 +87,9 @@ class Ledger:
 
     def read(self, job_id: str, wait_s: float = 0) -> dict[str, object]:
         """One job."""
-        answer = requests.get(f"{self.url}/v1/jobs/{job_id}", params={"wait": wait_s}, timeout=wait_s + 30)
+        answer = requests.get(
+            f"{self.url}/v1/jobs/{job_id}", params={"wait": wait_s}, headers=self.headers, timeout=wait_s + 30
+        )
         answer.raise_for_status()
         job: dict[str, object] = answer.json()
         self.saw(job)
@@ -94,7 +101,7 @@ class Ledger:
         cursor = None
         while True:
             query = {"limit": 200} | ({"cursor": cursor} if cursor else {})
-            answer = requests.get(f"{self.url}/v1/jobs", params=query, timeout=30)
+            answer = requests.get(f"{self.url}/v1/jobs", params=query, headers=self.headers, timeout=30)
             answer.raise_for_status()
             jobs += answer.json()["jobs"]
             cursor = answer.json()["next_cursor"]

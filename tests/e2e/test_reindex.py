@@ -15,10 +15,12 @@ import pytest
 import requests
 
 from shared.snapshots import index_store, read_index_manifest
-from shared.vision.index import IndexSnapshot, open_snapshot
+from shared.vision.index import open_snapshot
+from shared.vision.vector_index import VectorIndex
 from tests.e2e.conftest import eventually
 from tests.e2e.counting_worker import COUNTED, DIE_BEFORE, SHARD_PHOTOS
 from tests.e2e.fleet import Fleet
+from tests.milvus import server_for_all
 
 N_PHOTOS = 104
 IN_FLIGHT = 2 * SHARD_PHOTOS  # of one worker
@@ -91,11 +93,16 @@ def counted(fleet: Fleet) -> Counter[str]:
     return Counter((fleet.home / COUNTED).read_text().split())
 
 
-def snapshots(fleet: Fleet) -> list[IndexSnapshot]:
+def snapshots(fleet: Fleet) -> list[VectorIndex]:
     """Every version that can be seen, each opened and verified."""
     store = index_store(fleet.home)
     return [
-        open_snapshot(store, fingerprint=read_index_manifest(store, version).fingerprint, version=version)
+        open_snapshot(
+            store,
+            fingerprint=read_index_manifest(store, version).fingerprint,
+            version=version,
+            server=server_for_all(),
+        )
         for version in store.versions()
     ]
 

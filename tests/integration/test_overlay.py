@@ -14,8 +14,9 @@ from shared.jobs import Distinct, SearchRequest
 from shared.snapshots import index_store
 from shared.store.changes import Change, PutPhoto
 from shared.vision.embedder import Embeddings, FloatArray
-from shared.vision.index import IndexSnapshot, open_snapshot, write_snapshot
+from shared.vision.index import open_snapshot, write_snapshot
 from shared.vision.overlay import Overlay
+from shared.vision.vector_index import VectorIndex
 
 DIM, N = 6, 24
 FINGERPRINT = "f" * 64
@@ -27,7 +28,7 @@ def unit(seed: int) -> FloatArray:
 
 
 @pytest.fixture(scope="module")
-def snapshot(tmp_path_factory: pytest.TempPathFactory) -> IndexSnapshot:
+def snapshot(tmp_path_factory: pytest.TempPathFactory) -> VectorIndex:
     store = index_store(tmp_path_factory.mktemp("overlay"))
     photos = [CataloguePhoto(f"p{i}", f"l{i // 2}", i % 3, Path(f"{i}.jpg"), f"{i:064}") for i in range(N)]
     embeddings = Embeddings(np.stack([unit(i) for i in range(N)]), np.zeros((N, 13), np.float32))
@@ -73,7 +74,7 @@ REQUESTS = st.builds(
 
 @given(CHANGES, REQUESTS, st.integers(0, 50), st.integers(0, 20))
 def test_a_search_finds_what_brute_force_over_everything_there_is_finds(
-    snapshot: IndexSnapshot,
+    snapshot: VectorIndex,
     wanted: list[tuple[str, bool, str, int, int]],
     request_: SearchRequest,
     seed: int,
@@ -116,7 +117,7 @@ def test_a_search_finds_what_brute_force_over_everything_there_is_finds(
         assert neighbour.score == pytest.approx(float(vector @ query), abs=2e-6)
 
 
-def test_a_photo_put_live_has_a_row_of_its_own_until_the_next_snapshot(snapshot: IndexSnapshot) -> None:
+def test_a_photo_put_live_has_a_row_of_its_own_until_the_next_snapshot(snapshot: VectorIndex) -> None:
     overlay = Overlay(snapshot, never)
     overlay.apply([put("a", 1), put("b", 2), delete("a", 3), put("p1", 4)])
     rows = {n.image_id: n.row for n in overlay.search(unit(0), SearchRequest(k=100))}
@@ -125,7 +126,7 @@ def test_a_photo_put_live_has_a_row_of_its_own_until_the_next_snapshot(snapshot:
     assert (overlay.applied_to, overlay.n_changed) == ("9-0", 3)
 
 
-def test_by_id_a_photo_put_live_is_found_and_a_deleted_one_is_not(snapshot: IndexSnapshot) -> None:
+def test_by_id_a_photo_put_live_is_found_and_a_deleted_one_is_not(snapshot: VectorIndex) -> None:
     overlay = Overlay(snapshot, never)
     overlay.apply([put("new", 1), put("p1", 2), delete("p2", 3)])
     assert overlay.stored("new").vectors.tolist() == [unit(1001).tolist()]
@@ -136,7 +137,7 @@ def test_by_id_a_photo_put_live_is_found_and_a_deleted_one_is_not(snapshot: Inde
             overlay.stored(image_id)
 
 
-def test_entries_that_the_snapshot_holds_and_changes_accepted_earlier_are_passed_over(snapshot: IndexSnapshot) -> None:
+def test_entries_that_the_snapshot_holds_and_changes_accepted_earlier_are_passed_over(snapshot: VectorIndex) -> None:
     overlay = Overlay(snapshot, never)
     folded = Change("5-0", "p0", 9, None)
     overlay.apply([folded, put("p1", 7, seed=500), Change("13-0", "p1", 6, None)])
@@ -145,7 +146,7 @@ def test_entries_that_the_snapshot_holds_and_changes_accepted_earlier_are_passed
     assert overlay.applied_to == "13-0"
 
 
-def test_a_photo_of_another_model_is_embedded_again_or_not_found_and_keeps_its_row(snapshot: IndexSnapshot) -> None:
+def test_a_photo_of_another_model_is_embedded_again_or_not_found_and_keeps_its_row(snapshot: VectorIndex) -> None:
     photo = PutPhoto("l", 0, "had", "another", np.ones(3, np.float32), np.zeros(13, np.float32))
     lost = PutPhoto("l", 0, "lost", "another", np.ones(3, np.float32), np.zeros(13, np.float32))
     again = Embeddings(unit(77)[None], np.ones((1, 13), np.float32))
@@ -156,7 +157,7 @@ def test_a_photo_of_another_model_is_embedded_again_or_not_found_and_keeps_its_r
     assert "p0" not in [n.image_id for n in best]
 
 
-def test_a_search_in_another_thread_never_sees_half_a_change(snapshot: IndexSnapshot) -> None:
+def test_a_search_in_another_thread_never_sees_half_a_change(snapshot: VectorIndex) -> None:
     overlay = Overlay(snapshot, never)
     overlay.apply([put("moving", 1, seed=0)])
     stop, odd = threading.Event(), []

@@ -22,7 +22,8 @@ from shared.snapshots import index_store, read_index_manifest
 from shared.store.jobs import JobStore
 from shared.store.records import Line
 from shared.store.reindex import ReindexStore
-from shared.vision.index import IndexSnapshot, open_snapshot
+from shared.vision.index import open_snapshot
+from shared.vision.vector_index import VectorIndex
 from tests.conftest import encode, noise_image
 from tests.installation import Installation
 from tests.integration.conftest import PLENTY
@@ -77,12 +78,12 @@ class Works:
 
     def reindex(self, **request: object) -> ReindexResult:
         """Run one to its end, which must be a good one."""
-        job = self.jobs.wait(self.submit(**request).id, 60)
+        job = self.jobs.wait(self.submit(**request), 60)
         assert job.status is JobStatus.SUCCEEDED, job.error
         assert isinstance(job.result, ReindexResult)
         return job.result
 
-    def live(self) -> IndexSnapshot:
+    def live(self) -> VectorIndex:
         version = self.indexes.current()
         assert version is not None
         return open_snapshot(self.indexes, fingerprint=read_index_manifest(self.indexes, version).fingerprint)
@@ -223,7 +224,7 @@ def test_of_two_reindexes_at_once_the_second_is_told_of_the_first(works: Works) 
         works.submit(mode=ReindexMode.ALL)
     assert refused.value.job_id == first.id
     works.start()
-    assert works.jobs.wait(first.id, 30).status is JobStatus.SUCCEEDED
+    assert works.jobs.wait(first, 30).status is JobStatus.SUCCEEDED
     assert works.reindex().decision == "nothing has changed"
 
 
@@ -248,7 +249,7 @@ def test_a_cancelled_reindex_stops_embedding_and_a_later_one_goes_on_from_there(
     assert reached.wait(30)
     assert works.jobs.cancel(job.id).status is JobStatus.CANCELING
     cancelled.set()
-    ended = works.jobs.wait(job.id, 10)
+    ended = works.jobs.wait(job, 10)
     assert ended.status is JobStatus.CANCELED
     assert ended.progress is not None
     assert (ended.progress.stage, ended.progress.total) == ("embedding", 52)
@@ -285,7 +286,7 @@ def test_an_attempt_that_was_overtaken_promotes_nothing(works: Works, monkeypatc
     works.client.zadd("lookalike:running", {job.id: 0})  # its lease is over
     assert works.jobs.reap(max_attempts=3).requeued == [job.id]
     works.start()  # another worker
-    ended = works.jobs.wait(job.id, 30)
+    ended = works.jobs.wait(job, 30)
     assert (ended.status, ended.attempt) == (JobStatus.SUCCEEDED, 2)
     promoted = [entry.version for entry in works.indexes.history()]
     go_on.set()
@@ -374,6 +375,6 @@ def test_a_worker_that_stops_hands_its_reindex_to_another(works: Works, monkeypa
     assert handed.status is JobStatus.QUEUED
     assert works.jobs.backlog().queued[Line.REINDEX] == 1
     works.start()
-    ended = works.jobs.wait(job.id, 60)
+    ended = works.jobs.wait(job, 60)
     assert (ended.status, ended.attempt) == (JobStatus.SUCCEEDED, 2)
     assert len(works.embedded) <= 52 + 2 * 4

@@ -7,7 +7,7 @@ import time
 import pytest
 import redis
 
-from shared.home import live_photo, sweep_live_photos
+from shared.home import keep_live_photo, live_photo, sweep_live_photos
 from shared.indexing.standing import read_standing
 from shared.jobs import DeleteImageRequest, JobKind, Priority, Submission
 from shared.reindex import Promotion
@@ -17,7 +17,7 @@ from shared.vision.index import write_snapshot
 from tests.integration.conftest import PLENTY
 from tests.integration.test_live_changes import noise
 from tests.integration.test_reindex import Works, mirror, works
-from worker.changes import as_png, keep_photo
+from worker.changes import as_png
 
 __all__ = ["works"]
 
@@ -43,7 +43,7 @@ def put(works: Works, seed: int) -> PutPhoto:
     """A photo that the live model has embedded, as something that no pass through it would give."""
     live = works.live()
     vectors = -live.vectors(slice(0, 1))[0]
-    sha256 = keep_photo(works.installation.home, as_png(noise(seed)))
+    sha256 = keep_live_photo(works.installation.home, as_png(noise(seed)))
     return PutPhoto("l", 3, sha256, live.manifest.fingerprint, vectors, live.scores(slice(0, 1))[0])
 
 

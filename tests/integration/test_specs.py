@@ -17,6 +17,7 @@ from api.spec import AnsweringSpec
 from api.uploads import PhotoReader
 from shared.artifacts import MANIFEST
 from shared.errors import PhotoExpired
+from shared.home import keep_live_photo
 from shared.images import PreprocessSpec, decode_photo, open_photo, working_copy
 from shared.jobs import SearchRequest, SearchResult
 from shared.snapshots import bundle_store, index_store
@@ -26,7 +27,6 @@ from tests.bundles import make_bundle, make_index
 from tests.conftest import Clock, encode, noise_image
 from tests.integration.conftest import settings
 from worker import engine as engine_module
-from worker.changes import keep_photo
 from worker.engine import Engine
 
 PHOTOS = [encode(noise_image(seed, (200, 120))) for seed in range(6)]
@@ -146,7 +146,7 @@ def test_searches_go_on_while_models_of_two_specs_take_turns(turns: Turns, engin
 
 def test_a_photo_put_live_is_found_by_models_of_every_spec(turns: Turns) -> None:
     photo = encode(noise_image(9, (1000, 600)))
-    kept = keep_photo(turns.home, working_copy(open_photo(photo)))
+    kept = keep_live_photo(turns.home, working_copy(open_photo(photo)))
     put = PutPhoto("l", 5, kept, "of another model", np.ones(7, np.float32), np.ones(13, np.float32))
     engine = Engine(turns.home, read_changes=lambda after: [Change("1-0", "new", 1, put)])
     for spec in (OLD, NEW):

@@ -26,8 +26,8 @@ from shared.jobs import (
     Submission,
 )
 from shared.preprocess import PreprocessSpec
-from shared.queues import QUEUE, make_celery, wake_worker
-from shared.settings import Settings
+from shared.queues import QUEUE, QUEUES, make_celery, replace_lost_messages, wake_worker
+from shared.settings import Settings, WorkerTakes
 from shared.store.jobs import JobStore
 from shared.store.records import Line
 from shared.store.workers import WorkerRegistry
@@ -221,6 +221,64 @@ def test_a_job_claimed_again_by_the_process_that_lost_it_keeps_its_new_lease(job
         assert leases.held() == [(job.id, 2)]
 
 
+# --- workers that do not take all ---
+
+
+def submit_of(client: redis.Redis, priority: Priority, *, age_s: float = 0) -> Job:
+    store = JobStore(client, clock=lambda: time.time() - age_s)
+    return store.create(
+        JobKind.EMBED, EmbedRequest(), b"p", admission=PLENTY, submission=Submission(priority=priority)
+    )[0]
+
+
+def heartbeat_of(client: redis.Redis, url: str, takes: WorkerTakes, engine: Engine | None = None) -> Heartbeat:
+    return Heartbeat(settings(url, worker_takes=takes), client, JobStore(client), engine or FakeEngine(lambda: RESULT))
+
+
+def n_messages(client: redis.Redis) -> dict[Priority, int]:
+    return {priority: int(client.llen(queue)) for priority, queue in QUEUES.items()}
+
+
+@pytest.mark.parametrize("mine", Priority)
+def test_a_worker_of_one_kind_of_job_runs_no_other(client: redis.Redis, valkey_url: str, mine: Priority) -> None:
+    jobs = {priority: submit_of(client, priority) for priority in Priority for _ in range(2)}
+    heartbeat = heartbeat_of(client, valkey_url, WorkerTakes(mine.value))
+    for _ in range(4):
+        heartbeat.runner.run_waiting()
+    assert heartbeat.queues == [QUEUES[mine]]
+    store = JobStore(client)
+    ended = {priority: store.get(job.id).status.terminal for priority, job in jobs.items()}
+    assert ended == {priority: priority is mine for priority in Priority}
+    assert store.depth() == 2
+
+
+@pytest.mark.parametrize("takes", WorkerTakes)
+def test_every_worker_runs_suspects_and_each_alone(client: redis.Redis, valkey_url: str, takes: WorkerTakes) -> None:
+    suspect = submit_suspect(client, "somebody")
+    assert heartbeat_of(client, valkey_url, takes).runner.run_waiting()
+    assert JobStore(client).get(suspect.id).status is JobStatus.SUCCEEDED
+
+
+def test_lost_messages_are_replaced_where_they_are_missing(client: redis.Redis, valkey_url: str) -> None:
+    celery, store = make_celery(valkey_url, socket_timeout_s=2), JobStore(client)
+    for priority in [Priority.BULK, Priority.BULK, Priority.INTERACTIVE]:
+        submit_of(client, priority, age_s=60)
+    wake_worker(celery, client)
+    assert replace_lost_messages(celery, client, store) == 2
+    assert n_messages(client) == {Priority.INTERACTIVE: 1, Priority.BULK: 2}
+
+
+def test_an_interactive_worker_with_bulk_messages_about_is_not_deaf(client: redis.Redis, valkey_url: str) -> None:
+    heartbeat = heartbeat_of(client, valkey_url, WorkerTakes.INTERACTIVE)
+    heartbeat.runner.woken_at -= 60
+    client.lpush(QUEUES[Priority.BULK], b"{}")
+    with mock.patch("os._exit") as exit_process:
+        for _ in range(7):
+            submit_of(client, Priority.BULK, age_s=60)
+            heartbeat.work_unasked()
+    assert not exit_process.called
+
+
 # --- alone ---
 
 
@@ -381,10 +439,10 @@ def test_a_job_nobody_wants_leaves_the_batcher_before_its_pass(
     assert ended == {"succeeded": 1, "canceled" if how == "canceled" else "late": 1}
 
 
-def test_a_message_that_cannot_be_sent_is_told_at_once() -> None:
+def test_a_message_that_cannot_be_sent_is_told_at_once(client: redis.Redis) -> None:
     publisher = make_celery("redis://127.0.0.1:1/0", socket_timeout_s=2)
     with mock.patch("kombu.utils.functional.sleep") as pause, pytest.raises(QueueUnavailable):
-        wake_worker(publisher)
+        wake_worker(publisher, client)
     assert not pause.called
 
 
@@ -414,3 +472,44 @@ def test_a_worker_without_an_index_keeps_its_leases_however_long_it_looks_for_on
             run_worker(Settings.model_validate({"redis_url": valkey_url, "home": tmp_path}))
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+def test_one_message_has_all_that_waits_done_until_the_worker_is_asked_to_stop(client: redis.Redis) -> None:
+    store, stop_after = JobStore(client), itertools.count()
+    for _ in range(3):
+        submit(store)
+    JobRunner(store, FakeEngine(lambda: RESULT), Leases(), worker="w", lease_s=15).run_next()
+    assert store.depth() == 0
+    for _ in range(3):
+        submit(store)
+    stopping = JobRunner(
+        store, FakeEngine(lambda: RESULT), Leases(), worker="w", lease_s=15, stopping=lambda: next(stop_after) == 1
+    )
+    stopping.run_next()
+    assert store.depth() == 1
+
+
+def test_who_obeys_a_message_while_more_jobs_wait_wakes_one_other(client: redis.Redis) -> None:
+    store, woken = JobStore(client), list[str]()
+    runner = JobRunner(
+        store,
+        FakeEngine(lambda: RESULT),
+        Leases(),
+        worker="w",
+        lease_s=15,
+        wake=lambda job: woken.append(job.id),
+    )
+    for n_waiting, n_woken in ((1, 0), (5, 1)):
+        for _ in range(n_waiting):
+            submit(store)
+        woken.clear()
+        runner.run_next()
+        assert store.depth() == 0
+        assert len(woken) == n_woken
+
+
+def test_no_more_messages_are_sent_than_workers_could_need(client: redis.Redis, valkey_url: str) -> None:
+    publisher = make_celery(valkey_url)
+    for n_sent in range(1, 41):
+        wake_worker(publisher, client)
+        assert client.llen(QUEUE) == min(n_sent, 16)

@@ -36,7 +36,7 @@ def views(tmp_path: Path) -> PhotoViews:
         path = tmp_path / f"{n}.jpg"
         path.write_bytes(encode(noise_image(n)))
         photos.append(CataloguePhoto(f"p{n}", f"l{n}", 0, path, f"{n:064x}"))
-    return PhotoViews(photos, lambda photo: photo.path, SPEC, Augmentation(), seed=1)
+    return PhotoViews(photos, lambda photo: Path(str(photo.path)), SPEC, Augmentation(), seed=1)
 
 
 class Front:

@@ -145,7 +145,7 @@ def views_of(directory: Path, *, seed: int = 17, n_photos: int = 1) -> PhotoView
         path.write_bytes(encode(noise_image(n)))
         photos.append(CataloguePhoto(f"p{n}", f"l{n}", 0, path, ""))
     photos = [replace(photo, sha256=f"{n:064x}") for n, photo in enumerate(photos)]
-    return PhotoViews(photos, lambda photo: photo.path, SPEC, Augmentation(), seed=seed)
+    return PhotoViews(photos, lambda photo: Path(str(photo.path)), SPEC, Augmentation(), seed=seed)
 
 
 def test_the_plain_view_is_what_serving_sees(tmp_path: Path) -> None:

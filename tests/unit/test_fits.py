@@ -59,23 +59,6 @@ def test_tiny_and_long_photos_become_squares(fit: Fit, size: tuple[int, int]) ->
         assert decode(encode(noise_image(4, size), image_format), fit, 64).shape == (64, 64, 3)
 
 
-# As with letterboxed photos: reduced band by band, or all at once, differs by less than a grey level.
-@pytest.mark.parametrize("fit", FITS)
-@pytest.mark.parametrize("mode", ["RGBA", "P", "I;16", "I"])
-def test_a_large_photo_of_an_odd_mode_gives_the_pixels_of_its_plain_twin(fit: Fit, mode: str) -> None:
-    image = noise_image(9, (2100, 1201))
-    grey = image.convert("L")
-    levels = np.asarray(grey)
-    made = {
-        "RGBA": image.convert("RGBA"),
-        "P": image.quantize(64),
-        "I;16": Image.fromarray(levels.astype(np.uint16) * 257),
-        "I": Image.fromarray(levels.astype(np.int32) * 257),
-    }[mode]
-    plain = grey if mode.startswith("I") else made.convert("RGB")
-    assert distance(decode(encode(made, "TIFF"), fit), decode(encode(plain, "TIFF"), fit)) < 1
-
-
 @pytest.mark.parametrize("fit", ["letterbox", "stretch"])
 def test_all_of_a_photo_shows_where_nothing_is_cut(fit: Fit) -> None:
     ends = Image.new("RGB", (800, 200), (0, 0, 255))

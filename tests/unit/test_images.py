@@ -213,23 +213,6 @@ def test_damaged_bytes_never_escape_as_another_error() -> None:
                 pass
 
 
-# A large photo is reduced band by band where that saves memory; the plain one all at once. Bicubic over boxes of
-# other sizes rounds differently, by less than a grey level.
-@pytest.mark.parametrize("mode", ["RGBA", "P", "LA", "I;16", "1"])
-def test_a_large_photo_of_an_odd_mode_gives_the_pixels_of_its_plain_twin(mode: str) -> None:
-    image = noise_image(9, (4100, 3001))
-    grey = image.convert("L")
-    made = {
-        "RGBA": image.convert("RGBA"),
-        "P": image.quantize(64),
-        "LA": grey.convert("LA"),
-        "I;16": Image.fromarray(np.asarray(grey).astype(np.uint16) * 257),
-        "1": grey.convert("1"),
-    }[mode]
-    plain = {"I;16": grey}.get(mode) or made.convert("L" if mode in ("LA", "1") else "RGB")
-    assert distance(decode(encode(made, "PNG")), decode(encode(plain, "PNG"))) < 1
-
-
 def test_hidden_colours_of_a_large_photo_do_not_bleed_in() -> None:
     image = Image.new("RGBA", (3000, 3000), (255, 0, 0, 0))
     assert (decode(encode(image, "PNG")) == 255).all()

@@ -11,6 +11,7 @@ import pytest
 
 from shared.artifacts import MANIFEST, ArtifactStore
 from shared.errors import IndexDamaged, IndexMissing, PromotionRefused
+from shared.storage.shelves import DirectoryShelf
 
 
 @pytest.fixture
@@ -116,7 +117,9 @@ def test_a_promoter_killed_before_the_pointer_was_replaced_leaves_no_trace(
     store: ArtifactStore, versions: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store.promote(versions[0])
-    replace = store._replace
+    shelf = store._shelf
+    assert isinstance(shelf, DirectoryShelf)
+    replace = shelf._replace
 
     def killed(name: str, text: str) -> None:
         if name == "CURRENT":
@@ -124,7 +127,7 @@ def test_a_promoter_killed_before_the_pointer_was_replaced_leaves_no_trace(
         replace(name, text)
 
     with monkeypatch.context() as patched:
-        patched.setattr(store, "_replace", killed)
+        patched.setattr(shelf, "_replace", killed)
         with pytest.raises(KeyboardInterrupt):
             store.promote(versions[1])
     assert store.current() == versions[0]

@@ -12,6 +12,7 @@ import pytest
 from pipeline.up import _environment
 from shared import errors
 from shared.errors import CannotStart, LookalikeError
+from shared.milvus_url import MilvusAddress, parse_milvus_url
 from shared.settings import Backbone, Settings, load_settings
 from shared.webhooks import WebhookPolicy
 
@@ -72,7 +73,7 @@ def test_settings_cannot_be_changed_afterwards() -> None:
         load_settings().port = 1  # type: ignore[misc]
 
 
-@pytest.mark.parametrize("name", ["home", "catalogue", "weights"])
+@pytest.mark.parametrize("name", ["home", "catalogue", "store", "weights"])
 @pytest.mark.parametrize(
     ("given", "below"),
     [("some/place", "work/some/place"), ("./a/../b", "work/b"), ("~/place", "user/place")],
@@ -84,7 +85,7 @@ def test_paths_are_made_absolute_once(
     monkeypatch.chdir(tmp_path / "work")
     monkeypatch.setenv("HOME", str(tmp_path / "user"))
     monkeypatch.setenv(f"LOOKALIKE_{name.upper()}", given)
-    path = getattr(load_settings(), name)
+    path = Path(getattr(load_settings(), name))
     monkeypatch.chdir("/")
     assert path == tmp_path / below
 
@@ -112,6 +113,7 @@ OUT_OF_RANGE = {
     "DOWNLOAD_TIMEOUT_S": ["0", "soon", "inf"],
     "MAX_ATTEMPTS": ["0"],
     "WORKER_THREADS": ["0"],
+    "WORKER_TAKES": ["everything"],
     "THREADS": ["-1"],
     "PUBLISHED_ELSEWHERE": ["perhaps"],
     "HOME": ["~nobody-of-that-name/var"],
@@ -147,6 +149,81 @@ def test_a_value_given_in_code_is_refused_under_the_same_name() -> None:
 def test_without_a_redis_url_the_variable_is_named() -> None:
     with pytest.raises(CannotStart, match="LOOKALIKE_REDIS_URL"):
         _ = load_settings().required_redis_url
+
+
+# Secrets in files
+
+
+@pytest.fixture
+def secrets_dir(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    monkeypatch.setenv("LOOKALIKE_SECRETS_DIR", str(tmp_path))
+    (tmp_path / "lookalike_redis_url").write_text("redis://:s3cret@redis:6379/0\n")
+    (tmp_path / "redis.conf").write_text("no setting of ours")
+    return tmp_path
+
+
+def test_a_secret_is_read_from_a_file_and_the_environment_goes_before(
+    monkeypatch: pytest.MonkeyPatch, secrets_dir: Path
+) -> None:
+    assert load_settings().required_redis_url == "redis://:s3cret@redis:6379/0"
+    monkeypatch.setenv("LOOKALIKE_REDIS_URL", "")
+    assert load_settings().required_redis_url == "redis://:s3cret@redis:6379/0"
+    monkeypatch.setenv("LOOKALIKE_REDIS_URL", "redis://elsewhere:6379/0")
+    assert load_settings().required_redis_url == "redis://elsewhere:6379/0"
+
+
+def test_a_secret_in_a_file_is_checked_and_not_shown(secrets_dir: Path) -> None:
+    (secrets_dir / "lookalike_redis_url").write_text("http://:s3cret@redis")
+    with pytest.raises(CannotStart, match="LOOKALIKE_REDIS_URL: ") as refused:
+        load_settings()
+    assert "s3cret" not in str(refused.value)
+
+
+def test_a_directory_of_secrets_that_is_not_there_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("LOOKALIKE_SECRETS_DIR", str(tmp_path / "typo"))
+    with pytest.raises(CannotStart, match=r"LOOKALIKE_SECRETS_DIR: .*typo"):
+        load_settings()
+
+
+# Where the index lies
+
+
+@pytest.mark.parametrize(
+    ("index", "uri", "database"),
+    [
+        ("milvus+http://milvus", "http://milvus:19530", ""),
+        ("milvus+http://10.0.0.7:19531/", "http://10.0.0.7:19531", ""),
+        ("milvus+https://[::1]:443/shop", "https://[::1]:443", "shop"),
+    ],
+)
+def test_a_milvus_server_is_named_by_a_url(index: str, uri: str, database: str) -> None:
+    assert parse_milvus_url(load_settings(index=index).index) == MilvusAddress(uri, database)
+
+
+@pytest.mark.parametrize(
+    "index",
+    [
+        "",
+        "milvus",
+        "faiss ",
+        "http://milvus:19530",
+        "milvus+http://",
+        "milvus+http://host:nan",
+        "milvus+http://root:hunter2@host",
+        "milvus+http://host/a/b",
+        "milvus+http://host?token=hunter2",
+    ],
+)
+def test_what_is_no_place_for_an_index_is_refused_without_being_quoted(index: str) -> None:
+    with pytest.raises(CannotStart, match="LOOKALIKE_INDEX") as refused:
+        load_settings(index=index)
+    assert "hunter2" not in str(refused.value)
+
+
+def test_the_token_for_milvus_is_not_shown_and_reaches_the_parts_of_the_service() -> None:
+    given = load_settings(index="milvus+http://milvus", index_token="root:hunter2")
+    assert "hunter2" not in repr(given)
+    assert _environment(given, "redis://localhost")["LOOKALIKE_INDEX_TOKEN"] == "root:hunter2"
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.8.8.8", "::1", "localhost"])

@@ -43,28 +43,28 @@ def visible(photos: list[CataloguePhoto]) -> dict[str, Facts]:
 
 def test_a_photo_put_live_stays_though_the_catalogue_never_had_it_until_the_catalogue_speaks_of_it() -> None:
     live, of_catalogue = ("l", 1, "live"), ("l", 1, "theirs")
-    first = fold([], {}, [put("a", 1, live)], home=HOME, fingerprint="f")
+    first = fold([], {}, [put("a", 1, live)], storage=HOME, fingerprint="f")
     assert first.photos == [CataloguePhoto("a", "l", 1, live_photo(HOME, "live"), "live")]
-    again = fold([], first.standing, [], home=HOME, fingerprint="f")
+    again = fold([], first.standing, [], storage=HOME, fingerprint="f")
     assert again.photos == first.photos
-    taken = fold(catalogue_of({"a": of_catalogue}), again.standing, [], home=HOME, fingerprint="f")
+    taken = fold(catalogue_of({"a": of_catalogue}), again.standing, [], storage=HOME, fingerprint="f")
     assert (visible(taken.photos), taken.standing) == ({"a": of_catalogue}, {})
     assert [folded.news for folded in (first, again, taken)] == [True, False, True]
 
 
 def test_a_deleted_photo_stays_deleted_though_its_file_is_there_until_it_changes() -> None:
     says: dict[str, Facts] = {"a": ("l", 1, "old"), "b": ("l", 1, "b")}
-    first = fold(catalogue_of(says), {}, [delete("a", 1)], home=HOME, fingerprint="f")
-    again = fold(catalogue_of(says), first.standing, [], home=HOME, fingerprint="f")
+    first = fold(catalogue_of(says), {}, [delete("a", 1)], storage=HOME, fingerprint="f")
+    again = fold(catalogue_of(says), first.standing, [], storage=HOME, fingerprint="f")
     assert visible(first.photos) == visible(again.photos) == {"b": says["b"]}
     assert set(again.standing) == {"a"}
-    changed = fold(catalogue_of(says | {"a": ("l", 2, "old")}), again.standing, [], home=HOME, fingerprint="f")
+    changed = fold(catalogue_of(says | {"a": ("l", 2, "old")}), again.standing, [], storage=HOME, fingerprint="f")
     assert visible(changed.photos)["a"] == ("l", 2, "old")
 
 
 def test_embeddings_are_known_only_for_photos_of_the_same_model() -> None:
     entries = [put("a", 1, ("l", 1, "a"), "f"), put("b", 2, ("l", 1, "b"), "another")]
-    folded = fold([], {}, entries, home=HOME, fingerprint="f")
+    folded = fold([], {}, entries, storage=HOME, fingerprint="f")
     assert set(folded.known) == {"a"}
     assert folded.known["a"].vector.tolist() == [1, 1]
 
@@ -97,10 +97,10 @@ def test_reindex_after_reindex_each_image_shows_the_last_word_said_of_it(
         expected = {i: decision[i][0] if i in decision else says.get(i) for i in "abc"}
 
         random.shuffle(entries)
-        folded = fold(catalogue_of(says), standing, entries, home=HOME, fingerprint="f")
+        folded = fold(catalogue_of(says), standing, entries, storage=HOME, fingerprint="f")
         standing = folded.standing
         assert visible(folded.photos) == {i: facts for i, facts in expected.items() if facts}
-        n_catalogue = sum(photo.path.is_relative_to("/catalogue") for photo in folded.photos)
+        n_catalogue = sum(Path(str(photo.path)).is_relative_to("/catalogue") for photo in folded.photos)
         order = [photo.image_id for photo in folded.photos]
         assert order[:n_catalogue] == [i for i in says if i in order[:n_catalogue]]
         assert order[n_catalogue:] == sorted(order[n_catalogue:], key=lambda i: standing[i].sequence)
@@ -108,7 +108,7 @@ def test_reindex_after_reindex_each_image_shows_the_last_word_said_of_it(
 
 def test_decisions_are_read_as_they_were_written_and_damage_is_named(tmp_path: Path) -> None:
     entries = [put("ä b", 1, ("l", 1, "s")), delete("c", 2)]
-    standing = fold(catalogue_of({"c": ("l", 0, "c")}), {}, entries, home=HOME, fingerprint="f").standing
+    standing = fold(catalogue_of({"c": ("l", 0, "c")}), {}, entries, storage=HOME, fingerprint="f").standing
     assert read_standing(tmp_path) == {}
     write_standing(tmp_path, standing)
     assert read_standing(tmp_path) == standing
