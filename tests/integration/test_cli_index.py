@@ -2,12 +2,16 @@
 
 import json
 import os
+import pty
+import select
 import signal
 import subprocess
 import sys
+import termios
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -164,9 +168,11 @@ def test_without_a_terminal_it_is_submitted_and_a_second_one_is_told_of_it(jobs:
 
 
 def test_ctrl_c_ends_the_watching_and_not_the_reindex(client: redis.Redis, jobs: JobStore) -> None:
-    watching = subprocess.Popen(
-        [sys.executable, "-m", "pipeline.cli", "reindex", "--wait"], stderr=subprocess.PIPE, env=os.environ, text=True
-    )
+    screen, terminal = pty.openpty()  # a bar is drawn for those who look
+    termios.tcsetwinsize(terminal, (24, 80))
+    command = [sys.executable, "-m", "pipeline.cli", "reindex", "--wait"]
+    watching = subprocess.Popen(command, stderr=terminal, env=os.environ)
+    os.close(terminal)
     reindexes = ReindexStore(client, jobs)
     deadline = time.monotonic() + 30
     taken = None
@@ -175,15 +181,17 @@ def test_ctrl_c_ends_the_watching_and_not_the_reindex(client: redis.Redis, jobs:
         reindexes.wait_for_work(Line.REINDEX, 1)
         taken = jobs.claim("w", lease_s=30, only=Line.REINDEX)
     reindexes.report(taken.job, Progress(stage="embedding", done=1, total=60))
-    assert watching.stderr is not None
     seen = ""
     while "embedding" not in seen:  # it watches
-        more = watching.stderr.read(1)
-        assert more, seen
-        seen += more
+        assert select.select([screen], [], [], 30)[0], seen
+        seen += os.read(screen, 4096).decode()
     watching.send_signal(signal.SIGINT)
-    assert f"lookalike jobs cancel {taken.job.id}" in watching.communicate(timeout=20)[1]
-    assert watching.returncode == 130
+    assert watching.wait(20) == 130
+    with suppress(OSError):  # how a terminal says that nobody writes to it any more
+        while more := os.read(screen, 4096):
+            seen += more.decode()
+    os.close(screen)
+    assert f"lookalike jobs cancel {taken.job.id}" in seen.replace("\r\n", "")
     assert jobs.get(taken.job.id).status == "running"
 
 
