@@ -8,7 +8,6 @@ from contextlib import suppress
 from math import ceil
 
 import redis
-from celery import Celery
 from flask import Flask, Response, current_app, g, request
 from pydantic import BaseModel
 
@@ -22,7 +21,7 @@ from shared.errors import InvalidRequest, JobFinished, JobNotFound, QueueUnavail
 from shared.images import PreprocessSpec
 from shared.job_view import location, view
 from shared.jobs import Job, JobKind, JobRequest, JobStatus, Priority, Submission
-from shared.queues import broker_errors, make_celery, wake_worker
+from shared.queues import Waker, broker_errors, make_celery
 from shared.redis_client import connect, refuse_cluster
 from shared.settings import Settings
 from shared.store.batches import BatchStore
@@ -54,7 +53,6 @@ class Service:
         url = settings.required_redis_url
         client = connect(url, timeout_s=_REDIS_TIMEOUT_S, max_connections=settings.max_waiters + _OTHER_CONNECTIONS)
         refuse_cluster(client)
-        self._client = client
         self.store = JobStore(client, job_ttl_s=settings.job_ttl_s, result_ttl_s=settings.result_ttl_s)
         self.listing = JobListing(client)
         self.batches = BatchStore(client, ttl_s=settings.job_ttl_s + settings.result_ttl_s)
@@ -67,7 +65,7 @@ class Service:
         self.canary = Canary(
             self.store, self.registry, every_s=settings.canary_s, spec=self._spec.look, wake=self._wake
         )
-        self._celery: Celery = make_celery(url, socket_timeout_s=_REDIS_TIMEOUT_S)
+        self._waker = Waker(make_celery(url, socket_timeout_s=_REDIS_TIMEOUT_S), client)
         self._waiters = threading.BoundedSemaphore(settings.max_waiters + 1)
 
     @property
@@ -166,7 +164,7 @@ class Service:
 
     def _wake(self, priority: Priority = Priority.INTERACTIVE) -> None:
         try:
-            wake_worker(self._celery, self._client, priority)
+            self._waker.wake(priority)
         except QueueUnavailable:
             # The record stands, so the job is accepted; workers replace messages they miss.
             event(_LOG, "message_not_sent", level=logging.WARNING)

@@ -145,7 +145,7 @@ def jobs_show(job_id: str, as_json: bool) -> None:
 @reported
 def jobs_retry(job_id: str, as_json: bool) -> None:
     """Submit the failed job JOB_ID again, as a new job."""
-    from shared.queues import make_celery, wake_worker
+    from shared.queues import Waker, make_celery
 
     settings = load_settings()
     client = running_redis()
@@ -154,7 +154,7 @@ def jobs_retry(job_id: str, as_json: bool) -> None:
     KeyRing(client).record(_user(), "jobs.retry", job_id)
     with suppress(QueueUnavailable):  # it is accepted; workers replace messages they miss
         celery = make_celery(running_redis_url(settings), socket_timeout_s=TIMEOUT_S)
-        wake_worker(celery, client, again.submission.priority)
+        Waker(celery, client).wake(again.submission.priority)
     print_facts(as_json, _facts(again), f"submitted again as {again.id}")
 
 

@@ -12,6 +12,7 @@ from kombu.exceptions import OperationalError
 from shared.errors import QueueUnavailable
 from shared.jobs import Priority
 from shared.redis_client import broker_at
+from shared.store.idle import IdleThreads
 from shared.store.jobs import JobStore
 from shared.store.records import PREFIX, Line
 
@@ -90,39 +91,57 @@ def make_celery(redis_url: str, *, socket_timeout_s: float | None = None) -> Cel
     return app
 
 
-def wake_worker(celery: Celery, client: redis.Redis, priority: Priority = Priority.INTERACTIVE) -> None:
-    """Have some worker take what waits.
-
-    A worker that was woken works until nothing waits. So where messages enough lie unread every worker is busy, and
-    whoever reads one of them will find the new job too: one more message would only be one more to carry.
+class Waker:
+    """Has workers look for work.
 
     Args:
-        priority: of the job there is; a worker that takes all may claim another first.
-
-    Raises:
-        QueueUnavailable: the broker did not take it.
+        celery: from `make_celery`.
+        client: of the same Redis.
     """
-    with broker_errors():
-        if int(client.llen(QUEUES[priority])) < _UNREAD_ENOUGH:
-            celery.send_task(RUN_NEXT, queue=QUEUES[priority])
 
+    def __init__(self, celery: Celery, client: redis.Redis) -> None:
+        self._celery = celery
+        self._client = client
+        self._idle = IdleThreads(client)
 
-def replace_lost_messages(celery: Celery, client: redis.Redis, store: JobStore) -> int:
-    """Send the messages that waiting jobs are short of, and return how many.
+    def wake(self, priority: Priority = Priority.INTERACTIVE) -> None:
+        """Have some worker take what waits: one that is idle but at hand, or whoever reads a message.
 
-    A message is lost when its worker dies between fetching it and claiming a job. One too many does no harm: its
-    worker finds nothing to claim.
-    """
-    if store.oldest_wait_s() < LOST_AFTER_S or not client.set(_REPLACING, "1", nx=True, px=_REPLACE_EVERY_MS):
-        return 0
-    queued = store.backlog().queued
-    waiting = {Priority.INTERACTIVE: queued[Line.INTERACTIVE] + queued[Line.SUSPECT], Priority.BULK: queued[Line.BULK]}
-    n_sent = 0
-    for priority, n_waiting in waiting.items():
-        for _ in range(min(n_waiting, _UNREAD_ENOUGH) - int(client.llen(QUEUES[priority]))):
-            wake_worker(celery, client, priority)
-            n_sent += 1
-    return n_sent
+        A worker that was woken works until nothing waits. So where messages enough lie unread every worker is busy, and
+        whoever reads one of them will find the new job too: one more message would only be one more to carry.
+
+        Args:
+            priority: of the job there is; a worker that takes all may claim another first.
+
+        Raises:
+            QueueUnavailable: the broker did not take it.
+        """
+        with broker_errors():
+            if not self._idle.call(priority) and self._unread(priority) < _UNREAD_ENOUGH:
+                self._celery.send_task(RUN_NEXT, queue=QUEUES[priority])
+
+    def replace_lost_messages(self, store: JobStore) -> int:
+        """Send the messages that waiting jobs are short of, and return how many.
+
+        A message is lost when its worker dies between fetching it and claiming a job, a word when it dies as it waits.
+        One too many does no harm: its worker finds nothing to claim.
+        """
+        if store.oldest_wait_s() < LOST_AFTER_S or not self._client.set(_REPLACING, "1", nx=True, px=_REPLACE_EVERY_MS):
+            return 0
+        queued = store.backlog().queued
+        waiting = {
+            Priority.INTERACTIVE: queued[Line.INTERACTIVE] + queued[Line.SUSPECT],
+            Priority.BULK: queued[Line.BULK],
+        }
+        n_sent = 0
+        for priority, n_waiting in waiting.items():
+            for _ in range(min(n_waiting, _UNREAD_ENOUGH) - self._unread(priority)):
+                self.wake(priority)
+                n_sent += 1
+        return n_sent
+
+    def _unread(self, priority: Priority) -> int:
+        return int(self._client.llen(QUEUES[priority]))
 
 
 @contextmanager

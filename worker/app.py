@@ -20,10 +20,11 @@ from celery.worker import state
 from shared.errors import JobGone, JobNotFound, QueueUnavailable
 from shared.job_view import view
 from shared.jobs import Job, JobKind, Priority, WorkerReport
-from shared.queues import LOST_AFTER_S, QUEUES, RUN_NEXT, broker_errors, make_celery, replace_lost_messages, wake_worker
+from shared.queues import LOST_AFTER_S, QUEUES, RUN_NEXT, Waker, broker_errors, make_celery
 from shared.redis_client import connect, refuse_cluster
 from shared.settings import Settings, WorkerTakes
 from shared.store.changes import ChangeLog
+from shared.store.idle import IdleThreads
 from shared.store.jobs import JobStore
 from shared.store.records import Line
 from shared.store.reindex import ReindexStore
@@ -48,6 +49,8 @@ _BEAT_S = 2.0
 _DEAF_AFTER_S = 30.0
 _DEAF_ROUNDS = 5
 _LEAVE_WITHIN_S = 10.0
+_IDLE_AT_HAND_S = 10.0
+_LOOK_EVERY_S = 1.0
 # Two: while one writes what it has embedded, the model works for the other.
 _SHARDS_AT_A_TIME = 2
 
@@ -108,6 +111,7 @@ class Heartbeat:
             only=None if self._only is None else Line(self._only.value),
             stopping=_asked_to_stop,
             wake=self._wake_others,
+            await_more=self._await_more,
         )
         self._lines = [
             LineThread(
@@ -125,7 +129,8 @@ class Heartbeat:
         self._store = store
         self._registry = WorkerRegistry(client)
         self._engine = engine
-        self._celery = make_celery(settings.required_redis_url, socket_timeout_s=2)
+        self._waker = Waker(make_celery(settings.required_redis_url, socket_timeout_s=2), client)
+        self._idle = IdleThreads(client)
         self._n_rounds_deaf = 0
 
     def beat(self) -> None:
@@ -206,19 +211,30 @@ class Heartbeat:
 
     def _wake_others(self, job: Job) -> None:
         with suppress(QueueUnavailable):  # what waits for long is found without a message
-            wake_worker(self._celery, self._client, job.submission.priority)
+            self._waker.wake(job.submission.priority)
+
+    def _await_more(self) -> bool:
+        """Stay at hand for a while: whoever submits next calls a thread that waits here, and sends no message."""
+        thread = f"{self.worker_name}/{threading.get_ident()}"
+        taken = [priority for priority in Priority if self._only in (None, priority)]
+        until = time.monotonic() + _IDLE_AT_HAND_S
+        with suppress(redis.RedisError):  # the consumer waits for its return
+            while time.monotonic() < until and not _asked_to_stop():
+                if self._idle.wait(thread, taken, _LOOK_EVERY_S):
+                    return True
+        return False
 
     def _reap(self) -> None:
         report = self._store.reap(max_attempts=self._settings.max_attempts)
         for job_id in report.requeued:
             event(_LOG, "job_requeued", level=logging.WARNING, job_id=job_id)
             for priority in Priority:
-                wake_worker(self._celery, self._client, priority)
+                self._waker.wake(priority)
         for job_id in report.failed:
             event(_LOG, "job_given_up", level=logging.ERROR, job_id=job_id)
         for job_id in report.expired:
             event(_LOG, "job_expired", job_id=job_id)
-        if n_lost := replace_lost_messages(self._celery, self._client, self._store):
+        if n_lost := self._waker.replace_lost_messages(self._store):
             event(_LOG, "messages_replaced", level=logging.WARNING, count=n_lost)
 
 

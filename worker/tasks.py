@@ -130,6 +130,7 @@ class JobRunner:
         only: the one line whose jobs messages have it run, beside suspects; None: interactive and bulk.
         stopping: asked after each job; once true, a message that was obeyed is done with.
         wake: tells others of a job that this worker cannot do yet, or that more wait behind it.
+        await_more: called where nothing waits; true when there may be more by now, false when it does not look so.
 
     Attributes:
         counts: how the attempts ended, and how long they took.
@@ -148,6 +149,7 @@ class JobRunner:
         only: Line | None = None,
         stopping: Callable[[], bool] = lambda: False,
         wake: Callable[[Job], None] = lambda job: None,
+        await_more: Callable[[], bool] = lambda: False,
     ) -> None:
         self.counts = JobCounts()
         self.woken_at = time.monotonic()
@@ -160,14 +162,15 @@ class JobRunner:
         self._only = only
         self._stopping = stopping
         self._wake = wake
+        self._await_more = await_more
         self._gate = Gate()
 
     def run_next(self) -> None:
-        """What a message asks for: to run what waits until nothing does."""
+        """What a message asks for: to run what waits until nothing does, nor comes within a while."""
         first = True
         while True:
             self.woken_at = time.monotonic()
-            if not self.run_waiting(relay=first) or self._stopping():
+            if not (self.run_waiting(relay=first) or self._await_more()) or self._stopping():
                 break
             first = False
 

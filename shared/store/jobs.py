@@ -220,11 +220,8 @@ class JobStore:
             JobNotFound: never existed, or so long ago that nothing remembers it.
             JobGone: finished and expired.
         """
-        with self._redis.pipeline(transaction=False) as pipe:
-            pipe.hgetall(PREFIX + "job:" + job_id)
-            pipe.get(PREFIX + "gone:" + job_id)
-            record, gone = pipe.execute()
-        whose = record.get(b"owner", b"") if record else gone
+        record = cast(dict[bytes, bytes], self._redis.hgetall(PREFIX + "job:" + job_id))
+        whose = record.get(b"owner", b"") if record else cast(bytes | None, self._redis.get(PREFIX + "gone:" + job_id))
         if whose is None or (owner is not None and whose.decode() != owner):
             raise JobNotFound("no such job")
         if not record:

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import redis
 
-from shared.queues import make_celery, wake_worker
+from shared.queues import Waker, make_celery
 from shared.settings import Backbone
 from shared.store.jobs import JobStore
 from tests.benchmarks import sleeping_worker
@@ -136,7 +136,7 @@ def _drain(home: Path, workers: int, n_jobs: int, *, kill_after: int | None = No
             store, celery = JobStore(client), make_celery(stack.redis_url, socket_timeout_s=2)
             job_ids = fill(store, n_jobs)
             for _ in job_ids:
-                wake_worker(celery, client)
+                Waker(celery, client).wake()
             celery.close()
             if kill_after is not None:
                 while store.depth() > n_jobs - kill_after - Fleet(1).threads * workers:

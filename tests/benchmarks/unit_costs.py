@@ -14,7 +14,7 @@ import redis
 import requests
 
 from shared.jobs import EmbedRequest, JobKind, JobStatus, WorkerReport
-from shared.queues import make_celery, wake_worker
+from shared.queues import Waker, make_celery
 from shared.redis_client import connect
 from shared.reindex import Progress, ReindexRequest, ShardPhoto, ShardRequest, ShardResult
 from shared.settings import Backbone
@@ -121,7 +121,7 @@ def _jobs(stack: Stack, client: redis.Redis) -> tuple[float, float]:
     redis_before, worker_before = _redis_cpu_s(client), cpu_s(worker)
     fill(store, _N_JOBS)
     for _ in range(Fleet(1).threads):
-        wake_worker(celery, client)
+        Waker(celery, client).wake()
     wait_drained(store)
     celery.close()
     return (cpu_s(worker) - worker_before) / _N_JOBS, (_redis_cpu_s(client) - redis_before) / _N_JOBS

@@ -10,7 +10,7 @@ import pytest
 import requests
 
 from shared.jobs import JobKind, SearchRequest
-from shared.queues import QUEUE, make_celery, wake_worker
+from shared.queues import QUEUE, Waker, make_celery
 from shared.store.jobs import JobStore
 from shared.store.records import Admission
 from tests.e2e.clients import Clients
@@ -71,7 +71,7 @@ def test_five_thousand_queued_jobs_drain_and_leave_no_message(fleet: Fleet, phot
         for _ in range(5000):
             job, _ = store.create(JobKind.SEARCH, request, None, admission=PLENTY)
             ledger.accept(job.id)
-            wake_worker(celery, client)
+            Waker(celery, client).wake()
         for name in ("worker", "worker-2"):
             fleet.signal(name, signal.SIGCONT)
         eventually(lambda: store.depth() == 0, 90, "no job waits")

@@ -2,6 +2,8 @@
 
 import json
 import socket
+import time
+from collections.abc import Callable
 from io import BytesIO
 from pathlib import Path
 
@@ -81,3 +83,11 @@ def unused_port() -> int:
     with socket.create_server(("127.0.0.1", 0)) as probe:
         port: int = probe.getsockname()[1]
         return port
+
+
+def eventually(claim: Callable[[], object]) -> None:
+    """Poll for ten seconds at most until `claim` is true."""
+    deadline = time.monotonic() + 10
+    while not claim():
+        assert time.monotonic() < deadline
+        time.sleep(0.005)

@@ -10,7 +10,7 @@ import redis
 from flask.testing import FlaskClient
 
 from api.app import create_app
-from shared.queues import QUEUE, make_celery, replace_lost_messages
+from shared.queues import QUEUE, Waker, make_celery
 from shared.store.jobs import JobStore
 from shared.store.records import PREFIX
 from tests.conftest import encode, noise_image
@@ -129,10 +129,10 @@ def test_a_job_whose_message_cannot_be_sent_is_accepted_and_its_message_replaced
     assert post(http, "/v1/jobs/embed").status_code == 202
     client.delete(QUEUE)
     store, celery = JobStore(client, clock=lambda: time.time() + 6), make_celery(valkey_url)
-    assert replace_lost_messages(celery, client, store) == 1
+    assert Waker(celery, client).replace_lost_messages(store) == 1
     assert client.llen(QUEUE) == 1
     client.delete(PREFIX + "replacing-messages")
-    assert replace_lost_messages(celery, client, store) == 0  # once is enough
+    assert Waker(celery, client).replace_lost_messages(store) == 0  # once is enough
 
 
 @pytest.mark.parametrize(("method", "path", "status"), [("GET", "/nothing", 404), ("DELETE", "/v1/jobs/search", 405)])

@@ -26,13 +26,13 @@ from shared.jobs import (
     Submission,
 )
 from shared.preprocess import PreprocessSpec
-from shared.queues import QUEUE, QUEUES, make_celery, replace_lost_messages, wake_worker
+from shared.queues import QUEUE, QUEUES, Waker, make_celery
 from shared.settings import Settings, WorkerTakes
 from shared.store.jobs import JobStore
 from shared.store.records import Line
 from shared.store.workers import WorkerRegistry
 from tests.conftest import Clock
-from tests.integration.conftest import PLENTY, settings
+from tests.integration.conftest import PLENTY, eventually, settings
 from tests.integration.test_job_store import RESULT
 from worker.app import Heartbeat, run_worker
 from worker.batching import BatchLimits, MicroBatcher
@@ -263,8 +263,8 @@ def test_lost_messages_are_replaced_where_they_are_missing(client: redis.Redis, 
     celery, store = make_celery(valkey_url, socket_timeout_s=2), JobStore(client)
     for priority in [Priority.BULK, Priority.BULK, Priority.INTERACTIVE]:
         submit_of(client, priority, age_s=60)
-    wake_worker(celery, client)
-    assert replace_lost_messages(celery, client, store) == 2
+    Waker(celery, client).wake()
+    assert Waker(celery, client).replace_lost_messages(store) == 2
     assert n_messages(client) == {Priority.INTERACTIVE: 1, Priority.BULK: 2}
 
 
@@ -308,13 +308,6 @@ class Rooms(FakeEngine):
         return RESULT
 
 
-def eventually(claim: Callable[[], object]) -> None:
-    deadline = time.monotonic() + 10
-    while not claim():
-        assert time.monotonic() < deadline
-        time.sleep(0.005)
-
-
 def submit_suspect(client: redis.Redis, owner: str) -> Job:
     """A job whose workers died in every attempt but the last."""
     clock = Clock()
@@ -329,7 +322,7 @@ def submit_suspect(client: redis.Redis, owner: str) -> Job:
 
 
 def in_thread(made: JobRunner) -> threading.Thread:
-    thread = threading.Thread(target=made.run_next, daemon=True)
+    thread = threading.Thread(target=made.run_waiting, daemon=True)
     thread.start()
     return thread
 
@@ -442,7 +435,7 @@ def test_a_job_nobody_wants_leaves_the_batcher_before_its_pass(
 def test_a_message_that_cannot_be_sent_is_told_at_once(client: redis.Redis) -> None:
     publisher = make_celery("redis://127.0.0.1:1/0", socket_timeout_s=2)
     with mock.patch("kombu.utils.functional.sleep") as pause, pytest.raises(QueueUnavailable):
-        wake_worker(publisher, client)
+        Waker(publisher, client).wake()
     assert not pause.called
 
 
@@ -511,5 +504,5 @@ def test_who_obeys_a_message_while_more_jobs_wait_wakes_one_other(client: redis.
 def test_no_more_messages_are_sent_than_workers_could_need(client: redis.Redis, valkey_url: str) -> None:
     publisher = make_celery(valkey_url)
     for n_sent in range(1, 41):
-        wake_worker(publisher, client)
+        Waker(publisher, client).wake()
         assert client.llen(QUEUE) == min(n_sent, 16)
