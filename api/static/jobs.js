@@ -11,6 +11,7 @@ const TONES = { succeeded: "good", failed: "bad", running: "busy", canceling: "w
 const KINDS = { shard: "part of a reindex", put_image: "photo put", delete_image: "photo deleted" };
 let cursor = null; // where the page that is shown begins; null: at the newest
 let next = null;
+let latest = 0; // number of the list asked for last
 let refreshing = null;
 
 export function start() {
@@ -49,12 +50,14 @@ async function loadList() {
   const asked = new URLSearchParams([...new FormData($("#filter"))].filter(([, value]) => value));
   asked.set("limit", PAGE);
   if (cursor) asked.set("cursor", cursor);
+  const turn = (latest += 1);
   const page = await ask(`/v1/jobs?${asked}`);
+  // A list does not tell progress, and a reindex is what one wants to see it of.
+  const jobs = await Promise.all(page.jobs.map((job) => (job.kind === "reindex" && job.status === "running" ? ask(job.links.self).catch(() => job) : job)));
+  if (turn !== latest) return; // another filter or page was asked for meanwhile
   next = page.next_cursor;
   $("#newest").disabled = !cursor;
   $("#older").disabled = !next;
-  // A list does not tell progress, and a reindex is what one wants to see it of.
-  const jobs = await Promise.all(page.jobs.map((job) => (job.kind === "reindex" && job.status === "running" ? ask(job.links.self).catch(() => job) : job)));
   keepInStep($("#list"), jobs.map((job) => ({ ...job, age: ago(job.created_at) })), (job) => job.id, jobRow);
   if (!jobs.length) $("#list").append(el("li.nothing", {}, next ? "None among these; there are older ones." : "There is none."));
 }
