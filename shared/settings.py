@@ -125,7 +125,12 @@ class Settings(BaseSettings):
     result_ttl_s: int = Field(3_600, ge=1, description="how long a finished job is kept; then it answers 410")
     lease_s: float = Field(15, gt=0, description="a worker silent for so long loses its jobs")
     max_attempts: int = Field(3, ge=1, description="a job whose worker dies so often fails as worker_lost")
-    worker_threads: int = Field(8, ge=1, description="jobs one worker holds at the same time")
+    worker_threads: int = Field(
+        0,
+        ge=0,
+        le=1000,
+        description="jobs one worker holds at the same time; 0: twice what its model takes at once, 8 to 128",
+    )
     worker_takes: WorkerTakes = Field(
         WorkerTakes.ALL, description="jobs it runs: all, interactive, or bulk (with reindexes); each needs a worker"
     )

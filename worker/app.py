@@ -51,6 +51,8 @@ _DEAF_ROUNDS = 5
 _LEAVE_WITHIN_S = 10.0
 _IDLE_AT_HAND_S = 10.0
 _LOOK_EVERY_S = 1.0
+_FEWEST_THREADS = 8
+_MOST_THREADS = 128
 # Two: while one writes what it has embedded, the model works for the other.
 _SHARDS_AT_A_TIME = 2
 
@@ -171,6 +173,11 @@ class Heartbeat:
             event(_LOG, "consumer_dead", level=logging.CRITICAL, idle_s=idle_s)
             logging.shutdown()
             os._exit(os.EX_SOFTWARE)
+
+    @property
+    def n_threads(self) -> int:
+        """Jobs to be in hand at once, so that the next photos are there when the model is done with these."""
+        return min(_MOST_THREADS, max(_FEWEST_THREADS, 2 * self._engine.at_once))
 
     def start_lines(self) -> None:
         """Take reindexes and shards from now on, also while there is no index: that is how there comes to be one."""
@@ -306,13 +313,14 @@ def _consume(settings: Settings, heartbeat: Heartbeat) -> None:
     setup_logging.connect(_keep_logging, weak=False)
     celery = make_celery(settings.required_redis_url)
     celery.task(name=RUN_NEXT)(heartbeat.runner.run_next)
-    event(_LOG, "worker_ready", worker=heartbeat.worker_name, threads=settings.worker_threads)
+    threads = settings.worker_threads or heartbeat.n_threads
+    event(_LOG, "worker_ready", worker=heartbeat.worker_name, threads=threads)
     celery.worker_main(
         [
             "--quiet",
             "worker",
             "--pool=threads",
-            f"--concurrency={settings.worker_threads}",
+            f"--concurrency={threads}",
             f"--queues={','.join(heartbeat.queues)}",
             f"--hostname={heartbeat.worker_name}",
             "--loglevel=WARNING",

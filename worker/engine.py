@@ -413,6 +413,11 @@ class Engine:
         return live.model.device if (live := self._live) else ""
 
     @property
+    def at_once(self) -> int:
+        """Photos the model works on at the same moment at most; 0 while there is none."""
+        return live.model.at_once if (live := self._live) else 0
+
+    @property
     def photos_per_s(self) -> float | None:
         """What the model does here at most, if that was measured."""
         return live.model.tuning.photos_per_s if (live := self._live) and live.model.tuning else None

@@ -42,12 +42,14 @@ class Model:
     """A bundle in memory, and what takes photos for it.
 
     Attributes:
+        at_once: photos it works on at the same moment at most.
         device: what it runs on, for people.
         tuning: how it runs there, if that was measured.
     """
 
     bundle: ModelBundle
     batcher: "MicroBatcher[Pixels, Embeddings]"
+    at_once: int = 1
     device: str = ""
     tuning: Tuning | None = None
 
@@ -85,7 +87,7 @@ def start_model(bundle: ModelBundle, options: EngineOptions, on_batch: Callable[
         on_hang=_end_process,
         on_batch=on_batch,
     )
-    return Model(bundle, batcher, embedder.device, tuning)
+    return Model(bundle, batcher, max_batch * embedder.n_streams, embedder.device, tuning)
 
 
 def _end_process() -> None:

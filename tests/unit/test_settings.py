@@ -112,7 +112,7 @@ OUT_OF_RANGE = {
     "LEASE_S": ["0", "-5", "nan", "inf"],
     "DOWNLOAD_TIMEOUT_S": ["0", "soon", "inf"],
     "MAX_ATTEMPTS": ["0"],
-    "WORKER_THREADS": ["0"],
+    "WORKER_THREADS": ["-1", "1001"],
     "WORKER_TAKES": ["everything"],
     "THREADS": ["-1"],
     "PUBLISHED_ELSEWHERE": ["perhaps"],

@@ -65,10 +65,11 @@ def test_a_pass_that_costs_much_whatever_its_size_is_filled(tmp_path: Path) -> N
     [
         ({(2, 1): 100.0, (2, 8): 102.0, (1, 8): 60.0}, (2, 1)),  # as good, and done earlier
         ({(2, 1): 80.0, (2, 8): 102.0, (1, 8): 60.0}, (2, 8)),
-        ({(1, 2): 96.0, (2, 2): 100.0}, (2, 2)),
+        ({(1, 2): 100.0, (2, 2): 96.0}, (2, 2)),  # as good, and a core that is held up holds up no other
+        ({(1, 2): 100.0, (2, 2): 80.0}, (1, 2)),
     ],
 )
-def test_of_ways_as_good_the_smallest_batch_is_taken(
+def test_of_ways_as_good_the_most_streams_are_taken_and_then_the_smallest_batch(
     rates: dict[tuple[int, int], float], best: tuple[int, int]
 ) -> None:
     assert best_way(rates) == best
