@@ -22,12 +22,19 @@ def images(photos: list[Path]) -> list[bytes]:
     return [photo.read_bytes() for photo in photos]
 
 
-def test_messages_that_died_with_idle_workers_are_replaced(fleet: Fleet, images: list[bytes]) -> None:
+@pytest.mark.parametrize("at_hand", [False, True])
+def test_messages_and_calls_that_died_with_idle_workers_are_replaced(
+    fleet: Fleet, images: list[bytes], at_hand: bool
+) -> None:
     fleet.man(4)
     ledger = Ledger(fleet.url)
+    if at_hand:  # they have just worked, and wait to be called
+        for image in images[12:36]:
+            ledger.submit(image)
+        ledger.settle(30)
     doomed = ["worker-2", "worker-3", "worker-4"]
     for name in doomed:
-        fleet.signal(name, signal.SIGSTOP)  # each has asked Redis for a message, and is sent the next
+        fleet.signal(name, signal.SIGSTOP)  # each has asked Redis for a message or a call, and is sent the next
     fleet.signal("worker", signal.SIGSTOP)
     for image in images[:12]:
         ledger.submit(image)
