@@ -22,10 +22,9 @@ from PIL import Image
 from pipeline.embed import Progress, progress_bar
 from shared.catalogue import CataloguePhoto
 from shared.errors import InputError
-from shared.images import open_photo, upright
+from shared.images import WORKING_SIDE_PX, open_photo, upright
 from shared.indexing.decode import CHANGED, ahead
 
-WORKING_PX = 384
 # Measured on 2,527 real photos: all 170 pairs across listings up to here show the same picture, 42 of them with 13 to
 # 15 bits between them; the next pair (18 bits) and nearly all beyond it do not.
 NEAR_BITS = 15
@@ -70,7 +69,7 @@ class NearDuplicate(NamedTuple):
 
 
 def working_copy(directory: Path, sha256: str) -> Path:
-    """Where the working copy of a photo lies: at most WORKING_PX long, a JPEG without chroma subsampling."""
+    """Where the working copy of a photo lies: at most WORKING_SIDE_PX long, a JPEG without chroma subsampling."""
     return directory / "photos" / sha256[:2] / f"{sha256}.jpg"
 
 
@@ -117,7 +116,7 @@ def _prepare(photo: CataloguePhoto, directory: Path) -> Picture | str:
     try:
         image = open_photo(content)
         size = image.size
-        copy = upright(image, WORKING_PX)
+        copy = upright(image, WORKING_SIDE_PX)
     except InputError as error:
         return f"photo cannot be used: {error.code}"
     path = working_copy(directory, photo.sha256)

@@ -57,7 +57,8 @@ _TURNS = {
     8: Image.Transpose.ROTATE_90,
 }
 
-# What is kept of a photo put live: more than most networks look at, so that a later one with another spec has enough.
+# What is kept of a photo put live, and what augmentation works on: more than most networks look at, so that a later one
+# with another spec has enough.
 WORKING_SIDE_PX = 384
 
 _BAND_PIXELS = 1 << 20

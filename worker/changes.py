@@ -107,7 +107,7 @@ class ChangeFollower(threading.Thread):
     def run(self) -> None:
         while not self._stopping.is_set():
             try:
-                self._engine.apply(self._log.wait(self._engine.applied_to, _LOOK_S))
+                self._engine.live.apply(self._log.wait(self._engine.live.applied_to, _LOOK_S))
             except redis.RedisError as exc:
                 event(_LOG, "changes_unreachable", level=logging.WARNING, reason=type(exc).__name__)
                 self._stopping.wait(_LOOK_S)

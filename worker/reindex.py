@@ -28,13 +28,14 @@ from shared.errors import (
     StoreUnavailable,
     WorkerLost,
 )
-from shared.home import catalogue_location, sweep_live_photos
+from shared.home import catalogue_location
 from shared.indexing.build import Build, build_snapshot, decide
 from shared.indexing.cache import ANY_REINDEX, EmbeddingCache, shard_name
 from shared.indexing.catalogue import Catalogue, CatalogueReader, scan_catalogue
 from shared.indexing.plan import Plan, make_plan
 from shared.indexing.scan import Scan
-from shared.indexing.standing import STANDING, fold, folded_by_all, last_standing, read_standing
+from shared.indexing.standing import fold, last_standing
+from shared.indexing.tidy import tidy
 from shared.jobs import Job, JobStatus
 from shared.reindex import (
     Progress,
@@ -53,7 +54,7 @@ from shared.store.jobs import JobStore
 from shared.store.records import Claim
 from shared.store.reindex import ReindexStore
 from shared.vision.bundle import ModelBundle
-from shared.vision.index import lies_in, open_snapshot, prune_index
+from shared.vision.index import lies_in, open_snapshot
 from shared.vision.milvus_server import MilvusServer
 from shared.vision.vector_index import VectorIndex
 from worker.engine import Engine
@@ -133,7 +134,7 @@ class _Attempt:
     def run(self) -> ReindexResult:
         with self._stage("planning"):
             self._tell("planning")
-            bundle, live = self.at.engine.promoted()
+            bundle, live = self.at.engine.live.promoted()
             live_version = live.version if live else None
             if (version := self._made_before()) is not None:
                 return self._conclude(version, bundle, self._take_fence())
@@ -308,7 +309,8 @@ class _Attempt:
             if promoted:
                 promoted, decision = self._promote(version, bundle, report, fence, decision)
             with suppress(StoreUnavailable):
-                self._tidy(bundle)
+                fingerprint = bundle.manifest.fingerprint
+                tidy(self.at.settings, self.at.indexes, self.at.log, fingerprint=fingerprint, server=self.at.server)
         result = self._result(decision, report.live_version, report.counts, report.reasons)
         return result.model_copy(
             update={
@@ -327,29 +329,12 @@ class _Attempt:
             if store.current() == version:  # an earlier attempt got as far as that
                 return True, decision
         try:
-            self.at.engine.promoted_bundle(bundle.version)
+            self.at.engine.live.promoted_bundle(bundle.version)
             open_snapshot(store, fingerprint=bundle.manifest.fingerprint, version=version, server=self.at.server)
             store.promote(version, expected=report.live_version or ANY, fence=fence)
         except (FingerprintMismatch, PromotionRefused) as exc:
             return False, str(exc)
         return True, decision
-
-    def _tidy(self, bundle: ModelBundle) -> None:
-        """Let go what no snapshot that is kept needs; what cannot be removed now is removed another time."""
-        with suppress(ArtifactError):
-            prune_index(self.at.indexes, self.at.settings.keep_snapshots, self.at.server)
-        kept = []
-        for version in self.at.indexes.versions():  # of whatever model: the live one may still be of the one before
-            with suppress(ArtifactError):
-                kept.append(read_index_manifest(self.at.indexes, version))
-        with suppress(redis.RedisError, ArtifactError):
-            self.at.log.truncate(folded_by_all(kept))
-            wanted = self.at.log.photos()
-            for version in self.at.indexes.versions():
-                standing = read_standing(self.at.indexes.file(version, STANDING).parent)
-                wanted |= {decided.photo.sha256 for decided in standing.values() if decided.photo}
-            sweep_live_photos(self.at.settings.storage, wanted)
-        EmbeddingCache(self.at.settings.storage, bundle.manifest.fingerprint).sweep()
 
     # --- tell ---
 

@@ -56,7 +56,7 @@ class ShardRunner:
         folders = {Path(photo.path).parent for photo in request.photos if "://" not in photo.path}
         if folders and not any(folder.is_dir() for folder in folders):
             raise CatalogueUnusable(f"{min(folders)} is gone, or not there for every worker")
-        bundle = self._engine.promoted_bundle(request.bundle_version)
+        bundle = self._engine.live.promoted_bundle(request.bundle_version)
         cache = EmbeddingCache(self._settings.storage, bundle.manifest.fingerprint, request.scope)
         name = shard_name([photo.sha256 for photo in request.photos])
         if not cache.has(name):

@@ -135,7 +135,7 @@ def test_a_model_that_another_replaced_while_its_index_was_opened_does_not_serve
     def promote_first(after: str) -> tuple[()]:
         if bundles.current() == second:
             bundles.promote(first)
-            engine.promoted()  # as a reindex does
+            engine.live.promoted()  # as a reindex does
         return ()
 
     engine = Engine(home, read_changes=promote_first)

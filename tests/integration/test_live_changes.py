@@ -243,7 +243,7 @@ def test_no_search_misses_a_live_photo_while_snapshots_with_and_without_it_take_
     for turn in range(20):
         store.promote([folded, without][turn % 2])
         engine.refresh()
-        assert engine.applied_to == change.entry_id
+        assert engine.live.applied_to == change.entry_id
     stop.set()
     for thread in threads:
         thread.join()

@@ -145,7 +145,7 @@ def test_a_machine_answers_with_the_old_model_while_it_fetches_the_new_one(
     tmp_path: Path,
 ) -> None:
     promote_new(bucket_url, tmp_path / "builder", indexes)
-    seen = bundle_store(far.engine._storage)
+    seen = bundle_store(far.engine.live._storage)
     eventually(lambda: seen.current() == seen.newest(), 10, "the promotion is known")
     proxy.hold_after = 1 << 20  # in the middle of the weights
     fetching = threading.Thread(target=far.engine.refresh)

@@ -26,7 +26,7 @@ from shared.store.jobs import JobStore
 from tests.bundles import make_bundle, make_index
 from tests.conftest import Clock, encode, noise_image
 from tests.integration.conftest import settings
-from worker import engine as engine_module
+from worker import live
 from worker.engine import Engine
 
 PHOTOS = [encode(noise_image(seed, (200, 120))) for seed in range(6)]
@@ -102,14 +102,14 @@ def test_a_worker_started_after_the_change_answers_what_waited_before_it(turns: 
 def test_what_answered_before_is_let_go_and_comes_back_when_it_is_needed(
     turns: Turns, engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(engine_module, "_OUTLIVED_S", -1.0)
+    monkeypatch.setattr(live, "_OUTLIVED_S", -1.0)
     turns.promote(NEW)
     engine.refresh()
     engine.refresh()
-    assert len(engine._models()) == 1
+    assert len(engine.live.models()) == 1
     assert answered_by(engine, turns, OLD) == OLD
     engine.refresh()
-    assert len(engine._models()) == 1
+    assert len(engine.live.models()) == 1
 
 
 def test_a_photo_for_no_model_there_ever_was_is_refused_in_words(engine: Engine) -> None:
@@ -178,9 +178,9 @@ def test_a_promoted_model_without_an_index_leaves_the_answers_to_the_one_before(
     assert answered_by(engine, turns, OLD) == OLD
     assert "lookalike reindex" in str(engine.problem)
     assert turns.bundles[NEW] in str(engine.problem)
-    coming, _ = engine.promoted()  # as a reindex does, which makes the index
+    coming, _ = engine.live.promoted()  # as a reindex does, which makes the index
     engine.refresh()
-    assert engine.promoted_bundle(coming.version) is coming  # still in memory
+    assert engine.live.promoted_bundle(coming.version) is coming  # still in memory
     index_store(turns.home).promote(turns.indexes[NEW])
     engine.refresh()
     assert engine.problem is None
