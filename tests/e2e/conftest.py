@@ -20,6 +20,7 @@ from pipeline.demo import generate
 from shared.redis_client import connect
 from tests.conftest import lasting_port
 from tests.milvus import milvus_for_all, place_for_all
+from tests.once import made_once
 
 if TYPE_CHECKING:
     from tests.e2e.fleet import Fleet
@@ -81,10 +82,8 @@ def index_place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def catalogue(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """52 demo listings, 104 photos."""
-    directory = tmp_path_factory.mktemp("data") / "demo"
-    generate(directory, n_listings=52)
-    return directory
+    """52 demo listings, 104 photos; tests that change it copy it."""
+    return made_once(tmp_path_factory, "demo", lambda directory: generate(directory, n_listings=52))
 
 
 @pytest.fixture(scope="session")
@@ -95,10 +94,17 @@ def photos(catalogue: Path) -> list[Path]:
 @pytest.fixture(scope="session")
 def home(tmp_path_factory: pytest.TempPathFactory, catalogue: Path) -> Path:
     """An installation with a bundle and an index of the catalogue; tests that change it copy it."""
-    home = tmp_path_factory.mktemp("home")
+    home = tmp_path_factory.mktemp("own") / "home"
+    if place_for_all():  # what is shared lies on disk only
+        _build(home, catalogue)
+    else:
+        shutil.copytree(made_once(tmp_path_factory, "home", lambda shared: _build(shared, catalogue)), home)
+    return home
+
+
+def _build(home: Path, catalogue: Path) -> None:
     built = lookalike("index", "build", "--catalogue", str(catalogue), home=home)
     assert built.returncode == 0, built.stderr
-    return home
 
 
 class Service:

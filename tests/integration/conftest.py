@@ -1,6 +1,7 @@
 """The API in this process, on a real Valkey, and what its tests say often."""
 
 import json
+import shutil
 import socket
 import time
 from collections.abc import Callable
@@ -20,6 +21,7 @@ from shared.store.jobs import JobStore
 from shared.store.records import Admission
 from tests.conftest import encode, noise_image
 from tests.installation import Installation
+from tests.once import made_once
 
 PHOTO = encode(noise_image(7))
 NO_HOME = Path("/nonexistent/lookalike")
@@ -34,11 +36,14 @@ def settings(url: str, **changes: object) -> Settings:
 @pytest.fixture(scope="session")
 def built(tmp_path_factory: pytest.TempPathFactory) -> Installation:
     """26 drawn listings, prepared once; tests copy it before they change anything."""
-    directory = tmp_path_factory.mktemp("built")
-    generate(directory / "catalogue", n_listings=26)
-    installation = Installation(directory / "home", directory / "catalogue")
-    installation.prepare()
-    return installation
+
+    def make(directory: Path) -> None:
+        generate(directory / "catalogue", n_listings=26)
+        Installation(directory / "home", directory / "catalogue").prepare()
+
+    shared = made_once(tmp_path_factory, "built", make)
+    home = shutil.copytree(shared / "home", tmp_path_factory.mktemp("built") / "home")
+    return Installation(home, shared / "catalogue")
 
 
 @pytest.fixture
