@@ -8,7 +8,7 @@ from dataclasses import asdict
 import click
 
 from pipeline.cli_help import taught
-from pipeline.doctor import installation, machine
+from pipeline.doctor import installation, machine, places
 from pipeline.doctor.findings import Check, Finding, State, made_by
 from pipeline.doctor.redis_server import check_redis
 from pipeline.doctor.wheels import check_wheels
@@ -22,6 +22,8 @@ CHECKS: dict[str, Check] = {
     "home": installation.check_home,
     "port": installation.check_port,
     "redis": check_redis,
+    "store": places.check_store,
+    "index": places.check_index,
     "weights": installation.check_weights,
     "catalogue": installation.check_catalogue,
     "artifacts": installation.check_artifacts,
@@ -37,8 +39,9 @@ def doctor(as_json: bool) -> None:
     """Find out whether this machine can run the service, and say what to do where it cannot.
 
     Looks at Python, the processor, memory, settings, LOOKALIKE_HOME and its disk, the port, Redis and its settings,
-    where weights come from, the catalogue, the live bundle and index, and at every package. Changes nothing, and runs
-    where packages are missing. Most of the time it takes goes into loading every package once.
+    the object store and Milvus where settings name them, where weights come from, the catalogue, the live bundle and
+    index, and at every package. Changes nothing, and runs where packages are missing. Most of the time it takes goes
+    into loading every package once.
 
     Exit code: 0 when nothing fails, warnings or not; 1 when something does.
     """

@@ -307,7 +307,7 @@ class CollectionName:
         return "_".join((self.alias, self.begun.strftime(_STAMP), self.fingerprint, self.job, self.salt))
 
 
-def open_server(settings: Settings) -> MilvusServer | None:
+def open_server(settings: Settings, *, timeout_s: float = TIMEOUT_S) -> MilvusServer | None:
     """The server the settings name; None where vectors lie in files.
 
     Raises:
@@ -315,4 +315,5 @@ def open_server(settings: Settings) -> MilvusServer | None:
     """
     if settings.index == FAISS:
         return None
-    return MilvusServer(settings.index, settings.index_token.get_secret_value() if settings.index_token else "")
+    token = settings.index_token.get_secret_value() if settings.index_token else ""
+    return MilvusServer(settings.index, token, timeout_s=timeout_s)

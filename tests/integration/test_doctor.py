@@ -19,6 +19,7 @@ from pipeline.running import publish_redis_url
 from shared.snapshots import index_store
 from shared.vision.index import VECTORS
 from tests.installation import Installation
+from tests.milvus import MilvusLite
 
 
 @pytest.fixture(autouse=True)
@@ -146,6 +147,35 @@ def test_a_redis_that_wants_a_password_is_told_from_one_that_is_away(
         client.config_set("requirepass", "")
     assert "password" in told
     assert "s3cret" not in told
+
+
+def test_a_store_that_answers_is_told_from_one_without_the_bucket_and_one_that_is_away(
+    bucket_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LOOKALIKE_STORE", bucket_url)
+    assert "and is empty" in the("store", State.OK, examined(0))
+    monkeypatch.setenv("LOOKALIKE_STORE", "s3://nobody-made-this")
+    assert "no such bucket" in the("store", State.FAIL, examined(1))
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:1")
+    assert "AWS_ variables" in the("store", State.FAIL, examined(1))
+
+
+def test_a_directory_for_artifacts_must_be_one_that_can_be_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LOOKALIKE_STORE", str(tmp_path / "shared"))
+    assert "to be made" in the("store", State.OK, examined(0))
+    (tmp_path / "shared").touch()
+    assert "another directory" in the("store", State.FAIL, examined(1))
+
+
+def test_a_milvus_that_answers_is_told_from_one_that_is_away(
+    milvus: MilvusLite, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LOOKALIKE_INDEX", milvus.address)
+    assert "Milvus answers" in the("index", State.OK, examined(0))
+    monkeypatch.setenv("LOOKALIKE_INDEX", "milvus+http://127.0.0.1:1")
+    assert "LOOKALIKE_INDEX_TOKEN" in the("index", State.FAIL, examined(1))
 
 
 def test_a_damaged_index_fails(built: Installation, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
