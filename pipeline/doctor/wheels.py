@@ -5,7 +5,8 @@ A wheel built for another processor ends the process that loads it, and no `exce
 
 import subprocess
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from functools import cache
 from importlib.metadata import PackageNotFoundError, packages_distributions, version
 
 from pipeline.doctor.findings import Finding, Findings, fail, ok
@@ -92,8 +93,14 @@ def _broken(module: str, problem: str) -> Finding:
     )
 
 
+@cache
+def _distributions() -> Mapping[str, list[str]]:
+    """Which packages a module comes from; to find out reads what every installed one holds."""
+    return packages_distributions()
+
+
 def _version(module: str) -> str:
-    names = packages_distributions().get(module, [module])
+    names = _distributions().get(module, [module])
     try:
         return version(names[0])
     except PackageNotFoundError:

@@ -194,6 +194,7 @@ def read_table(directory: Location, name: str, rejected: list[RowProblem]) -> "p
                 names=range(_MAX_COLUMNS),
                 dtype=str,
                 keep_default_na=False,
+                na_values=[""],
                 encoding="utf-8-sig",
                 on_bad_lines="warn",
             )
@@ -213,7 +214,7 @@ def read_table(directory: Location, name: str, rejected: list[RowProblem]) -> "p
         raise CatalogueUnusable(f"{name} lacks the column {', '.join(missing)}; it has {', '.join(named)}")
     width = max(position for position, text in enumerate(header, 1) if text)
     # Most of the columns to spare are empty; only rows with something in them need a closer look.
-    spare = cells.iloc[1:, width:].fillna("")
+    spare = cells.iloc[1:, width:].dropna(axis="columns", how="all").fillna("")
     torn = (spare != "").any(axis=1)
     torn[torn] = (_stripped(spare[torn]) != "").any(axis=1)
     too_long += [int(row) for row in torn.index[torn]]

@@ -1,1 +1,1 @@
-"""A real Valkey and FAISS."""
+"""A real Valkey, FAISS, torch; processes, but not the service as a whole."""

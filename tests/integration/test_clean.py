@@ -173,7 +173,7 @@ def test_two_cannot_clean_into_one_place_at_once(dump: Path, tmp_path: Path) -> 
 
 
 def test_a_run_that_was_killed_is_finished_by_the_next(tmp_path: Path) -> None:
-    photos = {f"p{n}.jpg": encode(noise_image(n, (1200, 900))) for n in range(40)}
+    photos = {f"p{n}.jpg": encode(noise_image(n, (600, 450))) for n in range(40)}
     rows = "".join(f"p{n},l{1 + n % 2}\n" for n in range(40))
     dump = write_catalogue(tmp_path / "dump", PRODUCTS, "id,product_id\n" + rows, photos)
     command = [sys.executable, "-m", "pipeline.cli", "clean", "--catalogue", str(dump), "--out", str(tmp_path / "out")]

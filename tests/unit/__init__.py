@@ -1,1 +1,1 @@
-"""No network."""
+"""No network, no torch, and quick: `make check` runs them."""
