@@ -23,7 +23,6 @@ from shared.errors import (
     QueueUnavailable,
     ReindexRunning,
     UploadTooLarge,
-    http_status_of,
 )
 from shared.job_view import location
 from shared.jobs import Job
@@ -73,7 +72,18 @@ def job_problem(job: Job) -> Response:
     """The answer of a synchronous call whose job did not succeed."""
     if job.error is None:
         return problem(JobCanceled("the job was cancelled"))
-    return _problem(http_status_of(job.error.code), job.error.code, job.error.detail)
+    return _problem(_http_status_of(job.error.code), job.error.code, job.error.detail)
+
+
+def _http_status_of(code: str) -> int:
+    """The HTTP status of an error known by its code, as a job's record holds it; 500 for a code unknown here."""
+    pending: list[type[LookalikeError]] = [LookalikeError]
+    while pending:
+        error = pending.pop()
+        if error.code == code:
+            return error.http_status
+        pending += error.__subclasses__()
+    return 500
 
 
 def problem_body(status: int, code: str, detail: str, request_id: str, **more: str) -> bytes:

@@ -446,14 +446,3 @@ class InternalError(LookalikeError):
 
     Stands for an exception nobody raised on purpose, and carries no detail of it.
     """
-
-
-def http_status_of(code: str) -> int:
-    """The HTTP status of an error known by its code, as a job's record holds it; 500 for a code unknown here."""
-    pending: list[type[LookalikeError]] = [LookalikeError]
-    while pending:
-        error = pending.pop()
-        if error.code == code:
-            return error.http_status
-        pending += error.__subclasses__()
-    return 500

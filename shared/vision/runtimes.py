@@ -5,6 +5,7 @@ Each imports its library when it is opened: a CPU worker runs without torch, a G
 
 import os
 import queue
+import threading
 
 import numpy as np
 
@@ -19,6 +20,7 @@ _BUCKETS = (1, 8, 32, 64)
 _LARGEST_BATCH = _BUCKETS[-1]
 # Measured: a stream has one core, which batches of 1, 2, 4 and 8 fill alike. Others wait for a pass to end.
 _BEST_BATCH_OF_A_STREAM = 2
+_FIRST_ARRAY = threading.Lock()
 
 
 def open_embedder(bundle: ModelBundle, *, threads: int = 0, streams: int = 0) -> Embedder:
@@ -113,9 +115,10 @@ class OpenVINOEmbedder:
     def __init__(self, bundle: ModelBundle, *, threads: int = 0, streams: int = 0) -> None:
         import openvino
 
-        # What the binding keeps of numpy is set up at its first use: two threads that are first at once wait for ever,
-        # one for Python's lock and one for the binding's.
-        openvino.Tensor(np.zeros(1, dtype=np.uint8))
+        # At the first array it is given, OpenVINO's binding looks numpy up. Threads that have it do so at the same
+        # moment block one another for ever, one of them with Python's lock in hand: so it is one of them, alone.
+        with _FIRST_ARRAY:
+            openvino.Tensor(np.zeros(1, dtype=np.uint8))
         threads = threads or _n_cores()
         self._manifest = bundle.manifest
         self._device = f"CPU, {threads} threads"
@@ -132,10 +135,6 @@ class OpenVINOEmbedder:
             raise BundleDamaged(f"{bundle.version}: {GRAPH} cannot be loaded") from exc
         self._alone = _RequestPool(alone, 1)
         self._streams = _RequestPool(streams_model, self._n_streams)
-        # At the first array it is given, OpenVINO's binding looks numpy up. Two threads that have it do so at the same
-        # moment block each other for ever, one of them with Python's lock in hand: so it is this thread, alone.
-        size_px = self._manifest.preprocess.size_px
-        self.embed(np.zeros((1, size_px, size_px, 3), dtype=np.uint8))
 
     @property
     def manifest(self) -> BundleManifest:

@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -80,14 +81,27 @@ class Up:
 @pytest.fixture
 def up(home: Path, catalogue: Path, tmp_path: Path) -> Iterator[Up]:
     """Running, out of a path with spaces and an umlaut."""
-    copy = tmp_path / "a hömé with spaces"
+    with _running(home, catalogue, tmp_path) as up:
+        yield up
+
+
+@pytest.fixture(scope="module")
+def serving(home: Path, catalogue: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Up]:
+    """Another, for tests that leave it as they find it."""
+    with _running(home, catalogue, tmp_path_factory.mktemp("serving")) as up:
+        yield up
+
+
+@contextmanager
+def _running(home: Path, catalogue: Path, directory: Path) -> Iterator[Up]:
+    copy = directory / "a hömé with spaces"
     shutil.copytree(home, copy)
-    running = Up(copy, catalogue, free_port(), tmp_path / "log")
-    yield running
-    if running.process.poll() is None:
-        running.process.kill()
-    running.process.wait()
-    for pid in running.parts():
+    up = Up(copy, catalogue, free_port(), directory / "log")
+    yield up
+    if up.process.poll() is None:
+        up.process.kill()
+    up.process.wait()
+    for pid in up.parts():
         os.kill(pid, signal.SIGKILL)
 
 
@@ -128,6 +142,7 @@ def test_it_serves_and_an_orderly_stop_leaves_no_process(up: Up, photos: list[Pa
     assert "Warning" not in log
     assert up.parts() == {}
     assert "Traceback" not in up.log.read_text()
+    assert not (up.home / "redis.url").exists()
 
 
 def test_each_killed_part_is_started_again_and_a_search_succeeds(up: Up, photos: list[Path]) -> None:
@@ -162,15 +177,11 @@ def test_a_part_that_keeps_dying_is_started_later_each_time_while_the_others_liv
     assert "Traceback" not in up.log.read_text()
 
 
-def test_other_processes_of_this_user_find_the_embedded_valkey_while_it_runs(up: Up) -> None:
-    up.wait_ready()
-    left = up.home / "redis.url"
-    assert left.stat().st_mode & 0o777 == 0o600
-    with connect(running_redis_url(Settings(home=up.home))) as client:
+def test_other_processes_of_this_user_find_the_embedded_valkey_while_it_runs(serving: Up) -> None:
+    serving.wait_ready()
+    assert (serving.home / "redis.url").stat().st_mode & 0o777 == 0o600
+    with connect(running_redis_url(Settings(home=serving.home))) as client:
         assert client.ping()
-    up.process.send_signal(signal.SIGINT)
-    assert up.process.wait(40) == 0
-    assert not left.exists()
 
 
 def test_even_a_killed_supervisor_leaves_no_process(up: Up) -> None:
@@ -230,9 +241,9 @@ def test_verbs_without_a_catalogue_read_the_one_in_use(home: Path, catalogue: Pa
     assert json.loads(told.stdout)["photos"] == 104
 
 
-def test_two_services_do_not_share_a_home(up: Up, catalogue: Path) -> None:
-    up.wait_ready()
-    refused = lookalike("up", "--port", str(free_port()), "--catalogue", str(catalogue), home=up.home)
+def test_two_services_do_not_share_a_home(serving: Up, catalogue: Path) -> None:
+    serving.wait_ready()
+    refused = lookalike("up", "--port", str(free_port()), "--catalogue", str(catalogue), home=serving.home)
     assert refused.returncode == 1
     assert "another `make run`" in refused.stderr
 

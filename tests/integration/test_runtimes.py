@@ -105,6 +105,26 @@ def test_a_cpu_worker_needs_no_torch(built: Built) -> None:
     assert (done.returncode, done.stdout.strip()) == (0, "4"), done.stderr
 
 
+def test_a_process_whose_first_inferences_come_from_several_threads_at_once_finishes(built: Built) -> None:
+    """Left to itself, two times in three it would not: see `OpenVINOEmbedder.__init__`."""
+    script = (
+        "import threading\n"
+        "from pathlib import Path\n"
+        "import numpy as np\n"
+        "from shared.vision.bundle import bundle_store, open_bundle\n"
+        "from shared.vision.runtimes import open_embedder\n"
+        f"embedder = open_embedder(open_bundle(bundle_store(Path({str(built.home)!r}))), streams=2)\n"
+        "together = threading.Barrier(4)\n"
+        "def infer():\n"
+        "    together.wait()\n"
+        "    embedder.embed(np.zeros((1, 224, 224, 3), np.uint8), alone=False)\n"
+        "threads = [threading.Thread(target=infer) for _ in range(4)]\n"
+        "[thread.start() for thread in threads]\n"
+        "[thread.join() for thread in threads]"
+    )
+    subprocess.run([sys.executable, "-c", script], check=True, timeout=60)
+
+
 @pytest.mark.parametrize(
     ("cosine", "precision", "passed"),
     [(0.995, 0.50, True), (0.995, 0.495, True), (0.989, 0.50, False), (0.999, 0.489, False)],
