@@ -159,7 +159,7 @@ class Engine:
     @property
     def at_once(self) -> int:
         """Photos the model works on at the same moment at most; 0 while there is none."""
-        return live.model.at_once if (live := self._live) else 0
+        return live.model.at_once if (live := self.live.current) else 0
 
     @property
     def photos_per_s(self) -> float | None:
