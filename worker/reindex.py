@@ -251,6 +251,7 @@ class _Attempt:
                         pending += self._again(shard, ended)
                     with suppress(redis.RedisError):
                         self.at.store.forget_shard(job_id)
+                    self._tell("embedding", len(done), len(plan.missing))  # a store may take its time for each
         except BaseException:
             self._cancel(running)
             raise

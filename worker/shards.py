@@ -1,5 +1,6 @@
 """Runs the shards of a reindex: decode, embed, store. Knows nothing of the plan they come from."""
 
+import threading
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
@@ -19,8 +20,8 @@ from shared.vision.embedder import Embeddings
 from worker.engine import Engine
 from worker.tasks import HandedBack, Lease
 
-_DECODE_THREADS = 2
-_DECODED_AHEAD = 16
+_DECODED_AT_A_TIME = 2
+_READ_AHEAD = 16  # a store answers after a while, but many at a time
 # Photos waiting for the model: enough to keep it busy, few enough to leave room for those somebody waits for.
 _EMBEDDED_AHEAD = 16
 
@@ -38,7 +39,8 @@ class ShardRunner:
         self._engine = engine
         self._stopping = stopping
         # Not of lower priority than others: whoever holds the interpreter's lock and is not let run holds up everybody.
-        self._pool = ThreadPoolExecutor(_DECODE_THREADS, thread_name_prefix="decode")
+        self._pool = ThreadPoolExecutor(_READ_AHEAD, thread_name_prefix="decode")
+        self._decoding = threading.BoundedSemaphore(_DECODED_AT_A_TIME)
 
     def run(self, claim: Claim, lease: Lease) -> ShardResult:
         """Embed the photos of a shard, and write them where the reindex looks for them.
@@ -84,9 +86,9 @@ class ShardRunner:
                     failed[sha256] = f"photo cannot be used: {error.code}"
 
         def decode(photo: ShardPhoto) -> Pixels | str:
-            return decode_file(self._settings.buckets.file(photo.path), spec, photo.sha256)
+            return decode_file(self._settings.buckets.file(photo.path), spec, photo.sha256, self._decoding)
 
-        for i, (photo, pixels) in enumerate(ahead(self._pool, decode, request.photos, n_ahead=_DECODED_AHEAD)):
+        for i, (photo, pixels) in enumerate(ahead(self._pool, decode, request.photos, n_ahead=_READ_AHEAD)):
             if i % _EMBEDDED_AHEAD == 0:
                 self._check(job, lease)
             if isinstance(pixels, str):

@@ -4,6 +4,7 @@ import hashlib
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import AbstractContextManager, nullcontext
 from itertools import islice
 from typing import TypeVar
 
@@ -17,17 +18,21 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 
-def decode_file(file: PhotoFile, spec: PreprocessSpec, sha256: str = "") -> Pixels | str:
+def decode_file(
+    file: PhotoFile, spec: PreprocessSpec, sha256: str = "", turn: AbstractContextManager[object] | None = None
+) -> Pixels | str:
     """The pixels of a photo, or why there are none.
 
     Args:
         sha256: what its bytes must be, where that is known.
+        turn: waited for once the file has been read, and held while it is decoded.
     """
     try:
         photo = file.read_bytes()
         if sha256 and hashlib.sha256(photo).hexdigest() != sha256:
             return CHANGED
-        return decode_photo(photo, spec)
+        with turn or nullcontext():
+            return decode_photo(photo, spec)
     except InputError as error:
         return f"photo cannot be used: {error.code}"
     except OSError:

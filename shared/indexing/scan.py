@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from shared.storage.bucket import Stored
 
 _READERS = 4
+_ASKERS = 32  # of a store, which is waited for rather than worked with
 _RACY_NS = 2_000_000_000
 _FORMAT = 1
 
@@ -106,7 +107,8 @@ class PhotoDigests:
         now_ns = time.time_ns()
         found = {path: known[1] for path, stat in photos if (known := self._known.get(path)) and known[0] == stat}
         unknown = [path for path, _ in photos if path not in found]
-        with ThreadPoolExecutor(_READERS, thread_name_prefix="digest") as pool:
+        n_threads = _ASKERS if any("://" in path for path in unknown) else _READERS
+        with ThreadPoolExecutor(n_threads, thread_name_prefix="digest") as pool:
             found |= zip(unknown, pool.map(lambda path: _digest(open_file(path)), unknown), strict=True)
         self._known = {
             path: (stat, found[path]) for path, stat in photos if found[path] and stat.mtime_ns < now_ns - _RACY_NS

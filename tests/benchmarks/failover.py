@@ -54,9 +54,10 @@ MODES = (
 
 @dataclass
 class Submitted:
-    """Ids by the time they were accepted at."""
+    """Ids by the time they were accepted at, and how long each submit took."""
 
     accepted: list[tuple[float, str]] = field(default_factory=list)
+    took_s: list[float] = field(default_factory=list)
     refused: int = 0
 
 
@@ -81,6 +82,7 @@ def main() -> None:
 @dataclass(frozen=True)
 class _Round:
     per_s: float
+    submit_s: float
     lost: int
     window_s: float
     away_s: float
@@ -91,6 +93,7 @@ def _add(report: Report, table: str, mode: Mode, rounds: list[_Round]) -> None:
         table,
         mode=mode.name,
         submits_per_s=statistics.median(each.per_s for each in rounds),
+        submit_ms=1e3 * statistics.median(each.submit_s for each in rounds),
         lost_median=statistics.median(each.lost for each in rounds),
         lost_most=max(each.lost for each in rounds),
         window_ms_most=1e3 * max(each.window_s for each in rounds),
@@ -137,6 +140,7 @@ def _round(mode: Mode, pace: float, *, island: bool) -> _Round:
     before = [at for at, _ in submitted.accepted if at <= cut_at]
     return _Round(
         per_s=len(before) / _SUBMIT_S,
+        submit_s=statistics.median(submitted.took_s[: len(before)]),
         lost=len(lost),
         window_s=max(lost) - min(lost) if lost else 0.0,
         away_s=again_at - cut_at,
@@ -151,6 +155,7 @@ def _submitting(site: Site, mode: Mode, pace: float, host: Host) -> Iterator[Sub
         client = site.open_redis()
         store = JobStore(client)
         while not stopping.wait(pause_s):
+            began = time.perf_counter()
             try:
                 job, _ = store.create(JobKind.SEARCH, SearchRequest(), _PIXELS, admission=NO_LIMIT)
                 if mode.wait and not store.replicated(1):
@@ -160,6 +165,7 @@ def _submitting(site: Site, mode: Mode, pace: float, host: Host) -> Iterator[Sub
                 submitted.refused += 1
                 time.sleep(0.02)
             else:
+                submitted.took_s.append(time.perf_counter() - began)
                 submitted.accepted.append((time.time(), job.id))
         client.close()
 

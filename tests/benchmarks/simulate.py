@@ -18,17 +18,21 @@ import redis
 from shared.queues import Waker, make_celery
 from shared.settings import Backbone
 from shared.store.jobs import JobStore
+from shared.vision.network import EMBEDDING_DIM
 from tests.benchmarks import sleeping_worker
-from tests.benchmarks.catalogue_costs import add_costs
+from tests.benchmarks.catalogue_costs import add_costs, measure_photo
 from tests.benchmarks.fleet_model import Costs, Fleet, Load, Outcome, Simulation
 from tests.benchmarks.installation import add_workers, installed, serving
 from tests.benchmarks.report import Report
+from tests.benchmarks.store_costs import measure_store
 from tests.benchmarks.unit_costs import fill, measure, wait_drained
 from tests.e2e.conftest import eventually
 
 _WORKERS = (1, 2, 4, 8, 16, 32, 64, 100, 200)
-_SECONDS = 30.0
+_SECONDS = 30.0  # at least; longer where fewer would die than _DEATHS
+_DEATHS = 4
 _BUSY = 0.4  # of what the models can do, asked for by people; the reindex takes the rest
+_REDIS_BUSY = 0.5  # with that, at most
 _LIVES_S = 600.0
 _PASS_MS, _PASS_PHOTOS = 150, 4
 _JOBS_A_WORKER = 240
@@ -48,22 +52,27 @@ def main() -> None:
     backbone = Backbone(given.backbone)
     if given.check:
         raise SystemExit(_check([1, 2] if given.quick else [1, 2, 3, 4], 40 if given.quick else _JOBS_A_WORKER))
-    costs = measure(backbone)
+    measured = measure(backbone)
+    costs = measured.costs
     report = Report("simulate", backbone=backbone, photos_per_s_of_a_worker=costs.photos_per_s)
     for name, value in asdict(costs).items():
         report.add("unit costs", what=name, ms_or_number=value if isinstance(value, int) else 1e3 * value)
     if not given.costs:
         for workers in [1, 2] if given.quick else given.workers:
             for kind, fleet in (("none dies", Fleet(workers)), ("deaths", Fleet(workers, lives_s=_LIVES_S))):
-                _simulate(report, costs, fleet, kind, 5.0 if given.quick else _SECONDS)
+                seconds = 5.0 if given.quick else max(_SECONDS, _DEATHS * _LIVES_S / workers)
+                _simulate(report, costs, fleet, kind, seconds)
         for column in ("photos_per_s", "p95_ms", "redis_busy"):
             report.plot("fleets", x="workers", y=column, by="kind")
-    add_costs(report, costs)
+    home = installed(backbone)
+    store = measure_store(home, n_listings=52) if given.quick else measure_store(home)
+    add_costs(report, measured, store, measure_photo(), EMBEDDING_DIM[backbone])
     report.finish()
 
 
 def _simulate(report: Report, costs: Costs, fleet: Fleet, kind: str, seconds: float) -> None:
-    load = Load(per_s=_BUSY * fleet.workers * costs.photos_per_s, shards=1 << 20)
+    per_s = min(_BUSY * fleet.workers * costs.photos_per_s, _REDIS_BUSY / costs.redis_s)
+    load = Load(per_s=per_s, shards=1 << 20)
     outcome = Simulation(costs, fleet, load).run(seconds)
     cuts = statistics.quantiles(outcome.latencies_s, n=100)
     report.add(
@@ -90,8 +99,8 @@ def _simulate(report: Report, costs: Costs, fleet: Fleet, kind: str, seconds: fl
 
 def _check(counts: list[int], jobs_a_worker: int) -> int:
     home = installed(Backbone.EFFICIENTNET_LITE0)
-    measured_costs = measure(Backbone.EFFICIENTNET_LITE0)
-    costs = replace(measured_costs, pass_s=_PASS_MS / 1e3, photo_s=0.0, pass_photos=_PASS_PHOTOS, streams=1)
+    measured = measure(Backbone.EFFICIENTNET_LITE0)
+    costs = replace(measured.costs, pass_s=_PASS_MS / 1e3, photo_s=0.0, pass_photos=_PASS_PHOTOS, streams=1)
     report = Report("simulate_check", pass_ms=_PASS_MS, pass_photos=_PASS_PHOTOS, jobs_a_worker=jobs_a_worker)
     worst = 0.0
     for workers in counts:

@@ -7,7 +7,9 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import redis
@@ -38,7 +40,35 @@ _N_REPORTS = 200
 _IDLE_S = 10.0
 
 
-def measure(backbone: Backbone) -> Costs:
+@dataclass(frozen=True)
+class RedisUse:
+    """Time of the thread that runs commands, and how many commands, those in scripts too."""
+
+    cpu_s: float
+    commands: float
+
+    @classmethod
+    def so_far(cls, client: redis.Redis) -> "RedisUse":
+        used = client.info("cpu")
+        return cls(
+            float(used["used_cpu_user_main_thread"]) + float(used["used_cpu_sys_main_thread"]),
+            sum(float(each["calls"]) for each in client.info("commandstats").values()),
+        )
+
+    def of_each(self, until: "RedisUse", n: int) -> "RedisUse":
+        """Of one of n things that were done from now until then."""
+        return RedisUse((until.cpu_s - self.cpu_s) / n, (until.commands - self.commands) / n)
+
+
+class Measured(NamedTuple):
+    """Seconds, and the commands that Redis runs for a job, from submit to end, and for a shard."""
+
+    costs: Costs
+    job_commands: float
+    shard_commands: float
+
+
+def measure(backbone: Backbone) -> Measured:
     """Everything, in about a minute."""
     home = installed(backbone)
     pass_s, photo_s, pass_photos, streams = _model(home)
@@ -54,19 +84,21 @@ def measure(backbone: Backbone) -> Costs:
         stack.wait_ready()
         beat_redis_s = max(0.0, _redis_cpu_of_a_beat(client) - empty)
         beat_report_s = _reports(client)
-        worker_s, redis_s = _jobs(stack, client)
-        return Costs(
+        worker_s, job = _jobs(stack, client)
+        shard = _shards(stack)
+        costs = Costs(
             pass_s=pass_s,
             photo_s=photo_s,
             pass_photos=pass_photos,
             streams=streams,
             worker_s=worker_s,
-            redis_s=redis_s,
+            redis_s=job.cpu_s,
             beat_redis_s=beat_redis_s,
             beat_report_s=beat_report_s,
             api_s=_submits(stack),
-            shard_redis_s=_shards(stack),
+            shard_redis_s=shard.cpu_s,
         )
+        return Measured(costs, job.commands, shard.commands)
 
 
 def fill(store: JobStore, n_jobs: int) -> list[str]:
@@ -115,23 +147,24 @@ def _model(home: Path) -> tuple[float, float, int, int]:
     return full - embedder.best_batch * photo_s, photo_s, embedder.best_batch, embedder.n_streams
 
 
-def _jobs(stack: Stack, client: redis.Redis) -> tuple[float, float]:
+def _jobs(stack: Stack, client: redis.Redis) -> tuple[float, RedisUse]:
+    """Of a job: its worker's interpreter, and Redis."""
     store, celery = JobStore(client), make_celery(stack.redis_url, socket_timeout_s=2)
     worker = [stack.processes["worker-0"].pid]
-    redis_before, worker_before = _redis_cpu_s(client), cpu_s(worker)
+    before, worker_before = RedisUse.so_far(client), cpu_s(worker)
     fill(store, _N_JOBS)
     for _ in range(Fleet(1).threads):
         Waker(celery, client).wake()
     wait_drained(store)
     celery.close()
-    return (cpu_s(worker) - worker_before) / _N_JOBS, (_redis_cpu_s(client) - redis_before) / _N_JOBS
+    return (cpu_s(worker) - worker_before) / _N_JOBS, before.of_each(RedisUse.so_far(client), _N_JOBS)
 
 
 def _redis_cpu_of_a_beat(client: redis.Redis) -> float:
     """Between two beats, while there is no work."""
-    before = _redis_cpu_s(client)
+    before = RedisUse.so_far(client)
     time.sleep(_IDLE_S)
-    return (_redis_cpu_s(client) - before) * Fleet(1).beat_s / _IDLE_S
+    return before.of_each(RedisUse.so_far(client), 1).cpu_s * Fleet(1).beat_s / _IDLE_S
 
 
 def _reports(client: redis.Redis) -> float:
@@ -150,11 +183,11 @@ def _reports(client: redis.Redis) -> float:
 
 def _cpu_of_reports(client: redis.Redis, registry: WorkerRegistry, reports: Iterable[WorkerReport]) -> float:
     n_rounds = 200
-    before = _redis_cpu_s(client)
+    before = RedisUse.so_far(client)
     for _ in range(n_rounds):
         for report in reports:
             registry.report(report)
-    return (_redis_cpu_s(client) - before) / n_rounds
+    return before.of_each(RedisUse.so_far(client), n_rounds).cpu_s
 
 
 def _submits(stack: Stack) -> float:
@@ -173,7 +206,7 @@ def _submits(stack: Stack) -> float:
     return (cpu_s(api) - before) / len(photos)
 
 
-def _shards(stack: Stack) -> float:
+def _shards(stack: Stack) -> RedisUse:
     """From the reindex that submits it to the one that forgets it, less what happens in its model."""
     # Of its own, or the worker would claim what is made here.
     with connect(f"redis://127.0.0.1:{stack.valkey.port}/1") as client:
@@ -184,7 +217,7 @@ def _shards(stack: Stack) -> float:
         assert reindex is not None
         n_photos = Fleet(1).shard_photos
         photos = tuple(ShardPhoto(path=f"/catalogue/images/{i:040x}.jpg", sha256=f"{i:064x}") for i in range(n_photos))
-        before = _redis_cpu_s(client)
+        before = RedisUse.so_far(client)
         for number in range(_N_SHARDS):
             request = ShardRequest(bundle_version="v", scope="any", photos=photos)
             job_id = store.submit_shard(reindex.job, request, f"shard-{number}")
@@ -196,10 +229,4 @@ def _shards(stack: Stack) -> float:
             store.report(reindex.job, Progress(stage="embedding", done=number, total=_N_SHARDS))
             store.ended([job_id], 1)
             store.forget_shard(job_id)
-        return (_redis_cpu_s(client) - before) / _N_SHARDS
-
-
-def _redis_cpu_s(client: redis.Redis) -> float:
-    """Of its one thread that runs commands."""
-    used = client.info("cpu")
-    return float(used["used_cpu_user_main_thread"]) + float(used["used_cpu_sys_main_thread"])
+        return before.of_each(RedisUse.so_far(client), _N_SHARDS)

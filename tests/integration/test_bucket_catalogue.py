@@ -1,5 +1,6 @@
 """A catalogue in an object store is the same as in a directory, and what changed of it is told without reading it"""
 
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import quote
@@ -49,6 +50,13 @@ def test_it_reads_like_the_directory_it_was_copied_from(bucket: Bucket, director
     assert stored.unusable == local.unusable == {"photo without file": 1}
     assert stored.name == "catalogue"
     assert [photo.path.read_bytes() for photo in stored.photos] == [PHOTOS["p1.JPG"], PHOTOS["p2 ü~%#.jpg"]]
+
+
+def test_photos_are_asked_for_many_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    all_asked = threading.Barrier(16)
+    monkeypatch.setattr(ObjectFile, "read_bytes", lambda file: str(all_asked.wait(30)).encode())
+    photos = [(f"s3://nowhere/{number}.jpg", scan_module.Stat(1, 1, "tag")) for number in range(16)]
+    assert len(set(scan_module.PhotoDigests().read(photos, Buckets(tmp_path).file))) == 16
 
 
 def test_a_photo_is_found_by_its_address(bucket: Bucket, tmp_path: Path) -> None:
