@@ -6,8 +6,6 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 from shared.errors import IndexUnavailable
@@ -76,27 +74,3 @@ class MilvusLite:
         assert self._process is not None
         self._process.kill()
         self._process.wait()
-
-
-_of_all: list[MilvusLite] = []  # at most one
-
-
-@contextmanager
-def milvus_for_all(directory: Path) -> Iterator[None]:
-    """With TEST_INDEX=milvus in the environment every index is kept in one server: the same tests, the other place."""
-    if os.environ.get("TEST_INDEX") != "milvus":
-        yield
-        return
-    _of_all.append(MilvusLite(directory))
-    yield
-    _of_all.pop().kill()
-
-
-def place_for_all() -> dict[str, object]:
-    """The settings that say so."""
-    return {"index": _of_all[0].address} if _of_all else {}
-
-
-def server_for_all() -> MilvusServer | None:
-    """That server; None where indexes lie in files."""
-    return _of_all[0].connect() if _of_all else None

@@ -3,25 +3,27 @@
 from collections.abc import Callable
 from pathlib import Path
 
-from shared.artifacts import MANIFEST, ArtifactStore
+from shared.artifacts import MANIFEST
 from shared.snapshots import PHOTOS, index_store
+from shared.storage import Location
+from shared.storage.files import files_in
 from shared.vision.bundle import bundle_store, open_bundle
 from shared.vision.embedder import Embeddings
 from shared.vision.index import open_snapshot, write_snapshot
-from tests.milvus import server_for_all
+from tests.places import milvus_server
 
 
-def write_reversed(home: Path, *, dimension: int | None = None, fingerprint: str | None = None) -> str:
+def write_reversed(storage: Location, *, dimension: int | None = None, fingerprint: str | None = None) -> str:
     """A version with the rows of the live one in reverse, not promoted; a photo's row tells which version answered.
 
     Args:
         dimension, fingerprint: instead of those of the live model.
     """
-    expected = open_bundle(bundle_store(home)).manifest.fingerprint
-    server = server_for_all()
-    live = open_snapshot(index_store(home), fingerprint=expected, server=server)
+    expected = open_bundle(bundle_store(storage)).manifest.fingerprint
+    server = milvus_server()
+    live = open_snapshot(index_store(storage), fingerprint=expected, server=server)
     return write_snapshot(
-        index_store(home),
+        index_store(storage),
         list(live.photos())[::-1],
         Embeddings(live.vectors(slice(None))[::-1, :dimension], live.scores(slice(None))[::-1]),
         fingerprint=fingerprint or expected,
@@ -31,12 +33,12 @@ def write_reversed(home: Path, *, dimension: int | None = None, fingerprint: str
     )
 
 
-def rows_by_version(home: Path) -> dict[str, dict[str, int]]:
+def rows_by_version(storage: Location) -> dict[str, dict[str, int]]:
     """Row of each photo in each version."""
-    fingerprint = open_bundle(bundle_store(home)).manifest.fingerprint
-    store = index_store(home)
+    fingerprint = open_bundle(bundle_store(storage)).manifest.fingerprint
+    store = index_store(storage)
     opened = [
-        open_snapshot(store, fingerprint=fingerprint, version=version, server=server_for_all())
+        open_snapshot(store, fingerprint=fingerprint, version=version, server=milvus_server())
         for version in store.versions()
     ]
     return {
@@ -44,41 +46,50 @@ def rows_by_version(home: Path) -> dict[str, dict[str, int]]:
     }
 
 
-def _truncate(store: ArtifactStore, version: str) -> None:
-    photos = store.path(version) / PHOTOS
-    photos.write_bytes(photos.read_bytes()[:-4096])
+def _change(storage: Location, name: str, change: Callable[[bytes], bytes]) -> None:
+    files = files_in(storage, "indexes")
+    files.write(name, change(files.at(name).read_bytes()))
 
 
-def _flip_a_bit(store: ArtifactStore, version: str) -> None:
-    photos = store.path(version) / PHOTOS
-    content = bytearray(photos.read_bytes())
-    content[len(content) // 2] ^= 1
-    photos.write_bytes(content)
+def truncate(storage: Location, version: str) -> None:
+    _change(storage, f"{version}/{PHOTOS}", lambda content: content[:-4096])
 
 
-def _truncate_manifest(store: ArtifactStore, version: str) -> None:
-    manifest = store.path(version) / MANIFEST
-    manifest.write_bytes(manifest.read_bytes()[:-20])
+def flip_a_bit(storage: Location, version: str) -> None:
+    def flipped(content: bytes) -> bytes:
+        middle = len(content) // 2
+        return content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :]
+
+    _change(storage, f"{version}/{PHOTOS}", flipped)
 
 
-def promote_damaged(home: Path, damage: Callable[[ArtifactStore, str], None]) -> None:
-    store, version = index_store(home), write_reversed(home)
-    damage(store, version)
-    store.promote(version)
+def truncate_manifest(storage: Location, version: str) -> None:
+    _change(storage, f"{version}/{MANIFEST}", lambda content: content[:-20])
 
 
-def promote_nothing(home: Path) -> None:
-    (index_store(home).root / "CURRENT").write_text("20260101T000000000000Z-00000000\n")
+def promote_damaged(storage: Location, damage: Callable[[Location, str], None]) -> None:
+    version = write_reversed(storage)
+    damage(storage, version)
+    index_store(storage).promote(version)
+
+
+def promote_nothing(storage: Location) -> None:
+    live = str(index_store(storage).current()).encode()
+    pointer = "CURRENT" if isinstance(storage, Path) else "PROMOTIONS.json"
+    _change(storage, pointer, lambda content: content.replace(live, b"20260101T000000000000Z-00000000"))
 
 
 # What is promoted, and what the refusal says.
-UNUSABLE: dict[str, tuple[Callable[[Path], None], str]] = {
-    "truncated": (lambda home: promote_damaged(home, _truncate), "bytes, not"),
-    "flipped bit": (lambda home: promote_damaged(home, _flip_a_bit), "sha256"),
-    "manifest truncated": (lambda home: promote_damaged(home, _truncate_manifest), "not JSON"),
-    "wrong dimension": (lambda home: index_store(home).promote(write_reversed(home, dimension=16)), "dimension 16"),
+UNUSABLE: dict[str, tuple[Callable[[Location], None], str]] = {
+    "truncated": (lambda storage: promote_damaged(storage, truncate), "bytes, not"),
+    "flipped bit": (lambda storage: promote_damaged(storage, flip_a_bit), "sha256"),
+    "manifest truncated": (lambda storage: promote_damaged(storage, truncate_manifest), "not JSON"),
+    "wrong dimension": (
+        lambda storage: index_store(storage).promote(write_reversed(storage, dimension=16)),
+        "dimension 16",
+    ),
     "foreign fingerprint": (
-        lambda home: index_store(home).promote(write_reversed(home, fingerprint="f" * 64)),
+        lambda storage: index_store(storage).promote(write_reversed(storage, fingerprint="f" * 64)),
         "model ffffffffffff",
     ),
     "pointer to nowhere": (promote_nothing, "does not exist"),

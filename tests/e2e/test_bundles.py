@@ -1,7 +1,6 @@
 """Models of other specs are promoted under a running service: no answer is wrong, no job lost, the way back open"""
 
 import json
-import shutil
 import threading
 from collections.abc import Iterator
 from itertools import cycle
@@ -12,10 +11,12 @@ import pytest
 import requests
 
 from shared.images import PreprocessSpec
+from shared.storage import Location
 from shared.vision.bundle import Precision, Runtime, bundle_store, open_bundle, write_bundle_directory
 from tests.e2e.conftest import eventually, lookalike
 from tests.e2e.fleet import Fleet
 from tests.e2e.ledger import Ledger
+from tests.places import copy_installation
 
 CROP = PreprocessSpec(size_px=160, fit="crop")
 
@@ -23,16 +24,16 @@ CROP = PreprocessSpec(size_px=160, fit="crop")
 @pytest.fixture
 def own_fleet(home: Path, catalogue: Path, tmp_path: Path) -> Iterator[Fleet]:
     """API and a worker over a copy of the installation; its canary goes with the model too."""
-    shutil.copytree(home, tmp_path / "home")
+    copy_installation(home, tmp_path / "home")
     fleet = Fleet(tmp_path / "home", tmp_path / "valkey", lease_s=4, canary_s=0.5, catalogue=catalogue)
     fleet.man(1)
     yield fleet
     fleet.close()
 
 
-def elsewhere(home: Path, directory: Path) -> str:
+def elsewhere(storage: Location, directory: Path) -> str:
     """The live model as another machine would have made it, for a crop of 160 px; returns its fingerprint."""
-    live = open_bundle(bundle_store(home))
+    live = open_bundle(bundle_store(storage))
     changed = {"preprocess": CROP, "runtime": Runtime.TORCH, "precision": Precision.FLOAT32, "recipe": "finetune"}
     manifest = live.manifest.model_copy(update=changed)
     write_bundle_directory(directory, manifest, live.tensors(), split=live.split)
@@ -81,7 +82,7 @@ def test_models_of_two_specs_take_turns_under_load_and_every_answer_is_right(
     own_fleet: Fleet, photos: list[Path], tmp_path: Path
 ) -> None:
     fleet, ledger = own_fleet, Ledger(own_fleet.url)
-    new, old_version = elsewhere(fleet.home, tmp_path / "carried"), bundle_store(fleet.home).current()
+    new, old_version = elsewhere(fleet.location, tmp_path / "carried"), bundle_store(fleet.location).current()
     clients = [Client(ledger, photos[start::2]) for start in (0, 1)]
     for client in clients:
         client.start()

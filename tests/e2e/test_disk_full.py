@@ -7,7 +7,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+from shared.storage.files import files_in, state_of
 from tests.e2e.conftest import ROOT, environment, lookalike
+from tests.places import location_of
 
 
 def _no_file_larger_than(limit_bytes: int) -> None:
@@ -16,10 +18,11 @@ def _no_file_larger_than(limit_bytes: int) -> None:
     resource.setrlimit(resource.RLIMIT_FSIZE, (limit_bytes, limit_bytes))
 
 
-def written(home: Path) -> dict[str, int]:
-    """Everything in the store, and when it was written; but for the fence, which every build takes."""
-    fence = ("PROMOTIONS", ".lock")
-    return {path.name: path.stat().st_mtime_ns for path in (home / "indexes").iterdir() if path.name not in fence}
+def written(home: Path) -> dict[str, str]:
+    """Every file of the store and its state; but for the fence, which every build takes."""
+    files = files_in(location_of(home))
+    names = [name for name in files.names("indexes") if not name.endswith(("PROMOTIONS", "PROMOTIONS.json", ".lock"))]
+    return {name: state_of(files.at(name)) for name in names}
 
 
 def test_an_index_that_does_not_fit_leaves_the_old_one_live(home: Path, catalogue: Path) -> None:

@@ -9,10 +9,12 @@ from pathlib import Path
 import requests
 
 from shared.snapshots import index_store
+from shared.storage.files import files_in
 from shared.vision.bundle import bundle_store
 from tests.e2e.conftest import eventually
 from tests.e2e.fleet import Fleet
 from tests.e2e.ledger import Ledger
+from tests.places import copy_installation, location_of, needs_files
 from tests.snapshots import UNUSABLE, rows_by_version, write_reversed
 
 
@@ -59,16 +61,17 @@ def problems(fleet: Fleet) -> tuple[int, str]:
     return answer.status_code, " ".join(answer.json()["problems"])
 
 
+@needs_files(reason="hosts of an object store go on with their copies")
 def test_versions_are_swapped_and_old_ones_deleted_under_load_and_each_answer_is_of_one(
     fleet: Fleet, photos: list[Path], tmp_path: Path
 ) -> None:
     fleet.man(1)
-    ledger, store = Ledger(fleet.url), index_store(fleet.home)
+    ledger, store = Ledger(fleet.url), index_store(fleet.location)
     first = store.current()
     assert first is not None
-    versions = [first, write_reversed(fleet.home)]
+    versions = [first, write_reversed(fleet.location)]
     whole = shutil.copytree(store.root, tmp_path / "indexes")
-    searches = Searches(ledger, photos[0].read_bytes(), rows_by_version(fleet.home))
+    searches = Searches(ledger, photos[0].read_bytes(), rows_by_version(fleet.location))
     with searches.going_on():
         for version in (versions[1], versions[0], versions[1]):
             store.promote(version)
@@ -89,14 +92,14 @@ def test_versions_are_swapped_and_old_ones_deleted_under_load_and_each_answer_is
 
 def test_what_cannot_be_used_is_named_while_the_old_one_serves(fleet: Fleet, photos: list[Path]) -> None:
     fleet.man(1)
-    ledger, store = Ledger(fleet.url), index_store(fleet.home)
+    ledger, store = Ledger(fleet.url), index_store(fleet.location)
     good = store.current()
     assert good is not None
-    searches = Searches(ledger, photos[0].read_bytes(), rows_by_version(fleet.home))
+    searches = Searches(ledger, photos[0].read_bytes(), rows_by_version(fleet.location))
     with searches.going_on():
         for name in ("flipped bit", "pointer to nowhere"):
             promote, said = UNUSABLE[name]
-            promote(fleet.home)
+            promote(fleet.location)
             eventually(lambda said=said: said in problems(fleet)[1], 15, name)  # type: ignore[misc]
             assert problems(fleet)[0] == 200
             store.promote(good)
@@ -109,11 +112,11 @@ def test_what_cannot_be_used_is_named_while_the_old_one_serves(fleet: Fleet, pho
 def test_a_worker_that_cannot_load_its_model_takes_no_job_until_it_can(
     home: Path, photos: list[Path], tmp_path: Path
 ) -> None:
-    shutil.copytree(home, tmp_path / "home")
-    store = bundle_store(tmp_path / "home")
-    weights = store.path(store.newest()) / "graph.bin"
-    whole = weights.read_bytes()
-    weights.unlink()
+    copy_installation(home, tmp_path / "home")
+    storage = location_of(tmp_path / "home")
+    files, weights = files_in(storage, "bundles"), f"{bundle_store(storage).newest()}/graph.bin"
+    whole = files.at(weights).read_bytes()
+    files.remove([weights])
     fleet = Fleet(tmp_path / "home", tmp_path / "valkey")
     try:
         fleet.start("api")
@@ -121,12 +124,12 @@ def test_a_worker_that_cannot_load_its_model_takes_no_job_until_it_can(
         eventually(lambda: "graph.bin is missing" in problems(fleet)[1], 30, "it says why")
         ledger = Ledger(fleet.url)
         job_id = ledger.submit(photos[0].read_bytes())
-        weights.write_bytes(whole[:-1000] + bytes(1000))
+        files.write(weights, whole[:-1000] + bytes(1000))
         eventually(lambda: "graph.bin has changed" in problems(fleet)[1], 30, "it says why")
         assert problems(fleet)[0] == 503
         job = ledger.read(job_id)
         assert (job["status"], job["attempt"]) == ("queued", 0)
-        weights.write_bytes(whole)
+        files.write(weights, whole)
         ledger.settle(30)
     finally:
         fleet.close()

@@ -15,13 +15,15 @@ from tests.conftest import lasting_port
 from tests.deployment import ROOT, services
 from tests.e2e.conftest import eventually
 from tests.e2e.images import Image, can_be_run, sandboxed
+from tests.places import needs_neither
 
 API, WORKER = Image.read("api/Dockerfile"), Image.read("worker/Dockerfile", "cpu")
 IMAGES = {"api": API, "worker-interactive": WORKER, "worker-bulk": WORKER}
 
-pytestmark = pytest.mark.skipif(
-    not can_be_run() and "CI" not in os.environ, reason="needs bubblewrap: apt install bubblewrap"
-)
+pytestmark = [
+    pytest.mark.skipif(not can_be_run() and "CI" not in os.environ, reason="needs bubblewrap: apt install bubblewrap"),
+    needs_neither(reason="runs with what docker-compose.yml sets"),
+]
 
 
 class Containers:

@@ -1,6 +1,5 @@
 """Photos put and deleted while the service runs: every worker sees it within two seconds, and no crash undoes it"""
 
-import shutil
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -15,6 +14,7 @@ from shared.catalogue import CATEGORIES
 from tests.conftest import encode, noise_image
 from tests.e2e.conftest import eventually
 from tests.e2e.fleet import Fleet
+from tests.places import copy_installation
 
 VISIBLE_WITHIN_S = 2
 WORKERS = ("worker", "worker-2")
@@ -24,7 +24,7 @@ WORKERS = ("worker", "worker-2")
 def pair(home: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
     """API and two workers on an installation of their own."""
     directory = tmp_path_factory.mktemp("live")
-    shutil.copytree(home, directory / "home")
+    copy_installation(home, directory / "home")
     pair = Fleet(directory / "home", directory / "valkey", lease_s=4, canary_s=0)
     pair.man(2)
     yield pair

@@ -1,6 +1,5 @@
 """An index that moves into Milvus while searches go on; Milvus killed, a builder killed; all of it real processes."""
 
-import os
 import shutil
 import signal
 from collections.abc import Iterator
@@ -10,6 +9,7 @@ from typing import Any
 import pytest
 import requests
 
+from shared.artifacts import ArtifactStore
 from shared.snapshots import IndexKind, index_store, read_index_manifest
 from shared.vision.index import collections
 from shared.vision.milvus_server import alias_of
@@ -19,13 +19,14 @@ from tests.e2e.fleet import Fleet
 from tests.e2e.test_live_changes import assert_seen_by_every_worker, change, found, search
 from tests.e2e.test_reindex import result_of, submit
 from tests.milvus import MilvusLite
+from tests.places import copy_installation, needs_faiss
 
 
 class Place:
     """Two workers and an API with a Milvus of their own; the index they start with lies in files."""
 
     def __init__(self, directory: Path, home: Path, catalogue: Path) -> None:
-        shutil.copytree(home, directory / "home")
+        copy_installation(home, directory / "home")
         shutil.copytree(catalogue, directory / "catalogue")
         self.milvus = MilvusLite(directory)
         self.fleet = Fleet(
@@ -37,7 +38,10 @@ class Place:
             catalogue=directory / "catalogue",
             index=self.milvus.address,
         )
-        self.store = index_store(directory / "home")
+
+    @property
+    def store(self) -> ArtifactStore:
+        return index_store(self.fleet.location)
 
     def live_in_milvus(self) -> bool:
         version = self.store.current()
@@ -56,7 +60,7 @@ class Place:
         self.milvus.kill()
 
 
-pytestmark = pytest.mark.skipif(os.environ.get("TEST_INDEX") == "milvus", reason="starts from an index in files")
+pytestmark = needs_faiss(reason="starts from an index in files")
 
 
 @pytest.fixture(scope="module")

@@ -17,6 +17,7 @@ from shared.store.keys import KeyRing, Scope
 from tests.e2e.browser import Scheme, Visit, chromium
 from tests.e2e.conftest import eventually
 from tests.e2e.fleet import Fleet
+from tests.places import copy_installation
 from tests.snapshots import write_reversed
 
 Go = Callable[..., Visit]
@@ -33,7 +34,7 @@ def browser() -> Iterator[Browser]:
 def served(browser: Browser, home: Path, catalogue: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
     """A service over copies of everything, whose reindexes take long enough to be watched."""
     directory = tmp_path_factory.mktemp("page")
-    shutil.copytree(home, directory / "home")
+    copy_installation(home, directory / "home")
     shutil.copytree(catalogue, directory / "catalogue")
     served = Fleet(
         directory / "home",
@@ -298,7 +299,7 @@ def test_a_reindex_is_watched_and_its_report_read(go: Go, served: Fleet) -> None
 
 
 def test_a_reindex_is_followed_by_whoever_comes_and_cancelled(go: Go, served: Fleet) -> None:
-    before = index_store(served.home).current()
+    before = index_store(served.location).current()
     assert requests.post(f"{served.url}/v1/jobs/reindex", json={"mode": "all"}, timeout=10).status_code == 202
     page = go("#/index").page
     told = page.locator("#reindex-message")
@@ -307,7 +308,7 @@ def test_a_reindex_is_followed_by_whoever_comes_and_cancelled(go: Go, served: Fl
     expect(told).to_contain_text(re.compile(r"embedding: \d+ of"))
     told.get_by_role("button", name="Cancel").click()
     expect(told).to_contain_text("The reindex was cancelled")
-    assert index_store(served.home).current() == before
+    assert index_store(served.location).current() == before
 
 
 def test_what_a_reindex_would_do_is_told_without_doing_it(go: Go, served: Fleet) -> None:
@@ -319,7 +320,7 @@ def test_what_a_reindex_would_do_is_told_without_doing_it(go: Go, served: Fleet)
 
 def test_a_version_is_made_live_and_left_again_after_a_question_each(go: Go, served: Fleet) -> None:
     served_before = requests.get(f"{served.url}/v1/index", timeout=10).json()["version"]
-    version = write_reversed(served.home)
+    version = write_reversed(served.location)
     visit = go("#/index")
     page, name = visit.page, version.rpartition("-")[2]
     promote = page.get_by_role("button", name=f"Make version {name} live")

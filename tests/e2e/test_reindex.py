@@ -20,7 +20,7 @@ from shared.vision.vector_index import VectorIndex
 from tests.e2e.conftest import eventually
 from tests.e2e.counting_worker import COUNTED, DIE_BEFORE, SHARD_PHOTOS
 from tests.e2e.fleet import Fleet
-from tests.milvus import server_for_all
+from tests.places import copy_installation, milvus_server
 
 N_PHOTOS = 104
 IN_FLIGHT = 2 * SHARD_PHOTOS  # of one worker
@@ -30,7 +30,7 @@ IN_FLIGHT = 2 * SHARD_PHOTOS  # of one worker
 def counting(home: Path, catalogue: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
     """A fleet of counting workers over a copy of everything."""
     directory = tmp_path_factory.mktemp("reindex")
-    shutil.copytree(home, directory / "home")
+    copy_installation(home, directory / "home")
     shutil.copytree(catalogue, directory / "catalogue")
     fleet = Fleet(
         directory / "home",
@@ -95,13 +95,13 @@ def counted(fleet: Fleet) -> Counter[str]:
 
 def snapshots(fleet: Fleet) -> list[VectorIndex]:
     """Every version that can be seen, each opened and verified."""
-    store = index_store(fleet.home)
+    store = index_store(fleet.location)
     return [
         open_snapshot(
             store,
             fingerprint=read_index_manifest(store, version).fingerprint,
             version=version,
-            server=server_for_all(),
+            server=milvus_server(),
         )
         for version in store.versions()
     ]
@@ -138,7 +138,7 @@ def test_killed_early_midway_late_and_before_promotion_it_embeds_nothing_twice_b
     counting: Fleet, photos: list[Path]
 ) -> None:
     man(counting, 1)
-    before = index_store(counting.home).current()
+    before = index_store(counting.location).current()
     job_id = submit(counting, mode="all")
     n_kills = 0
     for share in (0.1, 0.5, 0.8):
@@ -146,17 +146,17 @@ def test_killed_early_midway_late_and_before_promotion_it_embeds_nothing_twice_b
         counting.kill("counting-1")
         n_kills += 1
         assert {len(snapshot) for snapshot in snapshots(counting)} == {N_PHOTOS}
-        assert index_store(counting.home).current() == before
+        assert index_store(counting.location).current() == before
         if share == 0.8:
             (counting.home / DIE_BEFORE).touch()
         counting.start("counting-1")
     worker = counting.processes["counting-1"]
     worker.wait(60)  # it ends itself, with a sealed snapshot that is not promoted
-    assert index_store(counting.home).current() == before
+    assert index_store(counting.location).current() == before
     n_versions = len(snapshots(counting))
     counting.start("counting-1")
     result = result_of(counting, job_id)
-    assert (result["promoted"], result["index_version"]) == (True, index_store(counting.home).current())
+    assert (result["promoted"], result["index_version"]) == (True, index_store(counting.location).current())
     assert len(snapshots(counting)) == n_versions  # what was sealed was promoted, and not made again
     embedded = counted(counting)
     assert len(embedded) == N_PHOTOS
@@ -191,7 +191,7 @@ def test_three_workers_make_the_snapshot_that_one_makes_while_searches_go_on(
 def test_a_coordinator_frozen_past_its_lease_promotes_nothing_when_it_wakes(counting: Fleet) -> None:
 
     man(counting, 1)
-    before = len(index_store(counting.home).history())
+    before = len(index_store(counting.location).history())
     job_id = submit(counting, mode="all")
     eventually(lambda: done(counting, job_id) >= 20, 30, "some are done")
     counting.signal("counting-1", signal.SIGSTOP)
@@ -200,7 +200,7 @@ def test_a_coordinator_frozen_past_its_lease_promotes_nothing_when_it_wakes(coun
     counting.signal("counting-1", signal.SIGCONT)
     eventually(lambda: requests.get(counting.url + "/readyz", timeout=5).json()["workers"] == 2, 30, "it is back")
     time.sleep(1)  # for whatever it would do wrong
-    history = index_store(counting.home).history()
+    history = index_store(counting.location).history()
     assert (len(history), history[-1].version) == (before + 1, result["index_version"])
     assert job(counting, job_id)["attempt"] == 2
     dismiss(counting)
@@ -208,7 +208,7 @@ def test_a_coordinator_frozen_past_its_lease_promotes_nothing_when_it_wakes(coun
 
 def test_a_cancelled_one_ends_within_two_seconds_and_promotes_nothing(counting: Fleet) -> None:
     man(counting, 1)
-    before = index_store(counting.home).current()
+    before = index_store(counting.location).current()
     job_id = submit(counting, mode="all")
     eventually(lambda: done(counting, job_id) >= 8, 30, "some are done")
     assert requests.post(f"{counting.url}/v1/jobs/{job_id}/cancel", timeout=10).status_code == 202
@@ -217,5 +217,5 @@ def test_a_cancelled_one_ends_within_two_seconds_and_promotes_nothing(counting: 
     n = counted(counting).total()
     time.sleep(0.5)
     assert counted(counting).total() == n < N_PHOTOS
-    assert index_store(counting.home).current() == before
+    assert index_store(counting.location).current() == before
     dismiss(counting)

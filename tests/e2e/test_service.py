@@ -4,7 +4,6 @@ import base64
 import http.client
 import json
 import re
-import shutil
 import signal
 import socket
 import threading
@@ -19,9 +18,11 @@ import requests
 from PIL import Image
 
 from shared.catalogue import CATEGORIES
-from shared.snapshots import PHOTOS
+from shared.snapshots import index_store
 from tests.conftest import encode, noise_image
 from tests.e2e.conftest import Stack, eventually, lookalike
+from tests.places import copy_installation, location_of
+from tests.snapshots import flip_a_bit
 
 
 def noise_bytes() -> bytes:
@@ -272,11 +273,8 @@ def test_the_command_line_searches_verifies_and_evaluates(home: Path, catalogue:
 
 def test_the_command_line_says_what_is_wrong_and_exits_1(home: Path, tmp_path: Path) -> None:
     copy = tmp_path / "home"
-    shutil.copytree(home, copy)
-    photos = next((copy / "indexes").glob(f"*/{PHOTOS}"))
-    content = bytearray(photos.read_bytes())
-    content[5000] ^= 1
-    photos.write_bytes(content)
+    copy_installation(home, copy)
+    flip_a_bit(location_of(copy), index_store(location_of(copy)).newest())
     refused = lookalike("index", "verify", "--json", home=copy)
     assert refused.returncode == 1
     assert json.loads(refused.stdout)["error"]["code"] == "index_damaged"

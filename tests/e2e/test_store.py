@@ -15,6 +15,7 @@ from tests.conftest import encode, noise_image
 from tests.e2e.conftest import Service, Stack, eventually
 from tests.milvus import MilvusLite
 from tests.object_store import ObjectStore, Proxy
+from tests.places import location_of
 
 
 @pytest.fixture(params=["faiss", "milvus"])
@@ -40,7 +41,7 @@ def url(bucket_url: str, home: Path, catalogue: Path, tmp_path: Path) -> str:
     for file in sorted(catalogue.rglob("*")):
         if file.is_file():
             bucket.upload(f"catalogue/{file.relative_to(catalogue)}", file)
-    local, shared = bundle_store(home), bundle_store(bucket)
+    local, shared = bundle_store(location_of(home)), bundle_store(bucket)
     shared.promote(import_bundle(shared, local.path(local.newest())))
     return bucket_url
 

@@ -2,7 +2,6 @@
 
 import json
 import os
-import shutil
 import signal
 import socket
 import subprocess
@@ -18,6 +17,7 @@ from pipeline.running import running_redis_url
 from shared.redis_client import connect
 from shared.settings import Settings
 from tests.e2e.conftest import ROOT, environment, eventually, free_port, lookalike
+from tests.places import copy_installation
 
 
 class Up:
@@ -95,7 +95,7 @@ def serving(home: Path, catalogue: Path, tmp_path_factory: pytest.TempPathFactor
 @contextmanager
 def _running(home: Path, catalogue: Path, directory: Path) -> Iterator[Up]:
     copy = directory / "a hömé with spaces"
-    shutil.copytree(home, copy)
+    copy_installation(home, copy)
     up = Up(copy, catalogue, free_port(), directory / "log")
     yield up
     if up.process.poll() is None:
