@@ -2,6 +2,8 @@
 
 import json
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import suppress
@@ -96,6 +98,19 @@ def test_a_server_that_does_not_answer_holds_nobody_longer_than_its_time(
     finally:
         own_milvus.signal(signal.SIGCONT)
     assert nearest_row(opened(store, version, own_milvus.connect())) == nearest_row(index)
+
+
+def test_who_has_asked_milvus_can_start_other_processes(milvus: MilvusLite) -> None:
+    script = """
+import subprocess, sys
+from shared.vision.milvus_server import MilvusServer
+with MilvusServer(sys.argv[1]).calling() as client:
+    client.list_collections()
+for _ in range(100):
+    subprocess.run(["true"], preexec_fn=int, check=True)
+"""
+    done = subprocess.run([sys.executable, "-c", script, milvus.address], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
 
 
 def test_a_version_in_milvus_cannot_be_opened_without_saying_where_it_is(
