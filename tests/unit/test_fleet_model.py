@@ -1,8 +1,15 @@
 """The simulated fleet keeps account: nothing is done faster than costs allow, and nothing gets lost"""
 
+import json
+from pathlib import Path
+
 import pytest
 
+from tests.benchmarks.catalogue_costs import PhotoBytes, add_costs
 from tests.benchmarks.fleet_model import Costs, Fleet, Load, Simulation
+from tests.benchmarks.report import Report
+from tests.benchmarks.store_costs import StoreCosts
+from tests.benchmarks.unit_costs import Measured
 
 COSTS = Costs(pass_s=0.1, photo_s=0.0, pass_photos=4, worker_s=0.001, redis_s=0.0005)
 
@@ -44,3 +51,28 @@ def test_a_job_whose_workers_always_die_fails_after_three_attempts() -> None:
     fleet = Fleet(1, lives_s=1, away_s=1, lease_s=2)
     outcome = Simulation(slow, fleet, Load(waiting=1)).run()
     assert (outcome.ended_at, outcome.failed, outcome.retried) == ([], 1, 2)
+
+
+def test_what_catalogues_cost_follows_from_what_one_photo_costs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    store = StoreCosts(
+        photo_reads=2, shard_reads=3, shard_writes=1, reindex_reads=3, reindex_writes=30, start_reads=8,
+        start_bytes=118_000_000, watch_reads_per_s=1.0,
+    )  # fmt: skip
+    report = Report("made_up")
+    add_costs(report, Measured(COSTS, 57, 64), store, PhotoBytes(planned=3000, codes=264, rows=300, scores=52), 2048)
+    report.finish()
+    tables = json.loads(Path("var/bench/made_up.json").read_text())["tables"]
+    once = {row["what"]: row["10,000,000"] for row in tables["a catalogue embedded once"]}
+    assert once["one worker"] == pytest.approx(10_000_000 / COSTS.photos_per_s / 3600, rel=0.01)
+    assert (once["store: photos read"], once["Redis: commands"]) == (20, 10)
+    assert all(row["1,000,000,000"] == pytest.approx(100 * row["10,000,000"], rel=0.02)
+               for row in tables["a catalogue embedded once"])  # fmt: skip
+    in_files, in_milvus = (
+        next(row for row in tables["an index, GB"] if row["lies_in"] == name)
+        for name in ("files, compressed", "Milvus")
+    )
+    assert (in_files["memory_of_a_worker"], in_milvus["memory_of_a_worker"]) == (2.64, 0)
+    assert in_milvus["in_milvus"] == pytest.approx(10_000_000 * (2048 * 4 + 52) / 1e9, rel=0.01)
