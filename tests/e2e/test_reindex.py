@@ -81,8 +81,11 @@ def result_of(fleet: Fleet, job_id: str, within_s: float = 60) -> dict[str, Any]
 
 
 def done(fleet: Fleet, job_id: str) -> int:
-    progress = job(fleet, job_id)["progress"] or {}
-    return int(str(progress.get("done", 0))) if progress.get("stage") == "embedding" else 0
+    """Photos that are embedded; all of them once it has gone on to what comes next."""
+    progress = job(fleet, job_id)["progress"] or {"stage": "none"}
+    if progress["stage"] == "embedding":
+        return int(progress["done"])
+    return N_PHOTOS if progress["stage"] in ("building", "verifying") else 0
 
 
 def wait_done(fleet: Fleet, job_id: str, share: float) -> None:
