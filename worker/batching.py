@@ -11,6 +11,8 @@ from typing import Generic, TypeVar
 
 from shared.jobs import Priority
 
+_NEWS = 0.2  # what the last pass counts for in the average
+
 Item = TypeVar("Item")
 Output = TypeVar("Output")
 
@@ -24,6 +26,8 @@ class BatchLimits:
         max_waiting: items not yet in a pass; above it `submit` blocks, so that claimers slow down.
         max_wait_s: how long a pass may be held back for items announced by `expecting`.
         bulk_patience_s: a bulk item that waited so long goes before interactive ones.
+        interactive_for_s: after an interactive item, how long more of them are expected.
+        bulk_pass_s: how long a pass of bulk items may take meanwhile, since that is what the next of them waits for.
         hang_after_s: a pass that takes longer will never end.
     """
 
@@ -31,6 +35,8 @@ class BatchLimits:
     max_waiting: int = 64
     max_wait_s: float = 0.002
     bulk_patience_s: float = 1.0
+    interactive_for_s: float = 2.0
+    bulk_pass_s: float = 0.03
     hang_after_s: float = 60.0
 
 
@@ -85,6 +91,8 @@ class MicroBatcher(Generic[Item, Output]):
         self._n_expected = 0
         self._announced = threading.local()
         self._running_since: dict[int, float] = {}
+        self._interactive_at = float("-inf")
+        self._item_s = 0.0  # what an item of a pass took of late
         self._closing = False
         self._threads = [
             threading.Thread(target=self._serve, args=(number,), name=f"batch-{number}", daemon=True)
@@ -118,6 +126,8 @@ class MicroBatcher(Generic[Item, Output]):
                 raise CancelledError("the batcher is closed")
             self._arrived()
             self._waiting[priority].append(waiting)
+            if priority is Priority.INTERACTIVE:
+                self._interactive_at = waiting.since
             self._changed.notify_all()
         return waiting.future
 
@@ -156,7 +166,8 @@ class MicroBatcher(Generic[Item, Output]):
                 self._run_or_halve(batch)
             finally:
                 with self._changed:
-                    del self._running_since[number]
+                    took_s = self._clock() - self._running_since.pop(number)
+                    self._item_s += _NEWS * (took_s / len(batch) - self._item_s)
                     self._changed.notify_all()
 
     def _next_batch(self, number: int) -> "list[_Waiting[Item, Output]]":
@@ -186,10 +197,16 @@ class MicroBatcher(Generic[Item, Output]):
         batch: list[_Waiting[Item, Output]] = []
         while interactive and bulk and bulk[0].since <= overdue_since and len(batch) < self._overdue_share():
             batch.append(bulk.popleft())
-        source = interactive or bulk
-        while source and len(batch) < self._limits.max_batch:
+        source, most = (interactive, self._limits.max_batch) if interactive else (bulk, self._most_bulk())
+        while source and len(batch) < most:
             batch.append(self._next_in_turn(source))
         return batch
+
+    def _most_bulk(self) -> int:
+        """Bulk items of a pass: fewer while interactive ones may come at any moment."""
+        if self._clock() > self._interactive_at + self._limits.interactive_for_s or not self._item_s:
+            return self._limits.max_batch
+        return min(self._limits.max_batch, max(1, int(self._limits.bulk_pass_s / self._item_s)))
 
     def _next_in_turn(self, source: "deque[_Waiting[Item, Output]]") -> "_Waiting[Item, Output]":
         """The first item of the owner who has waited longest for a turn."""

@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from shared.jobs import Priority
+from tests.conftest import Clock
 from worker.batching import BatchLimits, MicroBatcher
 
 WAIT_S = 20.0
@@ -152,6 +153,36 @@ def test_bulk_is_never_starved() -> None:
         gate.open.set()
         results(futures)
     assert gate.batches == [[0], [-1, 1, 2, 3], [-2, 4, 5, 6], [7, 8]]
+
+
+def test_bulk_passes_are_short_while_interactive_items_come(clock: Clock) -> None:
+    gate = Gate()
+    gate.open.set()
+    sizes: list[int] = []
+
+    def run(items: Sequence[int], alone: bool) -> list[int]:
+        clock.now += 0.01 * len(items)
+        return gate(items, alone)
+
+    limits = BatchLimits(max_batch=8, bulk_pass_s=0.03, interactive_for_s=2.0, bulk_patience_s=3600)
+    with batcher(run, limits=limits, clock=clock, on_batch=sizes.append) as made:
+
+        def bulk() -> list[int]:
+            """Sizes of the passes of items that waited together, all of them or all but the first."""
+            gate.open.clear()
+            sizes.clear()
+            futures = [made.submit(item, priority=Priority.BULK) for item in range(9)]
+            gate.open.set()
+            results(futures)
+            return sizes
+
+        for _ in range(30):  # until what an item takes is known
+            made.submit(0, priority=Priority.BULK).result(WAIT_S)
+        assert max(bulk()) > 3
+        made.submit(0).result(WAIT_S)
+        assert max(bulk()) <= 3
+        clock.now += 2.1
+        assert max(bulk()) > 3
 
 
 def test_the_items_that_make_a_batch_fail_fail_alone() -> None:
