@@ -2,9 +2,10 @@
 
     python -m tests.benchmarks.http [--backbone resnet50] [--clients 1 8 32 128] [--no-peers] [--quick]
 
-Bare loop, service and peers take turns on the same cores in one run; figures are medians of the turns and ratios. The
-clients are a process of their own on the same cores, and their share of the processor is told. Nothing is remembered:
-the embedding cache is off, and no two clients ask for the same photo at the same time. Nothing here is asserted.
+Bare loops (the fastest we know, and the plainest: a photo after another), service and peers take turns on the same
+cores in one run; figures are medians of the turns and ratios. The clients are a process of their own on the same cores,
+and their share of the processor is told. Nothing is remembered: the embedding cache is off, and no two clients ask for
+the same photo at the same time. Nothing here is asserted.
 """
 
 import argparse
@@ -107,13 +108,14 @@ def main() -> None:
             servers += [running.enter_context(_peer(name, home)) for name in PEERS if _available(name)]
         for server in servers:  # the first requests are the slowest
             server.ask(photos[0].parent, 4, 0.5)
-        bares = []
+        bares, plains = [], []
         for _ in range(given.turns):
             bares.append(bare.run(given.seconds))
+            plains.append(bare.run_plain(given.seconds))
             for n_clients in given.clients:
                 for server in servers:
                     server.take_turn(photos[0].parent, n_clients, given.seconds)
-    _tell(report, bares, servers)
+    _tell(report, bares, plains, servers)
     if 1 in given.clients:
         _tell_added(report, servers[0].turns[1])
     report.finish()
@@ -128,12 +130,14 @@ def _ours(stack: Stack) -> list[Server]:
     ]
 
 
-def _tell(report: Report, bares: list[Rate], servers: list[Server]) -> None:
+def _tell(report: Report, bares: list[Rate], plains: list[Rate], servers: list[Server]) -> None:
     bare_per_s = statistics.median(bare.per_s for bare in bares)
-    report.facts["bare_per_s"] = bare_per_s
+    plain_per_s = statistics.median(plain.per_s for plain in plains)
+    report.facts.update(bare_per_s=bare_per_s, plain_per_s=plain_per_s)
     for n_clients in servers[0].turns:
         for server in servers:
-            report.add("throughput", **_row(server.name, n_clients, server.turns[n_clients], bare_per_s))
+            row = _row(server.name, n_clients, server.turns[n_clients], bare_per_s, plain_per_s)
+            report.add("throughput", **row)
     cost = "processor time of a photo, ms"
     bare_ms = statistics.median(bare.cpu_ms for bare in bares)
     report.add(cost, served_by="bare loop", clients=0, part="decode and model", ms=bare_ms, of_bare=1.0)
@@ -145,7 +149,9 @@ def _tell(report: Report, bares: list[Rate], servers: list[Server]) -> None:
     report.plot("throughput", x="clients", y="p95_ms", by="served_by")
 
 
-def _row(name: str, n_clients: int, turns: list[Asked], bare_per_s: float) -> dict[str, str | float | int]:
+def _row(
+    name: str, n_clients: int, turns: list[Asked], bare_per_s: float, plain_per_s: float
+) -> dict[str, str | float | int]:
     latencies_ms = sorted(1e3 * latency for turn in turns for latency in turn.latencies_s)
     per_s = statistics.median(turn.per_s for turn in turns)
     centiles = statistics.quantiles(latencies_ms, n=100, method="inclusive")
@@ -154,6 +160,7 @@ def _row(name: str, n_clients: int, turns: list[Asked], bare_per_s: float) -> di
         "clients": n_clients,
         "photos_per_s": per_s,
         "of_bare": per_s / bare_per_s,
+        "of_plain": per_s / plain_per_s,
         "p50_ms": centiles[49],
         "p95_ms": centiles[94],
         "p99_ms": centiles[98],
