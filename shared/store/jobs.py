@@ -73,11 +73,11 @@ from shared.store.records import (
     ReapReport,
     SuspectWaits,
     parse_record,
+    record_of,
 )
 
 CONFLICT = "this Idempotency-Key was used for another request; use a new one"
 _GONE_S = 86_400
-_OWN_LINE = {JobKind.REINDEX: Line.REINDEX, JobKind.SHARD: Line.SHARD}
 _WAIT_SLICE_S = 1.0
 _REAP_AT_MOST = 500
 _FIRST_PACE_S = 0.05
@@ -155,22 +155,7 @@ class JobStore:
             deadline_at=now + (self._job_ttl_s if asked_s is None else min(asked_s, self._job_ttl_s)),
             spec=spec or PreprocessSpec(),
         )
-        record = {
-            "kind": kind.value,
-            "status": job.status.value,
-            "request": request.model_dump_json(exclude_defaults=True),
-            "request_id": request_id,
-            "owner": owner,
-            "submission": submission.model_dump_json(exclude_defaults=True),
-            "line": _OWN_LINE.get(kind, submission.priority).value,
-            "created_at": repr(now),
-            "deadline_at": repr(job.deadline_at),
-            "attempt": "0",
-        }
-        if spec:
-            record["spec"] = spec.model_dump_json(exclude_defaults=True)
-        if submission.webhook_url:
-            record["webhook_url"] = submission.webhook_url
+        record = record_of(job)
         outcome, said = cast(
             tuple[bytes, bytes],
             self.run(

@@ -55,6 +55,9 @@ class Line(StrEnum):
     SHARD = "shard"
 
 
+_OWN_LINE = {JobKind.REINDEX: Line.REINDEX, JobKind.SHARD: Line.SHARD}
+
+
 class SuspectWaits(Exception):
     """A job whose workers died waits to be claimed alone."""
 
@@ -89,6 +92,26 @@ class Place:
 
     ahead: int  # jobs served before it, as things are
     eta_s: float | None  # until it is served; None while no pace has been measured
+
+
+def record_of(job: Job) -> dict[str, str]:
+    """The hash of a job that nobody has claimed yet."""
+    record = {
+        "kind": job.kind.value,
+        "status": job.status.value,
+        "request": job.request.model_dump_json(exclude_defaults=True),
+        "request_id": job.request_id,
+        "owner": job.owner,
+        "submission": job.submission.model_dump_json(exclude_defaults=True),
+        "line": _OWN_LINE.get(job.kind, job.submission.priority).value,
+        "created_at": repr(job.created_at),
+        "deadline_at": repr(job.deadline_at),
+        "attempt": "0",
+        "spec": job.spec.model_dump_json(exclude_defaults=True),
+    }
+    if job.submission.webhook_url:
+        record["webhook_url"] = job.submission.webhook_url
+    return record
 
 
 def parse_record(job_id: str, record: Mapping[bytes, bytes]) -> Job:
