@@ -28,7 +28,7 @@ from shared.store.batches import BatchStore
 from shared.store.changes import ChangeLog
 from shared.store.jobs import JobStore
 from shared.store.listing import JobListing
-from shared.store.records import Admission, Idempotency, Place
+from shared.store.records import Admission, Created, Idempotency, Place
 from shared.store.workers import WorkerRegistry
 from shared.telemetry import event
 
@@ -103,7 +103,7 @@ class Service:
             said = [kind.value, request.model_dump_json(exclude={"sequence"}), submission.model_dump_json()]
             idempotency = Idempotency(idempotency_key, digest_of(*said, photo.sha256 if photo else ""))
         with broker_errors():
-            job, is_new = self.store.create(
+            created = self.store.create(
                 kind,
                 request,
                 photo.pixels if photo else None,
@@ -113,12 +113,9 @@ class Service:
                 owner=caller().owner,
                 idempotency=idempotency,
                 request_id=g.request_id,
+                call_idle=self._at_once,
             )
-            self._replicate(job, is_new=is_new, again=idempotency is not None)
-        if is_new:
-            self.counters.accepted.labels(kind.value).inc()
-            self._wake(job.submission.priority)
-        return job
+        return self._accepted(created, again=idempotency is not None)
 
     def check(self, submission: Submission) -> None:
         """Raises WebhookRefused when the job's end may not be told to its URL."""
@@ -131,14 +128,30 @@ class Service:
         if idempotency_key is not None:
             idempotency = Idempotency(idempotency_key, digest_of("retry", job.id))
         with broker_errors():
-            again, is_new = self.store.retry(
-                job.id, admission=self.admission, idempotency=idempotency, request_id=g.request_id
+            created = self.store.retry(
+                job.id,
+                admission=self.admission,
+                idempotency=idempotency,
+                request_id=g.request_id,
+                call_idle=self._at_once,
             )
-            self._replicate(again, is_new=is_new, again=idempotency is not None)
-        if is_new:
+        return self._accepted(created, again=idempotency is not None)
+
+    @property
+    def _at_once(self) -> bool:
+        """Whether a job may begin as soon as it is written, rather than when replicas have it."""
+        return not self.settings.redis_replicas
+
+    def _accepted(self, created: Created, *, again: bool) -> Job:
+        """A job that will be done; raises as `_replicate`."""
+        job = created.job
+        with broker_errors():
+            self._replicate(job, is_new=created.is_new, again=again)
+        if created.is_new:
             self.counters.accepted.labels(job.kind.value).inc()
-            self._wake(again.submission.priority)
-        return again
+            if not created.called:
+                self._wake(job.submission.priority, nobody_idle=self._at_once)
+        return job
 
     def _replicate(self, job: Job, *, is_new: bool, again: bool) -> None:
         """Have a job outlive the Redis it was written to, where that is asked for.
@@ -162,9 +175,9 @@ class Service:
             retry_after_s=_RETRY_AFTER_S,
         )
 
-    def _wake(self, priority: Priority = Priority.INTERACTIVE) -> None:
+    def _wake(self, priority: Priority = Priority.INTERACTIVE, *, nobody_idle: bool = False) -> None:
         try:
-            self._waker.wake(priority)
+            self._waker.wake(priority, nobody_idle=nobody_idle)
         except QueueUnavailable:
             # The record stands, so the job is accepted; workers replace messages they miss.
             event(_LOG, "message_not_sent", level=logging.WARNING)

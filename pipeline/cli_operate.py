@@ -150,7 +150,7 @@ def jobs_retry(job_id: str, as_json: bool) -> None:
     settings = load_settings()
     client = running_redis()
     admission = Admission(settings.max_queued, settings.max_queued_per_key)
-    again, _ = running_jobs().retry(job_id, admission=admission)
+    again = running_jobs().retry(job_id, admission=admission).job
     KeyRing(client).record(_user(), "jobs.retry", job_id)
     with suppress(QueueUnavailable):  # it is accepted; workers replace messages they miss
         celery = make_celery(running_redis_url(settings), socket_timeout_s=TIMEOUT_S)

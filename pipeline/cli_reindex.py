@@ -47,7 +47,7 @@ def run_reindex(jobs: JobStore, request: ReindexRequest, *, wait: bool) -> Job:
         ReindexRunning: there is one already.
     """
     n_queued = load_settings().max_queued
-    job, _ = jobs.create(JobKind.REINDEX, request, None, admission=Admission(n_queued, n_queued), request_id="cli")
+    job = jobs.create(JobKind.REINDEX, request, None, admission=Admission(n_queued, n_queued), request_id="cli").job
     return _watch(jobs, job) if wait else job
 
 

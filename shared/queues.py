@@ -104,7 +104,7 @@ class Waker:
         self._client = client
         self._idle = IdleThreads(client)
 
-    def wake(self, priority: Priority = Priority.INTERACTIVE) -> None:
+    def wake(self, priority: Priority = Priority.INTERACTIVE, *, nobody_idle: bool = False) -> None:
         """Have some worker take what waits: one that is idle but at hand, or whoever reads a message.
 
         A worker that was woken works until nothing waits. So where messages enough lie unread every worker is busy, and
@@ -112,12 +112,14 @@ class Waker:
 
         Args:
             priority: of the job there is; a worker that takes all may claim another first.
+            nobody_idle: it is known that no worker is at hand.
 
         Raises:
             QueueUnavailable: the broker did not take it.
         """
         with broker_errors():
-            if not self._idle.call(priority) and self._unread(priority) < _UNREAD_ENOUGH:
+            at_hand = not nobody_idle and self._idle.call(priority)
+            if not at_hand and self._unread(priority) < _UNREAD_ENOUGH:
                 self._celery.send_task(RUN_NEXT, queue=QUEUES[priority])
 
     def replace_lost_messages(self, store: JobStore) -> int:

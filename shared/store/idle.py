@@ -18,17 +18,25 @@ from shared.store.records import PREFIX
 
 _LATE_S = 1.0  # clocks of hosts differ, and a thread may be slow to say that it waits no longer
 
-# KEYS: idle:{class} of what there is work for, its word:{class}, then every other idle:{class}. ARGV: now.
-# Returns whether a thread was called.
-_CALL = """#!lua flags=allow-oom
-redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', ARGV[1])
-local thread = redis.call('ZREVRANGE', KEYS[1], 0, 0)[1]
-if not thread then return 0 end
-redis.call('ZREM', KEYS[1], thread)
-for i = 3, #KEYS do redis.call('ZREM', KEYS[i], thread) end
-redis.call('LPUSH', KEYS[2], '1')
-redis.call('LTRIM', KEYS[2], 0, 99)
-return 1
+# For scripts that know P, the prefix of all keys, and NOW: returns whether a thread was called.
+CALL_IDLE = """
+local function call_idle(class)
+  redis.call('ZREMRANGEBYSCORE', P .. 'idle:' .. class, '-inf', NOW)
+  local thread = redis.call('ZREVRANGE', P .. 'idle:' .. class, 0, 0)[1]
+  if not thread then return false end
+  redis.call('ZREM', P .. 'idle:interactive', thread)
+  redis.call('ZREM', P .. 'idle:bulk', thread)
+  redis.call('LPUSH', P .. 'word:' .. class, '1')
+  redis.call('LTRIM', P .. 'word:' .. class, 0, 99)
+  return true
+end
+"""
+
+# KEYS: the prefix. ARGV: now, class.
+_CALL = f"""#!lua flags=allow-oom
+local P, NOW = KEYS[1], tonumber(ARGV[1])
+{CALL_IDLE}
+return call_idle(ARGV[2]) and 1 or 0
 """
 
 
@@ -47,8 +55,7 @@ class IdleThreads:
 
     def call(self, priority: Priority) -> bool:
         """Have one of them look for work; false when none waits."""
-        others = [_idle(other) for other in Priority if other is not priority]
-        return self._call(keys=[_idle(priority), _word(priority), *others], args=[repr(self._clock())]) == 1
+        return self._call(keys=[PREFIX], args=[repr(self._clock()), priority]) == 1
 
     def wait(self, thread: str, priorities: Collection[Priority], timeout_s: float) -> bool:
         """Return true as soon as there may be work, or false when nobody had called after `timeout_s`.
@@ -61,15 +68,15 @@ class IdleThreads:
         with self._redis.pipeline(transaction=False) as pipe:
             for priority in priorities:
                 pipe.zadd(_idle(priority), {thread: until})
-            pipe.execute()
-        # What came between the caller's last look and its name on the list sent a message, as where nobody waits.
-        if self._redis.blpop([_word(priority) for priority in priorities], timeout_s):
+            pipe.exists(*(f"{PREFIX}turns:{priority}" for priority in priorities))
+            came_meanwhile = pipe.execute()[-1]  # between the caller's last look and its name on the list
+        if not came_meanwhile and self._redis.blpop([_word(priority) for priority in priorities], timeout_s):
             return True
         with self._redis.pipeline() as pipe:
             for priority in priorities:
                 pipe.zrem(_idle(priority), thread)
             # A name that is gone was called: the word may have come just now, or another thread has taken it.
-            return 0 in cast(list[int], pipe.execute())
+            return 0 in cast(list[int], pipe.execute()) or bool(came_meanwhile)
 
 
 def _idle(priority: Priority) -> str:

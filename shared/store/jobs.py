@@ -32,7 +32,7 @@ Keys (prefix `lookalike:`), each with a TTL unless a reason is given:
 import hashlib
 import secrets
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from math import ceil
 from typing import cast
 
@@ -67,6 +67,7 @@ from shared.store.records import (
     Admission,
     Backlog,
     Claim,
+    Created,
     Idempotency,
     Line,
     Place,
@@ -123,16 +124,15 @@ class JobStore:
         owner: str = "",
         idempotency: Idempotency | None = None,
         request_id: str = "",
-    ) -> tuple[Job, bool]:
-        """Write the record of a new job; the caller wakes a worker afterwards.
+        call_idle: bool = False,
+    ) -> Created:
+        """Write the record of a new job; unless a worker was called for it, the caller wakes one afterwards.
 
         Args:
             pixels: RGB, and behind it the file to keep of a photo put live; None: the request names one of the index.
             spec: how the photo was made square, if not as by default; a model of another must not see it.
             owner: those whose name begins with an underscore are ours, and their jobs are in no list.
-
-        Returns:
-            The job, and whether it is new: the second use of an idempotency key gives the job of the first.
+            call_idle: have a worker that is at hand begin at once.
 
         Raises:
             QueueFull, QueueShareFull: too much waits; says when to come back.
@@ -170,13 +170,14 @@ class JobStore:
                 owner,
                 record["line"],
                 record["deadline_at"],
+                int(call_idle),
                 *(part for pair in record.items() for part in pair),
                 now=now,
             ),
         )
         match outcome:
             case b"known":
-                return self.get(said.decode()), False
+                return Created(self.get(said.decode()), is_new=False, called=False)
             case b"conflict":
                 raise IdempotencyConflict(CONFLICT)
             case b"busy":
@@ -193,7 +194,7 @@ class JobStore:
                     "try again later",
                     retry_after_s=self._retry_after_s(int(said)),
                 )
-        return job, True
+        return Created(job, is_new=True, called=said == b"called")
 
     def get(self, job_id: str, *, owner: str | None = None) -> Job:
         """Read a job.
@@ -205,7 +206,10 @@ class JobStore:
             JobNotFound: never existed, or so long ago that nothing remembers it.
             JobGone: finished and expired.
         """
-        record = cast(dict[bytes, bytes], self._redis.hgetall(PREFIX + "job:" + job_id))
+        return self._job(job_id, cast(dict[bytes, bytes], self._redis.hgetall(PREFIX + "job:" + job_id)), owner)
+
+    def _job(self, job_id: str, record: Mapping[bytes, bytes], owner: str | None) -> Job:
+        """What `get` makes of a record."""
         whose = record.get(b"owner", b"") if record else cast(bytes | None, self._redis.get(PREFIX + "gone:" + job_id))
         if whose is None or (owner is not None and whose.decode() != owner):
             raise JobNotFound("no such job")
@@ -226,9 +230,11 @@ class JobStore:
         deadline = time.monotonic() + timeout_s
         done = PREFIX + "done:" + job.id
         while not job.status.terminal and (left_s := deadline - time.monotonic()) > 0:
-            # Moving the element onto its own list leaves it there for the other waiters.
-            self._redis.blmove(done, done, min(left_s, _WAIT_SLICE_S), "LEFT", "LEFT")  # type: ignore[arg-type]
-            job = self.get(job.id)
+            with self._redis.pipeline(transaction=False) as pipe:
+                # Moving the element onto its own list leaves it there for the other waiters.
+                pipe.blmove(done, done, min(left_s, _WAIT_SLICE_S), "LEFT", "LEFT")  # type: ignore[arg-type]
+                pipe.hgetall(PREFIX + "job:" + job.id)  # answered when that is
+                job = self._job(job.id, cast(dict[bytes, bytes], pipe.execute()[1]), None)
         return job
 
     def cancel(self, job_id: str) -> Job:
@@ -245,8 +251,14 @@ class JobStore:
         return job
 
     def retry(
-        self, job_id: str, *, admission: Admission, idempotency: Idempotency | None = None, request_id: str = ""
-    ) -> tuple[Job, bool]:
+        self,
+        job_id: str,
+        *,
+        admission: Admission,
+        idempotency: Idempotency | None = None,
+        request_id: str = "",
+        call_idle: bool = False,
+    ) -> Created:
         """Submit a failed job again, as a new job of the same owner; returns as `create`.
 
         Raises:
@@ -269,6 +281,7 @@ class JobStore:
             owner=failed.owner,
             idempotency=idempotency,
             request_id=request_id,
+            call_idle=call_idle,
         )
 
     def depth(self) -> int:

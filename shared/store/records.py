@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import NamedTuple
 
 from shared.jobs import Job, JobError, JobKind, JobStatus, Submission, parse_request, parse_result
 from shared.preprocess import PreprocessSpec
@@ -35,6 +36,19 @@ class Idempotency:
 
     key: str
     digest: str
+
+
+class Created(NamedTuple):
+    """What became of a submission.
+
+    Attributes:
+        is_new: false where an idempotency key was used again, and this is the job of its first use.
+        called: a worker was at hand, and begins.
+    """
+
+    job: Job
+    is_new: bool
+    called: bool
 
 
 @dataclass(frozen=True, slots=True)

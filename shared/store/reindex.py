@@ -58,7 +58,7 @@ class ReindexStore:
         return self._create_shard(reindex, request, None).id
 
     def _create_shard(self, reindex: Job, request: ShardRequest, idempotency: Idempotency | None) -> Job:
-        job, _ = self._jobs.create(
+        return self._jobs.create(
             JobKind.SHARD,
             request,
             None,
@@ -67,8 +67,7 @@ class ReindexStore:
             owner=SHARD_OWNER,
             idempotency=idempotency,
             request_id=reindex.request_id,
-        )
-        return job
+        ).job
 
     def forget_shard(self, job_id: str) -> None:
         """Drop an ended shard's record: a large catalogue has too many to keep each for its time."""

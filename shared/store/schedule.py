@@ -94,14 +94,14 @@ class Schedule:
         # No client can send a key with a space in it.
         idempotency = Idempotency(f"{_REQUEST_ID} {slot:.0f}", _REQUEST_ID)
         try:
-            job, _ = self._jobs.create(
+            job = self._jobs.create(
                 JobKind.REINDEX,
                 ReindexRequest(),
                 None,
                 admission=_ADMISSION,
                 idempotency=idempotency,
                 request_id=_REQUEST_ID,
-            )
+            ).job
         except ReindexRunning as exc:
             return exc.job_id
         except JobGone:  # it ran long ago

@@ -6,6 +6,7 @@ Scripts that end or move on jobs may run when Redis is full: they are what makes
 """
 
 from shared.jobs import JobError
+from shared.store.idle import CALL_IDLE
 
 _EXPIRED = JobError(
     code="deadline_exceeded", detail="the job was not finished before its deadline", retryable=True
@@ -43,6 +44,7 @@ local function enqueue(id, class, owner, created_at)
   redis.call('ZADD', P .. 'turns:' .. class, 'NX', redis.call('GET', P .. 'turn') or 0, owner)
 end
 
+{CALL_IDLE}
 local function dequeue(id, class, owner)
   redis.call('ZREM', P .. 'queued', id)
   redis.call('ZREM', line_of(class, owner), id)
@@ -80,8 +82,8 @@ def _script(body: str, flags: str = "allow-oom") -> str:
 
 
 # ARGV: id, max_queued, max_queued_per_owner, job_ttl_s, pixels, idempotency key or '', digest of the request, owner,
-# class, deadline, then field and value by turns. Returns what became of it, and an id or a number to say more.
-# Of reindexes there is one at a time.
+# class, deadline, '1' to call an idle thread, then field and value by turns. Returns what became of it, and an id or a
+# number to say more. Of reindexes there is one at a time.
 CREATE = _script(
     """
 local id, known, owner, class = ARGV[4], ARGV[9], ARGV[11], ARGV[12]
@@ -103,7 +105,7 @@ if depth >= tonumber(ARGV[5]) then return {'full', tostring(depth)} end
 local own = redis.call('ZCARD', line_of('interactive', owner)) + redis.call('ZCARD', line_of('bulk', owner))
 if own >= tonumber(ARGV[6]) then return {'share', tostring(own)} end
 local key, ttl = P .. 'job:' .. id, ARGV[7] + RESULT_TTL
-redis.call('HSET', key, unpack(ARGV, 14))
+redis.call('HSET', key, unpack(ARGV, 15))
 redis.call('EXPIRE', key, ttl)
 if ARGV[8] ~= '' then redis.call('SET', P .. 'pixels:' .. id, ARGV[8], 'EX', ARGV[7]) end
 redis.call('SET', P .. 'gone:' .. id, owner, 'EX', ttl + GONE)
@@ -123,7 +125,7 @@ if string.sub(owner, 1, 1) ~= '_' then
   end
 end
 enqueue(id, class, owner, NOW)
-return {'created', id}
+return {'created', ARGV[14] == '1' and call_idle(class) and 'called' or ''}
 """,
     flags="",
 )

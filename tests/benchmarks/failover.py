@@ -157,7 +157,7 @@ def _submitting(site: Site, mode: Mode, pace: float, host: Host) -> Iterator[Sub
         while not stopping.wait(pause_s):
             began = time.perf_counter()
             try:
-                job, _ = store.create(JobKind.SEARCH, SearchRequest(), _PIXELS, admission=NO_LIMIT)
+                job = store.create(JobKind.SEARCH, SearchRequest(), _PIXELS, admission=NO_LIMIT).job
                 if mode.wait and not store.replicated(1):
                     submitted.refused += 1
                     continue

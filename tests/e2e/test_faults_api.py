@@ -37,7 +37,9 @@ def test_a_front_door_killed_at_any_moment_loses_nothing_and_makes_nothing_twice
     mix = {"search": 6, "batch": 2, "again": 1}
     with fleet.client() as client, Clients(ledger, images, mix=mix) as clients:
         # What a process leaves that is killed after the record and before the message.
-        job, _ = JobStore(client).create(JobKind.SEARCH, SearchRequest(image_id=photos[0].stem), None, admission=PLENTY)
+        job = (
+            JobStore(client).create(JobKind.SEARCH, SearchRequest(image_id=photos[0].stem), None, admission=PLENTY).job
+        )
         ledger.accept(job.id)
         for _ in range(2):
             time.sleep(rng.uniform(0.5, 1.5))
@@ -69,7 +71,7 @@ def test_five_thousand_queued_jobs_drain_and_leave_no_message(fleet: Fleet, phot
         client.config_set("appendfsync", "everysec")  # nothing dies here, and it is much faster
         store = JobStore(client)
         for _ in range(5000):
-            job, _ = store.create(JobKind.SEARCH, request, None, admission=PLENTY)
+            job = store.create(JobKind.SEARCH, request, None, admission=PLENTY).job
             ledger.accept(job.id)
             Waker(celery, client).wake()
         for name in ("worker", "worker-2"):

@@ -8,9 +8,9 @@ import redis
 from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
-from shared.jobs import Job
 from shared.store.batches import BatchStore
 from shared.store.jobs import JobStore
+from shared.store.records import Created
 from tests.conftest import encode, noise_image
 
 PHOTOS = [encode(noise_image(seed)) for seed in range(3)]
@@ -44,7 +44,7 @@ def test_a_photo_whose_acceptance_nobody_heard_of_is_not_reported_as_refused(
 ) -> None:
     create, n_created = JobStore.create, 0
 
-    def create_and_drop_the_second(*arguments: Any, **options: Any) -> tuple[Job, bool]:
+    def create_and_drop_the_second(*arguments: Any, **options: Any) -> Created:
         nonlocal n_created
         n_created += 1
         made = create(*arguments, **options)

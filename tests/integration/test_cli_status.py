@@ -71,7 +71,7 @@ def test_status_shows_what_waits_and_what_is_served(client: redis.Redis) -> None
     jobs = JobStore(client)
     for _ in range(3):
         jobs.create(JobKind.SEARCH, SearchRequest(), b"p", admission=PLENTY)
-    reindex, _ = jobs.create(JobKind.REINDEX, ReindexRequest(), None, admission=PLENTY)
+    reindex = jobs.create(JobKind.REINDEX, ReindexRequest(), None, admission=PLENTY).job
     report(client, "able")
     found = told("status", code=0)
     assert sum(found["queue"]["queued"].values()) == 4

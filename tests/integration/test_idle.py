@@ -8,11 +8,11 @@ from concurrent.futures import Future, ThreadPoolExecutor
 import pytest
 import redis
 
-from shared.jobs import EmbedRequest, JobKind, Priority
+from shared.jobs import EmbedRequest, JobKind, Priority, Submission
 from shared.queues import QUEUE, QUEUES, Waker, make_celery
 from shared.store.idle import IdleThreads
 from shared.store.jobs import JobStore
-from shared.store.records import PREFIX
+from shared.store.records import PREFIX, Created
 from tests.integration.conftest import PLENTY, eventually
 from tests.integration.test_job_store import RESULT
 from tests.integration.test_worker import FakeEngine
@@ -77,6 +77,32 @@ def test_a_thread_that_takes_only_bulk_jobs_is_called_for_no_other(
     assert waiting.result(10)
 
 
+@pytest.mark.parametrize("priority", Priority)
+def test_a_thread_that_waits_is_called_by_the_very_call_that_writes_the_job(
+    client: redis.Redis, wait: Callable[..., "Future[bool]"], priority: Priority
+) -> None:
+    waiting, store, submission = wait("a"), JobStore(client), Submission(priority=priority)
+
+    def create() -> Created:
+        return store.create(
+            JobKind.EMBED, EmbedRequest(), None, admission=PLENTY, submission=submission, call_idle=True
+        )
+
+    assert create().called
+    assert waiting.result(10)
+    assert not create().called  # nobody else is there
+
+
+def test_a_thread_finds_what_came_before_its_name_was_on_the_list(client: redis.Redis) -> None:
+    store, idle = JobStore(client), IdleThreads(client)
+    assert not store.create(JobKind.EMBED, EmbedRequest(), None, admission=PLENTY, call_idle=True).called
+    assert idle.wait("a", BOTH, LONG_S)
+    assert not client.exists(f"{PREFIX}idle:interactive", f"{PREFIX}idle:bulk")
+    assert not idle.wait("a", [Priority.BULK], 0.05)  # of the others it takes none
+    assert store.claim("w", lease_s=15)
+    assert not idle.wait("a", BOTH, 0.05)
+
+
 def test_a_thread_that_gave_up_is_called_no_more(
     client: redis.Redis, waker: Waker, wait: Callable[..., "Future[bool]"]
 ) -> None:
@@ -102,7 +128,7 @@ def test_a_thread_called_as_it_gives_up_looks_for_work_although_another_took_the
     assert waiting.result(10)
 
 
-def test_a_worker_at_hand_does_what_is_submitted_without_a_message(client: redis.Redis, waker: Waker) -> None:
+def test_a_worker_at_hand_does_what_is_submitted_without_a_message(client: redis.Redis) -> None:
     store, idle = JobStore(client), IdleThreads(client)
     runner = JobRunner(
         store,
@@ -116,9 +142,9 @@ def test_a_worker_at_hand_does_what_is_submitted_without_a_message(client: redis
     thread.start()
     for _ in range(3):
         eventually(lambda: client.zcard(f"{PREFIX}idle:interactive") == 1)
-        job, _ = store.create(JobKind.EMBED, EmbedRequest(), None, admission=PLENTY)
-        waker.wake()
-        assert store.wait(job, 10).status.terminal
+        created = store.create(JobKind.EMBED, EmbedRequest(), None, admission=PLENTY, call_idle=True)
+        assert created.called
+        assert store.wait(created.job, 10).status.terminal
     thread.join(10)
     assert not thread.is_alive()  # nothing came any more
     assert n_messages(client) == 0

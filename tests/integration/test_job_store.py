@@ -52,7 +52,7 @@ RESULT = EmbedResult.model_validate(
 def create(
     store: JobStore, pixels: bytes | None = b"pixels", max_queued: int = 100, owner: str = "", **submission: object
 ) -> Job:
-    job, is_new = store.create(
+    job, is_new, _ = store.create(
         JobKind.EMBED,
         EmbedRequest(),
         pixels,
@@ -96,7 +96,7 @@ def test_a_job_goes_from_queued_to_running_to_succeeded(store: JobStore, clock: 
 
 def test_a_request_survives_the_record(store: JobStore) -> None:
     request = SearchRequest(k=7, category="Appliances", exclude_listing="é / ü", min_score=-0.25)
-    job, _ = store.create(JobKind.SEARCH, request, None, admission=PLENTY)
+    job = store.create(JobKind.SEARCH, request, None, admission=PLENTY).job
     assert store.get(job.id).request == request
     taken = store.claim("w1", lease_s=15)
     assert taken is not None
@@ -169,7 +169,7 @@ def test_a_job_whose_worker_dies_every_time_fails_as_worker_lost(store: JobStore
 
 def test_a_shard_is_given_up_rather_than_left_to_those_who_run_suspects(store: JobStore, clock: Clock) -> None:
     request = ShardRequest(bundle_version="b", scope="known", photos=())
-    shard, _ = store.create(JobKind.SHARD, request, None, admission=PLENTY, owner=SHARD_OWNER)
+    shard = store.create(JobKind.SHARD, request, None, admission=PLENTY, owner=SHARD_OWNER).job
     for _ in range(2):
         assert store.claim("w", lease_s=15, only=Line.SHARD)
         clock.now += 16
@@ -451,9 +451,10 @@ def test_a_backlog_past_its_deadline_is_ended_by_claims_in_bounded_steps(store: 
 
 
 def idempotent(store: JobStore, key: str, digest: str, owner: str = "") -> tuple[Job, bool]:
-    return store.create(
+    job, is_new, _ = store.create(
         JobKind.EMBED, EmbedRequest(), b"p", admission=PLENTY, owner=owner, idempotency=Idempotency(key, digest)
     )
+    return job, is_new
 
 
 def test_one_idempotency_key_makes_one_job_however_many_send_it_at_once(store: JobStore) -> None:
@@ -492,7 +493,7 @@ def test_a_failed_job_can_be_tried_again_and_others_cannot(store: JobStore) -> N
     with pytest.raises(NotRetryable):
         store.retry(job.id, admission=PLENTY)
     store.fail(job, InvalidRequest("no"))
-    again, _ = store.retry(job.id, admission=PLENTY)
+    again = store.retry(job.id, admission=PLENTY).job
     assert (again.owner, again.submission) == (job.owner, job.submission)
     taken = store.claim("w", lease_s=15)
     assert taken is not None

@@ -54,9 +54,9 @@ class Walk:
             priority=self.chance.choice(list(Priority)), deadline_s=self.chance.choice([None, None, None, 10, 60])
         )
         owner = self.chance.choice(["", "a", "b"])
-        job, _ = self.store.create(
+        job = self.store.create(
             JobKind.EMBED, EmbedRequest(), b"p", admission=PLENTY, owner=owner, submission=submission
-        )
+        ).job
         self.status[job.id] = "queued"
 
     def claim(self) -> None:
@@ -118,7 +118,7 @@ class Walk:
         if not (job_id := self.any_job()):
             return
         try:
-            job, _ = self.store.retry(job_id, admission=PLENTY)
+            job = self.store.retry(job_id, admission=PLENTY).job
         except NotRetryable:
             assert self.store.get(job_id).status is not JobStatus.FAILED
         else:

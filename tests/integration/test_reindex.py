@@ -71,10 +71,9 @@ class Works:
         self._engines.clear()
 
     def submit(self, **request: object) -> Job:
-        job, _ = self.jobs.create(
+        return self.jobs.create(
             JobKind.REINDEX, ReindexRequest.model_validate(request), None, admission=PLENTY, request_id="test"
-        )
-        return job
+        ).job
 
     def reindex(self, **request: object) -> ReindexResult:
         """Run one to its end, which must be a good one."""

@@ -89,8 +89,7 @@ def far(
 def submit(store: JobStore, spec: PreprocessSpec) -> Job:
     pixels = decode_photo(PHOTOS[1], spec).tobytes()
     admission = Admission(max_queued=10, max_queued_per_owner=10)
-    job, _ = store.create(JobKind.SEARCH, SearchRequest(k=1), pixels, spec=spec, admission=admission)
-    return job
+    return store.create(JobKind.SEARCH, SearchRequest(k=1), pixels, spec=spec, admission=admission).job
 
 
 def caught_up(host: Host, indexes: dict[PreprocessSpec, str]) -> bool:

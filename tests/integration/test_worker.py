@@ -313,7 +313,7 @@ def submit_suspect(client: redis.Redis, owner: str) -> Job:
     clock = Clock()
     clock.now = time.time()
     store = JobStore(client, clock=clock)
-    job, _ = store.create(JobKind.EMBED, EmbedRequest(), b"pixels", admission=PLENTY, owner=owner)
+    job = store.create(JobKind.EMBED, EmbedRequest(), b"pixels", admission=PLENTY, owner=owner).job
     for _ in range(2):
         assert store.claim("dying", lease_s=0.1)
         clock.now += 1
@@ -409,11 +409,11 @@ def test_a_job_nobody_wants_leaves_the_batcher_before_its_pass(
 ) -> None:
     engine = Batching()
     heartbeat = Heartbeat(settings(valkey_url), client, jobs, engine)
-    first, _ = jobs.create(JobKind.EMBED, EmbedRequest(), b"first", admission=PLENTY)
+    first = jobs.create(JobKind.EMBED, EmbedRequest(), b"first", admission=PLENTY).job
     threads = [in_thread(heartbeat.runner)]
     eventually(lambda: engine.passes)
     deadline = Submission(deadline_s=0.3 if how == "expired" else None)
-    second, _ = jobs.create(JobKind.EMBED, EmbedRequest(), b"second", admission=PLENTY, submission=deadline)
+    second = jobs.create(JobKind.EMBED, EmbedRequest(), b"second", admission=PLENTY, submission=deadline).job
     threads.append(in_thread(heartbeat.runner))
     eventually(engine.batcher._n_waiting)
     if how == "canceled":
