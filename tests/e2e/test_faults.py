@@ -12,8 +12,6 @@ import requests
 from tests.e2e.conftest import Stack, eventually
 from tests.e2e.ledger import Ledger
 
-pytestmark = pytest.mark.alone
-
 
 def submit(stack: Stack, photo: Path) -> str:
     answer = requests.post(stack.url + "/v1/jobs/search", files={"image": photo.read_bytes()}, timeout=10)
@@ -27,6 +25,7 @@ def status(stack: Stack, job_id: str) -> str:
     return text
 
 
+@pytest.mark.alone
 def test_a_redis_that_hangs_or_dies_is_a_503_within_3_s_and_then_all_is_well(
     own_stack: Stack, photos: list[Path]
 ) -> None:
