@@ -44,7 +44,8 @@ train: setup ## clean CATALOGUE=DIR, train on it, measure, draw; options: RECIPE
 
 test: setup tools ## all tests: unit, integration (real Valkey and FAISS), e2e (real processes, a real browser)
 	@made=$$(mktemp -d) && trap 'rm -rf "$$made"' EXIT INT TERM && export TEST_MADE="$$made" && \
-		$(PY) -m pytest -n 3 --dist loadfile -m "not alone" tests/e2e tests/integration tests/unit && \
+		$(PY) -m pytest -n 3 --dist loadfile --no-loadscope-reorder -m "not alone" \
+			tests/e2e tests/integration tests/unit && \
 		$(PY) -m pytest -m alone tests/e2e
 
 TOOLS := chromium bwrap ip
