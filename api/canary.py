@@ -74,7 +74,7 @@ class Canary:
         """Send one and wait for it; returns what is wrong, or None."""
         spec = self._spec()
         pixels = secrets.token_bytes(3) * (spec.n_bytes // 3)  # of another colour each time: no cache knows it
-        job = self._store.create(
+        created = self._store.create(
             JobKind.EMBED,
             EmbedRequest(),
             pixels,
@@ -82,9 +82,11 @@ class Canary:
             spec=spec,
             submission=Submission(deadline_s=2 * _ANSWER_WITHIN_S),
             owner=_OWNER,
-        ).job
-        self._wake()
-        job = self._store.wait(job, _ANSWER_WITHIN_S)
+            call_idle=True,
+        )
+        if not created.called:
+            self._wake()
+        job = self._store.wait(created.job, _ANSWER_WITHIN_S)
         if not job.status.terminal:
             return f"workers report, but took {_ANSWER_WITHIN_S:.0f} s and more for a canary photo"
         if job.status is not JobStatus.SUCCEEDED:

@@ -88,7 +88,7 @@ class Service:
         submission: Submission | None = None,
         idempotency_key: str | None = None,
     ) -> Job:
-        """Create the record, then wake a worker.
+        """Create the record, and have a worker begin.
 
         Raises:
             QueueFull, QueueShareFull, QueueUnavailable: come back later.

@@ -57,8 +57,9 @@ def _always_wanted() -> bool:
 class MicroBatcher(Generic[Item, Output]):
     """Turns what waits into batches and runs them on its own threads, one pass a thread at a time.
 
-    A pass begins as soon as a thread is free: under load the items that arrive during one pass are the next batch. It
-    is held back, for `max_wait_s` at most, only while `expecting` says that more is on its way. A pass that raises is
+    A pass begins as soon as a thread is free: under load the items that arrive during one pass are the next batch,
+    unless they are bulk and interactive ones may come, which would have to wait for the end of the pass. A pass is held
+    back, for `max_wait_s` at most, only while `expecting` says that more is on its way. A pass that raises is
     halved until the item that makes it raise stands alone and fails alone.
 
     Args:
@@ -92,7 +93,7 @@ class MicroBatcher(Generic[Item, Output]):
         self._announced = threading.local()
         self._running_since: dict[int, float] = {}
         self._interactive_at = float("-inf")
-        self._item_s = 0.0  # what an item of a pass took of late
+        self._bulk_item_s = 0.0  # what an item of a bulk pass took of late
         self._closing = False
         self._threads = [
             threading.Thread(target=self._serve, args=(number,), name=f"batch-{number}", daemon=True)
@@ -127,7 +128,7 @@ class MicroBatcher(Generic[Item, Output]):
             self._arrived()
             self._waiting[priority].append(waiting)
             if priority is Priority.INTERACTIVE:
-                self._interactive_at = waiting.since
+                self._interactive_at = self._clock()
             self._changed.notify_all()
         return waiting.future
 
@@ -167,7 +168,9 @@ class MicroBatcher(Generic[Item, Output]):
             finally:
                 with self._changed:
                     took_s = self._clock() - self._running_since.pop(number)
-                    self._item_s += _NEWS * (took_s / len(batch) - self._item_s)
+                    if batch[-1].priority is Priority.BULK:
+                        news = took_s / len(batch) - self._bulk_item_s
+                        self._bulk_item_s += _NEWS * news if self._bulk_item_s else news
                     self._changed.notify_all()
 
     def _next_batch(self, number: int) -> "list[_Waiting[Item, Output]]":
@@ -204,9 +207,9 @@ class MicroBatcher(Generic[Item, Output]):
 
     def _most_bulk(self) -> int:
         """Bulk items of a pass: fewer while interactive ones may come at any moment."""
-        if self._clock() > self._interactive_at + self._limits.interactive_for_s or not self._item_s:
+        if self._clock() > self._interactive_at + self._limits.interactive_for_s or not self._bulk_item_s:
             return self._limits.max_batch
-        return min(self._limits.max_batch, max(1, int(self._limits.bulk_pass_s / self._item_s)))
+        return min(self._limits.max_batch, max(1, int(self._limits.bulk_pass_s / self._bulk_item_s)))
 
     def _next_in_turn(self, source: "deque[_Waiting[Item, Output]]") -> "_Waiting[Item, Output]":
         """The first item of the owner who has waited longest for a turn."""

@@ -170,7 +170,10 @@ class JobRunner:
         first = True
         while True:
             self.woken_at = time.monotonic()
-            if not (self.run_waiting(relay=first) or self._await_more()) or self._stopping():
+            if self.run_waiting(relay=first):
+                if self._stopping():
+                    break
+            elif not self._await_more():  # one that was called looks once more, also when it is to stop
                 break
             first = False
 

@@ -18,6 +18,17 @@ from shared.store.records import PREFIX
 
 _LATE_S = 1.0  # clocks of hosts differ, and a thread may be slow to say that it waits no longer
 
+# KEYS: the prefix. ARGV: thread, until when it waits, then the classes it takes. Returns whether it is on the list now,
+# which it is not where there is work already.
+_JOIN = """#!lua
+local P = KEYS[1]
+for i = 3, #ARGV do
+  if redis.call('EXISTS', P .. 'turns:' .. ARGV[i], P .. 'turns:suspect') > 0 then return 0 end
+end
+for i = 3, #ARGV do redis.call('ZADD', P .. 'idle:' .. ARGV[i], ARGV[2], ARGV[1]) end
+return 1
+"""
+
 # For scripts that know P, the prefix of all keys, and NOW: returns whether a thread was called.
 CALL_IDLE = """
 local function call_idle(class)
@@ -52,6 +63,7 @@ class IdleThreads:
         self._redis = client
         self._clock = clock
         self._call: Callable[..., object] = client.register_script(_CALL)
+        self._join: Callable[..., object] = client.register_script(_JOIN)
 
     def call(self, priority: Priority) -> bool:
         """Have one of them look for work; false when none waits."""
@@ -64,19 +76,16 @@ class IdleThreads:
             thread: a name that no other has.
             priorities: the classes of jobs it takes.
         """
-        until = self._clock() + timeout_s + _LATE_S
-        with self._redis.pipeline(transaction=False) as pipe:
-            for priority in priorities:
-                pipe.zadd(_idle(priority), {thread: until})
-            pipe.exists(*(f"{PREFIX}turns:{priority}" for priority in priorities))
-            came_meanwhile = pipe.execute()[-1]  # between the caller's last look and its name on the list
-        if not came_meanwhile and self._redis.blpop([_word(priority) for priority in priorities], timeout_s):
+        until = repr(self._clock() + timeout_s + _LATE_S)
+        if self._join(keys=[PREFIX], args=[thread, until, *priorities]) == 0:
+            return True
+        if self._redis.blpop([_word(priority) for priority in priorities], timeout_s):
             return True
         with self._redis.pipeline() as pipe:
             for priority in priorities:
                 pipe.zrem(_idle(priority), thread)
             # A name that is gone was called: the word may have come just now, or another thread has taken it.
-            return 0 in cast(list[int], pipe.execute()) or bool(came_meanwhile)
+            return 0 in cast(list[int], pipe.execute())
 
 
 def _idle(priority: Priority) -> str:

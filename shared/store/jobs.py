@@ -126,7 +126,7 @@ class JobStore:
         request_id: str = "",
         call_idle: bool = False,
     ) -> Created:
-        """Write the record of a new job; unless a worker was called for it, the caller wakes one afterwards.
+        """Write the record of a new job; unless it was `called`, the caller wakes a worker afterwards.
 
         Args:
             pixels: RGB, and behind it the file to keep of a photo put live; None: the request names one of the index.

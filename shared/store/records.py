@@ -43,7 +43,7 @@ class Created(NamedTuple):
 
     Attributes:
         is_new: false where an idempotency key was used again, and this is the job of its first use.
-        called: a worker was at hand, and begins.
+        called: workers know: one was at hand, or they wait for such jobs by themselves. Else one is to be woken.
     """
 
     job: Job

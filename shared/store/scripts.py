@@ -44,7 +44,6 @@ local function enqueue(id, class, owner, created_at)
   redis.call('ZADD', P .. 'turns:' .. class, 'NX', redis.call('GET', P .. 'turn') or 0, owner)
 end
 
-{CALL_IDLE}
 local function dequeue(id, class, owner)
   redis.call('ZREM', P .. 'queued', id)
   redis.call('ZREM', line_of(class, owner), id)
@@ -85,7 +84,8 @@ def _script(body: str, flags: str = "allow-oom") -> str:
 # class, deadline, '1' to call an idle thread, then field and value by turns. Returns what became of it, and an id or a
 # number to say more. Of reindexes there is one at a time.
 CREATE = _script(
-    """
+    CALL_IDLE
+    + """
 local id, known, owner, class = ARGV[4], ARGV[9], ARGV[11], ARGV[12]
 if ARGV[9] ~= '' then
   local digest, first = unpack(redis.call('HMGET', known, 'digest', 'id'))
@@ -125,7 +125,8 @@ if string.sub(owner, 1, 1) ~= '_' then
   end
 end
 enqueue(id, class, owner, NOW)
-return {'created', ARGV[14] == '1' and call_idle(class) and 'called' or ''}
+local told = not has_messages(class) or (ARGV[14] == '1' and call_idle(class))
+return {'created', told and 'called' or ''}
 """,
     flags="",
 )

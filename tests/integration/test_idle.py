@@ -8,11 +8,12 @@ from concurrent.futures import Future, ThreadPoolExecutor
 import pytest
 import redis
 
-from shared.jobs import EmbedRequest, JobKind, Priority, Submission
+from shared.jobs import EmbedRequest, Job, JobKind, JobStatus, Priority, Submission
 from shared.queues import QUEUE, QUEUES, Waker, make_celery
 from shared.store.idle import IdleThreads
 from shared.store.jobs import JobStore
 from shared.store.records import PREFIX, Created
+from tests.conftest import Clock
 from tests.integration.conftest import PLENTY, eventually
 from tests.integration.test_job_store import RESULT
 from tests.integration.test_worker import FakeEngine
@@ -148,3 +149,31 @@ def test_a_worker_at_hand_does_what_is_submitted_without_a_message(client: redis
     thread.join(10)
     assert not thread.is_alive()  # nothing came any more
     assert n_messages(client) == 0
+
+
+def test_a_thread_called_as_its_worker_is_asked_to_stop_does_that_one_job(client: redis.Redis) -> None:
+    store = JobStore(client)
+
+    def create() -> Job:
+        return store.create(JobKind.EMBED, EmbedRequest(), None, admission=PLENTY).job
+
+    jobs: list[Job] = []
+
+    def called() -> bool:
+        jobs.extend([create(), create()])
+        return True
+
+    engine, leases = FakeEngine(lambda: RESULT), Leases()
+    runner = JobRunner(store, engine, leases, worker="w", lease_s=15, stopping=lambda: True, await_more=called)
+    runner.run_next()
+    assert [store.get(job.id).status for job in jobs] == [JobStatus.SUCCEEDED, JobStatus.QUEUED]
+
+
+def test_a_thread_finds_a_job_whose_workers_died(client: redis.Redis, clock: Clock) -> None:
+    store, idle = JobStore(client, clock=clock), IdleThreads(client)
+    store.create(JobKind.EMBED, EmbedRequest(), None, admission=PLENTY)
+    for _ in range(2):
+        assert store.claim("w", lease_s=15)
+        clock.now += 20
+        assert store.reap(max_attempts=3).requeued
+    assert idle.wait("a", BOTH, LONG_S)
