@@ -278,7 +278,7 @@ def run_worker(settings: Settings) -> int:
         periodic[0].start()
         engine.refresh()
         heartbeat.start_lines()
-        while not engine.ready:  # a worker without an index takes no job of a photo, but says why
+        while not (engine.ready or _asked_to_stop()):  # a worker without an index takes no job of a photo, but says why
             time.sleep(_BEAT_S)
             engine.refresh()
         heartbeat.beat()
@@ -332,7 +332,8 @@ def _consume(settings: Settings, heartbeat: Heartbeat) -> None:
 
 
 def _leave(*_: object) -> None:
-    raise SystemExit(0)
+    state.should_stop = os.EX_OK  # for where an exception is lost, as in the callback of a weak reference
+    raise SystemExit(os.EX_OK)
 
 
 def _reindex_when_due(settings: Settings, schedule: Schedule) -> None:

@@ -2,18 +2,35 @@
 
 import subprocess
 import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
 
 from tests.e2e.conftest import ROOT, Stack
+from tests.places import copy_installation
 
 
-def test_schemathesis_finds_nothing(stack: Stack) -> None:
+@pytest.fixture
+def disposable(home: Path, tmp_path: Path) -> Iterator[Stack]:
+    """A running service over a copy of everything: what is asked of it puts photos, reindexes and promotes."""
+    copy_installation(home, tmp_path / "home")
+    stack = Stack(tmp_path / "home", tmp_path / "valkey")
+    stack.start("worker")
+    stack.start("api")
+    stack.wait_ready()
+    yield stack
+    stack.close()
+
+
+def test_schemathesis_finds_nothing(disposable: Stack) -> None:
     done = subprocess.run(
         [
             sys.executable,
             "-m",
             "schemathesis.cli",
             "run",
-            stack.url + "/openapi.json",
+            disposable.url + "/openapi.json",
             "--max-examples=10",
             "--continue-on-failure",
             "--suppress-health-check=all",

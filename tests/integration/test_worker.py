@@ -1,7 +1,10 @@
 """Claim, call, finish on a real Valkey, with an engine made for the test; and the engine on damaged artifacts."""
 
 import itertools
+import os
 import signal
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -465,6 +468,34 @@ def test_a_worker_without_an_index_keeps_its_leases_however_long_it_looks_for_on
             run_worker(Settings.model_validate({"redis_url": valkey_url, "home": tmp_path}))
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+# A signal that arrives in a callback of a weak reference: Python ignores what its handler raises.
+_ASKED_IN_A_CALLBACK = """
+import os, signal, weakref
+from shared.settings import load_settings
+from worker.app import Heartbeat, run_worker
+
+def start_lines(heartbeat):
+    dying = set()
+    heartbeat.kept = weakref.ref(dying, lambda _: os.kill(os.getpid(), signal.SIGTERM))
+
+Heartbeat.start_lines = start_lines
+raise SystemExit(run_worker(load_settings()))
+"""
+
+
+def test_a_worker_whose_signal_handler_was_ignored_ends_nevertheless(valkey_url: str, tmp_path: Path) -> None:
+    ended = subprocess.run(
+        [sys.executable, "-c", _ASKED_IN_A_CALLBACK],
+        env={**os.environ, "LOOKALIKE_REDIS_URL": valkey_url, "LOOKALIKE_HOME": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert "Exception ignored in" in ended.stderr
+    assert ended.returncode == 0, ended.stderr
 
 
 def test_one_message_has_all_that_waits_done_until_the_worker_is_asked_to_stop(client: redis.Redis) -> None:
