@@ -42,10 +42,13 @@ train: setup ## clean CATALOGUE=DIR, train on it, measure, draw; options: RECIPE
 	@$(PY) -m pipeline.cli train $(if $(CATALOGUE),--catalogue "$(CATALOGUE)") $(if $(RECIPE),--recipe "$(RECIPE)") \
 		$(if $(BACKBONE),--backbone "$(BACKBONE)") $(if $(RESUME),--resume)
 
+# They need no installation: meanwhile the one that all others start from is built.
+FIRST := tests/integration/test_factory.py tests/integration/test_train.py
+
 test: setup tools ## all tests: unit, integration (real Valkey and FAISS), e2e (real processes, a real browser)
 	@made=$$(mktemp -d) && trap 'rm -rf "$$made"' EXIT INT TERM && export TEST_MADE="$$made" && \
 		$(PY) -m pytest -n 3 --dist loadfile --no-loadscope-reorder -m "not alone" \
-			tests/e2e tests/integration tests/unit && \
+			$(FIRST) tests/e2e tests/integration tests/unit && \
 		$(PY) -m pytest -m alone tests/e2e
 
 TOOLS := chromium bwrap ip
