@@ -1,72 +1,21 @@
-"""The page in a real browser on a real service: what people do with it, and what they see when something is wrong"""
+"""What people do with the page who have a photo, and what they see when something is wrong."""
 
 import re
-import shutil
 import signal
-from collections.abc import Callable, Iterator
 from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 import pytest
 import requests
 from PIL import Image
-from playwright.sync_api import Browser, expect
+from playwright.sync_api import expect
 
-from shared.snapshots import index_store
 from shared.store.keys import KeyRing, Scope
-from tests.e2e.browser import Scheme, Visit, chromium
+from tests.e2e.browser import Scheme
 from tests.e2e.conftest import eventually
 from tests.e2e.fleet import Fleet
-from tests.places import copy_installation
-from tests.snapshots import write_reversed
-
-Go = Callable[..., Visit]
-MAX_QUEUED = 4
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with chromium() as browser:
-        yield browser
-
-
-@pytest.fixture(scope="module")
-def served(browser: Browser, home: Path, catalogue: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
-    """A service over copies of everything, whose reindexes take long enough to be watched."""
-    directory = tmp_path_factory.mktemp("page")
-    copy_installation(home, directory / "home")
-    shutil.copytree(catalogue, directory / "catalogue")
-    served = Fleet(
-        directory / "home",
-        directory / "valkey",
-        log=directory / "log",
-        canary_s=0,
-        catalogue=directory / "catalogue",
-        max_queued=MAX_QUEUED,
-        max_upload_mb=1,
-    )
-    served.start("api")
-    served.start("counting")
-    served.wait_ready()
-    yield served
-    served.close()
-
-
-@pytest.fixture
-def go(browser: Browser, served: Fleet) -> Iterator[Go]:
-    """Opens visits; at the end nobody may have complained."""
-    visits: list[Visit] = []
-
-    def visit(part: str = "", **options: object) -> Visit:
-        visits.append(Visit(browser, served.url, **options))  # type: ignore[arg-type]
-        visits[-1].open(part)
-        return visits[-1]
-
-    yield visit
-    complaints = [complaint for visit in visits for complaint in visit.complaints]
-    for one in visits:
-        one.close()
-    assert complaints == []
+from tests.e2e.page.conftest import MAX_QUEUED, Go
 
 
 def png(width: int, height: int) -> bytes:
@@ -210,6 +159,24 @@ def test_everything_is_reached_by_keyboard_and_focus_goes_where_one_goes_on(go: 
     expect(page.get_by_role("dialog")).to_have_count(0)
 
 
+def test_a_category_that_is_not_probable_enough_is_told_as_a_guess(go: Go, served: Fleet, photos: list[Path]) -> None:
+    def category_of(photo: Path) -> dict[str, Any]:
+        asked = {"image_id": photo.stem}
+        answer = requests.post(f"{served.url}/v1/jobs/search", json=asked, headers={"Prefer": "wait=20"}, timeout=30)
+        return answer.json()["result"]["category"]  # type: ignore[no-any-return]
+
+    by_certainty = {category_of(photo)["certain"]: photo for photo in photos[::4]}
+    visit = go()
+    visit.search_from(by_certainty[True])
+    expect(visit.page.locator("#category h2")).to_have_text(category_of(by_certainty[True])["name"])
+    visit.search_from(by_certainty[False])
+    expect(visit.page.locator("#category h2")).to_have_text("Not sure")
+    expect(visit.page.locator("#spoken")).to_contain_text(f"perhaps {category_of(by_certainty[False])['name']}")
+    expect(visit.page.locator("#category li").first).to_contain_text(re.compile(r"[1-4]?\d %"))
+    assert visit.violations() == []
+    visit.keep("not-sure")
+
+
 # --- what is wrong, in words ---
 
 
@@ -275,93 +242,6 @@ def test_searches_wait_for_a_worker_and_for_room_in_the_queue_and_then_go_on(
     second.page.get_by_role("button", name="Try now").or_(second.page.locator(".result").first).click()
     assert second.found()
     expect(first.page.locator("#banner")).to_be_empty()
-
-
-# --- index ---
-
-
-def test_a_reindex_is_watched_and_its_report_read(go: Go, served: Fleet) -> None:
-    visit = go("#/index")
-    page = visit.page
-    expect(page.locator("#live")).to_contain_text("104")
-    page.get_by_label("All of them").check()
-    page.get_by_role("button", name="Reindex").click()
-    told = page.locator("#reindex-message")
-    expect(told).to_contain_text(re.compile(r"embedding: \d+ of 104"))
-    visit.keep("reindexing")
-    expect(told).to_contain_text("went live", timeout=60_000)
-    expect(page.locator("#versions li")).to_have_count(2)
-    expect(page.locator("#versions li").first).to_contain_text("live")
-    told.get_by_role("button", name="Report").click()
-    expect(page.get_by_role("dialog")).to_contain_text("New beside live")
-    assert visit.violations() == []
-    visit.keep("report")
-
-
-def test_a_reindex_is_followed_by_whoever_comes_and_cancelled(go: Go, served: Fleet) -> None:
-    before = index_store(served.location).current()
-    assert requests.post(f"{served.url}/v1/jobs/reindex", json={"mode": "all"}, timeout=10).status_code == 202
-    page = go("#/index").page
-    told = page.locator("#reindex-message")
-    expect(told).to_contain_text(re.compile(r"embedding: \d+ of"))
-    page.get_by_role("button", name="Reindex").click()  # there is one already, so that is what is shown
-    expect(told).to_contain_text(re.compile(r"embedding: \d+ of"))
-    told.get_by_role("button", name="Cancel").click()
-    expect(told).to_contain_text("The reindex was cancelled")
-    assert index_store(served.location).current() == before
-
-
-def test_what_a_reindex_would_do_is_told_without_doing_it(go: Go, served: Fleet) -> None:
-    page = go("#/index").page
-    page.get_by_label("Only say what would be done").check()
-    page.get_by_role("button", name="Reindex").click()
-    expect(page.locator("#reindex-message")).to_contain_text("104 photos unchanged")
-
-
-def test_a_version_is_made_live_and_left_again_after_a_question_each(go: Go, served: Fleet) -> None:
-    served_before = requests.get(f"{served.url}/v1/index", timeout=10).json()["version"]
-    version = write_reversed(served.location)
-    visit = go("#/index")
-    page, name = visit.page, version.rpartition("-")[2]
-    promote = page.get_by_role("button", name=f"Make version {name} live")
-    promote.click()
-    page.get_by_role("dialog").get_by_role("button", name="Cancel").click()
-    assert requests.get(f"{served.url}/v1/index", timeout=10).json()["version"] == served_before
-    promote.click()
-    visit.keep("question")
-    page.get_by_role("dialog").get_by_role("button", name="Make it live").click()
-    expect(page.locator("#index-message")).to_contain_text(f"Version {name} is live")
-    assert requests.get(f"{served.url}/v1/index", timeout=10).json()["version"] == version
-    page.get_by_role("button", name="Go back to the one before").click()
-    page.get_by_role("dialog").get_by_role("button", name="Go back").click()
-    expect(page.locator("#index-message")).to_contain_text(f"Version {served_before.rpartition('-')[2]} is live")
-    assert requests.get(f"{served.url}/v1/index", timeout=10).json()["version"] == served_before
-
-
-# --- jobs ---
-
-
-def test_jobs_are_filtered_paged_and_failed_ones_submitted_again(go: Go, served: Fleet, photos: list[Path]) -> None:
-    wanted = {"image_id": "gone", "k": 3}
-    job = requests.post(f"{served.url}/v1/jobs/search", json=wanted, headers={"Prefer": "wait=20"}, timeout=30).json()
-    assert job["status"] == "failed", job
-    for number in range(26):
-        body = {"image_id": photos[number].stem}
-        assert requests.post(f"{served.url}/v1/jobs/embed", json=body, headers={"Prefer": "wait=20"}, timeout=30).ok
-    page = go("#/jobs").page
-    expect(page.locator("#workers")).to_contain_text("ready")
-    expect(page.locator("#list li")).to_have_count(25)
-    page.get_by_role("button", name="Older").click()
-    expect(page.locator("#list")).to_contain_text(job["id"][:8])
-    page.get_by_role("button", name="Newest").click()
-    page.get_by_label("Status").select_option("failed")
-    row = page.locator(f'#list li[data-key="{job["id"]}"]')
-    expect(row).to_contain_text("not in the index any more")
-    failed = requests.get(f"{served.url}/v1/jobs", params={"status": "failed"}, timeout=30).json()["jobs"]
-    expect(page.locator("#list li")).to_have_count(len(failed))
-    row.get_by_role("button", name="Retry").click()
-    expect(page.locator("#spoken")).to_have_text("Submitted again.")
-    expect(page.locator("#list li")).to_have_count(len(failed) + 1)
 
 
 # --- keys ---
