@@ -71,12 +71,17 @@ def build_snapshot(
         server: that gets the vectors; None: they are kept in files.
 
     Raises:
-        CatalogueUnusable: not one photo is left.
+        CatalogueUnusable: every photo was deleted, or not one can be decoded.
         IndexDamaged: an embedding is not finite.
         IndexUnavailable: the server does not answer.
         ArtifactUnwritable: the disk is full or may not be written.
     """
     photos = [photo for photo in build.plan.photos if photo.sha256 not in build.failed]
+    if not build.plan.photos:
+        name = build.plan.catalogue.name
+        raise CatalogueUnusable(
+            f"every photo of {name} has been deleted; put some (PUT /v1/images/{{id}}), then reindex"
+        )
     if not photos:
         reasons = dict(left_out(build.plan.photos, build.failed))
         raise CatalogueUnusable(f"none of {len(build.plan.photos)} photos can be decoded: {reasons}")

@@ -77,6 +77,19 @@ def test_changes_that_come_to_nothing_leave_the_log_as_well(works: Works, log: C
     assert log.count_after(works.live().manifest.folded_to) == 0
 
 
+def test_where_everything_was_deleted_that_is_said_and_one_photo_put_is_enough(works: Works, log: ChangeLog) -> None:
+    for row in works.installation.photo_rows():
+        change(works, log, row["id"], None)
+    works.start()
+    job = works.jobs.wait(works.submit(force=True), 60)
+    assert job.error
+    assert (job.error.code, "has been deleted; put some" in job.error.detail) == ("catalogue_unusable", True)
+    assert len(works.live()) == 52
+    change(works, log, "new", put(works, 1))
+    assert works.reindex(force=True).promoted
+    assert [photo.image_id for photo in works.live().photos()] == ["new"]
+
+
 def test_the_log_is_cut_once_no_snapshot_that_is_kept_needs_it_and_photos_go_with_it(
     works: Works, log: ChangeLog
 ) -> None:
