@@ -21,6 +21,7 @@ from shared.images import Pixels
 from shared.vision.bundle import GRAPH
 from shared.vision.embedder import FloatArray
 from shared.vision.network import Network
+from shared.vision.signal_stack import signal_stack_kept
 
 # The gate: int8 may cost this much against float32 on the same photos, and no more.
 MIN_MEAN_COSINE = 0.99
@@ -124,14 +125,15 @@ def int8_graph(graph: Graph, photos: Sequence[Pixels]) -> Graph:
     convolutions = (node for node in graph.get_ordered_ops() if node.get_type_name() == "Convolution")
     first = nncf.IgnoredScope(names=[next(convolutions).get_friendly_name()])
     batches = [photo[None] for photo in photos]
-    with _quiet(nncf):
+    with _quiet(nncf), signal_stack_kept():
         return nncf.quantize(graph, nncf.Dataset(batches), subset_size=len(batches), ignored_scope=first)
 
 
 def runner(graph: Graph) -> Forward:
     """Compile a graph for passes over all cores: (n, S, S, 3) uint8 -> its outputs, in order."""
     hints = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": torch.get_num_threads()}
-    compiled = _openvino().Core().compile_model(graph, "CPU", hints)
+    with signal_stack_kept():
+        compiled = _openvino().Core().compile_model(graph, "CPU", hints)
     request = compiled.create_infer_request()
 
     def forward(pixels: Pixels) -> list[FloatArray]:

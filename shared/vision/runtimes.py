@@ -14,6 +14,7 @@ from shared.images import Pixels
 from shared.settings import Backbone
 from shared.vision.bundle import GRAPH, BundleManifest, ModelBundle, Precision, Runtime
 from shared.vision.embedder import Embedder, Embeddings, FloatArray, normalised
+from shared.vision.signal_stack import signal_stack_kept
 
 # A graph compiled for a GPU is compiled anew for every other number of photos, so passes are filled up to one of these.
 _BUCKETS = (1, 8, 32, 64)
@@ -129,8 +130,9 @@ class OpenVINOEmbedder:
         common = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": threads}
         try:
             graph = core.read_model(bundle.directory / GRAPH)
-            alone = core.compile_model(graph, "CPU", {**common, "NUM_STREAMS": 1})
-            streams_model = core.compile_model(graph, "CPU", {**common, "NUM_STREAMS": self._n_streams})
+            with signal_stack_kept():
+                alone = core.compile_model(graph, "CPU", {**common, "NUM_STREAMS": 1})
+                streams_model = core.compile_model(graph, "CPU", {**common, "NUM_STREAMS": self._n_streams})
         except RuntimeError as exc:
             raise BundleDamaged(f"{bundle.version}: {GRAPH} cannot be loaded") from exc
         self._alone = _RequestPool(alone, 1)

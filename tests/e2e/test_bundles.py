@@ -1,6 +1,7 @@
 """Models of other specs are promoted under a running service: no answer is wrong, no job lost, the way back open"""
 
 import json
+import signal
 import threading
 from collections.abc import Iterator
 from itertools import cycle
@@ -110,7 +111,7 @@ def test_models_of_two_specs_take_turns_under_load_and_every_answer_is_right(
     assert (info["preprocess"], info["recipe"], info["runtime"]) == (CROP.model_dump(), "finetune", "torch")
 
     # Back: what waits was made for the new one, and is answered by it.
-    fleet.kill("worker")
+    assert fleet.kill("worker", signal.SIGTERM) == 0  # in good order, whatever it dropped since
     waiting = {photo: ledger.submit(photo.read_bytes()) for photo in photos[:4]}
     assert operate(fleet, "bundle", "promote", str(old_version))["index"]
     fleet.man(1)

@@ -126,6 +126,31 @@ def test_a_process_whose_first_inferences_come_from_several_threads_at_once_fini
 
 
 @pytest.mark.parametrize(
+    "here_or_elsewhere", ["follow()", "thread = threading.Thread(target=follow); thread.start(); thread.join()"]
+)
+def test_a_model_that_is_dropped_takes_no_signal_with_it(built: Built, here_or_elsewhere: str) -> None:
+    """Left to itself, the next signal would end the process with a segmentation fault: see `signal_stack`."""
+    script = (
+        "import gc, os, signal, sys, threading, time\n"
+        "from pathlib import Path\n"
+        "from shared.vision.bundle import bundle_store, open_bundle\n"
+        "from shared.vision.runtimes import open_embedder\n"
+        f"bundle = open_bundle(bundle_store(Path({str(built.home)!r})))\n"
+        "signal.signal(signal.SIGTERM, lambda *_: sys.exit(7))\n"
+        "models = [open_embedder(bundle)]\n"
+        "def follow():\n"
+        "    models.append(open_embedder(bundle))\n"
+        "    del models[0]\n"
+        "    gc.collect()\n"
+        f"{here_or_elsewhere}\n"
+        "models.clear(); gc.collect()\n"
+        "os.kill(os.getpid(), signal.SIGTERM)\n"
+        "time.sleep(10)"
+    )
+    assert subprocess.run([sys.executable, "-c", script], check=False, timeout=60).returncode == 7
+
+
+@pytest.mark.parametrize(
     ("cosine", "precision", "passed"),
     [(0.995, 0.50, True), (0.995, 0.495, True), (0.989, 0.50, False), (0.999, 0.489, False)],
 )
