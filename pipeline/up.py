@@ -31,6 +31,7 @@ from shared.store.workers import WorkerRegistry
 _READY_WITHIN_S = 120
 _POLL_S = 0.1
 _ROOT = str(Path(__file__).parents[1])
+_BUILT = "_LOOKALIKE_HAS_BUILT"  # tells this program, begun anew, that it is not to do so again
 
 
 def up(settings: Settings, say: Say) -> None:
@@ -46,6 +47,9 @@ def up(settings: Settings, say: Say) -> None:
     with exclusive(settings.home / "up.lock", taken):
         signal.signal(signal.SIGTERM, signal.default_int_handler)
         prepared = prepare(settings, say)
+        if prepared.built and _BUILT not in os.environ:
+            # What building needed stays in memory, more than a gigabyte, as long as this process is the same program.
+            os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], {**os.environ, _BUILT: "1"})
         stop = _Stop()
         for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             signal.signal(signum, stop.ask)

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import psutil
 import pytest
 import requests
 
@@ -182,6 +183,19 @@ def test_other_processes_of_this_user_find_the_embedded_valkey_while_it_runs(ser
     assert (serving.home / "redis.url").stat().st_mode & 0o777 == 0o600
     with connect(running_redis_url(Settings(home=serving.home))) as client:
         assert client.ping()
+
+
+def test_what_it_has_built_it_does_not_carry_about(catalogue: Path, tmp_path: Path) -> None:
+    up = Up(tmp_path / "home", catalogue, free_port(), tmp_path / "log")
+    try:
+        up.wait_ready()
+        assert up.log.read_text().count("model bundle (") == 1
+        assert psutil.Process(up.process.pid).memory_info().rss < 400e6  # building took more than a gigabyte
+        up.process.terminate()
+        assert up.process.wait(40) == 0, up.log.read_text()
+        assert up.parts() == {}
+    finally:
+        up.process.kill()
 
 
 def test_even_a_killed_supervisor_leaves_no_process(up: Up) -> None:
