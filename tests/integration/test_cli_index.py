@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -170,7 +171,9 @@ def test_ctrl_c_ends_the_watching_and_not_the_reindex(client: redis.Redis, jobs:
     screen, terminal = pty.openpty()  # a bar is drawn for those who look
     termios.tcsetwinsize(terminal, (24, 80))
     command = [sys.executable, "-m", "pipeline.cli", "reindex", "--wait"]
-    watching = subprocess.Popen(command, stderr=terminal, env=os.environ)
+    # As a terminal would, whatever these tests were started by: in the background of a script Ctrl-C is ignored.
+    heeding = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+    watching = subprocess.Popen(command, stderr=terminal, env=os.environ, preexec_fn=heeding)  # noqa: PLW1509
     os.close(terminal)
     reindexes = ReindexStore(client, jobs)
     deadline = time.monotonic() + 60
