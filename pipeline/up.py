@@ -31,7 +31,7 @@ from shared.store.workers import WorkerRegistry
 _READY_WITHIN_S = 120
 _POLL_S = 0.1
 _ROOT = str(Path(__file__).parents[1])
-_BUILT = "_LOOKALIKE_HAS_BUILT"  # tells this program, begun anew, that it is not to do so again
+_BUILT = "_LOOKALIKE_HAS_BUILT"  # in the environment of this program begun anew: it is not to do so again
 
 
 def up(settings: Settings, say: Say) -> None:
@@ -40,6 +40,7 @@ def up(settings: Settings, say: Say) -> None:
     Raises:
         CannotStart: the port or the home directory is in use, or a part did not start or died before all were ready.
     """
+    has_built = os.environ.pop(_BUILT, None)
     # Before the first import of torch or the first download: what cannot work should fail within a second.
     _check_port(settings)
     _check_redis(settings.redis_url)
@@ -47,8 +48,8 @@ def up(settings: Settings, say: Say) -> None:
     with exclusive(settings.home / "up.lock", taken):
         signal.signal(signal.SIGTERM, signal.default_int_handler)
         prepared = prepare(settings, say)
-        if prepared.built and _BUILT not in os.environ:
-            # What building needed stays in memory, more than a gigabyte, as long as this process is the same program.
+        if prepared.built and not has_built:
+            # Libraries and graphs that building needed, over a gigabyte, leave this process with its program only.
             os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], {**os.environ, _BUILT: "1"})
         stop = _Stop()
         for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):

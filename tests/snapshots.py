@@ -1,5 +1,7 @@
-"""Index snapshots to promote: another good version of the live one, and every kind that must be refused."""
+"""Versions to promote: other good ones of what is live, and every kind of index that must be refused."""
 
+import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -31,6 +33,16 @@ def write_reversed(storage: Location, *, dimension: int | None = None, fingerpri
         catalogue_digest="0" * 64,
         server=server,
     )
+
+
+def write_doubting(storage: Location, certain_from: float) -> str:
+    """A version of the live model that takes every category of lower probability for a guess, not promoted."""
+    store = bundle_store(storage)
+    with store.write() as draft:
+        shutil.copytree(open_bundle(store).directory, draft.directory, dirs_exist_ok=True)
+        manifest = draft.directory / MANIFEST
+        manifest.write_text(json.dumps({**json.loads(manifest.read_text()), "abstain_below": certain_from}))
+    return draft.version
 
 
 def rows_by_version(storage: Location) -> dict[str, dict[str, int]]:

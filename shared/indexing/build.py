@@ -76,12 +76,10 @@ def build_snapshot(
         IndexUnavailable: the server does not answer.
         ArtifactUnwritable: the disk is full or may not be written.
     """
-    photos = [photo for photo in build.plan.photos if photo.sha256 not in build.failed]
     if not build.plan.photos:
-        name = build.plan.catalogue.name
-        raise CatalogueUnusable(
-            f"every photo of {name} has been deleted; put some (PUT /v1/images/{{id}}), then reindex"
-        )
+        told = f"every photo of {build.plan.catalogue.name} has been deleted"
+        raise CatalogueUnusable(f"{told}; put some (PUT /v1/images/{{image_id}}), then reindex")
+    photos = [photo for photo in build.plan.photos if photo.sha256 not in build.failed]
     if not photos:
         reasons = dict(left_out(build.plan.photos, build.failed))
         raise CatalogueUnusable(f"none of {len(build.plan.photos)} photos can be decoded: {reasons}")

@@ -1,6 +1,7 @@
 """Fleet: a Stack with any number of workers and a Valkey that forgets nothing, to be hurt and mended part by part."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -11,6 +12,7 @@ import redis
 from shared.redis_client import connect
 from shared.store.workers import WorkerRegistry
 from tests.e2e.conftest import ROOT, Stack, environment, eventually
+from tests.places import copy_installation
 
 _COMMANDS = {
     "worker": ["-m", "worker"],
@@ -32,6 +34,14 @@ class Fleet(Stack):
         self._settings = settings
         self._log = log
         self._remember_everything()
+
+    @classmethod
+    def over_copies(cls, home: Path, catalogue: Path, directory: Path, **settings: object) -> "Fleet":
+        """One that tests may change at will: its installation and its catalogue are copied to `directory`."""
+        copy_installation(home, directory / "home")
+        shutil.copytree(catalogue, directory / "catalogue")
+        given = {**settings, "catalogue": directory / "catalogue"}
+        return cls(directory / "home", directory / "valkey", log=directory / "log", **given)
 
     def start(self, name: str, **settings: object) -> "subprocess.Popen[bytes]":
         """Start one part; one of that name that still lives is not touched and no longer known."""

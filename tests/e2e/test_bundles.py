@@ -18,6 +18,7 @@ from tests.e2e.conftest import eventually, lookalike
 from tests.e2e.fleet import Fleet
 from tests.e2e.ledger import Ledger
 from tests.places import copy_installation
+from tests.snapshots import write_doubting
 
 CROP = PreprocessSpec(size_px=160, fit="crop")
 
@@ -111,7 +112,7 @@ def test_models_of_two_specs_take_turns_under_load_and_every_answer_is_right(
     assert (info["preprocess"], info["recipe"], info["runtime"]) == (CROP.model_dump(), "finetune", "torch")
 
     # Back: what waits was made for the new one, and is answered by it.
-    assert fleet.kill("worker", signal.SIGTERM) == 0  # in good order, whatever it dropped since
+    fleet.kill("worker")
     waiting = {photo: ledger.submit(photo.read_bytes()) for photo in photos[:4]}
     assert operate(fleet, "bundle", "promote", str(old_version))["index"]
     fleet.man(1)
@@ -120,3 +121,13 @@ def test_models_of_two_specs_take_turns_under_load_and_every_answer_is_right(
         lambda: found_itself(ledger, ledger.submit(photos[5].read_bytes()), photos[5]) != new, 15, "the old one answers"
     )
     ledger.settle()
+
+
+def test_a_worker_that_has_followed_promotions_ends_in_good_order(own_fleet: Fleet) -> None:
+    def limit() -> object:
+        return requests.get(own_fleet.url + "/v1/index", timeout=10).json()["abstain_below"]
+
+    for certain_from in (0.1, 0.2, 0.3):
+        bundle_store(own_fleet.location).promote(write_doubting(own_fleet.location, certain_from))
+        eventually(lambda: limit() == certain_from, 15, "the worker has the model that was promoted")  # noqa: B023
+    assert own_fleet.kill("worker", signal.SIGTERM) == 0

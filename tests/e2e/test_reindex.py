@@ -1,6 +1,5 @@
 """Reindexing that nobody notices: killed at any moment, spread over workers, frozen, searched through meanwhile."""
 
-import shutil
 import signal
 import threading
 import time
@@ -20,7 +19,7 @@ from shared.vision.vector_index import VectorIndex
 from tests.e2e.conftest import eventually
 from tests.e2e.counting_worker import COUNTED, DIE_BEFORE, SHARD_PHOTOS
 from tests.e2e.fleet import Fleet
-from tests.places import copy_installation, milvus_server
+from tests.places import milvus_server
 
 N_PHOTOS = 104
 IN_FLIGHT = 2 * SHARD_PHOTOS  # of one worker
@@ -29,17 +28,7 @@ IN_FLIGHT = 2 * SHARD_PHOTOS  # of one worker
 @pytest.fixture(scope="module")
 def counting(home: Path, catalogue: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
     """A fleet of counting workers over a copy of everything."""
-    directory = tmp_path_factory.mktemp("reindex")
-    copy_installation(home, directory / "home")
-    shutil.copytree(catalogue, directory / "catalogue")
-    fleet = Fleet(
-        directory / "home",
-        directory / "valkey",
-        log=directory / "log",
-        lease_s=2,
-        canary_s=0,
-        catalogue=directory / "catalogue",
-    )
+    fleet = Fleet.over_copies(home, catalogue, tmp_path_factory.mktemp("reindex"), lease_s=2, canary_s=0)
     fleet.start("api")
     yield fleet
     fleet.close()

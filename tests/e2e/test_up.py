@@ -97,13 +97,21 @@ def serving(home: Path, catalogue: Path, tmp_path_factory: pytest.TempPathFactor
 def _running(home: Path, catalogue: Path, directory: Path) -> Iterator[Up]:
     copy = directory / "a hömé with spaces"
     copy_installation(home, copy)
-    up = Up(copy, catalogue, free_port(), directory / "log")
-    yield up
-    if up.process.poll() is None:
-        up.process.kill()
-    up.process.wait()
-    for pid in up.parts():
-        os.kill(pid, signal.SIGKILL)
+    with _started(copy, catalogue, directory / "log") as up:
+        yield up
+
+
+@contextmanager
+def _started(home: Path, catalogue: Path, log: Path) -> Iterator[Up]:
+    up = Up(home, catalogue, free_port(), log)
+    try:
+        yield up
+    finally:
+        if up.process.poll() is None:
+            up.process.kill()
+        up.process.wait()
+        for pid in up.parts():
+            os.kill(pid, signal.SIGKILL)
 
 
 def first_match(url: str, photo: Path) -> str:
@@ -186,16 +194,13 @@ def test_other_processes_of_this_user_find_the_embedded_valkey_while_it_runs(ser
 
 
 def test_what_it_has_built_it_does_not_carry_about(catalogue: Path, tmp_path: Path) -> None:
-    up = Up(tmp_path / "home", catalogue, free_port(), tmp_path / "log")
-    try:
+    with _started(tmp_path / "home", catalogue, tmp_path / "log") as up:
         up.wait_ready()
         assert up.log.read_text().count("model bundle (") == 1
         assert psutil.Process(up.process.pid).memory_info().rss < 400e6  # building took more than a gigabyte
         up.process.terminate()
         assert up.process.wait(40) == 0, up.log.read_text()
         assert up.parts() == {}
-    finally:
-        up.process.kill()
 
 
 def test_even_a_killed_supervisor_leaves_no_process(up: Up) -> None:

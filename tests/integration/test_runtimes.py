@@ -126,9 +126,11 @@ def test_a_process_whose_first_inferences_come_from_several_threads_at_once_fini
 
 
 @pytest.mark.parametrize(
-    "here_or_elsewhere", ["follow()", "thread = threading.Thread(target=follow); thread.start(); thread.join()"]
+    "follow_it",
+    ["follow()", "thread = threading.Thread(target=follow); thread.start(); thread.join()"],
+    ids=["in the thread that compiled it", "in another"],
 )
-def test_a_model_that_is_dropped_takes_no_signal_with_it(built: Built, here_or_elsewhere: str) -> None:
+def test_a_model_that_is_dropped_takes_no_signal_with_it(built: Built, follow_it: str) -> None:
     """Left to itself, the next signal would end the process with a segmentation fault: see `signal_stack`."""
     script = (
         "import gc, os, signal, sys, threading, time\n"
@@ -142,7 +144,7 @@ def test_a_model_that_is_dropped_takes_no_signal_with_it(built: Built, here_or_e
         "    models.append(open_embedder(bundle))\n"
         "    del models[0]\n"
         "    gc.collect()\n"
-        f"{here_or_elsewhere}\n"
+        f"{follow_it}\n"
         "models.clear(); gc.collect()\n"
         "os.kill(os.getpid(), signal.SIGTERM)\n"
         "time.sleep(10)"

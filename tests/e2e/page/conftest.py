@@ -1,20 +1,15 @@
 """A browser, a service for it to look at, and visits whose every complaint is a failure."""
 
-import json
-import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from playwright.sync_api import Browser
 
-from shared.artifacts import MANIFEST
 from shared.snapshots import bundle_store
-from shared.storage import Location
-from shared.vision.bundle import open_bundle
 from tests.e2e.browser import Visit, chromium
 from tests.e2e.fleet import Fleet
-from tests.places import copy_installation, location_of
+from tests.snapshots import write_doubting
 
 Go = Callable[..., Visit]
 MAX_QUEUED = 4
@@ -31,18 +26,8 @@ def browser() -> Iterator[Browser]:
 def served(browser: Browser, home: Path, catalogue: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
     """A service over copies of everything: reindexes take long enough to be watched, and the model often doubts."""
     directory = tmp_path_factory.mktemp("page")
-    copy_installation(home, directory / "home")
-    _doubt(location_of(directory / "home"))
-    shutil.copytree(catalogue, directory / "catalogue")
-    served = Fleet(
-        directory / "home",
-        directory / "valkey",
-        log=directory / "log",
-        canary_s=0,
-        catalogue=directory / "catalogue",
-        max_queued=MAX_QUEUED,
-        max_upload_mb=1,
-    )
+    served = Fleet.over_copies(home, catalogue, directory, canary_s=0, max_queued=MAX_QUEUED, max_upload_mb=1)
+    bundle_store(served.location).promote(write_doubting(served.location, CERTAIN_FROM))
     served.start("api")
     served.start("counting")
     served.wait_ready()
@@ -65,13 +50,3 @@ def go(browser: Browser, served: Fleet) -> Iterator[Go]:
     for one in visits:
         one.close()
     assert complaints == []
-
-
-def _doubt(location: Location) -> None:
-    """Make the live model take for a guess whatever is less probable than CERTAIN_FROM."""
-    store = bundle_store(location)
-    with store.write() as draft:
-        shutil.copytree(open_bundle(store).directory, draft.directory, dirs_exist_ok=True)
-        manifest = draft.directory / MANIFEST
-        manifest.write_text(json.dumps({**json.loads(manifest.read_text()), "abstain_below": CERTAIN_FROM}))
-    store.promote(draft.version)
