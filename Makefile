@@ -43,7 +43,7 @@ train: setup ## clean CATALOGUE=DIR, train on it, measure, draw; options: RECIPE
 		$(if $(BACKBONE),--backbone "$(BACKBONE)") $(if $(RESUME),--resume)
 
 # They need no installation: meanwhile the one that all others start from is built.
-FIRST := tests/integration/test_factory.py tests/integration/test_train.py
+FIRST := tests/integration/training/test_factory.py tests/integration/training/test_train.py
 
 test: setup tools ## all tests: unit, integration (real Valkey and FAISS), e2e (real processes, a real browser)
 	@made=$$(mktemp -d) && trap 'rm -rf "$$made"' EXIT INT TERM && export TEST_MADE="$$made" && \
@@ -61,7 +61,7 @@ tools: ## what some tests need: a browser, a sandbox, network namespaces; instal
 				|| echo "could not be installed: tests that need them are skipped"; fi
 
 pictures: setup tools ## draw anew the documentation's pictures of the page, from the demo catalogue
-	@$(PY) -m tests.e2e.pictures
+	@$(PY) -m tests.e2e.support.pictures
 
 check: setup ## lint, formatting, types, import rules, unit tests; under a minute
 	@$(VENV)/bin/ruff check $(PACKAGES)
@@ -81,7 +81,7 @@ bench: setup ## compare runtimes, service and peers, measure what it costs; opti
 		$(PY) -m tests.benchmarks.$$name $$options || exit 1; done
 
 chaos: setup ## mixed load for MINUTES=10 while parts are killed at random; fails unless nothing is lost or done twice
-	@$(PY) -m tests.e2e.chaos --minutes $(or $(MINUTES),10) $(if $(SEED),--seed $(SEED))
+	@$(PY) -m tests.e2e.faults.chaos --minutes $(or $(MINUTES),10) $(if $(SEED),--seed $(SEED))
 
 audit: setup ## security: bandit over the code, pip-audit over the locked dependencies (needs PyPI)
 	@$(VENV)/bin/bandit -q -c pyproject.toml -r lookalike api worker pipeline shared

@@ -2,7 +2,12 @@
 
 from flask import Flask
 
-from api import auth, batches, docs, images, index, jobs, ops, origins, page, problems, seed, service, uploads
+from api import service
+from api.http import auth, origins, problems
+from api.routes import batches, docs, images, index, jobs, page
+from api.routes import health as ops
+from api.routes import legacy as seed
+from api.uploads import bodies as uploads
 from shared.settings import Settings, load_settings
 from shared.telemetry import configure_logging
 

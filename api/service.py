@@ -11,25 +11,25 @@ import redis
 from flask import Flask, Response, current_app, g, request
 from pydantic import BaseModel
 
-from api.auth import Doorkeeper, caller
-from api.canary import Canary
-from api.metrics import ApiCounters
-from api.options import preferred_wait_s
-from api.spec import AnsweringSpec
-from api.uploads import Photo, PhotoReader
+from api.health_probe import Canary
+from api.http.auth import Doorkeeper, caller
+from api.http.options import preferred_wait_s
+from api.routes.metrics import ApiCounters
+from api.uploads.bodies import Photo, PhotoReader
+from api.uploads.preprocessing import AnsweringSpec
+from shared.changes.log import ChangeLog
 from shared.errors import InvalidRequest, JobFinished, JobNotFound, QueueUnavailable
-from shared.images import PreprocessSpec
-from shared.job_view import location, view
-from shared.jobs import Job, JobKind, JobRequest, JobStatus, Priority, Submission
-from shared.queues import Waker, broker_errors, make_celery
+from shared.jobs.batches import BatchStore
+from shared.jobs.contract import Job, JobKind, JobRequest, JobStatus, Priority, Submission
+from shared.jobs.listing import JobListing
+from shared.jobs.queues import Waker, broker_errors, make_celery
+from shared.jobs.records import Admission, Created, Idempotency, Place
+from shared.jobs.store import JobStore
+from shared.jobs.view import location, view
+from shared.jobs.worker_registry import WorkerRegistry
+from shared.photos.images import PreprocessSpec
 from shared.redis_client import connect, refuse_cluster
 from shared.settings import Settings
-from shared.store.batches import BatchStore
-from shared.store.changes import ChangeLog
-from shared.store.jobs import JobStore
-from shared.store.listing import JobListing
-from shared.store.records import Admission, Created, Idempotency, Place
-from shared.store.workers import WorkerRegistry
 from shared.telemetry import event
 
 _LOG = logging.getLogger(__name__)

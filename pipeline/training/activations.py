@@ -21,12 +21,12 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
-from pipeline.dataset import Augmentation, PhotoViews, View
-from pipeline.export import Forward
-from pipeline.locks import exclusive
-from shared.artifacts import unwritable
+from pipeline.building.export import Forward
+from pipeline.local.locks import exclusive
+from pipeline.training.dataset import Augmentation, PhotoViews, View
+from shared.artifacts.store import unwritable
 from shared.errors import ArtifactUnwritable
-from shared.images import PreprocessSpec
+from shared.photos.images import PreprocessSpec
 
 MAX_BYTES = 40 << 30  # all activations together; the sets used longest ago go first
 _KEPT_S = 30 * 86_400

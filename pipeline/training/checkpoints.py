@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from shared.artifacts import unwritable
+from shared.artifacts.store import unwritable
 from shared.errors import TrainingFailed
 
 State = dict[str, Any]  # tensors, numbers and text, nested

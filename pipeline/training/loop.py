@@ -19,17 +19,17 @@ from torch.utils.data import Dataset
 from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
-from pipeline.dataset import View
-from pipeline.retrieval import retrieval_metrics
+from pipeline.evaluation.retrieval import retrieval_metrics
 from pipeline.training.activations import load
 from pipeline.training.checkpoints import RunDirectory
-from pipeline.training.halves import Tail
+from pipeline.training.dataset import View
 from pipeline.training.objectives import Objective, draw_mixture
 from pipeline.training.recipes import KeepBest, Recipe
 from pipeline.training.samples import Rows, Samples, plain_batches
-from shared.catalogue import CATEGORIES
+from pipeline.training.split_network import Tail
+from shared.catalogue.categories import CATEGORIES
 from shared.errors import TrainingFailed
-from shared.vision.embedder import FloatArray, normalised
+from shared.model.embedder import FloatArray, normalised
 
 CHECKPOINT_EVERY_S = 60.0  # within an epoch; there is one after every epoch too
 

@@ -7,9 +7,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from pipeline.training.halves import Tail
 from pipeline.training.recipes import Recipe
 from pipeline.training.samples import Rows, Samples
+from pipeline.training.split_network import Tail
 
 
 class Mixture(NamedTuple):

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from pipeline.dataset import Augmentation
+from pipeline.training.dataset import Augmentation
 
 
 class KeepBest(StrEnum):
@@ -36,7 +36,8 @@ class Recipe:
         topics: weight of telling whole category paths apart, by a second head that is thrown away.
         pairs: weight of having photos of one listing nearer to each other than to others.
         pairs_temperature: of the softmax over similarities that `pairs` asks for.
-        projection: fit one afterwards, and keep it if it finds more on validation; see `pipeline/projection.py`.
+        projection: fit one afterwards, and keep it if it finds more on validation; see
+            `pipeline/training/projection.py`.
     """
 
     name: str

@@ -6,11 +6,11 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.dataset import PLAIN, View
+from pipeline.training.dataset import PLAIN, View
 from pipeline.training.recipes import Recipe
-from shared.catalogue import CataloguePhoto
+from shared.catalogue.categories import CataloguePhoto
 from shared.errors import CatalogueUnusable
-from shared.vision.bundle import Split
+from shared.model.bundle import Split
 
 Rows = npt.NDArray[np.int64]
 

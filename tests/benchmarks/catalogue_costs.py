@@ -9,19 +9,19 @@ from uuid import UUID
 
 import numpy as np
 
-from shared.catalogue import CATEGORIES, CataloguePhoto
-from shared.indexing.catalogue import CatalogueReader, scan_catalogue
-from shared.indexing.plan import make_plan
-from shared.indexing.standing import fold
-from shared.reindex import ReindexMode
-from shared.snapshots import PHOTOS, index_store
-from shared.store.changes import BEGINNING
-from shared.vision.compress import EXACT_UP_TO, n_lists_for
-from shared.vision.embedder import Embeddings
-from shared.vision.index import CODES, SCORES, VECTORS, write_snapshot
-from tests.benchmarks.fleet_model import Fleet
-from tests.benchmarks.report import Report, Value
+from shared.artifacts.snapshots import PHOTOS, index_store
+from shared.catalogue.categories import CATEGORIES, CataloguePhoto
+from shared.catalogue.tables import CatalogueReader, scan_catalogue
+from shared.changes.log import BEGINNING
+from shared.changes.overrides import fold
+from shared.index.compression import EXACT_UP_TO, n_lists_for
+from shared.index.snapshot import CODES, SCORES, VECTORS, write_snapshot
+from shared.jobs.reindex_contract import ReindexMode
+from shared.model.embedder import Embeddings
+from shared.reindex.plan import make_plan
 from tests.benchmarks.store_costs import StoreCosts
+from tests.benchmarks.support.fleet_model import Fleet
+from tests.benchmarks.support.report import Report, Value
 from tests.benchmarks.unit_costs import Measured
 
 _PHOTOS = (10_000_000, 1_000_000_000)

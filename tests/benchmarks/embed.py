@@ -12,12 +12,12 @@ from collections.abc import Callable
 import numpy as np
 import torch
 
-from pipeline.export import features_graph, int8_graph, runner, with_head
-from pipeline.weights import load_weights
-from shared.images import Pixels
+from pipeline.building.export import features_graph, int8_graph, runner, with_head
+from pipeline.training.weights import load_weights
+from shared.model.network import NORMALISATION, Network
+from shared.photos.images import Pixels
 from shared.settings import Backbone
-from shared.vision.network import NORMALISATION, Network
-from tests.benchmarks.report import Report, Row
+from tests.benchmarks.support.report import Report, Row
 
 N_TURNS = 5
 N_PHOTOS = 16

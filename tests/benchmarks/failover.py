@@ -19,12 +19,12 @@ from pathlib import Path
 
 import redis
 
-from shared.jobs import JobKind, SearchRequest
-from shared.store.jobs import JobStore
-from tests.benchmarks.report import Report
+from shared.jobs.contract import JobKind, SearchRequest
+from shared.jobs.store import JobStore
+from tests.benchmarks.support.report import Report
 from tests.benchmarks.unit_costs import NO_LIMIT
-from tests.e2e.netns import Host, Network
-from tests.e2e.site import REDIS, Site, until
+from tests.e2e.support.netns import Host, Network
+from tests.e2e.support.site import REDIS, Site, until
 
 _THREADS = 4
 _PIXELS = bytes(224 * 224 * 3)

@@ -25,12 +25,12 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from shared.settings import Backbone
-from tests.benchmarks.bare import BareLoop, Rate
-from tests.benchmarks.clients import Asked, Load, ask
-from tests.benchmarks.installation import installed, query_photos, serving
-from tests.benchmarks.peers import PEERS, start
-from tests.benchmarks.processes import cpu_by_part
-from tests.benchmarks.report import Report
+from tests.benchmarks.support.bare import BareLoop, Rate
+from tests.benchmarks.support.clients import Asked, Load, ask
+from tests.benchmarks.support.installation import installed, query_photos, serving
+from tests.benchmarks.support.peers import PEERS, start
+from tests.benchmarks.support.processes import cpu_by_part
+from tests.benchmarks.support.report import Report
 from tests.conftest import lasting_port
 from tests.e2e.conftest import Stack
 

@@ -25,13 +25,13 @@ from typing import Any
 
 import numpy as np
 
-from shared.catalogue import CATEGORIES, CATEGORY_INDEX, CataloguePhoto
-from shared.jobs import Distinct, SearchRequest
-from shared.snapshots import index_store, read_index_manifest
-from shared.vision.ann import ExactIndex
-from shared.vision.embedder import Embeddings, FloatArray
-from shared.vision.index import VECTORS, open_files, write_snapshot
-from tests.benchmarks.report import RESULTS, Report
+from shared.artifacts.snapshots import index_store, read_index_manifest
+from shared.catalogue.categories import CATEGORIES, CATEGORY_INDEX, CataloguePhoto
+from shared.index.ann import ExactIndex
+from shared.index.snapshot import VECTORS, open_files, write_snapshot
+from shared.jobs.contract import Distinct, SearchRequest
+from shared.model.embedder import Embeddings, FloatArray
+from tests.benchmarks.support.report import RESULTS, Report
 
 DIMENSION = 2048
 N_KINDS = 2500

@@ -19,17 +19,17 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageOps
 
-from shared.catalogue import CATEGORIES
-from shared.images import PreprocessSpec, decode_photo
-from shared.jobs import Neighbour, SearchRequest
-from shared.snapshots import bundle_store, index_store
-from shared.vision.bundle import open_bundle
-from shared.vision.embedder import Embeddings, FloatArray
-from shared.vision.index import open_snapshot, write_snapshot
-from shared.vision.runtimes import open_embedder
-from shared.vision.vector_index import VectorIndex
-from tests.benchmarks.report import RESULTS, Report
-from tests.milvus import MilvusLite
+from shared.artifacts.snapshots import bundle_store, index_store
+from shared.catalogue.categories import CATEGORIES
+from shared.index.snapshot import open_snapshot, write_snapshot
+from shared.index.vector_index import VectorIndex
+from shared.jobs.contract import Neighbour, SearchRequest
+from shared.model.bundle import open_bundle
+from shared.model.embedder import Embeddings, FloatArray
+from shared.model.runtimes import open_embedder
+from shared.photos.images import PreprocessSpec, decode_photo
+from tests.benchmarks.support.report import RESULTS, Report
+from tests.support.milvus import MilvusLite
 
 TIE = 1e-5
 WAYS: dict[str, dict[str, Any]] = {

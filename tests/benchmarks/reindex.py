@@ -17,12 +17,12 @@ from pathlib import Path
 import requests
 from PIL import Image, ImageOps
 
-from pipeline.demo import generate
-from pipeline.embed import run_over_photos
-from shared.indexing.catalogue import read_catalogue
-from shared.vision.bundle import bundle_store, open_bundle
-from shared.vision.runtimes import open_embedder
-from tests.benchmarks.report import Report
+from pipeline.building.embed import run_over_photos
+from pipeline.demo.catalogue import generate
+from shared.catalogue.tables import read_catalogue
+from shared.model.bundle import bundle_store, open_bundle
+from shared.model.runtimes import open_embedder
+from tests.benchmarks.support.report import Report
 from tests.e2e.conftest import Stack, lookalike
 
 N_TURNS = 3

@@ -15,16 +15,16 @@ from pathlib import Path
 
 import redis
 
-from shared.queues import Waker, make_celery
+from shared.jobs.queues import Waker, make_celery
+from shared.jobs.store import JobStore
+from shared.model.network import EMBEDDING_DIM
 from shared.settings import Backbone
-from shared.store.jobs import JobStore
-from shared.vision.network import EMBEDDING_DIM
-from tests.benchmarks import sleeping_worker
 from tests.benchmarks.catalogue_costs import add_costs, measure_photo
-from tests.benchmarks.fleet_model import Costs, Fleet, Load, Outcome, Simulation
-from tests.benchmarks.installation import add_workers, installed, serving
-from tests.benchmarks.report import Report
 from tests.benchmarks.store_costs import measure_store
+from tests.benchmarks.support import sleeping_worker
+from tests.benchmarks.support.fleet_model import Costs, Fleet, Load, Outcome, Simulation
+from tests.benchmarks.support.installation import add_workers, installed, serving
+from tests.benchmarks.support.report import Report
 from tests.benchmarks.unit_costs import fill, measure, wait_drained
 from tests.e2e.conftest import eventually
 

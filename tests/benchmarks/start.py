@@ -20,11 +20,11 @@ from pathlib import Path
 import numpy as np
 
 from shared.settings import Backbone
-from tests.benchmarks.clients import Load, ask
-from tests.benchmarks.installation import add_workers, installed, query_photos, serving
-from tests.benchmarks.processes import memory
-from tests.benchmarks.report import Report
-from tests.e2e.conftest import ROOT
+from tests import ROOT
+from tests.benchmarks.support.clients import Load, ask
+from tests.benchmarks.support.installation import add_workers, installed, query_photos, serving
+from tests.benchmarks.support.processes import memory
+from tests.benchmarks.support.report import Report
 
 _BACKBONES = (Backbone.EFFICIENTNET_LITE0, Backbone.RESNET50)
 _SLOWEST_IMPORTS = 12
@@ -90,16 +90,16 @@ def _phases(home: Path) -> dict[str, float]:
     def done(phase: str) -> None:
         marks.append((phase, time.perf_counter()))
 
-    import worker.app  # noqa: F401
+    import worker.process  # noqa: F401
 
     done("import worker")
     import openvino  # noqa: F401
 
     done("import openvino")
-    from shared.snapshots import index_store
-    from shared.vision.bundle import bundle_store, open_bundle
-    from shared.vision.index import open_snapshot
-    from shared.vision.runtimes import open_embedder
+    from shared.artifacts.snapshots import index_store
+    from shared.index.snapshot import open_snapshot
+    from shared.model.bundle import bundle_store, open_bundle
+    from shared.model.runtimes import open_embedder
 
     bundle = open_bundle(bundle_store(home))
     done("open and verify bundle")
@@ -116,7 +116,7 @@ def _phases(home: Path) -> dict[str, float]:
 
 def _imports() -> dict[str, float]:
     """Seconds that the slowest packages take by themselves when a worker is imported."""
-    command = [sys.executable, "-X", "importtime", "-c", "import worker.app, openvino"]
+    command = [sys.executable, "-X", "importtime", "-c", "import worker.process, openvino"]
     told = subprocess.run(command, check=True, stderr=subprocess.PIPE, text=True, cwd=ROOT).stderr
     own_s: dict[str, float] = defaultdict(float)
     for line in told.splitlines()[1:]:

@@ -13,14 +13,14 @@ from unittest import mock
 
 import requests
 
-from shared.snapshots import bundle_store, index_store
-from shared.storage.bucket import Bucket
-from shared.vision.bundle import import_bundle
-from tests.benchmarks.fleet_model import Fleet
-from tests.benchmarks.installation import UNCACHED, catalogue, serving
-from tests.benchmarks.report import RESULTS
+from shared.artifacts.bucket import Bucket
+from shared.artifacts.snapshots import bundle_store, index_store
+from shared.model.bundle import import_bundle
+from tests.benchmarks.support.fleet_model import Fleet
+from tests.benchmarks.support.installation import UNCACHED, catalogue, serving
+from tests.benchmarks.support.report import RESULTS
 from tests.e2e.conftest import Service, Stack
-from tests.object_store import ObjectStore
+from tests.support.object_store import ObjectStore
 
 _N_LISTINGS = 403
 _WATCHED_S = 10.0

@@ -17,19 +17,19 @@ from typing import Any
 import numpy as np
 import torch
 
-from pipeline.clean import Cleaned, clean
-from pipeline.dataset import PLAIN, PhotoViews, split_listings
-from pipeline.train import train
+from pipeline.cleaning.clean import Cleaned, clean
 from pipeline.training.activations import Activations
-from pipeline.training.halves import Front, front_runner
+from pipeline.training.dataset import PLAIN, PhotoViews, split_listings
 from pipeline.training.head import fit_head
 from pipeline.training.recipes import RECIPES, Recipe
 from pipeline.training.samples import Rows, Samples
-from pipeline.weights import LoadedWeights, load_weights
-from shared.images import PreprocessSpec
+from pipeline.training.split_network import Front, front_runner
+from pipeline.training.train import train
+from pipeline.training.weights import LoadedWeights, load_weights
+from shared.model.network import NORMALISATION, Network
+from shared.photos.images import PreprocessSpec
 from shared.settings import Backbone
-from shared.vision.network import NORMALISATION, Network
-from tests.benchmarks.report import Report
+from tests.benchmarks.support.report import Report
 
 SEED = 17
 SPEC = PreprocessSpec()

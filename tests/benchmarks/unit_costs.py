@@ -15,21 +15,21 @@ import numpy as np
 import redis
 import requests
 
-from shared.jobs import EmbedRequest, JobKind, JobStatus, WorkerReport
-from shared.queues import Waker, make_celery
+from shared.jobs.contract import EmbedRequest, JobKind, JobStatus, WorkerReport
+from shared.jobs.queues import Waker, make_celery
+from shared.jobs.records import Admission, Line
+from shared.jobs.reindex_contract import Progress, ReindexRequest, ShardPhoto, ShardRequest, ShardResult
+from shared.jobs.reindex_jobs import ReindexStore
+from shared.jobs.store import JobStore
+from shared.jobs.worker_registry import WorkerRegistry
+from shared.model.bundle import bundle_store, open_bundle
+from shared.model.runtimes import open_embedder
 from shared.redis_client import connect
-from shared.reindex import Progress, ReindexRequest, ShardPhoto, ShardRequest, ShardResult
 from shared.settings import Backbone
-from shared.store.jobs import JobStore
-from shared.store.records import Admission, Line
-from shared.store.reindex import ReindexStore
-from shared.store.workers import WorkerRegistry
-from shared.vision.bundle import bundle_store, open_bundle
-from shared.vision.runtimes import open_embedder
-from tests.benchmarks import sleeping_worker
-from tests.benchmarks.fleet_model import Costs, Fleet
-from tests.benchmarks.installation import add_workers, installed, query_photos, serving
-from tests.benchmarks.processes import cpu_s
+from tests.benchmarks.support import sleeping_worker
+from tests.benchmarks.support.fleet_model import Costs, Fleet
+from tests.benchmarks.support.installation import add_workers, installed, query_photos, serving
+from tests.benchmarks.support.processes import cpu_s
 from tests.e2e.conftest import Stack
 
 NO_LIMIT = Admission(10_000_000, 10_000_000)

@@ -15,11 +15,11 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from shared.settings import Backbone
-from tests.benchmarks import sleeping_worker
-from tests.benchmarks.clients import Asked, Load, ask
-from tests.benchmarks.installation import add_workers, installed, query_photos, serving
-from tests.benchmarks.processes import cpu_s
-from tests.benchmarks.report import Report
+from tests.benchmarks.support import sleeping_worker
+from tests.benchmarks.support.clients import Asked, Load, ask
+from tests.benchmarks.support.installation import add_workers, installed, query_photos, serving
+from tests.benchmarks.support.processes import cpu_s
+from tests.benchmarks.support.report import Report
 from tests.e2e.conftest import Stack
 
 _N_CLIENTS = 32

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 import click
 
-from pipeline.cli import main
+from pipeline.cli.main import main
 from tests.documents.regions import table
 
 

@@ -2,8 +2,8 @@
 
 from typing import Any
 
-from api.openapi import describe
-from shared.catalogue import CATEGORIES
+from api.openapi.document import describe
+from shared.catalogue.categories import CATEGORIES
 from shared.settings import Settings
 from tests.documents.regions import table
 

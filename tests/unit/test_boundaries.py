@@ -15,8 +15,8 @@ def test_the_api_loads_nothing_heavy() -> None:
 
 
 def test_the_worker_loads_no_web_framework() -> None:
-    assert not loaded_by("worker.app") & {"flask", "gunicorn", "gevent", "pandas", "sklearn", "pipeline", "api"}
+    assert not loaded_by("worker.process") & {"flask", "gunicorn", "gevent", "pandas", "sklearn", "pipeline", "api"}
 
 
 def test_the_command_line_loads_nothing_heavy_before_it_needs_it() -> None:
-    assert not loaded_by("pipeline.cli, pipeline.up") & {"torch", "sklearn", "flask", "celery"}
+    assert not loaded_by("pipeline.cli.main, pipeline.local.up") & {"torch", "sklearn", "flask", "celery"}

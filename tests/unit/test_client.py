@@ -14,13 +14,16 @@ import pytest
 from PIL import Image
 from pydantic import BaseModel
 
-from api import views
+from api.http import views
 from lookalike import AsyncClient, Client, errors, models
 from lookalike.calls import Calls, JobOptions, SearchOptions
 from lookalike.exchange import Call, Pause, Send, Work, refusal
 from lookalike.photos import Photo, read_photo
 from shared import errors as service_errors
-from shared import job_view, jobs, reindex, versions
+from shared.artifacts import versions
+from shared.jobs import contract as jobs
+from shared.jobs import reindex_contract as reindex
+from shared.jobs import view as job_view
 from tests.conftest import Clock, encode, noise_image
 from tests.unit.test_boundaries import loaded_by
 

@@ -15,10 +15,11 @@ import promql_parser
 import pytest
 import yaml
 
-from shared.queues import QUEUE, QUEUES
+from shared.jobs.queues import QUEUE, QUEUES
 from shared.settings import Settings, load_settings
-from tests.deployment import ROOT, services, tool
+from tests import ROOT
 from tests.documents.facts import metric_families
+from tests.support.deployment import services, tool
 
 KUBERNETES = ROOT / "deploy/k8s"
 DOCKERFILES = ["api/Dockerfile", "worker/Dockerfile", "deploy/flower/Dockerfile"]

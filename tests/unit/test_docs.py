@@ -10,15 +10,16 @@ from pathlib import Path
 import click
 import pytest
 
-from api.contract import options_of
+from api.openapi.contract import options_of
 from shared import errors
-from shared.jobs import EmbedRequest, ImageOptions, SearchRequest
-from shared.reindex import ReindexRequest
+from shared.jobs.contract import EmbedRequest, ImageOptions, SearchRequest
+from shared.jobs.reindex_contract import ReindexRequest
+from tests import ROOT
 from tests.documents.blocks import Block, blocks
 from tests.documents.commands import verbs
 from tests.documents.contract import default_settings
 from tests.documents.facts import FACTS
-from tests.documents.regions import ROOT, pages, rewritten, table
+from tests.documents.regions import pages, rewritten, table
 
 PAGES = pages()
 _NAMES = [str(page.relative_to(ROOT)) for page in PAGES]

@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 from tests.benchmarks.catalogue_costs import PhotoBytes, add_costs
-from tests.benchmarks.fleet_model import Costs, Fleet, Load, Simulation
-from tests.benchmarks.report import Report
 from tests.benchmarks.store_costs import StoreCosts
+from tests.benchmarks.support.fleet_model import Costs, Fleet, Load, Simulation
+from tests.benchmarks.support.report import Report
 from tests.benchmarks.unit_costs import Measured
 
 COSTS = Costs(pass_s=0.1, photo_s=0.0, pass_photos=4, worker_s=0.001, redis_s=0.0005)

@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser
 
-from shared.snapshots import bundle_store
-from tests.e2e.browser import Visit, chromium
-from tests.e2e.fleet import Fleet
-from tests.snapshots import write_doubting
+from shared.artifacts.snapshots import bundle_store
+from tests.e2e.support.browser import Visit, chromium
+from tests.e2e.support.fleet import Fleet
+from tests.support.snapshots import write_doubting
 
 Go = Callable[..., Visit]
 MAX_QUEUED = 4

@@ -6,10 +6,10 @@ from pathlib import Path
 import requests
 from playwright.sync_api import expect
 
-from shared.snapshots import index_store
-from tests.e2e.fleet import Fleet
+from shared.artifacts.snapshots import index_store
 from tests.e2e.page.conftest import Go
-from tests.snapshots import write_reversed
+from tests.e2e.support.fleet import Fleet
+from tests.support.snapshots import write_reversed
 
 # --- index ---
 

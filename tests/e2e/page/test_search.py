@@ -11,11 +11,11 @@ import requests
 from PIL import Image
 from playwright.sync_api import expect
 
-from shared.store.keys import KeyRing, Scope
-from tests.e2e.browser import Scheme
+from shared.api_keys import KeyRing, Scope
 from tests.e2e.conftest import eventually
-from tests.e2e.fleet import Fleet
 from tests.e2e.page.conftest import CERTAIN_FROM, MAX_QUEUED, Go
+from tests.e2e.support.browser import Scheme
+from tests.e2e.support.fleet import Fleet
 
 
 def png(width: int, height: int) -> bytes:

@@ -1,0 +1,1 @@
+"""What all endpoints share of HTTP: authentication, origins, problems, options, response bodies, gunicorn."""

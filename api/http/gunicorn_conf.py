@@ -1,0 +1,44 @@
+"""gunicorn's configuration. Greenlets, so that slow or waiting clients cost a socket and not a thread."""
+
+from gevent import monkey
+
+monkey.patch_all()  # before anything imports ssl, which cannot be patched afterwards
+
+import resource  # noqa: E402
+import sys  # noqa: E402
+
+from gunicorn.workers.base import Worker  # noqa: E402
+
+from api.http.auth import Doorkeeper  # noqa: E402
+from api.service import Service  # noqa: E402
+from shared.errors import CannotStart  # noqa: E402
+from shared.redis_client import connect  # noqa: E402
+from shared.settings import load_settings  # noqa: E402
+
+try:
+    _settings = load_settings()
+    Doorkeeper(_settings, connect(_settings.required_redis_url)).require_keys_in_the_open()
+except CannotStart as exc:
+    sys.exit(f"lookalike: {exc}")
+
+
+def post_worker_init(worker: Worker) -> None:
+    """The canary belongs to a serving process, not to every application that is made."""
+    made: Service = worker.wsgi.extensions["lookalike"]
+    made.canary.start()
+
+
+bind = _settings.authority
+workers = 1
+worker_class = "api.http.gunicorn_worker.Worker"
+worker_connections = 1000
+_soft, _hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+_files = 4 * worker_connections  # a connection, its body, its photo, and its wait in Redis
+if _soft < _files <= _hard or _hard == resource.RLIM_INFINITY:
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(_soft, _files), _hard))
+timeout = 60
+graceful_timeout = 5
+keepalive = 30  # for the whole head of a request, the first on a connection too
+control_socket_disable = True
+accesslog = None
+loglevel = "warning"

@@ -1,0 +1,170 @@
+"""What a request asks for besides its photo: query, form, JSON and headers -> validated contracts."""
+
+import json
+import math
+import re
+from typing import TypeVar
+
+from flask import request
+from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
+from werkzeug.datastructures import MultiDict
+
+from api.uploads.bodies import FIELD, require_whole
+from shared.errors import InvalidRequest
+from shared.jobs.contract import PhotoRequest, Submission
+
+MAX_WAIT_S = 30
+_MAX_JSON_BYTES = 64 << 10
+_MAX_PROBLEMS = 5
+_PREFER_WAIT = re.compile(r"(?:^|[,;\s])wait\s*=\s*\"?([0-9]{1,9})\"?(?=$|[,;\s])", re.IGNORECASE)
+_NUMBER = re.compile(r"[0-9]{1,400}(\.[0-9]{1,400})?([eE][+-]?[0-9]{1,4})?")
+CANCEL_AFTER_PATTERN = r"^([1-9][0-9]{0,8}(?:\.[0-9]{1,3})?|0\.[0-9]{0,2}[1-9])(s|m|h)?$"
+_UNIT_S = {"s": 1, "m": 60, "h": 3600}
+
+M = TypeVar("M", bound=BaseModel)
+
+
+def read_options(
+    contract: type[PhotoRequest], *, ignore: frozenset[str] = frozenset()
+) -> tuple[PhotoRequest, Submission]:
+    """The options of a submit: the query first, then what the form or the JSON says.
+
+    Args:
+        ignore: fields that are not options.
+
+    Raises:
+        InvalidRequest: says which option is wrong and what is possible.
+    """
+    given: dict[str, object]
+    if request.is_json:
+        if request.args:
+            raise InvalidRequest("options of a JSON request belong into the JSON, not into the query")
+        given = _json()
+    else:
+        given = {**once(request.args), **_form(ignore)}
+        if "image_id" in given:
+            raise InvalidRequest("image_id: send it in a JSON request; a multipart request carries the photo itself")
+    options, submission = _split(contract, {name: value for name, value in given.items() if name not in ignore})
+    if request.is_json and options.image_id is None:
+        raise InvalidRequest("image_id: required in a JSON request; a photo itself is sent as multipart/form-data")
+    return options, submission
+
+
+def read_form_options(contract: type[M]) -> tuple[M, Submission]:
+    """The options of a call whose path says what it is about: the query first, then what the form says.
+
+    Raises:
+        InvalidRequest: says which option is wrong and what is possible.
+    """
+    return _split(contract, {**once(request.args), **_form(frozenset())})
+
+
+def read_json_options(contract: type[M]) -> tuple[M, Submission]:
+    """The options of a submit without a photo: a JSON object, or no body at all.
+
+    Raises:
+        InvalidRequest: says which option is wrong and what is possible.
+    """
+    if request.args:
+        raise InvalidRequest("options of this call belong into a JSON body, not into the query")
+    if request.content_length and not request.is_json:
+        raise InvalidRequest("the body is not JSON; send it with Content-Type: application/json")
+    return _split(contract, _json() if request.content_length else {})
+
+
+def _split(contract: type[M], given: dict[str, object]) -> tuple[M, Submission]:
+    """Options of the contract, and those of any job."""
+    if (deadline_s := _cancel_after_s()) is not None:
+        given.setdefault("deadline_s", deadline_s)
+    of_any_job = {name: given.pop(name) for name in list(given) if name in Submission.model_fields}
+    taken = [*contract.model_fields, *Submission.model_fields]
+    return validated(contract, given, taken), validated(Submission, of_any_job, taken)
+
+
+def validated(contract: type[M], given: dict[str, object], taken: list[str] | None = None) -> M:
+    """`given` as a contract.
+
+    Args:
+        taken: the options a caller who sent an unknown one is told of.
+
+    Raises:
+        InvalidRequest: says in words what is wrong.
+    """
+    try:
+        if request.is_json:  # types are known there: "4" is no number, and true is not 1
+            return contract.model_validate_json(json.dumps(given), strict=True)
+        return contract.model_validate(given)
+    except ValidationError as exc:
+        told = taken or list(contract.model_fields)
+        raise InvalidRequest("; ".join(_in_words(e, told) for e in exc.errors()[:_MAX_PROBLEMS])) from exc
+
+
+def once(given: MultiDict[str, str]) -> dict[str, str]:
+    """Value by name.
+
+    Raises:
+        InvalidRequest: a name has several.
+    """
+    for name, values in given.lists():
+        if len(values) > 1:
+            raise InvalidRequest(f"{name[:100]}: it is given {len(values)} times; once is enough")
+    return given.to_dict()
+
+
+def preferred_wait_s() -> int | None:
+    """Seconds of `Prefer: wait=N`, capped; None when the client does not ask to wait. Other preferences are ignored."""
+    found = _PREFER_WAIT.search(request.headers.get("Prefer", ""))
+    return min(int(found[1]), MAX_WAIT_S) if found else None
+
+
+def wait_s() -> float:
+    """Seconds of the query's `wait`, capped.
+
+    Raises:
+        InvalidRequest: it is not a number of seconds.
+    """
+    text = request.args.get("wait", "0")
+    if not _NUMBER.fullmatch(text) or not math.isfinite(float(text)):
+        raise InvalidRequest(f"wait: a number of seconds from 0 to {MAX_WAIT_S} is needed")
+    return min(float(text), MAX_WAIT_S)
+
+
+def _cancel_after_s() -> float | None:
+    given = request.headers.get("Cancel-After")
+    if given is None:
+        return None
+    found = re.fullmatch(CANCEL_AFTER_PATTERN, given.strip())
+    if found is None:
+        raise InvalidRequest("Cancel-After: a number of seconds is needed, or one with a unit: 90, 90s, 5m, 1h")
+    return float(found[1]) * _UNIT_S[found[2] or "s"]
+
+
+def _form(ignore: frozenset[str]) -> dict[str, str]:
+    if request.mimetype != "multipart/form-data":
+        return {}
+    if None in request.form:
+        raise InvalidRequest("a part of the form has no name")
+    return once(
+        MultiDict((name, value) for name, value in request.form.items(multi=True) if name not in ignore | {FIELD})
+    )
+
+
+def _json() -> dict[str, object]:
+    if (request.content_length or 0) > _MAX_JSON_BYTES:
+        raise InvalidRequest(f"the JSON is longer than {_MAX_JSON_BYTES} bytes")
+    try:
+        body = request.get_json(silent=True)
+    except RecursionError:
+        body = None
+    require_whole()
+    if not isinstance(body, dict):
+        raise InvalidRequest("the body is not a JSON object")
+    return body
+
+
+def _in_words(error: ErrorDetails, taken: list[str]) -> str:
+    option = ".".join(map(str, error["loc"]))[:100]
+    if error["type"] == "extra_forbidden":
+        return f"{option}: unknown option; this call takes {', '.join(taken)}"
+    return f"{option}: {error['msg'].removeprefix('Value error, ')[:600]}"

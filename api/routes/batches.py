@@ -1,0 +1,203 @@
+"""/v1/batches: many photos in one request. Each becomes a bulk job of its own, and one that is bad fails alone."""
+
+import hashlib
+import secrets
+import time
+from collections import Counter
+from contextlib import suppress
+from http import HTTPStatus
+from typing import IO, Literal
+
+from flask import Blueprint, Response, request
+
+from api.http.auth import caller
+from api.http.options import read_options, wait_s
+from api.http.views import BatchCounts, BatchItemView, BatchLinks, BatchView
+from api.service import answer, digest_of, idempotency_key, service
+from api.uploads.bodies import FIELD, require_whole
+from shared.errors import (
+    ImageMissing,
+    InvalidRequest,
+    JobFinished,
+    JobGone,
+    LookalikeError,
+    Overload,
+    QueueUnavailable,
+    UploadTooLarge,
+)
+from shared.jobs.batches import Batch, BatchItem
+from shared.jobs.contract import PHOTO_REQUESTS, Job, JobError, JobKind, JobRequest, JobStatus, Priority, Submission
+from shared.jobs.records import Idempotency
+from shared.jobs.view import location
+
+bp = Blueprint("batches", __name__, url_prefix="/v1")
+
+_CUSTOM_ID = "custom_id"
+_GONE: Literal["gone"] = "gone"  # it ended, and how is no longer known
+_MAX_ID_LENGTH = 200
+
+
+@bp.post("/batches")
+def submit_batch() -> Response:
+    settings = service().settings
+    request.max_content_length = request.max_form_memory_size = settings.max_batch_mb << 20
+    request.max_form_parts = 2 * settings.max_batch_photos + 32
+    kind, key = _kind(), idempotency_key()
+    options, submission = read_options(PHOTO_REQUESTS[kind], ignore=frozenset({_CUSTOM_ID, "kind"}))
+    if "priority" not in submission.model_fields_set:
+        submission = submission.model_copy(update={"priority": Priority.BULK})
+    service().check(submission)
+    photos = _photos()
+    said = ["batch", kind.value, options.model_dump_json(), submission.model_dump_json()]
+    idempotency = None
+    batch_id, owner = secrets.token_hex(16), caller().owner
+    if key is not None:
+        # One photo in memory at a time: a batch is larger than the process should grow.
+        contents = [part for name, photo in photos.items() for part in (name, hashlib.sha256(photo.read()).digest())]
+        idempotency = Idempotency(key, digest_of(*said, *contents))
+        if first := service().batches.begin(batch_id, owner, idempotency):
+            return _show(service().batches.get(first, owner=owner), status=202)
+    try:
+        items = _accept(kind, options, submission, photos, key)
+        batch = Batch(id=batch_id, kind=kind, owner=owner, created_at=time.time(), items=items)
+        service().batches.save(batch, idempotency)
+    except BaseException:
+        if idempotency:
+            service().batches.give_up(owner, idempotency)
+        raise
+    return _show(batch, status=202)
+
+
+@bp.get("/batches/<batch_id>")
+def get_batch(batch_id: str) -> Response:
+    until = time.monotonic() + wait_s()
+    batch = service().batches.get(batch_id, owner=caller().reads)
+    for item in batch.items:
+        if (left_s := until - time.monotonic()) > 0 and (job := _job(item)):
+            with suppress(JobGone):
+                service().wait(job, left_s)
+    return _show(batch)
+
+
+@bp.post("/batches/<batch_id>/cancel")
+def cancel_batch(batch_id: str) -> Response:
+    batch = service().batches.get(batch_id, owner=caller().reads)
+    for item in batch.items:
+        if (job := _job(item)) and not job.status.terminal:
+            with suppress(JobFinished, JobGone):  # it has ended meanwhile
+                service().store.cancel(job.id)
+    if batch.owner != caller().owner:
+        service().audit("batches.cancel", batch.id)
+    shown = _show(batch)
+    if "Retry-After" in shown.headers:  # a worker has yet to let go of some
+        shown.status_code = HTTPStatus.ACCEPTED
+    return shown
+
+
+def _kind() -> JobKind:
+    given = request.args.get("kind") or request.form.get("kind") or JobKind.SEARCH.value
+    if given not in PHOTO_REQUESTS:
+        raise InvalidRequest(f"kind: must be one of {', '.join(PHOTO_REQUESTS)}")
+    return JobKind(given)
+
+
+def _photos() -> dict[str, IO[bytes]]:
+    """Photo by custom_id, in the order sent."""
+    if request.mimetype != "multipart/form-data":
+        raise ImageMissing(f"send the photos as multipart/form-data, each in a field named {FIELD!r}")
+    parts, ids = request.files.getlist(FIELD), request.form.getlist(_CUSTOM_ID)
+    require_whole()
+    if not parts:
+        raise ImageMissing(f"at least one multipart field {FIELD!r} is required")
+    limit = service().settings.max_batch_photos
+    if len(parts) > limit:
+        raise UploadTooLarge(f"{len(parts)} photos are too many, the limit is {limit}; send several batches")
+    if ids and len(ids) != len(parts):
+        raise InvalidRequest(f"{_CUSTOM_ID}: {len(ids)} were sent for {len(parts)} photos; send one each, or none")
+    if any(not 0 < len(custom_id) <= _MAX_ID_LENGTH for custom_id in ids):
+        raise InvalidRequest(f"{_CUSTOM_ID}: 1 to {_MAX_ID_LENGTH} characters are needed")
+    named = dict(zip(ids or map(str, range(len(parts))), parts, strict=True))
+    if len(named) < len(parts):
+        raise InvalidRequest(f"{_CUSTOM_ID}: two photos have the same")
+    return {custom_id: part.stream for custom_id, part in named.items()}
+
+
+def _accept(
+    kind: JobKind, options: JobRequest, submission: Submission, photos: dict[str, IO[bytes]], key: str | None
+) -> list[BatchItem]:
+    """Make a job of every photo that can be one.
+
+    Args:
+        key: the batch's idempotency key. Each photo gets one under it, so that a batch sent again because its first
+            request died half way finds the jobs which that one made.
+
+    Raises:
+        Overload: not even the first was taken.
+        QueueUnavailable: Redis went away, and `key` finds what it did take when the batch is sent again.
+    """
+    items: list[BatchItem] = []
+    decoded = service().reader.decode_all(list(photos.values()), service().spec)
+    for custom_id, photo in zip(photos, decoded, strict=True):
+        try:
+            if isinstance(photo, LookalikeError):
+                raise photo
+            item_key = None if key is None else f"{key}\0{custom_id}"  # no client's key holds a zero byte
+            job = service().accept(kind, options, photo, submission=submission, idempotency_key=item_key)
+        except LookalikeError as error:
+            resumable = key is not None and isinstance(error, QueueUnavailable)
+            if resumable or (isinstance(error, Overload) and not any(item.job_id for item in items)):
+                raise
+            items.append(BatchItem(custom_id=custom_id, error=_error(error)))
+        else:
+            items.append(BatchItem(custom_id=custom_id, job_id=job.id))
+    return items
+
+
+def _error(error: LookalikeError) -> JobError:
+    return JobError(code=error.code, detail=str(error), retryable=error.retryable)
+
+
+def _job(item: BatchItem) -> Job | None:
+    """The job of an item, if it has one that is still known."""
+    try:
+        return service().store.get(item.job_id) if item.job_id else None
+    except LookalikeError:
+        return None
+
+
+def _show(batch: Batch, *, status: int = 200) -> Response:
+    items = [_view(item) for item in batch.items]
+    counts = Counter(dict.fromkeys((*map(str, JobStatus), _GONE), 0))
+    counts.update(item.status for item in items)
+    is_open = any(counts[state.value] for state in JobStatus if not state.terminal)
+    at = f"/v1/batches/{batch.id}"
+    body = BatchView(
+        id=batch.id,
+        kind=batch.kind,
+        status="running" if is_open else "ended",
+        counts=BatchCounts(total=len(items), **counts),
+        items=items,
+        links=BatchLinks(self=at, cancel=f"{at}/cancel"),
+    )
+    response = answer(body, status=status)
+    if is_open:
+        response.headers["Retry-After"] = "1"
+    if status == HTTPStatus.ACCEPTED:
+        response.headers["Location"] = at
+    return response
+
+
+def _view(item: BatchItem) -> BatchItemView:
+    job = _job(item)
+    state: JobStatus | Literal["gone"] = JobStatus.FAILED
+    if item.job_id:
+        state = job.status if job else _GONE
+    gone = _error(JobGone("the job is finished and its result has expired")) if state == _GONE else None
+    return BatchItemView(
+        custom_id=item.custom_id,
+        job_id=item.job_id,
+        status=state,
+        result=job.result if job else None,
+        error=job.error if job else gone or item.error,
+        links={"job": location(job.id)} if job else {},
+    )

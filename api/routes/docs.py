@@ -1,0 +1,57 @@
+"""/openapi.json, and /docs to read it: the assets come from this service, and the page may talk to nothing else."""
+
+from importlib.util import find_spec
+from pathlib import Path
+
+from flask import Blueprint, Response, jsonify, send_from_directory
+
+from api.openapi.document import describe
+from api.service import service
+
+bp = Blueprint("docs", __name__)
+
+
+@bp.get("/openapi.json")
+def specification() -> Response:
+    return jsonify(describe(service().settings))
+
+
+@bp.get("/docs")
+def page() -> Response:
+    response = Response(_PAGE, content_type="text/html; charset=utf-8")
+    response.headers["Content-Security-Policy"] = (
+        "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; "
+        "connect-src 'self'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'"
+    )
+    return response
+
+
+@bp.get("/docs/<path:name>")
+def asset(name: str) -> Response:
+    if name == "start.js":
+        return Response(_START, content_type="text/javascript; charset=utf-8")
+    return send_from_directory(_swagger(), name, max_age=86_400)
+
+
+_PAGE = """<!doctype html>
+<html lang="en">
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>Lookalike API</title>
+<link rel="stylesheet" href="/docs/css/swagger-ui.css">
+<main id="contract"><noscript>The contract is at <a href="/openapi.json">/openapi.json</a>.</noscript></main>
+<script src="/docs/js/swagger-ui-bundle.js"></script>
+<script src="/docs/start.js"></script>
+</html>
+"""
+
+_START = """SwaggerUIBundle({ url: "/openapi.json", dom_id: "#contract", deepLinking: true, validatorUrl: null });
+"""
+
+
+def _swagger() -> Path:
+    """Where the package that carries Swagger UI keeps its assets; its code is not needed."""
+    found = find_spec("flask_openapi3_swagger")
+    assert found is not None
+    assert found.origin is not None
+    return Path(found.origin).parent / "templates" / "swagger"

@@ -1,0 +1,58 @@
+"""For operators: is the process alive, can it serve, who works and what waits."""
+
+import redis
+from flask import Blueprint, Response, jsonify
+from prometheus_client import CONTENT_TYPE_LATEST
+
+from api.http.views import QueueView, Readiness, WorkerList, WorkerView
+from api.routes.metrics import render
+from api.service import answer, service
+
+bp = Blueprint("ops", __name__)
+
+
+@bp.get("/livez")
+def livez() -> Response:
+    return jsonify({"status": "alive"})
+
+
+@bp.get("/metrics")
+def metrics() -> Response:
+    return Response(
+        render(service().store, service().registry.live(), service().counters), content_type=CONTENT_TYPE_LATEST
+    )
+
+
+@bp.get("/readyz")
+def readyz() -> Response:
+    """200 when Redis answers and a worker with model and index has reported lately, else 503 and what is missing."""
+    missing: list[str] = []
+    ready = 0
+    try:
+        workers = service().registry.live()
+    except redis.RedisError:
+        missing.append("redis does not answer")
+    else:
+        ready = sum(worker.state == "ready" for worker in workers)
+        if not workers:
+            missing.append("no worker has reported within 15 s")
+        elif not ready:
+            missing.append("no worker has a loaded model and index")
+        missing += sorted({worker.problem for worker in workers if worker.problem})
+        if ready and (problem := service().canary.problem):
+            missing.append(problem)
+            ready = 0
+    body = Readiness(status="ready" if ready else "unready", workers=ready, problems=missing)
+    return answer(body, status=200 if ready else 503)
+
+
+@bp.get("/v1/workers")
+def workers() -> Response:
+    reports = sorted(service().registry.live(), key=lambda worker: worker.name)
+    backlog = service().store.backlog()
+    return answer(
+        WorkerList(
+            workers=[WorkerView.model_validate(worker.model_dump()) for worker in reports],
+            queue=QueueView(queued=backlog.queued, running=backlog.running, oldest_wait_s=backlog.oldest_wait_s),
+        )
+    )

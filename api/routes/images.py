@@ -1,0 +1,145 @@
+"""/v1/images: put a photo into the live index, delete one, look at one. No path comes from a client."""
+
+import hashlib
+import sqlite3
+from contextlib import closing, suppress
+from http import HTTPStatus
+from io import BytesIO
+from pathlib import Path
+
+from flask import Blueprint, Response, request
+from pydantic import BaseModel, ConfigDict, Field
+
+from api.http.options import once, read_form_options, validated
+from api.service import idempotency_key, service, submitted
+from api.uploads.bodies import Photo
+from shared.artifacts.files import ObjectFile, file_in, is_there, state_of
+from shared.artifacts.home import catalogue_location, live_photo
+from shared.artifacts.snapshots import PHOTOS, index_store, read_index_manifest
+from shared.artifacts.store import ArtifactStore
+from shared.changes.log import entry_order
+from shared.errors import CatalogueUnusable, ChangesFull, ImageNotFound, IndexDamaged, IndexMissing, InputError
+from shared.jobs.contract import (
+    DeleteImageRequest,
+    ImageChangeRequest,
+    ImageOptions,
+    JobKind,
+    PutImageRequest,
+    Submission,
+)
+
+bp = Blueprint("images", __name__, url_prefix="/v1")
+
+_RETRY_AFTER_S = 60
+
+
+class NoOptions(BaseModel):
+    """Of a call that takes only those of every job."""
+
+    model_config = ConfigDict(extra="forbid")
+
+
+class ThumbnailQuery(BaseModel):
+    """The query of a thumbnail."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    size: int = Field(320, ge=32, le=640, description="pixels of the longer side, at most")
+
+
+@bp.put("/images/<path:image_id>")
+def put_image(image_id: str) -> Response:
+    named = _named(image_id)
+    options, submission = read_form_options(ImageOptions)
+    change = PutImageRequest(image_id=named.image_id, listing_id=options.listing_id, category=options.category)
+    key = idempotency_key()
+    _refuse_when_full()
+    photo = service().reader.read(request, service().spec, keep=True)
+    return _accept(JobKind.PUT_IMAGE, change, photo, submission, key)
+
+
+@bp.delete("/images/<path:image_id>")
+def delete_image(image_id: str) -> Response:
+    change = _named(image_id)
+    _, submission = read_form_options(NoOptions)
+    key = idempotency_key()
+    _refuse_when_full()
+    return _accept(JobKind.DELETE_IMAGE, change, None, submission, key)
+
+
+@bp.get("/images/<path:image_id>")
+def get_image(image_id: str) -> Response:
+    """A thumbnail."""
+    size_px = validated(ThumbnailQuery, {**once(request.args)}).size
+    file = _find(_named(image_id).image_id)
+    try:
+        etag = hashlib.sha256(f"{state_of(file)}\0{size_px}".encode()).hexdigest()[:32]
+        if request.if_none_match.contains(etag):
+            response = Response(status=HTTPStatus.NOT_MODIFIED)
+        else:
+            with BytesIO(file.read_bytes()) as photo:
+                response = Response(service().reader.thumbnail(photo, size_px), content_type="image/jpeg")
+    except (OSError, InputError) as exc:
+        raise ImageNotFound("the photo of that id is in the index, but its file cannot be read any more") from exc
+    response.set_etag(etag)
+    response.headers["Cache-Control"] = "private, no-cache"  # keep it, and ask whether it still is the one
+    return response
+
+
+def _named(image_id: str) -> DeleteImageRequest:
+    return validated(DeleteImageRequest, {"image_id": image_id})
+
+
+def _accept(
+    kind: JobKind, change: ImageChangeRequest, photo: Photo | None, submission: Submission, key: str | None
+) -> Response:
+    change = change.model_copy(update={"sequence": service().changes.next_sequence()})
+    return submitted(service().accept(kind, change, photo, submission=submission, idempotency_key=key))
+
+
+def _refuse_when_full() -> None:
+    limit = service().settings.max_changes
+    *_, folded_to = _live()
+    if service().changes.count_after(folded_to) >= limit:
+        raise ChangesFull(
+            f"{limit} photos were put or deleted since the index was built; run a reindex, then try again",
+            retry_after_s=_RETRY_AFTER_S,
+        )
+
+
+def _live() -> tuple[ArtifactStore, str, str]:
+    """Where snapshots lie, the live one, and the last entry of the change log that is in it."""
+    store = index_store(service().settings.storage)
+    if (version := store.current()) is None:
+        raise IndexMissing("no index snapshot has been promoted yet; `lookalike index build` makes one")
+    return store, version, read_index_manifest(store, version).folded_to
+
+
+def _find(image_id: str) -> Path | ObjectFile:
+    """The file of a photo.
+
+    Raises:
+        ImageNotFound: neither the live snapshot nor the changes since have it.
+    """
+    settings = service().settings
+    store, version, folded_to = _live()
+    newest = service().changes.newest(image_id)
+    if newest and entry_order(newest.entry_id) > entry_order(folded_to):
+        if newest.sha256 is None:
+            raise ImageNotFound("the photo of that id was deleted")
+        return live_photo(settings.storage, newest.sha256)
+    try:
+        uri = f"{store.file(version, PHOTOS).absolute().as_uri()}?immutable=1"
+        with closing(sqlite3.connect(uri, uri=True)) as photos:
+            query = "SELECT path, sha256 FROM photos WHERE image_id = ?"
+            found: tuple[str, str] | None = photos.execute(query, (image_id,)).fetchone()
+    except sqlite3.Error as exc:
+        raise IndexDamaged(f"{version}: {PHOTOS} cannot be read") from exc
+    if found is None:
+        raise ImageNotFound("the live index has no photo of that id")
+    with suppress(CatalogueUnusable):
+        inside = "://" not in found[0]
+        file = file_in(catalogue_location(settings), found[0]) if inside else settings.buckets.file(found[0])
+        if is_there(file):
+            return file
+    return live_photo(settings.storage, found[1])

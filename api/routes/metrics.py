@@ -1,0 +1,113 @@
+"""Prometheus metrics: what the queue holds, what the workers report of themselves, what this process refused."""
+
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from datetime import datetime
+
+from prometheus_client import CollectorRegistry, Counter, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from shared.jobs.contract import STAGE_BOUNDS_S, WorkerReport
+from shared.jobs.records import Backlog
+from shared.jobs.store import JobStore
+
+_BATCH_BUCKETS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
+
+
+class ApiCounters:
+    """What one API process counts itself."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        self.refused = Counter(
+            "lookalike_requests_refused", "Requests answered with a problem", ["code"], registry=self.registry
+        )
+        self.accepted = Counter("lookalike_jobs_accepted", "Jobs accepted", ["kind"], registry=self.registry)
+
+
+class Snapshot(Collector):
+    """One look at Redis, as metric families."""
+
+    def __init__(self, backlog: Backlog, workers: Iterable[WorkerReport]) -> None:
+        self._backlog = backlog
+        self._workers = list(workers)
+
+    def collect(self) -> Iterator[Metric]:
+        yield from self._queue()
+        ready = sum(worker.state == "ready" for worker in self._workers)
+        yield GaugeMetricFamily("lookalike_workers_ready", "Workers with a loaded model and index", value=ready)
+        yield from self._index()
+        yield from self._attempts()
+        yield from self._model()
+
+    def _queue(self) -> Iterator[Metric]:
+        queued = GaugeMetricFamily("lookalike_jobs_queued", "Jobs accepted and not yet claimed", labels=["class"])
+        for line, count in self._backlog.queued.items():
+            queued.add_metric([line], count)
+        yield queued
+        yield GaugeMetricFamily("lookalike_jobs_running", "Jobs a worker holds", value=self._backlog.running)
+        yield GaugeMetricFamily(
+            "lookalike_oldest_job_wait_seconds", "Age of the job that waits longest", value=self._backlog.oldest_wait_s
+        )
+
+    def _index(self) -> Iterator[Metric]:
+        age = GaugeMetricFamily("lookalike_index_age_seconds", "Time since the index was built", labels=["worker"])
+        photos = GaugeMetricFamily("lookalike_index_photos", "Photos in the index", labels=["worker"])
+        for worker in self._workers:
+            if worker.index:
+                with suppress(ValueError):  # an index of a version that wrote it otherwise
+                    built_at = datetime.fromisoformat(worker.index.built_at).timestamp()
+                    age.add_metric([worker.name], max(0.0, time.time() - built_at))
+                photos.add_metric([worker.name], worker.index.count)
+        yield age
+        yield photos
+
+    def _attempts(self) -> Iterator[Metric]:
+        attempts = CounterMetricFamily(
+            "lookalike_attempts", "Attempts at jobs by how they ended", labels=["worker", "outcome"]
+        )
+        stages = HistogramMetricFamily(
+            "lookalike_job_seconds", "Time in a stage of the jobs that succeeded", labels=["worker", "stage"]
+        )
+        for worker in self._workers:
+            for outcome, count in worker.stats.outcomes.items():
+                attempts.add_metric([worker.name, outcome], count)
+            for stage, times in worker.stats.stages.items():
+                below = [sum(times.counts[: i + 1]) for i in range(len(STAGE_BOUNDS_S))]
+                buckets = [(str(bound), float(n)) for bound, n in zip(STAGE_BOUNDS_S, below, strict=True)]
+                buckets.append(("+Inf", float(sum(times.counts))))
+                stages.add_metric([worker.name, stage], buckets, sum_value=times.sum_s)
+        yield attempts
+        yield stages
+
+    def _model(self) -> Iterator[Metric]:
+        batches = HistogramMetricFamily("lookalike_batch_photos", "Photos of one forward pass", labels=["worker"])
+        lookups = CounterMetricFamily(
+            "lookalike_cache_lookups", "Photos by how their embedding was had", labels=["worker", "outcome"]
+        )
+        for worker in self._workers:
+            sizes = worker.stats.batch_sizes
+            below = [
+                (str(bound), sum(count for size, count in sizes.items() if size <= bound)) for bound in _BATCH_BUCKETS
+            ]
+            buckets = [*below, ("+Inf", sum(sizes.values()))]
+            total = sum(size * count for size, count in sizes.items())
+            batches.add_metric([worker.name], buckets, sum_value=total)
+            lookups.add_metric([worker.name, "hit"], worker.stats.cache_hits)
+            lookups.add_metric([worker.name, "shared"], worker.stats.cache_shared)
+            lookups.add_metric([worker.name, "miss"], worker.stats.cache_misses)
+        yield batches
+        yield lookups
+
+
+def render(store: JobStore, workers: Iterable[WorkerReport], counters: ApiCounters) -> bytes:
+    """The text a Prometheus server scrapes.
+
+    Raises:
+        redis.RedisError: Redis does not answer.
+    """
+    registry = CollectorRegistry()
+    registry.register(Snapshot(store.backlog(), workers))
+    return generate_latest(registry) + generate_latest(counters.registry)

@@ -1,0 +1,78 @@
+"""/: for browsers the page, for programs what is at this address. The page loads nothing that is not ours."""
+
+import hashlib
+from functools import cache
+from pathlib import Path
+
+from flask import Blueprint, Response, jsonify, render_template, request, send_from_directory
+
+from api.openapi.contract import PHOTO_TYPES
+from api.service import service
+from shared.catalogue.categories import CATEGORIES
+
+bp = Blueprint("page", __name__)
+
+_STATIC = Path(__file__).parents[1] / "static"
+_A_YEAR_S = 31_536_000
+# Photos that were picked are shown from memory (blob:), the stylesheet's own icons are written into it (data:).
+_HEADERS = {
+    "Content-Security-Policy": (
+        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob: data:; connect-src 'self'; "
+        "frame-ancestors 'none'; base-uri 'none'; form-action 'none'"
+    ),
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Vary": "Accept",
+}
+
+
+@bp.get("/")
+def root() -> Response:
+    if request.accept_mimetypes.best_match(["application/json", "text/html"]) == "text/html":
+        limits = service().settings
+        page = render_template(
+            "page.html",
+            assets=assets(),
+            categories=CATEGORIES,
+            max_upload_bytes=limits.max_upload_mb << 20,
+            photo_types=PHOTO_TYPES,  # by name: asked for any image, phones give HEIC, which few others read
+        )
+        return as_page(page)
+    response = jsonify(
+        {
+            "name": "Lookalike",
+            "submit": "POST /v1/jobs/search",
+            "documentation": "/docs",
+            "ready": "/readyz",
+        }
+    )
+    response.headers["Vary"] = "Accept"
+    return response
+
+
+@bp.get("/static/<version>/<path:name>")
+def asset(version: str, name: str) -> Response:
+    """A file of the page, with an ETag. Its address changes with its content, so that browsers keep it for good."""
+    response = send_from_directory(_STATIC, name)
+    # While another version is rolled out a page may ask the wrong process: it gets what there is, for this once.
+    kept = f"public, max-age={_A_YEAR_S}, immutable" if version == _version() else "no-cache"
+    response.headers["Cache-Control"] = kept
+    return response
+
+
+def as_page(html: str) -> Response:
+    """An answer for browsers, which may load and ask nothing but this service."""
+    return Response(html, content_type="text/html; charset=utf-8", headers=_HEADERS)
+
+
+def assets() -> str:
+    """Where the files of the page are."""
+    return f"/static/{_version()}"
+
+
+@cache
+def _version() -> str:
+    digest = hashlib.sha256()
+    for path in sorted(path for path in _STATIC.rglob("*") if path.is_file()):
+        content = path.read_bytes()
+        digest.update(f"{path.relative_to(_STATIC)}\0{len(content)}\0".encode() + content)
+    return digest.hexdigest()[:12]

@@ -1,0 +1,1 @@
+"""Weights and catalogue to model bundle and index snapshot."""

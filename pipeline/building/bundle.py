@@ -1,0 +1,338 @@
+"""Weights and catalogue -> model bundle: head fitted, runtime chosen, precision gated, quality measured."""
+
+import copy
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from importlib.metadata import version as library_version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from pipeline.building.embed import Embedded, run_over_photos, say_unusable
+from pipeline.building.export import (
+    Forward,
+    Graph,
+    calibration_sample,
+    features_graph,
+    graph_files,
+    int8_graph,
+    judge,
+    runner,
+    with_head,
+)
+from pipeline.evaluation.evaluate import METRICS, Evaluation, describe_metrics, evaluate
+from pipeline.training.calibrate import Calibration, calibrate
+from pipeline.training.dataset import split_listings
+from pipeline.training.head import fit_head
+from pipeline.training.projection import fit_projection
+from pipeline.training.weights import LoadedWeights, load_weights
+from shared.artifacts.store import ArtifactStore
+from shared.catalogue.categories import CataloguePhoto
+from shared.catalogue.tables import Catalogue
+from shared.model.bundle import (
+    HISTORY,
+    TRAINING,
+    BundleManifest,
+    ModelBundle,
+    Precision,
+    Runtime,
+    Split,
+    bundle_store,
+    open_bundle,
+    write_bundle,
+    write_bundle_directory,
+)
+from shared.model.embedder import Embeddings, FloatArray, normalised
+from shared.model.network import NORMALISATION, Network
+from shared.photos.images import Pixels, PreprocessSpec
+from shared.settings import PrecisionChoice, RuntimeChoice, Settings
+
+OWN_HEAD_NOTICE = (
+    "The 13-class head came with the weights file. Whether it was trained on photos of this catalogue is not known, "
+    "so its accuracy here may flatter it."
+)
+CLOSED_FORM = "closed form"  # logistic head and projection over a trunk as it came
+POOLED = "global average pool, L2-normalised"
+PROJECTED = "projection of several levels' pools, with the head's probabilities, L2-normalised"
+_LIBRARIES = ("torch", "torchvision", "openvino", "nncf", "numpy", "pillow")
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """A network to be served, and what it was fitted to.
+
+    Attributes:
+        photos: of the catalogue, in its order.
+        split: all empty if the head came with the weights.
+        needs_head: its trunk is all that is trained; the head is fitted here.
+        project: a projection is fitted, and kept if it finds more.
+        notes: what was decided while it was trained.
+    """
+
+    loaded: LoadedWeights
+    catalogue: str
+    photos: Sequence[CataloguePhoto]
+    split: Split
+    recipe: str
+    needs_head: bool
+    project: bool
+    history: Sequence[Mapping[str, float]] = ()
+    notes: Mapping[str, float | str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Assembled:
+    """All that a bundle is written from, and the catalogue under it."""
+
+    manifest: BundleManifest
+    tensors: dict[str, npt.NDArray[np.generic]]
+    split: Split
+    graph_files: dict[str, bytes]
+    extra_files: dict[str, bytes]
+    embedded: Embedded
+    evaluation: Evaluation
+    notes: Mapping[str, float | str]
+
+    def write(self, store: ArtifactStore) -> str:
+        """As a new version, not promoted; returns its name."""
+        return write_bundle(store, self.manifest, self.tensors, **self._files())
+
+    def write_directory(self, directory: Path) -> None:
+        """As a directory that can be copied."""
+        write_bundle_directory(directory, self.manifest, self.tensors, **self._files())
+
+    def _files(self) -> Any:
+        return {"split": self.split, "graph_files": self.graph_files, "extra_files": self.extra_files}
+
+
+@dataclass(frozen=True)
+class _Candidate:
+    """The catalogue under one precision of the trunk, with the head and projection fitted to that."""
+
+    network: Network
+    pooled: FloatArray  # (n, width)
+    embeddings: Embeddings
+    notes: Mapping[str, float | str]
+
+    @property
+    def features(self) -> FloatArray:
+        """(n, dim) of the last stage, L2 norm 1."""
+        return normalised(self.pooled[:, : self.network.head.in_features])
+
+
+@dataclass(frozen=True)
+class _Served:
+    """What the bundle will be run as."""
+
+    chosen: _Candidate
+    precision: Precision
+    gate: dict[str, float | str]
+    files: dict[str, bytes]
+
+
+@dataclass(frozen=True)
+class _Faster:
+    """A precision that is worth trying.
+
+    Attributes:
+        files: what the runtime loads of a network that was fitted to it.
+    """
+
+    precision: Precision
+    forward: Forward
+    files: Callable[[Network], dict[str, bytes]]
+
+
+def build_bundle(settings: Settings, catalogue: Catalogue, say: Say) -> tuple[ModelBundle, Embedded]:
+    """Load a trunk, fit head and projection on the catalogue in closed form, write and promote the bundle.
+
+    Returns:
+        the bundle, and the catalogue under it: fitting and measuring need every photo's embedding anyway.
+    """
+    loaded = load_weights(settings.backbone, settings.weights, download_timeout_s=settings.download_timeout_s)
+    say(f"weights: {loaded.source}")
+    split = Split() if loaded.has_head else split_listings(catalogue.photos)
+    fitted = Fitted(
+        loaded=loaded,
+        catalogue=catalogue.name,
+        photos=catalogue.photos,
+        split=split,
+        recipe=CLOSED_FORM,
+        needs_head=not loaded.has_head,
+        project=not loaded.has_head,
+    )
+    assembled = assemble(fitted, PreprocessSpec(), settings, say)
+    store = bundle_store(settings.storage)
+    version = assembled.write(store)
+    store.promote(version)
+    store.prune(settings.keep_snapshots)
+    return open_bundle(store, version), assembled.embedded
+
+
+def assemble(fitted: Fitted, spec: PreprocessSpec, settings: Settings, say: Say) -> Assembled:
+    """Pool every photo once, fit what is still missing, choose how it is run, calibrate and measure."""
+    if settings.threads:
+        torch.set_num_threads(settings.threads)
+    network, split = fitted.loaded.network, fitted.split
+    runtime = _runtime(settings.runtime)
+    graph = features_graph(network, spec.size_px) if runtime is Runtime.OPENVINO else None
+    forward = _torch_features(network) if graph is None else runner(graph)
+    photos, pooled, sample = _features(fitted.photos, forward, spec, say)
+    network.cpu()
+    chosen = _candidate(fitted, photos, pooled)
+    served, gate = None, dict[str, float | str]()
+    if faster := _faster(graph, network, sample, settings.precision, say):
+        served, gate = _gated(faster, chosen, fitted, photos, spec, say)
+    if served is None:
+        files = {} if graph is None else graph_files(with_head(graph, chosen.network))
+        served = _Served(chosen, Precision.FLOAT32, gate, files)
+    network, notes = served.chosen.network, served.chosen.notes
+    if fitted.project:
+        say(f"projection: {notes['projection']}")
+    embedded = Embedded(photos, served.chosen.embeddings)
+    calibration = _calibrate(embedded, split, say)
+    evaluation = evaluate(photos, embedded.embeddings, split, temperature=calibration.temperature)
+    manifest = _describe(fitted, spec).model_copy(
+        update={
+            "embedding_dim": network.embedding_dim,
+            "embedding_layer": POOLED if network.projection is None else PROJECTED,
+            "runtime": runtime,
+            "precision": served.precision,
+            "gate": served.gate,
+            "temperature": calibration.temperature,
+            "abstain_below": calibration.abstain_below,
+            "metrics": evaluation.summary(),
+        }
+    )
+    if manifest.notice:
+        say(f"notice: {manifest.notice}")
+    say(f"model bundle ({runtime}, {served.precision}): {describe_metrics(manifest.metrics)}")
+    told = {METRICS: evaluation.model_dump_json(), TRAINING: json.dumps(notes, indent=1)}
+    if fitted.history:
+        told[HISTORY] = json.dumps(fitted.history, indent=1)
+    return Assembled(
+        manifest=manifest,
+        tensors=network.tensors(),
+        split=split,
+        graph_files=served.files,
+        extra_files={name: text.encode() for name, text in told.items()},
+        embedded=embedded,
+        evaluation=evaluation,
+        notes=notes,
+    )
+
+
+def _calibrate(embedded: Embedded, split: Split, say: Say) -> Calibration:
+    """On the validation side; a head that came with the weights stays as it came."""
+    if not split.listings:
+        return Calibration()
+    rows = [row for row, photo in enumerate(embedded.photos) if photo.listing_id in split.validation]
+    labels = np.array([embedded.photos[row].category for row in rows], dtype=np.int64)
+    return calibrate(embedded.embeddings.scores[rows], labels, say)
+
+
+def _runtime(choice: RuntimeChoice) -> Runtime:
+    if choice is RuntimeChoice.AUTO:
+        return Runtime.TORCH if torch.cuda.is_available() else Runtime.OPENVINO
+    return Runtime(choice.value)
+
+
+def _features(
+    catalogue: Sequence[CataloguePhoto], forward: Forward, spec: PreprocessSpec, say: Say
+) -> tuple[list[CataloguePhoto], FloatArray, list[Pixels]]:
+    """Decodable photos, what the trunk pools of each (n, width), and the pixels of some to calibrate int8 on."""
+    wanted = calibration_sample(len(catalogue))
+    sample: list[Pixels] = []
+    n_seen = 0
+
+    def run(pixels: Pixels) -> FloatArray:
+        nonlocal n_seen
+        sample.extend(photo for i, photo in enumerate(pixels, n_seen) if i in wanted)
+        n_seen += len(pixels)
+        return forward(pixels)[0]
+
+    photos, batches, unusable = run_over_photos(catalogue, spec, run, desc="features")
+    say_unusable(unusable, say)
+    return photos, np.concatenate(batches), sample
+
+
+def _torch_features(network: Network, *, half: bool = False) -> Forward:
+    """The reference runtime, on the GPU where there is one; with `half`, products in bfloat16."""
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    features = network.features.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    def forward(pixels: Pixels) -> list[FloatArray]:
+        with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, enabled=half):
+            return [features(torch.from_numpy(pixels).to(device)).float().cpu().numpy()]
+
+    return forward
+
+
+def _candidate(fitted: Fitted, photos: list[CataloguePhoto], pooled: FloatArray) -> _Candidate:
+    """Fit what is still missing to what the trunk pools of each photo."""
+    network = copy.deepcopy(fitted.loaded.network)
+    notes = dict(fitted.notes)
+    if fitted.needs_head:
+        rows = [row for row, photo in enumerate(photos) if photo.listing_id in fitted.split.train]
+        head = fit_head(pooled[rows, : network.head.in_features], [photos[row].category for row in rows])
+        network.head.load_state_dict({"weight": torch.from_numpy(head.weight), "bias": torch.from_numpy(head.bias)})
+    if fitted.project:
+        notes |= fit_projection(network, photos, pooled, fitted.split)
+    with torch.inference_mode():
+        embeddings, scores = (part.numpy() for part in network.answer(torch.from_numpy(pooled)))
+    return _Candidate(network, pooled, Embeddings(normalised(embeddings), scores), notes)
+
+
+def _faster(
+    graph: Graph | None, network: Network, sample: list[Pixels], choice: PrecisionChoice, say: Say
+) -> _Faster | None:
+    """What is worth more than float32 on this machine, if anything."""
+    if choice is PrecisionChoice.FLOAT32:
+        return None
+    if graph is not None:
+        say(f"quantising to int8 with {len(sample)} photos of the catalogue")
+        quantised = int8_graph(graph, sample)
+        return _Faster(Precision.INT8, runner(quantised), lambda fitted: graph_files(with_head(quantised, fitted)))
+    if choice is PrecisionChoice.BFLOAT16 or torch.cuda.is_available():
+        return _Faster(Precision.BFLOAT16, _torch_features(network, half=True), lambda _: {})
+    return None
+
+
+def _gated(
+    faster: _Faster, reference: _Candidate, fitted: Fitted, photos: list[CataloguePhoto], spec: PreprocessSpec, say: Say
+) -> tuple[_Served | None, dict[str, float | str]]:
+    """The faster precision if it passes the gate against float32 on the same photos, and how they compare."""
+    _, batches, _ = run_over_photos(photos, spec, faster.forward, desc=faster.precision.value)
+    fitted.loaded.network.cpu()
+    candidate = _candidate(fitted, photos, np.concatenate([batch[0] for batch in batches]))
+    verdict = judge(candidate.features, reference.features, photos)
+    gate = verdict.facts()
+    say(f"{faster.precision} against float32: {describe_metrics(gate)}")
+    if not verdict.passed:
+        return None, gate
+    return _Served(candidate, faster.precision, gate, faster.files(candidate.network)), gate
+
+
+def _describe(fitted: Fitted, spec: PreprocessSpec) -> BundleManifest:
+    loaded = fitted.loaded
+    return BundleManifest(
+        backbone=loaded.backbone,
+        weights=loaded.source,
+        weights_sha256="",
+        embedding_dim=0,
+        recipe=fitted.recipe,
+        preprocess=spec,
+        normalisation=NORMALISATION[loaded.backbone],
+        catalogue=fitted.catalogue,
+        head_came_with_weights=not fitted.split.listings,
+        notice=loaded.notice if fitted.split.listings else OWN_HEAD_NOTICE,
+        libraries={name: library_version(name) for name in _LIBRARIES},
+        built_at=datetime.now(UTC).isoformat(timespec="seconds"),
+    )

@@ -1,0 +1,112 @@
+"""Catalogue photos -> rows of an array: decoding runs ahead in threads while the model works."""
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import NamedTuple, Protocol, TypeVar
+
+import numpy as np
+from tqdm import tqdm
+
+from shared.catalogue.categories import CataloguePhoto
+from shared.catalogue.decode import ahead, decode_file
+from shared.errors import CatalogueUnusable
+from shared.model.embedder import Embeddings
+from shared.photos.images import Pixels, PreprocessSpec
+
+BATCH = 8  # on a CPU larger batches fall out of the caches: Lite0 runs 77 photos/s at 8 and 24 at 32
+_DECODE_THREADS = 2
+
+T = TypeVar("T")
+
+
+class Embedded(NamedTuple):
+    """A catalogue's photos that could be decoded, and a row for each."""
+
+    photos: list[CataloguePhoto]
+    embeddings: Embeddings
+
+
+class Progress(Protocol):
+    """Wraps an iteration that takes long; tqdm's own signature."""
+
+    def __call__(self, items: Iterable[T], *, total: int, desc: str) -> Iterable[T]: ...
+
+
+def progress_bar(items: Iterable[T], *, total: int, desc: str) -> Iterable[T]:
+    """A bar on standard error, also where that is a log file."""
+    return tqdm(items, total=total, desc=desc, unit="photo", mininterval=1.0, dynamic_ncols=True, disable=None)
+
+
+def decoded_batches(
+    photos: Sequence[CataloguePhoto],
+    spec: PreprocessSpec,
+    failed: dict[str, str],
+    *,
+    desc: str,
+    progress: Progress = progress_bar,
+) -> Iterator[tuple[list[CataloguePhoto], Pixels]]:
+    """Photos in order, at most BATCH at a time, with their pixels (n, S, S, 3).
+
+    Args:
+        failed: receives why, by sha256, for photos that cannot be decoded; they are left out.
+    """
+    batch: list[tuple[CataloguePhoto, Pixels]] = []
+
+    def full() -> tuple[list[CataloguePhoto], Pixels]:
+        kept, pixels = zip(*batch, strict=True)
+        batch.clear()
+        return list(kept), np.stack(pixels)
+
+    def decode(photo: CataloguePhoto) -> Pixels | str:
+        return decode_file(photo.path, spec, photo.sha256)
+
+    with ThreadPoolExecutor(_DECODE_THREADS, thread_name_prefix="decode") as pool:
+        decoded = ahead(pool, decode, photos, n_ahead=8 * BATCH)
+        for photo, pixels in progress(decoded, total=len(photos), desc=desc):
+            if isinstance(pixels, str):
+                failed[photo.sha256] = pixels
+                continue
+            batch.append((photo, pixels))
+            if len(batch) == BATCH:
+                yield full()
+    if batch:
+        yield full()
+
+
+def run_over_photos(
+    photos: Sequence[CataloguePhoto],
+    spec: PreprocessSpec,
+    run: Callable[[Pixels], T],
+    *,
+    desc: str,
+    progress: Progress = progress_bar,
+) -> tuple[list[CataloguePhoto], list[T], dict[str, int]]:
+    """Decode every photo and hand them to `run` in batches.
+
+    Args:
+        run: takes (n, S, S, 3) uint8, 1 <= n <= BATCH.
+
+    Returns:
+        the photos that could be decoded, in order; what `run` gave for each batch of them; how many could not be
+        decoded, by reason.
+
+    Raises:
+        CatalogueUnusable: not one photo can be decoded.
+    """
+    failed: dict[str, str] = {}
+    kept: list[CataloguePhoto] = []
+    outputs: list[T] = []
+    for batch, pixels in decoded_batches(photos, spec, failed, desc=desc, progress=progress):
+        kept += batch
+        outputs.append(run(pixels))
+    unusable = Counter(failed[photo.sha256] for photo in photos if photo.sha256 in failed)
+    if not kept:
+        raise CatalogueUnusable(f"none of {len(photos)} photos can be decoded: {dict(unusable)}")
+    return kept, outputs, dict(unusable)
+
+
+def say_unusable(unusable: Mapping[str, int], say: Callable[[str], None]) -> None:
+    """One line for each reason."""
+    for reason, count in sorted(unusable.items()):
+        say(f"left out: {count} x {reason}")

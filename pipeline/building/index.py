@@ -1,0 +1,265 @@
+"""Catalogue -> promoted model bundle and index snapshot; what is already there and fits is kept."""
+
+import secrets
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+from pipeline.building.embed import Embedded, decoded_batches, run_over_photos, say_unusable
+from pipeline.local.locks import exclusive
+from shared.artifacts.home import DEMO, catalogue_location, remember_catalogue
+from shared.artifacts.snapshots import index_store, read_index_manifest
+from shared.artifacts.store import ArtifactStore
+from shared.catalogue.categories import CataloguePhoto
+from shared.catalogue.tables import Catalogue, read_catalogue
+from shared.changes.overrides import fold, last_standing
+from shared.errors import ArtifactError, IndexDamaged, IndexUnavailable
+from shared.index.milvus_server import MilvusServer, open_server
+from shared.index.snapshot import lies_in, open_snapshot, prune_index
+from shared.index.vector_index import VectorIndex
+from shared.jobs.reindex_contract import Promotion, ReindexMode, ReindexRequest
+from shared.model.bundle import ModelBundle, bundle_store, open_bundle
+from shared.model.runtimes import open_embedder
+from shared.reindex.build import Build, build_snapshot, decide, left_out
+from shared.reindex.embedding_cache import ANY_REINDEX, EmbeddingCache, Shard, joined, shard_name
+from shared.reindex.plan import make_plan
+from shared.settings import Backbone, Settings
+
+Say = Callable[[str], None]
+_BATCHES_KEPT = 64  # at a time, so that little is lost when the process is killed
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What an installation serves now."""
+
+    bundle_version: str
+    index_version: str
+    count: int
+    catalogue: str
+    backbone: str
+    notice: str | None
+    metrics: dict[str, float | int]
+    built: bool  # False: everything was already there
+
+
+def prepare(settings: Settings, say: Say, *, rebuild_index: bool = False) -> Prepared:
+    """Make sure that a verified bundle and a verified index of the wanted catalogue are live.
+
+    With no catalogue named, what is live stays, and where it must be built again, the one named last is read. The demo
+    catalogue is drawn only where none was ever named.
+
+    Args:
+        say: receives one line for each thing a person should know.
+        rebuild_index: embed every photo again even if nothing changed.
+
+    Raises:
+        CatalogueUnusable, WeightsUnusable: what is wrong and what to do.
+    """
+    busy = f"another process is building in {settings.home}; wait for it"
+    with exclusive(settings.home / "build.lock", busy):
+        bundle = _live_bundle(settings, say)
+        keep = settings.catalogue is None and not rebuild_index
+        if keep and bundle and (live := _prepared(settings, bundle, say)):
+            return live
+        catalogue = _catalogue(settings, say)
+        if bundle is None or not _fits(bundle, catalogue, say):
+            from pipeline.building.bundle import build_bundle  # heavy, and not needed where everything is already built
+
+            bundle, embedded = build_bundle(settings, catalogue, say)
+            build_index(settings, bundle, catalogue, say, embedded=embedded)
+        elif not rebuild_index and (live := _prepared(settings, bundle, say, catalogue)):
+            return live
+        else:
+            build_index(settings, bundle, catalogue, say, anew=rebuild_index)
+        done = _prepared(settings, bundle, say, built=True)
+        assert done is not None  # it was just written for this bundle
+        return done
+
+
+def embed_catalogue(settings: Settings, bundle: ModelBundle, catalogue: Catalogue, say: Say) -> Embedded:
+    """Run the bundle over every photo of the catalogue."""
+    embedder = open_embedder(bundle, threads=settings.threads)
+    photos, batches, unusable = run_over_photos(
+        catalogue.photos, bundle.manifest.preprocess, embedder.embed, desc="embeddings"
+    )
+    say_unusable(unusable, say)
+    return Embedded(photos, joined(batches))
+
+
+def build_index(
+    settings: Settings,
+    bundle: ModelBundle,
+    catalogue: Catalogue,
+    say: Say,
+    *,
+    embedded: Embedded | None = None,
+    anew: bool = False,
+) -> str:
+    """Bring the index to the state of the catalogue, as a reindex of a running service does, and promote it.
+
+    Args:
+        embedded: what is known already.
+        anew: embed every photo, whatever is known.
+
+    Raises:
+        IndexDamaged: the snapshot does not find what is in it; it is kept, and not promoted.
+    """
+    store = index_store(settings.storage)
+    server = open_server(settings)
+    fence = store.take_fence()
+    live = _live_snapshot(store, server)
+    fingerprint = bundle.manifest.fingerprint
+    # Changes that came after the live snapshot stay in their log: a running service searches them with the new one too.
+    standing, folded_to = last_standing(store, live.version if live else None)
+    folded = fold(catalogue.photos, standing, (), storage=settings.storage, fingerprint=fingerprint)
+    mode = ReindexMode.ALL if anew else ReindexMode.CHANGED
+    plan = make_plan(catalogue, folded, live, fingerprint=fingerprint, mode=mode, folded_to=folded_to)
+    cache = EmbeddingCache(settings.storage, fingerprint, secrets.token_hex(8) if anew else ANY_REINDEX)
+    if embedded:
+        _keep(cache, embedded)
+    failed: dict[str, str] = {}
+    known = cache.known()
+    missing = [photo for photo in plan.missing if photo.sha256 not in known]
+    _embed(settings, bundle, missing, cache, failed)
+    say_unusable(left_out(plan.photos, failed), say)
+    request = ReindexRequest(mode=mode, promote=Promotion.IF_VALID, force=True)
+    shards = tuple(cache.names())
+    build = Build(plan, bundle, live, cache, shards, failed, request, n_embedded=len(missing))
+    version = build_snapshot(store, build, server=server)
+    snapshot = open_snapshot(store, fingerprint=fingerprint, version=version, server=server)
+    assert snapshot.manifest.report is not None  # build_snapshot wrote it
+    good, decision = decide(snapshot.manifest.report, request)
+    if not good:
+        raise IndexDamaged(f"index {version} is not promoted: {decision}")
+    store.promote(version, fence=fence)
+    cache.drop(shards)  # not before: a reindex of the service that has taken over needs them
+    prune_index(store, settings.keep_snapshots, server)
+    say(f"index {version}: {len(snapshot)} photos of {catalogue.name}")
+    return version
+
+
+def _live_snapshot(store: ArtifactStore, server: MilvusServer | None) -> VectorIndex | None:
+    """The promoted snapshot, of whatever model; None when it is not there or cannot be used."""
+    try:
+        if (version := store.current()) is None:
+            return None
+        fingerprint = read_index_manifest(store, version).fingerprint
+        return open_snapshot(store, fingerprint=fingerprint, version=version, server=server)
+    except ArtifactError as exc:
+        if isinstance(exc, IndexUnavailable) and server:
+            raise  # it is there, and perhaps answers the next time
+        return None
+
+
+def _embed(
+    settings: Settings,
+    bundle: ModelBundle,
+    photos: Sequence[CataloguePhoto],
+    cache: EmbeddingCache,
+    failed: dict[str, str],
+) -> None:
+    """Embed photos into the cache, where they stay even if this process is killed."""
+    if not photos:
+        return
+    embedder = open_embedder(bundle, threads=settings.threads)
+    batches = decoded_batches(photos, bundle.manifest.preprocess, failed, desc="embeddings")
+    while some := list(islice(batches, _BATCHES_KEPT)):
+        embeddings = joined([embedder.embed(pixels) for _, pixels in some])
+        _keep(cache, Embedded([photo for batch, _ in some for photo in batch], embeddings))
+
+
+def _keep(cache: EmbeddingCache, embedded: Embedded) -> None:
+    contents = [photo.sha256 for photo in embedded.photos]
+    cache.write(shard_name(contents), Shard(contents, embedded.embeddings, {}))
+
+
+def _catalogue(settings: Settings, say: Say) -> Catalogue:
+    location = catalogue_location(settings)
+    if location == settings.home / DEMO:
+        _draw_demo(settings.home / DEMO, say)
+    catalogue = read_catalogue(location)
+    remember_catalogue(settings, location)
+    say(f"catalogue {catalogue.name}: {catalogue.n_listings} listings, {len(catalogue.photos)} labelled photos")
+    say_unusable(catalogue.unusable, say)
+    return catalogue
+
+
+def _draw_demo(directory: Path, say: Say) -> None:
+    """The demo catalogue, drawn the first time."""
+    if not directory.is_dir():
+        from pipeline.building.embed import progress_bar
+        from pipeline.demo.catalogue import generate
+
+        for leftover in directory.parent.glob(f".{DEMO}.*.tmp"):  # of a run that was killed while it drew
+            shutil.rmtree(leftover, ignore_errors=True)
+        say("no CATALOGUE given: drawing a demo catalogue (403 listings, 806 photos)")
+        generate(directory, progress=lambda listings: progress_bar(listings, total=403, desc="drawing"))
+
+
+def _live_bundle(settings: Settings, say: Say) -> ModelBundle | None:
+    """The current bundle, unless it is damaged or another backbone or weights file is asked for."""
+    try:
+        store = bundle_store(settings.storage)
+        if store.current() is None:
+            return None
+        bundle = open_bundle(store)
+    except ArtifactError as exc:
+        say(f"rebuilding the model bundle: {exc}")
+        return None
+    if settings.backbone not in (Backbone.AUTO, bundle.manifest.backbone):
+        say(f"rebuilding the model bundle: {settings.backbone} is wanted, {bundle.manifest.backbone} is live")
+        return None
+    if settings.weights is not None:
+        from pipeline.training.weights import source_of_file
+
+        if (source := source_of_file(settings.weights)) != bundle.manifest.weights:
+            say(f"rebuilding the model bundle: {source} is wanted, {bundle.manifest.weights} is live")
+            return None
+    return bundle
+
+
+def _fits(bundle: ModelBundle, catalogue: Catalogue, say: Say) -> bool:
+    """Whether the head was fitted on this catalogue or an earlier state of it, or is not ours to fit."""
+    if bundle.manifest.head_came_with_weights:
+        return True
+    listings = {photo.listing_id for photo in catalogue.photos}
+    if 2 * len(listings & bundle.split.listings) >= len(listings):
+        return True
+    say(f"rebuilding the model bundle: it was fitted on {bundle.manifest.catalogue}, not on {catalogue.name}")
+    return False
+
+
+def _prepared(
+    settings: Settings, bundle: ModelBundle, say: Say, catalogue: Catalogue | None = None, *, built: bool = False
+) -> Prepared | None:
+    """What is live, if the current index is whole, of this bundle and, where one is given, of this catalogue."""
+    store, server = index_store(settings.storage), open_server(settings)
+    try:
+        if store.current() is None:
+            return None
+        snapshot = open_snapshot(store, fingerprint=bundle.manifest.fingerprint, server=server)
+    except ArtifactError as exc:
+        if isinstance(exc, IndexUnavailable) and server:
+            raise  # it is there, and perhaps answers the next time
+        say(f"rebuilding the index: {exc}")
+        return None
+    if not lies_in(snapshot.manifest, server):
+        say(f"rebuilding the index: its vectors belong in {settings.index}")
+        return None
+    if catalogue is not None and snapshot.manifest.catalogue_digest != catalogue.digest:
+        say("rebuilding the index: the catalogue has changed")
+        return None
+    manifest = bundle.manifest
+    return Prepared(
+        bundle.version,
+        snapshot.version,
+        len(snapshot),
+        snapshot.manifest.catalogue,
+        manifest.backbone,
+        manifest.notice,
+        manifest.metrics,
+        built,
+    )

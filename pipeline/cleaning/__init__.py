@@ -1,0 +1,1 @@
+"""Raw dump to cleaned catalogue: tables, photos, near duplicates, report."""

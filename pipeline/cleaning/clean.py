@@ -1,0 +1,126 @@
+"""Clean a raw dump: tables typed and normalised, photos upright and hashed, near duplicates found, problems reported.
+
+Reads the dump, writes beside it, and gives the same bytes for the same dump. Knows nothing of models.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from pipeline.cleaning.images import NearDuplicate, Picture, near_duplicates, prepare_photos, working_copy
+from pipeline.cleaning.report import Report, overview, report
+from pipeline.cleaning.tables import PHOTOS, clean_listings, usable_rows
+from pipeline.local.locks import exclusive
+from pipeline.local.supervisor import Say
+from shared.artifacts.store import unwritable
+from shared.catalogue.categories import CATEGORIES, CataloguePhoto
+from shared.catalogue.tables import IMAGES, Catalogue, CatalogueReader, RowProblem
+from shared.errors import CatalogueUnusable
+
+
+@dataclass(frozen=True)
+class Cleaned:
+    """A cleaned catalogue.
+
+    Attributes:
+        directory: where its files are.
+        catalogue: the photos that can be decoded, in the order of Images.csv.
+        near_duplicates: image ids of different listings that show the same picture; each pair once, sorted.
+        topics: whole category path by listing id, "Home & Garden / Rugs".
+        texts: normalised name and description by listing id.
+    """
+
+    directory: Path
+    catalogue: Catalogue
+    near_duplicates: list[tuple[str, str]]
+    topics: dict[str, str]
+    texts: dict[str, str]
+
+    def working_copy(self, photo: CataloguePhoto) -> Path:
+        """The upright copy that augmentation works on; the plain view comes from the photo itself."""
+        return working_copy(self.directory, photo.sha256)
+
+
+def cleaned_directory(home: Path, directory: Path) -> Path:
+    """Where the installation keeps what was cleaned of the dump in `directory`."""
+    return home / "clean" / directory.resolve().name
+
+
+def clean(directory: Path, out: Path, *, say: Say) -> Cleaned:
+    """Clean the dump in `directory` into `out`; a second time only what has changed is worked on.
+
+    Raises:
+        CatalogueUnusable: nothing of it can be used, or `out` lies inside it.
+        CannotStart: another process cleans into `out`.
+        ArtifactUnwritable: the disk is full or may not be written.
+    """
+    if out.resolve().is_relative_to(directory.resolve()):
+        raise CatalogueUnusable(f"{out} lies in the catalogue, which is never written to; name another place")
+    with exclusive(out / "cache" / ".lock", f"another process cleans into {out}"):
+        found = CatalogueReader(out / "cache" / "digests.json").read(directory)
+        try:
+            return _clean(found, out, say)
+        except OSError as exc:
+            raise unwritable(out, exc) from exc
+
+
+def _clean(read: Catalogue, out: Path, say: Say) -> Cleaned:
+    listings, odd = clean_listings(read.directory, read.rejected)
+    prepared = prepare_photos(read.photos, out)
+    rows = usable_rows(read.directory, IMAGES, read.rejected).index
+    catalogue = read.without(
+        [
+            RowProblem(refused, IMAGES, int(row), photo.image_id)
+            for row, photo in zip(rows, read.photos, strict=True)
+            if isinstance(refused := prepared[photo.sha256], str)
+        ]
+    )
+    pictures = {sha256: picture for sha256, picture in prepared.items() if isinstance(picture, Picture)}
+    pairs = near_duplicates(catalogue.photos, pictures)
+    table = PHOTOS.validate(_table(catalogue, listings, pictures))
+    _write(out, table, pairs, report(catalogue, table, pairs, odd))
+    say(f"cleaned {len(table)} photos of {catalogue.name} into {out}")
+    return Cleaned(
+        out,
+        catalogue,
+        [(pair.image_a, pair.image_b) for pair in pairs],
+        topics=dict(listings["topic"]),
+        texts=dict((listings["name"] + " " + listings["description"]).str.strip()),
+    )
+
+
+def _table(catalogue: Catalogue, listings: pd.DataFrame, pictures: dict[str, Picture]) -> pd.DataFrame:
+    photos = catalogue.photos
+    facts = [pictures[photo.sha256] for photo in photos]
+    table = pd.DataFrame(
+        {
+            "id_x": [photo.image_id for photo in photos],
+            "product_id": [photo.listing_id for photo in photos],
+            "label": np.array([photo.category for photo in photos], dtype=np.int64),
+            "category": [CATEGORIES[photo.category] for photo in photos],
+            "file": [str(photo.path).removeprefix(f"{catalogue.directory}/") for photo in photos],
+            "sha256": [photo.sha256 for photo in photos],
+            "dhash": [picture.dhash for picture in facts],
+            "width": [picture.width for picture in facts],
+            "height": [picture.height for picture in facts],
+        }
+    )
+    return table.join(listings, on="product_id")[list(PHOTOS.columns)]
+
+
+def _write(out: Path, table: pd.DataFrame, pairs: list[NearDuplicate], found: Report) -> None:
+    """Each file at once; the report last: where it is new, everything is."""
+    copies = [working_copy(out, sha256) for sha256 in table["sha256"]]
+    contents = {
+        "training_data.csv": table[["id_x", "product_id", "label"]].to_csv(index=False).encode(),
+        "photos.parquet": table.to_parquet(index=False),
+        "near_duplicates.csv": pd.DataFrame(pairs, columns=NearDuplicate._fields).to_csv(index=False).encode(),
+        "overview.html": overview(found, pairs, dict(zip(table["id_x"], copies, strict=True))).encode(),
+        "report.json": found.to_json().encode(),
+    }
+    for name, content in contents.items():
+        aside = out / f"{name}.tmp"
+        aside.write_bytes(content)
+        aside.replace(out / name)

@@ -1,0 +1,131 @@
+"""Raw tables -> typed, normalised ones, with every odd row reported. Which rows count at all the catalogue decides."""
+
+import re
+import unicodedata
+from collections.abc import Sequence
+
+import pandas as pd
+import pandera.pandas as pa
+from pandera.errors import SchemaErrors
+
+from shared.artifacts import Location
+from shared.catalogue.categories import CATEGORIES
+from shared.catalogue.tables import PRODUCTS, RowProblem, read_table
+
+_PRICE = re.compile(r"£?\s*([0-9]{1,9}|[0-9]{1,3}(?:,[0-9]{3}){1,3})(\.[0-9]{1,2})?")
+_NOTHING = frozenset({"", "n/a", "na", "nan", "none", "null", "-"})
+
+# Possessive, and each begins where a word does: a description without a space costs no more than one with many.
+_WORD = r"\w.!#$%&'*+/=?^`{|}~\-"
+_EMAIL = rf"(?<![{_WORD}@])@*+(?=[{_WORD}]++@[{_WORD}@]*\.)[{_WORD}]++(?:@++[{_WORD}]++)++"
+_LINK = r"(?:(?<![\w+.-])[\w+.-]*+://|\bwww\.)\S*+"
+_DOMAIN = r"(?<![\w.-])(?:[\w-]++\.)++(?:com|net|org|uk|eu|io|info|biz)\b(?:[/:?#]\S*+)?"
+# A plus, or a zero and a digit, then nine to thirteen more, grouped as people do: 07700 900123, +44 (0)20 7946 0958.
+_PHONE = r"(?<![\w£.,])(?:\+\s?|\(?0(?=[0-9]))(?:[\s().-]{0,2}[0-9]){9,14}(?!\w)"
+_CONTACT = re.compile("|".join((_LINK, _EMAIL, _DOMAIN, _PHONE)))
+
+
+def parse_price(text: str) -> float | None:
+    """ "£1,250.00" -> 1250.0; None for what is not one amount in pounds, "£10 - £20" and "1.250,00" among them."""
+    found = _PRICE.fullmatch(unicodedata.normalize("NFKC", text).strip())
+    return float(found[1].replace(",", "") + (found[2] or "")) if found else None
+
+
+def normalise_text(text: str) -> str:
+    """Lower case, Unicode NFKC, one space for any white space; links, e-mail addresses and phone numbers removed."""
+    folded = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).lower())
+    spaced, n_removed = " ".join(folded.split()), 1
+    if not spaced.isprintable():  # invisible characters would hide an address
+        spaced = "".join(c for c in spaced if unicodedata.category(c) not in ("Cc", "Cf"))
+    while n_removed:  # what stood around an address may be another one
+        spaced, n_removed = _CONTACT.subn(" ", spaced)
+    return " ".join(spaced.split())
+
+
+def topic(category: str) -> str:
+    """A category path with the same spaces everywhere: "Home & Garden/Rugs" -> "Home & Garden / Rugs"."""
+    return " / ".join(part for name in category.split("/") if (part := name.strip()))
+
+
+def _is_filled(cells: "pd.Series[str]") -> "pd.Series[bool]":
+    return ~cells.str.lower().isin(_NOTHING)
+
+
+def _is_amount(cells: "pd.Series[str]") -> "pd.Series[bool]":
+    return ~_is_filled(cells) | cells.map(parse_price).notna()
+
+
+def _filled(reason: str, *more: pa.Check) -> pa.Column:
+    """A column that may be missing as a whole, but not in single rows."""
+    return pa.Column(str, [pa.Check(_is_filled, error=reason), *more], required=False)
+
+
+LISTINGS = pa.DataFrameSchema(
+    {
+        "product_name": _filled("listing without name"),
+        "product_description": _filled("listing without description"),
+        "price": _filled("listing without price", pa.Check(_is_amount, error="price is not one amount in pounds")),
+        "location": _filled("listing without location"),
+    }
+)
+
+_HEX = "[0-9a-f]"
+PHOTOS = pa.DataFrameSchema(
+    {
+        "id_x": pa.Column(str, unique=True),
+        "product_id": pa.Column(str),
+        "label": pa.Column("int64", pa.Check.in_range(0, len(CATEGORIES) - 1)),
+        "category": pa.Column(str, pa.Check.isin(CATEGORIES)),
+        "topic": pa.Column(str),
+        "name": pa.Column(str),
+        "description": pa.Column(str),
+        "price_gbp": pa.Column("float64", pa.Check.ge(0), nullable=True),
+        "location": pa.Column(str),
+        "file": pa.Column(str),
+        "sha256": pa.Column(str, pa.Check.str_matches(f"^{_HEX}{{64}}$")),
+        "dhash": pa.Column(str, pa.Check.str_matches(f"^{_HEX}{{32}}$")),
+        "width": pa.Column("int64", pa.Check.gt(0)),
+        "height": pa.Column("int64", pa.Check.gt(0)),
+    },
+    strict=True,
+    ordered=True,
+)
+
+
+def usable_rows(directory: Location, name: str, rejected: Sequence[RowProblem]) -> pd.DataFrame:
+    """A table's rows that the catalogue did not reject, indexed by their numbers."""
+    rows = [problem.row for problem in rejected if problem.table == name]
+    table = read_table(directory, name, []).drop(index=rows, errors="ignore")
+    return table.loc[:, ~table.columns.duplicated()]
+
+
+def clean_listings(directory: Location, rejected: Sequence[RowProblem]) -> tuple[pd.DataFrame, list[RowProblem]]:
+    """The usable listings by their id: topic, name, description, price_gbp (NaN: none), location; and what is odd."""
+    raw = usable_rows(directory, PRODUCTS, rejected)
+    odd = _odd(raw)
+    for column in LISTINGS.columns:
+        if column not in raw:
+            raw[column] = ""
+    listings = pd.DataFrame(
+        {
+            "topic": raw["category"].map(topic),
+            "name": raw["product_name"].map(normalise_text),
+            "description": raw["product_description"].map(normalise_text),
+            "price_gbp": raw["price"].map(parse_price).astype("float64"),
+            "location": raw["location"],
+        }
+    )
+    return listings.set_axis(raw["id"], axis=0), odd
+
+
+def _odd(raw: pd.DataFrame) -> list[RowProblem]:
+    try:
+        LISTINGS.validate(raw, lazy=True)
+    except SchemaErrors as found:
+        cases = found.failure_cases.sort_values(["index", "check"], kind="stable")
+        ids = raw["id"]
+        return [
+            RowProblem(str(reason), PRODUCTS, int(row), ids[row], str(value))
+            for reason, row, value in zip(cases["check"], cases["index"], cases["failure_case"], strict=True)
+        ]
+    return []

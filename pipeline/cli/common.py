@@ -1,0 +1,114 @@
+"""What every verb of the command line does alike: how it prints, and how it fails."""
+
+import json
+import signal
+import sys
+from collections.abc import Callable
+from datetime import UTC, datetime
+from functools import wraps
+from pathlib import Path
+from typing import Any, NoReturn, ParamSpec
+
+import click
+import redis
+
+from pipeline.local.running import running_redis_url
+from shared.artifacts.addresses import SCHEME
+from shared.artifacts.home import catalogue_location
+from shared.errors import LookalikeError, QueueUnavailable
+from shared.jobs.store import JobStore
+from shared.redis_client import connect
+from shared.settings import Backbone, Settings, load_settings
+
+TIMEOUT_S = 5
+
+P = ParamSpec("P")
+
+
+class _CataloguePlace(click.Path):
+    """A directory that is there, or an address in an object store."""
+
+    name = "directory"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        return value if str(value).startswith(SCHEME) else super().convert(value, param, ctx)
+
+
+catalogue_option = click.option(
+    "--catalogue",
+    type=_CataloguePlace(exists=True, file_okay=False),
+    help="Raw dump: Products.csv, Images.csv, images/. Default: LOOKALIKE_CATALOGUE.",
+)
+backbone_option = click.option("--backbone", type=click.Choice([b.value for b in Backbone]), help="Default: auto.")
+json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+
+
+def reported(command: Callable[P, None]) -> Callable[P, None]:
+    """Errors of ours end the program with their message and exit code 1, without a stack trace."""
+
+    @wraps(command)
+    def run(*args: P.args, **kwargs: P.kwargs) -> None:
+        try:
+            command(*args, **kwargs)
+        except LookalikeError as exc:
+            _refuse(exc, as_json=bool(kwargs.get("as_json")))
+        except redis.RedisError as exc:
+            away = QueueUnavailable(
+                f"Redis does not answer ({type(exc).__name__}); is the service running?", retry_after_s=5
+            )
+            _refuse(away, as_json=bool(kwargs.get("as_json")))
+        except KeyboardInterrupt:
+            click.echo("interrupted", err=True)
+            sys.exit(128 + signal.SIGINT)
+
+    return run
+
+
+def _refuse(error: LookalikeError, *, as_json: bool) -> NoReturn:
+    if as_json:
+        click.echo(json.dumps({"error": {"code": error.code, "detail": str(error)}}))
+    else:
+        click.echo(f"error: {error}", err=True)
+    sys.exit(1)
+
+
+def say(line: str) -> None:
+    click.echo(line, err=True)
+
+
+def print_facts(as_json: bool, facts: dict[str, Any], text: str) -> None:
+    click.echo(json.dumps(facts, ensure_ascii=False) if as_json else text)
+
+
+def existing_catalogue(settings: Settings) -> Path:
+    """The directory of the catalogue that is named or was used last.
+
+    Raises:
+        UsageError: there is none.
+    """
+    directory = catalogue_location(settings)
+    if not isinstance(directory, Path):
+        raise click.UsageError(f"this reads a catalogue from a directory; copy {directory} to one and name that")
+    if not directory.is_dir():
+        raise click.UsageError("name a catalogue: --catalogue DIR, or LOOKALIKE_CATALOGUE")
+    return directory
+
+
+def running_redis() -> redis.Redis:
+    """The Redis of the running service.
+
+    Raises:
+        CannotStart: no service runs from here.
+    """
+    return connect(running_redis_url(load_settings()), timeout_s=TIMEOUT_S)
+
+
+def running_jobs() -> JobStore:
+    """The jobs of the running service; raises as `running_redis`."""
+    settings = load_settings()
+    return JobStore(running_redis(), job_ttl_s=settings.job_ttl_s, result_ttl_s=settings.result_ttl_s)
+
+
+def when(seconds: float) -> str:
+    """A moment, for people and for programs."""
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds").replace("+00:00", "Z")

@@ -1,0 +1,143 @@
+"""Verbs that judge a bundle: `lookalike evaluate` in figures, beside another bundle if wished, `plot` in pictures."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+from pydantic import ValidationError
+
+from pipeline.cli.bundle import open_named
+from pipeline.cli.common import catalogue_option, existing_catalogue, json_option, print_facts, reported, say
+from pipeline.cli.help import taught
+from shared.artifacts.snapshots import bundle_store
+from shared.artifacts.store import unwritable
+from shared.errors import BundleDamaged, CatalogueUnusable
+from shared.model.bundle import ModelBundle
+from shared.settings import Settings, load_settings
+
+if TYPE_CHECKING:  # heavy: only for what is asked for
+    from pipeline.evaluation.evaluate import Difference, Evaluation
+
+_LIVE = "live"
+bundle_option = click.option(
+    "--bundle", "name", metavar="VERSION|DIR", default=_LIVE, help="A version, or a directory. Default: the live one."
+)
+
+
+@taught("lookalike evaluate", "lookalike evaluate --bundle VERSION --against live")
+@click.command()
+@bundle_option
+@catalogue_option
+@click.option("--against", metavar="VERSION|DIR|live", help="Another bundle, on the photos that neither has seen.")
+@json_option
+@reported
+def evaluate(name: str, catalogue: Path | None, against: str | None, as_json: bool) -> None:
+    """Measure a bundle on a catalogue: accuracy on unseen listings, and how good its neighbours are.
+
+    Unseen are listings that the bundle was neither fitted nor chosen on. What `low` and `high` name, and what stands
+    in brackets, are 95 % intervals of a bootstrap over listings.
+    """
+    from pipeline.building.index import embed_catalogue
+    from pipeline.evaluation.evaluate import SPLIT_UNKNOWN, compare, joint_split, measure
+    from shared.catalogue.tables import read_catalogue
+
+    settings = load_settings(catalogue=catalogue)
+    bundles = [_open(settings, wanted) for wanted in (name, against) if wanted]
+    found = read_catalogue(existing_catalogue(settings))
+    split = joint_split([bundle.split for bundle in bundles])
+    if against and not {photo.listing_id for photo in found.photos} - split.train - split.validation:
+        raise CatalogueUnusable(f"every listing of {found.name} was seen by one of the bundles; name another catalogue")
+    measured = [
+        measure(*embed_catalogue(settings, bundle, found, say), split, temperature=bundle.manifest.temperature)
+        for bundle in bundles
+    ]
+    evaluation, summaries = measured[0].evaluation, [each.evaluation.summary() for each in measured]
+    differences = compare(*measured) if against else {}
+    unknown = [SPLIT_UNKNOWN for bundle in bundles if not bundle.split.listings]
+    notes = list(dict.fromkeys([*evaluation.notes, *unknown]))
+    facts: dict[str, object] = {"catalogue": found.name, **_named(bundles[0]), **summaries[0], "notes": notes}
+    facts["evaluation"] = evaluation.model_dump()
+    lines = [f"{found.name} with {bundles[0].version} ({bundles[0].manifest.backbone})"]
+    if against:
+        facts["against"] = {**_named(bundles[1]), **summaries[1]}
+        facts["differences"] = {figure: difference.model_dump() for figure, difference in differences.items()}
+        lines.append(f"beside {bundles[1].version} ({bundles[1].manifest.backbone}), on photos that neither has seen")
+    lines += [*_rows(summaries, differences), *([] if against else _categories(evaluation))]
+    print_facts(as_json, facts, "\n".join([*lines, *(f"note: {note}" for note in notes)]))
+
+
+@taught(
+    "lookalike plot --out ./pictures", "lookalike plot --bundle VERSION --catalogue /data/listings --out ./pictures"
+)
+@click.command()
+@bundle_option
+@catalogue_option
+@click.option("--out", type=click.Path(file_okay=False, path_type=Path), required=True, help="Where the PNGs go.")
+@json_option
+@reported
+def plot(name: str, catalogue: Path | None, out: Path, as_json: bool) -> None:
+    """Draw a bundle: how it was trained, how good its answers are, and the page index.html that shows it all.
+
+    Without a catalogue the figures are those stored in the bundle. With one they are measured on it, and it is drawn
+    too: some queries with their similar photos, and a map of all photos.
+    """
+    from pipeline.building.index import embed_catalogue
+    from pipeline.evaluation.evaluate import METRICS, Evaluation
+    from pipeline.evaluation.evaluate import evaluate as measure
+    from pipeline.evaluation.gallery import draw_bundle
+    from shared.catalogue.tables import read_catalogue
+
+    settings = load_settings(catalogue=catalogue)
+    bundle = _open(settings, name)
+    stored = bundle.directory / METRICS
+    embedded = None
+    if settings.catalogue is not None:
+        embedded = embed_catalogue(settings, bundle, read_catalogue(existing_catalogue(settings)), say)
+        evaluation = measure(*embedded, bundle.split, temperature=bundle.manifest.temperature)
+    elif stored.is_file():
+        try:
+            evaluation = Evaluation.model_validate_json(stored.read_bytes())
+        except ValidationError as exc:
+            raise BundleDamaged(f"{bundle.version}: {METRICS} is not of this Lookalike; name a catalogue") from exc
+    else:
+        raise click.UsageError(
+            f"{bundle.version} holds no {METRICS}: name a catalogue to measure it on, --catalogue DIR"
+        )
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        pictures = draw_bundle(bundle, evaluation, out, embedded)
+    except OSError as exc:
+        raise unwritable(out, exc) from exc
+    facts = {**_named(bundle), "out": str(out), "pictures": pictures, "notes": evaluation.notes}
+    lines = [f"{out / picture}" for picture in pictures] + [f"note: {note}" for note in evaluation.notes]
+    print_facts(as_json, facts, "\n".join(lines))
+
+
+def _open(settings: Settings, name: str) -> ModelBundle:
+    return open_named(bundle_store(settings.storage), None if name == _LIVE else name)
+
+
+def _named(bundle: ModelBundle) -> dict[str, str]:
+    return {"bundle": bundle.version, "backbone": bundle.manifest.backbone, "recipe": bundle.manifest.recipe}
+
+
+def _rows(summaries: Sequence[Mapping[str, float | int]], differences: Mapping[str, "Difference"]) -> list[str]:
+    """One line a figure: of every bundle, and how far they differ."""
+    lines = []
+    for name in summaries[0]:
+        cells = [f"{value:>10.3f}" if isinstance(value := s[name], float) else f"{value:>10}" for s in summaries]
+        if found := differences.get(name):
+            cells.append(f"{found.difference:+10.3f} [{found.interval.low:+.3f}, {found.interval.high:+.3f}]")
+        lines.append(f"  {name:28}{''.join(cells)}")
+    return lines
+
+
+def _categories(evaluation: "Evaluation") -> list[str]:
+    if evaluation.classification is None:
+        return []
+    head = f"  {'category, unseen photos':34}{'photos':>8}{'precision':>11}{'recall':>8}{'F1':>7}"
+    return [head] + [
+        f"  {c.name:34}{c.n:8d}{c.precision:11.3f}{c.recall:8.3f}{c.f1:7.3f}"
+        for c in evaluation.classification.categories
+    ]

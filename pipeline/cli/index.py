@@ -1,0 +1,214 @@
+"""Verbs for the index: make it, renew it, see its versions, move between them. Those of `index` need no service."""
+
+import dataclasses
+from pathlib import Path
+
+import click
+
+from pipeline.cli.common import (
+    backbone_option,
+    catalogue_option,
+    json_option,
+    print_facts,
+    reported,
+    running_jobs,
+    running_redis,
+    say,
+    when,
+)
+from pipeline.cli.completion import index_versions
+from pipeline.cli.help import taught
+from shared.artifacts import Location
+from shared.artifacts.snapshots import bundle_store, index_store, read_index_manifest
+from shared.artifacts.versions import VersionView, list_versions, promote_version, roll_back, show_version
+from shared.errors import IndexMissing
+from shared.schedule.cron import next_slot
+from shared.schedule.slots import Schedule
+from shared.settings import Settings, load_settings
+
+
+@taught("lookalike prepare", "lookalike prepare --catalogue /data/listings --backbone resnet50")
+@click.command()
+@catalogue_option
+@backbone_option
+@json_option
+@reported
+def prepare(catalogue: Path | None, backbone: str | None, as_json: bool) -> None:
+    """Make the model bundle and the index where they are missing or do not fit the catalogue; start nothing."""
+    _prepare(load_settings(catalogue=catalogue, backbone=backbone), as_json, rebuild_index=False)
+
+
+@click.group()
+def index() -> None:
+    """Build and check the index of the catalogue, and move between its versions."""
+
+
+@taught("lookalike index build", "lookalike index build --catalogue /data/listings")
+@index.command("build")
+@catalogue_option
+@backbone_option
+@json_option
+@reported
+def index_build(catalogue: Path | None, backbone: str | None, as_json: bool) -> None:
+    """Embed every photo of the catalogue anew and promote the snapshot; makes the model bundle if there is none."""
+    _prepare(load_settings(catalogue=catalogue, backbone=backbone), as_json, rebuild_index=True)
+
+
+@taught("lookalike index list", "lookalike index list --json | jq -r '.versions[] | select(.live) | .version'")
+@index.command("list")
+@json_option
+@reported
+def index_list(as_json: bool) -> None:
+    """Every version, newest first."""
+    found = list_versions(load_settings().storage)
+    facts = {"versions": [version.model_dump(mode="json") for version in found]}
+    print_facts(as_json, facts, "\n".join(map(_line, found)) or "no versions yet: `lookalike prepare` makes one")
+
+
+@taught("lookalike index show", "lookalike index show VERSION --json | jq .report")
+@index.command("show")
+@click.argument("version", required=False, shell_complete=index_versions)
+@json_option
+@reported
+def index_show(version: str | None, as_json: bool) -> None:
+    """VERSION, or the live one, with the report of the reindex that made it."""
+    storage = load_settings().storage
+    found = show_version(storage, version or _live(storage))
+    lines = [_line(found.version)]
+    if not found.version.problem and (place := _in_milvus(storage, found.version.version)):
+        lines.append(f"  {place}")
+    if report := found.report:
+        lines += [f"  {'passed' if gate.passed else 'FAILED'}  {gate.name}: {gate.detail}" for gate in report.gates]
+        lines += [f"  {name}: {count}" for name, count in report.counts if count]
+        lines += [f"  left out: {count} x {reason}" for reason, count in sorted(report.reasons.items())]
+        lines += [f"  {seconds:.1f} s {stage}" for stage, seconds in report.timings_s.items()]
+    print_facts(as_json, found.model_dump(mode="json"), "\n".join(lines))
+
+
+def _in_milvus(storage: Location, version: str) -> str | None:
+    """What a version is called there; None of one that lies in files."""
+    from shared.index.milvus_server import alias_of
+
+    store = index_store(storage)
+    facts = read_index_manifest(store, version).index
+    if not facts or not facts.collection:
+        return None
+    return f"vectors in Milvus: {facts.collection}; the live one is {alias_of(store.place)}"
+
+
+@taught("lookalike index promote VERSION")
+@index.command("promote")
+@click.argument("version", shell_complete=index_versions)
+@json_option
+@reported
+def index_promote(version: str, as_json: bool) -> None:
+    """Check every file of VERSION and make it live; a running service takes it up."""
+    storage = load_settings().storage
+    show_version(storage, version)
+    index_store(storage).verify(version)
+    promote_version(storage, version)
+    print_facts(as_json, {"live": version}, f"{version} is live")
+
+
+@taught("lookalike index rollback")
+@index.command("rollback")
+@json_option
+@reported
+def index_rollback(as_json: bool) -> None:
+    """Make live what was live before; a second time goes back two."""
+    version = roll_back(load_settings().storage)
+    print_facts(as_json, {"live": version}, f"{version} is live again")
+
+
+@taught("lookalike index verify", "lookalike index verify VERSION")
+@index.command("verify")
+@click.argument("version", required=False, shell_complete=index_versions)
+@json_option
+@reported
+def index_verify(version: str | None, as_json: bool) -> None:
+    """Check every file of VERSION, or of the live index, and of the live bundle, and that they belong together."""
+    from shared.index.milvus_server import open_server
+    from shared.index.snapshot import open_snapshot
+    from shared.model.bundle import open_bundle
+
+    settings = load_settings()
+    bundle = open_bundle(bundle_store(settings.storage))
+    snapshot = open_snapshot(
+        index_store(settings.storage),
+        fingerprint=bundle.manifest.fingerprint,
+        version=version or _live(settings.storage),
+        server=open_server(settings),
+    )
+    facts = {
+        "ok": True,
+        "index_version": snapshot.version,
+        "bundle_version": bundle.version,
+        "count": len(snapshot),
+        "fingerprint": bundle.manifest.fingerprint,
+    }
+    print_facts(as_json, facts, f"whole: index {snapshot.version} ({len(snapshot)} photos), bundle {bundle.version}")
+
+
+@taught("lookalike index prune --keep 2")
+@index.command("prune")
+@click.option("--keep", type=click.IntRange(1), help="Default: LOOKALIKE_KEEP_SNAPSHOTS.")
+@json_option
+@reported
+def index_prune(keep: int | None, as_json: bool) -> None:
+    """Remove old versions, but for the last ones and those a rollback comes by."""
+    from shared.index.milvus_server import open_server
+    from shared.index.snapshot import prune_index
+
+    settings = load_settings()
+    removed = prune_index(index_store(settings.storage), keep or settings.keep_snapshots, open_server(settings))
+    text = "\n".join(f"removed {version}" for version in removed)
+    print_facts(as_json, {"removed": removed}, text or "nothing to remove")
+
+
+@click.group()
+def schedule() -> None:
+    """When the running service reindexes by itself."""
+
+
+@taught("lookalike schedule show")
+@schedule.command("show")
+@json_option
+@reported
+def schedule_show(as_json: bool) -> None:
+    """The expression the workers keep, its next slot, and the last one with its job."""
+    found = Schedule(running_redis(), running_jobs())
+    last = found.last()
+    if last is None:
+        print_facts(as_json, {"cron": None}, "no schedule: LOOKALIKE_REINDEX_CRON is not set")
+        return
+    following = when(next_slot(last.cron, found.now()))
+    taken = {"last": when(last.slot), "job": last.job} if last.job else {"last": None, "job": None}
+    told = f"{taken['last']}  job {last.job}" if last.job else "none"
+    text = f"{last.cron}  (UTC)\nnext  {following}\nlast  {told}"
+    print_facts(as_json, {"cron": last.cron, "next": following, **taken}, text)
+
+
+def _prepare(settings: Settings, as_json: bool, *, rebuild_index: bool) -> None:
+    from pipeline.building.index import prepare as make
+
+    done = make(settings, say, rebuild_index=rebuild_index)
+    print_facts(as_json, dataclasses.asdict(done), f"{done.index_version}: {done.count} photos of {done.catalogue}")
+
+
+def _live(storage: Location) -> str:
+    version = index_store(storage).current()
+    if version is None:
+        raise IndexMissing("no version is live yet; `lookalike prepare` makes one")
+    return version
+
+
+def _line(version: VersionView) -> str:
+    mark = "*" if version.live else " "
+    if version.problem:
+        return f"{mark} {version.version}  unusable: {version.problem}"
+    size = f"{version.bytes / 1e6:.1f} MB"
+    told = (
+        f"{version.count:9d} photos  {size:>10s}  model {(version.model_fingerprint or '')[:12]}  {version.catalogue}"
+    )
+    failed = version.report.gates_failed if version.report else []
+    return f"{mark} {version.version}  {told}" + (f"  failed: {', '.join(failed)}" if failed else "")

@@ -1,0 +1,112 @@
+"""`lookalike`: one verb for each thing a person does. Parses and prints; the work is done elsewhere."""
+
+import json
+from pathlib import Path
+
+import click
+
+from pipeline.cli.bundle import bundle
+from pipeline.cli.clean import clean
+from pipeline.cli.common import (
+    backbone_option,
+    catalogue_option,
+    json_option,
+    print_facts,
+    reported,
+    say,
+)
+from pipeline.cli.completion import completion
+from pipeline.cli.doctor import doctor
+from pipeline.cli.evaluate import evaluate, plot
+from pipeline.cli.help import taught
+from pipeline.cli.index import index, prepare, schedule
+from pipeline.cli.operate import audit, jobs, keys
+from pipeline.cli.reindex import reindex
+from pipeline.cli.remote import answer_lines, search_remote
+from pipeline.cli.status import status, workers
+from pipeline.cli.train import train
+from shared.settings import load_settings
+
+EXIT_CODES = """\b
+Exit codes:
+  0    done
+  1    not done: the reason is on standard error, or with --json in `error`
+  2    the command line makes no sense
+  3    done, and not as wished: an index not promoted, a service not ready
+  130  interrupted by Ctrl-C
+
+`lookalike doctor` says what is wrong with a machine, `lookalike completion` teaches your shell these verbs.
+"""
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]}, epilog=EXIT_CODES)
+@click.version_option(package_name="lookalike")
+def main() -> None:
+    """Visual search for marketplaces: which category is this photo, and which listings look like it."""
+
+
+@taught("lookalike up", "lookalike up --catalogue /data/listings --port 18080")
+@main.command()
+@catalogue_option
+@click.option("--port", type=click.IntRange(1, 65535), help="Port of the API. Default: 8080.")
+@backbone_option
+@json_option
+@reported
+def up(catalogue: Path | None, port: int | None, backbone: str | None, as_json: bool) -> None:
+    """Prepare what is missing, then run Valkey, a worker and the API until Ctrl-C."""
+    from pipeline.local.up import up as run
+
+    settings = load_settings(catalogue=catalogue, port=port, backbone=backbone)
+
+    def say_json(line: str) -> None:
+        click.echo(json.dumps({"message": line}))
+
+    run(settings, say_json if as_json else say)
+
+
+@taught(
+    "lookalike search photo.jpg",
+    "lookalike search photo.jpg -k 8 --json | jq .neighbours",
+    "LOOKALIKE_API_KEY=lk_… lookalike search photo.jpg --url https://search.example.org",
+)
+@main.command()
+@click.argument("photo", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.option("-k", type=click.IntRange(1, 100), default=4, show_default=True, help="Neighbours wanted.")
+@click.option("--url", help="Ask the service there; with LOOKALIKE_API_KEY, if it is set.")
+@json_option
+@reported
+def search(photo: Path, k: int, url: str | None, as_json: bool) -> None:
+    """Category of PHOTO and the catalogue photos most similar to it, from the live index and its model.
+
+    Without --url it needs no service, and takes some seconds to load the model.
+    """
+    if url:
+        search_remote(photo, k, url, as_json)
+        return
+    from shared.artifacts.snapshots import answering_bundle, index_store
+    from shared.index.answers import search_result
+    from shared.index.milvus_server import open_server
+    from shared.index.snapshot import open_snapshot
+    from shared.jobs.contract import SearchRequest
+    from shared.model.bundle import bundle_store, open_bundle
+    from shared.photos.images import decode_photo
+
+    settings = load_settings()
+    bundle = open_bundle(bundle_store(settings.storage), answering_bundle(settings.storage))
+    snapshot = open_snapshot(
+        index_store(settings.storage), fingerprint=bundle.manifest.fingerprint, server=open_server(settings)
+    )
+    pixels = decode_photo(photo.read_bytes(), bundle.manifest.preprocess, max_pixels=settings.max_pixels)
+    from shared.model.runtimes import open_embedder  # heavy: only for a photo that can be decoded
+
+    embedder = open_embedder(bundle, threads=settings.threads)
+    result = search_result(embedder.embed(pixels[None]), SearchRequest(k=k), snapshot, bundle.manifest)
+    facts = result.model_dump(mode="json", exclude_none=True)
+    print_facts(as_json, facts, "\n".join(answer_lines(facts)))
+
+
+for command in (
+    *(clean, train, prepare, index, bundle, reindex, schedule, evaluate, plot),
+    *(keys, jobs, audit, status, workers, doctor, completion),
+):
+    main.add_command(command)

@@ -1,0 +1,99 @@
+"""`lookalike reindex`: has the running service renew its index, watches it, and says how it ended."""
+
+import signal
+import sys
+
+import click
+from tqdm import tqdm
+
+from pipeline.cli.common import json_option, print_facts, reported, running_jobs, say
+from pipeline.cli.help import taught
+from shared.jobs.contract import Job, JobKind, JobStatus
+from shared.jobs.records import Admission
+from shared.jobs.reindex_contract import Promotion, ReindexMode, ReindexRequest, ReindexResult
+from shared.jobs.store import JobStore
+from shared.jobs.view import view
+from shared.settings import load_settings
+
+_NOT_PROMOTED = 3
+_LOOK_EVERY_S = 0.5
+
+
+@taught("lookalike reindex --wait", "lookalike reindex --dry-run", "lookalike reindex --mode all --promote never")
+@click.command()
+@click.option("--mode", type=click.Choice([m.value for m in ReindexMode]), default="changed", show_default=True)
+@click.option("--dry-run", is_flag=True, help="Only say what would be done.")
+@click.option("--promote", type=click.Choice([p.value for p in Promotion]), default="if_better", show_default=True)
+@click.option("--force", is_flag=True, help="Promote even when far fewer photos are left than are live.")
+@click.option("--wait/--no-wait", default=None, help="Show how far it is until it ends. Default: on a terminal.")
+@json_option
+@reported
+def reindex(mode: str, dry_run: bool, promote: str, force: bool, wait: bool | None, as_json: bool) -> None:
+    """Have the running service build a new index from its catalogue, and promote it if it is as good.
+
+    Exit code: 0 when it is live, or there was nothing to do; 1 when it failed; 3 when it was built and not promoted,
+    unless that was asked for.
+    """
+    request = ReindexRequest(mode=ReindexMode(mode), dry_run=dry_run, promote=Promotion(promote), force=force)
+    job = run_reindex(running_jobs(), request, wait=sys.stdout.isatty() if wait is None else wait)
+    print_facts(as_json, view(job).model_dump(mode="json"), outcome(job))
+    sys.exit(exit_code(job, request))
+
+
+def run_reindex(jobs: JobStore, request: ReindexRequest, *, wait: bool) -> Job:
+    """Submit a reindex to the running service, and watch it if it is to be waited for.
+
+    Raises:
+        ReindexRunning: there is one already.
+    """
+    n_queued = load_settings().max_queued
+    job = jobs.create(JobKind.REINDEX, request, None, admission=Admission(n_queued, n_queued), request_id="cli").job
+    return _watch(jobs, job) if wait else job
+
+
+def _watch(jobs: JobStore, job: Job) -> Job:
+    """The job once it has ended; meanwhile a bar says how far it is. Ctrl-C ends the watching, not the job."""
+    stage = ""
+    try:
+        with tqdm(desc="queued", dynamic_ncols=True, disable=None) as bar:
+            while not job.status.terminal:
+                job = jobs.wait(job, _LOOK_EVERY_S)
+                if job.progress is None:
+                    continue
+                if job.progress.stage != stage:
+                    stage = job.progress.stage
+                    bar.reset()
+                    bar.set_description(stage)
+                bar.total, bar.n = job.progress.total, job.progress.done
+                bar.refresh()
+    except KeyboardInterrupt:
+        say(f"reindex {job.id} goes on; `lookalike jobs cancel {job.id}` ends it")
+        sys.exit(128 + signal.SIGINT)
+    return job
+
+
+def outcome(job: Job) -> str:
+    """How a reindex stands, for people."""
+    if job.error:
+        return f"{job.status}: {job.error.code}: {job.error.detail}"
+    if not isinstance(job.result, ReindexResult):
+        return f"{job.status}: {job.id}"
+    result = job.result
+    lines = [result.decision or job.status.value]
+    lines += [f"  {name}: {count}" for name, count in result.counts if count]
+    lines += [f"  left out: {count} x {reason}" for reason, count in sorted(result.reasons.items())]
+    if result.report:
+        lines += [f"  FAILED  {gate.name}: {gate.detail}" for gate in result.report.gates if not gate.passed]
+    if result.index_version:
+        lines.append(f"  version {result.index_version}" + ("" if result.promoted else ", not live"))
+    return "\n".join(lines)
+
+
+def exit_code(job: Job, request: ReindexRequest) -> int:
+    """0 when what was asked for is done or in hand, 1 when it failed, 3 when an index was built and is not live."""
+    if not job.status.terminal:
+        return 0
+    if job.status is not JobStatus.SUCCEEDED or not isinstance(job.result, ReindexResult):
+        return 1
+    wanted = job.result.index_version is not None and request.promote is not Promotion.NEVER
+    return _NOT_PROMOTED if wanted and not job.result.promoted else 0

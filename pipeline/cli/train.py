@@ -1,0 +1,87 @@
+"""`lookalike train`: from a raw dump to a trained, calibrated, measured bundle."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import click
+
+from pipeline.cli.common import (
+    backbone_option,
+    catalogue_option,
+    existing_catalogue,
+    json_option,
+    print_facts,
+    reported,
+    say,
+)
+from pipeline.cli.help import taught
+from shared.errors import ArtifactUnwritable
+from shared.settings import load_settings
+
+DEFAULT_RECIPE = "finetune"
+_FITS = ("letterbox", "crop", "stretch")
+
+
+@taught(
+    "lookalike train --catalogue /data/listings",
+    "lookalike train --catalogue /data/listings --recipe metric --out ./my-bundle",
+    "lookalike train --catalogue /data/listings --resume",
+)
+@click.command()
+@catalogue_option
+@click.option("--recipe", default=DEFAULT_RECIPE, show_default=True, help="head, metric, finetune or seed; see below.")
+@backbone_option
+@click.option("--epochs", type=click.IntRange(1, 1000), help="Default: the recipe's.")
+@click.option("--size", type=click.IntRange(32, 1024), help="Side of the network's input, px. Default: the backbone's.")
+@click.option("--fit", type=click.Choice(_FITS), default="letterbox", show_default=True, help="Into that square.")
+@click.option("--fill", type=click.IntRange(0, 255), default=0, show_default=True, help="Grey of a letterbox's bars.")
+@click.option("--seed", type=click.IntRange(0), default=17, show_default=True, help="Of the split and of all chance.")
+@click.option("--resume", is_flag=True, help="Go on where the same run was stopped or killed.")
+@click.option("--out", type=click.Path(path_type=Path), help="Write the bundle as this directory, not into the store.")
+@json_option
+@reported
+def train(
+    catalogue: Path | None,
+    recipe: str,
+    backbone: str | None,
+    epochs: int | None,
+    size: int | None,
+    fit: str,
+    fill: int,
+    seed: int,
+    resume: bool,
+    out: Path | None,
+    as_json: bool,
+) -> None:
+    """Clean a raw dump, train on it, and make a bundle of the result. Nothing goes live: `lookalike bundle promote`
+    does that.
+
+    Recipes: `head` fits a linear head on a frozen trunk; `metric` also a projection that brings photos of one thing
+    together; `finetune` trains the last stages of the trunk as well; `seed` is how the older service was trained.
+    Checkpoints, TensorBoard's events and frozen activations lie under LOOKALIKE_HOME. Ctrl-C keeps the best so far.
+    """
+    if out and out.exists():
+        raise ArtifactUnwritable(f"{out} is there already; name a directory that is not")
+    from pipeline.training.factory import Order, run_factory
+    from pipeline.training.recipes import RECIPES
+
+    if recipe not in RECIPES:
+        raise click.BadParameter(f"{recipe!r} is not one of {', '.join(RECIPES)}", param_hint="--recipe")
+    settings = load_settings(catalogue=catalogue, backbone=backbone)
+    wanted = RECIPES[recipe] if epochs is None else replace(RECIPES[recipe], epochs=epochs)
+    preprocess = {"fit": fit, "fill": fill, **({"size_px": size} if size else {})}
+    order = Order(existing_catalogue(settings), wanted, preprocess, seed)
+    made = run_factory(order, settings, out=out, resume=resume, say=say)
+    facts = {
+        "bundle": made.name,
+        "directory": str(made.directory),
+        "pictures": str(made.pictures),
+        "recipe": recipe,
+        "notes": made.notes,
+        "metrics": made.metrics,
+    }
+    lines = [f"bundle {made.name} in {made.directory}", f"pictures: {made.pictures}/index.html"]
+    lines += [f"  {name:32} {value}" for name, value in made.metrics.items()]
+    lines.append(f"to let it answer: lookalike bundle promote {made.name if out is None else out}")
+    print_facts(as_json, json.loads(json.dumps(facts, default=str)), "\n".join(lines))

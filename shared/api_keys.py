@@ -1,0 +1,164 @@
+"""API keys: who may do what. Only hashes are stored; a key is shown once, when it is made.
+
+Keys, without a TTL because only an operator ends them:
+    keys    hash id -> ApiKey as JSON
+    audit   stream of administrative actions, the last 10,000
+"""
+
+import hashlib
+import hmac
+import re
+import secrets
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import cast
+
+import redis
+from pydantic import BaseModel, ConfigDict, Field
+
+from shared.errors import ApiKeyInvalid, CannotStart, InvalidRequest
+from shared.jobs.records import PREFIX
+
+_KEYS = PREFIX + "keys"
+_AUDIT = PREFIX + "audit"
+_AUDIT_LENGTH = 10_000
+_TOKEN = re.compile(r"lk_([0-9a-f]{16})_([A-Za-z0-9_-]{43})")
+
+
+class Scope(StrEnum):
+    """What a key may do."""
+
+    SUBMIT = "submit"  # submit jobs and cancel its own
+    READ = "read"  # read its own jobs, the index, the metrics
+    ADMIN = "admin"  # everything, for every key's jobs
+
+
+class ApiKey(BaseModel):
+    """One key as it is stored.
+
+    Attributes:
+        sha256: of the secret part; that has 256 random bits, so nothing slower is needed.
+        requests_per_minute: more are refused; 0 sets no limit of its own.
+        revoked_at: since when it lets nobody in. Revoked keys are kept: were the last one forgotten, the service would
+            be open again.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    id: str
+    name: str = Field(min_length=1, max_length=100)
+    scopes: frozenset[Scope] = Field(min_length=1)
+    requests_per_minute: int = Field(0, ge=0)
+    created_at: float
+    sha256: str
+    revoked_at: float | None = None
+
+    def may(self, scope: Scope) -> bool:
+        """Whether the key allows `scope`; admin allows everything."""
+        return scope in self.scopes or Scope.ADMIN in self.scopes
+
+
+@dataclass(frozen=True, slots=True)
+class AuditEntry:
+    """One administrative action."""
+
+    at: float  # seconds since the epoch
+    actor: str  # a key's id, or the name of a command line's user
+    action: str
+    subject: str
+
+
+class KeyRing:
+    """Makes, finds and revokes API keys, and remembers who did what.
+
+    Args:
+        client: bytes-returning client; its errors pass through unchanged.
+        clock: seconds since the epoch.
+    """
+
+    def __init__(self, client: redis.Redis, *, clock: Callable[[], float] = time.time) -> None:
+        self._redis = client
+        self._clock = clock
+
+    def create(self, name: str, scopes: set[Scope], *, requests_per_minute: int = 0) -> tuple[ApiKey, str]:
+        """Make a key; returns it and its token, which cannot be had again."""
+        key_id, secret = secrets.token_hex(8), secrets.token_urlsafe(32)
+        key = ApiKey(
+            id=key_id,
+            name=name,
+            scopes=frozenset(scopes),
+            requests_per_minute=requests_per_minute,
+            created_at=self._clock(),
+            sha256=_digest(secret),
+        )
+        self._redis.hset(_KEYS, key_id, key.model_dump_json())
+        return key, f"lk_{key_id}_{secret}"
+
+    def all(self) -> dict[str, ApiKey]:
+        """Every key by its id, the revoked ones too."""
+        stored = cast(dict[bytes, bytes], self._redis.hgetall(_KEYS))
+        return {key_id.decode(): ApiKey.model_validate_json(raw) for key_id, raw in stored.items()}
+
+    def revoke(self, key_id: str) -> None:
+        """End a key; its jobs stay, for administrators to read.
+
+        Raises:
+            InvalidRequest: no key has that id.
+        """
+        key = self.all().get(key_id)
+        if key is None:
+            raise InvalidRequest(f"no key has the id {key_id!r}; see the list of keys")
+        ended = key.model_copy(update={"revoked_at": key.revoked_at or self._clock()})
+        self._redis.hset(_KEYS, key_id, ended.model_dump_json())
+
+    def forget_all(self) -> int:
+        """Drop every key, which opens the service again; returns how many there were."""
+        count = len(self.all())
+        self._redis.delete(_KEYS)
+        return count
+
+    def record(self, actor: str, action: str, subject: str) -> None:
+        """Remember an administrative action."""
+        entry = {"at": repr(self._clock()), "actor": actor, "action": action, "subject": subject}
+        self._redis.xadd(_AUDIT, entry, maxlen=_AUDIT_LENGTH, approximate=True)  # type: ignore[arg-type]
+
+    def audit(self, limit: int = 100) -> list[AuditEntry]:
+        """The latest administrative actions, newest first."""
+        found = cast(list[tuple[bytes, dict[bytes, bytes]]], self._redis.xrevrange(_AUDIT, count=limit))
+        entries = [{name.decode(): value.decode() for name, value in fields.items()} for _, fields in found]
+        return [AuditEntry(float(e["at"]), e["actor"], e["action"], e["subject"]) for e in entries]
+
+
+def require_some_key(ring: KeyRing, host: str) -> None:
+    """Refuse to listen on `host` while nothing would keep anybody out.
+
+    Raises:
+        CannotStart: there is no key that is not revoked.
+    """
+    if all(key.revoked_at is not None for key in ring.all().values()):
+        raise CannotStart(
+            f"LOOKALIKE_HOST={host} opens the service to other machines, and there is no API key. Start it on "
+            "127.0.0.1, make one with `lookalike keys create --name NAME`, and start again; or set "
+            "LOOKALIKE_PUBLISHED_ELSEWHERE=1 where a proxy or a container network decides who gets in"
+        )
+
+
+def verify(token: str, keys: dict[str, ApiKey]) -> ApiKey:
+    """The key a token belongs to.
+
+    Raises:
+        ApiKeyInvalid: it is none of `keys`; does not say whether the id or the secret is wrong.
+    """
+    parsed = _TOKEN.fullmatch(token)
+    key = keys.get(parsed[1]) if parsed else None
+    # Compared even without a key, so that the time taken does not tell which ids exist.
+    matches = hmac.compare_digest(key.sha256 if key else _digest(""), _digest(parsed[2] if parsed else "-"))
+    if key is None or key.revoked_at is not None or not matches:
+        raise ApiKeyInvalid("the API key is not valid; it may have been revoked")
+    return key
+
+
+def _digest(secret: str) -> str:
+    return hashlib.sha256(secret.encode()).hexdigest()

@@ -1,0 +1,94 @@
+"""What lies where, beside bundles and snapshots: the catalogue, and photos that were put live."""
+
+import hashlib
+from collections.abc import Collection
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, overload
+
+from shared.artifacts import Location
+from shared.artifacts.files import ObjectFile, files_in
+from shared.errors import CatalogueUnusable
+from shared.settings import Settings
+
+if TYPE_CHECKING:
+    from shared.artifacts.bucket import Bucket
+
+DEMO = "demo-catalogue"
+_NAMED_CATALOGUE = "catalogue"  # file that holds the address of the catalogue used last
+_LIVE_PHOTOS = "photos"
+
+
+def catalogue_location(settings: Settings) -> Location:
+    """The catalogue that is named, else the one used last, else the demo's place, drawn or not.
+
+    Raises:
+        CatalogueUnusable: the one used last is gone.
+        StoreUnavailable: nobody can say which that was.
+    """
+    named = settings.catalogue or _catalogue_used_last(settings)
+    if named is None:
+        return settings.home / DEMO
+    location = settings.buckets.location(named)
+    if settings.catalogue is None and isinstance(location, Path) and not location.is_dir():
+        raise CatalogueUnusable(
+            f"the catalogue used last, {location}, is gone, or not on this machine; name one with CATALOGUE=DIR"
+        )
+    return location
+
+
+def remember_catalogue(settings: Settings, location: Location) -> None:
+    """Serve this one until another is named."""
+    files = files_in(settings.storage)
+    if location == settings.home / DEMO:
+        files.remove([_NAMED_CATALOGUE])
+    else:
+        files.write(_NAMED_CATALOGUE, f"{location}\n".encode())
+    if not isinstance(settings.storage, Path):
+        settings.storage.forget(_NAMED_CATALOGUE)
+
+
+def _catalogue_used_last(settings: Settings) -> str | None:
+    def read() -> str | None:
+        try:
+            return files_in(settings.storage).at(_NAMED_CATALOGUE).read_bytes().decode().strip()
+        except FileNotFoundError:
+            return None
+
+    if isinstance(settings.storage, Path):
+        return read()
+    return settings.storage.lately(_NAMED_CATALOGUE, read)
+
+
+def keep_live_photo(storage: Location, file: bytes) -> str:
+    """Write the working copy of a photo that came by PUT where it outlives everything; returns its SHA-256.
+
+    Raises:
+        ArtifactUnwritable, StoreUnavailable: it cannot be written.
+    """
+    sha256 = hashlib.sha256(file).hexdigest()
+    # Also where it lies already: a new file is not swept before the log speaks of it.
+    files_in(storage, _LIVE_PHOTOS).write(_name(sha256), file)
+    return sha256
+
+
+@overload
+def live_photo(storage: Path, sha256: str) -> Path: ...
+@overload
+def live_photo(storage: "Bucket", sha256: str) -> ObjectFile: ...
+def live_photo(storage: Location, sha256: str) -> Path | ObjectFile:
+    """Where the working copy of a photo that came by PUT lies, a PNG, named by the SHA-256 of the file."""
+    return files_in(storage, _LIVE_PHOTOS).at(_name(sha256))
+
+
+def sweep_live_photos(storage: Location, wanted: Collection[str], *, older_than_s: float = 86_400) -> int:
+    """Remove the photos put live that nobody needs any more; returns how many.
+
+    Args:
+        wanted: the SHA-256 of all that somebody needs.
+        older_than_s: younger ones stay, because their change may be yet to be written.
+    """
+    return files_in(storage, _LIVE_PHOTOS).sweep(older_than_s, keep=lambda name: PurePosixPath(name).stem in wanted)
+
+
+def _name(sha256: str) -> str:
+    return f"{sha256[:2]}/{sha256}.png"

@@ -1,0 +1,134 @@
+"""What an index snapshot says of itself, and where snapshots and bundles lie. Reads no vectors, imports no FAISS."""
+
+from contextlib import suppress
+from enum import StrEnum
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from shared.artifacts import Location
+from shared.artifacts.store import MANIFEST, ArtifactStore
+from shared.errors import ArtifactError, BundleDamaged, BundleMissing, IndexDamaged, IndexMissing
+from shared.jobs.reindex_contract import ReindexReport
+
+PHOTOS = "photos.sqlite"  # table `photos`: row, image_id, listing_id, category, path, sha256
+
+
+class IndexKind(StrEnum):
+    """How a snapshot finds neighbours."""
+
+    EXACT = "exact"  # every vector is compared
+    COMPRESSED = "compressed"  # short codes choose candidates, whose vectors are compared
+    MILVUS = "milvus"  # a Milvus server does, which has the vectors
+
+
+class IndexFacts(BaseModel):
+    """How a snapshot is searched, decided when it was built.
+
+    Attributes:
+        recall_at_10: share of the ten nearest that searches found then.
+        n_lists: groups of like vectors.
+        n_probes: groups looked into, of those nearest to the query.
+        n_candidates: rows of theirs whose vectors are compared.
+        collection: what the vectors are in at the server.
+        by_category: photos of each.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    kind: IndexKind
+    recall_at_10: float
+    n_lists: int = 0
+    n_probes: int = 0
+    n_candidates: int = 0
+    collection: str = ""
+    by_category: tuple[int, ...] = ()
+
+
+class IndexManifest(BaseModel):
+    """What a snapshot says of itself."""
+
+    model_config = ConfigDict(frozen=True)
+
+    count: int
+    dimension: int
+    fingerprint: str  # of the model that made the embeddings
+    catalogue: str  # what was indexed, for people
+    catalogue_digest: str  # changes when the catalogue's rows or photos do
+    built_at: str
+    index: IndexFacts | None = None  # None: of an earlier Lookalike, whose files are others
+    folded_to: str = "0-0"  # the last entry of the change log that is in it
+    made_by: str = ""  # id of the reindex that made it
+    report: ReindexReport | None = None  # of the reindex that made it
+
+
+def index_store(storage: Location) -> ArtifactStore:
+    """Where the snapshots of an installation lie."""
+    return _store(storage, "indexes", missing=IndexMissing, damaged=IndexDamaged)
+
+
+def bundle_store(storage: Location) -> ArtifactStore:
+    """Where the model bundles of an installation lie."""
+    return _store(storage, "bundles", missing=BundleMissing, damaged=BundleDamaged)
+
+
+def _store(
+    storage: Location, kind: str, *, missing: type[ArtifactError], damaged: type[ArtifactError]
+) -> ArtifactStore:
+    if isinstance(storage, Path):
+        return ArtifactStore(storage / kind, missing=missing, damaged=damaged)
+    from shared.artifacts.bucket_backend import BucketShelf
+
+    shelf = BucketShelf(storage, kind, missing=missing, damaged=damaged)
+    return ArtifactStore(shelf, missing=missing, damaged=damaged)
+
+
+def live_fingerprint(storage: Location) -> str | None:
+    """That of the live bundle, without opening it; None when no bundle was ever promoted.
+
+    Raises:
+        BundleMissing, BundleDamaged: not there, or not whole.
+    """
+    store = bundle_store(storage)
+    version = store.current()
+    return None if version is None else str(store.manifest(version).get("fingerprint"))
+
+
+def bundle_of(storage: Location, fingerprint: str) -> str | None:
+    """A bundle of that fingerprint: the promoted one if it is, else the newest; None when there is none."""
+    store = bundle_store(storage)
+    with suppress(BundleMissing):
+        for version in [store.current(), *reversed(store.versions())]:
+            with suppress(BundleDamaged):
+                if version is not None and store.manifest(version).get("fingerprint") == fingerprint:
+                    return version
+    return None
+
+
+def answering_bundle(storage: Location) -> str | None:
+    """The bundle that searches are answered with: that of the live index, be another promoted that has none yet.
+
+    Returns:
+        the promoted one where there is no live index or no bundle of it; None when none is.
+
+    Raises:
+        BundleMissing: the one promoted is gone.
+    """
+    indexes = index_store(storage)
+    with suppress(IndexMissing, IndexDamaged):
+        index = indexes.current()
+        if index and (bundle := bundle_of(storage, read_index_manifest(indexes, index).fingerprint)):
+            return bundle
+    return bundle_store(storage).current()
+
+
+def read_index_manifest(store: ArtifactStore, version: str) -> IndexManifest:
+    """The manifest of a version, without looking at the vectors.
+
+    Raises:
+        IndexMissing, IndexDamaged: not there, or not whole.
+    """
+    try:
+        return IndexManifest.model_validate(store.manifest(version))
+    except ValidationError as exc:
+        raise IndexDamaged(f"{version}: {MANIFEST} is not that of an index snapshot") from exc

@@ -1,0 +1,1 @@
+"""The catalogue: its categories, its raw tables, its photos on disk."""

@@ -1,0 +1,300 @@
+"""Raw dump -> labelled photos, and every row that cannot be used, with its reason. Never writes to the dump."""
+
+import hashlib
+import re
+import warnings
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from io import BytesIO
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from shared.artifacts import Location
+from shared.artifacts.files import ObjectFile, file_in, names_at
+from shared.catalogue.categories import CATEGORY_INDEX, CataloguePhoto, PhotoFile
+from shared.catalogue.scan import PhotoDigests, Scan, Stat, scan
+from shared.errors import CatalogueUnusable
+
+if TYPE_CHECKING:  # heavy: only what reads tables needs it
+    import pandas as pd
+
+PRODUCTS, IMAGES = "Products.csv", "Images.csv"
+_REQUIRED = {PRODUCTS: ("id", "category"), IMAGES: ("id", "product_id")}
+_MAX_COLUMNS = 256
+_SKIPPED = re.compile(r"Skipping line (\d+)")
+_LAYOUT = f"{PRODUCTS}, {IMAGES}, images/"
+
+
+@dataclass(frozen=True, slots=True)
+class RowProblem:
+    """What is wrong with a row of a table.
+
+    Attributes:
+        row: as a spreadsheet numbers it: the header is 1; blank lines do not count.
+        row_id: empty where it has none, or none that can be told.
+        value: what is wrong with it, where that can be shown.
+    """
+
+    reason: str
+    table: str
+    row: int
+    row_id: str = ""
+    value: str = ""
+
+
+@dataclass(frozen=True)
+class Catalogue:
+    """The usable part of a dump.
+
+    Attributes:
+        name: the directory's or prefix's name, for people.
+        n_listings: listings with an id and a known category, whether or not they have photos.
+        photos: labelled photos in the order of Images.csv.
+        rejected: rows left out.
+        digest: changes when a photo, its listing or its category does.
+    """
+
+    name: str
+    directory: Location
+    n_listings: int
+    photos: list[CataloguePhoto]
+    rejected: tuple[RowProblem, ...]
+    digest: str
+
+    @property
+    def unusable(self) -> dict[str, int]:
+        """How many rows are left out, by reason."""
+        return dict(Counter(row.reason for row in self.rejected))
+
+    def without(self, rejected: Sequence[RowProblem]) -> "Catalogue":
+        """What is left of it without more rows of Images.csv.
+
+        Raises:
+            CatalogueUnusable: nothing is left.
+        """
+        gone = {row.row_id for row in rejected}
+        photos = [photo for photo in self.photos if photo.image_id not in gone]
+        left = replace(self, photos=photos, rejected=(*self.rejected, *rejected), digest=_digest(photos))
+        if not photos:
+            reasons = ", ".join(f"{reason}: {n}" for reason, n in left.unusable.items()) or f"{IMAGES} has no rows"
+            raise CatalogueUnusable(f"no usable photo in {self.directory} ({reasons})")
+        return left
+
+
+class _Tables(NamedTuple):
+    """The two tables, as far as they can be used."""
+
+    listing_ids: frozenset[str]
+    category_of: dict[str, int]  # by listing id
+    images: list[tuple[int, str, str]]  # row, image id, listing id
+    rejected: list[RowProblem]
+
+
+def read_catalogue(directory: Location) -> Catalogue:
+    """Read `Products.csv`, `Images.csv` and the photos in `images/`.
+
+    Raises:
+        CatalogueUnusable: a table is missing or lacks a column, or not one usable photo is left.
+    """
+    return CatalogueReader().read(directory)
+
+
+class CatalogueReader:
+    """Reads a catalogue, and the next time only what has changed of it.
+
+    Args:
+        file: where the photos' digests are kept for the next process; None: nowhere.
+    """
+
+    def __init__(self, file: Path | None = None) -> None:
+        self._digests = PhotoDigests(file)
+        self._tables: tuple[Mapping[str, Stat], _Tables] | None = None
+
+    def digest(self, found: Scan) -> str | None:
+        """The digest of a catalogue in which not one file has changed since it was read; else None."""
+        return self._digests.catalogue_digest(found)
+
+    def read(self, directory: Location, found: Scan | None = None) -> Catalogue:
+        """See `read_catalogue`.
+
+        Args:
+            found: its files, if they have just been looked at.
+        """
+        found = found or scan_catalogue(directory)
+        if self._tables is None or self._tables[0] != found.tables:
+            self._tables = found.tables, _read_tables(directory)
+        tables = self._tables[1]
+        open_file = partial(_file, directory)
+        labelled, rejected = _photos(tables, found, open_file)
+        contents = self._digests.read([found.photos[photo.image_id.lower()] for _, photo in labelled], open_file)
+        unreadable = [
+            RowProblem("photo file cannot be read", IMAGES, row, photo.image_id)
+            for (row, photo), sha256 in zip(labelled, contents, strict=True)
+            if not sha256
+        ]
+        photos = [replace(photo, sha256=sha256) for (_, photo), sha256 in zip(labelled, contents, strict=True)]
+        rows = (*tables.rejected, *rejected)
+        catalogue = Catalogue(directory.name, directory, len(tables.category_of), photos, rows, "").without(unreadable)
+        self._digests.remember(found, "" if unreadable else catalogue.digest)
+        return catalogue
+
+
+def scan_catalogue(directory: Location) -> Scan:
+    """The files of a catalogue.
+
+    Raises:
+        CatalogueUnusable: a table or `images/` is missing.
+    """
+    tables = [_find(directory, name) for name in (PRODUCTS, IMAGES)]
+    folder = _find(directory, "images")
+    for path in tables:
+        if isinstance(path, Path) and not path.is_file():
+            raise CatalogueUnusable(f"{path.name} is not a file; a catalogue holds {_LAYOUT}")
+    if isinstance(folder, Path) and not folder.is_dir():
+        raise CatalogueUnusable(f"{folder.name} is not a directory; a catalogue holds {_LAYOUT}")
+    return scan(tables, folder)
+
+
+def _read_tables(directory: Location) -> _Tables:
+    rejected: list[RowProblem] = []
+    products = read_table(directory, PRODUCTS, rejected)
+    images = read_table(directory, IMAGES, rejected)
+    return _Tables(
+        listing_ids=frozenset(products["id"]),
+        category_of=_categories(products, rejected),
+        images=list(zip(_rows(images), images["id"], images["product_id"], strict=True)),
+        rejected=rejected,
+    )
+
+
+def read_table(directory: Location, name: str, rejected: list[RowProblem]) -> "pd.DataFrame":
+    """One table as stripped text, missing values as empty text, indexed by the rows' numbers.
+
+    Args:
+        rejected: receives the rows with too many fields.
+
+    Raises:
+        CatalogueUnusable: the table is missing, empty, not UTF-8 CSV, or lacks a column.
+    """
+    import pandas as pd
+    from pandas.errors import EmptyDataError, ParserError, ParserWarning
+
+    file, required = _find(directory, name), _REQUIRED[name]
+    try:
+        # Descriptions hold bare carriage returns, quoted or not: only a line feed ends a row. Columns to spare show
+        # which rows have too many fields; pandas would cut or shift those to fit.
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always", ParserWarning)
+            cells = pd.read_csv(
+                file if isinstance(file, Path) else BytesIO(file.read_bytes()),
+                lineterminator="\n",
+                header=None,
+                names=range(_MAX_COLUMNS),
+                dtype=str,
+                keep_default_na=False,
+                na_values=[""],
+                encoding="utf-8-sig",
+                on_bad_lines="warn",
+            )
+    except EmptyDataError as exc:
+        raise CatalogueUnusable(f"{name} is empty") from exc
+    except (ParserError, UnicodeDecodeError) as exc:
+        raise CatalogueUnusable(f"{name} cannot be read as UTF-8 CSV: {exc}") from exc
+    if cells.empty:
+        raise CatalogueUnusable(f"{name} is empty")
+    cells.index += 1  # the header is row 1
+    too_long = [int(line) for warning in caught for line in _SKIPPED.findall(str(warning.message))]
+    header = cells.iloc[0].fillna("").str.strip()
+    named = [text for text in header if text]
+    if repeated := [column for column in required if named.count(column) > 1]:
+        raise CatalogueUnusable(f"{name} has more than one column {', '.join(repeated)}; rename the others")
+    if missing := [column for column in required if column not in named]:
+        raise CatalogueUnusable(f"{name} lacks the column {', '.join(missing)}; it has {', '.join(named)}")
+    width = max(position for position, text in enumerate(header, 1) if text)
+    # Most of the columns to spare are empty; only rows with something in them need a closer look.
+    spare = cells.iloc[1:, width:].dropna(axis="columns", how="all").fillna("")
+    torn = (spare != "").any(axis=1)
+    torn[torn] = (_stripped(spare[torn]) != "").any(axis=1)
+    too_long += [int(row) for row in torn.index[torn]]
+    rejected += [RowProblem(f"row of {name} with too many fields", name, row) for row in too_long]
+    rows = _stripped(cells.iloc[1:, :width][~torn])
+    table: pd.DataFrame = rows.loc[(rows != "").any(axis=1)]
+    table.columns = header[:width].tolist()
+    return table
+
+
+def _stripped(cells: "pd.DataFrame") -> "pd.DataFrame":
+    stripped: pd.DataFrame = cells.fillna("").apply(lambda column: column.str.strip())
+    return stripped
+
+
+def _find(directory: Location, name: str) -> Path | ObjectFile:
+    if isinstance(directory, Path) and not directory.is_dir():
+        raise CatalogueUnusable(f"{directory} is not a directory; a catalogue holds {_LAYOUT}")
+    found = [one for one in names_at(directory) if one.lower() == name.lower()]
+    if not found:
+        raise CatalogueUnusable(f"{directory} has no {name}; a catalogue holds {_LAYOUT}")
+    return file_in(directory, found[0])
+
+
+def _file(directory: Location, address: str) -> Path | ObjectFile:
+    """One that the scan of the catalogue has found."""
+    if isinstance(directory, Path):
+        return Path(address)
+    return file_in(directory, address.removeprefix(f"{directory.url}/"))
+
+
+def _rows(table: "pd.DataFrame") -> list[int]:
+    return [int(row) for row in table.index]
+
+
+def _categories(products: "pd.DataFrame", rejected: list[RowProblem]) -> dict[str, int]:
+    """Class index by listing id, for the listings that have both."""
+    roots = products["category"].str.split("/").str[0].str.strip()
+    category_of: dict[str, int] = {}
+    for row, listing_id, root in zip(_rows(products), products["id"], roots, strict=True):
+        if not listing_id:
+            rejected.append(RowProblem("listing without id", PRODUCTS, row))
+        elif listing_id in category_of:
+            rejected.append(RowProblem("listing id repeated", PRODUCTS, row, listing_id))
+        elif root not in CATEGORY_INDEX:
+            reason = "listing without category" if not root else "listing of unknown category"
+            rejected.append(RowProblem(reason, PRODUCTS, row, listing_id, root))
+        else:
+            category_of[listing_id] = CATEGORY_INDEX[root]
+    return category_of
+
+
+def _photos(
+    tables: _Tables, found: Scan, open_file: Callable[[str], PhotoFile]
+) -> tuple[list[tuple[int, CataloguePhoto]], list[RowProblem]]:
+    """The labelled photos with their rows, and the rows that give none."""
+    photos: dict[str, tuple[int, CataloguePhoto]] = {}
+    rejected: list[RowProblem] = []
+    for row, image_id, listing_id in tables.images:
+        if not image_id:
+            reason = "photo without id"
+        elif image_id in photos:
+            reason = "photo id repeated"
+        elif listing_id not in tables.listing_ids:
+            reason = "photo without listing"
+        elif listing_id not in tables.category_of:
+            reason = "photo of an unusable listing"
+        elif image_id.lower() not in found.photos:
+            reason = "photo without file"
+        else:
+            file = open_file(found.photos[image_id.lower()][0])
+            photos[image_id] = row, CataloguePhoto(image_id, listing_id, tables.category_of[listing_id], file)
+            continue
+        rejected.append(RowProblem(reason, IMAGES, row, image_id))
+    return list(photos.values()), rejected
+
+
+def _digest(photos: list[CataloguePhoto]) -> str:
+    digest = hashlib.sha256()
+    for photo in photos:
+        fields = (photo.image_id, photo.listing_id, str(photo.category), photo.sha256)
+        digest.update("\x1f".join(fields).encode() + b"\x1e")
+    return digest.hexdigest()

@@ -1,0 +1,219 @@
+"""The change log: photos put into and deleted from the live index since it was built, in the order they took effect.
+
+A stream, because every worker reads all of it and keeps its own place. A reindex folds its entries into the next
+snapshot; only then may they go. Knows nothing of vectors' meaning and nothing of snapshots.
+
+Keys (prefix `lookalike:`):
+    changes           stream; no TTL: it is the only place where these changes are until a reindex has folded them
+    changes:count     entries ever written, which numbers them; no TTL: one number
+    changes:sequence  the sequence number given last; no TTL: one number
+    changed           hash image id -> its newest entry; no TTL: what no job can come late for goes with the log
+"""
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import cast
+
+import numpy as np
+import numpy.typing as npt
+import redis
+
+from shared.errors import JobCanceled
+from shared.jobs.contract import Job
+from shared.jobs.records import PREFIX
+
+BEGINNING = "0-0"  # before the first entry
+_LOG = PREFIX + "changes"
+_NEWEST = PREFIX + "changed"
+_PAGE = 500
+
+# Microseconds of Redis's clock, so that a Redis that lost everything does not begin below what snapshots remember.
+_SEQUENCE = """#!lua flags=allow-oom
+local now = redis.call('TIME')
+local key = KEYS[1] .. 'changes:sequence'
+local next_one = math.max(tonumber(redis.call('GET', key) or 0) + 1, now[1] * 1000000 + now[2])
+local written = string.format('%.0f', next_one)
+redis.call('SET', key, written)
+return written
+"""
+
+# ARGV: job id, attempt, image id, sequence, sha256 of the photo or '-', then field and value by turns.
+# Returns nothing when the attempt no longer holds the job, '' when a change accepted later is there, else the entry.
+# Without allow-oom: what is written here stays.
+_APPEND = """#!lua
+local P = KEYS[1]
+local status, attempt = unpack(redis.call('HMGET', P .. 'job:' .. ARGV[1], 'status', 'attempt'))
+if status ~= 'running' or attempt ~= ARGV[2] then return false end
+local newest = redis.call('HGET', P .. 'changed', ARGV[3])
+if newest then
+  local entry, sequence = string.match(newest, '^(%S+) (%S+)')
+  if sequence == ARGV[4] then return entry end
+  if tonumber(sequence) > tonumber(ARGV[4]) then return '' end
+end
+local entry = redis.call('XADD', P .. 'changes', '*', 'number', redis.call('INCR', P .. 'changes:count'),
+  'image_id', ARGV[3], 'sequence', ARGV[4], unpack(ARGV, 6))
+redis.call('HSET', P .. 'changed', ARGV[3], entry .. ' ' .. ARGV[4] .. ' ' .. ARGV[5])
+return entry
+"""
+
+# ARGV: cursor of a walk through the newest entries, milliseconds; forgets those before. Returns the next cursor.
+_FORGET = """#!lua flags=allow-oom
+local cursor, found = unpack(redis.call('HSCAN', KEYS[1] .. 'changed', ARGV[1], 'COUNT', 500))
+for i = 1, #found, 2 do
+  if tonumber(string.match(found[i + 1], '^%d+')) < tonumber(ARGV[2]) then
+    redis.call('HDEL', KEYS[1] .. 'changed', found[i])
+  end
+end
+return cursor
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class PutPhoto:
+    """A photo put into the live index.
+
+    Attributes:
+        category: position in CATEGORIES.
+        sha256: of its file, see `shared.artifacts.home.live_photo`.
+        fingerprint: of the model that made vector (dim,) and scores (13,).
+    """
+
+    listing_id: str
+    category: int
+    sha256: str
+    fingerprint: str
+    vector: npt.NDArray[np.float32] = field(compare=False)
+    scores: npt.NDArray[np.float32] = field(compare=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """One entry of the log."""
+
+    entry_id: str
+    image_id: str
+    sequence: int  # of its acceptance; rises from entry to entry of one image
+    photo: PutPhoto | None  # None: the image was deleted
+
+
+@dataclass(frozen=True, slots=True)
+class Newest:
+    """The last change of one image."""
+
+    entry_id: str
+    sha256: str | None  # None: it was deleted
+
+
+class ChangeLog:
+    """Reads and writes the log.
+
+    Args:
+        client: bytes-returning client; its errors pass through unchanged.
+        job_ttl_s: the longest that a job may come late.
+        clock: seconds since the epoch.
+    """
+
+    def __init__(self, client: redis.Redis, *, job_ttl_s: int = 86_400, clock: Callable[[], float] = time.time) -> None:
+        self._redis = client
+        self._job_ttl_s = job_ttl_s
+        self._clock = clock
+        self._next = client.register_script(_SEQUENCE)
+        self._append = client.register_script(_APPEND)
+        self._forget = client.register_script(_FORGET)
+
+    def next_sequence(self) -> int:
+        """The number of a change that is being accepted: higher than that of every one accepted before."""
+        return int(cast(bytes, self._next(keys=[PREFIX])))
+
+    def append(self, job: Job, image_id: str, sequence: int, photo: PutPhoto | None) -> str | None:
+        """Write what a job asks for, once, however often it runs.
+
+        Returns:
+            The entry's id; None when a change of the image that was accepted later is there already.
+
+        Raises:
+            JobCanceled: the attempt no longer holds the job, or nobody wants it any more; nothing is written.
+        """
+        fields: tuple[str | int | bytes, ...] = ()
+        if photo:
+            fields = ("listing_id", photo.listing_id, "category", photo.category, "sha256", photo.sha256)
+            fields += ("fingerprint", photo.fingerprint, "vector", _raw(photo.vector), "scores", _raw(photo.scores))
+        held = (job.id, job.attempt, image_id, sequence, photo.sha256 if photo else "-")
+        entry = cast(bytes | None, self._append(keys=[PREFIX], args=[*held, *fields]))
+        if entry is None:
+            raise JobCanceled("cancelled before the change was written")
+        return entry.decode() or None
+
+    def read(self, after: str = BEGINNING) -> Iterator[Change]:
+        """Every entry after `after`, a page at a time, to whatever is the end by then."""
+        while page := cast(list[_Entry], self._redis.xrange(_LOG, min=f"({after}", count=_PAGE)):
+            yield from map(_parse, page)
+            after = page[-1][0].decode()
+
+    def wait(self, after: str, timeout_s: float) -> list[Change]:
+        """Entries after `after`, as soon as there are any; none after `timeout_s`."""
+        answer = self._redis.xread({_LOG: after}, count=_PAGE, block=max(1, int(timeout_s * 1000)))
+        return [_parse(entry) for _, entries in cast(list[tuple[bytes, list[_Entry]]], answer) for entry in entries]
+
+    def count_after(self, after: str) -> int:
+        """How many entries came after `after`, without reading them."""
+        with self._redis.pipeline(transaction=True) as pipe:
+            pipe.xrange(_LOG, after, after)
+            pipe.xrevrange(_LOG, count=1)
+            pipe.xlen(_LOG)
+            here, last, length = pipe.execute()
+        if not here:  # it is the beginning, or was truncated with all before it
+            return int(length)
+        return int(last[0][1][b"number"]) - int(here[0][1][b"number"])
+
+    def newest(self, image_id: str) -> Newest | None:
+        """The last change of an image, which may be in the live snapshot by now; None when none is remembered."""
+        raw = cast(bytes | None, self._redis.hget(_NEWEST, image_id))
+        if raw is None:
+            return None
+        entry_id, _, sha256 = raw.decode().split()
+        return Newest(entry_id, None if sha256 == "-" else sha256)
+
+    def photos(self) -> set[str]:
+        """SHA-256 of every photo that an image's newest entry names."""
+        newest = (raw.decode().split()[2] for raw in cast(list[bytes], self._redis.hvals(_NEWEST)))
+        return {sha256 for sha256 in newest if sha256 != "-"}
+
+    def truncate(self, up_to: str) -> int:
+        """Let entries up to `up_to` go, all of which a snapshot must hold; returns how many went."""
+        milliseconds, number = entry_order(up_to)
+        # An image's newest entry is remembered for as long as a job may come late whose change was accepted before it.
+        outlived = min(milliseconds, int((self._clock() - self._job_ttl_s) * 1000))
+        cursor: bytes = b"0"
+        while (cursor := cast(bytes, self._forget(keys=[PREFIX], args=[cursor, outlived]))) != b"0":
+            pass
+        return int(self._redis.xtrim(_LOG, minid=f"{milliseconds}-{number + 1}", approximate=False))
+
+
+def entry_order(entry_id: str) -> tuple[int, int]:
+    """What entries are in the order of."""
+    milliseconds, _, number = entry_id.partition("-")
+    return int(milliseconds), int(number)
+
+
+_Entry = tuple[bytes, Mapping[bytes, bytes]]
+
+
+def _parse(entry: _Entry) -> Change:
+    entry_id, fields = entry
+    photo = None
+    if b"sha256" in fields:
+        photo = PutPhoto(
+            listing_id=fields[b"listing_id"].decode(),
+            category=int(fields[b"category"]),
+            sha256=fields[b"sha256"].decode(),
+            fingerprint=fields[b"fingerprint"].decode(),
+            vector=np.frombuffer(fields[b"vector"], dtype="<f4"),
+            scores=np.frombuffer(fields[b"scores"], dtype="<f4"),
+        )
+    return Change(entry_id.decode(), fields[b"image_id"].decode(), int(fields[b"sequence"]), photo)
+
+
+def _raw(numbers: npt.NDArray[np.float32]) -> bytes:
+    return numbers.astype("<f4").tobytes()

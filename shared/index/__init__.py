@@ -1,0 +1,1 @@
+"""The vector index: snapshots, exact and compressed search, Milvus, delta. Only worker and pipeline import it."""

@@ -1,0 +1,183 @@
+"""Overlay: what was put and deleted since a snapshot was built, searched together with it as if both were one index.
+
+Few enough for exact search. Built from the change log, so that it is the same in every worker, rows included; knows
+nothing of where the log lies.
+"""
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from shared.artifacts.snapshots import IndexManifest
+from shared.catalogue.categories import CATEGORIES
+from shared.changes.log import Change, PutPhoto, entry_order
+from shared.errors import ImageNotFound
+from shared.index.vector_index import VectorIndex, rounded
+from shared.jobs.contract import Distinct, Neighbour, SearchRequest
+from shared.model.embedder import Embeddings, FloatArray
+
+_FIRST_ROOM = 64
+
+Embed = Callable[[PutPhoto], Embeddings | None]
+
+
+@dataclass(frozen=True)
+class _Put:
+    image_id: str
+    listing_id: str
+    category: str
+    scores: FloatArray  # (13,)
+
+
+@dataclass(frozen=True)
+class _State:
+    """All a search looks at; replaced as a whole, so that it never sees half a change.
+
+    Attributes:
+        applied_to: the last entry of the log that is in it.
+        sequences: of the last change, by image id.
+        positions: in the overlay, by image id.
+        hidden: rows of the snapshot that were overridden or deleted.
+        vectors: (n, dim); those no longer in `positions` are not `alive`.
+        alive: (n,)
+    """
+
+    applied_to: str
+    sequences: Mapping[str, int]
+    positions: Mapping[str, int]
+    hidden: npt.NDArray[np.int64]
+    vectors: FloatArray
+    alive: npt.NDArray[np.bool_]
+
+
+class Overlay:
+    """Live changes on top of one snapshot. Any thread may search; one at a time may apply.
+
+    Args:
+        embed: embeds a photo that another model embedded; None when it cannot be had, and then it is not found.
+    """
+
+    def __init__(self, snapshot: VectorIndex, embed: Embed) -> None:
+        self.snapshot = snapshot
+        self._embed = embed
+        # Only ever appended to: a state looks at as many as it knows of.
+        self._puts: list[_Put] = []
+        self._room: FloatArray = np.zeros((_FIRST_ROOM, snapshot.manifest.dimension), dtype=np.float32)
+        nothing = np.empty(0, dtype=np.int64)
+        folded_to = snapshot.manifest.folded_to
+        self._state = _State(folded_to, {}, {}, nothing, self._room[:0], np.empty(0, dtype=np.bool_))
+
+    @property
+    def version(self) -> str:
+        return self.snapshot.version
+
+    @property
+    def manifest(self) -> IndexManifest:
+        return self.snapshot.manifest
+
+    @property
+    def applied_to(self) -> str:
+        """The last entry of the log that searches see."""
+        return self._state.applied_to
+
+    @property
+    def n_changed(self) -> int:
+        """Images that are not as the snapshot has them."""
+        return len(self._state.sequences)
+
+    def apply(self, changes: Iterable[Change]) -> None:
+        """Let searches see entries of the log, in its order; those it has seen already are passed over."""
+        old = self._state
+        del self._puts[len(old.vectors) :]  # of a call that failed half-way
+        applied_to, sequences, positions = old.applied_to, dict(old.sequences), dict(old.positions)
+        for change in changes:
+            if entry_order(change.entry_id) <= entry_order(applied_to):
+                continue
+            applied_to = change.entry_id
+            if change.sequence < sequences.get(change.image_id, 0):
+                continue
+            sequences[change.image_id] = change.sequence
+            positions.pop(change.image_id, None)
+            if change.photo:
+                embeddings = self._embeddings(change.photo)
+                # It takes its place even if it cannot be found there: rows are those of every other worker.
+                position = self._keep(change.image_id, change.photo, embeddings)
+                if embeddings:
+                    positions[change.image_id] = position
+        if applied_to == old.applied_to:
+            return
+        rows = (self.snapshot.row_of(image_id) for image_id in sequences.keys() - old.sequences.keys())
+        hidden = np.array([row for row in rows if row is not None], dtype=np.int64)
+        alive = np.zeros(len(self._puts), dtype=np.bool_)
+        alive[list(positions.values())] = True
+        vectors = self._room[: len(self._puts)]
+        self._state = _State(applied_to, sequences, positions, np.concatenate([old.hidden, hidden]), vectors, alive)
+
+    def _embeddings(self, photo: PutPhoto) -> Embeddings | None:
+        if photo.fingerprint == self.manifest.fingerprint:
+            return Embeddings(photo.vector[None], photo.scores[None])
+        return self._embed(photo)
+
+    def _keep(self, image_id: str, photo: PutPhoto, embeddings: Embeddings | None) -> int:
+        position = len(self._puts)
+        if position == len(self._room):
+            self._room = np.concatenate([self._room, np.zeros_like(self._room)])
+        if embeddings:
+            self._room[position] = embeddings.vectors[0]
+        scores = embeddings.scores[0] if embeddings else photo.scores
+        self._puts.append(_Put(image_id, photo.listing_id, CATEGORIES[photo.category], scores))
+        return position
+
+    def search(self, query: FloatArray, request: SearchRequest) -> list[Neighbour]:
+        """As `VectorIndex.search`; a photo put live has the row behind the snapshot's last that the log gives it."""
+        state = self._state
+        found = self.snapshot.search(query, request, hidden=state.hidden if len(state.hidden) else None)
+        if not state.positions:
+            return found
+        found += self._found(state, query, request)
+        kept: list[Neighbour] = []
+        listings: set[str] = set()
+        for neighbour in sorted(found, key=lambda one: (-one.score, one.row)):
+            if request.distinct is Distinct.LISTING and neighbour.listing_id in listings:
+                continue
+            listings.add(neighbour.listing_id)
+            kept.append(neighbour.model_copy(update={"rank": len(kept) + 1}))
+        return kept[: request.k]
+
+    def _found(self, state: _State, query: FloatArray, request: SearchRequest) -> list[Neighbour]:
+        """The best of the photos put live that fit the request, as many as any answer can need."""
+        scores = np.array(rounded(np.vecdot(state.vectors, query)))
+        order = np.argsort(-scores, kind="stable")
+        found: list[Neighbour] = []
+        listings: set[str] = set()
+        for position in order[state.alive[order]].tolist():
+            put, score = self._puts[position], float(scores[position])
+            if len(found) == request.k or (request.min_score is not None and score < request.min_score):
+                break
+            if request.category not in (None, put.category) or put.listing_id == request.exclude_listing:
+                continue
+            if request.distinct is Distinct.LISTING and put.listing_id in listings:
+                continue
+            listings.add(put.listing_id)
+            found.append(
+                Neighbour(
+                    rank=len(found) + 1,
+                    image_id=put.image_id,
+                    listing_id=put.listing_id,
+                    category=put.category,
+                    score=score,
+                    row=len(self.snapshot) + position,
+                )
+            )
+        return found
+
+    def stored(self, image_id: str) -> Embeddings:
+        """As `VectorIndex.stored`."""
+        state = self._state
+        if (position := state.positions.get(image_id)) is not None:
+            return Embeddings(state.vectors[position : position + 1], self._puts[position].scores[None])
+        if image_id in state.sequences:
+            raise ImageNotFound("the photo of that id was deleted")
+        return self.snapshot.stored(image_id)

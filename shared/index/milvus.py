@@ -1,0 +1,345 @@
+"""MilvusIndex: a version of the index whose vectors lie in Milvus, which finds, filters and keeps one per listing.
+
+A worker holds nothing of it in memory. The photos' table lies on disk beside the manifest, for what is rare: who looks
+for a photo by its id, and the next reindex.
+"""
+
+import hashlib
+import math
+import sqlite3
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from shared.artifacts.snapshots import IndexFacts, IndexKind, IndexManifest
+from shared.catalogue.categories import CATEGORIES, CATEGORY_INDEX, CataloguePhoto
+from shared.errors import FingerprintMismatch, ImageNotFound, IndexDamaged
+from shared.index.ann import exact_nearest
+from shared.index.compression import EXACT_UP_TO, TARGET_RECALL, n_lists_for
+from shared.index.milvus_server import VECTOR, CollectionName, MilvusServer, Tick
+from shared.index.rows import PhotoTable
+from shared.index.vector_index import IntArray, as_neighbours, ranked, require_dimension, rounded
+from shared.jobs.contract import Distinct, Neighbour, SearchRequest
+from shared.model.embedder import Embeddings, FloatArray
+
+_MESSAGE_BYTES = 8 << 20  # of vectors; Milvus refuses messages of 64 MiB
+_QUERIES_AT_ONCE = 64
+_SEGMENT = 131_072  # vectors that Milvus indexes together: 1 GiB of 2048 dimensions
+_MIN_PROBES = 8
+_N_QUERIES = 512
+_TIE = 2e-6  # float32 products of equal vectors differ by less, and they are rounded
+_TOLD = ["image_id", "listing_id", "listing_key", "category"]
+_NOT_FOUND = (-2.0, -1)
+
+
+def listing_key(listing_id: str) -> int:
+    """What a listing is called in conditions: a number, because an id may hold quotes."""
+    digest = hashlib.blake2b(listing_id.encode("utf-8", "surrogatepass"), digest_size=8).digest()
+    return int.from_bytes(digest, "big") >> 1  # not negative: not every server reads a sign there
+
+
+@dataclass(frozen=True)
+class _Hit:
+    score: float
+    row: int
+    listing_key: int
+    photo: CataloguePhoto
+
+
+@dataclass(frozen=True)
+class _Question:
+    """What is asked of the server.
+
+    Attributes:
+        conditions: all must be met.
+        n_fitting: photos that may meet them.
+        hidden: rows that shall not be found; not among the conditions yet.
+    """
+
+    query: FloatArray
+    conditions: tuple[str, ...]
+    n_fitting: int
+    hidden: IntArray | None
+
+    def where(self, condition: str) -> "_Question":
+        return replace(self, conditions=(*self.conditions, condition))
+
+
+@dataclass(frozen=True)
+class MilvusIndex:
+    """A `VectorIndex`; what its methods promise is said there.
+
+    Attributes:
+        alias: that shall lead to it while it is live; empty: none.
+        made_from: (n, dim) the vectors, where they are at hand: of a version that is being built.
+    """
+
+    version: str
+    manifest: IndexManifest
+    facts: IndexFacts
+    server: MilvusServer
+    table: PhotoTable
+    alias: str = ""
+    made_from: FloatArray | None = None
+
+    def __len__(self) -> int:
+        return self.manifest.count
+
+    def search(self, query: FloatArray, request: SearchRequest, *, hidden: IntArray | None = None) -> list[Neighbour]:
+        require_dimension(query, self.manifest)
+        question = _Question(query, (), len(self), hidden)
+        if request.category is not None:
+            category = CATEGORY_INDEX[request.category]
+            question = replace(question.where(f"category == {category}"), n_fitting=self.facts.by_category[category])
+        if request.exclude_listing is not None:
+            question = question.where(f"listing_key != {listing_key(request.exclude_listing)}")
+        if request.distinct is Distinct.LISTING:
+            hits = self._one_a_listing(question, request.k)
+        else:
+            hits = self._visible(question, min(request.k, question.n_fitting))
+        photos = {hit.row: hit.photo for hit in hits}
+        best = ranked((hit.score, hit.row) for hit in hits)[: request.k]
+        return as_neighbours(best, [photos[row] for _, row in best], request)
+
+    def _one_a_listing(self, question: _Question, k: int) -> list[_Hit]:
+        """The best hit of each of the `k` best listings."""
+        best: dict[int, _Hit] = {}
+        asked = question
+        while True:
+            hits = self._visible(asked, k, grouped=True)
+            for hit in hits:
+                best.setdefault(hit.listing_key, hit)
+            if len(best) >= k or not hits:
+                return list(best.values())
+            # A server that groups only the hits it came by may have met one crowded listing: look where others are.
+            asked = question.where(f"listing_key not in {list(best)}")
+
+    def _visible(self, question: _Question, n: int, *, grouped: bool = False) -> list[_Hit]:
+        """The best hits that are not hidden."""
+        hits, hidden = self._hits(question, n, grouped=grouped), question.hidden
+        # Thousands of rows in a condition cost the server more than the search, and seldom is one of them in the way.
+        if hidden is not None and np.isin([hit.row for hit in hits], hidden).any():
+            hits = self._hits(question.where(f"row not in {hidden.tolist()}"), n, grouped=grouped)
+        return hits
+
+    def _hits(self, question: _Question, n: int, *, grouped: bool) -> list[_Hit]:
+        """The best hits, or the best of each listing, in the order of their scores and rows."""
+        if not n:
+            return []
+        options: dict[str, Any] = {"group_by_field": "listing_key"} if grouped else {}
+        # As many lists as `CompressedIndex` looks into for as many hits among as few.
+        wider = max(1, n / 10) * (len(self) / max(1, question.n_fitting)) ** 1.5
+        n_probes = min(math.ceil(self.facts.n_probes * wider), self.facts.n_lists)
+        while True:
+            [found] = self.server.search(
+                self.facts.collection,
+                [question.query],
+                n,
+                filter=" and ".join(question.conditions),
+                output_fields=_TOLD,
+                search_params={"params": {"nprobe": max(1, n_probes)}},
+                **options,
+            )
+            if n_probes >= self.facts.n_lists or len(found) >= n or (grouped and found):
+                break
+            n_probes *= 4
+        scores = rounded(np.array([hit["distance"] for hit in found], dtype=np.float32))
+        hits = [_hit(score, hit) for score, hit in zip(scores, found, strict=True)]
+        return sorted(hits, key=lambda hit: (-hit.score, hit.row))
+
+    def nearest(self, queries: FloatArray, k: int) -> tuple[FloatArray, IntArray]:
+        return self._nearest(queries, k, self.facts.n_probes)
+
+    def exact_nearest(self, queries: FloatArray, k: int) -> tuple[FloatArray, IntArray]:
+        if self.made_from is not None:
+            return exact_nearest(self.made_from, queries, min(k, len(self)))
+        return self._nearest(queries, k, self.facts.n_lists)
+
+    def _nearest(self, queries: FloatArray, k: int, n_probes: int) -> tuple[FloatArray, IntArray]:
+        k = min(k, len(self))
+        lines: list[list[tuple[float, int]]] = []
+        for start in range(0, len(queries), _QUERIES_AT_ONCE):
+            some = list(queries[start : start + _QUERIES_AT_ONCE])
+            for hits in _search_rows(self.server, self.facts.collection, some, k, n_probes):
+                lines.append([*hits, *[_NOT_FOUND] * (k - len(hits))])
+        pairs = np.array(lines, dtype=np.float64).reshape(len(queries), k, 2)
+        return pairs[..., 0].astype(np.float32), pairs[..., 1].astype(np.int64)
+
+    def photo(self, row: int) -> CataloguePhoto:
+        return self.table.at([row])[0]
+
+    def photos(self) -> Iterator[CataloguePhoto]:
+        return iter(self.table)
+
+    def row_of(self, image_id: str) -> int | None:
+        return self.table.of_image(image_id)
+
+    def vectors(self, rows: IntArray | slice) -> FloatArray:
+        return self._stored(rows, VECTOR, self.manifest.dimension)
+
+    def scores(self, rows: IntArray | slice) -> FloatArray:
+        return self._stored(rows, "scores", len(CATEGORIES))
+
+    def _stored(self, rows: IntArray | slice, field: str, width: int) -> FloatArray:
+        wanted = list(range(*rows.indices(len(self)))) if isinstance(rows, slice) else rows.tolist()
+        stored = np.empty((len(wanted), width), dtype=np.float32)
+        step = max(1, _MESSAGE_BYTES // (4 * width))
+        for start in range(0, len(wanted), step):
+            some = wanted[start : start + step]
+            found = self.server.query(self.facts.collection, f"row in {sorted(set(some))}", ["row", field])
+            by_row = {one["row"]: one[field] for one in found}
+            try:
+                stored[start : start + step] = [by_row[row] for row in some]
+            except KeyError as exc:
+                raise IndexDamaged(f"{self.version}: Milvus has lost row {exc} of {self.facts.collection}") from exc
+        return stored
+
+    def stored(self, image_id: str) -> Embeddings:
+        row = self.row_of(image_id)
+        if row is None:
+            raise ImageNotFound("the live index has no photo of that id")
+        found = self.server.query(self.facts.collection, f"row in [{row}]", [VECTOR, "scores"])
+        if not found:
+            raise IndexDamaged(f"{self.version}: Milvus has lost row {row} of {self.facts.collection}")
+        return Embeddings(
+            np.array(found[0][VECTOR], dtype=np.float32)[None], np.array(found[0]["scores"], dtype=np.float32)[None]
+        )
+
+    def check(self, *, live: bool) -> None:
+        self.server.load(self.facts.collection)
+        if live and self.alias:
+            self.server.name_live(self.alias, self.facts.collection)
+
+
+def _hit(score: float, hit: dict[str, Any]) -> _Hit:
+    told = hit["entity"]
+    photo = CataloguePhoto(told["image_id"], told["listing_id"], told["category"], Path())
+    return _Hit(score, hit["row"], told["listing_key"], photo)
+
+
+def _search_rows(
+    server: MilvusServer, collection: str, queries: list[FloatArray], k: int, n_probes: int
+) -> Iterator[list[tuple[float, int]]]:
+    """Scores and rows for each query, best first."""
+    params = {"params": {"nprobe": max(1, n_probes)}}
+    for found in server.search(collection, queries, k, output_fields=["row"], search_params=params):
+        scores = rounded(np.array([hit["distance"] for hit in found], dtype=np.float32))
+        yield ranked(zip(scores, (hit["row"] for hit in found), strict=True))
+
+
+def open_collection(
+    server: MilvusServer,
+    directory: Path,
+    version: str,
+    manifest: IndexManifest,
+    *,
+    alias: str = "",
+    made_from: FloatArray | None = None,
+) -> MilvusIndex:
+    """Open a version whose vectors are in Milvus, sealed or not.
+
+    Raises:
+        IndexDamaged: the collection is gone, or does not fit the manifest.
+        FingerprintMismatch: it is of another model.
+        IndexUnavailable: the server does not answer.
+    """
+    facts = manifest.index
+    assert facts is not None  # that is how the caller knows where the vectors lie
+    name = CollectionName.parse(facts.collection)
+    if name is None or not manifest.fingerprint.startswith(name.fingerprint):
+        raise FingerprintMismatch(f"{version}: collection {facts.collection} is of another model; reindex")
+    dimension = server.dimension(facts.collection)
+    try:
+        table = PhotoTable(directory)
+    except (OSError, sqlite3.Error) as exc:
+        raise IndexDamaged(f"{version}: cannot be read") from exc
+    server.load(facts.collection)
+    n_there = server.count(facts.collection)
+    if not n_there == len(table) == manifest.count or dimension != manifest.dimension:
+        raise IndexDamaged(
+            f"{version}: {manifest.count} photos of dimension {manifest.dimension}, but {len(table)} in its table, "
+            f"and {n_there} of dimension {dimension} in collection {facts.collection}"
+        )
+    return MilvusIndex(version, manifest, facts, server, table, alias, made_from)
+
+
+def fill_collection(
+    server: MilvusServer,
+    collection: str,
+    directory: Path,
+    embeddings: Embeddings,
+    *,
+    exact_up_to: int = EXACT_UP_TO,
+    tick: Tick = lambda: None,
+) -> IndexFacts:
+    """Make a collection of the photos in a directory's table and their vectors; returns how it is searched.
+
+    Args:
+        tick: called now and then; what it raises ends it.
+
+    Raises:
+        IndexDamaged: an embedding is not finite, or Milvus has not as many as it was given.
+        IndexUnavailable: the server does not answer, or does not want it.
+    """
+    vectors, scores = embeddings
+    server.create(collection, vectors.shape[1])
+    table = PhotoTable(directory)
+    by_category = [0] * len(CATEGORIES)
+    batch: list[dict[str, Any]] = []
+    for row, photo in enumerate(table):
+        if not (np.isfinite(vectors[row]).all() and np.isfinite(scores[row]).all()):
+            raise IndexDamaged("not every number of an embedding is finite; the model's weights are unusable")
+        by_category[photo.category] += 1
+        batch.append(_record(row, photo, vectors[row], scores[row]))
+        if len(batch) * 4 * vectors.shape[1] >= _MESSAGE_BYTES or row == len(table) - 1:
+            server.insert(collection, batch)
+            batch = []
+            tick()
+    n_lists = 0 if len(table) <= exact_up_to else n_lists_for(min(len(table), _SEGMENT))
+    server.index(collection, "IVF_FLAT" if n_lists else "FLAT", {"nlist": n_lists} if n_lists else {}, tick)
+    server.load(collection, tick)
+    if (n_there := server.count(collection)) != len(table):
+        raise IndexDamaged(f"Milvus was given {len(table)} photos and has {n_there} of them in {collection}")
+    facts = IndexFacts(
+        kind=IndexKind.MILVUS, recall_at_10=1, n_lists=n_lists, collection=collection, by_category=tuple(by_category)
+    )
+    return _tuned(server, facts, vectors) if n_lists else facts
+
+
+def _record(row: int, photo: CataloguePhoto, vector: FloatArray, scores: FloatArray) -> dict[str, Any]:
+    return {
+        "row": row,
+        "image_id": photo.image_id,
+        "listing_id": photo.listing_id,
+        "listing_key": listing_key(photo.listing_id),
+        "category": photo.category,
+        VECTOR: np.asarray(vector, dtype=np.float32),
+        "scores": scores.tolist(),
+    }
+
+
+def _tuned(server: MilvusServer, facts: IndexFacts, vectors: FloatArray, seed: int = 17) -> IndexFacts:
+    """With as few probes as find TARGET_RECALL of the ten nearest, by two standard errors of the sample; else all."""
+    rng = np.random.default_rng(seed)
+    queries = vectors[np.sort(rng.choice(len(vectors), min(len(vectors), _N_QUERIES), replace=False))]
+    # A row finds itself first, which proves nothing: eleven are sought, and it is not counted.
+    worst = exact_nearest(vectors, queries, 11)[0][:, -1] - _TIE
+    n_probes = min(_MIN_PROBES, facts.n_lists)
+    while True:
+        tried = facts.model_copy(update={"n_probes": n_probes})
+        right = [
+            sum(score >= least for score, _ in hits) - 1
+            for start in range(0, len(queries), _QUERIES_AT_ONCE)
+            for hits, least in zip(
+                _search_rows(server, facts.collection, list(queries[start : start + _QUERIES_AT_ONCE]), 11, n_probes),
+                worst[start : start + _QUERIES_AT_ONCE],
+                strict=True,
+            )
+        ]
+        recalls = np.clip(right, 0, 10) / 10
+        if n_probes >= facts.n_lists or recalls.mean() - 2 * recalls.std() / math.sqrt(len(recalls)) >= TARGET_RECALL:
+            return tried.model_copy(update={"recall_at_10": round(float(recalls.mean()), 4)})
+        n_probes = min(2 * n_probes, facts.n_lists)

@@ -1,0 +1,160 @@
+"""Photos of a snapshot, one per row: SQLite for what an answer says of them, arrays for what a search filters by.
+
+All stays on disk and is mapped: opening costs the same for a thousand photos as for a million. Knows no vectors.
+"""
+
+import os
+import sqlite3
+import threading
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from shared.artifacts import Location
+from shared.artifacts.snapshots import PHOTOS
+from shared.catalogue.categories import CATEGORIES, CataloguePhoto, PhotoFile
+from shared.errors import IndexDamaged
+from shared.index.arrays import map_array, write_array
+
+CATEGORY_CODES = "categories.npy"
+LISTING_CODES = "listings.npy"
+_PAGE = 10_000
+_SELECT = """
+    SELECT image_id, listing_id, category, path, sha256 FROM photos WHERE row >= ? AND row < ? ORDER BY row
+"""
+_TABLE = """
+    CREATE TABLE photos (
+        row INTEGER PRIMARY KEY,
+        image_id TEXT NOT NULL,
+        listing_id TEXT NOT NULL,
+        category INTEGER NOT NULL,
+        path TEXT NOT NULL,
+        sha256 TEXT NOT NULL
+    )
+"""
+
+
+def write_photos(directory: Path, photos: Iterable[CataloguePhoto], *, root: Location | None = None) -> int:
+    """Write the photos' table in row order and return how many there were.
+
+    Args:
+        root: paths of photos inside it are kept relative to it, others absolute.
+
+    Raises:
+        IndexDamaged: two photos have one id.
+    """
+    connection = sqlite3.connect(directory / PHOTOS)
+    try:
+        # Nobody reads a directory that is being written, and one that was not finished is thrown away.
+        connection.executescript(f"PRAGMA journal_mode = OFF; PRAGMA synchronous = OFF; {_TABLE}")
+        connection.executemany("INSERT INTO photos VALUES (?, ?, ?, ?, ?, ?)", _records(photos, root))
+        connection.execute("CREATE UNIQUE INDEX photos_by_image ON photos (image_id)")
+        connection.execute("CREATE INDEX photos_by_listing ON photos (listing_id)")
+        connection.commit()
+        return _count(connection)
+    except sqlite3.IntegrityError as exc:
+        raise IndexDamaged(f"two photos have one id: {exc}") from exc
+    finally:
+        connection.close()
+
+
+def write_filters(directory: Path) -> None:
+    """Write what a search filters by, beside the photos' table."""
+    with closing(sqlite3.connect(directory / PHOTOS)) as connection:
+        count = _count(connection)
+        categories = (category for (category,) in connection.execute("SELECT category FROM photos ORDER BY row"))
+        write_array(directory / CATEGORY_CODES, np.fromiter(categories, dtype=np.int16, count=count))
+        write_array(directory / LISTING_CODES, _listing_codes(connection, count))
+
+
+def _count(connection: sqlite3.Connection) -> int:
+    (count,) = connection.execute("SELECT count(*) FROM photos").fetchone()
+    return int(count)
+
+
+def _records(photos: Iterable[CataloguePhoto], root: Location | None) -> Iterator[tuple[int, str, str, int, str, str]]:
+    inside = f"{_address(root)}/" if root else ""
+    for row, photo in enumerate(photos):
+        path = _address(photo.path).removeprefix(inside)
+        yield row, photo.image_id, photo.listing_id, photo.category, path, photo.sha256
+
+
+def _address(file: PhotoFile | Location) -> str:
+    text = str(file)
+    return text if "://" in text else os.path.abspath(text)
+
+
+def _listing_codes(connection: sqlite3.Connection, count: int) -> npt.NDArray[np.int32]:
+    """Rows of one listing have one number."""
+    codes = np.empty(count, dtype=np.int32)
+    code, last = -1, None
+    for row, listing_id in connection.execute("SELECT row, listing_id FROM photos ORDER BY listing_id"):
+        code += listing_id != last
+        codes[row], last = code, listing_id
+    return codes
+
+
+class PhotoTable:
+    """The photos of one version, by row, image and listing; safe to share between threads."""
+
+    def __init__(self, directory: Path) -> None:
+        # Immutable: no locks are taken, no journal is looked for, and the directory may be removed while it is open.
+        uri = f"{(directory / PHOTOS).absolute().as_uri()}?immutable=1"
+        self._connection = sqlite3.connect(uri, uri=True, check_same_thread=False)
+        self._using = threading.Lock()
+        self._count: int = self._fetch("SELECT coalesce(max(row) + 1, 0) FROM photos")[0][0]
+
+    def __del__(self) -> None:
+        # A search may hold a version that is no longer live: its connection goes with the last of them.
+        if connection := vars(self).get("_connection"):
+            connection.close()
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __iter__(self) -> Iterator[CataloguePhoto]:
+        """Every photo in row order, read as it goes."""
+        for start in range(0, len(self), _PAGE):
+            yield from map(_photo, self._fetch(_SELECT, start, start + _PAGE))
+
+    def at(self, rows: Sequence[int]) -> list[CataloguePhoto]:
+        """The photos of some rows, in the order asked."""
+        return [_photo(self._fetch(_SELECT, row, row + 1)[0]) for row in rows]
+
+    def of_image(self, image_id: str) -> int | None:
+        found = self._fetch("SELECT row FROM photos WHERE image_id = ?", image_id)
+        return int(found[0][0]) if found else None
+
+    def of_listing(self, listing_id: str) -> list[int]:
+        return [row for (row,) in self._fetch("SELECT row FROM photos WHERE listing_id = ?", listing_id)]
+
+    def _fetch(self, query: str, *values: int | str) -> list[tuple[Any, ...]]:
+        with self._using:
+            return self._connection.execute(query, values).fetchall()
+
+
+class PhotoRows(PhotoTable):
+    """The photos of one version, and what a search filters by.
+
+    Attributes:
+        categories: (n,) positions in CATEGORIES.
+        listings: (n,) equal where the listing is.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        super().__init__(directory)
+        self.categories = map_array(directory / CATEGORY_CODES)
+        self.listings = map_array(directory / LISTING_CODES)
+        if self.categories.shape != (self._count,) or self.listings.shape != (self._count,):
+            raise ValueError("files disagree on the number of photos")
+        if not ((self.categories >= 0) & (self.categories < len(CATEGORIES))).all():
+            raise ValueError(f"categories are not the {len(CATEGORIES)} known ones")
+
+
+def _photo(record: Sequence[Any]) -> CataloguePhoto:
+    image_id, listing_id, category, path, sha256 = record
+    return CataloguePhoto(image_id, listing_id, category, Path(path), sha256)

@@ -1,0 +1,1 @@
+"""Jobs: their contract, their records in Redis, the queues they wait in."""

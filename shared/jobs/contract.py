@@ -1,0 +1,325 @@
+"""The job contract: kinds, states, requests, results. Pure data, JSON-able; knows neither Redis nor HTTP."""
+
+from enum import StrEnum
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
+
+from shared.catalogue.categories import CATEGORY_INDEX
+from shared.jobs.reindex_contract import Progress, ReindexRequest, ReindexResult, ShardRequest, ShardResult
+from shared.photos.preprocessing import PreprocessSpec
+
+
+class JobKind(StrEnum):
+    """What a job does."""
+
+    EMBED = "embed"  # photo -> embedding and 13 scores
+    SEARCH = "search"  # photo -> category and the most similar catalogue photos
+    PUT_IMAGE = "put_image"  # photo -> an image of the live index, new or instead of the one of that id
+    DELETE_IMAGE = "delete_image"  # an image of the live index, gone from it
+    REINDEX = "reindex"  # catalogue -> a new index snapshot
+    SHARD = "shard"  # some photos of a reindex -> their embeddings; made by the reindex
+
+
+class JobStatus(StrEnum):
+    """Where a job stands. A terminal state never changes again."""
+
+    QUEUED = "queued"  # accepted, no worker has it
+    RUNNING = "running"  # a worker holds its lease
+    CANCELING = "canceling"  # a worker holds its lease, and will be told that nobody wants the result
+    SUCCEEDED = "succeeded"  # result is set
+    FAILED = "failed"  # error is set
+    CANCELED = "canceled"  # somebody asked for it
+    EXPIRED = "expired"  # its deadline came first
+
+    @property
+    def terminal(self) -> bool:
+        return self not in (JobStatus.QUEUED, JobStatus.RUNNING, JobStatus.CANCELING)
+
+
+class Priority(StrEnum):
+    """Which jobs go first."""
+
+    INTERACTIVE = "interactive"  # somebody waits for the answer
+    BULK = "bulk"  # when nothing interactive waits, and now and then in any case
+
+
+class Distinct(StrEnum):
+    """Which neighbours may share something."""
+
+    NONE = "none"  # every photo counts
+    LISTING = "listing"  # only the best photo of each listing
+
+
+class Encoding(StrEnum):
+    """How an embedding is written into JSON."""
+
+    FLOAT = "float"  # list of numbers
+    BASE64 = "base64"  # little-endian float32
+
+
+class _Contract(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class _PhotoRequest(_Contract):
+    """The photo comes as pixels beside the request, or is one the index already holds."""
+
+    image_id: str | None = Field(None, min_length=1, max_length=200, description="a photo of the live index")
+
+
+class EmbedRequest(_PhotoRequest):
+    encoding: Encoding = Encoding.FLOAT
+
+
+def _known(category: str) -> str:
+    if category not in CATEGORY_INDEX:
+        raise ValueError(f"must be one of: {'; '.join(CATEGORY_INDEX)}")
+    return category
+
+
+def _fits_a_path(name: str) -> str:
+    if not name.isprintable() or name != name.strip() or "/" in name:
+        raise ValueError("must be printable characters other than a slash, and neither begin nor end with a space")
+    return name
+
+
+Category = Annotated[str, AfterValidator(_known), WithJsonSchema({"type": "string", "enum": list(CATEGORY_INDEX)})]
+
+
+def _whole(number: object) -> object:
+    """JSON does not tell 4.0 from 4."""
+    return int(number) if isinstance(number, float) and number.is_integer() else number
+
+
+class SearchRequest(_PhotoRequest):
+    k: Annotated[int, BeforeValidator(_whole)] = Field(4, ge=1, le=100, description="neighbours wanted")
+    category: Category | None = Field(None, description="only neighbours of this root category")
+    distinct: Distinct = Distinct.NONE
+    exclude_listing: str | None = Field(
+        None, min_length=1, max_length=200, description="leave out this listing's photos"
+    )
+    min_score: float | None = Field(None, ge=-1, le=1, description="only neighbours at least this similar")
+
+
+class ImageOptions(_Contract):
+    """What is said of a photo that is put into the live index."""
+
+    listing_id: str = Field(min_length=1, max_length=200, description="the listing the photo belongs to")
+    category: Category = Field(description="root category of the listing")
+
+
+class _ImageChange(_Contract):
+    image_id: Annotated[str, Field(min_length=1, max_length=200), AfterValidator(_fits_a_path)]
+    sequence: int = 0  # of its acceptance: of the changes of one image the highest stands, in whatever order they run
+
+
+class PutImageRequest(_ImageChange, ImageOptions):
+    """The photo comes as pixels beside the request."""
+
+
+class DeleteImageRequest(_ImageChange):
+    pass
+
+
+class Submission(_Contract):
+    """What can be said of any job, whatever it does."""
+
+    priority: Priority = Priority.INTERACTIVE
+    deadline_s: float | None = Field(None, gt=0, description="seconds after which an unfinished job expires")
+    webhook_url: str | None = Field(None, min_length=1, max_length=2000, description="told when the job has ended")
+
+
+class CategoryScore(_Contract):
+    name: str
+    probability: float
+
+
+class CategoryAnswer(_Contract):
+    """The most probable category first; `top` holds the best three."""
+
+    name: str
+    index: int
+    probability: float = Field(description="calibrated: how often such an answer is right")
+    certain: bool = Field(True, description="false: too improbable to rely on, by the threshold the model came with")
+    top: list[CategoryScore]
+
+
+class Neighbour(_Contract):
+    rank: int  # 1 is the most similar
+    image_id: str
+    listing_id: str
+    category: str
+    score: float  # cosine similarity, -1..1
+    row: int  # position in the index snapshot
+
+
+class Timing(_Contract):
+    queued: float  # ms from accepted to claimed
+    compute: float  # ms in model and index
+    total: float  # ms from accepted to finished
+
+
+class SearchResult(_Contract):
+    category: CategoryAnswer
+    neighbours: list[Neighbour]
+    index_version: str
+    model_fingerprint: str
+    timing_ms: Timing | None = None
+
+
+class EmbedResult(_Contract):
+    category: CategoryAnswer
+    scores: list[float]  # the classifier's 13 outputs before softmax, in encoder order
+    embedding: list[float] | str
+    dimension: int
+    model_fingerprint: str
+    timing_ms: Timing | None = None
+
+
+class ImageChangeResult(_Contract):
+    image_id: str
+    change_id: str | None  # its entry in the change log; None: a change accepted later was there first, and stands
+    timing_ms: Timing | None = None
+
+
+class JobError(_Contract):
+    code: str
+    detail: str
+    retryable: bool
+
+
+PhotoRequest = EmbedRequest | SearchRequest
+PhotoResult = EmbedResult | SearchResult
+ImageChangeRequest = PutImageRequest | DeleteImageRequest
+JobRequest = PhotoRequest | ImageChangeRequest | ReindexRequest | ShardRequest
+JobResult = PhotoResult | ImageChangeResult | ReindexResult | ShardResult
+
+# What clients send with a photo of theirs.
+PHOTO_REQUESTS: dict[JobKind, type[PhotoRequest]] = {JobKind.EMBED: EmbedRequest, JobKind.SEARCH: SearchRequest}
+_REQUESTS: dict[JobKind, type[JobRequest]] = {
+    **PHOTO_REQUESTS,
+    JobKind.PUT_IMAGE: PutImageRequest,
+    JobKind.DELETE_IMAGE: DeleteImageRequest,
+    JobKind.REINDEX: ReindexRequest,
+    JobKind.SHARD: ShardRequest,
+}
+_RESULTS: dict[JobKind, type[JobResult]] = {
+    JobKind.EMBED: EmbedResult,
+    JobKind.SEARCH: SearchResult,
+    JobKind.PUT_IMAGE: ImageChangeResult,
+    JobKind.DELETE_IMAGE: ImageChangeResult,
+    JobKind.REINDEX: ReindexResult,
+    JobKind.SHARD: ShardResult,
+}
+
+
+class Job(_Contract):
+    """One job as its record tells it. Times are seconds since the epoch."""
+
+    id: str
+    kind: JobKind
+    status: JobStatus
+    request: JobRequest
+    request_id: str = ""  # the HTTP request that created it, for the logs
+    owner: str = ""  # id of the API key that submitted it; empty without keys
+    submission: Submission = Submission()
+    created_at: float
+    deadline_at: float
+    started_at: float | None = None
+    finished_at: float | None = None
+    expires_at: float | None = None
+    attempt: int = 0
+    spec: PreprocessSpec = PreprocessSpec()  # of the pixels that came with it
+    progress: Progress | None = None
+    result: JobResult | None = None
+    error: JobError | None = None
+
+
+def brings_photo(request: JobRequest) -> bool:
+    """Whether a photo comes beside the request."""
+    if isinstance(request, PhotoRequest):
+        return request.image_id is None
+    return isinstance(request, PutImageRequest)
+
+
+def parse_request(kind: JobKind, payload: str) -> JobRequest:
+    """Read a request of `kind` from JSON text."""
+    return _REQUESTS[kind].model_validate_json(payload)
+
+
+def parse_result(kind: JobKind, payload: str) -> JobResult:
+    """Read a result of `kind` from JSON text."""
+    return _RESULTS[kind].model_validate_json(payload)
+
+
+class _Report(BaseModel):
+    """Read by processes of another version during an upgrade, so unknown fields are passed over."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+
+class IndexInfo(_Report):
+    """What a worker serves from; the body of `GET /v1/index`."""
+
+    version: str
+    count: int
+    changed: int = 0  # images put or deleted since it was built, which searches see
+    dimension: int
+    built_at: str
+    catalogue: str
+    backbone: str
+    weights: str
+    model_fingerprint: str
+    model_version: str
+    metrics: dict[str, float | int]
+    metrics_catalogue: str = ""  # what `metrics` were measured on, when the bundle was built
+    recipe: str = ""  # how the model was trained
+    runtime: str = ""
+    precision: str = ""
+    preprocess: PreprocessSpec = PreprocessSpec()  # how photos are made square for it
+    temperature: float = 1.0  # scores / temperature are calibrated
+    abstain_below: float = 0.0  # a category of lower probability is not `certain`
+    notice: str | None = None
+
+
+STAGE_BOUNDS_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0)
+
+
+class StageTimes(_Report):
+    """How long one stage of the jobs took.
+
+    Attributes:
+        counts: jobs by the first of STAGE_BOUNDS_S they stayed within, and one more for those above the last.
+        sum_s: seconds in total.
+    """
+
+    counts: list[int] = [0] * (len(STAGE_BOUNDS_S) + 1)
+    sum_s: float = 0.0
+
+
+class WorkerStats(_Report):
+    """What a worker did since it began."""
+
+    outcomes: dict[str, int] = {}  # attempts by how they ended: a status, an error's code, or `late`
+    stages: dict[str, StageTimes] = {}  # queued, compute, total
+
+    batch_sizes: dict[int, int] = {}  # forward passes by number of photos
+    cache_hits: int = 0
+    cache_shared: int = 0
+    cache_misses: int = 0
+
+
+class WorkerReport(_Report):
+    """A worker's heartbeat. `index` is None and `problem` says why while the worker cannot serve."""
+
+    name: str
+    pid: int
+    reported_at: float
+    state: Literal["ready", "unready"]
+    held: int = 0  # jobs in hand
+    device: str = ""  # what the model runs on, for people
+    photos_per_s: float | None = None  # what the model does there at most, measured when it was first loaded
+    index: IndexInfo | None = None
+    problem: str | None = None
+    stats: WorkerStats = WorkerStats()

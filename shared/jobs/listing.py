@@ -1,0 +1,114 @@
+"""Lists of jobs, newest first, a page at a time."""
+
+import re
+from dataclasses import dataclass
+from typing import cast
+
+import redis
+
+from shared.errors import InvalidRequest
+from shared.jobs.contract import Job, JobKind, JobStatus
+from shared.jobs.records import PREFIX, parse_record
+
+CURSOR_PATTERN = r"^[0-9]{1,10}\.[0-9]{6}-[0-9a-f]{32}$"
+
+# A page looks at so many jobs at most: filters that match little give short pages, and a cursor to go on from.
+_LOOK_AT = 1000
+_CHUNK = 200
+_FIELDS = (
+    "kind", "status", "request", "request_id", "owner", "submission", "created_at", "deadline_at", "started_at",
+    "finished_at", "expires_at", "attempt", "error",
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class JobPage:
+    """Some jobs without their results, and where the next page begins; None at the end."""
+
+    jobs: list[Job]
+    cursor: str | None
+
+
+class JobListing:
+    """Reads lists of jobs.
+
+    Args:
+        client: bytes-returning client.
+    """
+
+    def __init__(self, client: redis.Redis) -> None:
+        self._redis = client
+
+    def page(
+        self,
+        *,
+        owner: str | None,
+        limit: int,
+        status: JobStatus | None = None,
+        kind: JobKind | None = None,
+        cursor: str | None = None,
+    ) -> JobPage:
+        """One page of jobs.
+
+        Args:
+            owner: whose; None lists everybody's.
+            limit: jobs of one page at most; fewer do not mean that there are no more, a missing cursor does.
+
+        Raises:
+            InvalidRequest: the cursor is not one of ours.
+        """
+        key = PREFIX + ("jobs" if owner is None else f"jobs:{owner}")
+        below = _read(cursor) if cursor else None
+        found: list[Job] = []
+        for _ in range(_LOOK_AT // _CHUNK):
+            ids = self._below(key, below)
+            for job_id, created_at, job in self._load(ids):
+                below = (created_at, job_id)
+                if job and (status is None or job.status is status) and (kind is None or job.kind is kind):
+                    found.append(job)
+                    if len(found) == limit:
+                        return JobPage(found, _write(below))
+            if len(ids) < _CHUNK:
+                return JobPage(found, None)
+        return JobPage(found, _write(below) if below else None)
+
+    def _below(self, key: str, below: tuple[float, str] | None) -> list[tuple[bytes, float]]:
+        """The next ids, newest first. Several of one instant are in order of id, and may straddle a page."""
+        start: float | str = below[0] if below else "+inf"
+        offset, ids = 0, list[tuple[bytes, float]]()
+        while len(ids) < _CHUNK:
+            some = cast(
+                list[tuple[bytes, float]],
+                self._redis.zrevrangebyscore(key, start, "-inf", start=offset, num=_CHUNK, withscores=True),
+            )
+            ids += [(raw, at) for raw, at in some if below is None or (at, raw.decode()) < below]
+            offset += len(some)
+            if len(some) < _CHUNK:
+                break
+        return ids[:_CHUNK]
+
+    def _load(self, ids: list[tuple[bytes, float]]) -> list[tuple[str, float, Job | None]]:
+        with self._redis.pipeline(transaction=False) as pipe:
+            for raw, _ in ids:
+                pipe.hmget(PREFIX + "job:" + raw.decode(), list(_FIELDS))
+            records = pipe.execute()
+        loaded = []
+        for (raw, at), values in zip(ids, records, strict=True):
+            record = {name.encode(): value for name, value in zip(_FIELDS, values, strict=True) if value is not None}
+            try:
+                job = parse_record(raw.decode(), record)
+            except (ValueError, KeyError):  # expired meanwhile, or of a kind only a newer version knows
+                job = None
+            loaded.append((raw.decode(), at, job))
+        return loaded
+
+
+def _write(below: tuple[float, str]) -> str:
+    return f"{below[0]:.6f}-{below[1]}"
+
+
+def _read(cursor: str) -> tuple[float, str]:
+    if not re.fullmatch(CURSOR_PATTERN, cursor):
+        raise InvalidRequest("cursor: not one this service gave; begin without a cursor")
+    at, job_id = cursor.split("-")
+    return float(at), job_id

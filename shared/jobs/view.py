@@ -1,0 +1,84 @@
+"""A job as everybody outside reads it: in answers, in lists, in webhooks."""
+
+from datetime import UTC, datetime
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field, PlainSerializer, WithJsonSchema
+
+from shared.jobs.contract import ImageChangeResult, Job, JobError, JobKind, JobStatus, PhotoResult, Priority
+from shared.jobs.records import Place
+from shared.jobs.reindex_contract import Progress, ReindexResult
+
+Timestamp = Annotated[
+    float,
+    PlainSerializer(
+        lambda at: datetime.fromtimestamp(at, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    ),
+    WithJsonSchema({"type": "string", "format": "date-time"}),
+]
+
+
+class View(BaseModel):
+    """Part of an answer."""
+
+    model_config = ConfigDict(frozen=True, use_enum_values=True)
+
+
+class QueuePlace(View):
+    ahead: int = Field(description="jobs served before this one, as things are")
+    eta_s: float | None = Field(description="seconds until it is served, at the pace measured")
+
+
+class JobSummary(View):
+    """A job less its result."""
+
+    id: str
+    kind: JobKind
+    status: JobStatus
+    priority: Priority
+    created_at: Timestamp
+    started_at: Timestamp | None
+    finished_at: Timestamp | None
+    deadline_at: Timestamp
+    expires_at: Timestamp | None = Field(description="until when a finished job can be read")
+    attempt: int
+    progress: Progress | None
+    error: JobError | None
+    links: dict[str, str] = Field(description="self; cancel while it is not finished; retry of a failed one")
+
+
+class JobView(JobSummary):
+    """A job."""
+
+    queue: QueuePlace | None = Field(description="of a queued job that is asked for")
+    result: PhotoResult | ImageChangeResult | ReindexResult | None
+
+
+def location(job_id: str) -> str:
+    """Where a job can be asked for."""
+    return f"/v1/jobs/{job_id}"
+
+
+def summary(job: Job) -> JobSummary:
+    """A job as lists show it."""
+    return JobSummary(**_fields(job))
+
+
+def view(job: Job, place: Place | None = None) -> JobView:
+    """A job as its own address shows it."""
+    queue = QueuePlace(ahead=place.ahead, eta_s=place.eta_s) if place else None
+    return JobView(**_fields(job), queue=queue, result=job.result)
+
+
+def _fields(job: Job) -> dict[str, Any]:
+    at = location(job.id)
+    links = {"self": at}
+    if not job.status.terminal:
+        links["cancel"] = f"{at}/cancel"
+    if job.status is JobStatus.FAILED:
+        links["retry"] = f"{at}/retry"
+    return {
+        **{name: getattr(job, name) for name in JobSummary.model_fields if hasattr(job, name)},
+        "priority": job.submission.priority,
+        "links": links,
+    }

@@ -1,0 +1,1 @@
+"""The model: bundle, network, runtimes. Only worker and pipeline import it."""

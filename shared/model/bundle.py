@@ -1,0 +1,311 @@
+"""Model bundle: weights + head + categories + preprocessing spec + fingerprint, in one directory.
+
+Reads and writes; knows nothing of torch, so a manifest can be looked at without loading a runtime.
+"""
+
+import hashlib
+import json
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from safetensors import SafetensorError
+from safetensors.numpy import load_file, save_file
+
+from shared.artifacts.snapshots import bundle_store as bundle_store  # noqa: PLC0414 - whoever opens one asks here
+from shared.artifacts.store import MANIFEST, ArtifactStore, unwritable
+from shared.catalogue.categories import CATEGORIES
+from shared.errors import ArtifactUnwritable, BundleDamaged, BundleMissing
+from shared.photos.images import PreprocessSpec
+
+WEIGHTS = "weights.safetensors"
+GRAPH = "graph.xml"
+SPLIT = "split.json"
+HISTORY = "history.json"  # one object for each epoch of training
+TRAINING = "training.json"  # what was decided while it was trained
+
+
+class Runtime(StrEnum):
+    """What runs a bundle's network."""
+
+    TORCH = "torch"
+    OPENVINO = "openvino"
+
+
+class Precision(StrEnum):
+    """What its arithmetic is done in."""
+
+    FLOAT32 = "float32"
+    BFLOAT16 = "bfloat16"  # products only; torch on a GPU
+    INT8 = "int8"
+
+
+class Normalisation(BaseModel):
+    """Per channel `(pixel / 255 - mean) / std`, done inside the network's graph."""
+
+    model_config = ConfigDict(frozen=True)
+
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+
+
+class Split(BaseModel):
+    """Which listings a bundle was fitted on, chosen on and measured on; near duplicates lie on one side.
+
+    All empty: the bundle came with a head, and what that was fitted on is not known.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    train: frozenset[str] = frozenset()
+    validation: frozenset[str] = frozenset()
+    test: frozenset[str] = frozenset()
+
+    @property
+    def listings(self) -> frozenset[str]:
+        """Every listing of the catalogue that was split."""
+        return self.train | self.validation | self.test
+
+
+class BundleManifest(BaseModel):
+    """What a bundle says of itself."""
+
+    model_config = ConfigDict(frozen=True)
+
+    backbone: str
+    weights: str  # where the trunk's weights come from, for people
+    weights_sha256: str  # of WEIGHTS in this bundle
+    embedding_layer: str = "global average pool, L2-normalised"
+    embedding_dim: int
+    categories: tuple[str, ...] = CATEGORIES
+    preprocess: PreprocessSpec
+    normalisation: Normalisation
+    runtime: Runtime = Runtime.TORCH
+    precision: Precision = Precision.FLOAT32
+    graph_sha256: dict[str, str] = {}  # of the runtime's own files, by name
+    fingerprint: str = ""
+    recipe: str = "head"  # how it was trained
+    # The softmax of scores / temperature is how often the answer is right.
+    temperature: float = Field(1.0, gt=0)
+    abstain_below: float = Field(0.0, ge=0, le=1)  # a category of lower probability is a guess
+    metrics: dict[str, float | int] = {}
+    gate: dict[str, float | str] = {}  # how the chosen precision compares with float32, or why it was not chosen
+    catalogue: str  # what the head was fitted on or measured on, for people
+    head_came_with_weights: bool = False  # then what it was fitted on is not known
+    notice: str | None = None  # what a reader should know before trusting it
+    libraries: dict[str, str] = {}
+    built_at: str
+
+    def compute_fingerprint(self) -> str:
+        """SHA-256 over everything that decides which embedding a photo gets, and nothing else."""
+        decisive = {
+            "weights_sha256", "backbone", "embedding_layer", "embedding_dim", "categories", "preprocess",
+            "normalisation", "runtime", "precision", "graph_sha256",
+        }  # fmt: skip
+        text = json.dumps(self.model_dump(mode="json", include=decisive), sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()
+
+
+@dataclass(frozen=True, slots=True)
+class ModelBundle:
+    """One version on disk, verified.
+
+    Attributes:
+        split: the listings it was fitted on, chosen on and measured on.
+    """
+
+    version: str
+    manifest: BundleManifest
+    directory: Path
+    split: Split
+
+    def tensors(self) -> dict[str, npt.NDArray[np.generic]]:
+        """Every weight by its name in the network.
+
+        Raises:
+            BundleDamaged: the file is not safetensors.
+        """
+        try:
+            return load_file(self.directory / WEIGHTS)
+        except (OSError, SafetensorError) as exc:
+            raise BundleDamaged(f"{self.version}: {WEIGHTS} cannot be read") from exc
+
+
+def write_bundle(
+    store: ArtifactStore,
+    manifest: BundleManifest,
+    tensors: dict[str, npt.NDArray[np.generic]],
+    *,
+    split: Split,
+    graph_files: Mapping[str, bytes] | None = None,
+    extra_files: Mapping[str, bytes] | None = None,
+) -> str:
+    """Write a new version and return its name; it is not promoted.
+
+    Args:
+        manifest: `weights_sha256`, `graph_sha256` and `fingerprint` are filled in here.
+        tensors: every weight by its name in the network.
+        split: which listings it was fitted on.
+        graph_files: what the runtime loads instead of the weights, by name.
+        extra_files: what people may want to know of it, by name; it decides nothing.
+
+    Raises:
+        BundleDamaged: a weight is not a finite number.
+    """
+    _require_finite("the new bundle", tensors)
+    with store.write() as draft:
+        directory = draft.directory
+        save_file(tensors, directory / WEIGHTS)
+        sides = {side: sorted(listings) for side, listings in split.model_dump().items()}
+        (directory / SPLIT).write_text(json.dumps(sides))
+        for name, content in {**(graph_files or {}), **(extra_files or {})}.items():
+            (directory / name).write_bytes(content)
+        digests = {name: store.sha256(directory / name) for name in graph_files or {}}
+        update = {"weights_sha256": store.sha256(directory / WEIGHTS), "graph_sha256": digests}
+        sealed = manifest.model_copy(update=update)
+        sealed = sealed.model_copy(update={"fingerprint": sealed.compute_fingerprint()})
+        (directory / MANIFEST).write_text(sealed.model_dump_json())
+    return draft.version
+
+
+def write_bundle_directory(
+    directory: Path,
+    manifest: BundleManifest,
+    tensors: dict[str, npt.NDArray[np.generic]],
+    *,
+    split: Split,
+    graph_files: Mapping[str, bytes] | None = None,
+    extra_files: Mapping[str, bytes] | None = None,
+) -> None:
+    """Write a bundle as a directory of its own, to be copied to where `import_bundle` takes it; as `write_bundle`.
+
+    Raises:
+        BundleDamaged: as `write_bundle`.
+        ArtifactUnwritable: the directory is there already, the disk is full or may not be written.
+    """
+    with _aside(directory) as aside:
+        store = _bundles(aside)
+        version = write_bundle(store, manifest, tensors, split=split, graph_files=graph_files, extra_files=extra_files)
+        store.path(version).rename(directory)
+
+
+def export_bundle(store: ArtifactStore, version: str, directory: Path) -> None:
+    """Copy a version, verified, into a directory of its own; raises as `write_bundle_directory` and `open_bundle`."""
+    bundle = open_bundle(store, version)
+    with _aside(directory) as aside:
+        shutil.copytree(bundle.directory, aside / version).rename(directory)
+
+
+def import_bundle(store: ArtifactStore, directory: Path) -> str:
+    """Take a copy of a bundle into the store, unless it is there, and return its version; it is not promoted.
+
+    Raises:
+        BundleMissing, BundleDamaged: as `open_bundle_directory`.
+        ArtifactUnwritable: the disk is full or may not be written.
+    """
+    open_bundle_directory(directory)
+    manifest = store.manifest_in(directory)
+    for version in reversed(store.versions()):
+        if store.file(version, MANIFEST).read_bytes() == (directory / MANIFEST).read_bytes():
+            return version
+    files = manifest["files"]
+    assert isinstance(files, dict)  # manifest_in() made sure
+    with store.write() as draft:
+        for name in (*files, MANIFEST):
+            shutil.copyfile(directory / Path(name).name, draft.directory / Path(name).name)
+    store.verify(draft.version)
+    return draft.version
+
+
+def read_manifest(store: ArtifactStore, version: str) -> BundleManifest:
+    """The manifest of a version, without looking at the weights.
+
+    Raises:
+        BundleMissing, BundleDamaged: not there, or not whole.
+    """
+    return _parsed(version, store.manifest(version))
+
+
+def _parsed(name: str, raw: Mapping[str, object]) -> BundleManifest:
+    try:
+        manifest = BundleManifest.model_validate(raw)
+    except ValidationError as exc:
+        raise BundleDamaged(f"{name}: {MANIFEST} is not that of a bundle") from exc
+    if manifest.fingerprint != manifest.compute_fingerprint():
+        raise BundleDamaged(f"{name}: the fingerprint does not belong to what the manifest describes")
+    return manifest
+
+
+def open_bundle(store: ArtifactStore, version: str | None = None) -> ModelBundle:
+    """Verify and open a version, by default the current one.
+
+    Raises:
+        BundleMissing, BundleDamaged: not there, or not what was written.
+    """
+    version = version or store.current()
+    if version is None:
+        raise BundleMissing("no model bundle has been promoted yet; `lookalike index build` makes one")
+    store.verify(version)
+    return _opened(store.path(version), read_manifest(store, version))
+
+
+def open_bundle_directory(directory: Path) -> ModelBundle:
+    """Verify and open a bundle anywhere on disk, whoever wrote it; its version is the directory's name.
+
+    Raises:
+        BundleMissing: the directory is not there.
+        BundleDamaged: it is not what was written, its weights are no numbers, or its categories are not ours.
+    """
+    if not directory.is_dir():
+        raise BundleMissing(f"there is no directory {directory}")
+    store = _bundles(directory.parent)
+    manifest = _parsed(directory.name, store.manifest_in(directory))
+    store.verify_files(directory)
+    if manifest.categories != CATEGORIES:
+        raise BundleDamaged(f"{directory.name}: its categories are not those of this Lookalike, in their order")
+    digests = {WEIGHTS: manifest.weights_sha256, **manifest.graph_sha256}
+    for name, digest in digests.items():
+        path = directory / Path(name).name
+        if not path.is_file() or store.sha256(path) != digest:
+            raise BundleDamaged(f"{directory.name}: {name} is not the one that its fingerprint stands for")
+    bundle = _opened(directory.resolve(), manifest)
+    _require_finite(bundle.version, bundle.tensors())
+    return bundle
+
+
+def _opened(directory: Path, manifest: BundleManifest) -> ModelBundle:
+    try:
+        split = Split.model_validate_json((directory / SPLIT).read_bytes())
+    except (OSError, ValidationError) as exc:
+        raise BundleDamaged(f"{directory.name}: {SPLIT} is not that of a bundle") from exc
+    return ModelBundle(directory.name, manifest, directory, split)
+
+
+def _bundles(root: Path) -> ArtifactStore:
+    return ArtifactStore(root, missing=BundleMissing, damaged=BundleDamaged)
+
+
+@contextmanager
+def _aside(directory: Path) -> Iterator[Path]:
+    """Room beside a directory that is yet to be, so that it is whole when it is there."""
+    if directory.exists():
+        raise ArtifactUnwritable(f"{directory} is there already; name a new directory")
+    try:
+        directory.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=".bundle-", dir=directory.parent) as aside:
+            yield Path(aside)
+    except OSError as exc:
+        raise unwritable(directory.parent, exc) from exc
+
+
+def _require_finite(name: str, tensors: Mapping[str, npt.NDArray[np.generic]]) -> None:
+    for tensor, values in tensors.items():
+        if np.issubdtype(values.dtype, np.floating) and not np.isfinite(values).all():
+            raise BundleDamaged(f"{name}: {tensor} has values that are not finite; training it went wrong")

@@ -1,0 +1,190 @@
+"""The runtimes behind `Embedder`: torch, the reference and the one for GPUs; OpenVINO, the one for CPUs.
+
+Each imports its library when it is opened: a CPU worker runs without torch, a GPU worker without OpenVINO.
+"""
+
+import os
+import queue
+import threading
+
+import numpy as np
+
+from shared.errors import BundleDamaged
+from shared.model.bundle import GRAPH, BundleManifest, ModelBundle, Precision, Runtime
+from shared.model.embedder import Embedder, Embeddings, FloatArray, normalised
+from shared.model.signal_stack import signal_stack_kept
+from shared.photos.images import Pixels
+from shared.settings import Backbone
+
+# A graph compiled for a GPU is compiled anew for every other number of photos, so passes are filled up to one of these.
+_BUCKETS = (1, 8, 32, 64)
+_LARGEST_BATCH = _BUCKETS[-1]
+# Measured: a stream has one core, which batches of 1, 2, 4 and 8 fill alike. Others wait for a pass to end.
+_BEST_BATCH_OF_A_STREAM = 2
+_FIRST_ARRAY = threading.Lock()
+
+
+def open_embedder(bundle: ModelBundle, *, threads: int = 0, streams: int = 0) -> Embedder:
+    """Load the bundle into the runtime it was built and measured for.
+
+    Args:
+        threads: CPU threads in all; 0: one a core.
+        streams: passes at the same time, where the runtime can; 0: one a thread.
+
+    Raises:
+        BundleDamaged: the files do not fit what the manifest says.
+    """
+    if bundle.manifest.runtime is Runtime.OPENVINO:
+        return OpenVINOEmbedder(bundle, threads=threads, streams=streams)
+    return TorchEmbedder(bundle, threads=threads)
+
+
+class TorchEmbedder:
+    """The network in torch, channels_last: eager on a CPU; on a GPU compiled, for a few sizes of batch.
+
+    Args:
+        compiler: a backend of `torch.compile`, or "" for none; None: torch's own on a GPU, none on a CPU.
+    """
+
+    def __init__(self, bundle: ModelBundle, *, threads: int = 0, compiler: str | None = None) -> None:
+        import torch
+
+        from shared.model.network import Network
+
+        if threads:
+            torch.set_num_threads(threads)
+        self._torch = torch
+        self._manifest = bundle.manifest
+        try:
+            network = Network(Backbone(bundle.manifest.backbone), bundle.manifest.normalisation)
+            network.load_tensors(bundle.tensors())
+        except (RuntimeError, ValueError, KeyError) as exc:
+            raise BundleDamaged(f"{bundle.version}: weights do not fit {bundle.manifest.backbone}") from exc
+        self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        if compiler is None:
+            compiler = "inductor" if self.on_gpu else ""
+        self._network = network.to(self._device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self._forward = torch.compile(self._network, backend=compiler, dynamic=False) if compiler else self._network
+        self._buckets = _BUCKETS if compiler else ()
+
+    @property
+    def manifest(self) -> BundleManifest:
+        return self._manifest
+
+    @property
+    def on_gpu(self) -> bool:
+        return bool(self._device.type == "cuda")
+
+    @property
+    def device(self) -> str:
+        if self.on_gpu:
+            return str(self._torch.cuda.get_device_name(self._device))
+        return f"CPU, {self._torch.get_num_threads()} threads"
+
+    @property
+    def library(self) -> str:
+        return f"torch {self._torch.__version__}"
+
+    @property
+    def n_streams(self) -> int:
+        return 1
+
+    @property
+    def best_batch(self) -> int:
+        return _LARGEST_BATCH  # the larger the better, on a GPU above all
+
+    def embed(self, pixels: Pixels, *, alone: bool = True) -> Embeddings:
+        """See `Embedder.embed`."""
+        parts = [self._pass(pixels[start : start + _LARGEST_BATCH]) for start in range(0, len(pixels), _LARGEST_BATCH)]
+        vectors, scores = (np.concatenate(part) for part in zip(*parts, strict=True))
+        return Embeddings(normalised(vectors), scores)
+
+    def _pass(self, pixels: Pixels) -> tuple[FloatArray, FloatArray]:
+        torch, n = self._torch, len(pixels)
+        size = next((bucket for bucket in self._buckets if bucket >= n), n)
+        filled = pixels if size == n else np.concatenate([pixels, np.zeros((size - n, *pixels.shape[1:]), np.uint8)])
+        half = self._manifest.precision is Precision.BFLOAT16
+        with torch.inference_mode(), torch.autocast(self._device.type, torch.bfloat16, enabled=half):
+            vectors, scores = self._forward(torch.from_numpy(filled).to(self._device))
+        return vectors[:n].float().cpu().numpy(), scores[:n].float().cpu().numpy()
+
+
+class OpenVINOEmbedder:
+    """The bundle's graph in OpenVINO, compiled twice: one pass over all cores for a photo that is alone, and one
+    stream a core for passes side by side, which wastes nothing on threads waiting for one another."""
+
+    def __init__(self, bundle: ModelBundle, *, threads: int = 0, streams: int = 0) -> None:
+        import openvino
+
+        # At the first array it is given, OpenVINO's binding looks numpy up. Threads that have it do so at the same
+        # moment block one another for ever, one of them with Python's lock in hand: so it is one of them, alone.
+        with _FIRST_ARRAY:
+            openvino.Tensor(np.zeros(1, dtype=np.uint8))
+        threads = threads or _n_cores()
+        self._manifest = bundle.manifest
+        self._device = f"CPU, {threads} threads"
+        self._library = f"OpenVINO {openvino.get_version()}"
+        self._n_streams = streams or threads
+        core = openvino.Core()
+        # The same precision everywhere: a CPU with bfloat16 units would otherwise give other embeddings.
+        common = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": threads}
+        try:
+            graph = core.read_model(bundle.directory / GRAPH)
+            with signal_stack_kept():
+                alone = core.compile_model(graph, "CPU", {**common, "NUM_STREAMS": 1})
+                streams_model = core.compile_model(graph, "CPU", {**common, "NUM_STREAMS": self._n_streams})
+        except RuntimeError as exc:
+            raise BundleDamaged(f"{bundle.version}: {GRAPH} cannot be loaded") from exc
+        self._alone = _RequestPool(alone, 1)
+        self._streams = _RequestPool(streams_model, self._n_streams)
+
+    @property
+    def manifest(self) -> BundleManifest:
+        return self._manifest
+
+    @property
+    def on_gpu(self) -> bool:
+        return False
+
+    @property
+    def device(self) -> str:
+        return self._device
+
+    @property
+    def library(self) -> str:
+        return self._library
+
+    @property
+    def n_streams(self) -> int:
+        return self._n_streams
+
+    @property
+    def best_batch(self) -> int:
+        return _BEST_BATCH_OF_A_STREAM
+
+    def embed(self, pixels: Pixels, *, alone: bool = True) -> Embeddings:
+        """See `Embedder.embed`."""
+        return (self._alone if alone else self._streams).infer(pixels)
+
+
+class _RequestPool:
+    """Inference requests of one compiled model; one that is not free is waited for."""
+
+    def __init__(self, compiled: "object", n_requests: int) -> None:
+        self._free: queue.SimpleQueue[object] = queue.SimpleQueue()
+        for _ in range(n_requests):
+            self._free.put(compiled.create_infer_request())  # type: ignore[attr-defined]
+
+    def infer(self, pixels: Pixels) -> Embeddings:
+        request = self._free.get()
+        try:
+            outputs = request.infer({0: pixels}, share_inputs=True)  # type: ignore[attr-defined]
+            pooled, scores = (np.array(outputs[i], dtype=np.float32) for i in range(2))
+        finally:
+            self._free.put(request)
+        return Embeddings(normalised(pooled), scores)
+
+
+def _n_cores() -> int:
+    """Cores this process may use, which in a container are fewer than the machine has."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -1,0 +1,27 @@
+"""The preprocessing spec: how a photo becomes the network's input. Pure data; `shared.photos.images` does it."""
+
+from typing import Literal, TypeAlias
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Fit: TypeAlias = Literal["letterbox", "crop", "stretch"]
+
+
+class PreprocessSpec(BaseModel):
+    """Stored in the bundle and part of its fingerprint."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    version: Literal[1] = 1  # raise when the same bytes would give other pixels
+    size_px: int = Field(224, ge=32, le=1024)
+    fit: Fit = "letterbox"  # all of it between bars; its middle square; all of it, out of shape
+    fill: int = Field(0, ge=0, le=255)  # grey level of the bars
+
+    @property
+    def n_bytes(self) -> int:
+        """Of the pixels it gives."""
+        return 3 * self.size_px**2
+
+    def __str__(self) -> str:
+        bars = f" on grey {self.fill}" if self.fit == "letterbox" and self.fill else ""
+        return f"{self.fit} {self.size_px} px{bars}"

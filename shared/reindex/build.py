@@ -1,0 +1,216 @@
+"""Plan and embeddings -> a sealed snapshot with its report; promotion is the caller's.
+
+The snapshot is written aside, measured against the live one, and sealed with the report in its manifest. Knows nothing
+of jobs: who embeds what is missing is the caller's business too.
+"""
+
+import os
+import tempfile
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from shared.artifacts.snapshots import IndexManifest
+from shared.artifacts.store import ArtifactStore
+from shared.catalogue.categories import CATEGORIES, CataloguePhoto
+from shared.catalogue.decode import CHANGED
+from shared.changes.overrides import write_standing
+from shared.errors import CatalogueUnusable, IndexDamaged
+from shared.index.milvus_server import MilvusServer
+from shared.index.snapshot import draft_index
+from shared.index.vector_index import VectorIndex
+from shared.jobs.reindex_contract import Gate, Promotion, ReindexReport, ReindexRequest, SnapshotQuality
+from shared.model.bundle import ModelBundle
+from shared.model.embedder import Embeddings, FloatArray
+from shared.reindex.embedding_cache import EmbeddingCache
+from shared.reindex.plan import Plan
+from shared.reindex.quality import comparisons, gates, measure
+
+_IN_MEMORY_BYTES = 1 << 29
+_CHUNK_ROWS = 8192
+_THREADS = 1  # searches go on meanwhile, and want the others
+
+Stage = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Build:
+    """What a new snapshot is made of.
+
+    Attributes:
+        shards: names in the cache of what was embedded for it.
+        failed: why, by sha256, for photos that could not be embedded; they are left out.
+        made_by: id of the job.
+    """
+
+    plan: Plan
+    bundle: ModelBundle
+    live: VectorIndex | None
+    cache: EmbeddingCache
+    shards: tuple[str, ...]
+    failed: Mapping[str, str]
+    request: ReindexRequest
+    n_embedded: int = 0
+    made_by: str = ""
+    timings_s: Mapping[str, float] | None = None
+
+
+def build_snapshot(
+    store: ArtifactStore, build: Build, on_stage: Stage = lambda stage: None, *, server: MilvusServer | None = None
+) -> str:
+    """Write, measure and seal a snapshot; returns its version.
+
+    Args:
+        on_stage: told what is being done, again and again; what it raises ends it.
+        server: that gets the vectors; None: they are kept in files.
+
+    Raises:
+        CatalogueUnusable: every photo was deleted, or not one can be decoded.
+        IndexDamaged: an embedding is not finite.
+        IndexUnavailable: the server does not answer.
+        ArtifactUnwritable: the disk is full or may not be written.
+    """
+    if not build.plan.photos:
+        told = f"every photo of {build.plan.catalogue.name} has been deleted"
+        raise CatalogueUnusable(f"{told}; put some (PUT /v1/images/{{image_id}}), then reindex")
+    photos = [photo for photo in build.plan.photos if photo.sha256 not in build.failed]
+    if not photos:
+        reasons = dict(left_out(build.plan.photos, build.failed))
+        raise CatalogueUnusable(f"none of {len(build.plan.photos)} photos can be decoded: {reasons}")
+    manifest = IndexManifest(
+        count=len(photos),
+        dimension=build.bundle.manifest.embedding_dim,
+        fingerprint=build.bundle.manifest.fingerprint,
+        catalogue=build.plan.catalogue.name,
+        # A photo that could not be read may be readable the next time, and nothing else have changed.
+        catalogue_digest="" if CHANGED in build.failed.values() else build.plan.catalogue.digest,
+        built_at=datetime.now(UTC).isoformat(timespec="seconds"),
+        folded_to=build.plan.folded_to,
+        made_by=build.made_by,
+    )
+    with draft_index(store, server, fingerprint=manifest.fingerprint, made_by=build.made_by) as draft:
+        on_stage("building")
+        directory = draft.artifact.directory
+        with _matrix(directory.parent, len(photos), manifest.dimension) as embeddings:
+            _fill(embeddings, photos, build)
+            facts = draft.write(
+                photos,
+                embeddings,
+                root=build.plan.catalogue.directory,
+                threads=_THREADS,
+                tick=partial(on_stage, "building"),
+            )
+            write_standing(directory, build.plan.folded.standing)
+            on_stage("verifying")
+            manifest = manifest.model_copy(update={"index": facts})
+            report = _report(draft.open(manifest), photos, build)
+        draft.seal(manifest.model_copy(update={"report": report}))
+    return draft.artifact.version
+
+
+def left_out(photos: Iterable[CataloguePhoto], failed: Mapping[str, str]) -> Counter[str]:
+    """How many photos could not be embedded, by reason."""
+    return Counter(failed[photo.sha256] for photo in photos if photo.sha256 in failed)
+
+
+def decide(report: ReindexReport, request: ReindexRequest) -> tuple[bool, str]:
+    """Whether a snapshot goes live, and why."""
+    if request.promote is Promotion.NEVER:
+        return False, "promotion was not asked for"
+    compared = {gate.name for gate in comparisons(report.new, report.live)}
+    decisive = [gate for gate in report.gates if request.promote is Promotion.IF_BETTER or gate.name not in compared]
+    failed = [gate for gate in decisive if not gate.passed]
+    if failed:
+        return False, "; ".join(f"{gate.name}: {gate.detail}" for gate in failed)
+    return True, "every gate was passed"
+
+
+def _report(staged: VectorIndex, photos: list[CataloguePhoto], build: Build) -> ReindexReport:
+    new, live = measure(staged, photos), _quality_of(build.live)
+    conditions: list[Gate] = [
+        *gates(new, live, force=build.request.force),
+        *comparisons(new, live),
+    ]
+    return ReindexReport(
+        mode=build.request.mode,
+        counts=build.plan.counts.model_copy(
+            update={"embedded": build.n_embedded, "failed": len(build.plan.photos) - len(photos)}
+        ),
+        reasons=left_out(build.plan.photos, build.failed) + Counter(build.plan.catalogue.unusable),
+        new=new,
+        live=live,
+        live_version=build.live.version if build.live else None,
+        gates=tuple(conditions),
+        timings_s=dict(build.timings_s or {}),
+    )
+
+
+def _quality_of(live: VectorIndex | None) -> SnapshotQuality | None:
+    """As it was measured when it was made, or now."""
+    if live is None:
+        return None
+    if live.manifest.report is not None:
+        return live.manifest.report.new
+    return measure(live, list(live.photos()))
+
+
+@contextmanager
+def _matrix(directory: Path, n_rows: int, dimension: int) -> Iterator[Embeddings]:
+    """Room for a catalogue's embeddings: in memory, or on disk where that would be too much."""
+    scores = np.zeros((n_rows, len(CATEGORIES)), np.float32)
+    if 4 * n_rows * dimension <= _IN_MEMORY_BYTES:
+        yield Embeddings(np.zeros((n_rows, dimension), np.float32), scores)
+        return
+    with tempfile.TemporaryFile(dir=directory) as file:  # without a name: nothing is left of it by a process that dies
+        # Its room is taken now, because a full disk that is met through the map ends the process.
+        if hasattr(os, "posix_fallocate"):  # not on macOS
+            os.posix_fallocate(file.fileno(), 0, 4 * n_rows * dimension)
+        rows: FloatArray = np.memmap(file, dtype=np.float32, mode="w+", shape=(n_rows, dimension))
+        yield Embeddings(rows, scores)
+
+
+def _fill(into: Embeddings, photos: list[CataloguePhoto], build: Build) -> None:
+    """Put every photo's embedding into its row.
+
+    Raises:
+        IndexDamaged: one is not finite, or missing: then somebody removed it from the cache just now.
+    """
+    rows_of: dict[str, list[int]] = {}
+    for row, photo in enumerate(photos):
+        rows_of.setdefault(photo.sha256, []).append(row)
+    n_filled = 0
+
+    def put(rows: list[int], vectors: FloatArray, scores: FloatArray) -> None:
+        nonlocal n_filled
+        if not np.isfinite(vectors).all():
+            raise IndexDamaged("an embedding is not finite; the model's weights are unusable")
+        into.vectors[rows], into.scores[rows] = vectors, scores
+        n_filled += len(rows)
+
+    known = [(row, build.plan.live_rows[photo.sha256]) for row, photo in enumerate(photos)
+             if photo.sha256 in build.plan.live_rows]  # fmt: skip
+    for start in range(0, len(known), _CHUNK_ROWS):
+        rows, sources = zip(*known[start : start + _CHUNK_ROWS], strict=True)
+        assert build.live is not None  # or it would know nothing
+        source = np.array(sources, dtype=np.int64)
+        put(list(rows), build.live.vectors(source), build.live.scores(source))
+    done = set(build.plan.live_rows)
+    for sha256, (vector, scores) in build.plan.folded.known.items():
+        if sha256 in rows_of and sha256 not in done:
+            put(rows_of[sha256], vector, scores)
+            done.add(sha256)
+    for name in build.shards:
+        shard = build.cache.read(name)
+        for i, sha256 in enumerate(shard.sha256 if shard else ()):
+            if sha256 in rows_of and sha256 not in done:
+                assert shard is not None
+                put(rows_of[sha256], shard.embeddings.vectors[i], shard.embeddings.scores[i])
+                done.add(sha256)
+    if n_filled != len(photos):
+        raise IndexDamaged(f"{len(photos) - n_filled} embeddings have gone from the cache; reindex again")

@@ -1,0 +1,45 @@
+"""After a reindex: what no snapshot that is kept needs is let go. Knows no job."""
+
+from contextlib import suppress
+
+import redis
+
+from shared.artifacts.home import sweep_live_photos
+from shared.artifacts.snapshots import read_index_manifest
+from shared.artifacts.store import ArtifactStore
+from shared.changes.log import ChangeLog
+from shared.changes.overrides import STANDING, folded_by_all, read_standing
+from shared.errors import ArtifactError
+from shared.index.milvus_server import MilvusServer
+from shared.index.snapshot import prune_index
+from shared.reindex.embedding_cache import EmbeddingCache
+from shared.settings import Settings
+
+
+def tidy(
+    settings: Settings, indexes: ArtifactStore, log: ChangeLog, *, fingerprint: str, server: MilvusServer | None
+) -> None:
+    """Remove old snapshots, changes and photos that all kept ones have folded in, and forgotten embeddings.
+
+    What cannot be removed now is removed another time.
+
+    Args:
+        fingerprint: of the model whose embeddings are looked through.
+
+    Raises:
+        StoreUnavailable: the object store does not answer.
+    """
+    with suppress(ArtifactError):
+        prune_index(indexes, settings.keep_snapshots, server)
+    kept = []
+    for version in indexes.versions():  # of whatever model: the live one may still be of the one before
+        with suppress(ArtifactError):
+            kept.append(read_index_manifest(indexes, version))
+    with suppress(redis.RedisError, ArtifactError):
+        log.truncate(folded_by_all(kept))
+        wanted = log.photos()
+        for version in indexes.versions():
+            standing = read_standing(indexes.file(version, STANDING).parent)
+            wanted |= {decided.photo.sha256 for decided in standing.values() if decided.photo}
+        sweep_live_photos(settings.storage, wanted)
+    EmbeddingCache(settings.storage, fingerprint).sweep()

@@ -1,0 +1,1 @@
+"""When scheduled reindexes are due: cron expressions, and slots in Redis."""

@@ -1,0 +1,113 @@
+"""The schedule of reindexes: any number of workers look at it, and each slot has one job. Redis's clock is the clock.
+
+Slots missed while nobody looked are made up for by one job, that of the latest. While a reindex runs, a slot is that
+one's. What a slot leads to is found by its time (an idempotency key), so a scheduler that dies at any point repeats
+nothing and loses nothing.
+
+Keys (prefix `lookalike:`):
+    schedule    hash: the expression, the last slot taken and its job; no TTL: it is what tells missed slots
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import cast
+
+import redis
+
+from shared.errors import JobGone, ReindexRunning
+from shared.jobs.contract import JobKind
+from shared.jobs.records import PREFIX, Admission, Idempotency
+from shared.jobs.reindex_contract import ReindexRequest
+from shared.jobs.store import JobStore
+from shared.schedule.cron import last_slot, next_slot
+
+_SCHEDULE = PREFIX + "schedule"
+_REQUEST_ID = "schedule"
+# There is one reindex at a time, however long the queue.
+_ADMISSION = Admission(max_queued=1 << 53, max_queued_per_owner=1 << 53)
+
+# ARGV: expression, slot, job, the slot after the current time. A slot is taken once, and time does not run backwards;
+# but a last slot further ahead than the next one was taken by a clock that was wrong. Returns whether it was taken.
+_TAKE = """#!lua
+local cron, last = unpack(redis.call('HMGET', KEYS[1], 'cron', 'slot'))
+if cron == ARGV[1] and tonumber(last) >= tonumber(ARGV[2]) and tonumber(last) <= tonumber(ARGV[4]) then return 0 end
+redis.call('HSET', KEYS[1], 'cron', ARGV[1], 'slot', ARGV[2], 'job', ARGV[3])
+return 1
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class LastSlot:
+    """Which slot was taken last.
+
+    Attributes:
+        cron: the expression then.
+        slot: its time, seconds since the epoch; before any was taken: when the schedule began.
+        job: id of the reindex it led to, or that ran already; empty before any was taken.
+    """
+
+    cron: str
+    slot: float
+    job: str
+
+
+class Schedule:
+    """Reindexes by a cron expression.
+
+    Args:
+        clock: seconds since the epoch; by default Redis's own, so that all schedulers have one.
+    """
+
+    def __init__(self, client: redis.Redis, jobs: JobStore, *, clock: Callable[[], float] | None = None) -> None:
+        self._redis = client
+        self._jobs = jobs
+        self._clock = clock or self._redis_time
+        self._take = client.register_script(_TAKE)
+
+    def now(self) -> float:
+        """Redis's time, seconds since the epoch."""
+        return self._clock()
+
+    def last(self) -> LastSlot | None:
+        """The slot taken last; None when nothing was ever scheduled here."""
+        cron, slot, job = cast(list[bytes | None], self._redis.hmget(_SCHEDULE, ["cron", "slot", "job"]))
+        return LastSlot(cron.decode(), float(slot), (job or b"").decode()) if cron and slot else None
+
+    def run_due(self, cron: str) -> str | None:
+        """Submit a reindex if a slot is due; returns its job's id, or that of the reindex that runs already."""
+        now, last = self.now(), self.last()
+        due, following = last_slot(cron, now), next_slot(cron, now)
+        if last is None or last.cron != cron:
+            self._note(cron, due, "", following)  # what lies behind a new schedule is not made up for
+        elif last.slot > following:
+            self._note(cron, following, last.job, following)
+        elif last.slot < due:
+            job_id = self._submit(due)
+            if self._note(cron, due, job_id, following):
+                return job_id
+        return None
+
+    def _note(self, cron: str, slot: float, job_id: str, following: float) -> bool:
+        return bool(self._take(keys=[_SCHEDULE], args=[cron, repr(slot), job_id, repr(following)]))
+
+    def _submit(self, slot: float) -> str:
+        # No client can send a key with a space in it.
+        idempotency = Idempotency(f"{_REQUEST_ID} {slot:.0f}", _REQUEST_ID)
+        try:
+            job = self._jobs.create(
+                JobKind.REINDEX,
+                ReindexRequest(),
+                None,
+                admission=_ADMISSION,
+                idempotency=idempotency,
+                request_id=_REQUEST_ID,
+            ).job
+        except ReindexRunning as exc:
+            return exc.job_id
+        except JobGone:  # it ran long ago
+            return ""
+        return job.id
+
+    def _redis_time(self) -> float:
+        seconds, microseconds = self._redis.time()
+        return seconds + microseconds / 1e6

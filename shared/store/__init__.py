@@ -1,1 +1,0 @@
-"""Everything that lies in Redis, a file per subject. Keys are built nowhere else."""

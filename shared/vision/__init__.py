@@ -1,1 +1,0 @@
-"""The heavy part: model bundle, embedder, index. Only worker and pipeline may import it."""

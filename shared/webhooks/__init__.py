@@ -1,0 +1,1 @@
+"""Webhooks: which URLs may be called and how messages are signed, and the queue of deliveries."""

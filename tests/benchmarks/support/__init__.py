@@ -1,0 +1,1 @@
+"""What benchmarks share: installation, clients, peers, reports."""

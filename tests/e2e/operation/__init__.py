@@ -1,0 +1,1 @@
+"""What an operator does: start, back up, promote, reindex, build images."""

@@ -1,0 +1,1 @@
+"""More than one host: object store, Milvus, Sentinel, network namespaces."""

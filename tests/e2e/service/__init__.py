@@ -1,0 +1,1 @@
+"""What a client sees: answers, fairness, webhooks, the contract."""

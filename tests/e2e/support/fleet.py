@@ -1,0 +1,112 @@
+"""Fleet: a Stack with any number of workers and a Valkey that forgets nothing, to be hurt and mended part by part."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import redis
+
+from shared.jobs.worker_registry import WorkerRegistry
+from shared.redis_client import connect
+from tests import ROOT
+from tests.e2e.conftest import Stack, environment, eventually
+from tests.support.places import copy_installation
+
+_COMMANDS = {
+    "worker": ["-m", "worker"],
+    "poisonable": ["-m", "tests.e2e.support.poisonable_worker"],
+    "counting": ["-m", "tests.e2e.support.counting_worker"],
+    "api": ["-m", "gunicorn", "-c", "python:api.gunicorn_conf", "api.app:create_app()"],
+}
+
+
+class Fleet(Stack):
+    """Parts have names like `api`, `worker` and `worker-2`.
+
+    Args:
+        settings: of every part.
+    """
+
+    def __init__(self, home: Path, data_dir: Path, *, log: Path | None = None, **settings: object) -> None:
+        super().__init__(home, data_dir)
+        self._settings = settings
+        self._log = log
+        self._remember_everything()
+
+    @classmethod
+    def over_copies(cls, home: Path, catalogue: Path, directory: Path, **settings: object) -> "Fleet":
+        """One that tests may change at will: its installation and its catalogue are copied to `directory`."""
+        copy_installation(home, directory / "home")
+        shutil.copytree(catalogue, directory / "catalogue")
+        given = {**settings, "catalogue": directory / "catalogue"}
+        return cls(directory / "home", directory / "valkey", log=directory / "log", **given)
+
+    def start(self, name: str, **settings: object) -> "subprocess.Popen[bytes]":
+        """Start one part; one of that name that still lives is not touched and no longer known."""
+        command = _COMMANDS[name.partition("-")[0]]
+        given = {"redis_url": self.redis_url, "port": self.port, **self._settings, **settings}
+        sink = self._log.open("ab") if self._log else None
+        child = subprocess.Popen(
+            [sys.executable, *command],
+            env=environment(self.home, **given),
+            cwd=ROOT,
+            start_new_session=True,
+            stdout=sink,
+            stderr=sink,
+        )
+        if sink:
+            sink.close()
+        self.processes[name] = child
+        return child
+
+    def client(self) -> redis.Redis:
+        """A client of its Valkey."""
+        return connect(self.redis_url, timeout_s=5)
+
+    def alive(self, name: str) -> bool:
+        return name in self.processes and self.processes[name].poll() is None
+
+    def valkey_alive(self) -> bool:
+        return self.valkey._process is not None and self.valkey._process.poll() is None
+
+    def kill(self, name: str, signum: signal.Signals = signal.SIGKILL) -> int:
+        """Signal a part and whatever it forked, and wait for its end; returns its exit code."""
+        os.killpg(self.processes[name].pid, signum)
+        return self.processes[name].wait(40)
+
+    def signal(self, name: str, signum: signal.Signals) -> None:
+        self.processes[name].send_signal(signum)
+
+    def restart_valkey(self) -> None:
+        super().restart_valkey()
+        self._remember_everything()
+
+    def _remember_everything(self) -> None:
+        """Every write is on disk before it is answered. `everysec`, as served, may lose the last second in a crash."""
+        with self.client() as client:
+            client.config_set("appendfsync", "always")
+
+    def man(self, n_workers: int = 1) -> None:
+        """Have the API and exactly so many workers as served, running and idle, whatever the last test left."""
+        wanted = ["worker", *(f"worker-{number}" for number in range(2, n_workers + 1))]
+        for name in list(self.processes):
+            if name not in ("api", *wanted) and self.alive(name):
+                self.kill(name)
+        for name in wanted:
+            if not self.alive(name):
+                self.start(name)
+        if not self.alive("api"):
+            self.start("api")
+        pids = {self.processes[name].pid for name in wanted}
+        with self.client() as client:
+            registry = WorkerRegistry(client)
+            eventually(lambda: pids <= {w.pid for w in registry.live() if w.state == "ready"}, 60, "workers are ready")
+        self.wait_ready()
+
+    def logged(self, event: str) -> int:
+        """How often an event was logged since the fleet began."""
+        assert self._log is not None
+        return self._log.read_text(errors="replace").count(f"event={event} ")

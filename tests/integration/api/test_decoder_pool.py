@@ -1,0 +1,97 @@
+"""Decoders as real processes: what a photo does to one is done to that one only, within bounds of memory and time."""
+
+import os
+import signal
+import time
+from io import BytesIO
+
+import gevent
+import pytest
+
+from api.uploads.decoder_pool import Decoders
+from shared.errors import InputError, PhotoTooLarge, PhotoUndecodable, QueueFull
+from shared.photos.images import PreprocessSpec, decode_photo
+from tests.conftest import encode, noise_image
+from tests.e2e.support.hostile_files import GIF_FRAME, SIDE, exif_blob, gif, png
+
+SPEC = PreprocessSpec()
+PHOTO = encode(noise_image(3))
+
+
+@pytest.fixture(scope="module")
+def decoders() -> Decoders:
+    return Decoders(2, max_pixels=64_000_000)
+
+
+def decode(decoders: Decoders, photo: bytes) -> bytes:
+    return decoders.decode(BytesIO(photo), SPEC)
+
+
+def process_ids(decoders: Decoders) -> list[int]:
+    return [decoder._process.pid for pool in (decoders._small, decoders._large) for decoder in pool._idle]
+
+
+def test_the_pixels_are_those_of_the_one_decoder(decoders: Decoders) -> None:
+    assert decode(decoders, PHOTO) == decode_photo(PHOTO, SPEC).tobytes()
+
+
+def test_a_refusal_is_the_one_decoders_too(decoders: Decoders) -> None:
+    with pytest.raises(PhotoUndecodable, match="cut short"):
+        decode(decoders, PHOTO[: len(PHOTO) // 2])
+    with pytest.raises(PhotoTooLarge, match="20000x20000"):
+        decode(decoders, png(20_000, 20_000, data=b""))
+    assert decode(decoders, PHOTO)
+
+
+def test_a_photo_that_takes_too_long_ends_its_process_and_nothing_else(decoders: Decoders) -> None:
+    """Five million extensions of a GIF; each costs Pillow a microsecond or so."""
+    started = time.monotonic()
+    with pytest.raises((PhotoUndecodable, QueueFull), match=r"too (long|busy)"):
+        decode(decoders, gif(1, 1, b"!\xf9\x04\0\0\0\0\0" * 8_000_000 + GIF_FRAME))
+    assert time.monotonic() - started < 10
+    assert decode(decoders, PHOTO)
+
+
+def test_a_photo_that_takes_far_more_memory_than_its_size_is_refused(decoders: Decoders) -> None:
+    """Tags that lie on top of one another: 60,000 times 5 MB."""
+    tags = [(tag, 7, 5_000_000, 8) for tag in range(1, 60_000)]
+    with pytest.raises(InputError):
+        decode(decoders, exif_blob(tags, b"\0" * 5_000_000))
+    assert decode(decoders, PHOTO)
+
+
+def test_a_process_killed_as_it_waits_is_replaced_and_the_photo_not_blamed(decoders: Decoders) -> None:
+    decode(decoders, PHOTO)
+    for process_id in process_ids(decoders):
+        os.kill(process_id, signal.SIGKILL)
+    time.sleep(0.1)
+    assert decode(decoders, PHOTO)
+
+
+def test_a_caller_that_gives_up_leaves_no_answer_for_the_next(decoders: Decoders) -> None:
+    large = png(SIDE, SIDE, colour=6)
+    with pytest.raises(gevent.Timeout), gevent.Timeout(0.3):
+        decode(decoders, large)
+    other = encode(noise_image(4))
+    assert decode(decoders, other) == decode_photo(other, SPEC).tobytes()
+    assert decode(decoders, large) == decode_photo(large, SPEC).tobytes()
+
+
+def test_large_photos_take_turns_and_hold_up_no_small_one(decoders: Decoders) -> None:
+    large = png(SIDE, SIDE, colour=6)
+    greenlets = [gevent.spawn(decode, decoders, large) for _ in range(2)]
+    gevent.sleep(0.05)
+    assert decode(decoders, PHOTO)
+    assert not any(greenlet.ready() for greenlet in greenlets)
+    gevent.joinall(greenlets)
+    assert all(isinstance(greenlet.exception, QueueFull | None) for greenlet in greenlets)
+    assert len(decoders._large._idle) == 1
+
+
+def test_processes_end_with_their_owner() -> None:
+    mine = Decoders(1, max_pixels=64_000_000)
+    decode(mine, PHOTO)
+    (process_id,) = process_ids(mine)
+    del mine
+    with pytest.raises(ProcessLookupError):
+        os.kill(process_id, 0)

@@ -1,0 +1,1 @@
+"""Artifact stores: directories and a real S3 server."""

@@ -1,0 +1,101 @@
+"""A catalogue in an object store is the same as in a directory, and what changed of it is told without reading it"""
+
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.parse import quote
+
+import pytest
+import requests
+
+from shared.artifacts.bucket import Bucket
+from shared.artifacts.files import Buckets, ObjectFile
+from shared.catalogue import scan as scan_module
+from shared.catalogue.tables import CatalogueReader, read_catalogue, scan_catalogue
+from shared.errors import CatalogueUnusable, StoreUnavailable
+from tests.conftest import encode, noise_image, write_catalogue
+from tests.support.object_store import ObjectStore, Proxy
+
+PRODUCTS = "id,category\nl1,Appliances / Kettles\nl2,Home & Garden\n"
+IMAGES = "id,product_id\np1,l1\nP2 ü~%#,l2\nnone,l1\n"
+PHOTOS = {"p1.JPG": encode(noise_image(1)), "p2 ü~%#.jpg": encode(noise_image(2)), "notes.txt": b"none"}
+
+
+@pytest.fixture
+def directory(tmp_path: Path) -> Path:
+    return write_catalogue(tmp_path / "dump", PRODUCTS, IMAGES, PHOTOS)
+
+
+@pytest.fixture
+def bucket(bucket_url: str, object_store: ObjectStore, directory: Path, tmp_path: Path) -> Bucket:
+    """The directory as another program has put it there: its keys are what they are, and nothing is read into them."""
+    bucket = Bucket(f"{bucket_url}/catalogue", tmp_path / "machine")
+    for file in directory.rglob("*"):
+        if file.is_file():
+            key = quote(f"{bucket.bucket}/{bucket.prefix}/{file.relative_to(directory)}")
+            assert requests.put(f"{object_store.url}/{key}", data=file.read_bytes(), timeout=30).ok
+    return bucket
+
+
+@pytest.fixture
+def proxy(object_store: ObjectStore) -> Iterator[Proxy]:
+    proxy = Proxy(object_store.port)
+    yield proxy
+    proxy.close()
+
+
+def test_it_reads_like_the_directory_it_was_copied_from(bucket: Bucket, directory: Path) -> None:
+    stored, local = read_catalogue(bucket), read_catalogue(directory)
+    assert stored.digest == local.digest
+    assert stored.unusable == local.unusable == {"photo without file": 1}
+    assert stored.name == "catalogue"
+    assert [photo.path.read_bytes() for photo in stored.photos] == [PHOTOS["p1.JPG"], PHOTOS["p2 ü~%#.jpg"]]
+
+
+def test_photos_are_asked_for_many_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    all_asked = threading.Barrier(16)
+    monkeypatch.setattr(ObjectFile, "read_bytes", lambda file: str(all_asked.wait(30)).encode())
+    photos = [(f"s3://nowhere/{number}.jpg", scan_module.Stat(1, 1, "tag")) for number in range(16)]
+    assert len(set(scan_module.PhotoDigests().read(photos, Buckets(tmp_path).file))) == 16
+
+
+def test_a_photo_is_found_by_its_address(bucket: Bucket, tmp_path: Path) -> None:
+    for photo in read_catalogue(bucket).photos:
+        found = Buckets(tmp_path).file(str(photo.path))
+        assert isinstance(found, ObjectFile)
+        assert found.read_bytes() == photo.path.read_bytes()
+
+
+def test_only_what_has_changed_is_read_again(bucket: Bucket, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(scan_module, "_RACY_NS", -2_000_000_000)  # what was just written counts as settled
+    whole = CatalogueReader(tmp_path / "digests").read(bucket)
+    reader = CatalogueReader(tmp_path / "digests")
+    assert reader.digest(scan_catalogue(bucket)) == whole.digest
+    bucket.write("images/p1.JPG", encode(noise_image(3)))
+    assert reader.digest(scan_catalogue(bucket)) is None
+    keys: list[str] = []
+    read = Bucket.read
+
+    def noted(self: Bucket, key: str) -> bytes:
+        keys.append(key)
+        return read(self, key)
+
+    monkeypatch.setattr(Bucket, "read", noted)
+    assert reader.read(bucket).digest != whole.digest
+    assert [key for key in keys if "/" in key] == ["images/p1.JPG"]
+
+
+def test_what_is_missing_is_named(bucket: Bucket) -> None:
+    bucket.remove(["Images.csv"])
+    with pytest.raises(CatalogueUnusable, match=r"s3://\S+/catalogue has no Images\.csv"):
+        read_catalogue(bucket)
+
+
+def test_a_store_that_is_away_is_no_catalogue_without_photos(
+    bucket: Bucket, proxy: Proxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.url)
+    elsewhere = Bucket(bucket.url, bucket.cache)
+    found = scan_catalogue(elsewhere)
+    with proxy.away(), pytest.raises(StoreUnavailable):
+        CatalogueReader().read(elsewhere, found)

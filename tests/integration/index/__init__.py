@@ -1,0 +1,1 @@
+"""Indexes, reindexes and pending changes with real FAISS and Milvus Lite."""

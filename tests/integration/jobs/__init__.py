@@ -1,0 +1,1 @@
+"""Job records, queues, schedule and webhooks in a real Valkey."""

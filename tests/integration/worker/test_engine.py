@@ -1,0 +1,181 @@
+"""The engine on a real bundle and index: hot swap under load, damage refused while the old keeps serving."""
+
+import resource
+import shutil
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from pipeline.demo.catalogue import generate
+from shared.artifacts.snapshots import index_store
+from shared.catalogue.categories import CataloguePhoto
+from shared.errors import IndexMissing
+from shared.index.snapshot import write_snapshot
+from shared.jobs.contract import EmbedRequest, EmbedResult, SearchRequest, SearchResult
+from shared.model.bundle import bundle_store, open_bundle
+from shared.model.embedder import Embeddings
+from tests.support.installation import Installation
+from tests.support.snapshots import UNUSABLE
+from worker.serving.engine import Engine
+
+PHOTO_BYTES = 224 * 224 * 3
+
+
+@pytest.fixture
+def home(built: Installation, tmp_path: Path) -> Path:
+    shutil.copytree(built.home, tmp_path / "home")
+    return tmp_path / "home"
+
+
+def large_version(home: Path, n_rows: int, seed: int) -> str:
+    """A snapshot of random embeddings, large enough to be seen in the memory of this process."""
+    fingerprint = open_bundle(bundle_store(home)).manifest.fingerprint
+    rng = np.random.default_rng(seed)
+    vectors = rng.standard_normal((n_rows, 1280), dtype=np.float32)
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    photos = [CataloguePhoto(f"{seed}-{row}", f"l{row}", row % 13, Path()) for row in range(n_rows)]
+    scores = np.zeros((n_rows, 13), dtype=np.float32)
+    digest = f"{seed:064}"
+    return write_snapshot(
+        index_store(home),
+        photos,
+        Embeddings(vectors, scores),
+        fingerprint=fingerprint,
+        catalogue="random",
+        catalogue_digest=digest,
+    )
+
+
+def resident_mb() -> float:
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * resource.getpagesize() / 2**20
+
+
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="memory is read from Linux's /proc")
+def test_fifty_promotions_under_load_fail_no_search_mix_no_versions_and_cost_no_memory(home: Path) -> None:
+    engine = Engine(home)
+    engine.refresh()
+    store = index_store(home)
+    # 5 MB each: forty that are not let go would be far more than the tolerance.
+    names = {large_version(home, 1000, seed): f"{seed}-" for seed in (1, 2)}
+    versions = list(names)
+    store.promote(versions[0])
+    engine.refresh()
+    stop = threading.Event()
+    met: set[str] = set()
+    errors: list[Exception] = []
+    photo = np.random.default_rng(3).integers(0, 256, PHOTO_BYTES, dtype=np.uint8).tobytes()
+
+    def search() -> None:
+        while not stop.is_set():
+            try:
+                result = engine.run(SearchRequest(), photo)
+                assert isinstance(result, SearchResult)
+                assert len(result.neighbours) == 4
+                assert all(n.image_id.startswith(names[result.index_version]) for n in result.neighbours)
+                met.add(result.index_version)
+            except Exception as exc:
+                errors.append(exc)
+
+    threads = [threading.Thread(target=search) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    memory_mb = []
+    for turn in range(50):
+        store.promote(versions[(turn + 1) % 2])
+        engine.refresh()
+        memory_mb.append(resident_mb())
+    stop.set()
+    for thread in threads:
+        thread.join()
+    engine.close()
+    assert errors == []
+    assert met == set(versions)
+    assert max(memory_mb[40:]) < 1.05 * max(memory_mb[:10])
+
+
+def test_a_new_bundle_takes_over_and_jobs_of_the_old_one_still_end(home: Path, tmp_path: Path) -> None:
+    engine = Engine(home)
+    engine.refresh()
+    before = engine.info()
+    generate(tmp_path / "other", n_listings=13, seed=9)
+    Installation(home, tmp_path / "other").prepare()
+    outcomes: list[object] = []
+    rng = np.random.default_rng(4)
+    photos = [rng.integers(0, 256, PHOTO_BYTES, dtype=np.uint8).tobytes() for _ in range(12)]
+    threads = [
+        threading.Thread(target=lambda photo=photo: outcomes.append(engine.run(EmbedRequest(), photo)))
+        for photo in photos
+    ]
+    for thread in threads:
+        thread.start()
+    engine.refresh()
+    for thread in threads:
+        thread.join(30)
+    after = engine.info()
+    assert before is not None
+    assert after is not None
+    assert before.model_fingerprint != after.model_fingerprint
+    fingerprints = {o.model_fingerprint for o in outcomes if isinstance(o, EmbedResult)}
+    assert len(outcomes) == 12
+    assert fingerprints <= {before.model_fingerprint, after.model_fingerprint}
+    engine.close()
+
+
+def test_a_model_that_another_replaced_while_its_index_was_opened_does_not_serve(home: Path, tmp_path: Path) -> None:
+    bundles, first = bundle_store(home), bundle_store(home).current()
+    assert first is not None
+    generate(tmp_path / "other", n_listings=13, seed=9)
+    Installation(home, tmp_path / "other").prepare()
+    second = bundles.current()
+    assert second is not None
+
+    def promote_first(after: str) -> tuple[()]:
+        if bundles.current() == second:
+            bundles.promote(first)
+            engine.live.promoted()  # as a reindex does
+        return ()
+
+    engine = Engine(home, read_changes=promote_first)
+    engine.refresh()
+    assert not engine.ready
+    index_store(home).rollback()
+    engine.refresh()
+    assert isinstance(engine.run(EmbedRequest(), bytes(PHOTO_BYTES)), EmbedResult)
+    engine.close()
+
+
+def test_whatever_cannot_be_used_is_named_and_the_old_one_serves(home: Path) -> None:
+    engine = Engine(home)
+    engine.refresh()
+    serving = engine.info()
+    store = index_store(home)
+    good = store.current()
+    assert good is not None
+    for name, (promote, said) in UNUSABLE.items():
+        promote(home)
+        engine.refresh()
+        assert engine.info() == serving, name
+        assert said in str(engine.problem), name
+        assert isinstance(engine.run(SearchRequest(), bytes(PHOTO_BYTES)), SearchResult)
+        store.promote(good)
+        engine.refresh()
+        assert engine.problem is None
+    engine.close()
+
+
+@pytest.mark.parametrize("name", UNUSABLE)
+def test_nothing_is_served_from_what_cannot_be_used(home: Path, name: str) -> None:
+    promote, said = UNUSABLE[name]
+    promote(home)
+    engine = Engine(home)
+    engine.refresh()
+    assert not engine.ready
+    assert said in str(engine.problem)
+
+
+def test_without_artifacts_a_job_is_told_so(tmp_path: Path) -> None:
+    with pytest.raises(IndexMissing):
+        Engine(tmp_path).run(SearchRequest(), bytes(PHOTO_BYTES))

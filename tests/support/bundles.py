@@ -1,0 +1,58 @@
+"""Small model bundles of any spec, and indexes by them: random weights, which tell photos apart as well as any."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from shared.artifacts import Location
+from shared.artifacts.snapshots import bundle_store, index_store
+from shared.catalogue.categories import CataloguePhoto
+from shared.index.snapshot import write_snapshot
+from shared.model.bundle import BundleManifest, Split, open_bundle, write_bundle
+from shared.model.network import EMBEDDING_DIM, NORMALISATION, Network
+from shared.model.runtimes import open_embedder
+from shared.photos.images import PreprocessSpec, decode_photo
+from shared.settings import Backbone
+
+LITE0 = Backbone.EFFICIENTNET_LITE0
+
+
+def random_network(seed: int = 1) -> Network:
+    torch.manual_seed(seed)
+    return Network(LITE0, NORMALISATION[LITE0])
+
+
+def manifest(spec: PreprocessSpec, **changed: object) -> BundleManifest:
+    made = BundleManifest(
+        backbone=LITE0,
+        weights="random",
+        weights_sha256="",
+        embedding_dim=EMBEDDING_DIM[LITE0],
+        preprocess=spec,
+        normalisation=NORMALISATION[LITE0],
+        metrics={"accuracy": 0.5},
+        catalogue="none",
+        built_at="2026-01-01T00:00:00+00:00",
+    )
+    return made.model_copy(update=changed)
+
+
+def make_bundle(storage: Location, spec: PreprocessSpec, **changed: object) -> str:
+    """A version, not promoted."""
+    return write_bundle(bundle_store(storage), manifest(spec, **changed), random_network().tensors(), split=Split())
+
+
+def make_index(storage: Location, bundle_version: str, photos: Sequence[bytes]) -> str:
+    """A version of the index by that bundle, not promoted; the photos' ids are their positions."""
+    bundle = open_bundle(bundle_store(storage), bundle_version)
+    pixels = np.stack([decode_photo(photo, bundle.manifest.preprocess) for photo in photos])
+    return write_snapshot(
+        index_store(storage),
+        [CataloguePhoto(str(i), f"l{i}", i % 13, Path(f"{i}.jpg"), f"{i:064}") for i in range(len(photos))],
+        open_embedder(bundle).embed(pixels),
+        fingerprint=bundle.manifest.fingerprint,
+        catalogue="noise",
+        catalogue_digest="0" * 64,
+    )

@@ -1,0 +1,108 @@
+"""Versions to promote: other good ones of what is live, and every kind of index that must be refused."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+from shared.artifacts import Location
+from shared.artifacts.files import files_in
+from shared.artifacts.snapshots import PHOTOS, index_store
+from shared.artifacts.store import MANIFEST
+from shared.index.snapshot import open_snapshot, write_snapshot
+from shared.model.bundle import bundle_store, open_bundle
+from shared.model.embedder import Embeddings
+from tests.support.places import milvus_server
+
+
+def write_reversed(storage: Location, *, dimension: int | None = None, fingerprint: str | None = None) -> str:
+    """A version with the rows of the live one in reverse, not promoted; a photo's row tells which version answered.
+
+    Args:
+        dimension, fingerprint: instead of those of the live model.
+    """
+    expected = open_bundle(bundle_store(storage)).manifest.fingerprint
+    server = milvus_server()
+    live = open_snapshot(index_store(storage), fingerprint=expected, server=server)
+    return write_snapshot(
+        index_store(storage),
+        list(live.photos())[::-1],
+        Embeddings(live.vectors(slice(None))[::-1, :dimension], live.scores(slice(None))[::-1]),
+        fingerprint=fingerprint or expected,
+        catalogue="demo, from the end",
+        catalogue_digest="0" * 64,
+        server=server,
+    )
+
+
+def write_doubting(storage: Location, certain_from: float) -> str:
+    """A version of the live model that takes every category of lower probability for a guess, not promoted."""
+    store = bundle_store(storage)
+    with store.write() as draft:
+        shutil.copytree(open_bundle(store).directory, draft.directory, dirs_exist_ok=True)
+        manifest = draft.directory / MANIFEST
+        manifest.write_text(json.dumps({**json.loads(manifest.read_text()), "abstain_below": certain_from}))
+    return draft.version
+
+
+def rows_by_version(storage: Location) -> dict[str, dict[str, int]]:
+    """Row of each photo in each version."""
+    fingerprint = open_bundle(bundle_store(storage)).manifest.fingerprint
+    store = index_store(storage)
+    opened = [
+        open_snapshot(store, fingerprint=fingerprint, version=version, server=milvus_server())
+        for version in store.versions()
+    ]
+    return {
+        snapshot.version: {photo.image_id: row for row, photo in enumerate(snapshot.photos())} for snapshot in opened
+    }
+
+
+def _change(storage: Location, name: str, change: Callable[[bytes], bytes]) -> None:
+    files = files_in(storage, "indexes")
+    files.write(name, change(files.at(name).read_bytes()))
+
+
+def truncate(storage: Location, version: str) -> None:
+    _change(storage, f"{version}/{PHOTOS}", lambda content: content[:-4096])
+
+
+def flip_a_bit(storage: Location, version: str) -> None:
+    def flipped(content: bytes) -> bytes:
+        middle = len(content) // 2
+        return content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :]
+
+    _change(storage, f"{version}/{PHOTOS}", flipped)
+
+
+def truncate_manifest(storage: Location, version: str) -> None:
+    _change(storage, f"{version}/{MANIFEST}", lambda content: content[:-20])
+
+
+def promote_damaged(storage: Location, damage: Callable[[Location, str], None]) -> None:
+    version = write_reversed(storage)
+    damage(storage, version)
+    index_store(storage).promote(version)
+
+
+def promote_nothing(storage: Location) -> None:
+    live = str(index_store(storage).current()).encode()
+    pointer = "CURRENT" if isinstance(storage, Path) else "PROMOTIONS.json"
+    _change(storage, pointer, lambda content: content.replace(live, b"20260101T000000000000Z-00000000"))
+
+
+# What is promoted, and what the refusal says.
+UNUSABLE: dict[str, tuple[Callable[[Location], None], str]] = {
+    "truncated": (lambda storage: promote_damaged(storage, truncate), "bytes, not"),
+    "flipped bit": (lambda storage: promote_damaged(storage, flip_a_bit), "sha256"),
+    "manifest truncated": (lambda storage: promote_damaged(storage, truncate_manifest), "not JSON"),
+    "wrong dimension": (
+        lambda storage: index_store(storage).promote(write_reversed(storage, dimension=16)),
+        "dimension 16",
+    ),
+    "foreign fingerprint": (
+        lambda storage: index_store(storage).promote(write_reversed(storage, fingerprint="f" * 64)),
+        "model ffffffffffff",
+    ),
+    "pointer to nowhere": (promote_nothing, "does not exist"),
+}

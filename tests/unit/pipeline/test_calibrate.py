@@ -1,0 +1,116 @@
+"""Calibration: temperatures that are known are found again, and too little data is said to be too little"""
+
+import numpy as np
+import pytest
+
+from pipeline.training.calibrate import (
+    TARGET_ACCURACY,
+    Calibration,
+    IntArray,
+    abstention,
+    answers,
+    calibrate,
+    fit_temperature,
+    negative_log_likelihood,
+)
+from shared.model.embedder import FloatArray
+
+
+def drawn(n: int, *, surer: float = 1.0, seed: int = 0) -> tuple[FloatArray, IntArray]:
+    """Scores whose softmax is the truth, then made `surer` times as sure, and labels drawn from that truth."""
+    rng = np.random.default_rng(seed)
+    scores = rng.normal(size=(n, 13)) * 2
+    chances = np.exp(scores) / np.exp(scores).sum(1, keepdims=True)
+    labels = np.array([rng.choice(13, p=row) for row in chances])
+    return (scores * surer).astype(np.float32), labels
+
+
+def confident(probabilities: list[float], right: list[bool]) -> tuple[FloatArray, IntArray]:
+    """Scores whose best category is the first, with these probabilities."""
+    p = np.array(probabilities)[:, None]
+    return np.log(np.concatenate([p, np.repeat((1 - p) / 12, 12, 1)], 1)).astype(np.float32), 1 - np.array(right)
+
+
+@pytest.mark.parametrize("surer", [0.25, 1.0, 4.0])
+def test_the_temperature_undoes_what_made_scores_surer(surer: float) -> None:
+    scores, labels = drawn(3000, surer=surer)
+    # The standard error of the fit on 3,000 photos is about 2 %.
+    assert fit_temperature(scores, labels) == pytest.approx(surer, rel=0.08)
+
+
+def test_no_other_temperature_is_more_likely() -> None:
+    scores, labels = drawn(300, surer=2)
+    fitted = fit_temperature(scores, labels)
+    least = negative_log_likelihood(scores, labels, fitted)
+    assert all(negative_log_likelihood(scores, labels, fitted * by) > least for by in (0.5, 0.9, 1.1, 2))
+
+
+def test_answers_stay_what_they_are_at_any_temperature() -> None:
+    scores, labels = drawn(100)
+    (warm, correct), (cold, same) = answers(scores, labels, 5.0), answers(scores, labels, 0.2)
+    assert (correct == same).all()
+    assert (warm < cold).all()
+
+
+@pytest.mark.parametrize(
+    ("scores", "labels"),
+    [
+        pytest.param(np.zeros((0, 13)), [], id="no photos"),
+        pytest.param(np.zeros((60, 13)), [0, 1] * 30, id="scores that say nothing"),
+        pytest.param(np.eye(13)[[0, 1] * 30], [0, 1] * 30, id="never wrong"),
+        pytest.param(np.eye(13)[[0, 1] * 30] * 50, [1, 0] * 30, id="never right"),
+    ],
+)
+def test_without_a_best_temperature_it_is_one(scores: FloatArray, labels: list[int]) -> None:
+    assert fit_temperature(scores.astype(np.float32), np.array(labels, dtype=np.int64)) == 1.0
+
+
+def test_a_category_that_the_head_can_never_answer_does_not_decide_the_temperature() -> None:
+    scores, labels = drawn(3000, surer=2)
+    scores[:30, 12] = -1e4
+    labels[:30] = 12
+    # Thirty certain mistakes make it less sure, and no more.
+    assert 2 < fit_temperature(scores, labels) < 4
+
+
+def test_abstention_answers_as_much_as_the_target_allows() -> None:
+    n_sure, n_unsure = 30, 40
+    probabilities = np.linspace(0.95, 0.3, n_sure + n_unsure).tolist()
+    right = [True] * n_sure + [False, True] * (n_unsure // 2)
+    scores, labels = confident(probabilities, right)
+    threshold = abstention(scores, labels, 1.0)
+    answered = np.array(probabilities) >= threshold - 1e-6
+    # After 30 right and k pairs it is (30 + k) / (30 + 2k) >= 0.8 up to k = 10; one more wrong answer breaks it.
+    assert answered.sum() == 50
+    assert np.array(right)[answered].mean() == pytest.approx(TARGET_ACCURACY)
+
+
+def test_equally_sure_answers_are_given_together_or_not_at_all() -> None:
+    scores, labels = confident([0.9] * 30 + [0.5] * 40, [True] * 30 + [True] * 5 + [False] * 35)
+    # The first five of the forty would do, but nothing tells them from the rest.
+    assert abstention(scores, labels, 1.0) == pytest.approx(0.9, abs=1e-6)
+
+
+def test_when_all_answers_reach_the_target_none_is_a_guess() -> None:
+    scores, labels = confident([0.4] * 100, [True] * 85 + [False] * 15)
+    assert abstention(scores, labels, 1.0) == 0.0
+
+
+def test_when_no_probability_reaches_the_target_the_target_is_the_limit() -> None:
+    scores, labels = confident(np.linspace(0.9, 0.3, 100).tolist(), [False, True] * 50)
+    assert abstention(scores, labels, 1.0) == TARGET_ACCURACY
+
+
+@pytest.mark.parametrize("labels", [[], [3], [3] * 200, [1, 2] * 10], ids=["none", "one", "one category", "twenty"])
+def test_too_little_to_calibrate_on_changes_nothing_and_is_said(labels: list[int]) -> None:
+    said: list[str] = []
+    scores = np.random.default_rng(0).normal(size=(len(labels), 13)).astype(np.float32)
+    assert calibrate(scores, np.array(labels, dtype=np.int64), said.append) == Calibration(1.0, 0.0)
+    assert "not calibrated" in said[0]
+
+
+def test_what_was_found_is_said() -> None:
+    said: list[str] = []
+    found = calibrate(*drawn(500, surer=3), said.append)
+    assert f"{found.temperature:.3f}" in said[0]
+    assert 0 < found.abstain_below < 1

@@ -1,0 +1,104 @@
+"""Tuning: the fastest way to run a model is found, remembered, and measured again only where it may be another."""
+
+import time
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from shared.model.embedder import Embeddings
+from shared.photos.images import Pixels
+from worker.serving import tuning
+from worker.serving.tuning import Tuning, best_way, open_tuned
+
+
+@pytest.fixture(autouse=True)
+def _short(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tuning, "_ROUND_S", 0.01)
+
+
+class Machine:
+    """A model whose passes sleep; counts them, and how often it is opened."""
+
+    def __init__(self, *, overhead_s: float, photo_s: float, library: str = "made 1") -> None:
+        self.opened: list[int] = []
+        self.n_passes = 0
+        self._overhead_s, self._photo_s, self._library = overhead_s, photo_s, library
+
+    def open(self, streams: int) -> "Opened":
+        self.opened.append(streams)
+        return Opened(self, streams or 2, self._library)
+
+    def run(self, n_photos: int) -> None:
+        self.n_passes += 1
+        time.sleep(self._overhead_s + n_photos * self._photo_s)
+
+
+class Opened:
+    on_gpu = False
+    device = "made of sleep"
+    best_batch = 2
+
+    def __init__(self, machine: Machine, n_streams: int, library: str) -> None:
+        self.manifest = SimpleNamespace(fingerprint="f", preprocess=SimpleNamespace(size_px=2))
+        self.n_streams, self.library, self._machine = n_streams, library, machine
+
+    def embed(self, pixels: Pixels, *, alone: bool = True) -> Embeddings:
+        self._machine.run(len(pixels))
+        return Embeddings(np.zeros((len(pixels), 1), np.float32), np.zeros((len(pixels), 13), np.float32))
+
+
+def tuned(machine: Machine, directory: Path, *, streams: int = 0, batch: int = 0) -> tuple[Opened, Tuning]:
+    embedder, found = open_tuned(machine.open, directory, streams=streams, batch=batch)  # type: ignore[arg-type]
+    assert isinstance(embedder, Opened)
+    return embedder, found
+
+
+def test_a_pass_that_costs_much_whatever_its_size_is_filled(tmp_path: Path) -> None:
+    _, found = tuned(Machine(overhead_s=0.02, photo_s=0.0001), tmp_path)
+    assert found.batch == 4
+
+
+@pytest.mark.parametrize(
+    ("rates", "best"),
+    [
+        ({(2, 1): 100.0, (2, 8): 102.0, (1, 8): 60.0}, (2, 1)),  # as good, and done earlier
+        ({(2, 1): 80.0, (2, 8): 102.0, (1, 8): 60.0}, (2, 8)),
+        ({(1, 2): 100.0, (2, 2): 96.0}, (2, 2)),  # as good, and a core that is held up holds up no other
+        ({(1, 2): 100.0, (2, 2): 80.0}, (1, 2)),
+    ],
+)
+def test_of_ways_as_good_the_most_streams_are_taken_and_then_the_smallest_batch(
+    rates: dict[tuple[int, int], float], best: tuple[int, int]
+) -> None:
+    assert best_way(rates) == best
+
+
+def test_what_was_found_is_remembered_until_the_library_or_the_wish_is_another(tmp_path: Path) -> None:
+    first = Machine(overhead_s=0, photo_s=0.005)
+    _, found = tuned(first, tmp_path)
+    again = Machine(overhead_s=0, photo_s=0.005)
+    assert tuned(again, tmp_path)[1] == found
+    assert (again.n_passes, len(again.opened)) == (0, 1)
+    other = Machine(overhead_s=0, photo_s=0.005, library="made 2")
+    tuned(other, tmp_path)
+    assert other.n_passes
+    wished = Machine(overhead_s=0, photo_s=0.005)
+    embedder, asked = tuned(wished, tmp_path, streams=3, batch=4)
+    assert (asked.streams, asked.batch, embedder.n_streams) == (3, 4, 3)
+
+
+@pytest.mark.parametrize("content", ["", "{}", '{"streams": "many"}'])
+def test_a_damaged_memory_is_measured_again(tmp_path: Path, content: str) -> None:
+    tuned(Machine(overhead_s=0, photo_s=0.005), tmp_path)
+    (file,) = tmp_path.iterdir()
+    file.write_text(content)
+    _, found = tuned(Machine(overhead_s=0, photo_s=0.005), tmp_path)
+    assert Tuning.model_validate_json(file.read_text()) == found
+
+
+def test_a_directory_that_cannot_be_written_only_means_measuring_each_time(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    _, found = tuned(Machine(overhead_s=0, photo_s=0.005), tmp_path / "file")
+    assert found.photos_per_s > 0

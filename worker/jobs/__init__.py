@@ -1,0 +1,1 @@
+"""How a worker runs jobs: claim, lease, heartbeat, reaper, dispatch."""

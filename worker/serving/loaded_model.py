@@ -1,0 +1,97 @@
+"""Models in memory: each a bundle, and the batcher that takes photos for it. Knows no index."""
+
+import logging
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+
+from shared.errors import InternalError
+from shared.model.bundle import ModelBundle
+from shared.model.embedder import Embedder, Embeddings
+from shared.model.runtimes import open_embedder
+from shared.photos.images import Pixels
+from shared.telemetry import event
+from worker.serving.micro_batcher import BatchLimits, MicroBatcher
+from worker.serving.tuning import Tuning, open_tuned
+
+_LOG = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class EngineOptions:
+    """How an engine uses the machine. The settings of the same names say what each is.
+
+    Attributes:
+        tunings: where it is remembered how this machine runs which model best; None: a guess is good enough.
+    """
+
+    threads: int = 0
+    streams: int = 0
+    max_batch: int = 0
+    tunings: Path | None = None
+    limits: BatchLimits = field(default_factory=BatchLimits)
+    cache_entries: int = 4096
+    cache_ttl_s: float = 3600.0
+
+
+@dataclass(frozen=True, eq=False)
+class Model:
+    """A bundle in memory, and what takes photos for it.
+
+    Attributes:
+        at_once: photos it works on at the same moment at most.
+        device: what it runs on, for people.
+        tuning: how it runs there, if that was measured.
+    """
+
+    bundle: ModelBundle
+    batcher: "MicroBatcher[Pixels, Embeddings]"
+    at_once: int = 1
+    device: str = ""
+    tuning: Tuning | None = None
+
+
+def start_model(bundle: ModelBundle, options: EngineOptions, on_batch: Callable[[int], None]) -> Model:
+    """Load a bundle and warm it up.
+
+    Raises:
+        BundleDamaged: the files do not fit what the manifest says.
+    """
+
+    def open_with(streams: int) -> Embedder:
+        return open_embedder(bundle, threads=options.threads, streams=streams)
+
+    tuning = None
+    if options.tunings is None or (options.streams and options.max_batch):  # nothing to choose
+        embedder = open_with(options.streams)
+    else:
+        embedder, tuning = open_tuned(open_with, options.tunings, streams=options.streams, batch=options.max_batch)
+    max_batch = tuning.batch if tuning else options.max_batch or embedder.best_batch
+    size_px = bundle.manifest.preprocess.size_px
+    for alone in (True, False):  # the first pass of each kind is the slowest
+        embedder.embed(np.zeros((1, size_px, size_px, 3), dtype=np.uint8), alone=alone)
+
+    def run(photos: Sequence[Pixels], alone: bool) -> list[Embeddings]:
+        vectors, scores = embedder.embed(np.stack(photos), alone=alone)
+        if not np.isfinite(vectors).all():
+            raise InternalError("the model gave no finite embedding for this photo")
+        return [Embeddings(vectors[i : i + 1], scores[i : i + 1]) for i in range(len(photos))]
+
+    batcher = MicroBatcher(
+        run,
+        limits=replace(options.limits, max_batch=max_batch),
+        n_runners=embedder.n_streams,
+        on_hang=_end_process,
+        on_batch=on_batch,
+    )
+    return Model(bundle, batcher, max_batch * embedder.n_streams, embedder.device, tuning)
+
+
+def _end_process() -> None:
+    """A pass hangs and nothing can stop it: without this process its leases run out, and others take its jobs."""
+    event(_LOG, "forward_pass_hangs", level=logging.CRITICAL)
+    logging.shutdown()
+    os._exit(os.EX_SOFTWARE)

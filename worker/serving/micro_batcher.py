@@ -1,0 +1,262 @@
+"""MicroBatcher: concurrent calls become one forward pass. Knows nothing of Celery, Redis or images."""
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import CancelledError, Future
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Generic, TypeVar
+
+from shared.jobs.contract import Priority
+
+_NEWS = 0.2  # what the last pass counts for in the average
+
+Item = TypeVar("Item")
+Output = TypeVar("Output")
+
+
+@dataclass(frozen=True)
+class BatchLimits:
+    """How batches are formed.
+
+    Attributes:
+        max_batch: items of one pass at most; bounds its memory.
+        max_waiting: items not yet in a pass; above it `submit` blocks, so that claimers slow down.
+        max_wait_s: how long a pass may be held back for items announced by `expecting`.
+        bulk_patience_s: a bulk item that waited so long goes before interactive ones.
+        interactive_for_s: after an interactive item, how long more of them are expected.
+        bulk_pass_s: how long a pass of bulk items may take meanwhile, since that is what the next of them waits for.
+        hang_after_s: a pass that takes longer will never end.
+    """
+
+    max_batch: int = 8
+    max_waiting: int = 64
+    max_wait_s: float = 0.002
+    bulk_patience_s: float = 1.0
+    interactive_for_s: float = 2.0
+    bulk_pass_s: float = 0.03
+    hang_after_s: float = 60.0
+
+
+@dataclass
+class _Waiting(Generic[Item, Output]):
+    item: Item
+    priority: Priority
+    owner: str
+    unwanted: Callable[[], bool]
+    since: float
+    future: "Future[Output]" = field(default_factory=Future)
+
+
+def _always_wanted() -> bool:
+    return False
+
+
+class MicroBatcher(Generic[Item, Output]):
+    """Turns what waits into batches and runs them on its own threads, one pass a thread at a time.
+
+    A pass begins as soon as a thread is free: under load the items that arrive during one pass are the next batch,
+    unless they are bulk and interactive ones may come, which would have to wait for the end of the pass. A pass is held
+    back, for `max_wait_s` at most, only while `expecting` says that more is on its way. A pass that raises is
+    halved until the item that makes it raise stands alone and fails alone.
+
+    Args:
+        run: takes 1..max_batch items and whether nothing else waits or runs; must give one output for each item.
+        n_runners: passes at the same time.
+        on_hang: called once when a pass exceeds `hang_after_s`; it should end the process, since nothing can stop a
+            pass, and whoever holds the jobs' leases moves them on.
+        on_batch: told the size of each pass, for the metrics.
+    """
+
+    def __init__(
+        self,
+        run: Callable[[Sequence[Item], bool], Sequence[Output]],
+        *,
+        limits: BatchLimits | None = None,
+        n_runners: int = 1,
+        on_hang: Callable[[], None],
+        on_batch: Callable[[int], None] = lambda size: None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._run = run
+        self._limits = limits or BatchLimits()
+        self._on_hang = on_hang
+        self._on_batch = on_batch
+        self._clock = clock
+        self._waiting: dict[Priority, deque[_Waiting[Item, Output]]] = {p: deque() for p in Priority}
+        self._changed = threading.Condition()
+        self._turn = 0
+        self._served: dict[str, int] = {}  # owner -> the turn it had last; as many as there are API keys
+        self._n_expected = 0
+        self._announced = threading.local()
+        self._running_since: dict[int, float] = {}
+        self._interactive_at = float("-inf")
+        self._bulk_item_s = 0.0  # what an item of a bulk pass took of late
+        self._closing = False
+        self._threads = [
+            threading.Thread(target=self._serve, args=(number,), name=f"batch-{number}", daemon=True)
+            for number in range(n_runners)
+        ]
+        self._watchdog = threading.Thread(target=self._watch, name="batch-watchdog", daemon=True)
+        for thread in [*self._threads, self._watchdog]:
+            thread.start()
+
+    def submit(
+        self,
+        item: Item,
+        *,
+        priority: Priority = Priority.INTERACTIVE,
+        owner: str = "",
+        unwanted: Callable[[], bool] = _always_wanted,
+    ) -> "Future[Output]":
+        """Queue one item; blocks while `max_waiting` items wait.
+
+        Args:
+            owner: owners take turns, however much one of them has waiting.
+            unwanted: asked just before the pass; true drops the item and cancels its future.
+
+        Raises:
+            CancelledError: the batcher is closed.
+        """
+        waiting: _Waiting[Item, Output] = _Waiting(item, priority, owner, unwanted, self._clock())
+        with self._changed:
+            self._changed.wait_for(lambda: self._closing or self._n_waiting() < self._limits.max_waiting)
+            if self._closing:
+                raise CancelledError("the batcher is closed")
+            self._arrived()
+            self._waiting[priority].append(waiting)
+            if priority is Priority.INTERACTIVE:
+                self._interactive_at = self._clock()
+            self._changed.notify_all()
+        return waiting.future
+
+    @contextmanager
+    def expecting(self) -> Iterator[None]:
+        """Announce a likely `submit` of this thread within the body; until then a pass may wait a moment for it."""
+        with self._changed:
+            self._n_expected += 1
+        self._announced.pending = True
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._arrived()
+
+    def _arrived(self) -> None:
+        """What this thread announced has come, or will not; the caller holds the lock."""
+        if getattr(self._announced, "pending", False):
+            self._announced.pending = False
+            self._n_expected -= 1
+            self._changed.notify_all()
+
+    def close(self) -> None:
+        """Take nothing more, run what waits, and return when it is done."""
+        with self._changed:
+            self._closing = True
+            self._changed.notify_all()
+        for thread in [*self._threads, self._watchdog]:
+            thread.join()
+
+    # --- the threads ---
+
+    def _serve(self, number: int) -> None:
+        while batch := self._next_batch(number):
+            try:
+                self._run_or_halve(batch)
+            finally:
+                with self._changed:
+                    took_s = self._clock() - self._running_since.pop(number)
+                    if batch[-1].priority is Priority.BULK:
+                        news = took_s / len(batch) - self._bulk_item_s
+                        self._bulk_item_s += _NEWS * news if self._bulk_item_s else news
+                    self._changed.notify_all()
+
+    def _next_batch(self, number: int) -> "list[_Waiting[Item, Output]]":
+        """Block until there is something to run; empty when closing and drained."""
+        with self._changed:
+            while True:
+                self._changed.wait_for(lambda: self._n_waiting() or self._closing)
+                if not self._n_waiting():
+                    return []
+                self._changed.wait_for(self._nothing_more_comes, timeout=self._limits.max_wait_s)
+                batch = [waiting for waiting in self._take() if not self._dropped(waiting)]
+                self._changed.notify_all()
+                if batch:
+                    self._running_since[number] = self._clock()
+                    return batch
+
+    def _nothing_more_comes(self) -> bool:
+        return self._n_expected == 0 or self._closing or self._n_waiting() >= self._limits.max_batch
+
+    def _take(self) -> "list[_Waiting[Item, Output]]":
+        """The next batch: overdue bulk items up to a quarter of it, then one class alone, interactive if there is any.
+
+        Classes are not mixed beyond that: bulk items would make the passes of interactive ones longer.
+        """
+        interactive, bulk = self._waiting[Priority.INTERACTIVE], self._waiting[Priority.BULK]
+        overdue_since = self._clock() - self._limits.bulk_patience_s
+        batch: list[_Waiting[Item, Output]] = []
+        while interactive and bulk and bulk[0].since <= overdue_since and len(batch) < self._overdue_share():
+            batch.append(bulk.popleft())
+        source, most = (interactive, self._limits.max_batch) if interactive else (bulk, self._most_bulk())
+        while source and len(batch) < most:
+            batch.append(self._next_in_turn(source))
+        return batch
+
+    def _most_bulk(self) -> int:
+        """Bulk items of a pass: fewer while interactive ones may come at any moment."""
+        if self._clock() > self._interactive_at + self._limits.interactive_for_s or not self._bulk_item_s:
+            return self._limits.max_batch
+        return min(self._limits.max_batch, max(1, int(self._limits.bulk_pass_s / self._bulk_item_s)))
+
+    def _next_in_turn(self, source: "deque[_Waiting[Item, Output]]") -> "_Waiting[Item, Output]":
+        """The first item of the owner who has waited longest for a turn."""
+        place = min(range(len(source)), key=lambda i: self._served.get(source[i].owner, 0))
+        waiting = source[place]
+        del source[place]
+        self._turn += 1
+        self._served[waiting.owner] = self._turn
+        return waiting
+
+    def _overdue_share(self) -> int:
+        return max(1, self._limits.max_batch // 4)
+
+    def _dropped(self, waiting: "_Waiting[Item, Output]") -> bool:
+        """Whether the item left before its pass; from here on its future can no longer be cancelled."""
+        if waiting.unwanted():
+            waiting.future.cancel()
+        return not waiting.future.set_running_or_notify_cancel()
+
+    def _run_or_halve(self, batch: "Sequence[_Waiting[Item, Output]]") -> None:
+        with self._changed:
+            alone = len(batch) == 1 and len(self._running_since) == 1 and not self._n_waiting()
+        try:
+            outputs = self._run([waiting.item for waiting in batch], alone)
+            if len(outputs) != len(batch):
+                raise ValueError(f"{len(outputs)} outputs for {len(batch)} items")
+        except Exception as exc:  # whatever it is, it belongs to the item that causes it
+            if len(batch) == 1:
+                batch[0].future.set_exception(exc)
+                return
+            middle = len(batch) // 2
+            self._run_or_halve(batch[:middle])
+            self._run_or_halve(batch[middle:])
+            return
+        self._on_batch(len(batch))
+        for waiting, output in zip(batch, outputs, strict=True):
+            waiting.future.set_result(output)
+
+    def _watch(self) -> None:
+        with self._changed:
+            while not self._changed.wait_for(self._drained, timeout=min(1.0, self._limits.hang_after_s / 4)):
+                if any(since < self._clock() - self._limits.hang_after_s for since in self._running_since.values()):
+                    self._on_hang()
+                    return
+
+    def _drained(self) -> bool:
+        return self._closing and not self._n_waiting() and not self._running_since
+
+    def _n_waiting(self) -> int:
+        return sum(map(len, self._waiting.values()))

@@ -1,0 +1,154 @@
+"""How this machine runs a model best: streams and batch, measured in seconds the first time, then remembered.
+
+Knows nothing of jobs. What counts is photos a second while much waits; a photo that is alone takes all cores anyway.
+"""
+
+import hashlib
+import logging
+import os
+import platform
+import statistics
+import time
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from shared.model.embedder import Embedder
+from shared.photos.images import Pixels
+from shared.telemetry import event
+
+_LOG = logging.getLogger(__name__)
+_BATCHES_CPU = (1, 2, 4)  # a core is filled by few
+_BATCHES_GPU = (1, 8, 32, 64)
+_ROUNDS = 4  # of each, taking turns; the best counts, because whatever else runs can only make it slower
+_ROUND_S = 0.12
+_AS_GOOD = 0.95  # of the best, on a machine that others use too
+_N_ALONE = 5
+
+Open = Callable[[int], Embedder]
+
+
+class Tuning(BaseModel):
+    """What was found for one model on one kind of machine.
+
+    Attributes:
+        streams: forward passes at the same time.
+        batch: photos of one pass.
+        photos_per_s: so run, all streams busy.
+        alone_ms: of a pass of one photo when nothing else runs.
+        machine: what it was measured on, for people.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    streams: int
+    batch: int
+    photos_per_s: float
+    alone_ms: float
+    machine: str
+
+
+def open_tuned(open_with: Open, directory: Path, *, streams: int = 0, batch: int = 0) -> tuple[Embedder, Tuning]:
+    """The model, opened as is remembered to be best on this machine, or is measured now.
+
+    Args:
+        open_with: opens the model with so many streams; 0: as many as it thinks best.
+        directory: where it is remembered; shared by machines of several kinds if need be.
+        streams, batch: not to be chosen, but these; 0: choose.
+    """
+    embedder = open_with(streams)
+    machine = f"{_cpu()}, {embedder.device}"
+    facts = (embedder.manifest.fingerprint, machine, embedder.library, streams, batch)
+    path = directory / f"{hashlib.sha256(repr(facts).encode()).hexdigest()[:16]}.json"
+    try:
+        found = Tuning.model_validate_json(path.read_text())
+    except (OSError, ValidationError):
+        began = time.monotonic()
+        found = tune(open_with, embedder, machine, streams=streams, batch=batch)
+        event(_LOG, "tuned", seconds=time.monotonic() - began, **found.model_dump())
+        _remember(path, found)
+    return (embedder if embedder.n_streams == found.streams else open_with(found.streams)), found
+
+
+def tune(open_with: Open, embedder: Embedder, machine: str, *, streams: int = 0, batch: int = 0) -> Tuning:
+    """Measure the ways to run a model beside one another, and take the fastest."""
+    batches = [batch] if batch else _BATCHES_GPU if embedder.on_gpu else _BATCHES_CPU
+    ways = {embedder.n_streams: embedder}
+    if not streams:
+        ways |= {n: open_with(n) for n in sorted({1, embedder.n_streams // 2} - {0, *ways})}
+    rates: dict[tuple[int, int], float] = {}
+    for _ in range(_ROUNDS):
+        for way, size in ((way, size) for way in ways.values() for size in batches):
+            measured = _photos_per_s(way, size)
+            rates[way.n_streams, size] = max(measured, rates.get((way.n_streams, size), 0.0))
+    n_streams, size = best_way(rates)
+    alone = [_seconds(lambda: embedder.embed(_noise(embedder, 1))) for _ in range(_N_ALONE)]
+    return Tuning(
+        streams=n_streams,
+        batch=size,
+        photos_per_s=round(rates[n_streams, size], 1),
+        alone_ms=round(1e3 * statistics.median(alone), 1),
+        machine=machine,
+    )
+
+
+def best_way(rates: Mapping[tuple[int, int], float]) -> tuple[int, int]:
+    """Of ways (streams, batch) about as fast as the fastest, that of the most streams, then of the smallest batch.
+
+    Fewer streams share more cores, and a pass waits for the core that is held up: in service, where others work on the
+    same cores, that costs a fifth of what a quiet machine gives. A smaller batch is done earlier.
+
+    Args:
+        rates: photos a second of each way.
+    """
+    enough = _AS_GOOD * max(rates.values())
+    return min((way for way in rates if rates[way] >= enough), key=lambda way: (-way[0], way[1]))
+
+
+def _photos_per_s(embedder: Embedder, batch: int) -> float:
+    photos = _noise(embedder, batch)
+    began = time.perf_counter()
+
+    def passes() -> Iterator[int]:
+        while True:
+            embedder.embed(photos, alone=False)
+            yield batch
+            if time.perf_counter() - began > _ROUND_S:
+                return
+
+    with ThreadPoolExecutor(embedder.n_streams) as pool:
+        n_photos = sum(pool.map(lambda _: sum(passes()), range(embedder.n_streams)))
+    return n_photos / (time.perf_counter() - began)
+
+
+def _noise(embedder: Embedder, n: int) -> Pixels:
+    size_px = embedder.manifest.preprocess.size_px
+    return np.random.default_rng(17).integers(0, 256, (n, size_px, size_px, 3), dtype=np.uint8)
+
+
+def _seconds(action: Callable[[], object]) -> float:
+    began = time.perf_counter()
+    action()
+    return time.perf_counter() - began
+
+
+def _remember(path: Path, found: Tuning) -> None:
+    aside = path.with_suffix(f".{os.getpid()}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        aside.write_text(found.model_dump_json(indent=1))
+        aside.replace(path)
+    except OSError as exc:  # a full or read-only disk only means measuring again next time
+        event(_LOG, "tuning_not_remembered", level=logging.WARNING, reason=str(exc))
+
+
+def _cpu() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        lines = []
+    named = (line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+    return next(named, platform.processor() or platform.machine())

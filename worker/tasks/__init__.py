@@ -1,0 +1,1 @@
+"""What a worker does, a module a kind of task."""

@@ -1,0 +1,128 @@
+"""Live changes in the worker: carries out those its jobs ask for, and follows everybody's. Knows no search."""
+
+import base64
+import logging
+import threading
+from collections.abc import Iterator
+from functools import partial
+from io import BytesIO
+from math import isqrt
+
+import numpy as np
+import redis
+from PIL import Image
+
+from shared.artifacts import Location
+from shared.artifacts.home import keep_live_photo
+from shared.catalogue.categories import CATEGORY_INDEX
+from shared.changes.log import Change, ChangeLog, PutPhoto
+from shared.jobs.contract import (
+    DeleteImageRequest,
+    EmbedRequest,
+    EmbedResult,
+    Encoding,
+    ImageChangeResult,
+    PutImageRequest,
+)
+from shared.jobs.queues import broker_errors
+from shared.jobs.records import Claim
+from shared.telemetry import event
+from worker.jobs.runner import Lease, while_redis_is_away
+from worker.serving.engine import Engine
+
+_LOG = logging.getLogger(__name__)
+_LOOK_S = 1.0  # how long a look at the log waits for something new; an entry ends it at once
+
+
+class ChangeWriter:
+    """Runs jobs that change an image: the photo is kept on disk first, then the change is written to the log."""
+
+    def __init__(self, log: ChangeLog, engine: Engine, storage: Location) -> None:
+        self._log = log
+        self._engine = engine
+        self._storage = storage
+
+    def run(self, claim: Claim, lease: Lease) -> ImageChangeResult:
+        """Carry out a job, once however often it is run.
+
+        Raises:
+            PhotoExpired: its photo outlived its time.
+            JobCanceled, CancelledError: nobody wants it any more.
+            ArtifactUnwritable: there is no room for the photo.
+        """
+        request = claim.job.request
+        assert isinstance(request, PutImageRequest | DeleteImageRequest)
+        photo = self._put(request, claim, lease) if isinstance(request, PutImageRequest) else None
+        append = partial(self._log.append, claim.job, request.image_id, request.sequence, photo)
+        return ImageChangeResult(image_id=request.image_id, change_id=while_redis_is_away(append))
+
+    def _put(self, request: PutImageRequest, claim: Claim, lease: Lease) -> PutPhoto:
+        n_bytes = claim.job.spec.n_bytes
+        pixels, copy = (claim.pixels[:n_bytes], claim.pixels[n_bytes:]) if claim.pixels else (None, None)
+        embedded = self._engine.run(
+            EmbedRequest(encoding=Encoding.BASE64),
+            pixels,
+            spec=claim.job.spec,
+            priority=claim.job.submission.priority,
+            owner=claim.job.owner,
+            unwanted=lease.unwanted,
+        )
+        assert isinstance(embedded, EmbedResult)
+        assert isinstance(embedded.embedding, str)
+        assert pixels is not None  # or it would not have been embedded
+        return PutPhoto(
+            listing_id=request.listing_id,
+            category=CATEGORY_INDEX[request.category],
+            sha256=keep_live_photo(self._storage, copy or as_png(pixels)),
+            fingerprint=embedded.model_fingerprint,
+            vector=np.frombuffer(base64.b64decode(embedded.embedding), dtype="<f4"),
+            scores=np.array(embedded.scores, dtype=np.float32),
+        )
+
+
+def as_png(pixels: bytes) -> bytes:
+    """The pixels of a square photo as a file: what there is of one that came without its working copy."""
+    side = isqrt(len(pixels) // 3)
+    file = BytesIO()
+    Image.frombytes("RGB", (side, side), pixels).save(file, "PNG")
+    return file.getvalue()
+
+
+def read_changes(log: ChangeLog, after: str) -> Iterator[Change]:
+    """The log from there on.
+
+    Raises:
+        QueueUnavailable: Redis does not answer.
+    """
+    with broker_errors():
+        yield from log.read(after)
+
+
+class ChangeFollower(threading.Thread):
+    """Lets the engine's searches see each change as soon as it is written, until stopped.
+
+    Args:
+        log: on a connection of its own, which waits.
+    """
+
+    def __init__(self, log: ChangeLog, engine: Engine) -> None:
+        super().__init__(name="changes", daemon=True)
+        self._log = log
+        self._engine = engine
+        self._stopping = threading.Event()
+
+    def run(self) -> None:
+        while not self._stopping.is_set():
+            try:
+                self._engine.live.apply(self._log.wait(self._engine.live.applied_to, _LOOK_S))
+            except redis.RedisError as exc:
+                event(_LOG, "changes_unreachable", level=logging.WARNING, reason=type(exc).__name__)
+                self._stopping.wait(_LOOK_S)
+            except Exception:  # without this thread the worker would answer from an index that stands still
+                _LOG.exception("event=change_not_applied")
+                self._stopping.wait(_LOOK_S)
+
+    def stop(self) -> None:
+        """End the thread after the look it is at."""
+        self._stopping.set()
+        self.join(timeout=_LOOK_S + 3)

@@ -1,0 +1,110 @@
+"""Runs the shards of a reindex: decode, embed, store. Knows nothing of the plan they come from."""
+
+import threading
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
+from pathlib import Path
+
+from shared.catalogue.decode import ahead, decode_file
+from shared.errors import CatalogueUnusable, InternalError
+from shared.jobs.contract import Job
+from shared.jobs.records import Claim
+from shared.jobs.reindex_contract import ShardPhoto, ShardRequest, ShardResult
+from shared.jobs.store import JobStore
+from shared.model.bundle import ModelBundle
+from shared.model.embedder import Embeddings
+from shared.photos.images import Pixels
+from shared.reindex.embedding_cache import EmbeddingCache, Shard, joined, shard_name
+from shared.settings import Settings
+from worker.jobs.runner import HandedBack, Lease
+from worker.serving.engine import Engine
+
+_DECODED_AT_A_TIME = 2
+_READ_AHEAD = 16  # a store answers after a while, but many at a time
+# Photos waiting for the model: enough to keep it busy, few enough to leave room for those somebody waits for.
+_EMBEDDED_AHEAD = 16
+
+
+class ShardRunner:
+    """A handler for shard jobs; safe to call from several threads.
+
+    Args:
+        stopping: whether the worker is about to end.
+    """
+
+    def __init__(self, settings: Settings, jobs: JobStore, engine: Engine, *, stopping: Callable[[], bool]) -> None:
+        self._settings = settings
+        self._jobs = jobs
+        self._engine = engine
+        self._stopping = stopping
+        # Not of lower priority than others: whoever holds the interpreter's lock and is not let run holds up everybody.
+        self._pool = ThreadPoolExecutor(_READ_AHEAD, thread_name_prefix="decode")
+        self._decoding = threading.BoundedSemaphore(_DECODED_AT_A_TIME)
+
+    def run(self, claim: Claim, lease: Lease) -> ShardResult:
+        """Embed the photos of a shard, and write them where the reindex looks for them.
+
+        Raises:
+            CancelledError: nobody wants the shard any more.
+            HandedBack: the worker is about to end.
+            CatalogueUnusable: this worker does not see the catalogue.
+            FingerprintMismatch: another model was promoted since the shard was made.
+            ArtifactUnwritable: the disk is full or may not be written.
+        """
+        job, request = claim.job, claim.job.request
+        assert isinstance(request, ShardRequest)
+        self._check(job, lease)
+        folders = {Path(photo.path).parent for photo in request.photos if "://" not in photo.path}
+        if folders and not any(folder.is_dir() for folder in folders):
+            raise CatalogueUnusable(f"{min(folders)} is gone, or not there for every worker")
+        bundle = self._engine.live.promoted_bundle(request.bundle_version)
+        cache = EmbeddingCache(self._settings.storage, bundle.manifest.fingerprint, request.scope)
+        name = shard_name([photo.sha256 for photo in request.photos])
+        if not cache.has(name):
+            cache.write(name, self._embed(job, lease, request, bundle))
+        return ShardResult(name=name)
+
+    def _embed(self, job: Job, lease: Lease, request: ShardRequest, bundle: ModelBundle) -> Shard:
+        spec = bundle.manifest.preprocess
+        done: list[str] = []
+        rows: list[Embeddings] = []
+        failed: dict[str, str] = {}
+        waiting: deque[tuple[str, Future[Embeddings]]] = deque()
+
+        def take(n_left: int) -> None:
+            while len(waiting) > n_left:
+                sha256, future = waiting.popleft()
+                try:
+                    rows.append(future.result())
+                    done.append(sha256)
+                except CancelledError:
+                    if lease.unwanted():
+                        raise
+                    raise HandedBack from None  # the model is closed: the worker ends, or another was promoted
+                except InternalError as error:  # the photo's own; whatever else it is ends the job
+                    failed[sha256] = f"photo cannot be used: {error.code}"
+
+        def decode(photo: ShardPhoto) -> Pixels | str:
+            return decode_file(self._settings.buckets.file(photo.path), spec, photo.sha256, self._decoding)
+
+        for i, (photo, pixels) in enumerate(ahead(self._pool, decode, request.photos, n_ahead=_READ_AHEAD)):
+            if i % _EMBEDDED_AHEAD == 0:
+                self._check(job, lease)
+            if isinstance(pixels, str):
+                failed[photo.sha256] = pixels
+                continue
+            take(_EMBEDDED_AHEAD - 1)
+            waiting.append((photo.sha256, self._engine.embed(bundle, pixels, unwanted=lease.unwanted)))
+        take(0)
+        return Shard(done, joined(rows), failed)
+
+    def _check(self, job: Job, lease: Lease) -> None:
+        """Raises CancelledError or HandedBack when it is time to leave the shard."""
+        if self._stopping():
+            raise HandedBack
+        held = (job.id, job.attempt)
+        if held not in self._jobs.extend([held], lease_s=self._settings.lease_s):
+            lease.wanted = False
+        if lease.unwanted():
+            raise CancelledError("the reindex was cancelled")
