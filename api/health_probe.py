@@ -22,7 +22,7 @@ _AGAIN_S = 5.0  # while something is wrong
 _ALWAYS = Admission(max_queued=1 << 30, max_queued_per_owner=1 << 30)  # even when the queue is full
 
 
-class Canary:
+class HealthProbe:
     """Sends canary jobs from a thread of its own.
 
     Args:

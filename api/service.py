@@ -11,18 +11,18 @@ import redis
 from flask import Flask, Response, current_app, g, request
 from pydantic import BaseModel
 
-from api.health_probe import Canary
-from api.http.auth import Doorkeeper, caller
+from api.health_probe import HealthProbe
+from api.http.auth import Authenticator, caller
 from api.http.options import preferred_wait_s
 from api.routes.metrics import ApiCounters
 from api.uploads.bodies import Photo, PhotoReader
-from api.uploads.preprocessing import AnsweringSpec
+from api.uploads.preprocessing import ServingPreprocessing
 from shared.changes.log import ChangeLog
 from shared.errors import InvalidRequest, JobFinished, JobNotFound, QueueUnavailable
 from shared.jobs.batches import BatchStore
 from shared.jobs.contract import Job, JobKind, JobRequest, JobStatus, Priority, Submission
 from shared.jobs.listing import JobListing
-from shared.jobs.queues import Waker, broker_errors, make_celery
+from shared.jobs.queues import Dispatcher, broker_errors, make_celery
 from shared.jobs.records import Admission, Created, Idempotency, Place
 from shared.jobs.store import JobStore
 from shared.jobs.view import location, view
@@ -59,13 +59,13 @@ class Service:
         self.changes = ChangeLog(client)
         self.registry = WorkerRegistry(client)
         self.counters = ApiCounters()
-        self.doorkeeper = Doorkeeper(settings, client)
+        self.doorkeeper = Authenticator(settings, client)
         self.reader = PhotoReader(n_threads=settings.decode_threads, max_pixels=settings.max_pixels)
-        self._spec = AnsweringSpec(settings.storage)
-        self.canary = Canary(
-            self.store, self.registry, every_s=settings.canary_s, spec=self._spec.look, wake=self._wake
+        self._spec = ServingPreprocessing(settings.storage)
+        self.health_probe = HealthProbe(
+            self.store, self.registry, every_s=settings.probe_every_s, spec=self._spec.look, wake=self._wake
         )
-        self._waker = Waker(make_celery(url, socket_timeout_s=_REDIS_TIMEOUT_S), client)
+        self._waker = Dispatcher(make_celery(url, socket_timeout_s=_REDIS_TIMEOUT_S), client)
         self._waiters = threading.BoundedSemaphore(settings.max_waiters + 1)
 
     @property

@@ -193,7 +193,7 @@ class _Run:
         try:
             if state.result is not None:
                 result = read_result(self.plan.kind, state.result)
-                self.plan.calls.dress(result, item.photo, None)
+                self.plan.calls.bind_query(result, item.photo, None)
                 return replace(item, result=result)
         except LookalikeError as exc:
             return replace(item, error=exc)

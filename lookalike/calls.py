@@ -303,7 +303,7 @@ class Calls(Tracking):
         grid: Grid = yield Work(partial(draw, result, query, pictures))
         return grid
 
-    def dress(self, result: object, photo: Photo | None, image_id: str | None) -> None:
+    def bind_query(self, result: object, photo: Photo | None, image_id: str | None) -> None:
         """Let a result know what it answers, so that it can be drawn."""
         if isinstance(result, SearchResult):
             result._origin = Origin((photo, image_id), self.plotter)
@@ -349,7 +349,7 @@ class Calls(Tracking):
                 holds_s=holds_s,
             )
         state = yield from self.read(JobState, request, until)
-        return Ticket(state, partial(self.dress, photo=photo, image_id=image_id))
+        return Ticket(state, partial(self.bind_query, photo=photo, image_id=image_id))
 
     def _carried_out(self, request: Request, timeout_s: float | None) -> Call[ImageChange]:
         until = self.deadline(timeout_s)

@@ -25,11 +25,11 @@ class Ticket(Generic[R]):
     """A submitted job.
 
     Attributes:
-        dress: what is done to its result before the caller gets it.
+        bind_query: what is done to its result before the caller gets it.
     """
 
     state: JobState
-    dress: Callable[[Any], None] = field(default=lambda result: None)
+    bind_query: Callable[[Any], None] = field(default=lambda result: None)
 
 
 class Tracking(Exchange):
@@ -59,7 +59,7 @@ class Tracking(Exchange):
         """Submit a failed job again, as a new one."""
         headers = {"Idempotency-Key": key_of({})}
         request = Request(method="POST", path=f"/v1/jobs/{ticket.state.id}/retry", headers=headers)
-        return Ticket((yield from self.read(JobState, request, self.deadline(None))), ticket.dress)
+        return Ticket((yield from self.read(JobState, request, self.deadline(None))), ticket.bind_query)
 
     def cancel(self, ticket: Ticket[R]) -> Call[Ticket[R]]:
         """Ask that nobody works on the job any more; what is in hand is let go of a moment later.
@@ -106,7 +106,7 @@ def result_of(ticket: Ticket[R]) -> R:
     state = ticket.state
     if state.status == "succeeded":
         result = read_result(state.kind, state.result)
-        ticket.dress(result)
+        ticket.bind_query(result)
         return cast(R, result)
     if state.error:
         raise failure(state.error, state.id)

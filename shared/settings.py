@@ -1,6 +1,8 @@
 """Settings: read from the environment, and from files of secrets, once per process; validated, passed down."""
 
 import os
+import warnings
+from collections.abc import Mapping
 from enum import StrEnum
 from functools import cached_property
 from ipaddress import ip_address
@@ -108,7 +110,7 @@ class Settings(BaseSettings):
     max_upload_mb: int = Field(10, ge=1, description="largest request body, MiB")
     max_pixels: int = Field(64_000_000, ge=1, description="largest photo, pixels, read from its header")
     decode_threads: int = Field(2, ge=1, description="photos the API decodes at the same time, besides one large one")
-    seed_wait_s: float = Field(30, ge=0, le=30, description="how long the `/predict` endpoints wait")
+    legacy_wait_s: float = Field(30, ge=0, le=30, description="how long the `/predict` endpoints wait")
     max_waiters: int = Field(256, ge=0, description="requests that may wait for a job at the same time")
     max_queued: int = Field(10_000, ge=1, description="queued jobs above which a submit answers 429")
     max_queued_per_key: int = Field(5_000, ge=1, description="queued jobs one API key may have")
@@ -118,7 +120,7 @@ class Settings(BaseSettings):
     max_changes: int = Field(
         10_000, ge=1, description="photos put and deleted live above which a reindex must come first"
     )
-    canary_s: float = Field(
+    probe_every_s: float = Field(
         30, ge=0, description="pause between the made photos that show on `/readyz` whether work is done; 0: none"
     )
     job_ttl_s: int = Field(86_400, ge=60, description="how long an unfinished job and its photo are kept")
@@ -274,7 +276,7 @@ def load_settings(**overrides: object) -> Settings:
     Raises:
         CannotStart: a value is out of range; the message names every such variable.
     """
-    given = {name: value for name, value in overrides.items() if value is not None}
+    given = _renamed(overrides) | {name: value for name, value in overrides.items() if value is not None}
     secrets_dir = os.environ.get("LOOKALIKE_SECRETS_DIR")
     if secrets_dir and not Path(secrets_dir).is_dir():
         raise CannotStart(f"LOOKALIKE_SECRETS_DIR: there is no directory {secrets_dir}")
@@ -289,6 +291,22 @@ def load_settings(**overrides: object) -> Settings:
             for e in exc.errors()
         )
         raise CannotStart("; ".join(problems)) from exc
+
+
+# Settings that had another name before, which is read for one version more.
+RENAMED = {"seed_wait_s": "legacy_wait_s", "canary_s": "probe_every_s"}
+
+
+def _renamed(overrides: Mapping[str, object]) -> dict[str, str]:
+    """What the environment says under names that settings had before, with a warning for each; newer names win."""
+    found = {}
+    for old, new in RENAMED.items():
+        before, now = f"LOOKALIKE_{old.upper()}", f"LOOKALIKE_{new.upper()}"
+        value = os.environ.get(before)
+        if value and overrides.get(new) is None and not os.environ.get(now):
+            warnings.warn(f"{before} is called {now} now; the old name is read for one version more", FutureWarning, 3)
+            found[new] = value
+    return found
 
 
 def _resolved(path: Path) -> Path:

@@ -22,8 +22,8 @@ from shared.errors import JobGone, JobNotFound, QueueUnavailable
 from shared.index.milvus_server import MilvusServer, open_server
 from shared.jobs.contract import Job, JobKind, Priority, WorkerReport
 from shared.jobs.idle import IdleThreads
-from shared.jobs.queues import LOST_AFTER_S, QUEUES, RUN_NEXT, Waker, broker_errors, make_celery
-from shared.jobs.records import Line
+from shared.jobs.queues import LOST_AFTER_S, QUEUES, RUN_NEXT, Dispatcher, broker_errors, make_celery
+from shared.jobs.records import QueueName
 from shared.jobs.reindex_jobs import ReindexStore
 from shared.jobs.store import JobStore
 from shared.jobs.view import view
@@ -34,7 +34,7 @@ from shared.settings import Settings, WorkerTakes
 from shared.telemetry import configure_logging, event
 from shared.webhooks.queue import WebhookQueue
 from shared.webhooks.signing import WebhookMessage, event_body
-from worker.jobs.consumer import LineThread
+from worker.jobs.consumer import QueueConsumer
 from worker.jobs.runner import JobRunner, Leases
 from worker.serving.engine import Engine
 from worker.serving.loaded_model import EngineOptions
@@ -110,20 +110,20 @@ class Heartbeat:
                 JobKind.PUT_IMAGE: change,
                 JobKind.DELETE_IMAGE: change,
             },
-            only=None if self._only is None else Line(self._only.value),
+            only=None if self._only is None else QueueName(self._only.value),
             stopping=_asked_to_stop,
-            wake=self._wake_others,
+            wake=self._dispatch,
             await_more=self._await_more,
         )
         self._lines = [
-            LineThread(
+            QueueConsumer(
                 line,
                 ReindexStore(client, store),
                 self.runner.run_line,
                 able=lambda: engine.can_embed,
                 stop=self._stopping,
             )
-            for line in (Line.REINDEX, *(_SHARDS_AT_A_TIME * [Line.SHARD]))
+            for line in (QueueName.REINDEX, *(_SHARDS_AT_A_TIME * [QueueName.SHARD]))
             if self._only is not Priority.INTERACTIVE
         ]
         self._settings = settings
@@ -131,7 +131,7 @@ class Heartbeat:
         self._store = store
         self._registry = WorkerRegistry(client)
         self._engine = engine
-        self._waker = Waker(make_celery(settings.required_redis_url, socket_timeout_s=2), client)
+        self._waker = Dispatcher(make_celery(settings.required_redis_url, socket_timeout_s=2), client)
         self._idle = IdleThreads(client)
         self._n_rounds_deaf = 0
 
@@ -148,7 +148,7 @@ class Heartbeat:
         except QueueUnavailable as exc:
             event(_LOG, "redis_unreachable", level=logging.WARNING, reason=type(exc.__cause__).__name__)
 
-    def work_unasked(self) -> None:
+    def poll_stalled(self) -> None:
         """Run jobs whose messages do not come, one at a time: Redis is too full for messages, or our consumer is dead.
 
         A dead consumer ends the process: messages lie in the queue, and for half a minute none has reached it.
@@ -177,7 +177,7 @@ class Heartbeat:
     @property
     def n_threads(self) -> int:
         """Jobs to be in hand at once, so that the next photos are there when the model is done with these."""
-        return min(_MOST_THREADS, max(_FEWEST_THREADS, 2 * self._engine.at_once))
+        return min(_MOST_THREADS, max(_FEWEST_THREADS, 2 * self._engine.max_concurrency))
 
     def start_lines(self) -> None:
         """Take reindexes and shards from now on, also while there is no index: that is how there comes to be one."""
@@ -216,7 +216,7 @@ class Heartbeat:
             )
         )
 
-    def _wake_others(self, job: Job) -> None:
+    def _dispatch(self, job: Job) -> None:
         with suppress(QueueUnavailable):  # what waits for long is found without a message
             self._waker.wake(job.submission.priority)
 
@@ -241,7 +241,7 @@ class Heartbeat:
             event(_LOG, "job_given_up", level=logging.ERROR, job_id=job_id)
         for job_id in report.expired:
             event(_LOG, "job_expired", job_id=job_id)
-        if n_lost := self._waker.replace_lost_messages(self._store):
+        if n_lost := self._waker.republish_lost(self._store):
             event(_LOG, "messages_replaced", level=logging.WARNING, count=n_lost)
 
 
@@ -284,7 +284,7 @@ def run_worker(settings: Settings) -> int:
         heartbeat.beat()
         for thread in (
             Periodic("promotions", engine.refresh),
-            Periodic("unasked", heartbeat.work_unasked),
+            Periodic("unasked", heartbeat.poll_stalled),
             Periodic("webhooks", sender.deliver_due),
             ChangeFollower(log, engine),
             Periodic("schedule", partial(_reindex_when_due, settings, Schedule(client, store))),

@@ -46,7 +46,7 @@ class Caller:
 _ANYBODY = Caller(owner="", name="anybody", scopes=frozenset(Scope))
 
 
-class Doorkeeper:
+class Authenticator:
     """Admits requests by their API key.
 
     Args:
@@ -114,7 +114,7 @@ class Doorkeeper:
             )
 
 
-def install(app: Flask, doorkeeper: Doorkeeper) -> None:
+def install(app: Flask, doorkeeper: Authenticator) -> None:
     """Ask every request for its key before anything of it is read."""
 
     def admit() -> None:

@@ -39,7 +39,7 @@ def readyz() -> Response:
         elif not ready:
             missing.append("no worker has a loaded model and index")
         missing += sorted({worker.problem for worker in workers if worker.problem})
-        if ready and (problem := service().canary.problem):
+        if ready and (problem := service().health_probe.problem):
             missing.append(problem)
             ready = 0
     body = Readiness(status="ready" if ready else "unready", workers=ready, problems=missing)

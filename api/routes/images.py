@@ -99,8 +99,8 @@ def _accept(
 
 def _refuse_when_full() -> None:
     limit = service().settings.max_changes
-    *_, folded_to = _live()
-    if service().changes.count_after(folded_to) >= limit:
+    *_, compacted_through = _live()
+    if service().changes.count_after(compacted_through) >= limit:
         raise ChangesFull(
             f"{limit} photos were put or deleted since the index was built; run a reindex, then try again",
             retry_after_s=_RETRY_AFTER_S,
@@ -112,7 +112,7 @@ def _live() -> tuple[ArtifactStore, str, str]:
     store = index_store(service().settings.storage)
     if (version := store.current()) is None:
         raise IndexMissing("no index snapshot has been promoted yet; `lookalike index build` makes one")
-    return store, version, read_index_manifest(store, version).folded_to
+    return store, version, read_index_manifest(store, version).compacted_through
 
 
 def _find(image_id: str) -> Path | ObjectFile:
@@ -122,9 +122,9 @@ def _find(image_id: str) -> Path | ObjectFile:
         ImageNotFound: neither the live snapshot nor the changes since have it.
     """
     settings = service().settings
-    store, version, folded_to = _live()
+    store, version, compacted_through = _live()
     newest = service().changes.newest(image_id)
-    if newest and entry_order(newest.entry_id) > entry_order(folded_to):
+    if newest and entry_order(newest.entry_id) > entry_order(compacted_through):
         if newest.sha256 is None:
             raise ImageNotFound("the photo of that id was deleted")
         return live_photo(settings.storage, newest.sha256)

@@ -45,4 +45,4 @@ def similar_images() -> Response:
 
 def _run(kind: JobKind, options: JobRequest) -> Job:
     photo = service().reader.read(request, service().spec)
-    return service().wait(service().accept(kind, options, photo), service().settings.seed_wait_s)
+    return service().wait(service().accept(kind, options, photo), service().settings.legacy_wait_s)

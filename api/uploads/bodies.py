@@ -15,7 +15,7 @@ from werkzeug import formparser
 from werkzeug.datastructures import Headers
 from werkzeug.sansio.multipart import MultipartDecoder
 
-from api.uploads.decoder_pool import Decoders
+from api.uploads.decoder_pool import DecoderPool
 from shared.errors import (
     BodyIncomplete,
     ImageMissing,
@@ -59,7 +59,7 @@ class PhotoReader:
 
     def __init__(self, *, n_threads: int, max_pixels: int) -> None:
         self._n_threads = n_threads
-        self._decoders = Decoders(n_threads, max_pixels=max_pixels)
+        self._decoders = DecoderPool(n_threads, max_pixels=max_pixels)
 
     def read(self, upload: Request, spec: PreprocessSpec, *, keep: bool = False) -> Photo:
         """The photo of an upload.

@@ -39,7 +39,7 @@ _REFUSALS: dict[str, type[InputError]] = {
 }
 
 
-class Decoders:
+class DecoderPool:
     """Decoding processes, started when first needed: some for small photos, one for large ones.
 
     Args:

@@ -17,7 +17,7 @@ _LOG = logging.getLogger(__name__)
 _LOOK_EVERY_S = 1.0
 
 
-class AnsweringSpec:
+class ServingPreprocessing:
     """Follows the pointers of one installation.
 
     What cannot be read leaves things as they were: photos say by which spec they were made, so that a worker whose

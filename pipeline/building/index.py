@@ -14,7 +14,7 @@ from shared.artifacts.snapshots import index_store, read_index_manifest
 from shared.artifacts.store import ArtifactStore
 from shared.catalogue.categories import CataloguePhoto
 from shared.catalogue.tables import Catalogue, read_catalogue
-from shared.changes.overrides import fold, last_standing
+from shared.changes.overrides import compact, last_overrides
 from shared.errors import ArtifactError, IndexDamaged, IndexUnavailable
 from shared.index.milvus_server import MilvusServer, open_server
 from shared.index.snapshot import lies_in, open_snapshot, prune_index
@@ -113,10 +113,12 @@ def build_index(
     live = _live_snapshot(store, server)
     fingerprint = bundle.manifest.fingerprint
     # Changes that came after the live snapshot stay in their log: a running service searches them with the new one too.
-    standing, folded_to = last_standing(store, live.version if live else None)
-    folded = fold(catalogue.photos, standing, (), storage=settings.storage, fingerprint=fingerprint)
+    overrides, compacted_through = last_overrides(store, live.version if live else None)
+    compacted = compact(catalogue.photos, overrides, (), storage=settings.storage, fingerprint=fingerprint)
     mode = ReindexMode.ALL if anew else ReindexMode.CHANGED
-    plan = make_plan(catalogue, folded, live, fingerprint=fingerprint, mode=mode, folded_to=folded_to)
+    plan = make_plan(
+        catalogue, compacted, live, fingerprint=fingerprint, mode=mode, compacted_through=compacted_through
+    )
     cache = EmbeddingCache(settings.storage, fingerprint, secrets.token_hex(8) if anew else ANY_REINDEX)
     if embedded:
         _keep(cache, embedded)

@@ -9,7 +9,7 @@ import click
 
 from pipeline.cli.common import json_option, print_facts, reported, running_jobs
 from pipeline.cli.completion import bundle_versions
-from pipeline.cli.help import taught
+from pipeline.cli.help import with_examples
 from pipeline.cli.reindex import exit_code, outcome, run_reindex
 from shared.artifacts import Location
 from shared.artifacts.snapshots import answering_bundle, bundle_store, index_store, read_index_manifest
@@ -46,7 +46,7 @@ def bundle() -> None:
     """See model bundles and promote one; a bundle is a directory, made by `lookalike train` here or elsewhere."""
 
 
-@taught("lookalike bundle list")
+@with_examples("lookalike bundle list")
 @bundle.command("list")
 @json_option
 @reported
@@ -59,7 +59,7 @@ def bundle_list(as_json: bool) -> None:
     print_facts(as_json, {"bundles": found}, "\n".join(lines) or "no bundles yet: `lookalike prepare` makes one")
 
 
-@taught("lookalike bundle show", "lookalike bundle show ./my-bundle --json | jq .metrics")
+@with_examples("lookalike bundle show", "lookalike bundle show ./my-bundle --json | jq .metrics")
 @bundle.command("show")
 @click.argument("bundle", metavar="[VERSION|DIR]", required=False, shell_complete=bundle_versions)
 @json_option
@@ -89,7 +89,7 @@ def bundle_show(bundle: str | None, as_json: bool) -> None:
     print_facts(as_json, facts, "\n".join(lines))
 
 
-@taught("lookalike bundle promote VERSION --reindex", "lookalike bundle promote ./my-bundle")
+@with_examples("lookalike bundle promote VERSION --reindex", "lookalike bundle promote ./my-bundle")
 @bundle.command("promote")
 @click.argument("bundle", metavar="VERSION|DIR", shell_complete=bundle_versions)
 @click.option("--reindex", is_flag=True, help="Have the running service build its index, and wait for that.")
@@ -142,7 +142,7 @@ def _promote(storage: Location, store: ArtifactStore, version: str) -> tuple[_Ch
     return {name: (was.get(name), now.get(name)) for name in names if was.get(name) != now.get(name)}, index
 
 
-@taught("lookalike bundle export ./my-bundle", "lookalike bundle export VERSION ./my-bundle")
+@with_examples("lookalike bundle export ./my-bundle", "lookalike bundle export VERSION ./my-bundle")
 @bundle.command("export")
 @click.argument("version", metavar="[VERSION]", nargs=-1)
 @click.argument("directory", metavar="DIR", type=click.Path(path_type=Path))

@@ -6,11 +6,11 @@ from pathlib import Path
 import click
 
 from pipeline.cli.common import catalogue_option, existing_catalogue, json_option, print_facts, reported, say
-from pipeline.cli.help import taught
+from pipeline.cli.help import with_examples
 from shared.settings import load_settings
 
 
-@taught(
+@with_examples(
     "lookalike clean --catalogue /data/listings", "lookalike clean --catalogue /data/listings --json | jq .left_out"
 )
 @click.command()

@@ -6,7 +6,7 @@ from contextlib import suppress
 import click
 from click.shell_completion import get_completion_class
 
-from pipeline.cli.help import taught
+from pipeline.cli.help import with_examples
 from shared.artifacts.snapshots import bundle_store, index_store
 from shared.artifacts.store import ArtifactStore
 from shared.errors import LookalikeError
@@ -34,7 +34,7 @@ def _beginning(store: ArtifactStore, begun: str) -> list[str]:
     return [version for version in reversed(store.versions()) if version.startswith(begun)]
 
 
-@taught(
+@with_examples(
     'eval "$(lookalike completion bash)"          # in ~/.bashrc',
     'eval "$(lookalike completion zsh)"           # in ~/.zshrc, behind compinit',
     "lookalike completion fish > ~/.config/fish/completions/lookalike.fish",

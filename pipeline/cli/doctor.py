@@ -7,7 +7,7 @@ from dataclasses import asdict
 
 import click
 
-from pipeline.cli.help import taught
+from pipeline.cli.help import with_examples
 from pipeline.doctor import installation, machine, places
 from pipeline.doctor.findings import Check, Finding, State, made_by
 from pipeline.doctor.redis_server import check_redis
@@ -32,7 +32,7 @@ CHECKS: dict[str, Check] = {
 _COLOURS = {State.OK: "green", State.WARN: "yellow", State.FAIL: "red"}
 
 
-@taught("lookalike doctor", "lookalike doctor --json")
+@with_examples("lookalike doctor", "lookalike doctor --json")
 @click.command()
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def doctor(as_json: bool) -> None:

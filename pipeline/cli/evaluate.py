@@ -9,7 +9,7 @@ from pydantic import ValidationError
 
 from pipeline.cli.bundle import open_named
 from pipeline.cli.common import catalogue_option, existing_catalogue, json_option, print_facts, reported, say
-from pipeline.cli.help import taught
+from pipeline.cli.help import with_examples
 from shared.artifacts.snapshots import bundle_store
 from shared.artifacts.store import unwritable
 from shared.errors import BundleDamaged, CatalogueUnusable
@@ -25,7 +25,7 @@ bundle_option = click.option(
 )
 
 
-@taught("lookalike evaluate", "lookalike evaluate --bundle VERSION --against live")
+@with_examples("lookalike evaluate", "lookalike evaluate --bundle VERSION --against live")
 @click.command()
 @bundle_option
 @catalogue_option
@@ -67,7 +67,7 @@ def evaluate(name: str, catalogue: Path | None, against: str | None, as_json: bo
     print_facts(as_json, facts, "\n".join([*lines, *(f"note: {note}" for note in notes)]))
 
 
-@taught(
+@with_examples(
     "lookalike plot --out ./pictures", "lookalike plot --bundle VERSION --catalogue /data/listings --out ./pictures"
 )
 @click.command()

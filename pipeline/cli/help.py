@@ -8,7 +8,7 @@ import click
 C = TypeVar("C", bound=click.Command)
 
 
-def taught(*examples: str) -> Callable[[C], C]:
+def with_examples(*examples: str) -> Callable[[C], C]:
     """Give a verb examples, each a command line."""
 
     def teach(command: C) -> C:

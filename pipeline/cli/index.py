@@ -17,7 +17,7 @@ from pipeline.cli.common import (
     when,
 )
 from pipeline.cli.completion import index_versions
-from pipeline.cli.help import taught
+from pipeline.cli.help import with_examples
 from shared.artifacts import Location
 from shared.artifacts.snapshots import bundle_store, index_store, read_index_manifest
 from shared.artifacts.versions import VersionView, list_versions, promote_version, roll_back, show_version
@@ -27,7 +27,7 @@ from shared.schedule.slots import Schedule
 from shared.settings import Settings, load_settings
 
 
-@taught("lookalike prepare", "lookalike prepare --catalogue /data/listings --backbone resnet50")
+@with_examples("lookalike prepare", "lookalike prepare --catalogue /data/listings --backbone resnet50")
 @click.command()
 @catalogue_option
 @backbone_option
@@ -43,7 +43,7 @@ def index() -> None:
     """Build and check the index of the catalogue, and move between its versions."""
 
 
-@taught("lookalike index build", "lookalike index build --catalogue /data/listings")
+@with_examples("lookalike index build", "lookalike index build --catalogue /data/listings")
 @index.command("build")
 @catalogue_option
 @backbone_option
@@ -54,7 +54,7 @@ def index_build(catalogue: Path | None, backbone: str | None, as_json: bool) -> 
     _prepare(load_settings(catalogue=catalogue, backbone=backbone), as_json, rebuild_index=True)
 
 
-@taught("lookalike index list", "lookalike index list --json | jq -r '.versions[] | select(.live) | .version'")
+@with_examples("lookalike index list", "lookalike index list --json | jq -r '.versions[] | select(.live) | .version'")
 @index.command("list")
 @json_option
 @reported
@@ -65,7 +65,7 @@ def index_list(as_json: bool) -> None:
     print_facts(as_json, facts, "\n".join(map(_line, found)) or "no versions yet: `lookalike prepare` makes one")
 
 
-@taught("lookalike index show", "lookalike index show VERSION --json | jq .report")
+@with_examples("lookalike index show", "lookalike index show VERSION --json | jq .report")
 @index.command("show")
 @click.argument("version", required=False, shell_complete=index_versions)
 @json_option
@@ -96,7 +96,7 @@ def _in_milvus(storage: Location, version: str) -> str | None:
     return f"vectors in Milvus: {facts.collection}; the live one is {alias_of(store.place)}"
 
 
-@taught("lookalike index promote VERSION")
+@with_examples("lookalike index promote VERSION")
 @index.command("promote")
 @click.argument("version", shell_complete=index_versions)
 @json_option
@@ -110,7 +110,7 @@ def index_promote(version: str, as_json: bool) -> None:
     print_facts(as_json, {"live": version}, f"{version} is live")
 
 
-@taught("lookalike index rollback")
+@with_examples("lookalike index rollback")
 @index.command("rollback")
 @json_option
 @reported
@@ -120,7 +120,7 @@ def index_rollback(as_json: bool) -> None:
     print_facts(as_json, {"live": version}, f"{version} is live again")
 
 
-@taught("lookalike index verify", "lookalike index verify VERSION")
+@with_examples("lookalike index verify", "lookalike index verify VERSION")
 @index.command("verify")
 @click.argument("version", required=False, shell_complete=index_versions)
 @json_option
@@ -149,7 +149,7 @@ def index_verify(version: str | None, as_json: bool) -> None:
     print_facts(as_json, facts, f"whole: index {snapshot.version} ({len(snapshot)} photos), bundle {bundle.version}")
 
 
-@taught("lookalike index prune --keep 2")
+@with_examples("lookalike index prune --keep 2")
 @index.command("prune")
 @click.option("--keep", type=click.IntRange(1), help="Default: LOOKALIKE_KEEP_SNAPSHOTS.")
 @json_option
@@ -170,7 +170,7 @@ def schedule() -> None:
     """When the running service reindexes by itself."""
 
 
-@taught("lookalike schedule show")
+@with_examples("lookalike schedule show")
 @schedule.command("show")
 @json_option
 @reported

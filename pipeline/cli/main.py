@@ -18,7 +18,7 @@ from pipeline.cli.common import (
 from pipeline.cli.completion import completion
 from pipeline.cli.doctor import doctor
 from pipeline.cli.evaluate import evaluate, plot
-from pipeline.cli.help import taught
+from pipeline.cli.help import with_examples
 from pipeline.cli.index import index, prepare, schedule
 from pipeline.cli.operate import audit, jobs, keys
 from pipeline.cli.reindex import reindex
@@ -45,7 +45,7 @@ def main() -> None:
     """Visual search for marketplaces: which category is this photo, and which listings look like it."""
 
 
-@taught("lookalike up", "lookalike up --catalogue /data/listings --port 18080")
+@with_examples("lookalike up", "lookalike up --catalogue /data/listings --port 18080")
 @main.command()
 @catalogue_option
 @click.option("--port", type=click.IntRange(1, 65535), help="Port of the API. Default: 8080.")
@@ -64,7 +64,7 @@ def up(catalogue: Path | None, port: int | None, backbone: str | None, as_json: 
     run(settings, say_json if as_json else say)
 
 
-@taught(
+@with_examples(
     "lookalike search photo.jpg",
     "lookalike search photo.jpg -k 8 --json | jq .neighbours",
     "LOOKALIKE_API_KEY=lk_… lookalike search photo.jpg --url https://search.example.org",

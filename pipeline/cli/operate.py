@@ -6,7 +6,7 @@ from contextlib import suppress
 import click
 
 from pipeline.cli.common import TIMEOUT_S, json_option, print_facts, reported, running_jobs, running_redis, when
-from pipeline.cli.help import taught
+from pipeline.cli.help import with_examples
 from pipeline.local.running import running_redis_url
 from shared.api_keys import KeyRing, Scope
 from shared.errors import QueueUnavailable
@@ -21,7 +21,7 @@ def keys() -> None:
     """Make, list and revoke API keys. While there is none, the service is open, and on loopback only."""
 
 
-@taught(
+@with_examples(
     "lookalike keys create --name shop", "lookalike keys create --name nightly --scopes admin --requests-per-minute 60"
 )
 @keys.command("create")
@@ -43,7 +43,7 @@ def keys_create(name: str, scopes: str, requests_per_minute: int, as_json: bool)
     print_facts(as_json, {"id": key.id, "name": name, "scopes": sorted(key.scopes), "key": token}, token)
 
 
-@taught("lookalike keys list")
+@with_examples("lookalike keys list")
 @keys.command("list")
 @json_option
 @reported
@@ -60,7 +60,7 @@ def keys_list(as_json: bool) -> None:
     print_facts(as_json, {"keys": facts}, "\n".join(lines) or "no keys: the service is open, on loopback only")
 
 
-@taught("lookalike keys revoke KEY_ID")
+@with_examples("lookalike keys revoke KEY_ID")
 @keys.command("revoke")
 @click.argument("key_id")
 @json_option
@@ -73,7 +73,7 @@ def keys_revoke(key_id: str, as_json: bool) -> None:
     print_facts(as_json, {"revoked": key_id}, f"revoked {key_id}")
 
 
-@taught("lookalike keys reset")
+@with_examples("lookalike keys reset")
 @keys.command("reset")
 @click.confirmation_option(prompt="This opens the service to everybody who can reach it. Go on?")
 @json_option
@@ -86,7 +86,7 @@ def keys_reset(as_json: bool) -> None:
     print_facts(as_json, {"forgotten": count}, f"forgot {count} keys; the service is open")
 
 
-@taught("lookalike audit", "lookalike audit --limit 10 --json")
+@with_examples("lookalike audit", "lookalike audit --limit 10 --json")
 @click.command()
 @click.option("--limit", type=click.IntRange(1, 10_000), default=50, show_default=True)
 @json_option
@@ -104,7 +104,7 @@ def jobs() -> None:
     """See, retry and cancel jobs of a running service."""
 
 
-@taught("lookalike jobs list --status failed", "lookalike jobs list --kind reindex --limit 5")
+@with_examples("lookalike jobs list --status failed", "lookalike jobs list --kind reindex --limit 5")
 @jobs.command("list")
 @click.option("--status", type=click.Choice([status.value for status in JobStatus]), help="failed: the dead letters.")
 @click.option("--kind", type=click.Choice([kind.value for kind in JobKind]))
@@ -127,7 +127,7 @@ def jobs_list(status: str | None, kind: str | None, limit: int, as_json: bool) -
     print_facts(as_json, {"jobs": [_facts(job) for job in found]}, "\n".join(map(_line, found)) or "no such jobs")
 
 
-@taught("lookalike jobs show JOB_ID", "lookalike jobs show JOB_ID --json")
+@with_examples("lookalike jobs show JOB_ID", "lookalike jobs show JOB_ID --json")
 @jobs.command("show")
 @click.argument("job_id")
 @json_option
@@ -138,14 +138,14 @@ def jobs_show(job_id: str, as_json: bool) -> None:
     print_facts(as_json, _facts(job), _line(job))
 
 
-@taught("lookalike jobs retry JOB_ID")
+@with_examples("lookalike jobs retry JOB_ID")
 @jobs.command("retry")
 @click.argument("job_id")
 @json_option
 @reported
 def jobs_retry(job_id: str, as_json: bool) -> None:
     """Submit the failed job JOB_ID again, as a new job."""
-    from shared.jobs.queues import Waker, make_celery
+    from shared.jobs.queues import Dispatcher, make_celery
 
     settings = load_settings()
     client = running_redis()
@@ -154,11 +154,11 @@ def jobs_retry(job_id: str, as_json: bool) -> None:
     KeyRing(client).record(_user(), "jobs.retry", job_id)
     with suppress(QueueUnavailable):  # it is accepted; workers replace messages they miss
         celery = make_celery(running_redis_url(settings), socket_timeout_s=TIMEOUT_S)
-        Waker(celery, client).wake(again.submission.priority)
+        Dispatcher(celery, client).wake(again.submission.priority)
     print_facts(as_json, _facts(again), f"submitted again as {again.id}")
 
 
-@taught("lookalike jobs cancel JOB_ID")
+@with_examples("lookalike jobs cancel JOB_ID")
 @jobs.command("cancel")
 @click.argument("job_id")
 @json_option

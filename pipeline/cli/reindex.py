@@ -7,7 +7,7 @@ import click
 from tqdm import tqdm
 
 from pipeline.cli.common import json_option, print_facts, reported, running_jobs, say
-from pipeline.cli.help import taught
+from pipeline.cli.help import with_examples
 from shared.jobs.contract import Job, JobKind, JobStatus
 from shared.jobs.records import Admission
 from shared.jobs.reindex_contract import Promotion, ReindexMode, ReindexRequest, ReindexResult
@@ -19,7 +19,9 @@ _NOT_PROMOTED = 3
 _LOOK_EVERY_S = 0.5
 
 
-@taught("lookalike reindex --wait", "lookalike reindex --dry-run", "lookalike reindex --mode all --promote never")
+@with_examples(
+    "lookalike reindex --wait", "lookalike reindex --dry-run", "lookalike reindex --mode all --promote never"
+)
 @click.command()
 @click.option("--mode", type=click.Choice([m.value for m in ReindexMode]), default="changed", show_default=True)
 @click.option("--dry-run", is_flag=True, help="Only say what would be done.")

@@ -9,7 +9,7 @@ import click
 import redis
 
 from pipeline.cli.common import json_option, print_facts, reported, running_jobs, running_redis, when
-from pipeline.cli.help import taught
+from pipeline.cli.help import with_examples
 from shared.jobs.contract import JobKind, JobStatus, WorkerReport
 from shared.jobs.listing import JobListing
 from shared.jobs.store import JobStore
@@ -22,7 +22,7 @@ _REFRESH_S = 2.0
 _SHOWN_LATE_S = 10.0
 
 
-@taught("lookalike workers", "lookalike workers --json | jq '.workers[] | {name, state, photos_per_s}'")
+@with_examples("lookalike workers", "lookalike workers --json | jq '.workers[] | {name, state, photos_per_s}'")
 @click.command()
 @json_option
 @reported
@@ -40,7 +40,7 @@ def workers(as_json: bool) -> None:
     sys.exit(_exit_code(found))
 
 
-@taught("lookalike status", "lookalike status --watch", "lookalike status --json | jq .queue")
+@with_examples("lookalike status", "lookalike status --watch", "lookalike status --json | jq .queue")
 @click.command()
 @click.option("--watch", is_flag=True, help="Again every two seconds, until Ctrl-C.")
 @json_option

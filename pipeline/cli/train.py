@@ -15,7 +15,7 @@ from pipeline.cli.common import (
     reported,
     say,
 )
-from pipeline.cli.help import taught
+from pipeline.cli.help import with_examples
 from shared.errors import ArtifactUnwritable
 from shared.settings import load_settings
 
@@ -23,7 +23,7 @@ DEFAULT_RECIPE = "finetune"
 _FITS = ("letterbox", "crop", "stretch")
 
 
-@taught(
+@with_examples(
     "lookalike train --catalogue /data/listings",
     "lookalike train --catalogue /data/listings --recipe metric --out ./my-bundle",
     "lookalike train --catalogue /data/listings --resume",
@@ -63,7 +63,7 @@ def train(
     """
     if out and out.exists():
         raise ArtifactUnwritable(f"{out} is there already; name a directory that is not")
-    from pipeline.training.factory import Order, run_factory
+    from pipeline.training.factory import TrainingConfig, run_factory
     from pipeline.training.recipes import RECIPES
 
     if recipe not in RECIPES:
@@ -71,7 +71,7 @@ def train(
     settings = load_settings(catalogue=catalogue, backbone=backbone)
     wanted = RECIPES[recipe] if epochs is None else replace(RECIPES[recipe], epochs=epochs)
     preprocess = {"fit": fit, "fill": fill, **({"size_px": size} if size else {})}
-    order = Order(existing_catalogue(settings), wanted, preprocess, seed)
+    order = TrainingConfig(existing_catalogue(settings), wanted, preprocess, seed)
     made = run_factory(order, settings, out=out, resume=resume, say=say)
     facts = {
         "bundle": made.name,

@@ -39,7 +39,7 @@ class Backoff:
 
 
 @dataclass
-class _Part:
+class _Process:
     """One program of the service, and its process while it has one."""
 
     name: str
@@ -52,7 +52,7 @@ class _Part:
     backoff: Backoff = field(default_factory=Backoff)
 
 
-class Parts:
+class Supervisor:
     """The parts in the order they were started.
 
     Args:
@@ -60,7 +60,7 @@ class Parts:
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
-        self._parts: list[_Part] = []
+        self._parts: list[_Process] = []
         self._clock = clock
 
     def start(self, name: str, command: list[str], environment: dict[str, str], *, config: str | None = None) -> None:
@@ -69,7 +69,7 @@ class Parts:
         Args:
             config: what it reads from standard input; such a part logs to a file of its own and is kept quiet.
         """
-        part = _Part(name, command, environment, config)
+        part = _Process(name, command, environment, config)
         self._parts.append(part)
         self._spawn(part)
 
@@ -105,19 +105,19 @@ class Parts:
             _signal_group(process, signal.SIGKILL)
             process.wait()
 
-    def _start_again(self, part: _Part, say: Say) -> None:
+    def _start_again(self, part: _Process, say: Say) -> None:
         try:
             self._spawn(part)
         except OSError as exc:  # no memory or no process to be had: perhaps there is next time
             self._postpone(part, f"could not be started ({exc.strerror})", say)
 
-    def _postpone(self, part: _Part, what_happened: str, say: Say) -> None:
+    def _postpone(self, part: _Process, what_happened: str, say: Say) -> None:
         now = self._clock()
         pause_s = part.backoff.pause_s(now - part.started_at)
         part.due_at = now + pause_s
         say(f"{part.name} {what_happened}; it is started again in {pause_s:g} s")
 
-    def _spawn(self, part: _Part) -> None:
+    def _spawn(self, part: _Process) -> None:
         """Start the process in a session of its own, so that Ctrl-C reaches it only through `stop`."""
         _libc()  # between fork and exec nothing may be loaded any more
         part.started_at = self._clock()

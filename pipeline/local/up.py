@@ -20,7 +20,7 @@ import redis
 from pipeline.building.index import Prepared, prepare
 from pipeline.local.locks import exclusive
 from pipeline.local.running import publish_redis_url, withdraw_redis_url
-from pipeline.local.supervisor import Parts, Say
+from pipeline.local.supervisor import Say, Supervisor
 from shared.api_keys import KeyRing, require_some_key
 from shared.artifacts.home import catalogue_location
 from shared.errors import CannotStart
@@ -54,7 +54,7 @@ def up(settings: Settings, say: Say) -> None:
         stop = _Stop()
         for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             signal.signal(signum, stop.ask)
-        parts = Parts()
+        parts = Supervisor()
         try:
             withdraw_redis_url(settings.home)  # that of a run which was killed
             redis_url = settings.redis_url
@@ -90,7 +90,7 @@ class _Stop:
         self.asked = True
 
 
-def _start_valkey(parts: Parts, directory: Path, stop: _Stop) -> str:
+def _start_valkey(parts: Supervisor, directory: Path, stop: _Stop) -> str:
     """Start the embedded Valkey on a free loopback port behind a password, and return its URL.
 
     Raises:
@@ -177,7 +177,7 @@ def _check_redis(url: str | None) -> None:
         client.close()
 
 
-def _wait_ready(address: str, parts: Parts, stop: _Stop) -> bool:
+def _wait_ready(address: str, parts: Supervisor, stop: _Stop) -> bool:
     """True once /readyz says so; False when asked to stop before.
 
     Raises:

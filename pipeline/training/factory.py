@@ -25,7 +25,7 @@ _SIZE_PX = {Backbone.RESNET50: 224, Backbone.EFFICIENTNET_LITE0: 256}
 
 
 @dataclass(frozen=True)
-class Order:
+class TrainingConfig:
     """What is to be made.
 
     Attributes:
@@ -40,7 +40,7 @@ class Order:
 
 
 @dataclass(frozen=True)
-class Made:
+class TrainingResult:
     """A bundle that is not live."""
 
     name: str
@@ -50,7 +50,9 @@ class Made:
     notes: Mapping[str, float | str]
 
 
-def run_factory(order: Order, settings: Settings, *, out: Path | None, resume: bool, say: Say) -> Made:
+def run_factory(
+    order: TrainingConfig, settings: Settings, *, out: Path | None, resume: bool, say: Say
+) -> TrainingResult:
     """Make a bundle.
 
     Args:
@@ -97,10 +99,10 @@ def run_factory(order: Order, settings: Settings, *, out: Path | None, resume: b
         bundle = open_bundle_directory(out)
     pictures = settings.home / "pictures" / bundle.version
     draw_bundle(bundle, assembled.evaluation, pictures, assembled.embedded)
-    return Made(bundle.version, bundle.directory, pictures, assembled.manifest.metrics, assembled.notes)
+    return TrainingResult(bundle.version, bundle.directory, pictures, assembled.manifest.metrics, assembled.notes)
 
 
-def _run_name(order: Order, backbone: Backbone, catalogue_digest: str, spec: PreprocessSpec) -> str:
+def _run_name(order: TrainingConfig, backbone: Backbone, catalogue_digest: str, spec: PreprocessSpec) -> str:
     """The same for the same order, so that `resume` finds what it stopped."""
     decisive: dict[str, Any] = {"recipe": asdict(order.recipe), "spec": spec.model_dump(mode="json")}
     decisive |= {"catalogue": catalogue_digest, "seed": order.seed}

@@ -19,7 +19,7 @@ from typing import Final, Protocol
 
 from pydantic import ValidationError
 
-from shared.artifacts.promotion_log import Ledger
+from shared.artifacts.promotion_log import PromotionLog
 from shared.errors import ArtifactError, ArtifactUnwritable
 
 MANIFEST: Final = "manifest.json"
@@ -27,15 +27,15 @@ UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES
 STAGING_PREFIX = ".staging-"
 VERSION = re.compile(r"[0-9]{8}T[0-9]{12}Z-[0-9a-f]{8}")
 _CURRENT = "CURRENT"
-_LEDGER = "PROMOTIONS"
+_PROMOTION_LOG = "PROMOTIONS"
 _LOCK = ".lock"
 _STAMP = "%Y%m%dT%H%M%S%fZ"
 
-Decide = Callable[[Ledger], Ledger]
-Choose = Callable[[Ledger, Sequence[str]], list[str]]
+Decide = Callable[[PromotionLog], PromotionLog]
+Choose = Callable[[PromotionLog, Sequence[str]], list[str]]
 
 
-class Shelf(Protocol):
+class ArtifactBackend(Protocol):
     """Versions and their ledger.
 
     Attributes:
@@ -62,10 +62,10 @@ class Shelf(Protocol):
     def pointer(self) -> str | None:
         """The version that is live, be it there or not; perhaps as it was a second ago."""
 
-    def ledger(self) -> Ledger:
+    def promotion_log(self) -> PromotionLog:
         """Every promotion that is remembered, and the fence."""
 
-    def change(self, decide: Decide) -> Ledger:
+    def change(self, decide: Decide) -> PromotionLog:
         """Replace the ledger by what is decided of it, perhaps again where another was quicker; returns what it is."""
 
     def seal(self, draft: Path, digest: str) -> str:
@@ -93,7 +93,7 @@ class Shelf(Protocol):
         """Remove what writers that were killed left on the shelf."""
 
 
-class DirectoryShelf:
+class DirectoryBackend:
     """A directory for each version, and CURRENT beside them, replaced last."""
 
     def __init__(self, root: Path, *, damaged: type[ArtifactError]) -> None:
@@ -119,20 +119,26 @@ class DirectoryShelf:
         except FileNotFoundError:
             return None
 
-    def ledger(self) -> Ledger:
-        pointer, current, ledger = self.pointer(), self.root / _CURRENT, self.root / _LEDGER
+    def promotion_log(self) -> PromotionLog:
+        pointer, current, promotion_log = self.pointer(), self.root / _CURRENT, self.root / _PROMOTION_LOG
         try:
-            noted = Ledger.model_validate_json(ledger.read_bytes()) if ledger.is_file() else Ledger()
+            noted = (
+                PromotionLog.model_validate_json(promotion_log.read_bytes())
+                if promotion_log.is_file()
+                else PromotionLog()
+            )
         except (OSError, ValidationError) as exc:
-            raise self._damaged(f"{ledger} cannot be read; without it, only what a rollback goes to is lost") from exc
+            raise self._damaged(
+                f"{promotion_log} cannot be read; without it, only what a rollback goes to is lost"
+            ) from exc
         return noted.agreeing_with(pointer, current.stat().st_mtime if pointer is not None else 0)
 
-    def change(self, decide: Decide) -> Ledger:
+    def change(self, decide: Decide) -> PromotionLog:
         with self._turn():
-            before = self.ledger()
+            before = self.promotion_log()
             after = decide(before)
             # CURRENT is replaced last: a ledger ahead of it tells of a promotion that never was, and is corrected.
-            self._replace(_LEDGER, after.model_dump_json())
+            self._replace(_PROMOTION_LOG, after.model_dump_json())
             if after.live is not None and after.live != before.live:
                 self._replace(_CURRENT, after.live)
         return after
@@ -149,7 +155,7 @@ class DirectoryShelf:
     def remove(self, choose: Choose) -> list[str]:
         gone: list[Path] = []
         with self._turn():
-            removed = choose(self.ledger(), self.versions())
+            removed = choose(self.promotion_log(), self.versions())
             for version in removed:
                 # Gone in one step; what a kill leaves of the files is swept by a later writer.
                 gone.append(self.root / f"{STAGING_PREFIX}{secrets.token_hex(8)}")

@@ -16,10 +16,10 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from shared.artifacts.backend import MANIFEST, VERSION, Choose, Decide, file_digest, new_version, unwritable
 from shared.artifacts.bucket import Bucket
-from shared.artifacts.promotion_log import Ledger
+from shared.artifacts.promotion_log import PromotionLog
 from shared.errors import ArtifactError, StoreUnavailable
 
-_LEDGER = "PROMOTIONS.json"
+_PROMOTION_LOG = "PROMOTIONS.json"
 _KEPT_HERE_S = 3_600
 _TRIES = 100
 
@@ -41,12 +41,12 @@ class _Notes(BaseModel):
 
     model_config = ConfigDict(frozen=True)
 
-    ledger: Ledger = Ledger()
+    promotion_log: PromotionLog = PromotionLog()
     removed: tuple[str, ...] = ()
     writer: str = ""
 
 
-class BucketShelf:
+class BucketBackend:
     """The versions of one kind under a prefix of their own.
 
     Args:
@@ -75,19 +75,19 @@ class BucketShelf:
         return (self.root / version / MANIFEST).is_file() or self._is_there(version, self._notes()[0])
 
     def pointer(self) -> str | None:
-        return self._bucket.lately(self.name, lambda: self.ledger().live)
+        return self._bucket.lately(self.name, lambda: self.promotion_log().live)
 
-    def ledger(self) -> Ledger:
-        return self._notes()[0].ledger
+    def promotion_log(self) -> PromotionLog:
+        return self._notes()[0].promotion_log
 
-    def change(self, decide: Decide) -> Ledger:
+    def change(self, decide: Decide) -> PromotionLog:
         def change(notes: _Notes) -> _Notes:
-            after = decide(notes.ledger)
-            if after.live not in (None, notes.ledger.live) and not self._is_there(str(after.live), notes):
+            after = decide(notes.promotion_log)
+            if after.live not in (None, notes.promotion_log.live) and not self._is_there(str(after.live), notes):
                 raise self._missing(f"{self.name}{after.live} has just been removed")
             return notes.model_copy(update={"ledger": after})
 
-        return self._swap(change).ledger
+        return self._swap(change).promotion_log
 
     def seal(self, draft: Path, digest: str) -> str:
         version = new_version(self.versions(), digest)
@@ -104,7 +104,7 @@ class BucketShelf:
         chosen: list[str] = []
 
         def change(notes: _Notes) -> _Notes:
-            chosen[:] = choose(notes.ledger, there)
+            chosen[:] = choose(notes.promotion_log, there)
             return notes.model_copy(update={"removed": (*notes.removed, *chosen)})
 
         for version in self._swap(change).removed:  # those too that somebody who was killed left
@@ -168,12 +168,12 @@ class BucketShelf:
     def _notes(self) -> tuple[_Notes, str | None]:
         """As they are now, with the tag to swap them by; None while there are none."""
         try:
-            content, tag = self._bucket.read_tagged(f"{self._kind}/{_LEDGER}")
+            content, tag = self._bucket.read_tagged(f"{self._kind}/{_PROMOTION_LOG}")
             return _Notes.model_validate_json(content), tag
         except FileNotFoundError:
             return _Notes(), None
         except ValidationError as exc:
-            raise self._damaged(f"{self.name}{_LEDGER} cannot be read; it tells which version is live") from exc
+            raise self._damaged(f"{self.name}{_PROMOTION_LOG} cannot be read; it tells which version is live") from exc
 
     def _swap(self, change: Callable[[_Notes], _Notes]) -> _Notes:
         for tries in range(_TRIES):
@@ -185,13 +185,13 @@ class BucketShelf:
             content = after.model_dump_json().encode()
             # Refused, and yet ours: the answer was lost on its way, and the call repeated underneath.
             if (
-                self._bucket.swap(f"{self._kind}/{_LEDGER}", content, tag=tag)
+                self._bucket.swap(f"{self._kind}/{_PROMOTION_LOG}", content, tag=tag)
                 or self._notes()[0].writer == after.writer
             ):
                 self._bucket.forget(self.name)
                 return after
             time.sleep(secrets.randbelow(10 * min(tries + 1, 20)) / 1000)  # so that two do not go on in step
-        raise StoreUnavailable(f"{self.name}{_LEDGER} is changed by others all the time; try again")
+        raise StoreUnavailable(f"{self.name}{_PROMOTION_LOG} is changed by others all the time; try again")
 
     # --- this machine ---
 
@@ -238,7 +238,7 @@ class BucketShelf:
 
     def _let_go(self, wanted: str) -> None:
         """Make room: neither wanted nor live nor the way back, and not asked for within an hour."""
-        kept = {wanted, *self.ledger().lineage()[-2:]}
+        kept = {wanted, *self.promotion_log().lineage()[-2:]}
         for directory in self.root.iterdir():
             if VERSION.fullmatch(directory.name) and directory.name not in kept:
                 try:

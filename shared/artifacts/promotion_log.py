@@ -17,7 +17,7 @@ class Promotion(BaseModel):
     back: bool = False  # a rollback
 
 
-class Ledger(BaseModel):
+class PromotionLog(BaseModel):
     """The last promotions, oldest first, and the fence."""
 
     model_config = ConfigDict(frozen=True)

@@ -4,7 +4,7 @@ from contextlib import suppress
 from enum import StrEnum
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from shared.artifacts import Location
 from shared.artifacts.store import MANIFEST, ArtifactStore
@@ -48,7 +48,7 @@ class IndexFacts(BaseModel):
 class IndexManifest(BaseModel):
     """What a snapshot says of itself."""
 
-    model_config = ConfigDict(frozen=True)
+    model_config = ConfigDict(frozen=True, populate_by_name=True, serialize_by_alias=True)
 
     count: int
     dimension: int
@@ -57,7 +57,8 @@ class IndexManifest(BaseModel):
     catalogue_digest: str  # changes when the catalogue's rows or photos do
     built_at: str
     index: IndexFacts | None = None  # None: of an earlier Lookalike, whose files are others
-    folded_to: str = "0-0"  # the last entry of the change log that is in it
+    # The last entry of the change log that is in it; files say `folded_to`, as before it was renamed.
+    compacted_through: str = Field("0-0", alias="folded_to")
     made_by: str = ""  # id of the reindex that made it
     report: ReindexReport | None = None  # of the reindex that made it
 
@@ -77,10 +78,10 @@ def _store(
 ) -> ArtifactStore:
     if isinstance(storage, Path):
         return ArtifactStore(storage / kind, missing=missing, damaged=damaged)
-    from shared.artifacts.bucket_backend import BucketShelf
+    from shared.artifacts.bucket_backend import BucketBackend
 
-    shelf = BucketShelf(storage, kind, missing=missing, damaged=damaged)
-    return ArtifactStore(shelf, missing=missing, damaged=damaged)
+    backend = BucketBackend(storage, kind, missing=missing, damaged=damaged)
+    return ArtifactStore(backend, missing=missing, damaged=damaged)
 
 
 def live_fingerprint(storage: Location) -> str | None:

@@ -18,9 +18,9 @@ from pathlib import Path
 from typing import Final
 
 from shared.artifacts.backend import MANIFEST as MANIFEST  # noqa: PLC0414 - whoever reads one asks here
-from shared.artifacts.backend import STAGING_PREFIX, UNWRITABLE, DirectoryShelf, Shelf, file_digest
+from shared.artifacts.backend import STAGING_PREFIX, UNWRITABLE, ArtifactBackend, DirectoryBackend, file_digest
 from shared.artifacts.backend import unwritable as unwritable  # noqa: PLC0414
-from shared.artifacts.promotion_log import Ledger, Promotion
+from shared.artifacts.promotion_log import Promotion, PromotionLog
 from shared.errors import ArtifactError, PromotionRefused
 
 _NOTHING_BEFORE = "nothing that was live before is still there; promote a version by its name"
@@ -56,20 +56,24 @@ class ArtifactStore:
         damaged: error for "its files are not what its manifest says".
     """
 
-    def __init__(self, shelf: Shelf | Path, *, missing: type[ArtifactError], damaged: type[ArtifactError]) -> None:
-        self._shelf: Shelf = DirectoryShelf(shelf, damaged=damaged) if isinstance(shelf, Path) else shelf
+    def __init__(
+        self, backend: ArtifactBackend | Path, *, missing: type[ArtifactError], damaged: type[ArtifactError]
+    ) -> None:
+        self._backend: ArtifactBackend = (
+            DirectoryBackend(backend, damaged=damaged) if isinstance(backend, Path) else backend
+        )
         self._missing = missing
         self._damaged = damaged
 
     @property
     def root(self) -> Path:
         """The directory of this machine that versions are written in."""
-        return self._shelf.root
+        return self._backend.root
 
     @property
     def place(self) -> str:
         """Where it is: the same for all who share it, another for a copy of it."""
-        return self._shelf.place
+        return self._backend.place
 
     @contextmanager
     def write(self) -> Iterator[Draft]:
@@ -104,7 +108,7 @@ class ArtifactStore:
             with suppress(FileNotFoundError):  # another process sweeps too
                 if leftover.stat().st_mtime < time.time() - _LEFTOVER_S:
                     shutil.rmtree(leftover, ignore_errors=True)
-        self._shelf.sweep(_LEFTOVER_S)
+        self._backend.sweep(_LEFTOVER_S)
 
     def _seal(self, staging: Path) -> str:
         manifest = json.loads((staging / MANIFEST).read_text())
@@ -112,16 +116,16 @@ class ArtifactStore:
         manifest["files"] = {path.name: {"bytes": path.stat().st_size, "sha256": self.sha256(path)} for path in files}
         text = json.dumps(manifest, indent=1, sort_keys=True, ensure_ascii=False) + "\n"
         (staging / MANIFEST).write_text(text)
-        return self._shelf.seal(staging, hashlib.sha256(text.encode()).hexdigest())
+        return self._backend.seal(staging, hashlib.sha256(text.encode()).hexdigest())
 
     def versions(self) -> list[str]:
         """Names of the sealed versions, oldest first."""
-        return self._shelf.versions()
+        return self._backend.versions()
 
     def newest(self) -> str:
         """The version sealed last."""
         if not (versions := self.versions()):
-            raise self._missing(f"there is none under {self._shelf.name} yet; build one first")
+            raise self._missing(f"there is none under {self._backend.name} yet; build one first")
         return versions[-1]
 
     def current(self) -> str | None:
@@ -130,14 +134,14 @@ class ArtifactStore:
         Raises:
             missing: it is not there.
         """
-        version = self._shelf.pointer()
+        version = self._backend.pointer()
         if version is not None:
             self._require(version)
         return version
 
     def _require(self, version: str) -> None:
-        if not self._shelf.has(version):
-            raise self._missing(f"{self._shelf.name}{version!r} does not exist; promote or build another")
+        if not self._backend.has(version):
+            raise self._missing(f"{self._backend.name}{version!r} does not exist; promote or build another")
 
     def path(self, version: str) -> Path:
         """A directory of this machine with all files of a version; brought here if need be.
@@ -147,21 +151,21 @@ class ArtifactStore:
             damaged: it cannot be brought here as it was sealed.
         """
         self._require(version)
-        return self._shelf.directory(version)
+        return self._backend.directory(version)
 
     def file(self, version: str, name: str) -> Path:
         """As `path`, of one file; it may not be there if the version was made without it."""
         self._require(version)
-        return self._shelf.file(version, name)
+        return self._backend.file(version, name)
 
     def is_here(self, version: str) -> bool:
         """Whether `path` would give a version at once, without bringing it here."""
-        return self._shelf.is_here(version)
+        return self._backend.is_here(version)
 
     def n_bytes(self, version: str) -> int:
         """How large a version is."""
         self._require(version)
-        return self._shelf.n_bytes(version)
+        return self._backend.n_bytes(version)
 
     def promote(self, version: str, *, expected: str | _Expected | None = ANY, fence: int | None = None) -> None:
         """Make `version` the current one: readers see the old pointer or the new one, nothing between.
@@ -177,14 +181,14 @@ class ArtifactStore:
         """
         self._require(version)
 
-        def decide(ledger: Ledger) -> Ledger:
+        def decide(promotion_log: PromotionLog) -> PromotionLog:
             self._require(version)  # nobody has pruned it meanwhile
-            _expect(ledger, expected)
-            if fence is not None and fence != ledger.fence:
+            _expect(promotion_log, expected)
+            if fence is not None and fence != promotion_log.fence:
                 raise PromotionRefused("another has taken over, which will promote its own")
-            return ledger.promoted(version, time.time())
+            return promotion_log.promoted(version, time.time())
 
-        self._shelf.change(decide)
+        self._backend.change(decide)
 
     def take_fence(self) -> int:
         """A number above all before: from now on, in every process, who took an earlier one may not promote with it.
@@ -192,7 +196,7 @@ class ArtifactStore:
         Raises:
             ArtifactUnwritable: the disk is full or may not be written.
         """
-        return self._shelf.change(Ledger.fenced).fence
+        return self._backend.change(PromotionLog.fenced).fence
 
     def rollback(self, *, expected: str | _Expected | None = ANY) -> str:
         """Promote what was live before the current version, and return its name; a second time goes back two.
@@ -202,29 +206,29 @@ class ArtifactStore:
             ArtifactUnwritable: as `promote`.
         """
 
-        def decide(ledger: Ledger) -> Ledger:
-            _expect(ledger, expected)
-            if (previous := self._before(ledger)) is None:
+        def decide(promotion_log: PromotionLog) -> PromotionLog:
+            _expect(promotion_log, expected)
+            if (previous := self._before(promotion_log)) is None:
                 raise PromotionRefused(_NOTHING_BEFORE)
-            return ledger.promoted(previous, time.time(), back=True)
+            return promotion_log.promoted(previous, time.time(), back=True)
 
         if not self.history():
             raise PromotionRefused(_NOTHING_BEFORE)
-        live = self._shelf.change(decide).live
+        live = self._backend.change(decide).live
         assert live is not None  # `decide` made sure
         return live
 
     def previous(self) -> str | None:
         """The version a rollback goes to, if there is one."""
-        return self._before(self._shelf.ledger())
+        return self._before(self._backend.promotion_log())
 
-    def _before(self, ledger: Ledger) -> str | None:
+    def _before(self, promotion_log: PromotionLog) -> str | None:
         there = self.versions()
-        return next((version for version in reversed(ledger.lineage()[:-1]) if version in there), None)
+        return next((version for version in reversed(promotion_log.lineage()[:-1]) if version in there), None)
 
     def history(self) -> list[Promotion]:
         """The last promotions and rollbacks, oldest first."""
-        return list(self._shelf.ledger().promotions)
+        return list(self._backend.promotion_log().promotions)
 
     def prune(self, keep: int, *, protect: Collection[str] = ()) -> list[str]:
         """Remove old versions, and return their names, oldest first.
@@ -239,11 +243,11 @@ class ArtifactStore:
             ArtifactUnwritable: they may not be removed.
         """
 
-        def choose(ledger: Ledger, there: Sequence[str]) -> list[str]:
-            kept = {*there[-keep:], *ledger.lineage()[-keep:], *protect}
+        def choose(promotion_log: PromotionLog, there: Sequence[str]) -> list[str]:
+            kept = {*there[-keep:], *promotion_log.lineage()[-keep:], *protect}
             return [version for version in there if version not in kept]
 
-        return self._shelf.remove(choose)
+        return self._backend.remove(choose)
 
     def manifest(self, version: str) -> dict[str, object]:
         """The manifest as it was written, with `files`.
@@ -275,7 +279,7 @@ class ArtifactStore:
         try:
             self._verify(version)
         except self._damaged:
-            if not self._shelf.mend(version):
+            if not self._backend.mend(version):
                 raise
             self._verify(version)
 
@@ -303,9 +307,9 @@ class ArtifactStore:
     sha256 = staticmethod(file_digest)
 
 
-def _expect(ledger: Ledger, expected: str | _Expected | None) -> None:
-    if expected is not ANY and ledger.live != expected:
-        raise PromotionRefused(f"{ledger.live or 'nothing'} is live, not {expected or 'nothing'}; look again")
+def _expect(promotion_log: PromotionLog, expected: str | _Expected | None) -> None:
+    if expected is not ANY and promotion_log.live != expected:
+        raise PromotionRefused(f"{promotion_log.live or 'nothing'} is live, not {expected or 'nothing'}; look again")
 
 
 def _failed_probe(directory: Path) -> OSError | None:

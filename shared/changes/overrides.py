@@ -24,7 +24,7 @@ from shared.catalogue.categories import CataloguePhoto
 from shared.changes.log import BEGINNING, Change, entry_order
 from shared.errors import ArtifactError, IndexDamaged
 
-STANDING = "standing.json"
+OVERRIDES = "standing.json"
 ABSENT = "absent"
 
 
@@ -32,18 +32,18 @@ class _Value(BaseModel):
     model_config = ConfigDict(frozen=True)
 
 
-class StandingPhoto(_Value):
+class OverridePhoto(_Value):
     listing_id: str
     category: int  # position in CATEGORIES
     sha256: str  # of its file, see `shared.artifacts.home.live_photo`
 
 
-class Standing(_Value):
+class CatalogueOverride(_Value):
     """What was decided live of one image."""
 
     sequence: int  # of the change
     catalogue_said: str  # when the change was first folded
-    photo: StandingPhoto | None  # None: it was deleted
+    photo: OverridePhoto | None  # None: it was deleted
 
 
 class Known(NamedTuple):
@@ -54,7 +54,7 @@ class Known(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Folded:
+class Compacted:
     """A catalogue with the live changes in it.
 
     Attributes:
@@ -66,19 +66,19 @@ class Folded:
     """
 
     photos: list[CataloguePhoto]
-    standing: dict[str, Standing]
+    overrides: dict[str, CatalogueOverride]
     known: dict[str, Known]
     news: bool
 
 
-def fold(
+def compact(
     catalogue: Sequence[CataloguePhoto],
-    standing: Mapping[str, Standing],
+    overrides: Mapping[str, CatalogueOverride],
     entries: Sequence[Change],
     *,
     storage: Location,
     fingerprint: str,
-) -> Folded:
+) -> Compacted:
     """Put the live changes into a catalogue.
 
     Args:
@@ -89,7 +89,7 @@ def fold(
         fingerprint: of the model whose embeddings are of use.
     """
     says = {photo.image_id: _said(photo) for photo in catalogue}
-    decided: dict[str, Standing] = dict(standing)
+    decided: dict[str, CatalogueOverride] = dict(overrides)
     known: dict[str, Known] = {}
     for entry in entries:
         image_id, photo = entry.image_id, entry.photo
@@ -97,10 +97,12 @@ def fold(
             continue
         kept = None
         if photo:
-            kept = StandingPhoto(listing_id=photo.listing_id, category=photo.category, sha256=photo.sha256)
+            kept = OverridePhoto(listing_id=photo.listing_id, category=photo.category, sha256=photo.sha256)
             if photo.fingerprint == fingerprint:
                 known[photo.sha256] = Known(photo.vector, photo.scores)
-        decided[image_id] = Standing(sequence=entry.sequence, catalogue_said=says.get(image_id, ABSENT), photo=kept)
+        decided[image_id] = CatalogueOverride(
+            sequence=entry.sequence, catalogue_said=says.get(image_id, ABSENT), photo=kept
+        )
     in_force = {image_id: one for image_id, one in decided.items() if one.catalogue_said == says.get(image_id, ABSENT)}
     put = sorted((one.sequence, image_id, one.photo) for image_id, one in in_force.items() if one.photo)
     photos = [photo for photo in catalogue if photo.image_id not in in_force]
@@ -110,37 +112,37 @@ def fold(
     ]
     # That what the catalogue does not have is deleted need not be remembered.
     kept_standing = {i: one for i, one in in_force.items() if one.photo or one.catalogue_said != ABSENT}
-    return Folded(photos, kept_standing, known, news=bool(entries) or kept_standing != dict(standing))
+    return Compacted(photos, kept_standing, known, news=bool(entries) or kept_standing != dict(overrides))
 
 
-def folded_by_all(snapshots: Iterable[IndexManifest]) -> str:
+def compacted_by_all(snapshots: Iterable[IndexManifest]) -> str:
     """The last entry of the log that none of these snapshots needs any more."""
-    return min((snapshot.folded_to for snapshot in snapshots), key=entry_order, default=BEGINNING)
+    return min((snapshot.compacted_through for snapshot in snapshots), key=entry_order, default=BEGINNING)
 
 
-_FILE = TypeAdapter(dict[str, Standing])
+_FILE = TypeAdapter(dict[str, CatalogueOverride])
 
 
-def write_standing(directory: Path, standing: Mapping[str, Standing]) -> None:
+def write_overrides(directory: Path, overrides: Mapping[str, CatalogueOverride]) -> None:
     """Write the decisions of a snapshot into its directory."""
-    (directory / STANDING).write_bytes(_FILE.dump_json(dict(standing)))
+    (directory / OVERRIDES).write_bytes(_FILE.dump_json(dict(overrides)))
 
 
-def read_standing(directory: Path) -> dict[str, Standing]:
+def read_overrides(directory: Path) -> dict[str, CatalogueOverride]:
     """The decisions of a snapshot; none where it was made before there were any.
 
     Raises:
         IndexDamaged: the file is not what was written.
     """
     try:
-        return _FILE.validate_json((directory / STANDING).read_bytes())
+        return _FILE.validate_json((directory / OVERRIDES).read_bytes())
     except FileNotFoundError:
         return {}
     except ValidationError as exc:
-        raise IndexDamaged(f"{directory.name}: {STANDING} cannot be read") from exc
+        raise IndexDamaged(f"{directory.name}: {OVERRIDES} cannot be read") from exc
 
 
-def last_standing(store: ArtifactStore, live: str | None) -> tuple[dict[str, Standing], str]:
+def last_overrides(store: ArtifactStore, live: str | None) -> tuple[dict[str, CatalogueOverride], str]:
     """The decisions that a new snapshot begins with, and the last entry of the change log that is in them.
 
     Args:
@@ -151,10 +153,10 @@ def last_standing(store: ArtifactStore, live: str | None) -> tuple[dict[str, Sta
         IndexMissing, IndexDamaged: the live version's cannot be read.
     """
     if live is not None:
-        return read_standing(store.file(live, STANDING).parent), read_index_manifest(store, live).folded_to
+        return read_overrides(store.file(live, OVERRIDES).parent), read_index_manifest(store, live).compacted_through
     for version in reversed(store.versions()):
         with suppress(ArtifactError):
-            return last_standing(store, version)
+            return last_overrides(store, version)
     return {}, BEGINNING
 
 

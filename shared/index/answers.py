@@ -5,7 +5,7 @@ import base64
 import numpy as np
 
 from shared.catalogue.categories import CATEGORIES
-from shared.index.delta import Overlay
+from shared.index.delta import DeltaIndex
 from shared.index.vector_index import VectorIndex
 from shared.jobs.contract import CategoryAnswer, CategoryScore, EmbedResult, Encoding, SearchRequest, SearchResult
 from shared.model.bundle import BundleManifest
@@ -49,7 +49,7 @@ def embed_result(embeddings: Embeddings, encoding: Encoding, model: BundleManife
 
 
 def search_result(
-    embeddings: Embeddings, request: SearchRequest, index: VectorIndex | Overlay, model: BundleManifest
+    embeddings: Embeddings, request: SearchRequest, index: VectorIndex | DeltaIndex, model: BundleManifest
 ) -> SearchResult:
     """The answer to a search job, from vectors (1, dim) and scores (1, 13), out of one snapshot."""
     return SearchResult(

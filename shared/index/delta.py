@@ -52,7 +52,7 @@ class _State:
     alive: npt.NDArray[np.bool_]
 
 
-class Overlay:
+class DeltaIndex:
     """Live changes on top of one snapshot. Any thread may search; one at a time may apply.
 
     Args:
@@ -66,8 +66,8 @@ class Overlay:
         self._puts: list[_Put] = []
         self._room: FloatArray = np.zeros((_FIRST_ROOM, snapshot.manifest.dimension), dtype=np.float32)
         nothing = np.empty(0, dtype=np.int64)
-        folded_to = snapshot.manifest.folded_to
-        self._state = _State(folded_to, {}, {}, nothing, self._room[:0], np.empty(0, dtype=np.bool_))
+        compacted_through = snapshot.manifest.compacted_through
+        self._state = _State(compacted_through, {}, {}, nothing, self._room[:0], np.empty(0, dtype=np.bool_))
 
     @property
     def version(self) -> str:

@@ -172,7 +172,7 @@ def write_snapshot(
     fingerprint: str,
     catalogue: str,
     catalogue_digest: str,
-    folded_to: str = "0-0",
+    compacted_through: str = "0-0",
     report: ReindexReport | None = None,
     root: Location | None = None,
     exact_up_to: int = EXACT_UP_TO,
@@ -194,7 +194,7 @@ def write_snapshot(
                 catalogue_digest=catalogue_digest,
                 built_at=datetime.now(UTC).isoformat(timespec="seconds"),
                 index=facts,
-                folded_to=folded_to,
+                compacted_through=compacted_through,
                 report=report,
             )
         )

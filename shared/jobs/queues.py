@@ -12,7 +12,7 @@ from kombu.exceptions import OperationalError
 from shared.errors import QueueUnavailable
 from shared.jobs.contract import Priority
 from shared.jobs.idle import IdleThreads
-from shared.jobs.records import PREFIX, Line
+from shared.jobs.records import PREFIX, QueueName
 from shared.jobs.store import JobStore
 from shared.redis_client import broker_at
 
@@ -91,7 +91,7 @@ def make_celery(redis_url: str, *, socket_timeout_s: float | None = None) -> Cel
     return app
 
 
-class Waker:
+class Dispatcher:
     """Has workers look for work.
 
     Args:
@@ -122,7 +122,7 @@ class Waker:
             if not at_hand and self._unread(priority) < _UNREAD_ENOUGH:
                 self._celery.send_task(RUN_NEXT, queue=QUEUES[priority])
 
-    def replace_lost_messages(self, store: JobStore) -> int:
+    def republish_lost(self, store: JobStore) -> int:
         """Send the messages that waiting jobs are short of, and return how many.
 
         A message is lost when its worker dies between fetching it and claiming a job, a word when it dies as it waits.
@@ -132,8 +132,8 @@ class Waker:
             return 0
         queued = store.backlog().queued
         waiting = {
-            Priority.INTERACTIVE: queued[Line.INTERACTIVE] + queued[Line.SUSPECT],
-            Priority.BULK: queued[Line.BULK],
+            Priority.INTERACTIVE: queued[QueueName.INTERACTIVE] + queued[QueueName.QUARANTINE],
+            Priority.BULK: queued[QueueName.BULK],
         }
         n_sent = 0
         for priority, n_waiting in waiting.items():

@@ -59,20 +59,20 @@ class Claim:
     pixels: bytes | None  # by `job.spec`; None: the request names a photo of the index, or the pixels expired
 
 
-class Line(StrEnum):
+class QueueName(StrEnum):
     """Where a job waits."""
 
     INTERACTIVE = "interactive"
     BULK = "bulk"
-    SUSPECT = "suspect"  # its workers died; its last attempt is made alone
+    QUARANTINE = "suspect"  # its workers died; its last attempt is made alone
     REINDEX = "reindex"
     SHARD = "shard"
 
 
-_OWN_LINE = {JobKind.REINDEX: Line.REINDEX, JobKind.SHARD: Line.SHARD}
+_OWN_LINE = {JobKind.REINDEX: QueueName.REINDEX, JobKind.SHARD: QueueName.SHARD}
 
 
-class SuspectWaits(Exception):
+class QuarantineWaits(Exception):
     """A job whose workers died waits to be claimed alone."""
 
 

@@ -65,7 +65,7 @@ class ReindexCounts(_Contract):
     failed: int = 0  # left out of the snapshot
 
 
-class Gate(_Contract):
+class QualityGate(_Contract):
     """One condition of promotion."""
 
     name: str
@@ -101,7 +101,7 @@ class ReindexReport(_Contract):
     new: SnapshotQuality
     live: SnapshotQuality | None = None
     live_version: str | None = None
-    gates: tuple[Gate, ...] = ()
+    gates: tuple[QualityGate, ...] = ()
     timings_s: dict[str, float] = {}  # by stage
 
 

@@ -9,7 +9,7 @@ import redis
 from shared.errors import JobGone, JobNotFound
 from shared.jobs import scripts
 from shared.jobs.contract import Job, JobKind, JobStatus, Priority, Submission
-from shared.jobs.records import PREFIX, Admission, Idempotency, Line
+from shared.jobs.records import PREFIX, Admission, Idempotency, QueueName
 from shared.jobs.reindex_contract import Progress, ShardRequest
 from shared.jobs.store import JobStore
 
@@ -26,7 +26,7 @@ class ReindexStore:
         self._redis = client
         self._jobs = jobs
 
-    def wait_for_work(self, line: Line, timeout_s: float) -> None:
+    def wait_for_work(self, line: QueueName, timeout_s: float) -> None:
         """Return when something was queued in the line, or after `timeout_s`; nothing is claimed yet."""
         self._redis.blpop([f"{PREFIX}wake:{line}"], timeout_s)
 

@@ -68,10 +68,10 @@ from shared.jobs.records import (
     Claim,
     Created,
     Idempotency,
-    Line,
     Place,
+    QuarantineWaits,
+    QueueName,
     ReapReport,
-    SuspectWaits,
     parse_record,
     record_of,
 )
@@ -297,7 +297,7 @@ class JobStore:
         """How much is waiting and in hand."""
         counts = cast(list[int], self.run(scripts.BACKLOG))
         return Backlog(
-            queued=dict(zip(Line, counts, strict=True)),
+            queued=dict(zip(QueueName, counts, strict=True)),
             running=int(self._redis.zcard(PREFIX + "running")),
             oldest_wait_s=self.oldest_wait_s(),
         )
@@ -311,7 +311,7 @@ class JobStore:
 
     # --- the workshop ---
 
-    def claim(self, worker: str, *, lease_s: float, only: Line | None = None) -> Claim | None:
+    def claim(self, worker: str, *, lease_s: float, only: QueueName | None = None) -> Claim | None:
         """Take the job whose turn it is, counting one attempt; None when nothing waits.
 
         Args:
@@ -319,7 +319,7 @@ class JobStore:
                 a caller takes who has nothing else in hand.
 
         Raises:
-            SuspectWaits: call again with `Line.SUSPECT`. Not for the lines of reindexes and shards.
+            SuspectWaits: call again with `QueueName.QUARANTINE`. Not for the lines of reindexes and shards.
         """
         answer: list[object] | None = [b"again"]
         while answer == [b"again"]:
@@ -328,7 +328,7 @@ class JobStore:
         if not answer:
             return None
         if answer == [b"suspect"]:
-            raise SuspectWaits
+            raise QuarantineWaits
         job_id, flat, pixels = cast(tuple[bytes, list[bytes], bytes | None], answer)
         return Claim(parse_record(job_id.decode(), dict(zip(flat[::2], flat[1::2], strict=True))), pixels)
 

@@ -20,12 +20,12 @@ from shared.artifacts.snapshots import IndexManifest
 from shared.artifacts.store import ArtifactStore
 from shared.catalogue.categories import CATEGORIES, CataloguePhoto
 from shared.catalogue.decode import CHANGED
-from shared.changes.overrides import write_standing
+from shared.changes.overrides import write_overrides
 from shared.errors import CatalogueUnusable, IndexDamaged
 from shared.index.milvus_server import MilvusServer
 from shared.index.snapshot import draft_index
 from shared.index.vector_index import VectorIndex
-from shared.jobs.reindex_contract import Gate, Promotion, ReindexReport, ReindexRequest, SnapshotQuality
+from shared.jobs.reindex_contract import Promotion, QualityGate, ReindexReport, ReindexRequest, SnapshotQuality
 from shared.model.bundle import ModelBundle
 from shared.model.embedder import Embeddings, FloatArray
 from shared.reindex.embedding_cache import EmbeddingCache
@@ -91,7 +91,7 @@ def build_snapshot(
         # A photo that could not be read may be readable the next time, and nothing else have changed.
         catalogue_digest="" if CHANGED in build.failed.values() else build.plan.catalogue.digest,
         built_at=datetime.now(UTC).isoformat(timespec="seconds"),
-        folded_to=build.plan.folded_to,
+        compacted_through=build.plan.compacted_through,
         made_by=build.made_by,
     )
     with draft_index(store, server, fingerprint=manifest.fingerprint, made_by=build.made_by) as draft:
@@ -106,7 +106,7 @@ def build_snapshot(
                 threads=_THREADS,
                 tick=partial(on_stage, "building"),
             )
-            write_standing(directory, build.plan.folded.standing)
+            write_overrides(directory, build.plan.compacted.overrides)
             on_stage("verifying")
             manifest = manifest.model_copy(update={"index": facts})
             report = _report(draft.open(manifest), photos, build)
@@ -133,7 +133,7 @@ def decide(report: ReindexReport, request: ReindexRequest) -> tuple[bool, str]:
 
 def _report(staged: VectorIndex, photos: list[CataloguePhoto], build: Build) -> ReindexReport:
     new, live = measure(staged, photos), _quality_of(build.live)
-    conditions: list[Gate] = [
+    conditions: list[QualityGate] = [
         *gates(new, live, force=build.request.force),
         *comparisons(new, live),
     ]
@@ -201,7 +201,7 @@ def _fill(into: Embeddings, photos: list[CataloguePhoto], build: Build) -> None:
         source = np.array(sources, dtype=np.int64)
         put(list(rows), build.live.vectors(source), build.live.scores(source))
     done = set(build.plan.live_rows)
-    for sha256, (vector, scores) in build.plan.folded.known.items():
+    for sha256, (vector, scores) in build.plan.compacted.known.items():
         if sha256 in rows_of and sha256 not in done:
             put(rows_of[sha256], vector, scores)
             done.add(sha256)

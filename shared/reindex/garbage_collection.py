@@ -8,7 +8,7 @@ from shared.artifacts.home import sweep_live_photos
 from shared.artifacts.snapshots import read_index_manifest
 from shared.artifacts.store import ArtifactStore
 from shared.changes.log import ChangeLog
-from shared.changes.overrides import STANDING, folded_by_all, read_standing
+from shared.changes.overrides import OVERRIDES, compacted_by_all, read_overrides
 from shared.errors import ArtifactError
 from shared.index.milvus_server import MilvusServer
 from shared.index.snapshot import prune_index
@@ -16,7 +16,7 @@ from shared.reindex.embedding_cache import EmbeddingCache
 from shared.settings import Settings
 
 
-def tidy(
+def collect_garbage(
     settings: Settings, indexes: ArtifactStore, log: ChangeLog, *, fingerprint: str, server: MilvusServer | None
 ) -> None:
     """Remove old snapshots, changes and photos that all kept ones have folded in, and forgotten embeddings.
@@ -36,10 +36,10 @@ def tidy(
         with suppress(ArtifactError):
             kept.append(read_index_manifest(indexes, version))
     with suppress(redis.RedisError, ArtifactError):
-        log.truncate(folded_by_all(kept))
+        log.truncate(compacted_by_all(kept))
         wanted = log.photos()
         for version in indexes.versions():
-            standing = read_standing(indexes.file(version, STANDING).parent)
-            wanted |= {decided.photo.sha256 for decided in standing.values() if decided.photo}
+            overrides = read_overrides(indexes.file(version, OVERRIDES).parent)
+            wanted |= {decided.photo.sha256 for decided in overrides.values() if decided.photo}
         sweep_live_photos(settings.storage, wanted)
     EmbeddingCache(settings.storage, fingerprint).sweep()

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 from shared.catalogue.categories import CataloguePhoto
 from shared.catalogue.tables import Catalogue
-from shared.changes.overrides import Folded
+from shared.changes.overrides import Compacted
 from shared.index.vector_index import VectorIndex
 from shared.jobs.reindex_contract import ReindexCounts, ReindexMode
 
@@ -22,8 +22,8 @@ class Plan:
     """
 
     catalogue: Catalogue
-    folded: Folded
-    folded_to: str  # the last entry of the change log in it
+    compacted: Compacted
+    compacted_through: str  # the last entry of the change log in it
     photos: Sequence[CataloguePhoto]
     counts: ReindexCounts
     live_rows: Mapping[str, int] = field(default_factory=dict)
@@ -33,12 +33,12 @@ class Plan:
 
 def make_plan(
     catalogue: Catalogue,
-    folded: Folded,
+    compacted: Compacted,
     live: VectorIndex | None,
     *,
     fingerprint: str,
     mode: ReindexMode,
-    folded_to: str,
+    compacted_through: str,
 ) -> Plan:
     """Compare by content, listing and category.
 
@@ -52,9 +52,9 @@ def make_plan(
     reused = same_model and mode is ReindexMode.CHANGED
     live_rows = {photo.sha256: row for row, photo in rows.values()} if reused else {}
     new = changed = relabelled = unchanged = 0
-    in_order = same_model and len(rows) == len(folded.photos)
+    in_order = same_model and len(rows) == len(compacted.photos)
     missing: dict[str, CataloguePhoto] = {}
-    for row, photo in enumerate(folded.photos):
+    for row, photo in enumerate(compacted.photos):
         before_row, before = rows.get(photo.image_id, (None, None))
         if before is None:
             new += 1
@@ -65,16 +65,18 @@ def make_plan(
         else:
             unchanged += 1
             in_order = in_order and before_row == row
-        if photo.sha256 not in live_rows and photo.sha256 not in folded.known:
+        if photo.sha256 not in live_rows and photo.sha256 not in compacted.known:
             missing.setdefault(photo.sha256, photo)
-    wanted = {photo.image_id for photo in folded.photos}
+    wanted = {photo.image_id for photo in compacted.photos}
     counts = ReindexCounts(
-        seen=len(folded.photos),
+        seen=len(compacted.photos),
         unchanged=unchanged,
         new=new,
         changed=changed,
         relabelled=relabelled,
         removed=sum(image_id not in wanted for image_id in rows),
     )
-    is_live = in_order and unchanged == len(folded.photos) and not missing and not folded.news
-    return Plan(catalogue, folded, folded_to, folded.photos, counts, live_rows, list(missing.values()), is_live)
+    is_live = in_order and unchanged == len(compacted.photos) and not missing and not compacted.news
+    return Plan(
+        catalogue, compacted, compacted_through, compacted.photos, counts, live_rows, list(missing.values()), is_live
+    )

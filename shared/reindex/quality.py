@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from shared.catalogue.categories import CataloguePhoto
-from shared.jobs.reindex_contract import Gate, SnapshotQuality
+from shared.jobs.reindex_contract import QualityGate, SnapshotQuality
 from shared.model.embedder import FloatArray
 
 SAMPLE = 512
@@ -70,7 +70,7 @@ def measure(snapshot: Searchable, photos: Sequence[CataloguePhoto], *, sample: i
     )
 
 
-def gates(new: SnapshotQuality, live: SnapshotQuality | None, *, force: bool) -> list[Gate]:
+def gates(new: SnapshotQuality, live: SnapshotQuality | None, *, force: bool) -> list[QualityGate]:
     """What makes a snapshot valid."""
     conditions = [
         _at_least("self_retrieval", new.self_retrieval, MIN_SELF_RETRIEVAL),
@@ -80,11 +80,11 @@ def gates(new: SnapshotQuality, live: SnapshotQuality | None, *, force: bool) ->
         share = new.count / live.count
         detail = f"{new.count} photos, {live.count} are live; at least {MIN_SHARE_OF_LIVE:.0%} are needed"
         detail += ", but this was forced" if force and share < MIN_SHARE_OF_LIVE else ""
-        conditions.append(Gate(name="count", passed=force or share >= MIN_SHARE_OF_LIVE, detail=detail))
+        conditions.append(QualityGate(name="count", passed=force or share >= MIN_SHARE_OF_LIVE, detail=detail))
     return conditions
 
 
-def comparisons(new: SnapshotQuality, live: SnapshotQuality | None) -> list[Gate]:
+def comparisons(new: SnapshotQuality, live: SnapshotQuality | None) -> list[QualityGate]:
     """What makes a snapshot no worse than the live one."""
     if live is None:
         return []
@@ -98,13 +98,15 @@ def _mean(values: Sequence[float]) -> float | None:
     return round(float(np.mean(values)), 6) if values else None
 
 
-def _at_least(name: str, figure: float | None, least: float) -> Gate:
+def _at_least(name: str, figure: float | None, least: float) -> QualityGate:
     told = "not measured" if figure is None else f"{figure:.4f}"
-    return Gate(name=name, passed=figure is None or figure >= least, detail=f"{told}; at least {least} is needed")
+    return QualityGate(
+        name=name, passed=figure is None or figure >= least, detail=f"{told}; at least {least} is needed"
+    )
 
 
-def _no_worse(name: str, new: float | None, live: float | None) -> Gate:
+def _no_worse(name: str, new: float | None, live: float | None) -> QualityGate:
     if new is None or live is None:
-        return Gate(name=name, passed=True, detail="cannot be compared: there are too few photos")
+        return QualityGate(name=name, passed=True, detail="cannot be compared: there are too few photos")
     detail = f"{new:.4f}, live {live:.4f}; {MAX_LOSS} may be lost"
-    return Gate(name=name, passed=new >= live - MAX_LOSS, detail=detail)
+    return QualityGate(name=name, passed=new >= live - MAX_LOSS, detail=detail)

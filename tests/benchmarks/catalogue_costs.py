@@ -13,7 +13,7 @@ from shared.artifacts.snapshots import PHOTOS, index_store
 from shared.catalogue.categories import CATEGORIES, CataloguePhoto
 from shared.catalogue.tables import CatalogueReader, scan_catalogue
 from shared.changes.log import BEGINNING
-from shared.changes.overrides import fold
+from shared.changes.overrides import compact
 from shared.index.compression import EXACT_UP_TO, n_lists_for
 from shared.index.snapshot import CODES, SCORES, VECTORS, write_snapshot
 from shared.jobs.reindex_contract import ReindexMode
@@ -140,8 +140,8 @@ def _planned(directory: Path) -> int:
     CatalogueReader().read(directory)  # what this loads for the first time is not the catalogue's
     tracemalloc.start()
     catalogue = CatalogueReader(directory / "digests.json").read(directory, scan_catalogue(directory))
-    folded = fold(catalogue.photos, {}, [], storage=directory, fingerprint="f")
-    plan = make_plan(catalogue, folded, None, fingerprint="f", mode=ReindexMode.ALL, folded_to=BEGINNING)
+    compacted = compact(catalogue.photos, {}, [], storage=directory, fingerprint="f")
+    plan = make_plan(catalogue, compacted, None, fingerprint="f", mode=ReindexMode.ALL, compacted_through=BEGINNING)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert len(plan.missing) == _N_PLANNED

@@ -122,7 +122,7 @@ def main() -> None:
             url, client = database()
             service = Service(Path(scratch) / "home", url, log=Path(scratch) / "log")
             running.callback(service.close)
-            service.start("api", max_queued=_NO_LIMIT, canary_s=0)
+            service.start("api", max_queued=_NO_LIMIT, probe_every_s=0)
             filled.append((Depth(client, n_queued), service))
         for _, service in filled:
             eventually(lambda service=service: _listens(service.port), 60, "the API listens")  # type: ignore[misc]

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import redis
 
-from shared.jobs.queues import Waker, make_celery
+from shared.jobs.queues import Dispatcher, make_celery
 from shared.jobs.store import JobStore
 from shared.model.network import EMBEDDING_DIM
 from shared.settings import Backbone
@@ -145,7 +145,7 @@ def _drain(home: Path, workers: int, n_jobs: int, *, kill_after: int | None = No
             store, celery = JobStore(client), make_celery(stack.redis_url, socket_timeout_s=2)
             job_ids = fill(store, n_jobs)
             for _ in job_ids:
-                Waker(celery, client).wake()
+                Dispatcher(celery, client).wake()
             celery.close()
             if kill_after is not None:
                 while store.depth() > n_jobs - kill_after - Fleet(1).threads * workers:

@@ -16,8 +16,8 @@ import redis
 import requests
 
 from shared.jobs.contract import EmbedRequest, JobKind, JobStatus, WorkerReport
-from shared.jobs.queues import Waker, make_celery
-from shared.jobs.records import Admission, Line
+from shared.jobs.queues import Dispatcher, make_celery
+from shared.jobs.records import Admission, QueueName
 from shared.jobs.reindex_contract import Progress, ReindexRequest, ShardPhoto, ShardRequest, ShardResult
 from shared.jobs.reindex_jobs import ReindexStore
 from shared.jobs.store import JobStore
@@ -73,7 +73,7 @@ def measure(backbone: Backbone) -> Measured:
     home = installed(backbone)
     pass_s, photo_s, pass_photos, streams = _model(home)
     quick_passes = (sleeping_worker.__name__, "1", "8")
-    settings = {"cache_entries": 0, "canary_s": 0, "streams": 1, "max_batch": 8}
+    settings = {"cache_entries": 0, "probe_every_s": 0, "streams": 1, "max_batch": 8}
     with (
         tempfile.TemporaryDirectory() as scratch,
         serving(home, Path(scratch), n_workers=0) as stack,
@@ -154,7 +154,7 @@ def _jobs(stack: Stack, client: redis.Redis) -> tuple[float, RedisUse]:
     before, worker_before = RedisUse.so_far(client), cpu_s(worker)
     fill(store, _N_JOBS)
     for _ in range(Fleet(1).threads):
-        Waker(celery, client).wake()
+        Dispatcher(celery, client).wake()
     wait_drained(store)
     celery.close()
     return (cpu_s(worker) - worker_before) / _N_JOBS, before.of_each(RedisUse.so_far(client), _N_JOBS)
@@ -213,7 +213,7 @@ def _shards(stack: Stack) -> RedisUse:
         jobs = JobStore(client)
         store = ReindexStore(client, jobs)
         jobs.create(JobKind.REINDEX, ReindexRequest(), None, admission=NO_LIMIT)
-        reindex = jobs.claim("bench", lease_s=60, only=Line.REINDEX)
+        reindex = jobs.claim("bench", lease_s=60, only=QueueName.REINDEX)
         assert reindex is not None
         n_photos = Fleet(1).shard_photos
         photos = tuple(ShardPhoto(path=f"/catalogue/images/{i:040x}.jpg", sha256=f"{i:064x}") for i in range(n_photos))
@@ -221,7 +221,7 @@ def _shards(stack: Stack) -> RedisUse:
         for number in range(_N_SHARDS):
             request = ShardRequest(bundle_version="v", scope="any", photos=photos)
             job_id = store.submit_shard(reindex.job, request, f"shard-{number}")
-            claim = jobs.claim("bench", lease_s=60, only=Line.SHARD)
+            claim = jobs.claim("bench", lease_s=60, only=QueueName.SHARD)
             assert claim is not None
             for _ in range(1 + n_photos // Fleet(1).shard_ahead):
                 jobs.extend([(job_id, 1)], lease_s=60)

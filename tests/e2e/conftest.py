@@ -243,6 +243,6 @@ def fleet(home: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator["Fle
     directory = tmp_path_factory.mktemp("fleet")
     copy = directory / "home"
     copy_installation(home, copy)
-    fleet = Fleet(copy, directory / "valkey", log=directory / "log", lease_s=4, canary_s=0)
+    fleet = Fleet(copy, directory / "valkey", log=directory / "log", lease_s=4, probe_every_s=0)
     yield fleet
     fleet.close()

@@ -29,7 +29,7 @@ PLENTY = Admission(max_queued=1000, max_queued_per_owner=1000)
 
 
 def settings(url: str, **changes: object) -> Settings:
-    given = {"redis_url": url, "home": NO_HOME, "seed_wait_s": 0.2, "max_queued": 3, **changes}
+    given = {"redis_url": url, "home": NO_HOME, "legacy_wait_s": 0.2, "max_queued": 3, **changes}
     return Settings.model_validate(given)
 
 

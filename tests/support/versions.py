@@ -5,7 +5,7 @@ from pathlib import Path
 
 from shared.artifacts.snapshots import IndexManifest, bundle_store, index_store
 from shared.artifacts.store import MANIFEST
-from shared.jobs.reindex_contract import Gate, ReindexCounts, ReindexMode, ReindexReport, SnapshotQuality
+from shared.jobs.reindex_contract import QualityGate, ReindexCounts, ReindexMode, ReindexReport, SnapshotQuality
 
 FINGERPRINT = "a" * 64
 REPORT = ReindexReport(
@@ -16,8 +16,8 @@ REPORT = ReindexReport(
     live=SnapshotQuality(count=8, sampled=8, precision_at_4=0.8125, recall_at_10=1.0),
     live_version="20260101T000000000000Z-00000000",
     gates=(
-        Gate(name="row counts", passed=True, detail="10 photos, 8 are live"),
-        Gate(name="recall@10", passed=False, detail="0.9312, at least 0.95 is wanted"),
+        QualityGate(name="row counts", passed=True, detail="10 photos, 8 are live"),
+        QualityGate(name="recall@10", passed=False, detail="0.9312, at least 0.95 is wanted"),
     ),
     timings_s={"plan": 0.51, "embed": 12.345},
 )

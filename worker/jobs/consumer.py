@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import redis
 
-from shared.jobs.records import Line
+from shared.jobs.records import QueueName
 from shared.jobs.reindex_jobs import ReindexStore
 
 _LOG = logging.getLogger(__name__)
@@ -14,7 +14,7 @@ _LOOK_EVERY_S = 1.0  # well within the two seconds after which a client gives up
 _PAUSE_S = 1.0
 
 
-class LineThread(threading.Thread):
+class QueueConsumer(threading.Thread):
     """Runs the jobs of one line, one at a time, until stopped.
 
     Args:
@@ -24,9 +24,9 @@ class LineThread(threading.Thread):
 
     def __init__(
         self,
-        line: Line,
+        line: QueueName,
         store: ReindexStore,
-        run: Callable[[Line], bool],
+        run: Callable[[QueueName], bool],
         *,
         able: Callable[[], bool],
         stop: threading.Event,

@@ -23,11 +23,11 @@ from shared.jobs.contract import (
     PhotoResult,
     Timing,
 )
-from shared.jobs.records import Claim, Line, SuspectWaits
+from shared.jobs.records import Claim, QuarantineWaits, QueueName
 from shared.jobs.store import JobStore
 from shared.telemetry import event
 from worker.jobs.stats import JobCounts
-from worker.serving.engine import Engine, NotHereYet
+from worker.serving.engine import ArtifactNotReady, Engine
 
 _LOG = logging.getLogger(__name__)
 
@@ -87,7 +87,7 @@ class Leases:
                 self._held[attempt].wanted = False
 
 
-class Gate:
+class ReadWriteLock:
     """Many may be inside together, or one alone; who wants to be alone is let in before more of the others."""
 
     def __init__(self) -> None:
@@ -123,7 +123,7 @@ class Gate:
                 self._changed.notify_all()
 
 
-class HandedBack(Exception):
+class JobReleased(Exception):
     """The worker is about to stop, and another shall go on with the job."""
 
 
@@ -155,7 +155,7 @@ class JobRunner:
         worker: str,
         lease_s: float,
         handlers: Mapping[JobKind, Handler] | None = None,
-        only: Line | None = None,
+        only: QueueName | None = None,
         stopping: Callable[[], bool] = lambda: False,
         wake: Callable[[Job], None] = lambda job: None,
         await_more: Callable[[], bool] = lambda: False,
@@ -172,7 +172,7 @@ class JobRunner:
         self._stopping = stopping
         self._wake = wake
         self._await_more = await_more
-        self._gate = Gate()
+        self._lock = ReadWriteLock()
 
     def run_next(self) -> None:
         """What a message asks for: to run what waits until nothing does, nor comes within a while."""
@@ -197,21 +197,21 @@ class JobRunner:
         suspects = False
         while True:
             try:
-                with self._gate.alone() if suspects else self._gate.shared(), self._engine.expecting():
-                    if self._claim_and_run(Line.SUSPECT if suspects else self._only, relay=relay):
+                with self._lock.alone() if suspects else self._lock.shared(), self._engine.expecting():
+                    if self._claim_and_run(QueueName.QUARANTINE if suspects else self._only, relay=relay):
                         return True
                     if not suspects:
                         return False
                     suspects = False  # another worker had it; the message was for somebody
-            except SuspectWaits:
+            except QuarantineWaits:
                 suspects = True
 
-    def run_line(self, line: Line) -> bool:
+    def run_line(self, line: QueueName) -> bool:
         """Run one job of a line that no message tells of, if one waits; returns whether there was one."""
-        with self._gate.shared() if line is Line.SHARD else nullcontext():
+        with self._lock.shared() if line is QueueName.SHARD else nullcontext():
             return self._claim_and_run(line)
 
-    def _claim_and_run(self, line: Line | None, *, relay: bool = False) -> bool:
+    def _claim_and_run(self, line: QueueName | None, *, relay: bool = False) -> bool:
         """Returns whether there was a job."""
         claim = self._store.claim(self._worker, lease_s=self._lease_s, only=line)
         if claim is None:
@@ -228,10 +228,10 @@ class JobRunner:
         written: JobStatus | None
         try:
             result = self._result(claim, lease)
-        except HandedBack:
+        except JobReleased:
             written, outcome = None, "handed_back"
             self._store.release(job)
-        except NotHereYet:
+        except ArtifactNotReady:
             written, outcome = None, "handed_back"
             time.sleep(_ELSEWHERE_S)  # first, or every thread here would take this one again and none what is behind it
             self._store.release(job)
@@ -287,7 +287,7 @@ class JobRunner:
         except StoreUnavailable as exc:
             if job.kind is JobKind.REINDEX:
                 raise  # it has waited for the store where that cost nothing
-            raise NotHereYet from exc
+            raise ArtifactNotReady from exc
 
     def _write(self, end: Callable[[], JobStatus | None]) -> JobStatus | None:
         """Write how an attempt ended: a dropped connection must not cost an attempt.

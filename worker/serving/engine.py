@@ -27,10 +27,10 @@ from shared.model.bundle import ModelBundle
 from shared.model.embedder import Embeddings
 from shared.photos.images import Pixels, PreprocessSpec
 from worker.serving.loaded_model import EngineOptions
-from worker.serving.model_manager import Live, LiveArtifacts, NotHereYet, ReadChanges
+from worker.serving.model_manager import ArtifactNotReady, ModelManager, ReadChanges, ServingState
 from worker.serving.result_cache import ResultCache
 
-__all__ = ["Engine", "NotHereYet"]
+__all__ = ["ArtifactNotReady", "Engine"]
 
 _CATALOGUE = "_reindex"  # who takes turns with the API keys
 
@@ -55,7 +55,7 @@ class Engine:
         server: MilvusServer | None = None,
     ) -> None:
         options = options or EngineOptions()
-        self.live = LiveArtifacts(storage, options, read_changes, server, self._count_batch)
+        self.live = ModelManager(storage, options, read_changes, server, self._count_batch)
         self._cache: ResultCache[Embeddings] = ResultCache(max_entries=options.cache_entries, ttl_s=options.cache_ttl_s)
         self._batch_sizes: Counter[int] = Counter()
         self._counting = threading.Lock()
@@ -145,7 +145,7 @@ class Engine:
 
     def _embeddings(
         self,
-        live: Live,
+        live: ServingState,
         request: PhotoRequest,
         pixels: bytes | None,
         submit: "Callable[[Pixels], Future[Embeddings]]",
@@ -165,9 +165,9 @@ class Engine:
         return live.model.device if (live := self.live.current) else ""
 
     @property
-    def at_once(self) -> int:
+    def max_concurrency(self) -> int:
         """Photos the model works on at the same moment at most; 0 while there is none."""
-        return live.model.at_once if (live := self.live.current) else 0
+        return live.model.max_concurrency if (live := self.live.current) else 0
 
     @property
     def photos_per_s(self) -> float | None:

@@ -49,7 +49,7 @@ class Model:
 
     bundle: ModelBundle
     batcher: "MicroBatcher[Pixels, Embeddings]"
-    at_once: int = 1
+    max_concurrency: int = 1
     device: str = ""
     tuning: Tuning | None = None
 

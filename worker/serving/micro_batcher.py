@@ -11,7 +11,7 @@ from typing import Generic, TypeVar
 
 from shared.jobs.contract import Priority
 
-_NEWS = 0.2  # what the last pass counts for in the average
+_EWMA_WEIGHT = 0.2  # what the last pass counts for in the average
 
 Item = TypeVar("Item")
 Output = TypeVar("Output")
@@ -170,7 +170,7 @@ class MicroBatcher(Generic[Item, Output]):
                     took_s = self._clock() - self._running_since.pop(number)
                     if batch[-1].priority is Priority.BULK:
                         news = took_s / len(batch) - self._bulk_item_s
-                        self._bulk_item_s += _NEWS * news if self._bulk_item_s else news
+                        self._bulk_item_s += _EWMA_WEIGHT * news if self._bulk_item_s else news
                     self._changed.notify_all()
 
     def _next_batch(self, number: int) -> "list[_Waiting[Item, Output]]":

@@ -24,7 +24,7 @@ from shared.errors import (
     QueueUnavailable,
     StoreUnavailable,
 )
-from shared.index.delta import Overlay
+from shared.index.delta import DeltaIndex
 from shared.index.milvus_server import MilvusServer
 from shared.index.snapshot import open_snapshot
 from shared.index.vector_index import VectorIndex
@@ -35,7 +35,7 @@ from shared.photos.images import Pixels, PreprocessSpec, decode_photo
 from shared.telemetry import event
 from worker.serving.loaded_model import EngineOptions, Model, start_model
 from worker.serving.micro_batcher import MicroBatcher
-from worker.serving.promoted import Pointers, Promoted
+from worker.serving.promoted import Pointers, PromotedArtifacts
 
 _LOG = logging.getLogger(__name__)
 _OUTLIVED_S = 60.0  # a model that answered before stays so long after the last photo that was made for it
@@ -44,11 +44,11 @@ ReadChanges = Callable[[str], Iterable[Change]]
 
 
 @dataclass(frozen=True)
-class Live:
+class ServingState:
     """One model and an index built by it; a job sees exactly one of these."""
 
     model: Model
-    index: Overlay
+    index: DeltaIndex
 
     @property
     def bundle(self) -> ModelBundle:
@@ -88,11 +88,11 @@ class Live:
         )
 
 
-class NotHereYet(Exception):
+class ArtifactNotReady(Exception):
     """What a job takes lies in the object store, and has yet to come to this machine; another may have it."""
 
 
-class LiveArtifacts:
+class ModelManager:
     """The model and the index that answer for one installation, brought after what is promoted there.
 
     Args:
@@ -115,16 +115,16 @@ class LiveArtifacts:
         on_batch: Callable[[int], None],
     ) -> None:
         self._storage = storage
-        self._promoted = Promoted(storage)
+        self._promoted = PromotedArtifacts(storage)
         self._bundles, self._indexes = self._promoted.bundles, self._promoted.indexes
         self._options = options
         self._read_changes = read_changes
         self._server = server
         self._on_batch = on_batch
         self._changing = threading.Lock()
-        self.current: Live | None = None
+        self.current: ServingState | None = None
         self._coming: Model | None = None  # promoted, but not yet an index by it
-        self._outlived: Live | None = None  # answered before, and photos that were made for it still come
+        self._outlived: ServingState | None = None  # answered before, and photos that were made for it still come
         self._outlived_until = 0.0
         self._following = threading.Lock()
         self._loading = threading.RLock()
@@ -175,13 +175,13 @@ class LiveArtifacts:
             f"until then bundle {live.bundle.version} and its index answer"
         )
 
-    def _load(self) -> Live:
+    def _load(self) -> ServingState:
         """Make the live index and its model answer; a model that is in memory already is not loaded again."""
         old, index = self.current, self._indexes.current()
         model = self.model(version := self._promoted.answering())
         if old and (old.model, old.index.version) == (model, index):
             return old
-        new = Live(model, self._overlay(model, index))
+        new = ServingState(model, self._overlay(model, index))
         new.index.apply(self._read_changes(new.index.applied_to))  # while the old one still follows the log
         with self._changing:
             new.index.apply(self._read_changes(new.index.applied_to))
@@ -196,7 +196,7 @@ class LiveArtifacts:
         event(_LOG, "artifacts_loaded", bundle=version, index=new.index.version, count=len(new.index.snapshot))
         return new
 
-    def _overlay(self, model: Model, version: str | None) -> Overlay:
+    def _overlay(self, model: Model, version: str | None) -> DeltaIndex:
         """A version of the index, to be searched with a model."""
         manifest = model.bundle.manifest
         snapshot = open_snapshot(self._indexes, fingerprint=manifest.fingerprint, version=version, server=self._server)
@@ -205,7 +205,7 @@ class LiveArtifacts:
                 f"{snapshot.version}: of dimension {snapshot.manifest.dimension}, "
                 f"but the model gives {manifest.embedding_dim}"
             )
-        return Overlay(snapshot, partial(self._embed_again, model))
+        return DeltaIndex(snapshot, partial(self._embed_again, model))
 
     def model(self, version: str) -> Model:
         """A bundle in memory, loaded if need be and then kept until an index of it is there, or another is promoted."""
@@ -229,7 +229,7 @@ class LiveArtifacts:
         for model in gone:
             model.batcher.close()
 
-    def answering(self, spec: PreprocessSpec | None) -> Live:
+    def answering(self, spec: PreprocessSpec | None) -> ServingState:
         """What answers a photo made square by `spec`: what is live, or was when the photo was accepted.
 
         So a photo that waited while another model was promoted gets the answer of the one it was accepted for.
@@ -243,7 +243,7 @@ class LiveArtifacts:
             raise IndexMissing(self.problem or "nothing is loaded yet")
         if spec not in (None, self.current.spec):
             if not self._promoted.is_here(self._tried):
-                raise NotHereYet
+                raise ArtifactNotReady
             self.refresh()  # who made the photo may have heard of a promotion first
         live = self.current
         if spec is None or spec == live.spec:
@@ -253,7 +253,7 @@ class LiveArtifacts:
                 try:
                     outlived = self._last_live(spec)
                 except StoreUnavailable as exc:
-                    raise NotHereYet from exc
+                    raise ArtifactNotReady from exc
                 with self._exchanging():
                     self._outlived = outlived
             outlived, self._outlived_until = self._outlived, time.monotonic() + _OUTLIVED_S
@@ -261,7 +261,7 @@ class LiveArtifacts:
                 outlived.index.apply(self._read_changes(outlived.index.applied_to))
             return outlived
 
-    def _last_live(self, spec: PreprocessSpec) -> Live:
+    def _last_live(self, spec: PreprocessSpec) -> ServingState:
         """The index that was live last of those whose model has that spec, and the model."""
         promotions = self._indexes.history()
         for promotion in reversed(promotions):
@@ -269,10 +269,10 @@ class LiveArtifacts:
                 version = bundle_of(self._storage, read_index_manifest(self._indexes, promotion.version).fingerprint)
                 if version and read_manifest(self._bundles, version).preprocess == spec:
                     if promotion == promotions[-1] and not self._indexes.is_here(promotion.version):
-                        raise NotHereYet  # `refresh` is about to fetch it
+                        raise ArtifactNotReady  # `refresh` is about to fetch it
                     model = next((one for one in self.models() if one.bundle.version == version), None)
                     model = model or self._started(version)
-                    return Live(model, self._overlay(model, promotion.version))
+                    return ServingState(model, self._overlay(model, promotion.version))
             except ArtifactError:
                 continue
         raise PhotoExpired(f"the photo was made for a model that is gone ({spec}); send it again")
@@ -310,7 +310,7 @@ class LiveArtifacts:
         self._bundles.path(version)  # fetched while nobody waits for the lock
         return self.model(version).bundle
 
-    def keeps(self, live: Live) -> bool:
+    def keeps(self, live: ServingState) -> bool:
         """Whether it still takes photos: it answers, or did when photos that still come were made."""
         return live in (self.current, self._outlived)
 

@@ -14,7 +14,7 @@ _LOG = logging.getLogger(__name__)
 Pointers = tuple[str | None, str | None]  # of the bundles and the indexes
 
 
-class Promoted:
+class PromotedArtifacts:
     """The pointers of one installation.
 
     Attributes:

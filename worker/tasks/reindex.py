@@ -21,7 +21,7 @@ from shared.catalogue.categories import CataloguePhoto
 from shared.catalogue.scan import Scan
 from shared.catalogue.tables import Catalogue, CatalogueReader, scan_catalogue
 from shared.changes.log import ChangeLog
-from shared.changes.overrides import fold, last_standing
+from shared.changes.overrides import compact, last_overrides
 from shared.errors import (
     ArtifactError,
     FingerprintMismatch,
@@ -54,10 +54,10 @@ from shared.jobs.store import JobStore
 from shared.model.bundle import ModelBundle
 from shared.reindex.build import Build, build_snapshot, decide
 from shared.reindex.embedding_cache import ANY_REINDEX, EmbeddingCache, shard_name
-from shared.reindex.garbage_collection import tidy
+from shared.reindex.garbage_collection import collect_garbage
 from shared.reindex.plan import Plan, make_plan
 from shared.settings import Settings
-from worker.jobs.runner import HandedBack, Lease, while_redis_is_away, while_store_is_away
+from worker.jobs.runner import JobReleased, Lease, while_redis_is_away, while_store_is_away
 from worker.serving.engine import Engine
 
 SHARD_PHOTOS = 64
@@ -194,22 +194,24 @@ class _Attempt:
             live.manifest.fingerprint == bundle.manifest.fingerprint
             and lies_in(live.manifest, self.at.server)
             and self.at.catalogue.digest(found) == live.manifest.catalogue_digest
-            and while_redis_is_away(partial(self.at.log.count_after, live.manifest.folded_to)) == 0
+            and while_redis_is_away(partial(self.at.log.count_after, live.manifest.compacted_through)) == 0
         )
 
     def _plan(self, catalogue: Catalogue, bundle: ModelBundle, live: VectorIndex | None) -> Plan:
         self._tell("planning")
-        standing, after = last_standing(self.at.indexes, live.version if live else None)
+        overrides, after = last_overrides(self.at.indexes, live.version if live else None)
         entries = while_redis_is_away(lambda: list(self.at.log.read(after)))
         fingerprint = bundle.manifest.fingerprint
-        folded = fold(catalogue.photos, standing, entries, storage=self.at.settings.storage, fingerprint=fingerprint)
+        compacted = compact(
+            catalogue.photos, overrides, entries, storage=self.at.settings.storage, fingerprint=fingerprint
+        )
         return make_plan(
             catalogue,
-            folded,
+            compacted,
             live,
             fingerprint=fingerprint,
             mode=self.request.mode,
-            folded_to=entries[-1].entry_id if entries else after,
+            compacted_through=entries[-1].entry_id if entries else after,
         )
 
     # --- embed ---
@@ -311,7 +313,9 @@ class _Attempt:
                 promoted, decision = self._promote(version, bundle, report, fence, decision)
             with suppress(StoreUnavailable):
                 fingerprint = bundle.manifest.fingerprint
-                tidy(self.at.settings, self.at.indexes, self.at.log, fingerprint=fingerprint, server=self.at.server)
+                collect_garbage(
+                    self.at.settings, self.at.indexes, self.at.log, fingerprint=fingerprint, server=self.at.server
+                )
         result = self._result(decision, report.live_version, report.counts, report.reasons)
         return result.model_copy(
             update={
@@ -355,7 +359,7 @@ class _Attempt:
             HandedBack: the worker is about to end.
         """
         if self.at.stopping():
-            raise HandedBack
+            raise JobReleased
         progress = Progress(stage=stage, done=done, total=total, eta_s=self._eta_s(done, total))
         status = while_redis_is_away(partial(self.at.store.report, self.job, progress, furthest=done))
         if status is not JobStatus.RUNNING:

@@ -17,7 +17,7 @@ from shared.model.embedder import Embeddings
 from shared.photos.images import Pixels
 from shared.reindex.embedding_cache import EmbeddingCache, Shard, joined, shard_name
 from shared.settings import Settings
-from worker.jobs.runner import HandedBack, Lease
+from worker.jobs.runner import JobReleased, Lease
 from worker.serving.engine import Engine
 
 _DECODED_AT_A_TIME = 2
@@ -81,7 +81,7 @@ class ShardRunner:
                 except CancelledError:
                     if lease.unwanted():
                         raise
-                    raise HandedBack from None  # the model is closed: the worker ends, or another was promoted
+                    raise JobReleased from None  # the model is closed: the worker ends, or another was promoted
                 except InternalError as error:  # the photo's own; whatever else it is ends the job
                     failed[sha256] = f"photo cannot be used: {error.code}"
 
@@ -102,7 +102,7 @@ class ShardRunner:
     def _check(self, job: Job, lease: Lease) -> None:
         """Raises CancelledError or HandedBack when it is time to leave the shard."""
         if self._stopping():
-            raise HandedBack
+            raise JobReleased
         held = (job.id, job.attempt)
         if held not in self._jobs.extend([held], lease_s=self._settings.lease_s):
             lease.wanted = False

@@ -20,7 +20,7 @@ from tests.e2e.conftest import Stack, environment, eventually
 
 PHOTO_PX = 512
 # Of services whose model is measured: every photo is embedded, and only those of the benchmark are.
-UNCACHED = {"cache_entries": 0, "canary_s": 0}
+UNCACHED = {"cache_entries": 0, "probe_every_s": 0}
 _QUALITY = 90
 _READY_WITHIN_S = 300  # sixteen workers that start at once, on a busy machine
 _N_LISTINGS = 52

@@ -25,7 +25,7 @@ def pair(home: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet
     """API and two workers on an installation of their own."""
     directory = tmp_path_factory.mktemp("live")
     copy_installation(home, directory / "home")
-    pair = Fleet(directory / "home", directory / "valkey", lease_s=4, canary_s=0)
+    pair = Fleet(directory / "home", directory / "valkey", lease_s=4, probe_every_s=0)
     pair.man(2)
     yield pair
     pair.close()

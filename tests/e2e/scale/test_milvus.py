@@ -34,7 +34,7 @@ class Place:
             directory / "valkey",
             log=directory / "log",
             lease_s=3,
-            canary_s=0,
+            probe_every_s=0,
             catalogue=directory / "catalogue",
             index=self.milvus.address,
         )
@@ -103,9 +103,9 @@ def test_the_index_moves_into_milvus_and_live_changes_reindex_and_rollback_go_on
     )
     assert found(by_id.json())[0] == photos[0].stem
 
-    folded = result_of(fleet, submit(fleet))
-    assert (folded["promoted"], folded["counts"]["seen"]) == (True, 104)
-    second = folded["index_version"]
+    compacted = result_of(fleet, submit(fleet))
+    assert (compacted["promoted"], compacted["counts"]["seen"]) == (True, 104)
+    second = compacted["index_version"]
     eventually(lambda: place.alias_leads_to(second), 10, "others find the new one")
     eventually(lambda: versions_that_answer(fleet, photos[0]) == {second}, 20, "every worker answers from it")
     assert_seen_by_every_worker(fleet, photo, "put-live", there=True)

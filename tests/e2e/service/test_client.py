@@ -246,7 +246,7 @@ def test_a_service_that_is_not_there_is_told_in_words() -> None:
 
 
 def test_without_a_worker_one_may_give_up_cancel_and_come_back(own_stack: Stack, photos: list[Path]) -> None:
-    own_stack.start("api", max_queued=3, canary_s=0, max_batch_photos=4)
+    own_stack.start("api", max_queued=3, probe_every_s=0, max_batch_photos=4)
     with Client(own_stack.url) as client:
         assert "no worker" in client.ready().problems[0]  # and it waited for the API
         job = client.submit(photos[0], k=1)

@@ -195,7 +195,7 @@ class Site:
     def _environment(self, name: str, **settings: object) -> dict[str, str]:
         bucket = "s3://bucket/site"
         given = {"store": bucket, "catalogue": f"{bucket}/catalogue", "index": "faiss", "redis_url": self.redis_url}
-        ours = environment(self._directory / f"{name}-home", lease_s=6, canary_s=0, **given, **settings)
+        ours = environment(self._directory / f"{name}-home", lease_s=6, probe_every_s=0, **given, **settings)
         return {**ours, **KEYS, "AWS_ENDPOINT_URL": self._endpoint, HELD: str(self._held)}
 
     def _start_store(self, bundle: Path, catalogue: Path) -> None:

@@ -173,7 +173,7 @@ def test_healthcheck_answers_as_the_seed_did(http: FlaskClient) -> None:
 def test_feature_embedding_answers_the_13_scores(http: FlaskClient, jobs: JobStore, client: redis.Redis) -> None:
     worker = FinishNext(jobs, client, EMBEDDED)
     worker.start()
-    app = create_app(settings(str(http.application.extensions["lookalike"].settings.redis_url), seed_wait_s=5))
+    app = create_app(settings(str(http.application.extensions["lookalike"].settings.redis_url), legacy_wait_s=5))
     answer = post(app.test_client(), "/predict/feature_embedding")
     worker.join()
     assert answer.get_json() == {"features": EMBEDDED.scores}
@@ -184,7 +184,7 @@ def test_similar_images_answers_rows_and_ids_and_fewer_when_there_are_fewer(
 ) -> None:
     worker = FinishNext(jobs, client, FOUND)
     worker.start()
-    answer = post(create_app(settings(valkey_url, seed_wait_s=5)).test_client(), "/predict/similar_images")
+    answer = post(create_app(settings(valkey_url, legacy_wait_s=5)).test_client(), "/predict/similar_images")
     worker.join()
     assert answer.get_json() == {
         "similar_index": [10, 11, 12],
@@ -198,7 +198,7 @@ def test_a_failed_seed_call_is_the_jobs_problem(
 ) -> None:
     worker = FinishNext(jobs, client, error)
     worker.start()
-    answer = post(create_app(settings(valkey_url, seed_wait_s=5)).test_client(), "/predict/similar_images")
+    answer = post(create_app(settings(valkey_url, legacy_wait_s=5)).test_client(), "/predict/similar_images")
     worker.join()
     assert_problem(answer, error.http_status, error.code)
 

@@ -348,7 +348,7 @@ def test_no_secret_is_kept_anywhere(
 
 def serve(url: str, port: int, **more: str) -> "subprocess.Popen[str]":
     ours = {name: value for name, value in os.environ.items() if not name.startswith("LOOKALIKE_")}
-    given = {"redis_url": url, "port": str(port), "canary_s": "0", **more}
+    given = {"redis_url": url, "port": str(port), "probe_every_s": "0", **more}
     return subprocess.Popen(
         [sys.executable, "-m", "gunicorn", "-c", "python:api.gunicorn_conf", "api.app:create_app()"],
         env={**ours, **{f"LOOKALIKE_{name.upper()}": value for name, value in given.items()}},

@@ -8,7 +8,7 @@ from io import BytesIO
 import gevent
 import pytest
 
-from api.uploads.decoder_pool import Decoders
+from api.uploads.decoder_pool import DecoderPool
 from shared.errors import InputError, PhotoTooLarge, PhotoUndecodable, QueueFull
 from shared.photos.images import PreprocessSpec, decode_photo
 from tests.conftest import encode, noise_image
@@ -19,23 +19,23 @@ PHOTO = encode(noise_image(3))
 
 
 @pytest.fixture(scope="module")
-def decoders() -> Decoders:
-    return Decoders(2, max_pixels=64_000_000)
+def decoders() -> DecoderPool:
+    return DecoderPool(2, max_pixels=64_000_000)
 
 
-def decode(decoders: Decoders, photo: bytes) -> bytes:
+def decode(decoders: DecoderPool, photo: bytes) -> bytes:
     return decoders.decode(BytesIO(photo), SPEC)
 
 
-def process_ids(decoders: Decoders) -> list[int]:
+def process_ids(decoders: DecoderPool) -> list[int]:
     return [decoder._process.pid for pool in (decoders._small, decoders._large) for decoder in pool._idle]
 
 
-def test_the_pixels_are_those_of_the_one_decoder(decoders: Decoders) -> None:
+def test_the_pixels_are_those_of_the_one_decoder(decoders: DecoderPool) -> None:
     assert decode(decoders, PHOTO) == decode_photo(PHOTO, SPEC).tobytes()
 
 
-def test_a_refusal_is_the_one_decoders_too(decoders: Decoders) -> None:
+def test_a_refusal_is_the_one_decoders_too(decoders: DecoderPool) -> None:
     with pytest.raises(PhotoUndecodable, match="cut short"):
         decode(decoders, PHOTO[: len(PHOTO) // 2])
     with pytest.raises(PhotoTooLarge, match="20000x20000"):
@@ -43,7 +43,7 @@ def test_a_refusal_is_the_one_decoders_too(decoders: Decoders) -> None:
     assert decode(decoders, PHOTO)
 
 
-def test_a_photo_that_takes_too_long_ends_its_process_and_nothing_else(decoders: Decoders) -> None:
+def test_a_photo_that_takes_too_long_ends_its_process_and_nothing_else(decoders: DecoderPool) -> None:
     """Five million extensions of a GIF; each costs Pillow a microsecond or so."""
     started = time.monotonic()
     with pytest.raises((PhotoUndecodable, QueueFull), match=r"too (long|busy)"):
@@ -52,7 +52,7 @@ def test_a_photo_that_takes_too_long_ends_its_process_and_nothing_else(decoders:
     assert decode(decoders, PHOTO)
 
 
-def test_a_photo_that_takes_far_more_memory_than_its_size_is_refused(decoders: Decoders) -> None:
+def test_a_photo_that_takes_far_more_memory_than_its_size_is_refused(decoders: DecoderPool) -> None:
     """Tags that lie on top of one another: 60,000 times 5 MB."""
     tags = [(tag, 7, 5_000_000, 8) for tag in range(1, 60_000)]
     with pytest.raises(InputError):
@@ -60,7 +60,7 @@ def test_a_photo_that_takes_far_more_memory_than_its_size_is_refused(decoders: D
     assert decode(decoders, PHOTO)
 
 
-def test_a_process_killed_as_it_waits_is_replaced_and_the_photo_not_blamed(decoders: Decoders) -> None:
+def test_a_process_killed_as_it_waits_is_replaced_and_the_photo_not_blamed(decoders: DecoderPool) -> None:
     decode(decoders, PHOTO)
     for process_id in process_ids(decoders):
         os.kill(process_id, signal.SIGKILL)
@@ -68,7 +68,7 @@ def test_a_process_killed_as_it_waits_is_replaced_and_the_photo_not_blamed(decod
     assert decode(decoders, PHOTO)
 
 
-def test_a_caller_that_gives_up_leaves_no_answer_for_the_next(decoders: Decoders) -> None:
+def test_a_caller_that_gives_up_leaves_no_answer_for_the_next(decoders: DecoderPool) -> None:
     large = png(SIDE, SIDE, colour=6)
     with pytest.raises(gevent.Timeout), gevent.Timeout(0.3):
         decode(decoders, large)
@@ -77,7 +77,7 @@ def test_a_caller_that_gives_up_leaves_no_answer_for_the_next(decoders: Decoders
     assert decode(decoders, large) == decode_photo(large, SPEC).tobytes()
 
 
-def test_large_photos_take_turns_and_hold_up_no_small_one(decoders: Decoders) -> None:
+def test_large_photos_take_turns_and_hold_up_no_small_one(decoders: DecoderPool) -> None:
     large = png(SIDE, SIDE, colour=6)
     greenlets = [gevent.spawn(decode, decoders, large) for _ in range(2)]
     gevent.sleep(0.05)
@@ -89,7 +89,7 @@ def test_large_photos_take_turns_and_hold_up_no_small_one(decoders: Decoders) ->
 
 
 def test_processes_end_with_their_owner() -> None:
-    mine = Decoders(1, max_pixels=64_000_000)
+    mine = DecoderPool(1, max_pixels=64_000_000)
     decode(mine, PHOTO)
     (process_id,) = process_ids(mine)
     del mine

@@ -9,7 +9,7 @@ import redis
 from flask import Flask
 
 from api.app import create_app
-from api.health_probe import Canary
+from api.health_probe import HealthProbe
 from shared.errors import InternalError
 from shared.jobs.contract import JobKind
 from shared.jobs.listing import JobListing
@@ -26,12 +26,12 @@ N_BYTES = 224 * 224 * 3
 
 @pytest.fixture
 def app(client: redis.Redis, valkey_url: str) -> Flask:
-    return create_app(settings(valkey_url, canary_s=0))
+    return create_app(settings(valkey_url, probe_every_s=0))
 
 
 @pytest.fixture
-def canary(app: Flask) -> Canary:
-    found: Canary = app.extensions["lookalike"].canary
+def health_probe(app: Flask) -> HealthProbe:
+    found: HealthProbe = app.extensions["lookalike"].health_probe
     return found
 
 
@@ -83,32 +83,34 @@ def eventually(claim: Callable[[], bool], what: str) -> None:
 
 
 def test_a_canary_goes_through_the_whole_path_with_a_photo_no_cache_knows(
-    canary: Canary, hire: Callable[..., Worker]
+    health_probe: HealthProbe, hire: Callable[..., Worker]
 ) -> None:
     worker = hire()
-    assert [canary.send() for _ in range(3)] == [None] * 3
+    assert [health_probe.send() for _ in range(3)] == [None] * 3
     assert {(kind, owner) for kind, owner, _ in worker.seen} == {(JobKind.EMBED, "_canary")}
     photos = [pixels for _, _, pixels in worker.seen]
     assert len(set(photos)) == 3
     assert {len(pixels or b"") for pixels in photos} == {N_BYTES}
 
 
-def test_a_canary_nobody_takes_or_that_fails_is_a_problem_in_words(canary: Canary, hire: Callable[..., Worker]) -> None:
-    assert "took" in str(canary.send())
+def test_a_canary_nobody_takes_or_that_fails_is_a_problem_in_words(
+    health_probe: HealthProbe, hire: Callable[..., Worker]
+) -> None:
+    assert "took" in str(health_probe.send())
     hire(fails=True)
-    assert "failed (internal_error)" in str(canary.send())
+    assert "failed (internal_error)" in str(health_probe.send())
 
 
 def test_readiness_goes_red_when_nobody_consumes_and_green_again(
     app: Flask, client: redis.Redis, jobs: JobStore, hire: Callable[..., Worker]
 ) -> None:
     service = app.extensions["lookalike"]
-    canary = Canary(service.store, service.registry, every_s=0.05, spec=PreprocessSpec, wake=service._wake)
-    service.canary = canary
+    health_probe = HealthProbe(service.store, service.registry, every_s=0.05, spec=PreprocessSpec, wake=service._wake)
+    service.health_probe = health_probe
     report(client, state="ready")
     http = app.test_client()
     assert http.get("/readyz").status_code == 200  # nothing is known against it yet
-    canary.start()
+    health_probe.start()
     eventually(lambda: http.get("/readyz").status_code == 503, "readiness goes red")
     answer = http.get("/readyz").get_json()
     assert (answer["status"], answer["workers"]) == ("unready", 0)
@@ -116,20 +118,20 @@ def test_readiness_goes_red_when_nobody_consumes_and_green_again(
     assert http.get("/livez").status_code == 200
     hire()
     eventually(lambda: http.get("/readyz").status_code == 200, "readiness goes green")
-    canary.stop()
+    health_probe.stop()
 
 
 def test_no_canary_is_sent_while_no_worker_reports(app: Flask, client: redis.Redis, jobs: JobStore) -> None:
     service = app.extensions["lookalike"]
-    canary = Canary(service.store, service.registry, every_s=0.02, spec=PreprocessSpec, wake=service._wake)
-    canary.start()
+    health_probe = HealthProbe(service.store, service.registry, every_s=0.02, spec=PreprocessSpec, wake=service._wake)
+    health_probe.start()
     time.sleep(0.3)
     assert jobs.depth() == 0
-    canary.stop()
+    health_probe.stop()
 
 
 def test_canaries_are_sent_though_the_queue_is_full_and_are_in_nobodys_list(
-    canary: Canary, client: redis.Redis, app: Flask, monkeypatch: pytest.MonkeyPatch
+    health_probe: HealthProbe, client: redis.Redis, app: Flask, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("api.health_probe._ANSWER_WITHIN_S", 0.05)
     http = app.test_client()
@@ -137,7 +139,7 @@ def test_canaries_are_sent_though_the_queue_is_full_and_are_in_nobodys_list(
         assert http.post("/v1/jobs/embed", json={"image_id": "p"}).status_code == 202
     assert http.post("/v1/jobs/embed", json={"image_id": "p"}).status_code == 429
     for _ in range(6):  # as many API processes as like
-        assert canary.send()  # no refusal, but that nobody took it
+        assert health_probe.send()  # no refusal, but that nobody took it
     assert len(JobListing(client).page(owner=None, limit=100).jobs) == 3
     assert client.exists(f"{PREFIX}jobs:_canary") == 0
 
@@ -145,7 +147,7 @@ def test_canaries_are_sent_though_the_queue_is_full_and_are_in_nobodys_list(
 def test_canaries_nobody_takes_expire_and_leave_nothing(client: redis.Redis, clock: Clock, app: Flask) -> None:
     service = app.extensions["lookalike"]
     store = JobStore(client, clock=clock)
-    Canary(store, service.registry, every_s=0, spec=PreprocessSpec, wake=lambda: None).send()
+    HealthProbe(store, service.registry, every_s=0, spec=PreprocessSpec, wake=lambda: None).send()
     clock.now += 10
     assert len(store.reap(max_attempts=3).expired) == 1  # twice the time it may take
     assert client.keys(f"{PREFIX}pixels:*") == []

@@ -46,7 +46,7 @@ def home(tmp_path: Path, catalogue: Path) -> Path:
     return home
 
 
-def promote(home: Path, catalogue: Path, folded_to: str = "0-0") -> None:
+def promote(home: Path, catalogue: Path, compacted_through: str = "0-0") -> None:
     store = index_store(home)
     photos = [CataloguePhoto(i, "l", 0, catalogue / "images" / f"{i}.jpg", "5a") for i in ("p1", "p2")]
     embeddings = Embeddings(np.eye(2, dtype=np.float32), np.zeros((2, 13), dtype=np.float32))
@@ -57,7 +57,7 @@ def promote(home: Path, catalogue: Path, folded_to: str = "0-0") -> None:
         fingerprint="f",
         catalogue="c",
         catalogue_digest="d",
-        folded_to=folded_to,
+        compacted_through=compacted_through,
         root=catalogue,
     )
     store.promote(version)
@@ -183,7 +183,7 @@ def test_too_many_changes_since_the_last_index_are_refused_until_they_are_folded
     for refused in (put(http), http.delete("/v1/images/a")):
         assert "reindex" in assert_problem(refused, 429, "changes_full")
         assert int(refused.headers["Retry-After"]) > 0
-    promote(home, catalogue, folded_to=last)
+    promote(home, catalogue, compacted_through=last)
     assert put(http).status_code == 202
 
 
@@ -248,7 +248,7 @@ def test_a_photo_put_live_shows_at_once_and_a_deleted_one_no_more(
     entry = carry_out(jobs, log, sha256)
     shown = http.get("/v1/images/p1", headers={"If-None-Match": before})
     assert opened(shown).resize((1, 1)).getpixel((0, 0))[0] > 240  # type: ignore[index]
-    promote(home, catalogue, folded_to=entry)  # where the catalogue had the later word
+    promote(home, catalogue, compacted_through=entry)  # where the catalogue had the later word
     assert opened(http.get("/v1/images/p1")).size == (320, 160)
     http.delete("/v1/images/p1")
     carry_out(jobs, log)

@@ -10,7 +10,7 @@ import redis
 from flask.testing import FlaskClient
 
 from api.app import create_app
-from shared.jobs.queues import QUEUE, Waker, make_celery
+from shared.jobs.queues import QUEUE, Dispatcher, make_celery
 from shared.jobs.records import PREFIX
 from shared.jobs.store import JobStore
 from tests.conftest import encode, noise_image
@@ -129,10 +129,10 @@ def test_a_job_whose_message_cannot_be_sent_is_accepted_and_its_message_replaced
     assert post(http, "/v1/jobs/embed").status_code == 202
     client.delete(QUEUE)
     store, celery = JobStore(client, clock=lambda: time.time() + 6), make_celery(valkey_url)
-    assert Waker(celery, client).replace_lost_messages(store) == 1
+    assert Dispatcher(celery, client).republish_lost(store) == 1
     assert client.llen(QUEUE) == 1
     client.delete(PREFIX + "replacing-messages")
-    assert Waker(celery, client).replace_lost_messages(store) == 0  # once is enough
+    assert Dispatcher(celery, client).republish_lost(store) == 0  # once is enough
 
 
 @pytest.mark.parametrize(("method", "path", "status"), [("GET", "/nothing", 404), ("DELETE", "/v1/jobs/search", 405)])

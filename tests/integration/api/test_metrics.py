@@ -12,7 +12,7 @@ from prometheus_client.samples import Sample
 
 from api.app import create_app
 from shared.jobs.contract import STAGE_BOUNDS_S, IndexInfo, StageTimes, Timing, WorkerStats
-from shared.jobs.records import Line
+from shared.jobs.records import QueueName
 from shared.jobs.store import JobStore
 from tests.integration.api.test_api import report
 from tests.integration.conftest import photo_form, settings
@@ -58,7 +58,7 @@ def index(built_at: str) -> IndexInfo:
 
 def test_the_queue_is_told_by_class_with_its_age(http: FlaskClient, jobs: JobStore) -> None:
     empty = Scrape(http)
-    for name in Line:
+    for name in QueueName:
         assert empty.value("lookalike_jobs_queued", **{"class": name}) == 0
     assert empty.value("lookalike_oldest_job_wait_seconds") == 0
     for priority in ("interactive", "bulk", "interactive"):
@@ -68,7 +68,7 @@ def test_the_queue_is_told_by_class_with_its_age(http: FlaskClient, jobs: JobSto
     jobs.claim("w", lease_s=15)
     told = Scrape(http)
     waiting = {s.labels["class"]: s.value for s in told.all("lookalike_jobs_queued")}
-    assert (sum(waiting.values()), set(waiting)) == (1, set(Line))
+    assert (sum(waiting.values()), set(waiting)) == (1, set(QueueName))
     assert told.value("lookalike_jobs_running") == 2
     assert 0.05 <= told.value("lookalike_oldest_job_wait_seconds") < 5
 

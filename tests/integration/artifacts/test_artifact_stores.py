@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from shared.artifacts.backend import DirectoryShelf, Shelf
+from shared.artifacts.backend import ArtifactBackend, DirectoryBackend
 from shared.artifacts.bucket import Bucket
-from shared.artifacts.bucket_backend import BucketShelf
+from shared.artifacts.bucket_backend import BucketBackend
 from shared.artifacts.store import MANIFEST, ArtifactStore
 from shared.errors import IndexDamaged, IndexMissing, PromotionRefused
 
@@ -23,11 +23,11 @@ def machine(request: pytest.FixtureRequest, tmp_path: Path) -> Machine:
     url = request.getfixturevalue("bucket_url") if request.param == "bucket" else ""
 
     def see(name: str) -> ArtifactStore:
-        shelf: Shelf = DirectoryShelf(tmp_path / "indexes", damaged=IndexDamaged)
+        backend: ArtifactBackend = DirectoryBackend(tmp_path / "indexes", damaged=IndexDamaged)
         if url:
             bucket = Bucket(url, cache=tmp_path / name)
-            shelf = BucketShelf(bucket, "indexes", missing=IndexMissing, damaged=IndexDamaged)
-        return ArtifactStore(shelf, missing=IndexMissing, damaged=IndexDamaged)
+            backend = BucketBackend(bucket, "indexes", missing=IndexMissing, damaged=IndexDamaged)
+        return ArtifactStore(backend, missing=IndexMissing, damaged=IndexDamaged)
 
     return see
 
@@ -208,14 +208,14 @@ def test_nothing_is_sealed_when_the_writer_raises(here: ArtifactStore, there: Ar
 
 def test_damage_is_found_and_named(here: ArtifactStore) -> None:
     version = write_version(here)
-    shelf = here._shelf
-    if isinstance(shelf, DirectoryShelf):
+    backend = here._backend
+    if isinstance(backend, DirectoryBackend):
         path = here.path(version) / "large.bin"
         path.write_bytes(path.read_bytes()[:-1] + b"!")
     else:
-        assert isinstance(shelf, BucketShelf)
-        content = shelf._bucket.read(f"indexes/{version}/large.bin")
-        shelf._bucket.write(f"indexes/{version}/large.bin", content[:-1] + b"!")
+        assert isinstance(backend, BucketBackend)
+        content = backend._bucket.read(f"indexes/{version}/large.bin")
+        backend._bucket.write(f"indexes/{version}/large.bin", content[:-1] + b"!")
         (here.path(version) / "large.bin").unlink()
     with pytest.raises(IndexDamaged, match=r"large\.bin has changed since it was written"):
         here.verify(version)

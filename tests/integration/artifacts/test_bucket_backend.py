@@ -12,7 +12,7 @@ import pytest
 
 from shared.artifacts import bucket as bucket_module
 from shared.artifacts.bucket import Bucket
-from shared.artifacts.bucket_backend import BucketShelf
+from shared.artifacts.bucket_backend import BucketBackend
 from shared.artifacts.store import MANIFEST, ArtifactStore
 from shared.errors import ArtifactUnwritable, IndexDamaged, IndexMissing, StoreUnavailable
 from tests.support.object_store import ObjectStore, Proxy
@@ -42,8 +42,8 @@ def bucket(bucket_url: str, proxy: Proxy, strict: None, tmp_path: Path, monkeypa
 
 
 def store_in(bucket: Bucket) -> ArtifactStore:
-    shelf = BucketShelf(bucket, "indexes", missing=IndexMissing, damaged=IndexDamaged)
-    return ArtifactStore(shelf, missing=IndexMissing, damaged=IndexDamaged)
+    backend = BucketBackend(bucket, "indexes", missing=IndexMissing, damaged=IndexDamaged)
+    return ArtifactStore(backend, missing=IndexMissing, damaged=IndexDamaged)
 
 
 @pytest.fixture
@@ -184,7 +184,7 @@ def test_half_an_upload_is_never_seen_and_is_swept_later(
     assert left
     write_version(elsewhere)  # sweeps only what is a day old
     assert {stored.key for stored in bucket.below("indexes")} > set(left)
-    store._shelf.sweep(older_than_s=-60)
+    store._backend.sweep(older_than_s=-60)
     assert not {stored.key for stored in bucket.below("indexes")} & set(left)
     assert len(elsewhere.versions()) == 1
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from api.uploads.preprocessing import AnsweringSpec
+from api.uploads.preprocessing import ServingPreprocessing
 from pipeline.building.index import prepare
 from shared.artifacts import bucket as bucket_module
 from shared.artifacts.bucket import Bucket
@@ -169,7 +169,7 @@ def test_the_front_door_makes_no_photo_for_a_model_it_has_not_seen(
 ) -> None:
     monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.url)
     clock = Clock()
-    door = AnsweringSpec(Bucket(bucket_url, tmp_path / "door"), clock)
+    door = ServingPreprocessing(Bucket(bucket_url, tmp_path / "door"), clock)
     with proxy.away():
         for _ in range(2):
             with pytest.raises(StoreUnavailable):

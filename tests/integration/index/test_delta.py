@@ -12,7 +12,7 @@ from shared.artifacts.snapshots import index_store
 from shared.catalogue.categories import CATEGORIES, CataloguePhoto
 from shared.changes.log import Change, PutPhoto
 from shared.errors import ImageNotFound
-from shared.index.delta import Overlay
+from shared.index.delta import DeltaIndex
 from shared.index.snapshot import open_snapshot, write_snapshot
 from shared.index.vector_index import VectorIndex
 from shared.jobs.contract import Distinct, SearchRequest
@@ -33,7 +33,7 @@ def snapshot(tmp_path_factory: pytest.TempPathFactory) -> VectorIndex:
     photos = [CataloguePhoto(f"p{i}", f"l{i // 2}", i % 3, Path(f"{i}.jpg"), f"{i:064}") for i in range(N)]
     embeddings = Embeddings(np.stack([unit(i) for i in range(N)]), np.zeros((N, 13), np.float32))
     version = write_snapshot(
-        store, photos, embeddings, fingerprint=FINGERPRINT, catalogue="c", catalogue_digest="d", folded_to="5-0"
+        store, photos, embeddings, fingerprint=FINGERPRINT, catalogue="c", catalogue_digest="d", compacted_through="5-0"
     )
     return open_snapshot(store, fingerprint=FINGERPRINT, version=version)
 
@@ -53,7 +53,7 @@ def delete(image_id: str, n: int) -> Change:
     return Change(f"{5 + n}-0", image_id, n, None)
 
 
-def found(overlay: Overlay, query: FloatArray, **options: object) -> list[str]:
+def found(overlay: DeltaIndex, query: FloatArray, **options: object) -> list[str]:
     return [n.image_id for n in overlay.search(query, SearchRequest.model_validate({"k": 100, **options}))]
 
 
@@ -89,7 +89,7 @@ def test_a_search_finds_what_brute_force_over_everything_there_is_finds(
         changes.append(
             put(image_id, n, listing=listing, category=category, seed=of_seed) if is_put else delete(image_id, n)
         )
-    overlay = Overlay(snapshot, never)
+    overlay = DeltaIndex(snapshot, never)
     overlay.apply(changes[:cut])
     overlay.apply(changes[max(0, cut - 3) :])  # what was applied already is passed over
 
@@ -118,7 +118,7 @@ def test_a_search_finds_what_brute_force_over_everything_there_is_finds(
 
 
 def test_a_photo_put_live_has_a_row_of_its_own_until_the_next_snapshot(snapshot: VectorIndex) -> None:
-    overlay = Overlay(snapshot, never)
+    overlay = DeltaIndex(snapshot, never)
     overlay.apply([put("a", 1), put("b", 2), delete("a", 3), put("p1", 4)])
     rows = {n.image_id: n.row for n in overlay.search(unit(0), SearchRequest(k=100))}
     assert (rows["b"], rows["p1"], rows["p0"]) == (N + 1, N + 2, 0)
@@ -127,7 +127,7 @@ def test_a_photo_put_live_has_a_row_of_its_own_until_the_next_snapshot(snapshot:
 
 
 def test_by_id_a_photo_put_live_is_found_and_a_deleted_one_is_not(snapshot: VectorIndex) -> None:
-    overlay = Overlay(snapshot, never)
+    overlay = DeltaIndex(snapshot, never)
     overlay.apply([put("new", 1), put("p1", 2), delete("p2", 3)])
     assert overlay.stored("new").vectors.tolist() == [unit(1001).tolist()]
     assert overlay.stored("p1").scores.tolist() == [[2.0] * 13]
@@ -138,9 +138,9 @@ def test_by_id_a_photo_put_live_is_found_and_a_deleted_one_is_not(snapshot: Vect
 
 
 def test_entries_that_the_snapshot_holds_and_changes_accepted_earlier_are_passed_over(snapshot: VectorIndex) -> None:
-    overlay = Overlay(snapshot, never)
-    folded = Change("5-0", "p0", 9, None)
-    overlay.apply([folded, put("p1", 7, seed=500), Change("13-0", "p1", 6, None)])
+    overlay = DeltaIndex(snapshot, never)
+    compacted = Change("5-0", "p0", 9, None)
+    overlay.apply([compacted, put("p1", 7, seed=500), Change("13-0", "p1", 6, None)])
     assert found(overlay, unit(0))[0] == "p0"
     assert found(overlay, unit(500))[0] == "p1"
     assert overlay.applied_to == "13-0"
@@ -150,7 +150,7 @@ def test_a_photo_of_another_model_is_embedded_again_or_not_found_and_keeps_its_r
     photo = PutPhoto("l", 0, "had", "another", np.ones(3, np.float32), np.zeros(13, np.float32))
     lost = PutPhoto("l", 0, "lost", "another", np.ones(3, np.float32), np.zeros(13, np.float32))
     again = Embeddings(unit(77)[None], np.ones((1, 13), np.float32))
-    overlay = Overlay(snapshot, lambda photo: again if photo.sha256 == "had" else None)
+    overlay = DeltaIndex(snapshot, lambda photo: again if photo.sha256 == "had" else None)
     overlay.apply([Change("6-0", "p0", 1, lost), Change("7-0", "new", 2, photo)])
     best = overlay.search(unit(77), SearchRequest(k=100))
     assert (best[0].image_id, best[0].row) == ("new", N + 1)
@@ -158,7 +158,7 @@ def test_a_photo_of_another_model_is_embedded_again_or_not_found_and_keeps_its_r
 
 
 def test_a_search_in_another_thread_never_sees_half_a_change(snapshot: VectorIndex) -> None:
-    overlay = Overlay(snapshot, never)
+    overlay = DeltaIndex(snapshot, never)
     overlay.apply([put("moving", 1, seed=0)])
     stop, odd = threading.Event(), []
 

@@ -216,14 +216,14 @@ def test_no_search_misses_a_live_photo_while_snapshots_with_and_without_it_take_
     photos = [*live.photos(), CataloguePhoto("new", "l", 5, Path("new.png"), change.photo.sha256)]
     vectors = np.concatenate([live.vectors(slice(None)), change.photo.vector[None]])
     scores = np.concatenate([live.scores(slice(None)), change.photo.scores[None]])
-    folded = write_snapshot(
+    compacted = write_snapshot(
         store,
         photos,
         Embeddings(vectors, scores),
         fingerprint=fingerprint,
         catalogue="c",
         catalogue_digest="d",
-        folded_to=change.entry_id,
+        compacted_through=change.entry_id,
     )
     stop = threading.Event()
     met: set[str] = set()
@@ -241,14 +241,14 @@ def test_no_search_misses_a_live_photo_while_snapshots_with_and_without_it_take_
     for thread in threads:
         thread.start()
     for turn in range(20):
-        store.promote([folded, without][turn % 2])
+        store.promote([compacted, without][turn % 2])
         engine.refresh()
         assert engine.live.applied_to == change.entry_id
     stop.set()
     for thread in threads:
         thread.join()
     assert missed == []
-    assert met == {folded, without}
+    assert met == {compacted, without}
 
 
 def test_a_worker_is_not_ready_before_it_has_read_the_whole_log(home: Path) -> None:

@@ -18,7 +18,7 @@ from shared.errors import PromotionRefused, ReindexRunning
 from shared.index.snapshot import open_snapshot
 from shared.index.vector_index import VectorIndex
 from shared.jobs.contract import Job, JobKind, JobStatus
-from shared.jobs.records import Line
+from shared.jobs.records import QueueName
 from shared.jobs.reindex_contract import Promotion, ReindexMode, ReindexRequest, ReindexResult
 from shared.jobs.reindex_jobs import ReindexStore
 from shared.jobs.store import JobStore
@@ -357,7 +357,7 @@ def test_what_a_refused_snapshot_cost_is_not_spent_again(works: Works) -> None:
 def test_who_waits_for_work_in_vain_is_answered_in_time(jobs: JobStore, valkey_url: str) -> None:
     """Before a worker's client takes Redis to be away."""
     client = connect(valkey_url)
-    ReindexStore(client, jobs).wait_for_work(Line.SHARD, _LOOK_EVERY_S)
+    ReindexStore(client, jobs).wait_for_work(QueueName.SHARD, _LOOK_EVERY_S)
     client.close()
 
 
@@ -372,7 +372,7 @@ def test_a_worker_that_stops_hands_its_reindex_to_another(works: Works, monkeypa
     works.stop()
     handed = works.jobs.get(job.id)
     assert handed.status is JobStatus.QUEUED
-    assert works.jobs.backlog().queued[Line.REINDEX] == 1
+    assert works.jobs.backlog().queued[QueueName.REINDEX] == 1
     works.start()
     ended = works.jobs.wait(job, 60)
     assert (ended.status, ended.attempt) == (JobStatus.SUCCEEDED, 2)

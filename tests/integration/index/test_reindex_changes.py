@@ -9,7 +9,7 @@ import redis
 
 from shared.artifacts.home import keep_live_photo, live_photo, sweep_live_photos
 from shared.changes.log import ChangeLog, PutPhoto
-from shared.changes.overrides import read_standing
+from shared.changes.overrides import read_overrides
 from shared.index.snapshot import write_snapshot
 from shared.jobs.contract import DeleteImageRequest, JobKind, Priority, Submission
 from shared.jobs.reindex_contract import Promotion
@@ -56,7 +56,7 @@ def test_what_was_put_and_deleted_is_in_the_next_snapshot_and_the_next_but_one(w
     result = works.reindex()
     assert (result.promoted, result.counts.new, result.counts.removed, works.embedded) == (True, 1, 1, [])
     live = works.live()
-    assert (live.manifest.folded_to, log.count_after(live.manifest.folded_to)) == (last, 0)
+    assert (live.manifest.compacted_through, log.count_after(live.manifest.compacted_through)) == (last, 0)
     assert live.stored("new").vectors.tolist() == [photo.vector.tolist()]
     assert live.row_of(rows[3]["id"]) is None
 
@@ -65,7 +65,7 @@ def test_what_was_put_and_deleted_is_in_the_next_snapshot_and_the_next_but_one(w
     works.reindex()
     assert works.live().row_of(rows[3]["id"]) is not None
     assert works.live().row_of("new") is not None
-    assert set(read_standing(works.indexes.path(works.live().version))) == {"new"}
+    assert set(read_overrides(works.indexes.path(works.live().version))) == {"new"}
 
 
 def test_changes_that_come_to_nothing_leave_the_log_as_well(works: Works, log: ChangeLog) -> None:
@@ -74,7 +74,7 @@ def test_changes_that_come_to_nothing_leave_the_log_as_well(works: Works, log: C
     works.start()
     result = works.reindex()
     assert (result.promoted, result.counts.unchanged, works.embedded) == (True, 52, [])
-    assert log.count_after(works.live().manifest.folded_to) == 0
+    assert log.count_after(works.live().manifest.compacted_through) == 0
 
 
 def test_where_everything_was_deleted_that_is_said_and_one_photo_put_is_enough(works: Works, log: ChangeLog) -> None:

@@ -10,7 +10,7 @@ import redis
 
 from shared.jobs.contract import EmbedRequest, Job, JobKind, JobStatus, Priority, Submission
 from shared.jobs.idle import IdleThreads
-from shared.jobs.queues import QUEUE, QUEUES, Waker, make_celery
+from shared.jobs.queues import QUEUE, QUEUES, Dispatcher, make_celery
 from shared.jobs.records import PREFIX, Created
 from shared.jobs.store import JobStore
 from tests.conftest import Clock
@@ -24,8 +24,8 @@ BOTH = list(Priority)
 
 
 @pytest.fixture
-def waker(client: redis.Redis, valkey_url: str) -> Waker:
-    return Waker(make_celery(valkey_url, socket_timeout_s=2), client)
+def waker(client: redis.Redis, valkey_url: str) -> Dispatcher:
+    return Dispatcher(make_celery(valkey_url, socket_timeout_s=2), client)
 
 
 @pytest.fixture
@@ -47,7 +47,7 @@ def n_messages(client: redis.Redis) -> int:
 
 @pytest.mark.parametrize("priority", Priority)
 def test_a_thread_that_waits_is_called_and_no_message_is_sent(
-    client: redis.Redis, waker: Waker, wait: Callable[..., "Future[bool]"], priority: Priority
+    client: redis.Redis, waker: Dispatcher, wait: Callable[..., "Future[bool]"], priority: Priority
 ) -> None:
     waiting = wait("a")
     waker.wake(priority)
@@ -58,7 +58,7 @@ def test_a_thread_that_waits_is_called_and_no_message_is_sent(
 
 
 def test_each_call_reaches_another_thread_and_then_a_message_is_sent(
-    client: redis.Redis, waker: Waker, wait: Callable[..., "Future[bool]"]
+    client: redis.Redis, waker: Dispatcher, wait: Callable[..., "Future[bool]"]
 ) -> None:
     waiting = [wait("a"), wait("b")]
     for _ in range(3):
@@ -68,7 +68,7 @@ def test_each_call_reaches_another_thread_and_then_a_message_is_sent(
 
 
 def test_a_thread_that_takes_only_bulk_jobs_is_called_for_no_other(
-    client: redis.Redis, waker: Waker, wait: Callable[..., "Future[bool]"]
+    client: redis.Redis, waker: Dispatcher, wait: Callable[..., "Future[bool]"]
 ) -> None:
     waiting = wait("a", [Priority.BULK])
     waker.wake(Priority.INTERACTIVE)
@@ -105,7 +105,7 @@ def test_a_thread_finds_what_came_before_its_name_was_on_the_list(client: redis.
 
 
 def test_a_thread_that_gave_up_is_called_no_more(
-    client: redis.Redis, waker: Waker, wait: Callable[..., "Future[bool]"]
+    client: redis.Redis, waker: Dispatcher, wait: Callable[..., "Future[bool]"]
 ) -> None:
     assert not IdleThreads(client).wait("a", BOTH, 0.05)
     waker.wake()

@@ -9,7 +9,7 @@ import redis
 from shared.errors import InternalError
 from shared.jobs.contract import Job
 from shared.jobs.listing import JobListing
-from shared.jobs.records import Line
+from shared.jobs.records import QueueName
 from shared.jobs.store import JobStore
 from shared.schedule.slots import Schedule
 from tests.conftest import Clock
@@ -34,7 +34,7 @@ def submitted(client: redis.Redis) -> list[Job]:
 
 
 def end_it(store: JobStore) -> None:
-    taken = store.claim("w", lease_s=15, only=Line.REINDEX)
+    taken = store.claim("w", lease_s=15, only=QueueName.REINDEX)
     assert taken is not None
     store.fail(taken.job, InternalError("over"))
 

@@ -30,7 +30,7 @@ from shared.jobs.contract import (
     WorkerReport,
 )
 from shared.jobs.listing import JobListing
-from shared.jobs.records import PREFIX, Admission, Idempotency, Line, SuspectWaits
+from shared.jobs.records import PREFIX, Admission, Idempotency, QuarantineWaits, QueueName
 from shared.jobs.reindex_contract import ShardRequest
 from shared.jobs.reindex_jobs import SHARD_OWNER
 from shared.jobs.store import JobStore
@@ -67,7 +67,7 @@ def create(
 
 def claim(store: JobStore, job: Job | None = None, worker: str = "w1", *, suspects: bool = False) -> Job:
     """Claim whatever is next, which must be `job` when one is given."""
-    taken = store.claim(worker, lease_s=15, only=Line.SUSPECT if suspects else None)
+    taken = store.claim(worker, lease_s=15, only=QueueName.QUARANTINE if suspects else None)
     assert taken is not None
     assert job is None or taken.job.id == job.id
     return taken.job
@@ -171,7 +171,7 @@ def test_a_shard_is_given_up_rather_than_left_to_those_who_run_suspects(store: J
     request = ShardRequest(bundle_version="b", scope="known", photos=())
     shard = store.create(JobKind.SHARD, request, None, admission=PLENTY, owner=SHARD_OWNER).job
     for _ in range(2):
-        assert store.claim("w", lease_s=15, only=Line.SHARD)
+        assert store.claim("w", lease_s=15, only=QueueName.SHARD)
         clock.now += 16
         report = store.reap(max_attempts=3)
     assert report.failed == [shard.id]
@@ -374,11 +374,11 @@ def test_the_last_attempt_is_made_alone(store: JobStore, clock: Clock) -> None:
         clock.now += 16
         assert set(reap(store)) == {poison.id, neighbour.id}
     fresh = create(store)
-    with pytest.raises(SuspectWaits):
+    with pytest.raises(QuarantineWaits):
         store.claim("w", lease_s=15)
     alone = [claim(store, suspects=True), claim(store, suspects=True)]
     assert {job.id for job in alone} == {poison.id, neighbour.id}
-    assert store.claim("w", lease_s=15, only=Line.SUSPECT) is None
+    assert store.claim("w", lease_s=15, only=QueueName.QUARANTINE) is None
     claim(store, fresh)
 
 

@@ -9,7 +9,7 @@ import redis
 
 from shared.errors import JobFinished, NotRetryable, WorkerLost
 from shared.jobs.contract import EmbedRequest, Job, JobKind, JobStatus, Priority, Submission
-from shared.jobs.records import PREFIX, Line, SuspectWaits
+from shared.jobs.records import PREFIX, QuarantineWaits, QueueName
 from shared.jobs.store import JobStore
 from tests.conftest import Clock
 from tests.integration.conftest import PLENTY
@@ -62,8 +62,8 @@ class Walk:
     def claim(self) -> None:
         suspects = self.chance.random() < 0.3
         try:
-            taken = self.store.claim("w", lease_s=LEASE_S, only=Line.SUSPECT if suspects else None)
-        except SuspectWaits:
+            taken = self.store.claim("w", lease_s=LEASE_S, only=QueueName.QUARANTINE if suspects else None)
+        except QuarantineWaits:
             assert not suspects
             assert self.line("suspect")
             return
@@ -159,7 +159,7 @@ class Walk:
         assert self.members("running") == held
         assert self.members("deadlines") == of["queued"] | held
         backlog = self.store.backlog()
-        assert backlog.queued == {line: len(lines.get(line, ())) for line in Line}
+        assert backlog.queued == {line: len(lines.get(line, ())) for line in QueueName}
         assert (self.store.depth(), backlog.running) == (len(of["queued"]), len(held))
         for name in CLASSES:
             assert self.members(f"turns:{name}") == self.owners(name)  # whoever waits has a turn
@@ -179,8 +179,8 @@ class Walk:
     def claim_any(self) -> Job | None:
         try:
             taken = self.store.claim("w", lease_s=LEASE_S)
-        except SuspectWaits:
-            taken = self.store.claim("w", lease_s=LEASE_S, only=Line.SUSPECT)
+        except QuarantineWaits:
+            taken = self.store.claim("w", lease_s=LEASE_S, only=QueueName.QUARANTINE)
         return taken.job if taken else None
 
     # --- how it is seen ---

@@ -23,7 +23,7 @@ from pipeline.cli.main import main
 from shared.artifacts.snapshots import index_store
 from shared.errors import InternalError
 from shared.jobs.contract import Job
-from shared.jobs.records import Line
+from shared.jobs.records import QueueName
 from shared.jobs.reindex_contract import Progress, ReindexCounts, ReindexMode, ReindexRequest, ReindexResult
 from shared.jobs.reindex_jobs import ReindexStore
 from shared.jobs.store import JobStore
@@ -107,8 +107,8 @@ class Service(threading.Thread):
         deadline = time.monotonic() + 20
         reindexes = ReindexStore(self._client, self._jobs)
         while time.monotonic() < deadline:
-            reindexes.wait_for_work(Line.REINDEX, 1)
-            if taken := self._jobs.claim("w", lease_s=30, only=Line.REINDEX):
+            reindexes.wait_for_work(QueueName.REINDEX, 1)
+            if taken := self._jobs.claim("w", lease_s=30, only=QueueName.REINDEX):
                 self.request = taken.job.request
                 for done in (0, 30, 60):
                     reindexes.report(taken.job, Progress(stage="embedding", done=done, total=60))
@@ -180,8 +180,8 @@ def test_ctrl_c_ends_the_watching_and_not_the_reindex(client: redis.Redis, jobs:
     taken = None
     while taken is None:
         assert time.monotonic() < deadline
-        reindexes.wait_for_work(Line.REINDEX, 1)
-        taken = jobs.claim("w", lease_s=30, only=Line.REINDEX)
+        reindexes.wait_for_work(QueueName.REINDEX, 1)
+        taken = jobs.claim("w", lease_s=30, only=QueueName.REINDEX)
     reindexes.report(taken.job, Progress(stage="embedding", done=1, total=60))
     seen: list[str] = []
 

@@ -50,11 +50,11 @@ def test_separable_features_are_separated_and_absent_categories_never_win(catego
 def test_the_folded_layer_equals_the_standardised_model(categories: list[int]) -> None:
     features, labels = clusters(categories)
     model = make_pipeline(StandardScaler(), LogisticRegression(C=head_module._C, max_iter=300)).fit(features, labels)
-    folded = probabilities(head_scores(fit_head(features, labels), features))
+    compacted = probabilities(head_scores(fit_head(features, labels), features))
     # Two separate runs of an optimiser that stops at a gradient of 1e-4, then float32.
-    np.testing.assert_allclose(folded[:, sorted(categories)], model.predict_proba(features), atol=2e-3)
+    np.testing.assert_allclose(compacted[:, sorted(categories)], model.predict_proba(features), atol=2e-3)
     absent = sorted(set(range(13)) - set(categories))
-    assert (folded[:, absent] == 0).all()
+    assert (compacted[:, absent] == 0).all()
 
 
 def test_scale_and_offset_of_the_features_do_not_change_the_scores() -> None:

@@ -14,7 +14,7 @@ import redis
 
 from api.app import create_app
 from api.uploads.bodies import PhotoReader
-from api.uploads.preprocessing import AnsweringSpec
+from api.uploads.preprocessing import ServingPreprocessing
 from shared.artifacts.home import keep_live_photo
 from shared.artifacts.snapshots import bundle_store, index_store
 from shared.artifacts.store import MANIFEST
@@ -190,7 +190,7 @@ def test_a_promoted_model_without_an_index_leaves_the_answers_to_the_one_before(
 
 def test_the_front_door_takes_the_spec_of_the_model_that_answers(turns: Turns) -> None:
     clock = Clock()
-    spec = AnsweringSpec(turns.home, clock)
+    spec = ServingPreprocessing(turns.home, clock)
     assert spec.look() == OLD
     bundle_store(turns.home).promote(turns.bundles[NEW])
     clock.now += 1
@@ -206,7 +206,7 @@ def test_the_front_door_takes_the_spec_of_the_model_that_answers(turns: Turns) -
 
 
 def test_without_an_installation_photos_are_made_as_by_default(tmp_path: Path) -> None:
-    assert AnsweringSpec(tmp_path).look() == PreprocessSpec()
+    assert ServingPreprocessing(tmp_path).look() == PreprocessSpec()
 
 
 def test_a_request_sent_again_after_the_spec_changed_is_the_same_request(
@@ -223,7 +223,7 @@ def test_a_request_sent_again_after_the_spec_changed_is_the_same_request(
 
     first = submit("one")
     turns.promote(NEW)
-    app.extensions["lookalike"]._spec = AnsweringSpec(turns.home)
+    app.extensions["lookalike"]._spec = ServingPreprocessing(turns.home)
     assert submit("one") == first
     submit("two")
     claims = [jobs.claim("w", lease_s=15) for _ in range(2)]

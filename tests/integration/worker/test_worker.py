@@ -28,8 +28,8 @@ from shared.jobs.contract import (
     Priority,
     Submission,
 )
-from shared.jobs.queues import QUEUE, QUEUES, Waker, make_celery
-from shared.jobs.records import Line
+from shared.jobs.queues import QUEUE, QUEUES, Dispatcher, make_celery
+from shared.jobs.records import QueueName
 from shared.jobs.store import JobStore
 from shared.jobs.worker_registry import WorkerRegistry
 from shared.photos.preprocessing import PreprocessSpec
@@ -182,7 +182,7 @@ def test_a_job_whose_message_does_not_come_is_run_unasked(
     client: redis.Redis, valkey_url: str, idle_s: float, status: JobStatus
 ) -> None:
     heartbeat, job = waiting_heartbeat(client, valkey_url, idle_s=idle_s)
-    heartbeat.work_unasked()
+    heartbeat.poll_stalled()
     assert JobStore(client).get(job.id).status is status
 
 
@@ -196,7 +196,7 @@ def test_a_worker_that_no_message_reaches_ends_if_there_are_any(
     with mock.patch("os._exit") as exit_process:
         for _ in range(6):
             submit(JobStore(client, clock=lambda: time.time() - 60))
-            heartbeat.work_unasked()
+            heartbeat.poll_stalled()
     assert exit_process.called == ends
 
 
@@ -266,8 +266,8 @@ def test_lost_messages_are_replaced_where_they_are_missing(client: redis.Redis, 
     celery, store = make_celery(valkey_url, socket_timeout_s=2), JobStore(client)
     for priority in [Priority.BULK, Priority.BULK, Priority.INTERACTIVE]:
         submit_of(client, priority, age_s=60)
-    Waker(celery, client).wake()
-    assert Waker(celery, client).replace_lost_messages(store) == 2
+    Dispatcher(celery, client).wake()
+    assert Dispatcher(celery, client).republish_lost(store) == 2
     assert n_messages(client) == {Priority.INTERACTIVE: 1, Priority.BULK: 2}
 
 
@@ -278,7 +278,7 @@ def test_an_interactive_worker_with_bulk_messages_about_is_not_deaf(client: redi
     with mock.patch("os._exit") as exit_process:
         for _ in range(7):
             submit_of(client, Priority.BULK, age_s=60)
-            heartbeat.work_unasked()
+            heartbeat.poll_stalled()
     assert not exit_process.called
 
 
@@ -338,7 +338,7 @@ def test_a_suspect_is_run_with_nothing_else_in_hand_and_others_wait_for_it(jobs:
     eventually(lambda: set(engine.inside) == {"early"})
     submit_suspect(client, "suspect")
     threads.append(in_thread(made))
-    eventually(lambda: made._gate._n_wanting_alone)
+    eventually(lambda: made._lock._n_wanting_alone)
     jobs.create(JobKind.EMBED, EmbedRequest(), b"p", admission=PLENTY, owner="late")
     threads.append(in_thread(made))
     time.sleep(0.1)
@@ -364,8 +364,8 @@ def test_who_came_for_a_suspect_another_worker_took_runs_the_next_job(jobs: JobS
     eventually(lambda: set(engine.inside) == {"early"})
     submit_suspect(client, "suspect")
     threads.append(in_thread(made))
-    eventually(lambda: made._gate._n_wanting_alone)
-    assert jobs.claim("another", lease_s=15, only=Line.SUSPECT)
+    eventually(lambda: made._lock._n_wanting_alone)
+    assert jobs.claim("another", lease_s=15, only=QueueName.QUARANTINE)
     jobs.create(JobKind.EMBED, EmbedRequest(), b"p", admission=PLENTY, owner="late")
     engine.inside["early"].set()
     eventually(lambda: set(engine.inside) == {"late"})
@@ -438,7 +438,7 @@ def test_a_job_nobody_wants_leaves_the_batcher_before_its_pass(
 def test_a_message_that_cannot_be_sent_is_told_at_once(client: redis.Redis) -> None:
     publisher = make_celery("redis://127.0.0.1:1/0", socket_timeout_s=2)
     with mock.patch("kombu.utils.functional.sleep") as pause, pytest.raises(QueueUnavailable):
-        Waker(publisher, client).wake()
+        Dispatcher(publisher, client).wake()
     assert not pause.called
 
 
@@ -535,5 +535,5 @@ def test_who_obeys_a_message_while_more_jobs_wait_wakes_one_other(client: redis.
 def test_no_more_messages_are_sent_than_workers_could_need(client: redis.Redis, valkey_url: str) -> None:
     publisher = make_celery(valkey_url)
     for n_sent in range(1, 41):
-        Waker(publisher, client).wake()
+        Dispatcher(publisher, client).wake()
         assert client.llen(QUEUE) == min(n_sent, 16)

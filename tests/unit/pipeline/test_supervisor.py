@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.local.running import publish_redis_url, running_redis_url, withdraw_redis_url
-from pipeline.local.supervisor import Backoff, Parts
+from pipeline.local.supervisor import Backoff, Supervisor
 from shared.errors import CannotStart
 from shared.settings import Settings
 from tests.conftest import Clock
@@ -29,7 +29,7 @@ class Tended:
 
     def __init__(self, clock: Clock) -> None:
         self.clock = clock
-        self.parts = Parts(clock)
+        self.parts = Supervisor(clock)
         self.said: list[str] = []
 
     def until(self, n_said: int) -> None:
@@ -126,7 +126,7 @@ def test_a_program_that_cannot_be_started_again_is_tried_again(tended: Tended, t
     assert tended.said[1] == "moved could not be started (No such file or directory); it is started again in 2 s"
 
 
-def _check_for(parts: Parts, seconds: float) -> None:
+def _check_for(parts: Supervisor, seconds: float) -> None:
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         parts.check()

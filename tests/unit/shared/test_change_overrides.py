@@ -12,7 +12,14 @@ from shared.artifacts.home import live_photo
 from shared.artifacts.snapshots import IndexManifest
 from shared.catalogue.categories import CataloguePhoto
 from shared.changes.log import Change, PutPhoto
-from shared.changes.overrides import STANDING, Standing, fold, folded_by_all, read_standing, write_standing
+from shared.changes.overrides import (
+    OVERRIDES,
+    CatalogueOverride,
+    compact,
+    compacted_by_all,
+    read_overrides,
+    write_overrides,
+)
 from shared.errors import IndexDamaged
 
 HOME = Path("/home")
@@ -43,30 +50,30 @@ def visible(photos: list[CataloguePhoto]) -> dict[str, Facts]:
 
 def test_a_photo_put_live_stays_though_the_catalogue_never_had_it_until_the_catalogue_speaks_of_it() -> None:
     live, of_catalogue = ("l", 1, "live"), ("l", 1, "theirs")
-    first = fold([], {}, [put("a", 1, live)], storage=HOME, fingerprint="f")
+    first = compact([], {}, [put("a", 1, live)], storage=HOME, fingerprint="f")
     assert first.photos == [CataloguePhoto("a", "l", 1, live_photo(HOME, "live"), "live")]
-    again = fold([], first.standing, [], storage=HOME, fingerprint="f")
+    again = compact([], first.overrides, [], storage=HOME, fingerprint="f")
     assert again.photos == first.photos
-    taken = fold(catalogue_of({"a": of_catalogue}), again.standing, [], storage=HOME, fingerprint="f")
-    assert (visible(taken.photos), taken.standing) == ({"a": of_catalogue}, {})
-    assert [folded.news for folded in (first, again, taken)] == [True, False, True]
+    taken = compact(catalogue_of({"a": of_catalogue}), again.overrides, [], storage=HOME, fingerprint="f")
+    assert (visible(taken.photos), taken.overrides) == ({"a": of_catalogue}, {})
+    assert [compacted.news for compacted in (first, again, taken)] == [True, False, True]
 
 
 def test_a_deleted_photo_stays_deleted_though_its_file_is_there_until_it_changes() -> None:
     says: dict[str, Facts] = {"a": ("l", 1, "old"), "b": ("l", 1, "b")}
-    first = fold(catalogue_of(says), {}, [delete("a", 1)], storage=HOME, fingerprint="f")
-    again = fold(catalogue_of(says), first.standing, [], storage=HOME, fingerprint="f")
+    first = compact(catalogue_of(says), {}, [delete("a", 1)], storage=HOME, fingerprint="f")
+    again = compact(catalogue_of(says), first.overrides, [], storage=HOME, fingerprint="f")
     assert visible(first.photos) == visible(again.photos) == {"b": says["b"]}
-    assert set(again.standing) == {"a"}
-    changed = fold(catalogue_of(says | {"a": ("l", 2, "old")}), again.standing, [], storage=HOME, fingerprint="f")
+    assert set(again.overrides) == {"a"}
+    changed = compact(catalogue_of(says | {"a": ("l", 2, "old")}), again.overrides, [], storage=HOME, fingerprint="f")
     assert visible(changed.photos)["a"] == ("l", 2, "old")
 
 
 def test_embeddings_are_known_only_for_photos_of_the_same_model() -> None:
     entries = [put("a", 1, ("l", 1, "a"), "f"), put("b", 2, ("l", 1, "b"), "another")]
-    folded = fold([], {}, entries, storage=HOME, fingerprint="f")
-    assert set(folded.known) == {"a"}
-    assert folded.known["a"].vector.tolist() == [1, 1]
+    compacted = compact([], {}, entries, storage=HOME, fingerprint="f")
+    assert set(compacted.known) == {"a"}
+    assert compacted.known["a"].vector.tolist() == [1, 1]
 
 
 FACTS = st.tuples(st.sampled_from(["l1", "l2"]), st.integers(0, 1), st.sampled_from(["s1", "s2"]))
@@ -80,7 +87,7 @@ ROUNDS = st.lists(
 def test_reindex_after_reindex_each_image_shows_the_last_word_said_of_it(
     rounds: list[tuple[dict[str, Facts], list[tuple[str, Facts | None]], Random]],
 ) -> None:
-    standing: dict[str, Standing] = {}
+    overrides: dict[str, CatalogueOverride] = {}
     decision: dict[str, tuple[Facts | None, Facts | None]] = {}  # what was decided, what the catalogue said then
     sequence = 0
     for says, wanted, random in rounds:
@@ -97,32 +104,38 @@ def test_reindex_after_reindex_each_image_shows_the_last_word_said_of_it(
         expected = {i: decision[i][0] if i in decision else says.get(i) for i in "abc"}
 
         random.shuffle(entries)
-        folded = fold(catalogue_of(says), standing, entries, storage=HOME, fingerprint="f")
-        standing = folded.standing
-        assert visible(folded.photos) == {i: facts for i, facts in expected.items() if facts}
-        n_catalogue = sum(Path(str(photo.path)).is_relative_to("/catalogue") for photo in folded.photos)
-        order = [photo.image_id for photo in folded.photos]
+        compacted = compact(catalogue_of(says), overrides, entries, storage=HOME, fingerprint="f")
+        overrides = compacted.overrides
+        assert visible(compacted.photos) == {i: facts for i, facts in expected.items() if facts}
+        n_catalogue = sum(Path(str(photo.path)).is_relative_to("/catalogue") for photo in compacted.photos)
+        order = [photo.image_id for photo in compacted.photos]
         assert order[:n_catalogue] == [i for i in says if i in order[:n_catalogue]]
-        assert order[n_catalogue:] == sorted(order[n_catalogue:], key=lambda i: standing[i].sequence)
+        assert order[n_catalogue:] == sorted(order[n_catalogue:], key=lambda i: overrides[i].sequence)
 
 
 def test_decisions_are_read_as_they_were_written_and_damage_is_named(tmp_path: Path) -> None:
     entries = [put("ä b", 1, ("l", 1, "s")), delete("c", 2)]
-    standing = fold(catalogue_of({"c": ("l", 0, "c")}), {}, entries, storage=HOME, fingerprint="f").standing
-    assert read_standing(tmp_path) == {}
-    write_standing(tmp_path, standing)
-    assert read_standing(tmp_path) == standing
-    assert set(standing) == {"ä b", "c"}
-    (tmp_path / STANDING).write_text('{"a": 1}')
-    with pytest.raises(IndexDamaged, match=STANDING):
-        read_standing(tmp_path)
+    overrides = compact(catalogue_of({"c": ("l", 0, "c")}), {}, entries, storage=HOME, fingerprint="f").overrides
+    assert read_overrides(tmp_path) == {}
+    write_overrides(tmp_path, overrides)
+    assert read_overrides(tmp_path) == overrides
+    assert set(overrides) == {"ä b", "c"}
+    (tmp_path / OVERRIDES).write_text('{"a": 1}')
+    with pytest.raises(IndexDamaged, match=OVERRIDES):
+        read_overrides(tmp_path)
 
 
 def test_the_log_is_needed_from_where_the_oldest_snapshot_ends() -> None:
-    def snapshot(folded_to: str) -> IndexManifest:
+    def snapshot(compacted_through: str) -> IndexManifest:
         return IndexManifest(
-            count=0, dimension=1, fingerprint="f", catalogue="c", catalogue_digest="", built_at="", folded_to=folded_to
+            count=0,
+            dimension=1,
+            fingerprint="f",
+            catalogue="c",
+            catalogue_digest="",
+            built_at="",
+            compacted_through=compacted_through,
         )
 
-    assert folded_by_all(map(snapshot, ["100-2", "20-10", "20-9"])) == "20-9"
-    assert folded_by_all([]) == "0-0"
+    assert compacted_by_all(map(snapshot, ["100-2", "20-10", "20-9"])) == "20-9"
+    assert compacted_by_all([]) == "0-0"

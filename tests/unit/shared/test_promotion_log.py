@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from shared.artifacts.backend import DirectoryShelf
+from shared.artifacts.backend import DirectoryBackend
 from shared.artifacts.store import MANIFEST, ArtifactStore
 from shared.errors import IndexDamaged, IndexMissing, PromotionRefused
 
@@ -117,9 +117,9 @@ def test_a_promoter_killed_before_the_pointer_was_replaced_leaves_no_trace(
     store: ArtifactStore, versions: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store.promote(versions[0])
-    shelf = store._shelf
-    assert isinstance(shelf, DirectoryShelf)
-    replace = shelf._replace
+    backend = store._backend
+    assert isinstance(backend, DirectoryBackend)
+    replace = backend._replace
 
     def killed(name: str, text: str) -> None:
         if name == "CURRENT":
@@ -127,7 +127,7 @@ def test_a_promoter_killed_before_the_pointer_was_replaced_leaves_no_trace(
         replace(name, text)
 
     with monkeypatch.context() as patched:
-        patched.setattr(shelf, "_replace", killed)
+        patched.setattr(backend, "_replace", killed)
         with pytest.raises(KeyboardInterrupt):
             store.promote(versions[1])
     assert store.current() == versions[0]

@@ -13,7 +13,7 @@ from pipeline.local.up import _environment
 from shared import errors
 from shared.errors import CannotStart, LookalikeError
 from shared.milvus_url import MilvusAddress, parse_milvus_url
-from shared.settings import Backbone, Settings, load_settings
+from shared.settings import RENAMED, Backbone, Settings, load_settings
 from shared.webhooks.signing import WebhookPolicy
 
 
@@ -37,13 +37,13 @@ def test_an_empty_environment_gives_the_defaults(tmp_path: Path) -> None:
 def test_each_setting_is_read_from_its_variable(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     given = {
         "HOST": "localhost", "PORT": "18080", "BACKBONE": "resnet50", "REDIS_URL": "redis://127.0.0.1:1/0",
-        "SEED_WAIT_S": "2.5", "MAX_WAITERS": "0", "WEIGHTS": "w.pth",
+        "LEGACY_WAIT_S": "2.5", "MAX_WAITERS": "0", "WEIGHTS": "w.pth",
     }  # fmt: skip
     for name, value in given.items():
         monkeypatch.setenv(f"LOOKALIKE_{name}", value)
     settings = load_settings()
     assert (settings.host, settings.port, settings.backbone) == ("localhost", 18080, Backbone.RESNET50)
-    assert (settings.seed_wait_s, settings.max_waiters) == (2.5, 0)
+    assert (settings.legacy_wait_s, settings.max_waiters) == (2.5, 0)
     assert settings.required_redis_url == "redis://127.0.0.1:1/0"
     assert settings.weights == tmp_path / "w.pth"
 
@@ -104,7 +104,7 @@ OUT_OF_RANGE = {
     "MAX_UPLOAD_MB": ["0", "-1"],
     "MAX_PIXELS": ["0"],
     "DECODE_THREADS": ["0"],
-    "SEED_WAIT_S": ["-1", "31", "nan"],
+    "LEGACY_WAIT_S": ["-1", "31", "nan"],
     "MAX_WAITERS": ["-1"],
     "MAX_QUEUED": ["0"],
     "JOB_TTL_S": ["59"],
@@ -361,3 +361,14 @@ def test_only_what_the_caller_can_wait_out_or_nobody_caused_is_retryable(kind: t
     if issubclass(kind, errors.Overload):
         assert kind.retryable
         assert kind("full", retry_after_s=3).retry_after_s == 3
+
+
+@pytest.mark.parametrize(("before", "now"), RENAMED.items())
+def test_a_setting_is_read_under_its_older_name_with_a_warning(
+    monkeypatch: pytest.MonkeyPatch, before: str, now: str
+) -> None:
+    monkeypatch.setenv(f"LOOKALIKE_{before.upper()}", "7")
+    with pytest.warns(FutureWarning, match=f"LOOKALIKE_{now.upper()}"):
+        assert getattr(load_settings(), now) == 7
+    monkeypatch.setenv(f"LOOKALIKE_{now.upper()}", "8")
+    assert getattr(load_settings(), now) == 8

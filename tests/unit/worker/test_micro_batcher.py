@@ -18,7 +18,7 @@ from worker.serving.micro_batcher import BatchLimits, MicroBatcher
 WAIT_S = 20.0
 
 
-class Gate:
+class QualityGate:
     """A run function that can be held shut, and remembers its batches."""
 
     def __init__(self, run: Callable[[int], int] = lambda item: item * 10) -> None:
@@ -46,7 +46,7 @@ def batcher(run: Any, **options: Any) -> Iterator[MicroBatcher[int, int]]:
     try:
         yield made
     finally:
-        if isinstance(run, Gate):
+        if isinstance(run, QualityGate):
             run.open.set()
         made.close()
 
@@ -56,7 +56,7 @@ def results(futures: Sequence["Future[int]"]) -> list[int]:
 
 
 def test_what_arrives_during_a_pass_is_the_next_batch() -> None:
-    gate = Gate()
+    gate = QualityGate()
     with batcher(gate, limits=BatchLimits(max_batch=4)) as made:
         first = made.submit(0)
         assert gate.entered.acquire(timeout=WAIT_S)
@@ -67,7 +67,7 @@ def test_what_arrives_during_a_pass_is_the_next_batch() -> None:
 
 
 def test_a_lone_item_runs_at_once_and_knows_that_it_is_alone() -> None:
-    gate = Gate()
+    gate = QualityGate()
     with batcher(gate, limits=BatchLimits(max_wait_s=3600)) as made:
         gate.open.set()
         assert made.submit(1).result(WAIT_S) == 10
@@ -75,7 +75,7 @@ def test_a_lone_item_runs_at_once_and_knows_that_it_is_alone() -> None:
 
 
 def test_a_pass_is_held_back_for_what_another_thread_announced_until_it_submits() -> None:
-    gate = Gate()
+    gate = QualityGate()
     gate.open.set()
     announced, go_on = threading.Event(), threading.Event()
     futures: list[Future[int]] = []
@@ -102,7 +102,7 @@ def test_a_pass_is_held_back_for_what_another_thread_announced_until_it_submits(
 
 
 def test_an_announcement_that_comes_to_nothing_holds_nothing_back() -> None:
-    gate = Gate()
+    gate = QualityGate()
     gate.open.set()
     with batcher(gate, limits=BatchLimits(max_wait_s=3600)) as made:
         with made.expecting():
@@ -111,7 +111,7 @@ def test_an_announcement_that_comes_to_nothing_holds_nothing_back() -> None:
 
 
 def test_waiting_for_the_announced_ends_in_time() -> None:
-    gate = Gate()
+    gate = QualityGate()
     gate.open.set()
     leave = threading.Event()
     with batcher(gate, limits=BatchLimits(max_wait_s=0.05)) as made:
@@ -128,7 +128,7 @@ def test_waiting_for_the_announced_ends_in_time() -> None:
 
 
 def test_interactive_goes_before_bulk_and_is_not_mixed_with_it() -> None:
-    gate = Gate()
+    gate = QualityGate()
     with batcher(gate, limits=BatchLimits(max_batch=4, bulk_patience_s=3600)) as made:
         futures = [made.submit(0)]
         assert gate.entered.acquire(timeout=WAIT_S)
@@ -141,7 +141,7 @@ def test_interactive_goes_before_bulk_and_is_not_mixed_with_it() -> None:
 
 def test_bulk_is_never_starved() -> None:
     now = [0.0]
-    gate = Gate()
+    gate = QualityGate()
     gate.open.set()
     with batcher(gate, limits=BatchLimits(max_batch=4, max_waiting=1000), clock=lambda: now[0]) as made:
         gate.open.clear()
@@ -156,7 +156,7 @@ def test_bulk_is_never_starved() -> None:
 
 
 def test_bulk_passes_are_short_while_interactive_items_come(clock: Clock) -> None:
-    gate = Gate()
+    gate = QualityGate()
     gate.open.set()
     sizes: list[int] = []
 
@@ -191,7 +191,7 @@ def test_the_items_that_make_a_batch_fail_fail_alone() -> None:
             raise RuntimeError("poison")
         return [item * 10 for item in items]
 
-    gate = Gate()
+    gate = QualityGate()
     with batcher(lambda items, alone: (gate if 0 in items else run)(items, alone)) as made:
         first = made.submit(0)
         assert gate.entered.acquire(timeout=WAIT_S)
@@ -212,7 +212,7 @@ def test_outputs_that_do_not_match_the_items_are_an_error_and_never_mixed_up() -
 
 
 def test_unwanted_and_cancelled_items_leave_before_their_pass() -> None:
-    gate = Gate()
+    gate = QualityGate()
     with batcher(gate) as made:
         first = made.submit(0)
         assert gate.entered.acquire(timeout=WAIT_S)
@@ -227,7 +227,7 @@ def test_unwanted_and_cancelled_items_leave_before_their_pass() -> None:
 
 
 def test_submit_blocks_while_too_much_waits() -> None:
-    gate = Gate()
+    gate = QualityGate()
     submitted = threading.Event()
     with batcher(gate, limits=BatchLimits(max_batch=2, max_waiting=2)) as made:
         futures = [made.submit(0)]
@@ -248,7 +248,7 @@ def test_submit_blocks_while_too_much_waits() -> None:
 
 
 def test_closing_drains_what_waits_and_takes_nothing_more() -> None:
-    gate = Gate()
+    gate = QualityGate()
     with batcher(gate) as made:
         futures = [made.submit(0)]
         assert gate.entered.acquire(timeout=WAIT_S)
@@ -264,7 +264,7 @@ def test_closing_drains_what_waits_and_takes_nothing_more() -> None:
 
 def test_a_hung_pass_is_noticed() -> None:
     hung = threading.Event()
-    gate = Gate()
+    gate = QualityGate()
     with batcher(gate, limits=BatchLimits(hang_after_s=0.05), on_hang=hung.set) as made:
         made.submit(1)
         assert hung.wait(WAIT_S)
@@ -272,7 +272,7 @@ def test_a_hung_pass_is_noticed() -> None:
 
 
 def test_two_runners_work_side_by_side_and_neither_is_alone() -> None:
-    gate = Gate()
+    gate = QualityGate()
     with batcher(gate, n_runners=2) as made:
         futures = [made.submit(1)]
         assert gate.entered.acquire(timeout=WAIT_S)
@@ -321,7 +321,7 @@ def test_every_item_gets_its_own_answer_once_whatever_else_is_in_the_queue(
 
 
 def test_owners_take_turns_within_what_waits() -> None:
-    gate = Gate()
+    gate = QualityGate()
     with batcher(gate, limits=BatchLimits(max_batch=2)) as made:
         first = made.submit(0, owner="flood")
         assert gate.entered.acquire(timeout=WAIT_S)

@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from worker.jobs.runner import Gate
+from worker.jobs.runner import ReadWriteLock
 
 
 class Room:
@@ -37,14 +37,14 @@ class Room:
 
 @pytest.mark.parametrize("share_alone", [0.02, 0.3, 1.0])
 def test_alone_means_alone_whatever_comes_at_once_and_nobody_is_left_outside(share_alone: float) -> None:
-    gate, room, n_done = Gate(), Room(), []
+    lock, room, n_done = ReadWriteLock(), Room(), []
 
     def come_and_go(seed: int) -> None:
         chance = random.Random(seed)
         for _ in range(100):
             alone = chance.random() < share_alone
             try:
-                with gate.alone() if alone else gate.shared():
+                with lock.alone() if alone else lock.shared():
                     room.enter(alone=alone)
                     if chance.random() < 0.3:
                         time.sleep(chance.random() / 2000)
@@ -66,28 +66,28 @@ def test_alone_means_alone_whatever_comes_at_once_and_nobody_is_left_outside(sha
 
 
 def test_who_wants_to_be_alone_waits_for_those_inside_and_goes_before_those_outside() -> None:
-    gate, order = Gate(), []
+    lock, order = ReadWriteLock(), []
     inside, leave = threading.Event(), threading.Event()
 
     def first() -> None:
-        with gate.shared():
+        with lock.shared():
             inside.set()
             assert leave.wait(10)
             order.append("first")
 
     def alone() -> None:
-        with gate.alone():
+        with lock.alone():
             order.append("alone")
 
     def later() -> None:
-        with gate.shared():
+        with lock.shared():
             order.append("later")
 
     threads = [threading.Thread(target=body) for body in (first, alone, later)]
     threads[0].start()
     assert inside.wait(10)
     threads[1].start()
-    while not gate._n_wanting_alone:
+    while not lock._n_wanting_alone:
         time.sleep(0.001)
     threads[2].start()
     leave.set()
