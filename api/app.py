@@ -4,10 +4,8 @@ from flask import Flask
 
 from api import service
 from api.http import auth, origins, problems
-from api.routes import batches, docs, images, index, jobs, page
-from api.routes import health as ops
-from api.routes import legacy as seed
-from api.uploads import bodies as uploads
+from api.routes import batches, docs, health, images, index, jobs, legacy, page
+from api.uploads import bodies
 from shared.settings import Settings, load_settings
 from shared.telemetry import configure_logging
 
@@ -21,8 +19,8 @@ def create_app(settings: Settings | None = None) -> Flask:
     configure_logging()
     settings = settings or load_settings()
     app = Flask(__name__, static_folder=None)
-    app.request_class = uploads.SpooledRequest
-    uploads.take_names_in_any_encoding()
+    app.request_class = bodies.SpooledRequest
+    bodies.take_names_in_any_encoding()
     # Werkzeug holds a file's bytes between two line ends against the memory limit too, so it must be the larger one.
     app.config["MAX_CONTENT_LENGTH"] = app.config["MAX_FORM_MEMORY_SIZE"] = settings.max_upload_mb << 20
     app.config["MAX_FORM_PARTS"] = 32
@@ -30,11 +28,11 @@ def create_app(settings: Settings | None = None) -> Flask:
     app.url_map.converters["job_id"] = jobs.JobIdConverter
     problems.install(app)
     origins.install(app, settings)
-    app.before_request(uploads.spool_body)
-    app.teardown_request(uploads.discard_body)
+    app.before_request(bodies.spool_body)
+    app.teardown_request(bodies.discard_body)
     made = service.Service(settings)
     service.install(app, made)
-    auth.install(app, made.doorkeeper)
-    for module in (page, ops, seed, jobs, batches, index, images, docs):
+    auth.install(app, made.authenticator)
+    for module in (page, health, legacy, jobs, batches, index, images, docs):
         app.register_blueprint(module.bp)
     return app

@@ -59,7 +59,7 @@ class Service:
         self.changes = ChangeLog(client)
         self.registry = WorkerRegistry(client)
         self.counters = ApiCounters()
-        self.doorkeeper = Authenticator(settings, client)
+        self.authenticator = Authenticator(settings, client)
         self.reader = PhotoReader(n_threads=settings.decode_threads, max_pixels=settings.max_pixels)
         self._spec = ServingPreprocessing(settings.storage)
         self.health_probe = HealthProbe(
@@ -215,7 +215,7 @@ class Service:
     def audit(self, action: str, subject: str) -> None:
         """Remember what an administrator did to somebody else's things."""
         event(_LOG, "audit", actor=caller().name, action=action, subject=subject)
-        self.doorkeeper.ring.record(caller().name, action, subject)
+        self.authenticator.ring.record(caller().name, action, subject)
 
 
 def install(app: Flask, service: Service) -> None:

@@ -114,14 +114,14 @@ class Authenticator:
             )
 
 
-def install(app: Flask, doorkeeper: Authenticator) -> None:
+def install(app: Flask, authenticator: Authenticator) -> None:
     """Ask every request for its key before anything of it is read."""
 
     def admit() -> None:
         if request.endpoint is None or request.endpoint in PUBLIC:
             return
         scope = Scope.READ if request.method in ("GET", "HEAD", "OPTIONS") else Scope.SUBMIT
-        g.caller = doorkeeper.admit(Scope.ADMIN if request.endpoint in _ADMINISTRATIVE else scope)
+        g.caller = authenticator.admit(Scope.ADMIN if request.endpoint in _ADMINISTRATIVE else scope)
 
     app.before_request(admit)
 

@@ -65,7 +65,7 @@ def up(settings: Settings, say: Say) -> None:
                 require_some_key(KeyRing(connect(redis_url)), settings.host)
             environment = _environment(settings, redis_url)
             parts.start("worker", [sys.executable, "-P", "-m", "worker"], environment)
-            gunicorn = ["-m", "gunicorn", "-c", "python:api.gunicorn_conf", "api.app:create_app()"]
+            gunicorn = ["-m", "gunicorn", "-c", "python:api.http.gunicorn_conf", "api.app:create_app()"]
             parts.start("api", [sys.executable, "-P", *gunicorn], environment)
             address = f"http://{settings.authority}"
             if _wait_ready(address, parts, stop):

@@ -136,7 +136,7 @@ class Service:
     def start(self, name: str, **settings: object) -> "subprocess.Popen[bytes]":
         commands = {
             "worker": ["-m", "worker"],
-            "api": ["-m", "gunicorn", "-c", "python:api.gunicorn_conf", "api.app:create_app()"],
+            "api": ["-m", "gunicorn", "-c", "python:api.http.gunicorn_conf", "api.app:create_app()"],
         }
         return self.launch(name, commands[name], **settings)
 

@@ -19,7 +19,7 @@ _COMMANDS = {
     "worker": ["-m", "worker"],
     "poisonable": ["-m", "tests.e2e.support.poisonable_worker"],
     "counting": ["-m", "tests.e2e.support.counting_worker"],
-    "api": ["-m", "gunicorn", "-c", "python:api.gunicorn_conf", "api.app:create_app()"],
+    "api": ["-m", "gunicorn", "-c", "python:api.http.gunicorn_conf", "api.app:create_app()"],
 }
 
 

@@ -72,7 +72,7 @@ class Site:
             keys = {name: ring.create(name, allowed)[1] for name, allowed in scopes.items()}
         for name in WORKERS:
             self.start_worker(name)
-        gunicorn = ["-m", "gunicorn", "-c", "python:api.gunicorn_conf", "api.app:create_app()"]
+        gunicorn = ["-m", "gunicorn", "-c", "python:api.http.gunicorn_conf", "api.app:create_app()"]
         self._start_python("front", gunicorn, host=self.hosts["front"].address, port=_PORT, max_queued=60)
         until(lambda: requests.get(f"{self.url}/livez", timeout=5).ok, 60, "the API answers")
         return keys

@@ -43,7 +43,7 @@ class Caller:
     def __init__(self, app: Flask, ring: KeyRing, scopes: set[Scope] | None = None, **limits: int) -> None:
         self._http = app.test_client()
         self.key, self.token = ring.create("test", scopes or BOTH, **limits)
-        app.extensions["lookalike"].doorkeeper._known_until = 0.0  # do not wait for the second to pass
+        app.extensions["lookalike"].authenticator._known_until = 0.0  # do not wait for the second to pass
 
     def get(self, path: str) -> TestResponse:
         return self._http.get(path, headers={"Authorization": f"Bearer {self.token}", "X-Request-ID": "r"})
@@ -164,7 +164,7 @@ def test_a_service_in_the_open_stays_closed_when_its_last_key_is_revoked(
     caller = Caller(app, ring)
     assert caller.get("/v1/jobs").status_code == 200
     ring.revoke(caller.key.id)
-    app.extensions["lookalike"].doorkeeper._known_until = 0.0
+    app.extensions["lookalike"].authenticator._known_until = 0.0
     assert_problem(caller.get("/v1/jobs"), 401, "api_key_invalid")
     assert_problem(app.test_client().get("/v1/jobs"), 401, "api_key_required")
 
@@ -350,7 +350,7 @@ def serve(url: str, port: int, **more: str) -> "subprocess.Popen[str]":
     ours = {name: value for name, value in os.environ.items() if not name.startswith("LOOKALIKE_")}
     given = {"redis_url": url, "port": str(port), "probe_every_s": "0", **more}
     return subprocess.Popen(
-        [sys.executable, "-m", "gunicorn", "-c", "python:api.gunicorn_conf", "api.app:create_app()"],
+        [sys.executable, "-m", "gunicorn", "-c", "python:api.http.gunicorn_conf", "api.app:create_app()"],
         env={**ours, **{f"LOOKALIKE_{name.upper()}": value for name, value in given.items()}},
         cwd=ROOT,
         stderr=subprocess.PIPE,
