@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from shared.artifacts.backend import MANIFEST, VERSION, Choose, Decide, file_digest, new_version, unwritable
 from shared.artifacts.bucket import Bucket
@@ -39,9 +39,10 @@ class _Notes(BaseModel):
         writer: tells whose swap it was, when the answer to it was lost.
     """
 
-    model_config = ConfigDict(frozen=True)
+    model_config = ConfigDict(frozen=True, populate_by_name=True, serialize_by_alias=True)
 
-    promotion_log: PromotionLog = PromotionLog()
+    # Named `ledger` in the object, as before it was renamed here.
+    promotion_log: PromotionLog = Field(PromotionLog(), alias="ledger")
     removed: tuple[str, ...] = ()
     writer: str = ""
 
@@ -85,7 +86,7 @@ class BucketBackend:
             after = decide(notes.promotion_log)
             if after.live not in (None, notes.promotion_log.live) and not self._is_there(str(after.live), notes):
                 raise self._missing(f"{self.name}{after.live} has just been removed")
-            return notes.model_copy(update={"ledger": after})
+            return notes.model_copy(update={"promotion_log": after})
 
         return self._swap(change).promotion_log
 

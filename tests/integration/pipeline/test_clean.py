@@ -179,7 +179,7 @@ def test_a_run_that_was_killed_is_finished_by_the_next(tmp_path: Path) -> None:
     command = [
         sys.executable,
         "-m",
-        "pipeline.cli.main",
+        "pipeline.cli",
         "clean",
         "--catalogue",
         str(dump),
