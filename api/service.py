@@ -22,7 +22,7 @@ from shared.errors import InvalidRequest, JobFinished, JobNotFound, QueueUnavail
 from shared.jobs.batches import BatchStore
 from shared.jobs.contract import Job, JobKind, JobRequest, JobStatus, Priority, Submission
 from shared.jobs.listing import JobListing
-from shared.jobs.queues import Dispatcher, broker_errors, make_celery
+from shared.jobs.dispatcher import Dispatcher, broker_errors, make_celery
 from shared.jobs.records import Admission, Created, Idempotency, Place
 from shared.jobs.store import JobStore
 from shared.jobs.view import location, view

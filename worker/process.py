@@ -22,7 +22,7 @@ from shared.errors import JobGone, JobNotFound, QueueUnavailable
 from shared.index.milvus_server import MilvusServer, open_server
 from shared.jobs.contract import Job, JobKind, Priority, WorkerReport
 from shared.jobs.idle import IdleThreads
-from shared.jobs.queues import LOST_AFTER_S, QUEUES, RUN_NEXT, Dispatcher, broker_errors, make_celery
+from shared.jobs.dispatcher import LOST_AFTER_S, QUEUES, RUN_NEXT, Dispatcher, broker_errors, make_celery
 from shared.jobs.records import QueueName
 from shared.jobs.reindex_jobs import ReindexStore
 from shared.jobs.store import JobStore

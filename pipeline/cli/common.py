@@ -12,7 +12,7 @@ from typing import Any, NoReturn, ParamSpec
 import click
 import redis
 
-from pipeline.local.running import running_redis_url
+from shared.redis_address import running_redis_url
 from shared.artifacts.addresses import SCHEME
 from shared.artifacts.home import catalogue_location
 from shared.errors import LookalikeError, QueueUnavailable

@@ -7,7 +7,7 @@ import click
 
 from pipeline.cli.common import TIMEOUT_S, json_option, print_facts, reported, running_jobs, running_redis, when
 from pipeline.cli.help import with_examples
-from pipeline.local.running import running_redis_url
+from shared.redis_address import running_redis_url
 from shared.api_keys import KeyRing, Scope
 from shared.errors import QueueUnavailable
 from shared.jobs.contract import Job, JobKind, JobStatus
@@ -145,7 +145,7 @@ def jobs_show(job_id: str, as_json: bool) -> None:
 @reported
 def jobs_retry(job_id: str, as_json: bool) -> None:
     """Submit the failed job JOB_ID again, as a new job."""
-    from shared.jobs.queues import Dispatcher, make_celery
+    from shared.jobs.dispatcher import Dispatcher, make_celery
 
     settings = load_settings()
     client = running_redis()

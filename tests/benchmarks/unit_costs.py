@@ -16,7 +16,7 @@ import redis
 import requests
 
 from shared.jobs.contract import EmbedRequest, JobKind, JobStatus, WorkerReport
-from shared.jobs.queues import Dispatcher, make_celery
+from shared.jobs.dispatcher import Dispatcher, make_celery
 from shared.jobs.records import Admission, QueueName
 from shared.jobs.reindex_contract import Progress, ReindexRequest, ShardPhoto, ShardRequest, ShardResult
 from shared.jobs.reindex_jobs import ReindexStore

@@ -15,7 +15,7 @@ import promql_parser
 import pytest
 import yaml
 
-from shared.jobs.queues import QUEUE, QUEUES
+from shared.jobs.dispatcher import QUEUE, QUEUES
 from shared.settings import Settings, load_settings
 from tests import ROOT
 from tests.documents.facts import metric_families

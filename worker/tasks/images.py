@@ -24,7 +24,7 @@ from shared.jobs.contract import (
     ImageChangeResult,
     PutImageRequest,
 )
-from shared.jobs.queues import broker_errors
+from shared.jobs.dispatcher import broker_errors
 from shared.jobs.records import Claim
 from shared.telemetry import event
 from worker.jobs.runner import Lease, while_redis_is_away

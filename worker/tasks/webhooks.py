@@ -21,7 +21,7 @@ from urllib3 import exceptions as urllib3_errors
 from urllib3.connection import HTTPConnection, HTTPSConnection
 
 from shared.errors import QueueUnavailable, WebhookRefused
-from shared.jobs.queues import broker_errors
+from shared.jobs.dispatcher import broker_errors
 from shared.telemetry import event
 from shared.webhooks.queue import Delivery, WebhookQueue
 from shared.webhooks.signing import WebhookMessage, WebhookPolicy, WebhookTarget, is_public, sign

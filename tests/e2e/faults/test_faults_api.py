@@ -10,7 +10,7 @@ import pytest
 import requests
 
 from shared.jobs.contract import JobKind, SearchRequest
-from shared.jobs.queues import QUEUE, Dispatcher, make_celery
+from shared.jobs.dispatcher import QUEUE, Dispatcher, make_celery
 from shared.jobs.records import Admission
 from shared.jobs.store import JobStore
 from tests.e2e.conftest import eventually

@@ -14,7 +14,7 @@ import psutil
 import pytest
 import requests
 
-from pipeline.local.running import running_redis_url
+from shared.redis_address import running_redis_url
 from shared.redis_client import connect
 from shared.settings import Settings
 from tests import ROOT

@@ -26,7 +26,7 @@ from shared.jobs.contract import (
     SearchResult,
     WorkerReport,
 )
-from shared.jobs.queues import QUEUE
+from shared.jobs.dispatcher import QUEUE
 from shared.jobs.records import PREFIX
 from shared.jobs.store import JobStore
 from shared.jobs.worker_registry import WorkerRegistry

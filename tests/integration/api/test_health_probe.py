@@ -13,7 +13,7 @@ from api.health_probe import HealthProbe
 from shared.errors import InternalError
 from shared.jobs.contract import JobKind
 from shared.jobs.listing import JobListing
-from shared.jobs.queues import QUEUE
+from shared.jobs.dispatcher import QUEUE
 from shared.jobs.records import PREFIX
 from shared.jobs.store import JobStore
 from shared.photos.preprocessing import PreprocessSpec

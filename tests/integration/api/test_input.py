@@ -10,7 +10,7 @@ import redis
 from flask.testing import FlaskClient
 
 from api.app import create_app
-from shared.jobs.queues import QUEUE, Dispatcher, make_celery
+from shared.jobs.dispatcher import QUEUE, Dispatcher, make_celery
 from shared.jobs.records import PREFIX
 from shared.jobs.store import JobStore
 from tests.conftest import encode, noise_image

@@ -19,7 +19,7 @@ from werkzeug.test import TestResponse
 from api.app import create_app
 from shared.errors import InternalError, PhotoExpired, WorkerLost
 from shared.jobs.contract import Job
-from shared.jobs.queues import QUEUE
+from shared.jobs.dispatcher import QUEUE
 from shared.jobs.records import PREFIX
 from shared.jobs.store import JobStore
 from tests.conftest import lasting_port

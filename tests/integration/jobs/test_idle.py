@@ -10,7 +10,7 @@ import redis
 
 from shared.jobs.contract import EmbedRequest, Job, JobKind, JobStatus, Priority, Submission
 from shared.jobs.idle import IdleThreads
-from shared.jobs.queues import QUEUE, QUEUES, Dispatcher, make_celery
+from shared.jobs.dispatcher import QUEUE, QUEUES, Dispatcher, make_celery
 from shared.jobs.records import PREFIX, Created
 from shared.jobs.store import JobStore
 from tests.conftest import Clock

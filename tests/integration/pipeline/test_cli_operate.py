@@ -12,7 +12,7 @@ from pipeline.cli.main import main
 from shared.api_keys import KeyRing, verify
 from shared.errors import InternalError
 from shared.jobs.contract import EmbedRequest, Job, JobKind, SearchRequest
-from shared.jobs.queues import QUEUE
+from shared.jobs.dispatcher import QUEUE
 from shared.jobs.store import JobStore
 from tests.integration.conftest import PLENTY
 

@@ -15,7 +15,7 @@ from click.testing import CliRunner
 from pipeline.cli.doctor import CHECKS
 from pipeline.cli.main import main
 from pipeline.doctor.findings import State
-from pipeline.local.running import publish_redis_url
+from shared.redis_address import publish_redis_url
 from shared.artifacts.snapshots import index_store
 from shared.index.snapshot import VECTORS
 from tests.support.installation import Installation

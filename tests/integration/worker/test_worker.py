@@ -28,7 +28,7 @@ from shared.jobs.contract import (
     Priority,
     Submission,
 )
-from shared.jobs.queues import QUEUE, QUEUES, Dispatcher, make_celery
+from shared.jobs.dispatcher import QUEUE, QUEUES, Dispatcher, make_celery
 from shared.jobs.records import QueueName
 from shared.jobs.store import JobStore
 from shared.jobs.worker_registry import WorkerRegistry
