@@ -13,6 +13,7 @@ Keys (prefix `lookalike:`):
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import cast
 
 import numpy as np
@@ -22,51 +23,17 @@ import redis
 from shared.errors import JobCanceled
 from shared.jobs.contract import Job
 from shared.jobs.records import PREFIX
+from shared.lua import load_script
 
 BEGINNING = "0-0"  # before the first entry
 _LOG = PREFIX + "changes"
 _NEWEST = PREFIX + "changed"
 _PAGE = 500
 
-# Microseconds of Redis's clock, so that a Redis that lost everything does not begin below what snapshots remember.
-_SEQUENCE = """#!lua flags=allow-oom
-local now = redis.call('TIME')
-local key = KEYS[1] .. 'changes:sequence'
-local next_one = math.max(tonumber(redis.call('GET', key) or 0) + 1, now[1] * 1000000 + now[2])
-local written = string.format('%.0f', next_one)
-redis.call('SET', key, written)
-return written
-"""
-
-# ARGV: job id, attempt, image id, sequence, sha256 of the photo or '-', then field and value by turns.
-# Returns nothing when the attempt no longer holds the job, '' when a change accepted later is there, else the entry.
-# Without allow-oom: what is written here stays.
-_APPEND = """#!lua
-local P = KEYS[1]
-local status, attempt = unpack(redis.call('HMGET', P .. 'job:' .. ARGV[1], 'status', 'attempt'))
-if status ~= 'running' or attempt ~= ARGV[2] then return false end
-local newest = redis.call('HGET', P .. 'changed', ARGV[3])
-if newest then
-  local entry, sequence = string.match(newest, '^(%S+) (%S+)')
-  if sequence == ARGV[4] then return entry end
-  if tonumber(sequence) > tonumber(ARGV[4]) then return '' end
-end
-local entry = redis.call('XADD', P .. 'changes', '*', 'number', redis.call('INCR', P .. 'changes:count'),
-  'image_id', ARGV[3], 'sequence', ARGV[4], unpack(ARGV, 6))
-redis.call('HSET', P .. 'changed', ARGV[3], entry .. ' ' .. ARGV[4] .. ' ' .. ARGV[5])
-return entry
-"""
-
-# ARGV: cursor of a walk through the newest entries, milliseconds; forgets those before. Returns the next cursor.
-_FORGET = """#!lua flags=allow-oom
-local cursor, found = unpack(redis.call('HSCAN', KEYS[1] .. 'changed', ARGV[1], 'COUNT', 500))
-for i = 1, #found, 2 do
-  if tonumber(string.match(found[i + 1], '^%d+')) < tonumber(ARGV[2]) then
-    redis.call('HDEL', KEYS[1] .. 'changed', found[i])
-  end
-end
-return cursor
-"""
+_FOLDER = Path(__file__).parent
+_SEQUENCE = load_script(_FOLDER / "next_sequence.lua", flags=("allow-oom",))
+_APPEND = load_script(_FOLDER / "append.lua")  # without allow-oom: what is written there stays
+_FORGET = load_script(_FOLDER / "forget.lua", flags=("allow-oom",))
 
 
 @dataclass(frozen=True, slots=True)

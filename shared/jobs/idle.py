@@ -9,46 +9,20 @@ Keys (prefix `lookalike:`):
 
 import time
 from collections.abc import Callable, Collection
+from pathlib import Path
 from typing import cast
 
 import redis
 
 from shared.jobs.contract import Priority
 from shared.jobs.records import PREFIX
+from shared.lua import load_script
 
 _LATE_S = 1.0  # clocks of hosts differ, and a thread may be slow to say that it waits no longer
 
-# KEYS: the prefix. ARGV: thread, until when it waits, then the classes it takes. Returns whether it is on the list now,
-# which it is not where there is work already.
-_JOIN = """#!lua
-local P = KEYS[1]
-for i = 3, #ARGV do
-  if redis.call('EXISTS', P .. 'turns:' .. ARGV[i], P .. 'turns:suspect') > 0 then return 0 end
-end
-for i = 3, #ARGV do redis.call('ZADD', P .. 'idle:' .. ARGV[i], ARGV[2], ARGV[1]) end
-return 1
-"""
-
-# For scripts that know P, the prefix of all keys, and NOW: returns whether a thread was called.
-CALL_IDLE = """
-local function call_idle(class)
-  redis.call('ZREMRANGEBYSCORE', P .. 'idle:' .. class, '-inf', NOW)
-  local thread = redis.call('ZREVRANGE', P .. 'idle:' .. class, 0, 0)[1]
-  if not thread then return false end
-  redis.call('ZREM', P .. 'idle:interactive', thread)
-  redis.call('ZREM', P .. 'idle:bulk', thread)
-  redis.call('LPUSH', P .. 'word:' .. class, '1')
-  redis.call('LTRIM', P .. 'word:' .. class, 0, 99)
-  return true
-end
-"""
-
-# KEYS: the prefix. ARGV: now, class.
-_CALL = f"""#!lua flags=allow-oom
-local P, NOW = KEYS[1], tonumber(ARGV[1])
-{CALL_IDLE}
-return call_idle(ARGV[2]) and 1 or 0
-"""
+_LUA = Path(__file__).parent / "lua"
+_JOIN = load_script(_LUA / "join_idle.lua")
+_CALL = load_script(_LUA / "call.lua", flags=("allow-oom",), include=("call_idle.lua",))
 
 
 class IdleThreads:

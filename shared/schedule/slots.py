@@ -10,6 +10,7 @@ Keys (prefix `lookalike:`):
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import cast
 
 import redis
@@ -19,6 +20,7 @@ from shared.jobs.contract import JobKind
 from shared.jobs.records import PREFIX, Admission, Idempotency
 from shared.jobs.reindex_contract import ReindexRequest
 from shared.jobs.store import JobStore
+from shared.lua import load_script
 from shared.schedule.cron import last_slot, next_slot
 
 _SCHEDULE = PREFIX + "schedule"
@@ -26,14 +28,7 @@ _REQUEST_ID = "schedule"
 # There is one reindex at a time, however long the queue.
 _ADMISSION = Admission(max_queued=1 << 53, max_queued_per_owner=1 << 53)
 
-# ARGV: expression, slot, job, the slot after the current time. A slot is taken once, and time does not run backwards;
-# but a last slot further ahead than the next one was taken by a clock that was wrong. Returns whether it was taken.
-_TAKE = """#!lua
-local cron, last = unpack(redis.call('HMGET', KEYS[1], 'cron', 'slot'))
-if cron == ARGV[1] and tonumber(last) >= tonumber(ARGV[2]) and tonumber(last) <= tonumber(ARGV[4]) then return 0 end
-redis.call('HSET', KEYS[1], 'cron', ARGV[1], 'slot', ARGV[2], 'job', ARGV[3])
-return 1
-"""
+_TAKE = load_script(Path(__file__).with_name("take_slot.lua"))
 
 
 @dataclass(frozen=True, slots=True)

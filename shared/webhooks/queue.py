@@ -12,36 +12,20 @@ settled by whoever takes it:
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 import redis
+
+from shared.lua import load_script
 
 DUE_KEY = "lookalike:webhooks"
 TRIES_KEY = "lookalike:webhook_tries"
 
 # A full Redis must not keep deliveries from being settled: that is what makes room.
-# KEYS of each: due, tries.
-
-# ARGV: now, limit, end of the lease
-_TAKE = """#!lua flags=allow-oom
-local taken = {}
-for _, id in ipairs(redis.call('ZRANGE', KEYS[1], '-inf', ARGV[1], 'BYSCORE', 'LIMIT', 0, ARGV[2])) do
-  redis.call('ZADD', KEYS[1], ARGV[3], id)
-  taken[#taken + 1] = id
-  taken[#taken + 1] = redis.call('HINCRBY', KEYS[2], id, 1)
-end
-return taken
-"""
-
-# ARGV: the job's id
-_SETTLE = """#!lua flags=allow-oom
-redis.call('ZREM', KEYS[1], ARGV[1])
-redis.call('HDEL', KEYS[2], ARGV[1])
-"""
-
-# ARGV: the job's id, when it is due. XX: what another worker has settled meanwhile stays settled
-_RETRY = """#!lua flags=allow-oom
-redis.call('ZADD', KEYS[1], 'XX', ARGV[2], ARGV[1])
-"""
+_FOLDER, _FLAGS = Path(__file__).parent, ("allow-oom",)
+_TAKE = load_script(_FOLDER / "take.lua", flags=_FLAGS)
+_SETTLE = load_script(_FOLDER / "settle.lua", flags=_FLAGS)
+_RETRY = load_script(_FOLDER / "retry.lua", flags=_FLAGS)
 
 
 @dataclass(frozen=True, slots=True)

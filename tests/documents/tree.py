@@ -11,7 +11,7 @@ _QUIET_NAMES = {"__init__.py", "py.typed", ".git", ".gitignore", ".dockerignore"
 _QUIET_SUFFIXES = {".pyc", ".png", ".svg", ".ico", ".so"}
 _SPEECHLESS = {".json", ".csv", ".txt"}  # what has no comments
 _NOT_OURS = re.compile(r"\.(?!ci$).*|var|build|node_modules|vendor|__pycache__|.*\.egg-info")
-_COMMENT = re.compile(r"(?:#!.*\n)?(?:<!doctype html>\n)?(?:#+|//|/\*|<!--|\{#-?) +(.+?)(?: +\*/| +-->| +-?#\})?\n")
+_COMMENT = re.compile(r"(?:#!.*\n)?(?:<!doctype html>\n)?(?:#+|//|--|/\*|<!--|\{#-?) +(.+?)(?: +\*/| +-->| +-?#\})?\n")
 
 # What has no room for such a line.
 _TOLD = {
@@ -34,6 +34,7 @@ _TOLD = {
     "requirements/": "hashed locks",
     "requirements/base.txt": "lock of everything but torch; the others are of the image they are named after",
     "requirements/torch.txt": "lock of torch",
+    "shared/jobs/lua/": "the job store's transitions, each one Redis script",
     ".ci/": "what a machine runs before a change lands",
 }
 
