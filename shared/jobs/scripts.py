@@ -40,6 +40,7 @@ def _script(
 
 CREATE = _script("create.lua", flags=(), include=("call_idle.lua",))
 CLAIM = _script("claim.lua", EXPIRED_A_CLAIM=_EXPIRED_A_CLAIM, BULK_TURN=_BULK_TURN)
+CLAIM_JOB = _script("claim_job.lua")
 EXTEND = _script("extend.lua")
 FINISH = _script("finish.lua", LONGEST_GAP_S=_LONGEST_GAP_S)
 CANCEL = _script("cancel.lua")

@@ -338,8 +338,12 @@ class JobStore:
             return None
         if answer == [b"suspect"]:
             raise QuarantineWaits
-        job_id, flat, pixels = cast(tuple[bytes, list[bytes], bytes | None], answer)
-        return Claim(parse_record(job_id.decode(), dict(zip(flat[::2], flat[1::2], strict=True))), pixels)
+        return _claim_of(answer)
+
+    def claim_job(self, job_id: str, worker: str, *, lease_s: float) -> Claim | None:
+        """Take one certain job as `claim` does; None unless it is queued, within its deadline and no suspect."""
+        answer = self.run(scripts.CLAIM_JOB, job_id, worker, repr(self._clock() + lease_s))
+        return _claim_of(answer) if answer else None
 
     def extend(self, held: Iterable[tuple[str, int]], *, lease_s: float) -> set[tuple[str, int]]:
         """Prolong the leases of (job id, attempt) pairs; returns those whose result is still wanted."""
@@ -413,6 +417,11 @@ def idempotency_name(owner: str, idempotency: Idempotency) -> str:
     """The Redis key that remembers what an owner's idempotency key was first used for."""
     digest = hashlib.sha256(f"{owner}\0{idempotency.key}".encode()).hexdigest()
     return f"{PREFIX}idempotency:{digest}"
+
+
+def _claim_of(answer: object) -> Claim:
+    job_id, flat, pixels = cast(tuple[bytes, list[bytes], bytes | None], answer)
+    return Claim(parse_record(job_id.decode(), dict(zip(flat[::2], flat[1::2], strict=True))), pixels)
 
 
 def _error(error: LookalikeError) -> str:

@@ -20,16 +20,8 @@ local function next_of(class)
     local id = redis.call('ZRANGE', line_of(class, owner), 0, 0)[1]
     if not id then
       redis.call('ZREM', P .. 'turns:' .. class, owner)
-    else
-      dequeue(id, class, owner)
-      local status, deadline_at = unpack(redis.call('HMGET', P .. 'job:' .. id, 'status', 'deadline_at'))
-      if status == 'queued' then
-        if tonumber(deadline_at) > NOW then
-          redis.call('ZADD', P .. 'turns:' .. class, 'XX', redis.call('INCR', P .. 'turn'), owner)
-          return id
-        end
-        expire(id)
-      end
+    elseif take(id, class, owner) then
+      return id
     end
   end
 end
@@ -44,9 +36,4 @@ else
   id = next_of(bulk_first and 'bulk' or 'interactive') or next_of(bulk_first and 'interactive' or 'bulk')
 end
 if not id then return looks == 0 and {'again'} end
-local key = P .. 'job:' .. id
-redis.call('HSET', key, 'status', 'running', 'worker', worker)
-redis.call('HSETNX', key, 'started_at', AT)
-redis.call('HINCRBY', key, 'attempt', 1)
-redis.call('ZADD', P .. 'running', lease_end, id)
-return {id, redis.call('HGETALL', key), redis.call('GET', P .. 'pixels:' .. id)}
+return start(id, worker, lease_end)

@@ -61,3 +61,27 @@ end
 
 local function expire(id) finish(id, 'expired', 'error', @EXPIRED_ERROR@) end
 
+-- Takes a job out of its queue. Returns whether it may be started: it is queued, and its deadline is not over; where it
+-- is over the job is expired.
+local function take(id, class, owner)
+  dequeue(id, class, owner)
+  local status, deadline_at = unpack(redis.call('HMGET', P .. 'job:' .. id, 'status', 'deadline_at'))
+  if status ~= 'queued' then return false end
+  if tonumber(deadline_at) <= NOW then
+    expire(id)
+    return false
+  end
+  redis.call('ZADD', P .. 'turns:' .. class, 'XX', redis.call('INCR', P .. 'turn'), owner)
+  return true
+end
+
+-- Gives a job that was taken to a worker, for one attempt. Returns {id, record, pixels}.
+local function start(id, worker, lease_end)
+  local key = P .. 'job:' .. id
+  redis.call('HSET', key, 'status', 'running', 'worker', worker)
+  redis.call('HSETNX', key, 'started_at', AT)
+  redis.call('HINCRBY', key, 'attempt', 1)
+  redis.call('ZADD', P .. 'running', lease_end, id)
+  return {id, redis.call('HGETALL', key), redis.call('GET', P .. 'pixels:' .. id)}
+end
+

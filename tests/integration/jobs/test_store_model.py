@@ -39,7 +39,7 @@ class Walk:
     def step(self) -> None:
         actions = {
             self.create: 6, self.claim: 8, self.finish: 4, self.extend: 2, self.cancel: 2, self.read: 1, self.retry: 1,
-            self.reap: 1, self.lose_workers: 2, self.pass_time: 2,
+            self.reap: 1, self.lose_workers: 2, self.pass_time: 2, self.claim_by_id: 2,
         }  # fmt: skip
         [action] = self.chance.choices(list(actions), list(actions.values()))
         self.trace.append(action.__name__)
@@ -78,6 +78,20 @@ class Walk:
         assert (job.attempt == MAX_ATTEMPTS) == suspects  # the last attempt, and no other, is made alone
         self.attempts[job.id] = job.attempt
         self.claims.append(job)
+
+    def claim_by_id(self) -> None:
+        if not (job_id := self.any_job()):
+            return
+        waits = job_id in self.line("interactive") | self.line("bulk")
+        taken = self.store.claim_job(job_id, "w", lease_s=LEASE_S)
+        if taken is None:
+            assert not waits or self.store.get(job_id).status is JobStatus.EXPIRED
+            return
+        assert waits
+        assert taken.job.deadline_at > self.clock.now
+        assert taken.job.attempt == self.attempts[job_id] + 1 < MAX_ATTEMPTS
+        self.attempts[job_id] = taken.job.attempt
+        self.claims.append(taken.job)
 
     def finish(self) -> None:
         """By whoever once claimed it, be it late or again."""
