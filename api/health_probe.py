@@ -8,7 +8,7 @@ from collections.abc import Callable
 import redis
 
 from shared.errors import LookalikeError
-from shared.jobs.contract import EmbedRequest, JobKind, JobStatus, Submission
+from shared.jobs.contract import EmbedRequest, Job, JobKind, JobStatus, Submission
 from shared.jobs.records import Admission
 from shared.jobs.store import JobStore
 from shared.jobs.worker_registry import WorkerRegistry
@@ -28,7 +28,7 @@ class HealthProbe:
     Args:
         every_s: pause between two; 0 sends none.
         spec: by which the model that answers takes photos.
-        wake: makes some worker look.
+        dispatch: has some worker begin with a job.
 
     Attributes:
         problem: why the last one did not come back, or None.
@@ -41,14 +41,14 @@ class HealthProbe:
         *,
         every_s: float,
         spec: Callable[[], PreprocessSpec],
-        wake: Callable[[], None],
+        dispatch: Callable[[Job], None],
     ) -> None:
         self.problem: str | None = None
         self._store = store
         self._registry = registry
         self._every_s = every_s
         self._spec = spec
-        self._wake = wake
+        self._dispatch = dispatch
         self._stopping = threading.Event()
 
     def start(self) -> None:
@@ -85,7 +85,7 @@ class HealthProbe:
             call_idle=True,
         )
         if not created.called:
-            self._wake()
+            self._dispatch(created.job)
         job = self._store.wait(created.job, _ANSWER_WITHIN_S)
         if not job.status.terminal:
             return f"workers report, but took {_ANSWER_WITHIN_S:.0f} s and more for a canary photo"

@@ -20,9 +20,10 @@ from api.uploads.preprocessing import ServingPreprocessing
 from shared.changes.log import ChangeLog
 from shared.errors import InvalidRequest, JobFinished, JobNotFound, QueueUnavailable
 from shared.jobs.batches import BatchStore
-from shared.jobs.contract import Job, JobKind, JobRequest, JobStatus, Priority, Submission
+from shared.jobs.celery_config import make_celery
+from shared.jobs.contract import Job, JobKind, JobRequest, JobStatus, Submission
+from shared.jobs.dispatcher import Dispatcher, broker_errors
 from shared.jobs.listing import JobListing
-from shared.jobs.dispatcher import Dispatcher, broker_errors, make_celery
 from shared.jobs.records import Admission, Created, Idempotency, Place
 from shared.jobs.store import JobStore
 from shared.jobs.view import location, view
@@ -63,9 +64,9 @@ class Service:
         self.reader = PhotoReader(n_threads=settings.decode_threads, max_pixels=settings.max_pixels)
         self._spec = ServingPreprocessing(settings.storage)
         self.health_probe = HealthProbe(
-            self.store, self.registry, every_s=settings.probe_every_s, spec=self._spec.look, wake=self._wake
+            self.store, self.registry, every_s=settings.probe_every_s, spec=self._spec.look, dispatch=self._dispatch
         )
-        self._waker = Dispatcher(make_celery(url, socket_timeout_s=_REDIS_TIMEOUT_S), client)
+        self._dispatcher = Dispatcher(make_celery(url, socket_timeout_s=_REDIS_TIMEOUT_S), client)
         self._waiters = threading.BoundedSemaphore(settings.max_waiters + 1)
 
     @property
@@ -150,7 +151,7 @@ class Service:
         if created.is_new:
             self.counters.accepted.labels(job.kind.value).inc()
             if not created.called:
-                self._wake(job.submission.priority, nobody_idle=self._at_once)
+                self._dispatch(job, nobody_idle=self._at_once)
         return job
 
     def _replicate(self, job: Job, *, is_new: bool, again: bool) -> None:
@@ -166,7 +167,7 @@ class Service:
         if not n_replicas or self.store.replicated(n_replicas):
             return
         if is_new and again:
-            self._wake(job.submission.priority)
+            self._dispatch(job)
         elif is_new:
             with suppress(JobFinished):
                 self.store.cancel(job.id)
@@ -175,11 +176,11 @@ class Service:
             retry_after_s=_RETRY_AFTER_S,
         )
 
-    def _wake(self, priority: Priority = Priority.INTERACTIVE, *, nobody_idle: bool = False) -> None:
+    def _dispatch(self, job: Job, *, nobody_idle: bool = False) -> None:
         try:
-            self._waker.wake(priority, nobody_idle=nobody_idle)
+            self._dispatcher.dispatch(job, nobody_idle=nobody_idle)
         except QueueUnavailable:
-            # The record stands, so the job is accepted; workers replace messages they miss.
+            # The record stands, so the job is accepted; workers publish again what they miss.
             event(_LOG, "message_not_sent", level=logging.WARNING)
 
     def find(self, job_id: str) -> Job:

@@ -137,6 +137,9 @@ class Settings(BaseSettings):
         WorkerTakes.ALL, description="jobs it runs: all, interactive, or bulk (with reindexes); each needs a worker"
     )
     celery_events: bool = Field(False, description="workers send Celery's events, for Flower to show")
+    worker_beat: bool = Field(
+        True, description="every worker runs the schedule too; without: `celery -A worker.celery_app beat` must"
+    )
     runtime: RuntimeChoice = Field(
         RuntimeChoice.AUTO, description="what a new bundle is built for: auto, torch or openvino"
     )

@@ -3,11 +3,10 @@
 import sys
 
 from shared.errors import CannotStart
-from shared.settings import load_settings
 from worker.process import run_worker
 
 if __name__ == "__main__":
     try:
-        sys.exit(run_worker(load_settings()))
+        sys.exit(run_worker())
     except CannotStart as exc:
         sys.exit(f"worker: {exc}")

@@ -1,108 +1,117 @@
-"""The worker process: model first, then heartbeat, then Celery's consumer. Nothing forks after the model is loaded."""
+"""The worker process: what it is made of, in which order it starts, and how it ends. Nothing forks after the model.
+
+`python -m worker` and `celery -A worker.celery_app worker` start the same: Celery's signals call the functions below.
+"""
 
 import logging
 import os
 import signal
 import socket
-import threading
 import time
 import warnings
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Sequence
 from functools import partial
+from typing import Any
 
-import redis
+from celery import Celery
 from celery.exceptions import CPendingDeprecationWarning
 from celery.platforms import SecurityWarning
-from celery.signals import setup_logging
+from celery.utils.nodenames import default_nodename
 from celery.worker import state
 
 from shared.changes.log import ChangeLog
-from shared.errors import JobGone, JobNotFound, QueueUnavailable
-from shared.index.milvus_server import MilvusServer, open_server
-from shared.jobs.contract import Job, JobKind, Priority, WorkerReport
+from shared.errors import JobGone, JobNotFound
+from shared.index.milvus_server import open_server
+from shared.jobs.celery_config import (
+    DELIVER_WEBHOOK,
+    NAMED_QUEUES,
+    OLD_QUEUES,
+    OLD_RUN_QUEUED,
+    QUEUES,
+    RUN_QUEUED,
+    TASKS,
+    WEBHOOKS,
+)
+from shared.jobs.contract import JobKind, Priority
+from shared.jobs.dispatcher import Dispatcher
 from shared.jobs.idle import IdleThreads
-from shared.jobs.dispatcher import LOST_AFTER_S, QUEUES, RUN_NEXT, Dispatcher, broker_errors, make_celery
 from shared.jobs.records import QueueName
-from shared.jobs.reindex_jobs import ReindexStore
 from shared.jobs.store import JobStore
 from shared.jobs.view import view
 from shared.jobs.worker_registry import WorkerRegistry
+from shared.redis_address import running_redis_url
 from shared.redis_client import connect, refuse_cluster
-from shared.schedule.slots import Schedule
-from shared.settings import Settings, WorkerTakes
+from shared.settings import Settings, WorkerTakes, load_settings
 from shared.telemetry import configure_logging, event
 from shared.webhooks.queue import WebhookQueue
 from shared.webhooks.signing import WebhookMessage, event_body
-from worker.jobs.consumer import QueueConsumer
-from worker.jobs.runner import JobRunner, Leases
+from worker.intake import Intake
+from worker.jobs.heartbeat import Heartbeat
+from worker.jobs.leases import Leases
+from worker.jobs.periodic import EVERY_S, Periodic
+from worker.jobs.reaper import Reaper
+from worker.jobs.runner import JobRunner
+from worker.jobs.stalled import StalledJobs
+from worker.jobs.task_tracer import TaskTracer
+from worker.jobs.worker_dispatcher import WorkerDispatcher
+from worker.schedule import reindex_schedule
 from worker.serving.engine import Engine
 from worker.serving.loaded_model import EngineOptions
 from worker.serving.micro_batcher import BatchLimits
 from worker.tasks.images import ChangeFollower, ChangeWriter, read_changes
 from worker.tasks.reindex import Reindexer
 from worker.tasks.shards import ShardRunner
-from worker.tasks.webhooks import WebhookSender
+from worker.tasks.webhooks import PARALLEL, WebhookPublisher, WebhookSender
 
 _LOG = logging.getLogger(__name__)
-_BEAT_S = 2.0
-_DEAF_AFTER_S = 30.0
-_DEAF_ROUNDS = 5
-_LEAVE_WITHIN_S = 10.0
-_IDLE_AT_HAND_S = 10.0
-_LOOK_EVERY_S = 1.0
 _FEWEST_THREADS = 8
 _MOST_THREADS = 128
 # Two: while one writes what it has embedded, the model works for the other.
 _SHARDS_AT_A_TIME = 2
+_REINDEXES_AT_A_TIME = 1
 
 
-class Periodic(threading.Thread):
-    """Calls `action` every two seconds until stopped, whatever it raises."""
+class WorkerProcess:
+    """Everything one worker is made of.
 
-    def __init__(self, name: str, action: Callable[[], None]) -> None:
-        super().__init__(name=name, daemon=True)
-        self._action = action
-        self._stopping = threading.Event()
+    Args:
+        app: whose tasks it runs.
 
-    def run(self) -> None:
-        while not self._stopping.wait(_BEAT_S):
-            try:
-                self._action()
-            except Exception:  # a worker whose heartbeat died would lose every job it takes
-                _LOG.exception("event=periodic_failed name=%s", self.name)
+    Attributes:
+        runner: what tasks call.
+        tracer: runs claimed jobs as tasks of `app`.
+        store: the job records.
+        webhooks: posts the ends of jobs.
+        intakes: which queues are read, and when; the photo jobs' come first.
 
-    def stop(self) -> None:
-        """End the thread after the round it is in."""
-        self._stopping.set()
-        self.join(timeout=_BEAT_S + 3)
+    Raises:
+        CannotStart: Redis is of a kind that cannot be used.
+    """
 
-
-class Heartbeat:
-    """What a worker does for its jobs and its peers: extend leases, report, and move dead workers' jobs on."""
-
-    def __init__(
-        self,
-        settings: Settings,
-        client: redis.Redis,
-        store: JobStore,
-        engine: Engine,
-        server: MilvusServer | None = None,
-    ) -> None:
-        self.worker_name = f"{socket.gethostname()}-{os.getpid()}"
-        takes = settings.worker_takes
-        self._only = None if takes is WorkerTakes.ALL else Priority(takes.value)
-        self.queues = [queue for priority, queue in QUEUES.items() if self._only in (None, priority)]
-        self._leases = Leases()
-        self._stopping = threading.Event()
-        shards = ShardRunner(settings, store, engine, stopping=self._stopping.is_set)
-        reindexer = Reindexer(settings, client, store, engine, stopping=self._stopping.is_set, server=server)
-        change = ChangeWriter(ChangeLog(client), engine, settings.storage).run
+    def __init__(self, settings: Settings, app: Celery) -> None:
+        url = running_redis_url(settings)
+        client = connect(url)
+        refuse_cluster(client)
+        self.name = f"{socket.gethostname()}-{os.getpid()}"
+        self.n_photo_threads = settings.worker_threads
+        self._settings = settings
+        self._takes = [p for p in Priority if settings.worker_takes in (WorkerTakes.ALL, WorkerTakes(p.value))]
+        self.store = JobStore(client, job_ttl_s=settings.job_ttl_s, result_ttl_s=settings.result_ttl_s)
+        server = open_server(settings)
+        log = ChangeLog(connect(url))
+        self.engine = Engine(settings.storage, _engine_options(settings), partial(read_changes, log), server)
+        leases, dispatcher = Leases(), Dispatcher(app, client)
+        self.tracer = TaskTracer(app)
+        change = ChangeWriter(ChangeLog(client), self.engine, settings.storage).run
+        shards = ShardRunner(settings, self.store, self.engine, stopping=asked_to_stop)
+        reindexer = Reindexer(
+            settings, client, self.store, self.engine, dispatcher=dispatcher, stopping=asked_to_stop, server=server
+        )
         self.runner = JobRunner(
-            store,
-            engine,
-            self._leases,
-            worker=self.worker_name,
+            self.store,
+            self.engine,
+            leases,
+            worker=self.name,
             lease_s=settings.lease_s,
             handlers={
                 JobKind.REINDEX: reindexer.run,
@@ -110,142 +119,114 @@ class Heartbeat:
                 JobKind.PUT_IMAGE: change,
                 JobKind.DELETE_IMAGE: change,
             },
-            only=None if self._only is None else QueueName(self._only.value),
-            stopping=_asked_to_stop,
-            wake=self._dispatch,
-            await_more=self._await_more,
+            only=None if len(self._takes) > 1 else QueueName(self._takes[0].value),
+            dispatcher=WorkerDispatcher(
+                dispatcher, IdleThreads(client), worker=self.name, takes=self._takes, asked_to_stop=asked_to_stop
+            ),
+            tracer=self.tracer,
         )
-        self._lines = [
-            QueueConsumer(
-                line,
-                ReindexStore(client, store),
-                self.runner.run_line,
-                able=lambda: engine.can_embed,
-                stop=self._stopping,
-            )
-            for line in (QueueName.REINDEX, *(_SHARDS_AT_A_TIME * [QueueName.SHARD]))
-            if self._only is not Priority.INTERACTIVE
+        deliveries = WebhookQueue(client)
+        self.webhooks = WebhookSender(deliveries, partial(_webhook, self.store), settings.webhook_policy)
+        reaper = Reaper(self.store, dispatcher, max_attempts=settings.max_attempts)
+        self._heartbeat = Heartbeat(
+            self.name,
+            self.store,
+            WorkerRegistry(client),
+            self.engine,
+            leases,
+            self.runner.counts,
+            reaper,
+            lease_s=settings.lease_s,
+        )
+        photo_queues = [QUEUES[priority] for priority in self._takes]
+        stalled = StalledJobs(self.runner, leases, self.store, client, photo_queues)
+        schedule = reindex_schedule(settings, app, client)
+        publisher = WebhookPublisher(app, client, deliveries)
+        self._beating = Periodic("heartbeat", self._heartbeat.beat)
+        self._threads: list[Periodic | ChangeFollower] = [
+            Periodic("promotions", self.engine.refresh),
+            Periodic("stalled", stalled.poll),
+            Periodic("webhooks", publisher.publish_due),
+            ChangeFollower(log, self.engine),
         ]
-        self._settings = settings
-        self._client = client
-        self._store = store
-        self._registry = WorkerRegistry(client)
-        self._engine = engine
-        self._waker = Dispatcher(make_celery(settings.required_redis_url, socket_timeout_s=2), client)
-        self._idle = IdleThreads(client)
-        self._n_rounds_deaf = 0
+        if settings.worker_beat:
+            self._threads.append(Periodic("beat", schedule.run_due))
+        self.intakes = self._make_intakes()
+        self._started: list[Periodic | ChangeFollower] = []
 
-    def beat(self) -> None:
-        """One round; Redis being away is logged and tried again at the next."""
-        try:
-            with broker_errors():
-                held = self._leases.held()
-                wanted = self._store.extend(held, lease_s=self._settings.lease_s)
-                self._leases.drop(set(held) - wanted)
-                if self._engine.can_embed:
-                    self._reap()
-                self._report(len(held))
-        except QueueUnavailable as exc:
-            event(_LOG, "redis_unreachable", level=logging.WARNING, reason=type(exc.__cause__).__name__)
+    def start(self) -> None:
+        """Load the model and begin all but Celery's consumer; returns at once when the worker is asked to stop."""
+        self._heartbeat.beat()
+        # Apart from what follows: to fetch and load a model or an index takes longer than a lease may.
+        self._begin(self._beating)
+        self.engine.refresh()
+        while not (self.engine.can_embed or asked_to_stop()):  # without a model it can do nothing, but says why
+            time.sleep(EVERY_S)
+            self.engine.refresh()
+        self._heartbeat.beat()
+        for thread in self._threads:
+            self._begin(thread)
 
-    def poll_stalled(self) -> None:
-        """Run jobs whose messages do not come, one at a time: Redis is too full for messages, or our consumer is dead.
-
-        A dead consumer ends the process: messages lie in the queue, and for half a minute none has reached it.
-        """
-        asked_at = self.runner.woken_at
-        idle_s = time.monotonic() - asked_at
-        if idle_s < LOST_AFTER_S:
-            self._n_rounds_deaf = 0
-        until = time.monotonic() + _BEAT_S
-        try:
-            if idle_s < LOST_AFTER_S or self._leases.hold_photos() or self._store.oldest_wait_s() < LOST_AFTER_S:
-                return
-            n_messages = sum(int(self._client.llen(queue)) for queue in self.queues)
-            while time.monotonic() < until and self.runner.woken_at == asked_at and self.runner.run_waiting():
-                pass
-        except redis.RedisError:
-            return  # nobody can work now
-        # Several rounds, because after a pause of the whole process or of Redis the first messages are just arriving.
-        if n_messages and idle_s > _DEAF_AFTER_S:
-            self._n_rounds_deaf += 1
-        if self._n_rounds_deaf > _DEAF_ROUNDS and self.runner.woken_at == asked_at:
-            event(_LOG, "consumer_dead", level=logging.CRITICAL, idle_s=idle_s)
-            logging.shutdown()
-            os._exit(os.EX_SOFTWARE)
+    def close(self) -> None:
+        """End every thread, finish what waits for the model, withdraw the heartbeat; may be called again."""
+        for thread in self._started:
+            thread.stop()
+        self._started = []
+        self.engine.close()
+        self._heartbeat.retire()
 
     @property
     def n_threads(self) -> int:
-        """Jobs to be in hand at once, so that the next photos are there when the model is done with these."""
-        return min(_MOST_THREADS, max(_FEWEST_THREADS, 2 * self._engine.max_concurrency))
+        """Photo jobs to have in hand at once, so that the next are there when the model is done with these."""
+        wanted = min(_MOST_THREADS, max(_FEWEST_THREADS, 2 * self.engine.max_concurrency))
+        return self.n_photo_threads or wanted
 
-    def start_lines(self) -> None:
-        """Take reindexes and shards from now on, also while there is no index: that is how there comes to be one."""
-        for line in self._lines:
-            line.start()
+    @property
+    def n_other_threads(self) -> int:
+        """Threads for the tasks that are no photo jobs."""
+        return _REINDEXES_AT_A_TIME + _SHARDS_AT_A_TIME + PARALLEL
 
-    def stop_lines(self) -> None:
-        """Hand back what is in hand of them."""
-        self._stopping.set()
-        for line in self._lines:
-            if line.is_alive():
-                line.join(timeout=_LEAVE_WITHIN_S)
+    def keep_queues(self, selected: Sequence[str]) -> None:
+        """Read only these queues, as `celery worker -Q` asks."""
+        kept = []
+        for intake in self.intakes:
+            queues = tuple(name for name in intake.queues if name in {*selected, *OLD_QUEUES.values()})
+            if set(queues) - set(OLD_QUEUES.values()):
+                kept.append(Intake(queues, intake.tasks, intake.limit))
+        self.intakes = kept
 
-    def retire(self) -> None:
-        """Withdraw the heartbeat."""
-        try:
-            self._registry.retire(self.worker_name)
-        except redis.RedisError:
-            pass  # Redis is gone too; the heartbeat goes stale by itself
+    def _begin(self, thread: "Periodic | ChangeFollower") -> None:
+        thread.start()
+        self._started.append(thread)
 
-    def _report(self, n_held: int) -> None:
-        counts = self.runner.counts
-        stats = self._engine.stats().model_copy(update={"outcomes": counts.outcomes(), "stages": counts.stages()})
-        self._registry.report(
-            WorkerReport(
-                name=self.worker_name,
-                pid=os.getpid(),
-                reported_at=time.time(),
-                state="ready" if self._engine.ready else "unready",
-                held=n_held,
-                device=self._engine.device,
-                photos_per_s=self._engine.photos_per_s,
-                index=self._engine.info(),
-                problem=self._engine.problem,
-                stats=stats,
-            )
-        )
-
-    def _dispatch(self, job: Job) -> None:
-        with suppress(QueueUnavailable):  # what waits for long is found without a message
-            self._waker.wake(job.submission.priority)
-
-    def _await_more(self) -> bool:
-        """Stay at hand for a while: whoever submits next calls a thread that waits here, and sends no message."""
-        thread = f"{self.worker_name}/{threading.get_ident()}"
-        taken = [priority for priority in Priority if self._only in (None, priority)]
-        until = time.monotonic() + _IDLE_AT_HAND_S
-        with suppress(redis.RedisError):  # the consumer waits for its return
-            while time.monotonic() < until and not _asked_to_stop():
-                if self._idle.wait(thread, taken, _LOOK_EVERY_S):
-                    return True
-        return False
-
-    def _reap(self) -> None:
-        report = self._store.reap(max_attempts=self._settings.max_attempts)
-        for job_id in report.requeued:
-            event(_LOG, "job_requeued", level=logging.WARNING, job_id=job_id)
-            for priority in Priority:
-                self._waker.wake(priority)
-        for job_id in report.failed:
-            event(_LOG, "job_given_up", level=logging.ERROR, job_id=job_id)
-        for job_id in report.expired:
-            event(_LOG, "job_expired", job_id=job_id)
-        if n_lost := self._waker.republish_lost(self._store):
-            event(_LOG, "messages_replaced", level=logging.WARNING, count=n_lost)
+    def _make_intakes(self) -> list[Intake]:
+        engine = self.engine
+        photos = tuple(queues[priority] for queues in (QUEUES, OLD_QUEUES) for priority in self._takes)
+        tokens = frozenset({RUN_QUEUED, OLD_RUN_QUEUED, *(TASKS[kind] for kind in TASKS if kind not in NAMED_QUEUES)})
+        intakes = [Intake(photos, tokens, lambda: self.n_threads if engine.ready else 0)]
+        if Priority.BULK in self._takes:
+            for kind, limit in ((JobKind.REINDEX, _REINDEXES_AT_A_TIME), (JobKind.SHARD, _SHARDS_AT_A_TIME)):
+                # Also while there is no index: that is how there comes to be one.
+                able = partial(_when_able, engine, limit)
+                intakes.append(Intake((NAMED_QUEUES[kind],), frozenset({TASKS[kind]}), able))
+        return [*intakes, Intake((WEBHOOKS,), frozenset({DELIVER_WEBHOOK}), lambda: PARALLEL)]
 
 
-def run_worker(settings: Settings) -> int:
+_running: WorkerProcess | None = None
+
+
+def current() -> WorkerProcess:
+    """The worker that this process is.
+
+    Raises:
+        RuntimeError: it is none, as where a task is called without a worker.
+    """
+    if _running is None:
+        raise RuntimeError("no worker runs in this process")
+    return _running
+
+
+def run_worker() -> int:
     """Serve until SIGTERM or SIGINT; jobs in hand are finished first.
 
     Returns:
@@ -255,80 +236,68 @@ def run_worker(settings: Settings) -> int:
     Raises:
         CannotStart: Redis is of a kind that cannot be used.
     """
+    from worker.celery_app import app
+
+    try:
+        app.worker_main(["--quiet", "worker", "--loglevel=WARNING"])
+    except SystemExit:
+        pass  # the exit code is made below
+    finally:
+        stop_worker()
+    return 0 if asked_to_stop() else 1
+
+
+def start_worker(instance: Any, conf: Any, **_: Any) -> None:
+    """Make the worker and load its model, before Celery makes its own parts (signal `celeryd_init`)."""
+    global _running  # noqa: PLW0603 - Celery's tasks and signals have nothing else in common
     configure_logging()
     # As root Celery warns of pickled messages; ours are JSON, and nothing else is accepted.
     warnings.simplefilter("ignore", SecurityWarning)
     # At every reconnect it explains over six lines what a setting of ours does.
     warnings.simplefilter("ignore", CPendingDeprecationWarning)
-    client = connect(settings.required_redis_url)
-    refuse_cluster(client)
-    store = JobStore(client, job_ttl_s=settings.job_ttl_s, result_ttl_s=settings.result_ttl_s)
-    log = ChangeLog(connect(settings.required_redis_url))
-    server = open_server(settings)
-    engine = Engine(settings.storage, _engine_options(settings), partial(read_changes, log), server)
-    heartbeat = Heartbeat(settings, client, store, engine, server)
-    sender = WebhookSender(WebhookQueue(client), partial(_webhook, store), settings.webhook_policy)
-    periodic: list[Periodic | ChangeFollower] = []
     # Until Celery's own handler takes over nothing is in hand, so that an end is in good order at any moment.
     signal.signal(signal.SIGTERM, _leave)
+    _running = WorkerProcess(load_settings(), instance.app)
     try:
-        heartbeat.beat()
-        # Apart from what follows: to fetch and load a model or an index takes longer than a lease may.
-        periodic.append(Periodic("heartbeat", heartbeat.beat))
-        periodic[0].start()
-        engine.refresh()
-        heartbeat.start_lines()
-        while not (engine.ready or _asked_to_stop()):  # a worker without an index takes no job of a photo, but says why
-            time.sleep(_BEAT_S)
-            engine.refresh()
-        heartbeat.beat()
-        for thread in (
-            Periodic("promotions", engine.refresh),
-            Periodic("unasked", heartbeat.poll_stalled),
-            Periodic("webhooks", sender.deliver_due),
-            ChangeFollower(log, engine),
-            Periodic("schedule", partial(_reindex_when_due, settings, Schedule(client, store))),
-        ):
-            thread.start()
-            periodic.append(thread)
-        _consume(settings, heartbeat)
-    finally:
-        heartbeat.stop_lines()
-        sender.close()
-        for thread in periodic:
-            thread.stop()
-        engine.close()
-        heartbeat.retire()
-    return 0 if _asked_to_stop() else 1
+        _running.start()
+    except BaseException:
+        stop_worker()
+        raise
+    conf.worker_concurrency = _running.n_threads
 
 
-def _asked_to_stop() -> bool:
+def take_over(sender: Any, **_: Any) -> None:
+    """Fit Celery's worker to what was made (signal `worker_init`): queues, threads, name."""
+    running = current()
+    queues = sender.app.amqp.queues
+    running.keep_queues(list(queues.consume_from))
+    for name in running.intakes[0].queues:
+        if name not in queues:
+            queues.add(name)
+    queues.select(running.intakes[0].queues)
+    running.n_photo_threads = sender.concurrency
+    sender.concurrency += running.n_other_threads
+    if sender.hostname == default_nodename(None):  # several workers of one host each need a name
+        sender.hostname = default_nodename(running.name)
+    running.tracer.hostname = sender.hostname
+    running.tracer.eventer = lambda: getattr(getattr(sender, "consumer", None), "event_dispatcher", None)
+    event(_LOG, "worker_ready", worker=running.name, threads=running.n_photo_threads)
+
+
+def stop_worker(**_: Any) -> None:
+    """End what was started beside Celery (signal `worker_shutdown`)."""
+    if _running is not None:
+        _running.close()
+
+
+def keep_our_logging(**_: Any) -> None:
+    """Celery leaves logging alone where somebody listens to its signal `setup_logging`."""
+    configure_logging()
+
+
+def asked_to_stop() -> bool:
     """Whether Celery's consumer was told to end."""
     return state.should_stop is not None or state.should_terminate is not None
-
-
-def _consume(settings: Settings, heartbeat: Heartbeat) -> None:
-    """Run Celery's consumer until it is asked to stop."""
-    # Celery would set the root logger to its own level, and our events would end there.
-    setup_logging.connect(_keep_logging, weak=False)
-    celery = make_celery(settings.required_redis_url)
-    celery.task(name=RUN_NEXT)(heartbeat.runner.run_next)
-    threads = settings.worker_threads or heartbeat.n_threads
-    event(_LOG, "worker_ready", worker=heartbeat.worker_name, threads=threads)
-    celery.worker_main(
-        [
-            "--quiet",
-            "worker",
-            "--pool=threads",
-            f"--concurrency={threads}",
-            f"--queues={','.join(heartbeat.queues)}",
-            f"--hostname={heartbeat.worker_name}",
-            "--loglevel=WARNING",
-            "--without-gossip",
-            "--without-mingle",
-            "--task-events" if settings.celery_events else "--without-heartbeat",
-        ]
-    )
 
 
 def _leave(*_: object) -> None:
@@ -336,14 +305,8 @@ def _leave(*_: object) -> None:
     raise SystemExit(os.EX_OK)
 
 
-def _reindex_when_due(settings: Settings, schedule: Schedule) -> None:
-    if settings.reindex_cron is None:
-        return
-    try:
-        if job_id := schedule.run_due(settings.reindex_cron):
-            event(_LOG, "reindex_due", job_id=job_id)
-    except redis.RedisError:
-        pass  # the slot stays due
+def _when_able(engine: Engine, limit: int) -> int:
+    return limit if engine.can_embed else 0
 
 
 def _webhook(store: JobStore, job_id: str) -> WebhookMessage | None:
@@ -356,10 +319,6 @@ def _webhook(store: JobStore, job_id: str) -> WebhookMessage | None:
         return None
     body = event_body(f"job.{job.status}", job.finished_at, view(job).model_dump(mode="json"))
     return WebhookMessage(job.submission.webhook_url, body)
-
-
-def _keep_logging(**_: object) -> None:
-    """Celery leaves logging alone where somebody listens to this signal."""
 
 
 def _engine_options(settings: Settings) -> EngineOptions:

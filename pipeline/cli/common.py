@@ -12,11 +12,11 @@ from typing import Any, NoReturn, ParamSpec
 import click
 import redis
 
-from shared.redis_address import running_redis_url
 from shared.artifacts.addresses import SCHEME
 from shared.artifacts.home import catalogue_location
 from shared.errors import LookalikeError, QueueUnavailable
 from shared.jobs.store import JobStore
+from shared.redis_address import running_redis_url
 from shared.redis_client import connect
 from shared.settings import Backbone, Settings, load_settings
 

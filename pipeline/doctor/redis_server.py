@@ -13,8 +13,8 @@ def check_redis() -> Findings:
     """That of LOOKALIKE_REDIS_URL, of the running service, or the Valkey that `make run` would start."""
     import redis
 
-    from shared.redis_address import running_redis_url
     from shared.errors import CannotStart
+    from shared.redis_address import running_redis_url
     from shared.redis_client import connect, reason_of, refuse_cluster
     from shared.settings import load_settings
 

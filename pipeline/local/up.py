@@ -19,12 +19,12 @@ import redis
 
 from pipeline.building.index import Prepared, prepare
 from pipeline.local.locks import exclusive
-from shared.redis_address import publish_redis_url, withdraw_redis_url
 from pipeline.local.supervisor import Say, Supervisor
 from shared.api_keys import KeyRing, require_some_key
 from shared.artifacts.home import catalogue_location
 from shared.errors import CannotStart
 from shared.jobs.worker_registry import WorkerRegistry
+from shared.redis_address import publish_redis_url, withdraw_redis_url
 from shared.redis_client import connect, reason_of, refuse_cluster
 from shared.settings import Settings
 

@@ -2,8 +2,8 @@
 
 from celery import Celery
 from celery.app.amqp import AMQP
-from kombu import Queue
 from kombu.connection import Connection
+from kombu.entity import Queue
 
 from shared.jobs.contract import JobKind, Priority
 from shared.redis_client import broker_at
@@ -11,7 +11,7 @@ from shared.redis_client import broker_at
 # One task a kind of job. Its only argument is the job's id.
 TASKS = {kind: f"lookalike.{kind}" for kind in JobKind} | {JobKind.SHARD: "lookalike.embed_shard"}
 DELIVER_WEBHOOK = "lookalike.deliver_webhook"
-# The token: it names no job. Whoever receives it claims the jobs whose turn it is, and runs each as the task of its kind.
+# The token: it names no job. Its worker claims the jobs whose turn it is, and runs each as the task of its kind.
 RUN_QUEUED = "lookalike.run_queued"
 
 QUEUES = {Priority.INTERACTIVE: "interactive", Priority.BULK: "bulk"}
@@ -79,7 +79,7 @@ def celery_settings(redis_url: str, *, socket_timeout_s: float | None = None) ->
     return {
         "broker_url": broker.url,
         "broker_use_ssl": broker.tls,
-        "task_queues": [Queue(name, routing_key=name) for name in (*QUEUES.values(), *NAMED_QUEUES.values(), WEBHOOKS)],
+        "task_queues": [_queue(name) for name in (*QUEUES.values(), *NAMED_QUEUES.values(), WEBHOOKS)],
         "task_default_queue": QUEUES[Priority.INTERACTIVE],
         "task_routes": {
             TASKS[JobKind.REINDEX]: {"queue": NAMED_QUEUES[JobKind.REINDEX]},
@@ -111,6 +111,10 @@ def celery_settings(redis_url: str, *, socket_timeout_s: float | None = None) ->
             **broker.transport_options,
         },
     }
+
+
+def _queue(name: str) -> Queue:
+    return Queue(name, routing_key=name)  # type: ignore[no-untyped-call]
 
 
 def make_celery(redis_url: str, *, socket_timeout_s: float | None = None) -> Celery:

@@ -1,4 +1,4 @@
-"""What a reindex needs of the job store besides what every job does: a word when there is work, progress, shards."""
+"""What a reindex needs of the job store besides what every job does: progress, and its shards as jobs of their own."""
 
 from collections.abc import Collection
 from contextlib import suppress
@@ -6,10 +6,11 @@ from typing import cast
 
 import redis
 
-from shared.errors import JobGone, JobNotFound
+from shared.errors import JobGone, JobNotFound, QueueUnavailable
 from shared.jobs import scripts
 from shared.jobs.contract import Job, JobKind, JobStatus, Priority, Submission
-from shared.jobs.records import PREFIX, Admission, Idempotency, QueueName
+from shared.jobs.dispatcher import Dispatcher
+from shared.jobs.records import PREFIX, Admission, Idempotency
 from shared.jobs.reindex_contract import Progress, ShardRequest
 from shared.jobs.store import JobStore
 
@@ -20,15 +21,16 @@ _ADMISSION = Admission(max_queued=1 << 53, max_queued_per_owner=1 << 53)
 
 
 class ReindexStore:
-    """Reindexes and shards, as the workers that run them see them."""
+    """Reindexes and shards, as the worker that runs the reindex sees them.
 
-    def __init__(self, client: redis.Redis, jobs: JobStore) -> None:
+    Args:
+        dispatcher: publishes the message of each shard.
+    """
+
+    def __init__(self, client: redis.Redis, jobs: JobStore, dispatcher: Dispatcher) -> None:
         self._redis = client
         self._jobs = jobs
-
-    def wait_for_work(self, line: QueueName, timeout_s: float) -> None:
-        """Return when something was queued in the line, or after `timeout_s`; nothing is claimed yet."""
-        self._redis.blpop([f"{PREFIX}wake:{line}"], timeout_s)
+        self._dispatcher = dispatcher
 
     def report(self, job: Job, progress: Progress, *, furthest: int = 0) -> JobStatus | None:
         """Say how far an attempt is.
@@ -58,7 +60,7 @@ class ReindexStore:
         return self._create_shard(reindex, request, None).id
 
     def _create_shard(self, reindex: Job, request: ShardRequest, idempotency: Idempotency | None) -> Job:
-        return self._jobs.create(
+        created = self._jobs.create(
             JobKind.SHARD,
             request,
             None,
@@ -67,7 +69,11 @@ class ReindexStore:
             owner=SHARD_OWNER,
             idempotency=idempotency,
             request_id=reindex.request_id,
-        ).job
+        )
+        if created.is_new:
+            with suppress(QueueUnavailable):  # a worker's reaper publishes what is missing
+                self._dispatcher.dispatch(created.job)
+        return created.job
 
     def forget_shard(self, job_id: str) -> None:
         """Drop an ended shard's record: a large catalogue has too many to keep each for its time."""

@@ -294,12 +294,13 @@ class JobStore:
         return max(0.0, self._clock() - oldest[0][1]) if oldest else 0.0
 
     def waiting(self, queue: QueueName, *, for_s: float, limit: int = 100) -> list[str]:
-        """Ids of jobs in a queue that were created at least `for_s` seconds ago and are not claimed, the oldest first."""
+        """Ids of the unclaimed jobs of a queue that were created at least `for_s` seconds ago, the oldest first."""
         owners = cast(list[bytes], self._redis.zrange(f"{PREFIX}turns:{queue}", 0, -1))
         found: list[tuple[bytes, float]] = []
         for owner in owners:
             name = f"{PREFIX}line:{queue}:{owner.decode()}"
-            found += self._redis.zrangebyscore(name, "-inf", self._clock() - for_s, 0, limit, withscores=True)
+            old = self._redis.zrangebyscore(name, "-inf", self._clock() - for_s, 0, limit, withscores=True)
+            found += cast(list[tuple[bytes, float]], old)
         return [job_id.decode() for job_id, _ in sorted(found, key=lambda pair: pair[1])][:limit]
 
     def backlog(self) -> Backlog:

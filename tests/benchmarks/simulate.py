@@ -15,7 +15,8 @@ from pathlib import Path
 
 import redis
 
-from shared.jobs.dispatcher import Dispatcher, make_celery
+from shared.jobs.celery_config import make_celery
+from shared.jobs.dispatcher import Dispatcher
 from shared.jobs.store import JobStore
 from shared.model.network import EMBEDDING_DIM
 from shared.settings import Backbone
@@ -145,7 +146,7 @@ def _drain(home: Path, workers: int, n_jobs: int, *, kill_after: int | None = No
             store, celery = JobStore(client), make_celery(stack.redis_url, socket_timeout_s=2)
             job_ids = fill(store, n_jobs)
             for _ in job_ids:
-                Dispatcher(celery, client).wake()
+                Dispatcher(celery, client).send_token()
             celery.close()
             if kill_after is not None:
                 while store.depth() > n_jobs - kill_after - Fleet(1).threads * workers:

@@ -15,8 +15,9 @@ import numpy as np
 import redis
 import requests
 
+from shared.jobs.celery_config import make_celery
 from shared.jobs.contract import EmbedRequest, JobKind, JobStatus, WorkerReport
-from shared.jobs.dispatcher import Dispatcher, make_celery
+from shared.jobs.dispatcher import Dispatcher
 from shared.jobs.records import Admission, QueueName
 from shared.jobs.reindex_contract import Progress, ReindexRequest, ShardPhoto, ShardRequest, ShardResult
 from shared.jobs.reindex_jobs import ReindexStore
@@ -154,7 +155,7 @@ def _jobs(stack: Stack, client: redis.Redis) -> tuple[float, RedisUse]:
     before, worker_before = RedisUse.so_far(client), cpu_s(worker)
     fill(store, _N_JOBS)
     for _ in range(Fleet(1).threads):
-        Dispatcher(celery, client).wake()
+        Dispatcher(celery, client).send_token()
     wait_drained(store)
     celery.close()
     return (cpu_s(worker) - worker_before) / _N_JOBS, before.of_each(RedisUse.so_far(client), _N_JOBS)

@@ -15,7 +15,7 @@ import promql_parser
 import pytest
 import yaml
 
-from shared.jobs.dispatcher import QUEUE, QUEUES
+from shared.jobs.celery_config import QUEUES
 from shared.settings import Settings, load_settings
 from tests import ROOT
 from tests.documents.facts import metric_families
@@ -146,7 +146,7 @@ def test_flower_is_told_of_the_queues_there_are() -> None:
     told: dict[str, Any] = {}
     exec((ROOT / "deploy/flower/celeryconfig.py").read_text(), told)
     assert {queue.name for queue in told["task_queues"]} == set(QUEUES.values())
-    assert told["task_default_queue"] == QUEUE
+    assert told["task_default_queue"] == QUEUES[Priority.INTERACTIVE]
 
 
 # --- monitoring ---

@@ -1,8 +1,8 @@
 """Runs a claimed job as the Celery task of its kind, so that Celery's signals, inspection and events see it.
 
 A photo job reaches its worker without a message of its own: a token says that there is work, and the claim picks the
-job. From here on it is a task like any other: `task_prerun`, `task_success`, `task_failure` and `task_postrun` fire with
-the job's id, `inspect active` lists it, and, where events are on, Flower shows its name, id, runtime and outcome.
+job. From here on it is a task like any other: `task_prerun`, `task_success`, `task_failure` and `task_postrun` fire
+with the job's id, `inspect active` lists it, and, where events are on, Flower shows its name, id, runtime and outcome.
 """
 
 import os
@@ -122,7 +122,8 @@ class TaskTracer:
             "ignore_result": True,
             **job.trace,
         }
-        message = Message(delivery_info={"exchange": "", "routing_key": queue}, properties={}, headers=headers)
+        delivery = {"exchange": "", "routing_key": queue}
+        message = Message(delivery_info=delivery, properties={}, headers=headers)  # type: ignore[no-untyped-call]
         return Request(
             message,
             app=self._app,

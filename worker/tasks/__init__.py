@@ -1,1 +1,1 @@
-"""What a worker does, a module a kind of task."""
+"""What a worker does: one named Celery task a kind of job, and one module a subject that does the work."""

@@ -27,7 +27,8 @@ from shared.jobs.contract import (
 from shared.jobs.dispatcher import broker_errors
 from shared.jobs.records import Claim
 from shared.telemetry import event
-from worker.jobs.runner import Lease, while_redis_is_away
+from worker.jobs.leases import Lease
+from worker.jobs.retries import while_redis_is_away
 from worker.serving.engine import Engine
 
 _LOG = logging.getLogger(__name__)

@@ -38,6 +38,7 @@ from shared.index.milvus_server import MilvusServer
 from shared.index.snapshot import lies_in, open_snapshot
 from shared.index.vector_index import VectorIndex
 from shared.jobs.contract import Job, JobStatus
+from shared.jobs.dispatcher import Dispatcher
 from shared.jobs.records import Claim
 from shared.jobs.reindex_contract import (
     Progress,
@@ -57,7 +58,9 @@ from shared.reindex.embedding_cache import ANY_REINDEX, EmbeddingCache, shard_na
 from shared.reindex.garbage_collection import collect_garbage
 from shared.reindex.plan import Plan, make_plan
 from shared.settings import Settings
-from worker.jobs.runner import JobReleased, Lease, while_redis_is_away, while_store_is_away
+from worker.jobs.leases import Lease
+from worker.jobs.retries import while_redis_is_away, while_store_is_away
+from worker.jobs.runner import JobReleased
 from worker.serving.engine import Engine
 
 SHARD_PHOTOS = 64
@@ -80,6 +83,7 @@ class Reindexer:
     """A handler for reindex jobs.
 
     Args:
+        dispatcher: publishes the messages of shards.
         stopping: whether the worker is about to end.
         server: that gets the vectors of what is built; None: they are kept in files.
     """
@@ -91,12 +95,13 @@ class Reindexer:
         jobs: JobStore,
         engine: Engine,
         *,
+        dispatcher: Dispatcher,
         stopping: Callable[[], bool],
         server: MilvusServer | None = None,
     ) -> None:
         self.settings = settings
         self.jobs = jobs
-        self.store = ReindexStore(client, jobs)
+        self.store = ReindexStore(client, jobs, dispatcher)
         self.log = ChangeLog(client, job_ttl_s=settings.job_ttl_s)
         self.indexes = index_store(settings.storage)
         self.catalogue = CatalogueReader(settings.home / _DIGESTS)

@@ -17,7 +17,8 @@ from shared.model.embedder import Embeddings
 from shared.photos.images import Pixels
 from shared.reindex.embedding_cache import EmbeddingCache, Shard, joined, shard_name
 from shared.settings import Settings
-from worker.jobs.runner import JobReleased, Lease
+from worker.jobs.leases import Lease
+from worker.jobs.runner import JobReleased
 from worker.serving.engine import Engine
 
 _DECODED_AT_A_TIME = 2

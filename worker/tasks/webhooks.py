@@ -1,4 +1,4 @@
-"""Webhook deliveries: due messages are signed and posted, and tried again by schedule. Knows no job and no Celery.
+"""Webhook deliveries: what is due is published as a task each, signed, posted, and tried again by schedule.
 
 A message goes to the very address that was checked: the name is resolved once, here, and TLS still verifies the name.
 Redirects are answers like any other, and proxies are not used.
@@ -11,16 +11,19 @@ import ssl
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from concurrent.futures import Future
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from http import HTTPStatus
 from http.client import HTTPException
 
+import redis
+from celery import Celery
 from urllib3 import exceptions as urllib3_errors
 from urllib3.connection import HTTPConnection, HTTPSConnection
 
 from shared.errors import QueueUnavailable, WebhookRefused
+from shared.jobs.celery_config import DELIVER_WEBHOOK, WEBHOOKS
 from shared.jobs.dispatcher import broker_errors
 from shared.telemetry import event
 from shared.webhooks.queue import Delivery, WebhookQueue
@@ -33,7 +36,6 @@ PARALLEL = 8
 TIMEOUT_S = 5.0
 # Longer than a delivery with all it asks of Redis can take.
 LEASE_S = 30.0
-_LOOK_S = 0.5
 _MAX_ANSWER_BYTES = 4096
 # A receiver that let so many messages in a row time out is left alone for a moment: its backlog must not
 # take every thread from the others.
@@ -49,10 +51,41 @@ def resolve_host(host: str, port: int) -> list[str]:
     return list(dict.fromkeys(str(address[0]) for *_, address in found))
 
 
-class WebhookSender:
-    """Delivers what is due; `deliver_due` is for one thread, `close` for any.
+class WebhookPublisher:
+    """Publishes a message for each delivery that is due.
 
     Args:
+        celery: a worker's application.
+        client: of its Redis.
+    """
+
+    def __init__(self, celery: Celery, client: redis.Redis, queue: WebhookQueue) -> None:
+        self._celery = celery
+        self._client = client
+        self._queue = queue
+
+    def publish_due(self) -> None:
+        """Publish what is due, as far as there are threads.
+
+        Redis being away is logged, and what was taken falls due again with its lease.
+        Never more at once than one worker has threads for: a delivery that waits for one would use up its lease.
+        """
+        try:
+            with broker_errors():
+                n_unread = int(self._client.llen(WEBHOOKS))
+                for delivery in self._queue.take(PARALLEL - n_unread, lease_s=LEASE_S):
+                    run_id = f"{delivery.job_id}.webhook-{delivery.attempt}"
+                    arguments = (delivery.job_id, delivery.attempt)
+                    self._celery.send_task(DELIVER_WEBHOOK, arguments, task_id=run_id, queue=WEBHOOKS)
+        except QueueUnavailable as exc:
+            event(_LOG, "redis_unreachable", level=logging.WARNING, reason=type(exc.__cause__).__name__)
+
+
+class WebhookSender:
+    """Posts the ends of jobs to their receivers; safe to call from many threads.
+
+    Args:
+        queue: of all deliveries.
         read_job: what to post for a job id; None when the job has expired.
         clock: seconds since the epoch.
         draw: a number in [0, 1), for the jitter.
@@ -81,40 +114,11 @@ class WebhookSender:
         self._resolve = resolve
         self._timeout_s = timeout_s
         self._silent = _SilentReceivers(clock)
-        self._threads = ThreadPoolExecutor(PARALLEL, thread_name_prefix="webhook")
-        self._running: set[Future[None]] = set()
-        self._closing = threading.Event()
-        self._taking = threading.Lock()
         # Its warnings quote whole URLs, and a query may hold a token.
         logging.getLogger("urllib3").setLevel(logging.ERROR)
 
-    def deliver_due(self) -> None:
-        """Try every due delivery once; Redis being away is logged, and what was in hand falls due with its lease."""
-        try:
-            with broker_errors():
-                while self._take():
-                    # Not for long: what falls due meanwhile need not wait for the slowest.
-                    _, self._running = wait(self._running, timeout=_LOOK_S, return_when=FIRST_COMPLETED)
-        except QueueUnavailable as exc:
-            event(_LOG, "redis_unreachable", level=logging.WARNING, reason=type(exc.__cause__).__name__)
-
-    def close(self) -> None:
-        """Take nothing more and finish what is in hand, which takes no longer than one delivery."""
-        self._closing.set()
-        with self._taking:
-            self._threads.shutdown()
-
-    def _take(self) -> bool:
-        """Start what is due, as far as there are threads; True while anything is in hand."""
-        with self._taking:
-            if self._closing.is_set():
-                return False
-            # Never more than there are threads: a delivery that waits for one would use up its lease.
-            for delivery in self._queue.take(PARALLEL - len(self._running), lease_s=LEASE_S):
-                self._running.add(self._threads.submit(self._deliver, delivery))
-        return bool(self._running)
-
-    def _deliver(self, delivery: Delivery) -> None:
+    def deliver(self, delivery: Delivery) -> str:
+        """Try one delivery; returns what became of it. What cannot be written down is due again after its lease."""
         try:
             with broker_errors():
                 message = self._read_job(delivery.job_id)
@@ -122,7 +126,7 @@ class WebhookSender:
         except QueueUnavailable as exc:
             reason = type(exc.__cause__).__name__
             event(_LOG, "webhook_unread", level=logging.WARNING, job_id=delivery.job_id, reason=reason)
-            return
+            return "unread"
         except Exception:  # one message must not end the thread that delivers the others
             _LOG.exception("event=webhook_crashed job_id=%s", delivery.job_id)
             outcome = _Outcome("crashed")
@@ -132,6 +136,7 @@ class WebhookSender:
         except QueueUnavailable as exc:
             reason = type(exc.__cause__).__name__
             event(_LOG, "webhook_unrecorded", level=logging.WARNING, job_id=delivery.job_id, reason=reason)
+        return outcome.reason
 
     def _attempt(self, job_id: str, message: WebhookMessage) -> "_Outcome":
         host = ""

@@ -65,5 +65,5 @@ if string.sub(owner, 1, 1) ~= '_' then
   end
 end
 enqueue(id, class, owner, NOW)
-local called = not has_messages(class) or (wants_call and call_idle(P, NOW, class))
+local called = has_messages(class) and wants_call and call_idle(P, NOW, class)
 return {'created', called and 'called' or ''}

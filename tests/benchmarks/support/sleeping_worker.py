@@ -4,6 +4,7 @@ So many of them run on few cores, and what limits them is the queue, the API and
 one pass at a time, of PASS_PHOTOS at most; whatever is in it, it takes PASS_MS.
 """
 
+import os
 import sys
 import time
 from unittest import mock
@@ -14,9 +15,8 @@ from shared.catalogue.categories import CATEGORIES
 from shared.model.bundle import BundleManifest, ModelBundle
 from shared.model.embedder import Embedder, Embeddings
 from shared.photos.images import Pixels
-from shared.settings import load_settings
 from worker.process import run_worker
-from worker.serving import loaded_model as models
+from worker.serving import loaded_model
 
 
 class SleepingEmbedder:
@@ -51,6 +51,6 @@ def open_sleeping(bundle: ModelBundle, **_: object) -> Embedder:
 
 
 if __name__ == "__main__":
-    settings = load_settings(streams=1, max_batch=int(sys.argv[2]))  # so that nothing is left to be measured
-    with mock.patch.object(models, "open_embedder", open_sleeping):
-        sys.exit(run_worker(settings))
+    os.environ |= {"LOOKALIKE_STREAMS": "1", "LOOKALIKE_MAX_BATCH": sys.argv[2]}  # nothing is left to be measured
+    with mock.patch.object(loaded_model, "open_embedder", open_sleeping):
+        sys.exit(run_worker())

@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 import requests
 
+from shared.jobs.celery_config import QUEUES, make_celery
 from shared.jobs.contract import JobKind, SearchRequest
-from shared.jobs.dispatcher import QUEUE, Dispatcher, make_celery
+from shared.jobs.dispatcher import Dispatcher
 from shared.jobs.records import Admission
 from shared.jobs.store import JobStore
 from tests.e2e.conftest import eventually
@@ -71,12 +72,12 @@ def test_two_thousand_queued_jobs_drain_and_leave_no_message(fleet: Fleet, photo
         for _ in range(2000):
             job = store.create(JobKind.SEARCH, request, None, admission=PLENTY).job
             ledger.accept(job.id)
-            Dispatcher(celery, client).wake()
+            Dispatcher(celery, client).send_token()
         for name in ("worker", "worker-2"):
             fleet.signal(name, signal.SIGCONT)
         eventually(lambda: store.depth() == 0, 90, "no job waits")
         ledger.settle()
-        eventually(lambda: client.llen(QUEUE) == 0, 20, "no message is left")
+        eventually(lambda: client.llen(QUEUES[Priority.INTERACTIVE]) == 0, 20, "no message is left")
         client.config_set("appendfsync", "always")
 
 

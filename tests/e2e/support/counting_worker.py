@@ -50,4 +50,4 @@ if __name__ == "__main__":
         mock.patch.object(reindex._Attempt, "_promote", promote),
         mock.patch.object(reindex, "SHARD_PHOTOS", SHARD_PHOTOS),
     ):
-        run_worker(load_settings())
+        run_worker()

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
-from shared.settings import load_settings
 from worker.process import run_worker
 from worker.serving.engine import Engine
 from worker.tasks import reindex
@@ -48,4 +47,4 @@ if __name__ == "__main__":
         mock.patch.object(Engine, "run", run),
         mock.patch.object(reindex, "SHARD_PHOTOS", SHARD_PHOTOS),
     ):
-        run_worker(load_settings())
+        run_worker()

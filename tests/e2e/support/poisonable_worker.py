@@ -10,7 +10,6 @@ from shared.model.bundle import BundleManifest, ModelBundle
 from shared.model.embedder import Embedder, Embeddings
 from shared.model.runtimes import open_embedder
 from shared.photos.images import Pixels
-from shared.settings import load_settings
 from worker.process import run_worker
 
 POISON = (255, 0, 255)
@@ -58,4 +57,4 @@ def open_fragile(bundle: ModelBundle, *, threads: int, streams: int) -> Embedder
 
 if __name__ == "__main__":
     with mock.patch("worker.serving.loaded_model.open_embedder", open_fragile):
-        run_worker(load_settings())
+        run_worker()

@@ -11,9 +11,9 @@ from flask import Flask
 from api.app import create_app
 from api.health_probe import HealthProbe
 from shared.errors import InternalError
+from shared.jobs.celery_config import QUEUES
 from shared.jobs.contract import JobKind
 from shared.jobs.listing import JobListing
-from shared.jobs.dispatcher import QUEUE
 from shared.jobs.records import PREFIX
 from shared.jobs.store import JobStore
 from shared.photos.preprocessing import PreprocessSpec
@@ -52,7 +52,9 @@ class Worker(threading.Thread):
 
     def run(self) -> None:
         while not self.leave.is_set():
-            if self._client.blpop([QUEUE], timeout=0.1) and (taken := self._jobs.claim("w", lease_s=15)):
+            if self._client.blpop([QUEUES[Priority.INTERACTIVE]], timeout=0.1) and (
+                taken := self._jobs.claim("w", lease_s=15)
+            ):
                 self.seen.append((taken.job.kind, taken.job.owner, taken.pixels))
                 if self._fails:
                     self._jobs.fail(taken.job, InternalError("it crashed"))

@@ -10,7 +10,8 @@ import redis
 from flask.testing import FlaskClient
 
 from api.app import create_app
-from shared.jobs.dispatcher import QUEUE, Dispatcher, make_celery
+from shared.jobs.celery_config import QUEUES, make_celery
+from shared.jobs.dispatcher import Dispatcher
 from shared.jobs.records import PREFIX
 from shared.jobs.store import JobStore
 from tests.conftest import encode, noise_image
@@ -125,12 +126,12 @@ def test_redis_unreachable_is_503_with_retry_after(path: str) -> None:
 def test_a_job_whose_message_cannot_be_sent_is_accepted_and_its_message_replaced(
     http: FlaskClient, client: redis.Redis, valkey_url: str
 ) -> None:
-    client.set(QUEUE, "not a list")  # LPUSH will be refused
+    client.set(QUEUES[Priority.INTERACTIVE], "not a list")  # LPUSH will be refused
     assert post(http, "/v1/jobs/embed").status_code == 202
-    client.delete(QUEUE)
+    client.delete(QUEUES[Priority.INTERACTIVE])
     store, celery = JobStore(client, clock=lambda: time.time() + 6), make_celery(valkey_url)
     assert Dispatcher(celery, client).republish_lost(store) == 1
-    assert client.llen(QUEUE) == 1
+    assert client.llen(QUEUES[Priority.INTERACTIVE]) == 1
     client.delete(PREFIX + "replacing-messages")
     assert Dispatcher(celery, client).republish_lost(store) == 0  # once is enough
 

@@ -18,8 +18,8 @@ from werkzeug.test import TestResponse
 
 from api.app import create_app
 from shared.errors import InternalError, PhotoExpired, WorkerLost
+from shared.jobs.celery_config import QUEUES
 from shared.jobs.contract import Job
-from shared.jobs.dispatcher import QUEUE
 from shared.jobs.records import PREFIX
 from shared.jobs.store import JobStore
 from tests.conftest import lasting_port
@@ -383,7 +383,7 @@ def test_one_key_sent_50_times_at_once_makes_one_job(app: Flask, jobs: JobStore,
         answers = list(pool.map(send, range(50)))
     assert {answer.status_code for answer in answers} == {202}
     assert len({answer.get_json()["id"] for answer in answers}) == 1
-    assert (jobs.depth(), client.llen(QUEUE)) == (1, 1)
+    assert (jobs.depth(), client.llen(QUEUES[Priority.INTERACTIVE])) == (1, 1)
 
 
 def keyed(http: FlaskClient, path: str, key: str = "k", photo: bytes = PHOTO, **options: str) -> TestResponse:
@@ -470,7 +470,7 @@ def test_a_job_that_no_replica_has_is_not_accepted(client: redis.Redis, valkey_u
     assert "too few replicas" in assert_problem(answer, 503, "queue_unavailable")
     assert int(answer.headers["Retry-After"]) > 0
     assert jobs.depth() == 0
-    assert client.llen(QUEUE) == 0
+    assert client.llen(QUEUES[Priority.INTERACTIVE]) == 0
 
 
 def test_a_job_that_a_replica_has_is_accepted_and_one_that_came_too_early_under_its_key(

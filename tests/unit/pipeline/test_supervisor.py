@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from shared.redis_address import publish_redis_url, running_redis_url, withdraw_redis_url
 from pipeline.local.supervisor import Backoff, Supervisor
 from shared.errors import CannotStart
+from shared.redis_address import publish_redis_url, running_redis_url, withdraw_redis_url
 from shared.settings import Settings
 from tests.conftest import Clock
 

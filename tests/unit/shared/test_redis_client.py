@@ -10,7 +10,7 @@ import redis
 from kombu.utils.url import parse_url as parse_broker_url
 
 from shared.errors import CannotStart
-from shared.jobs.dispatcher import make_celery
+from shared.jobs.celery_config import make_celery
 from shared.redis_client import (
     SentinelAddress,
     ServerAddress,

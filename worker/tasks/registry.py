@@ -1,0 +1,59 @@
+"""The named tasks: one a kind of job, the token behind photo jobs, and webhook deliveries."""
+
+from typing import Any
+
+from celery import Celery
+
+from shared.errors import LookalikeError
+from shared.jobs.celery_config import DELIVER_WEBHOOK, OLD_RUN_QUEUED, RUN_QUEUED, TASKS
+from shared.webhooks.queue import Delivery
+from worker import process
+from worker.consumer import hide_token
+
+
+def run_job(self: Any, job_id: str) -> str:
+    """Run one job; returns how it ended. Its result is in its record, `GET /v1/jobs/{id}` shows it.
+
+    Raises:
+        LookalikeError: the job failed; its record says so too.
+        Ignore: it is not queued any more, or this attempt did not end it.
+    """
+    running = process.current()
+    body = running.tracer.body(self.request.id)
+    return body() if body else running.runner.run_job(job_id)
+
+
+def run_queued(self: Any) -> None:
+    """Claim photo jobs whose turn it is, and run each as the task of its kind, until none is left."""
+    hide_token(self.request.id)
+    process.current().runner.run_queued()
+
+
+def deliver_webhook(job_id: str, attempt: int) -> str:
+    """Post the end of a job to the URL that its client gave; returns what became of it."""
+    return process.current().webhooks.deliver(Delivery(job_id, attempt))
+
+
+def register_tasks(app: Celery) -> None:
+    """Register every task with an application."""
+    for kind, name in TASKS.items():
+        # A job that fails as jobs do is no bug: Celery logs it without a traceback.
+        app.task(name=name, bind=True, throws=(LookalikeError,), ignore_result=True, shared=False)(
+            _documented(run_job, f"Run one `{kind}` job, by its id.")
+        )
+    for token in (RUN_QUEUED, OLD_RUN_QUEUED):
+        # Its events would tell nothing: each job that it runs sends its own.
+        app.task(name=token, bind=True, send_events=False, ignore_result=True, shared=False)(
+            _documented(run_queued, run_queued.__doc__ or "")
+        )
+    app.task(name=DELIVER_WEBHOOK, ignore_result=True, shared=False)(deliver_webhook)
+
+
+def _documented(task: Any, text: str) -> Any:
+    """A function of its own, because Celery tells tasks apart by it."""
+
+    def run(self: Any, *args: Any) -> Any:
+        return task(self, *args)
+
+    run.__doc__ = text
+    return run
