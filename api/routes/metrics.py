@@ -1,7 +1,7 @@
 """Prometheus metrics: what the queue holds, what the workers report of themselves, what this process refused."""
 
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from datetime import datetime
 
@@ -9,10 +9,11 @@ from prometheus_client import CollectorRegistry, Counter, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from shared.jobs.contract import STAGE_BOUNDS_S, WorkerReport
+from shared.jobs.contract import STAGE_BOUNDS_S, KindStats, StageTimes, WorkerReport, WorkerStats
 from shared.jobs.records import Backlog
 from shared.jobs.store import JobStore
 
+_ANY_KIND = "any"
 _BATCH_BUCKETS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 
 
@@ -66,19 +67,17 @@ class Snapshot(Collector):
 
     def _attempts(self) -> Iterator[Metric]:
         attempts = CounterMetricFamily(
-            "lookalike_attempts", "Attempts at jobs by how they ended", labels=["worker", "outcome"]
+            "lookalike_attempts", "Attempts at jobs by how they ended", labels=["worker", "kind", "outcome"]
         )
         stages = HistogramMetricFamily(
-            "lookalike_job_seconds", "Time in a stage of the jobs that succeeded", labels=["worker", "stage"]
+            "lookalike_job_seconds", "Time in a stage of the jobs that succeeded", labels=["worker", "kind", "stage"]
         )
         for worker in self._workers:
-            for outcome, count in worker.stats.outcomes.items():
-                attempts.add_metric([worker.name, outcome], count)
-            for stage, times in worker.stats.stages.items():
-                below = [sum(times.counts[: i + 1]) for i in range(len(STAGE_BOUNDS_S))]
-                buckets = [(str(bound), float(n)) for bound, n in zip(STAGE_BOUNDS_S, below, strict=True)]
-                buckets.append(("+Inf", float(sum(times.counts))))
-                stages.add_metric([worker.name, stage], buckets, sum_value=times.sum_s)
+            for kind, stats in _by_kind(worker.stats).items():
+                for outcome, count in stats.outcomes.items():
+                    attempts.add_metric([worker.name, kind, outcome], count)
+                for stage, times in stats.stages.items():
+                    stages.add_metric([worker.name, kind, stage], _buckets(times), sum_value=times.sum_s)
         yield attempts
         yield stages
 
@@ -100,6 +99,17 @@ class Snapshot(Collector):
             lookups.add_metric([worker.name, "miss"], worker.stats.cache_misses)
         yield batches
         yield lookups
+
+
+def _by_kind(stats: WorkerStats) -> Mapping[str, KindStats]:
+    """What a worker reported, by kind of job; workers of earlier versions report all kinds as one."""
+    return stats.by_kind or {_ANY_KIND: KindStats(outcomes=stats.outcomes, stages=stats.stages)}
+
+
+def _buckets(times: StageTimes) -> list[tuple[str, float]]:
+    """Jobs that took no longer than each bound, and last all of them."""
+    below = [float(sum(times.counts[: i + 1])) for i in range(len(STAGE_BOUNDS_S))]
+    return [*zip(map(str, STAGE_BOUNDS_S), below, strict=True), ("+Inf", float(sum(times.counts)))]
 
 
 def render(store: JobStore, workers: Iterable[WorkerReport], counters: ApiCounters) -> bytes:

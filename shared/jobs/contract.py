@@ -299,11 +299,25 @@ class StageTimes(_Report):
     sum_s: float = 0.0
 
 
-class WorkerStats(_Report):
-    """What a worker did since it began."""
+class KindStats(_Report):
+    """What became of the jobs of one kind, and how long they took."""
 
     outcomes: dict[str, int] = {}  # attempts by how they ended: a status, an error's code, or `late`
     stages: dict[str, StageTimes] = {}  # queued, compute, total
+
+
+class WorkerStats(_Report):
+    """What a worker did since it began.
+
+    Attributes:
+        by_kind: by kind of job, a text: another version may know more kinds. Earlier versions report none.
+        outcomes: of all kinds together.
+        stages: likewise, but for reindexes and their shards.
+    """
+
+    by_kind: dict[str, KindStats] = {}
+    outcomes: dict[str, int] = {}
+    stages: dict[str, StageTimes] = {}
 
     batch_sizes: dict[int, int] = {}  # forward passes by number of photos
     cache_hits: int = 0

@@ -9,7 +9,7 @@ from prometheus_client.core import Metric
 from api.routes.metrics import ApiCounters, Snapshot
 from shared import errors
 from shared.catalogue.categories import CATEGORIES
-from shared.jobs.contract import IndexInfo, StageTimes, WorkerReport, WorkerStats
+from shared.jobs.contract import IndexInfo, KindStats, StageTimes, WorkerReport, WorkerStats
 from shared.jobs.records import Backlog
 from shared.settings import Settings
 from tests.documents.commands import cli_reference, verb_table
@@ -69,7 +69,8 @@ def metric_families() -> Iterator[Metric]:
         version="v", count=1, dimension=1, built_at="2026-01-01T00:00:00+00:00", catalogue="c", backbone="b",
         weights="w", model_fingerprint="f", model_version="m", metrics={},
     )  # fmt: skip
-    stats = WorkerStats(outcomes={"succeeded": 1}, stages={"total": StageTimes()}, batch_sizes={1: 1})
+    searches = KindStats(outcomes={"succeeded": 1}, stages={"total": StageTimes()})
+    stats = WorkerStats(by_kind={"search": searches}, batch_sizes={1: 1})
     worker = WorkerReport(name="w", pid=1, reported_at=0, state="ready", index=index, stats=stats)
     counters = ApiCounters()
     counters.refused.labels("not_found").inc()

@@ -71,7 +71,8 @@ class Heartbeat:
             pass  # Redis is gone too; the heartbeat goes stale by itself
 
     def _report(self, n_held: int) -> None:
-        done = {"outcomes": self._counts.outcomes(), "stages": self._counts.stages()}
+        counts = self._counts
+        done = {"by_kind": counts.by_kind(), "outcomes": counts.outcomes(), "stages": counts.stages()}
         self._registry.report(
             WorkerReport(
                 name=self._worker,

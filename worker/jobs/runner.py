@@ -165,7 +165,7 @@ class JobRunner:
         job, started = claim.job, time.perf_counter()
         with self._leases.holding(job) as lease:
             ended = self._run(claim, lease)
-        self.counts.ended(ended.outcome)
+        self.counts.ended(job.kind, ended.outcome)
         names = {"released": "job_released", "late": "late_write_dropped"}
         event(
             _LOG,
@@ -214,9 +214,9 @@ class JobRunner:
             status = while_redis_is_away(partial(self._store.fail, job, error))
         else:
             timing = _timing(job, claimed_at, time.perf_counter() - started)
+            self.counts.took(job.kind, timing)
             if isinstance(result, PhotoResult | ImageChangeResult):
                 result = result.model_copy(update={"timing_ms": timing})
-                self.counts.took(timing)
             # Nothing is written twice: if the answer to a write was lost, the next one is refused as late.
             status = while_redis_is_away(partial(self._store.succeed, job, result))
             outcome = JobStatus.SUCCEEDED.value

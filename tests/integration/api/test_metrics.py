@@ -1,5 +1,6 @@
 """/metrics: a Prometheus parser reads it, and the figures are those of queue, workers and this process"""
 
+import json
 import time
 from collections.abc import Iterable
 
@@ -11,7 +12,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.samples import Sample
 
 from api.app import create_app
-from shared.jobs.contract import STAGE_BOUNDS_S, IndexInfo, StageTimes, Timing, WorkerStats
+from shared.jobs.contract import STAGE_BOUNDS_S, IndexInfo, JobKind, StageTimes, Timing, WorkerStats
 from shared.jobs.records import QueueName
 from shared.jobs.store import JobStore
 from tests.integration.api.test_api import report
@@ -97,33 +98,84 @@ def cumulative(samples: Iterable[Sample]) -> list[float]:
     return counts
 
 
-def test_what_workers_report_becomes_counters_and_histograms(http: FlaskClient, client: redis.Redis) -> None:
+def counted() -> WorkerStats:
+    """What a worker reports that did searches, a change and part of a reindex."""
     counts = JobCounts()
     for outcome in ("succeeded", "succeeded", "canceled", "late", "worker_lost"):
-        counts.ended(outcome)
+        counts.ended(JobKind.SEARCH, outcome)
+    counts.ended(JobKind.PUT_IMAGE, "succeeded")
+    counts.ended(JobKind.SHARD, "worker_lost")
     for ms in (1.0, 30.0, 30.0, 400_000.0):
-        counts.took(Timing(queued=ms, compute=1, total=ms + 1))
-    stats = WorkerStats(
-        outcomes=counts.outcomes(), stages=counts.stages(), batch_sizes={1: 3, 8: 2, 300: 1},
-        cache_hits=5, cache_shared=1, cache_misses=7,
+        counts.took(JobKind.SEARCH, Timing(queued=ms, compute=1, total=ms + 1))
+    counts.took(JobKind.PUT_IMAGE, Timing(queued=2, compute=6, total=8))
+    counts.took(JobKind.REINDEX, Timing(queued=10, compute=600_000, total=600_010))
+    return WorkerStats(
+        by_kind=counts.by_kind(), outcomes=counts.outcomes(), stages=counts.stages(),
+        batch_sizes={1: 3, 8: 2, 300: 1}, cache_hits=5, cache_shared=1, cache_misses=7,
     )  # fmt: skip
-    report(client, state="ready", index=index("2026-01-01T00:00:00+00:00"), stats=stats)
+
+
+def test_what_workers_report_becomes_counters_and_histograms(http: FlaskClient, client: redis.Redis) -> None:
+    report(client, state="ready", index=index("2026-01-01T00:00:00+00:00"), stats=counted())
     told = Scrape(http)
     assert told.value("lookalike_workers_ready") == 1
-    assert told.value("lookalike_attempts_total", worker="w", outcome="succeeded") == 2
-    assert told.value("lookalike_attempts_total", worker="w", outcome="late") == 1
-    buckets = [s for s in told.all("lookalike_job_seconds_bucket") if s.labels["stage"] == "queued"]
+    for kind, outcome, n in (
+        ("search", "succeeded", 2),
+        ("search", "late", 1),
+        ("search", "worker_lost", 1),
+        ("put_image", "succeeded", 1),
+        ("shard", "worker_lost", 1),
+    ):
+        assert told.value("lookalike_attempts_total", worker="w", kind=kind, outcome=outcome) == n
+    queued = {"worker": "w", "kind": "search", "stage": "queued"}
+    buckets = [s for s in told.all("lookalike_job_seconds_bucket") if queued.items() <= s.labels.items()]
     assert len(buckets) == len(STAGE_BOUNDS_S) + 1
     assert cumulative(buckets)[-2:] == [3, 4]
-    assert told.value("lookalike_job_seconds_count", worker="w", stage="queued") == 4
-    assert told.value("lookalike_job_seconds_sum", worker="w", stage="queued") == pytest.approx(400.061)
-    assert told.value("lookalike_job_seconds_bucket", worker="w", stage="compute", le="0.005") == 4
+    assert told.value("lookalike_job_seconds_count", **queued) == 4
+    assert told.value("lookalike_job_seconds_sum", **queued) == pytest.approx(400.061)
+    for kind, le, n in (("search", "0.005", 4), ("put_image", "0.005", 0), ("put_image", "0.01", 1)):
+        assert told.value("lookalike_job_seconds_bucket", worker="w", kind=kind, stage="compute", le=le) == n
+    assert told.value("lookalike_job_seconds_sum", worker="w", kind="reindex", stage="compute") == 600
     assert cumulative(told.all("lookalike_batch_photos_bucket"))[-2:] == [5, 6]
     assert told.value("lookalike_batch_photos_sum", worker="w") == 3 + 16 + 300
     for outcome, lookups in (("hit", 5), ("shared", 1), ("miss", 7)):
         assert told.value("lookalike_cache_lookups_total", worker="w", outcome=outcome) == lookups
     assert told.value("lookalike_index_photos", worker="w") == 5
     assert told.value("lookalike_index_age_seconds", worker="w") > 0
+
+
+def test_a_worker_of_a_version_that_counts_no_kinds_is_told_of_without_them(
+    http: FlaskClient, client: redis.Redis
+) -> None:
+    earlier = counted().model_copy(update={"by_kind": {}})
+    report(client, state="ready", stats=earlier)
+    told = Scrape(http)
+    assert {s.labels["kind"] for s in told.all("lookalike_attempts_total")} == {"any"}
+    assert told.value("lookalike_attempts_total", worker="w", kind="any", outcome="succeeded") == 3
+    assert told.value("lookalike_job_seconds_count", worker="w", kind="any", stage="queued") == 5
+
+
+def test_versions_that_know_no_kinds_find_what_they_look_for(client: redis.Redis) -> None:
+    """All kinds together, and in the durations what callers wait for."""
+    report(client, state="ready", stats=counted())
+    [raw] = client.hvals("lookalike:workers")
+    stats = json.loads(raw)["stats"]
+    assert stats["outcomes"] == {"succeeded": 3, "canceled": 1, "late": 1, "worker_lost": 2}
+    assert set(stats["stages"]) == {"queued", "compute", "total"}
+    assert len(stats["stages"]["compute"]["counts"]) == len(STAGE_BOUNDS_S) + 1
+    assert sum(stats["stages"]["compute"]["counts"]) == 5
+    assert stats["stages"]["compute"]["sum_s"] == pytest.approx(0.010)
+
+
+def test_kinds_are_labels_and_no_more_than_there_are(http: FlaskClient, client: redis.Redis) -> None:
+    counts = JobCounts()
+    for kind in JobKind:
+        counts.ended(kind, "succeeded")
+        counts.took(kind, Timing(queued=1, compute=1, total=2))
+    report(client, state="ready", stats=WorkerStats(by_kind=counts.by_kind()))
+    told = Scrape(http)
+    for name in ("lookalike_attempts_total", "lookalike_job_seconds_count"):
+        assert {s.labels["kind"] for s in told.all(name)} == set(JobKind)
 
 
 def test_odd_reports_of_other_versions_do_not_break_the_scrape(http: FlaskClient, client: redis.Redis) -> None:
