@@ -25,7 +25,6 @@ def create_app(settings: Settings | None = None) -> Flask:
     app.config["MAX_CONTENT_LENGTH"] = app.config["MAX_FORM_MEMORY_SIZE"] = settings.max_upload_mb << 20
     app.config["MAX_FORM_PARTS"] = 32
     app.json.sort_keys = False  # type: ignore[attr-defined]
-    app.url_map.converters["job_id"] = jobs.JobIdConverter
     problems.install(app)
     origins.install(app, settings)
     app.before_request(bodies.spool_body)
@@ -33,6 +32,12 @@ def create_app(settings: Settings | None = None) -> Flask:
     made = service.Service(settings)
     service.install(app, made)
     auth.install(app, made.authenticator)
-    for module in (page, health, legacy, jobs, batches, index, images, docs):
-        app.register_blueprint(module.bp)
+    add_routes(app)
     return app
+
+
+def add_routes(app: Flask) -> None:
+    """Have an application answer every call; /openapi.json tells of them in this order."""
+    app.url_map.converters["job_id"] = jobs.JobIdConverter
+    for module in (jobs, batches, images, index, legacy, page, health, docs):
+        app.register_blueprint(module.bp)

@@ -1,1 +1,1 @@
-"""The API contract as data, and the OpenAPI 3.1 document made of it."""
+"""The OpenAPI 3.1 document: operations beside their routes, schemas from models, and what is made of both."""

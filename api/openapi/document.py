@@ -1,37 +1,58 @@
-"""The contract as OpenAPI 3.1. Tests hold it against reality."""
+"""Makes the OpenAPI 3.1 document of the routes and the operations beside them. Tests hold it against reality."""
 
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Iterator
 from http import HTTPStatus
 
+from flask import Flask
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
+from werkzeug.routing import Rule
 
+from api.http.auth import PUBLIC
 from api.http.views import Problem
-from api.openapi.contract import EVERY_CALL, PHOTO_TYPES, Operation, Schema, operations
-from api.openapi.contract_images import image_operations
-from api.openapi.contract_index import index_operations
+from api.openapi.operation import JPEG, Errors, Operation, Schema
+from api.openapi.schemas import PHOTO_TYPES, options_of
 from api.uploads.bodies import FIELD
-from shared.errors import InternalError, LookalikeError
+from shared import errors as e
+from shared.errors import LookalikeError
 from shared.settings import Settings
 
+_EVERY_CALL: Errors = (
+    *(e.HostNotTrusted, e.CrossSiteRefused),
+    *(e.ApiKeyRequired, e.ApiKeyInvalid, e.ScopeMissing, e.RateLimited, e.QueueUnavailable),
+)
+_EVERY_BODY: Errors = (e.LengthRequired, e.BodyIncomplete, e.UploadTooLarge, e.RequestTimeout)
+_ID: Schema = {"schema": {"type": "string", "pattern": "^[0-9a-f]{32}$"}}
+_PATH_PARAMETERS: dict[str, Schema] = {  # by the name of the variable in the route
+    "job_id": _ID,
+    "batch_id": _ID,
+    "version": {"schema": {"type": "string", "pattern": "^[0-9]{8}T[0-9]{12}Z-[0-9a-f]{8}$"}},
+    "image_id": {
+        "description": "of the image: printable characters other than a slash",
+        "schema": {"type": "string", "minLength": 1, "maxLength": 200, "pattern": "^[^/]+$"},
+    },
+}
+# Subjects of calls by blueprint, where the blueprint is not called as its subject.
+_TAGS = {"seed": "older service", "page": "operations", "ops": "operations", "docs": "operations"}
 # A part without a file name is text to most parsers of forms, ours too.
 _DISPOSITION = {"schema": {"type": "string"}, "example": f'form-data; name="{FIELD}"; filename="photo.jpg"'}
 _PART: Schema = {"headers": {"Content-Disposition": _DISPOSITION}}
 
 
-def describe(settings: Settings) -> Schema:
+def describe(app: Flask, settings: Settings) -> Schema:
     """The contract as OpenAPI 3.1.
 
     Args:
+        app: whose routes are described, in the order in which they were added.
         settings: what is switched off here is not in it.
     """
-    models: list[type[BaseModel]] = [Problem]
+    models: dict[type[BaseModel], None] = {Problem: None}
     paths: dict[str, dict[str, Schema]] = {}
-    for (method, path), operation in _all(settings).items():
-        for body, _ in operation.answers.values():
-            if isinstance(body, type) and body not in models:
-                models.append(body)
-        paths.setdefault(path, {})[method] = _described(operation)
+    for rule, method, operation in _operations(app):
+        models |= dict.fromkeys(body for body, _ in operation.answers.values() if isinstance(body, type))
+        path = re.sub("<[^>]+>", "{id}", rule.rule)
+        paths.setdefault(path, {})[method.lower()] = _described(operation, rule, method, settings)
     _, defined = models_json_schema(
         [(model, "serialization") for model in models], ref_template="#/components/schemas/{model}"
     )
@@ -51,56 +72,77 @@ def describe(settings: Settings) -> Schema:
     }
 
 
-def _all(settings: Settings) -> dict[tuple[str, str], Operation]:
-    return operations(settings) | index_operations(settings) | image_operations(settings)
+def _operations(app: Flask) -> Iterator[tuple[Rule, str, Operation]]:
+    for rule in app.url_map.iter_rules():
+        if operation := Operation.of(app.view_functions[rule.endpoint]):
+            for method in sorted((rule.methods or set()) - {"HEAD", "OPTIONS"}):
+                yield rule, method, operation
 
 
-def _described(operation: Operation) -> Schema:
+def _described(operation: Operation, rule: Rule, method: str, settings: Settings) -> Schema:
+    is_public = rule.endpoint in PUBLIC
+    parameters = _parameters(operation, rule, settings)
+    blueprint, view = rule.endpoint.split(".")
     responses = {str(status): _answer(body, meaning) for status, (body, meaning) in operation.answers.items()}
     if operation.page:
         responses["200"]["content"]["text/html"] = {"schema": {"type": "string"}}
-    if operation.jpeg:
-        responses["200"]["content"] = {"image/jpeg": {"schema": {"type": "string", "format": "binary"}}}
-    common = () if operation.public else EVERY_CALL
-    for status, codes in _by_status((*operation.errors, *common)).items():
-        told = " or ".join(f"`{code}`" for code in codes)
-        responses.setdefault(str(status), _problem(told))
+    of_body = _EVERY_BODY if method != "GET" else ()
+    of_query = (e.InvalidRequest,) if any(parameter["in"] == "query" for parameter in parameters) else ()
+    of_call = () if is_public else _EVERY_CALL
+    for status, codes in _by_status((*of_body, *operation.errors, *of_query, *of_call)).items():
+        responses.setdefault(str(status), _problem(" or ".join(f"`{code}`" for code in codes)))
     described: Schema = {
-        "operationId": operation.id,
+        "operationId": view,
         "summary": operation.summary,
-        "tags": [operation.tag],
+        "tags": [_TAGS.get(blueprint, blueprint)],
         "responses": responses,
     }
-    if operation.parameters:
-        described["parameters"] = list(operation.parameters)
+    if parameters:
+        described["parameters"] = parameters
     if operation.body:
-        content = {media: {"schema": schema} for media, schema in operation.body.items()}
-        if form := content.get("multipart/form-data"):
-            is_list = form["schema"]["properties"][FIELD].get("type") == "array"
-            form["encoding"] = {FIELD: _PART if is_list else _PART | {"contentType": ", ".join(PHOTO_TYPES)}}
-        described["requestBody"] = {"required": not operation.body_optional, "content": content}
-    if not operation.public:
+        described["requestBody"] = _body(operation.body(settings))
+    if not is_public:
         described["security"] = [{"key": []}, {}]
     return described
 
 
-def _answer(body: type[BaseModel] | Schema | None, meaning: str) -> Schema:
-    if body is None:
-        return {"description": meaning, "content": {"text/plain": {"schema": {"type": "string"}}}}
+def _parameters(operation: Operation, rule: Rule, settings: Settings) -> list[Schema]:
+    path = [{"name": "id", "in": "path", "required": True, **_PATH_PARAMETERS[name]} for name in rule.arguments]
+    query = options_of(settings, operation.query).items() if operation.query else ()
+    return [*path, *operation.parameters, *(_query(name, schema) for name, schema in query)]
+
+
+def _query(name: str, schema: Schema) -> Schema:
+    described = {"description": schema.pop("description")} if "description" in schema else {}
+    return {"name": name, "in": "query", **described, "schema": schema}
+
+
+def _body(schemas: dict[str, Schema]) -> Schema:
+    content: dict[str, Schema] = {media: {"schema": schema} for media, schema in schemas.items()}
+    if form := content.get("multipart/form-data"):
+        is_list = form["schema"]["properties"][FIELD].get("type") == "array"
+        form["encoding"] = {FIELD: _PART if is_list else _PART | {"contentType": ", ".join(PHOTO_TYPES)}}
+    return {"required": any(schema["required"] for schema in schemas.values()), "content": content}
+
+
+def _answer(body: type[BaseModel] | Schema | str, meaning: str) -> Schema:
+    if isinstance(body, str):
+        binary = {"format": "binary"} if body == JPEG else {}
+        return {"description": meaning, "content": {body: {"schema": {"type": "string", **binary}}}}
     schema = {"$ref": f"#/components/schemas/{body.__name__}"} if isinstance(body, type) else body
     return {"description": meaning, "content": {"application/json": {"schema": schema}}}
 
 
-def _problem(told: str) -> Schema:
+def _problem(meaning: str) -> Schema:
     return {
-        "description": told,
+        "description": meaning,
         "content": {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}},
     }
 
 
 def _by_status(errors: Iterable[type[LookalikeError]]) -> dict[int, list[str]]:
     codes: dict[int, list[str]] = {HTTPStatus.BAD_REQUEST: ["bad_request"], HTTPStatus.INTERNAL_SERVER_ERROR: []}
-    possible: list[type[LookalikeError]] = [InternalError, *errors]
+    possible: list[type[LookalikeError]] = [e.InternalError, *errors]
     for error in possible:
         if error.code not in codes.setdefault(error.http_status, []):
             codes[error.http_status].append(error.code)

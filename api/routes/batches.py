@@ -13,9 +13,13 @@ from flask import Blueprint, Response, request
 from api.http.auth import caller
 from api.http.options import read_options, wait_s
 from api.http.views import BatchCounts, BatchItemView, BatchLinks, BatchView
+from api.openapi.operation import CANCEL_AFTER, IDEMPOTENCY_KEY, PHOTO, SUBMIT, WAIT, Operation
+from api.openapi.schemas import many_photos
 from api.service import answer, digest_of, idempotency_key, service
 from api.uploads.bodies import FIELD, require_whole
 from shared.errors import (
+    BatchNotFound,
+    IdempotencyPending,
     ImageMissing,
     InvalidRequest,
     JobFinished,
@@ -38,6 +42,13 @@ _MAX_ID_LENGTH = 200
 
 
 @bp.post("/batches")
+@Operation(
+    "Many photos in one request, each with its own outcome",
+    {202: (BatchView, "accepted; ask at Location")},
+    errors=(*PHOTO, *SUBMIT, IdempotencyPending),
+    parameters=(IDEMPOTENCY_KEY, CANCEL_AFTER),
+    body=many_photos,
+)
 def submit_batch() -> Response:
     settings = service().settings
     request.max_content_length = request.max_form_memory_size = settings.max_batch_mb << 20
@@ -69,6 +80,9 @@ def submit_batch() -> Response:
 
 
 @bp.get("/batches/<batch_id>")
+@Operation(
+    "A batch", {200: (BatchView, "the batch and the outcomes so far")}, errors=(BatchNotFound,), parameters=(WAIT,)
+)
 def get_batch(batch_id: str) -> Response:
     until = time.monotonic() + wait_s()
     batch = service().batches.get(batch_id, owner=caller().reads)
@@ -80,6 +94,11 @@ def get_batch(batch_id: str) -> Response:
 
 
 @bp.post("/batches/<batch_id>/cancel")
+@Operation(
+    "Cancel the jobs of a batch that have not ended",
+    {200: (BatchView, "nobody works on it any more"), 202: (BatchView, "a worker has some in hand")},
+    errors=(BatchNotFound,),
+)
 def cancel_batch(batch_id: str) -> Response:
     batch = service().batches.get(batch_id, owner=caller().reads)
     for item in batch.items:

@@ -3,17 +3,19 @@
 from importlib.util import find_spec
 from pathlib import Path
 
-from flask import Blueprint, Response, jsonify, send_from_directory
+from flask import Blueprint, Response, current_app, jsonify, send_from_directory
 
 from api.openapi.document import describe
+from api.openapi.operation import Operation
 from api.service import service
 
 bp = Blueprint("docs", __name__)
 
 
 @bp.get("/openapi.json")
+@Operation("This contract", {200: ({"type": "object"}, "OpenAPI 3.1")})
 def specification() -> Response:
-    return jsonify(describe(service().settings))
+    return jsonify(describe(current_app, service().settings))
 
 
 @bp.get("/docs")

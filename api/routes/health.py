@@ -5,6 +5,8 @@ from flask import Blueprint, Response, jsonify
 from prometheus_client import CONTENT_TYPE_LATEST
 
 from api.http.views import QueueView, Readiness, WorkerList, WorkerView
+from api.openapi.operation import TEXT, Operation
+from api.openapi.schemas import exactly
 from api.routes.metrics import render
 from api.service import answer, service
 
@@ -12,11 +14,13 @@ bp = Blueprint("ops", __name__)
 
 
 @bp.get("/livez")
+@Operation("The process answers", {200: (exactly(status={"const": "alive"}), "alive")})
 def livez() -> Response:
     return jsonify({"status": "alive"})
 
 
 @bp.get("/metrics")
+@Operation("Prometheus metrics", {200: (TEXT, "text in Prometheus's exposition format")})
 def metrics() -> Response:
     return Response(
         render(service().store, service().registry.live(), service().counters), content_type=CONTENT_TYPE_LATEST
@@ -24,6 +28,9 @@ def metrics() -> Response:
 
 
 @bp.get("/readyz")
+@Operation(
+    "Whether jobs are done, and what is missing if not", {200: (Readiness, "ready"), 503: (Readiness, "not ready")}
+)
 def readyz() -> Response:
     """200 when Redis answers and a worker with model and index has reported lately, else 503 and what is missing."""
     missing: list[str] = []
@@ -47,7 +54,8 @@ def readyz() -> Response:
 
 
 @bp.get("/v1/workers")
-def workers() -> Response:
+@Operation("Who works, and what waits", {200: (WorkerList, "by name")})
+def list_workers() -> Response:
     reports = sorted(service().registry.live(), key=lambda worker: worker.name)
     backlog = service().store.backlog()
     return answer(

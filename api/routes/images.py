@@ -11,6 +11,8 @@ from flask import Blueprint, Response, request
 from pydantic import BaseModel, ConfigDict, Field
 
 from api.http.options import once, read_form_options, validated
+from api.openapi.operation import JPEG, PHOTO, SUBMIT, SUBMIT_HEADERS, SUBMITTED, Errors, Operation
+from api.openapi.schemas import photo_with
 from api.service import idempotency_key, service, submitted
 from api.uploads.bodies import Photo
 from shared.artifacts.files import ObjectFile, file_in, is_there, state_of
@@ -18,7 +20,15 @@ from shared.artifacts.home import catalogue_location, live_photo
 from shared.artifacts.snapshots import PHOTOS, index_store, read_index_manifest
 from shared.artifacts.store import ArtifactStore
 from shared.changes.log import entry_order
-from shared.errors import CatalogueUnusable, ChangesFull, ImageNotFound, IndexDamaged, IndexMissing, InputError
+from shared.errors import (
+    CatalogueUnusable,
+    ChangesFull,
+    ImageNotFound,
+    IndexDamaged,
+    IndexMissing,
+    InputError,
+    QueueFull,
+)
 from shared.jobs.contract import (
     DeleteImageRequest,
     ImageChangeRequest,
@@ -31,6 +41,7 @@ from shared.jobs.contract import (
 bp = Blueprint("images", __name__, url_prefix="/v1")
 
 _RETRY_AFTER_S = 60
+_NO_INDEX: Errors = (IndexMissing, IndexDamaged)
 
 
 class NoOptions(BaseModel):
@@ -48,6 +59,13 @@ class ThumbnailQuery(BaseModel):
 
 
 @bp.put("/images/<path:image_id>")
+@Operation(
+    "Have searches find a photo within two seconds, instead of the one of that id if there is one",
+    SUBMITTED,
+    errors=(*PHOTO, *SUBMIT, *_NO_INDEX, ChangesFull),
+    parameters=SUBMIT_HEADERS,
+    body=photo_with(ImageOptions),
+)
 def put_image(image_id: str) -> Response:
     named = _named(image_id)
     options, submission = read_form_options(ImageOptions)
@@ -59,6 +77,13 @@ def put_image(image_id: str) -> Response:
 
 
 @bp.delete("/images/<path:image_id>")
+@Operation(
+    "Have searches find a photo no longer; one that is not there is no error",
+    SUBMITTED,
+    errors=(*SUBMIT, *_NO_INDEX, ChangesFull),
+    query=Submission,
+    parameters=SUBMIT_HEADERS,
+)
 def delete_image(image_id: str) -> Response:
     change = _named(image_id)
     _, submission = read_form_options(NoOptions)
@@ -68,8 +93,13 @@ def delete_image(image_id: str) -> Response:
 
 
 @bp.get("/images/<path:image_id>")
+@Operation(
+    "A photo of the live index, small",
+    {200: (JPEG, "the thumbnail, with an ETag")},
+    errors=(*_NO_INDEX, ImageNotFound, QueueFull),
+    query=ThumbnailQuery,
+)
 def get_image(image_id: str) -> Response:
-    """A thumbnail."""
     size_px = validated(ThumbnailQuery, {**once(request.args)}).size
     file = _find(_named(image_id).image_id)
     try:

@@ -5,14 +5,20 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from api.http.options import once, read_json_options, validated
 from api.http.views import VersionList
+from api.openapi.operation import SUBMIT, SUBMIT_HEADERS, SUBMITTED, Errors, Operation
+from api.openapi.schemas import options_only
 from api.routes.page import as_page, assets
 from api.service import answer, idempotency_key, service, submitted
-from shared.artifacts.versions import list_versions, promote_version, roll_back, show_version
-from shared.errors import IndexMissing
-from shared.jobs.contract import JobKind
+from shared import errors as e
+from shared.artifacts import versions
+from shared.artifacts.versions import VersionReport, VersionView
+from shared.jobs.contract import IndexInfo, JobKind
 from shared.jobs.reindex_contract import ReindexRequest
 
 bp = Blueprint("index", __name__, url_prefix="/v1")
+
+_DAMAGED: Errors = (e.IndexDamaged, e.BundleMissing, e.BundleDamaged)
+_MOVE: Errors = (*_DAMAGED, e.PromotionRefused, e.VersionNotFound, e.ArtifactUnwritable)
 
 
 class RollbackQuery(BaseModel):
@@ -20,10 +26,22 @@ class RollbackQuery(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    live: str | None = Field(None, min_length=1, max_length=200)
+    live: str | None = Field(
+        None,
+        min_length=1,
+        max_length=200,
+        description="refuse unless this version is live, so that a call that is repeated goes back once",
+    )
 
 
 @bp.post("/jobs/reindex")
+@Operation(
+    "Build a new index from the catalogue, and promote it if it is as good",
+    SUBMITTED,
+    errors=(*SUBMIT, e.ReindexRunning),
+    parameters=SUBMIT_HEADERS,
+    body=options_only(ReindexRequest),
+)
 def submit_reindex() -> Response:
     key = idempotency_key()
     options, submission = read_json_options(ReindexRequest)
@@ -31,39 +49,57 @@ def submit_reindex() -> Response:
 
 
 @bp.get("/index")
+@Operation("What searches are run against", {200: (IndexInfo, "the live index and model")}, errors=(e.IndexMissing,))
 def get_index() -> Response:
     serving = [worker.index for worker in service().registry.live() if worker.index]
     if not serving:
-        raise IndexMissing("no worker with a loaded index has reported; see /readyz")
+        raise e.IndexMissing("no worker with a loaded index has reported; see /readyz")
     return answer(serving[0])
 
 
 @bp.get("/index/versions")
-def versions() -> Response:
-    return answer(VersionList(versions=list_versions(service().settings.storage)))
+@Operation("The versions of the index, newest first", {200: (VersionList, "all that are kept")}, errors=_DAMAGED)
+def list_versions() -> Response:
+    return answer(VersionList(versions=versions.list_versions(service().settings.storage)))
 
 
 @bp.get("/index/versions/<version>/report")
-def report(version: str) -> Response:
-    """For people as a page, for programs that ask for JSON as that."""
-    found = show_version(service().settings.storage, version)
+@Operation(
+    "A version beside the one that was live when it was made",
+    {200: (VersionReport, "the reindex's report")},
+    errors=(*_DAMAGED, e.VersionNotFound),
+    page=True,
+)
+def get_report(version: str) -> Response:
+    found = versions.show_version(service().settings.storage, version)
     if request.accept_mimetypes.best_match(["text/html", "application/json"]) == "application/json":
         return answer(found)
     return as_page(render_template("report.html", version=found.version, report=found.report, assets=assets()))
 
 
 @bp.post("/index/versions/<version>/promote")
+@Operation(
+    "Make a version live, newer or older",
+    {200: (VersionView, "it is live; workers take it up within seconds")},
+    errors=_MOVE,
+)
 def promote(version: str) -> Response:
-    promote_version(service().settings.storage, version)
+    versions.promote_version(service().settings.storage, version)
     return _moved("index.promote", version)
 
 
 @bp.post("/index/rollback")
+@Operation(
+    "Make live what was live before",
+    {200: (VersionView, "the version that is live now")},
+    errors=_MOVE,
+    query=RollbackQuery,
+)
 def rollback() -> Response:
     asked = validated(RollbackQuery, {**once(request.args)})
-    return _moved("index.rollback", roll_back(service().settings.storage, live=asked.live))
+    return _moved("index.rollback", versions.roll_back(service().settings.storage, live=asked.live))
 
 
 def _moved(action: str, version: str) -> Response:
     service().audit(action, version)
-    return answer(show_version(service().settings.storage, version).version)
+    return answer(versions.show_version(service().settings.storage, version).version)

@@ -7,9 +7,13 @@ from werkzeug.routing import BaseConverter
 from api.http.auth import caller
 from api.http.options import once, read_options, validated, wait_s
 from api.http.views import JobList
+from api.openapi.operation import ADMISSION, JOB, PHOTO, SUBMIT, SUBMIT_HEADERS, SUBMITTED, WAIT, Operation
+from api.openapi.schemas import photo_or_id
 from api.service import accepted, answer, idempotency_key, service, show, submitted
-from shared.jobs.contract import PHOTO_REQUESTS, Job, JobKind, JobStatus
-from shared.jobs.view import summary
+from shared import errors as e
+from shared.jobs.contract import PHOTO_REQUESTS, EmbedRequest, Job, JobKind, JobStatus, SearchRequest
+from shared.jobs.listing import CURSOR_PATTERN
+from shared.jobs.view import JobView, summary
 
 bp = Blueprint("jobs", __name__, url_prefix="/v1")
 
@@ -28,20 +32,35 @@ class ListQuery(BaseModel):
     status: JobStatus | None = None
     kind: JobKind | None = None
     limit: int = Field(50, ge=1, le=200)
-    cursor: str | None = Field(None, min_length=1, max_length=200)
+    cursor: str | None = Field(None, min_length=1, max_length=200, json_schema_extra={"pattern": CURSOR_PATTERN})
 
 
 @bp.post("/jobs/search")
+@Operation(
+    "Category of a photo, and the catalogue photos most similar to it",
+    SUBMITTED,
+    errors=(*PHOTO, *SUBMIT),
+    parameters=SUBMIT_HEADERS,
+    body=photo_or_id(SearchRequest),
+)
 def submit_search() -> Response:
     return _submit(JobKind.SEARCH)
 
 
 @bp.post("/jobs/embed")
+@Operation(
+    "Embedding of a photo, and its 13 scores",
+    SUBMITTED,
+    errors=(*PHOTO, *SUBMIT),
+    parameters=SUBMIT_HEADERS,
+    body=photo_or_id(EmbedRequest),
+)
 def submit_embed() -> Response:
     return _submit(JobKind.EMBED)
 
 
 @bp.get("/jobs/<job_id:job_id>")
+@Operation("A job", {200: (JobView, "the job, whatever became of it")}, errors=JOB, parameters=(WAIT,))
 def get_job(job_id: str) -> Response:
     within_s = wait_s()
     job = service().wait(service().find(job_id), within_s)
@@ -49,6 +68,7 @@ def get_job(job_id: str) -> Response:
 
 
 @bp.get("/jobs")
+@Operation("Your jobs, newest first", {200: (JobList, "one page")}, query=ListQuery)
 def list_jobs() -> Response:
     asked = validated(ListQuery, {**once(request.args)})
     page = service().listing.page(owner=caller().reads, **asked.model_dump())
@@ -56,6 +76,11 @@ def list_jobs() -> Response:
 
 
 @bp.post("/jobs/<job_id>/cancel")
+@Operation(
+    "Cancel a job",
+    {200: (JobView, "canceled"), 202: (JobView, "canceling: a worker has it in hand")},
+    errors=(*JOB, e.JobFinished),
+)
 def cancel_job(job_id: str) -> Response:
     found = service().find(job_id)
     job = service().store.cancel(job_id)
@@ -64,6 +89,11 @@ def cancel_job(job_id: str) -> Response:
 
 
 @bp.post("/jobs/<job_id>/retry")
+@Operation(
+    "Submit a failed job again, as a new one",
+    {202: (JobView, "the new job")},
+    errors=(*JOB, *ADMISSION, e.NotRetryable, e.ReindexRunning),
+)
 def retry_job(job_id: str) -> Response:
     key = idempotency_key()
     found = service().find(job_id)

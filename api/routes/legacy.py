@@ -3,20 +3,36 @@
 from flask import Blueprint, Response, jsonify, request
 
 from api.http.problems import job_problem
+from api.openapi.operation import ADMISSION, PHOTO, Answers, Errors, Operation, Schema
+from api.openapi.schemas import exactly, photo_only
 from api.service import accepted, service
+from shared import errors as e
 from shared.jobs.contract import EmbedRequest, EmbedResult, Job, JobKind, JobRequest, SearchRequest, SearchResult
+from shared.jobs.view import JobView
 
 bp = Blueprint("seed", __name__)
 
 _N_SIMILAR = 4
+_SCORES: Schema = {"type": "array", "items": {"type": "number"}, "minItems": 13, "maxItems": 13}
+_ROWS: Schema = {"type": "array", "items": {"type": "integer"}, "maxItems": _N_SIMILAR}
+_IMAGE_IDS: Schema = {"type": "array", "items": {"type": "string"}, "maxItems": _N_SIMILAR}
+_LATER: Answers = {202: (JobView, "not finished in time: the job to poll")}
+_FAILED: Errors = (e.InternalError, e.WorkerLost, e.PhotoExpired, e.DeadlineExceeded, e.JobCanceled)
 
 
 @bp.get("/healthcheck")
+@Operation("The process answers", {200: (exactly(message={"type": "string"}), "alive")})
 def healthcheck() -> Response:
     return jsonify({"message": "API is up and running!"})
 
 
 @bp.post("/predict/feature_embedding")
+@Operation(
+    "The classifier's 13 outputs",
+    {200: (exactly(features=_SCORES), "the outputs in the order of the categories"), **_LATER},
+    errors=(*PHOTO, *ADMISSION, *_FAILED),
+    body=photo_only,
+)
 def feature_embedding() -> Response:
     job = _run(JobKind.EMBED, EmbedRequest())
     if not job.status.terminal:
@@ -28,6 +44,12 @@ def feature_embedding() -> Response:
 
 
 @bp.post("/predict/similar_images")
+@Operation(
+    "The four most similar photos",
+    {200: (exactly(similar_index=_ROWS, image_labels=_IMAGE_IDS), "most similar first"), **_LATER},
+    errors=(*PHOTO, *ADMISSION, *_FAILED),
+    body=photo_only,
+)
 def similar_images() -> Response:
     job = _run(JobKind.SEARCH, SearchRequest(k=_N_SIMILAR))
     if not job.status.terminal:

@@ -6,7 +6,8 @@ from pathlib import Path
 
 from flask import Blueprint, Response, jsonify, render_template, request, send_from_directory
 
-from api.openapi.contract import PHOTO_TYPES
+from api.openapi.operation import Operation
+from api.openapi.schemas import PHOTO_TYPES
 from api.service import service
 from shared.catalogue.categories import CATEGORIES
 
@@ -26,6 +27,9 @@ _HEADERS = {
 
 
 @bp.get("/")
+@Operation(
+    "What is at this address", {200: ({"type": "object"}, "for browsers the page, for programs names")}, page=True
+)
 def root() -> Response:
     if request.accept_mimetypes.best_match(["application/json", "text/html"]) == "text/html":
         limits = service().settings

@@ -2,6 +2,9 @@
 
 from typing import Any
 
+from flask import Flask
+
+from api.app import add_routes
 from api.openapi.document import describe
 from shared.catalogue.categories import CATEGORIES
 from shared.settings import Settings
@@ -20,7 +23,9 @@ def default_settings(**changed: object) -> Settings:
 def contract() -> Schema:
     """The OpenAPI document of a service where nothing is switched off."""
     secret = "whsec_" + "A" * 32
-    return describe(default_settings(webhook_hosts="hooks.example.org", webhook_secret=secret))
+    app = Flask("contract")
+    add_routes(app)
+    return describe(app, default_settings(webhook_hosts="hooks.example.org", webhook_secret=secret))
 
 
 def call_table() -> str:

@@ -10,7 +10,7 @@ from pathlib import Path
 import click
 import pytest
 
-from api.openapi.contract import options_of
+from api.openapi.schemas import options_of
 from shared import errors
 from shared.jobs.contract import EmbedRequest, ImageOptions, SearchRequest
 from shared.jobs.reindex_contract import ReindexRequest
@@ -56,7 +56,7 @@ def test_every_option_of_a_submit_says_what_it_means() -> None:
     silent = {
         name
         for contract in contracts
-        for name, schema in options_of(contract, settings).items()
+        for name, schema in options_of(settings, contract).items()
         if not schema.get("description")
     }
     assert silent == set()

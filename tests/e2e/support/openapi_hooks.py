@@ -9,7 +9,7 @@ import schemathesis
 from hypothesis import strategies as st
 from PIL import Image
 
-from api.openapi.contract import PHOTO_TYPES
+from api.openapi.schemas import PHOTO_TYPES
 from shared.jobs.contract import EmbedRequest, SearchRequest
 from tests.conftest import encode
 

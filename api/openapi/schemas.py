@@ -1,0 +1,116 @@
+"""Schemas of what is sent, from the models that requests are validated by."""
+
+from pydantic import BaseModel
+
+from api.openapi.operation import Body, Schema
+from api.uploads.bodies import FIELD
+from shared.jobs.contract import PHOTO_REQUESTS, EmbedRequest, JobKind, SearchRequest, Submission
+from shared.settings import Settings
+
+PHOTO_TYPES = ("image/jpeg", "image/png", "image/webp", "image/gif", "image/bmp", "image/tiff", "image/avif")
+_FORM = "multipart/form-data"
+_JSON = "application/json"
+_PHOTO_FILE: Schema = {"type": "string", "format": "binary", "description": "JPEG, PNG, WebP, GIF, BMP, TIFF or AVIF"}
+
+
+def photo_only(_: Settings) -> dict[str, Schema]:
+    """A photo in a form that may hold anything else: the older service's calls."""
+    return {_FORM: {"type": "object", "properties": {FIELD: _PHOTO_FILE}, "required": [FIELD]}}
+
+
+def photo_with(options: type[BaseModel]) -> Body:
+    """A photo in a form, and options with it."""
+
+    def body(settings: Settings) -> dict[str, Schema]:
+        fields = {FIELD: _PHOTO_FILE} | options_of(settings, options, Submission)
+        return {_FORM: closed(fields, FIELD, *_required(options))}
+
+    return body
+
+
+def photo_or_id(options: type[BaseModel]) -> Body:
+    """A photo with options in a form, or the id of one that the index holds with options in JSON."""
+
+    def body(settings: Settings) -> dict[str, Schema]:
+        form = options_of(settings, options, Submission)
+        image_id = form.pop("image_id")
+        by_id = options_of(settings, options, Submission, nullable=True) | {"image_id": image_id}
+        return {_FORM: closed({FIELD: _PHOTO_FILE, **form}, FIELD), _JSON: closed(by_id, "image_id")}
+
+    return body
+
+
+def many_photos(settings: Settings) -> dict[str, Schema]:
+    """Many photos in a form, each with an id of its own, and options for all."""
+    options = options_of(settings, SearchRequest, EmbedRequest, Submission)
+    del options["image_id"]
+    fields: dict[str, Schema] = {
+        FIELD: {"type": "array", "items": {"format": "binary"}, "minItems": 1, "maxItems": settings.max_batch_photos},
+        "custom_id": {
+            "type": "array",
+            "items": {"type": "string", "minLength": 1, "maxLength": 200},
+            "description": "one for each photo, in their order; or none, and they are counted from 0",
+        },
+        "kind": {
+            "enum": list(PHOTO_REQUESTS),
+            "default": JobKind.SEARCH,
+            "description": "other options are those of the kind",
+        },
+    }
+    return {_FORM: closed(fields | options, FIELD)}
+
+
+def options_only(options: type[BaseModel]) -> Body:
+    """Options in JSON."""
+
+    def body(settings: Settings) -> dict[str, Schema]:
+        fields = options_of(settings, options, Submission, nullable=True)
+        return {_JSON: closed(fields, *_required(options))}
+
+    return body
+
+
+def options_of(settings: Settings, *models: type[BaseModel], nullable: bool = False) -> dict[str, Schema]:
+    """The schema of every field of some models, by name.
+
+    Args:
+        settings: what is switched off there is left out.
+        nullable: null may be sent, as in JSON; elsewhere nothing can carry it.
+    """
+    options: dict[str, Schema] = {}
+    for model in models:
+        schema = model.model_json_schema()
+        for name, option in schema["properties"].items():
+            options[name] = _inlined(option if nullable else _without_null(option), schema.get("$defs", {}))
+    if not settings.webhook_hosts:
+        options.pop("webhook_url", None)
+    return options
+
+
+def closed(properties: dict[str, Schema], *required: str) -> Schema:
+    """An object of these fields and no others."""
+    return {"type": "object", "properties": properties, "required": list(required), "additionalProperties": False}
+
+
+def exactly(**properties: Schema) -> Schema:
+    """An object of these fields, all of them, and no others."""
+    return closed(properties, *properties)
+
+
+def _required(model: type[BaseModel]) -> list[str]:
+    return [name for name, field in model.model_fields.items() if field.is_required()]
+
+
+def _without_null(option: Schema) -> Schema:
+    kinds = option.get("anyOf")
+    if not isinstance(kinds, list):
+        return option
+    kind: Schema
+    [kind] = [kind for kind in kinds if kind.get("type") != "null"]
+    return {key: value for key, value in option.items() if key not in ("anyOf", "default")} | kind
+
+
+def _inlined(option: Schema, definitions: dict[str, Schema]) -> Schema:
+    """An option with what it refers to in its place, and without the title that pydantic makes of its name."""
+    named = definitions[option["$ref"].rsplit("/", 1)[1]] if "$ref" in option else {}
+    return {key: value for key, value in (option | named).items() if key not in ("title", "$ref")}
