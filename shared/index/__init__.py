@@ -1,1 +1,1 @@
-"""The vector index: snapshots, exact and compressed search, Milvus, delta. Only worker and pipeline import it."""
+"""The vector index: snapshots, exact and compressed search, Milvus, delta index. For worker and pipeline only."""

@@ -1,4 +1,7 @@
-"""RowIndex: the rows most similar to a query. Knows nothing of photos or filters, only which rows are allowed."""
+"""Nearest-neighbour search over the rows of a vector matrix: exact, and compressed with FAISS.
+
+Rows are numbers here; callers translate filters into a mask of allowed rows, and rows into photos.
+"""
 
 import math
 from pathlib import Path
@@ -16,32 +19,34 @@ Mask = npt.NDArray[np.bool_]
 
 
 class RowIndex(Protocol):
-    """Searches vectors that lie on disk; safe to share between threads."""
+    """Searches the rows of a vector matrix by cosine similarity; safe to share between threads."""
 
     def search(self, query: FloatArray, n: int, allowed: Mask | None = None) -> tuple[FloatArray, IntArray]:
-        """The `n` allowed rows most similar to one query, all of them if there are no more; in no order.
+        """Find the allowed rows most similar to one query.
 
         Args:
             query: (dim,) float32, L2 norm 1.
+            n: rows wanted.
             allowed: (rows,) true where a row may be found; None: everywhere.
 
         Returns:
-            cosine similarities (m,) and rows (m,), m <= n.
+            cosine similarities (m,) float32 and rows (m,) int64 in no order; m is `n`, or less where fewer are allowed.
         """
         ...
 
 
 class ExactIndex:
-    """Compares the query with every vector.
+    """A `RowIndex` that compares the query with every vector.
 
     Args:
-        vectors: (rows, dim) float32, L2 norm 1; may be mapped from disk.
+        vectors: (rows, dim) float32, L2 norm 1; may be memory-mapped.
     """
 
     def __init__(self, vectors: FloatArray) -> None:
         self._vectors = vectors
 
     def search(self, query: FloatArray, n: int, allowed: Mask | None = None) -> tuple[FloatArray, IntArray]:
+        """Find the rows most similar to a query by brute force; see `RowIndex.search`."""
         # As fast as a matrix product on two cores, which leaves its threads spinning for 30 ms of processor time.
         scores = np.vecdot(self._vectors, query)  # (rows, dim) -> (rows,)
         if allowed is None:
@@ -51,14 +56,16 @@ class ExactIndex:
 
 
 class CompressedIndex:
-    """Compares short codes to choose candidates, and the query with the candidates' vectors.
+    """A `RowIndex` that selects candidates by their compressed codes, then re-ranks them by their full vectors.
 
     Args:
-        path: as written by `compress`; mapped, so that all who open it share it.
-        vectors: (rows, dim) float32, L2 norm 1, mapped from disk.
+        path: as written by `compress`; memory-mapped, so that all processes that open it share its pages.
+        vectors: (rows, dim) float32, L2 norm 1, memory-mapped.
+        n_probes: inverted lists visited by a search for ten neighbours among all rows.
+        n_candidates: rows re-ranked by such a search.
 
     Raises:
-        RuntimeError, ValueError: the file is not whole, or not of these vectors.
+        RuntimeError, ValueError: the file is damaged, or belongs to other vectors.
     """
 
     def __init__(self, path: Path, vectors: FloatArray, *, n_probes: int, n_candidates: int) -> None:
@@ -76,11 +83,21 @@ class CompressedIndex:
         self._n_candidates = n_candidates
 
     def search(self, query: FloatArray, n: int, allowed: Mask | None = None) -> tuple[FloatArray, IntArray]:
+        """Find the rows most similar to a query among the candidates; see `RowIndex.search`."""
         rows = self.candidates(query, n, allowed)
         return best(np.vecdot(self._vectors[rows], query), rows, n)
 
     def candidates(self, query: FloatArray, n: int, allowed: Mask | None = None) -> IntArray:
-        """Rows to compare, at least `n` unless fewer are allowed; the likeliest first, if there was a choice."""
+        """Select the rows whose full vectors are worth comparing with a query.
+
+        Args:
+            query: (dim,) float32, L2 norm 1.
+            n: neighbours wanted.
+            allowed: (rows,) true where a row may be found; None: everywhere.
+
+        Returns:
+            rows (m,) int64, at least `n` unless fewer are allowed; likeliest first, unless all allowed ones are given.
+        """
         n_rows = n_allowed = len(self._vectors)
         n_wanted = max(self._n_candidates, 4 * n)
         params = faiss.SearchParametersIVF()
@@ -91,9 +108,9 @@ class CompressedIndex:
             bitmap = np.packbits(allowed, bitorder="little")
             params = faiss.SearchParametersIVF(sel=faiss.IDSelectorBitmap(bitmap))  # type: ignore[call-arg, arg-type]
         # Done by FAISS, this product would leave threads spinning for 8 ms of processor time.
-        projected = (np.vecdot(self._axes, query) + self._origin)[None]
-        # The settings are for ten neighbours among all rows. More of them lie in more lists, and those among one row in
-        # ten lie farther apart, so that ten times as many lists find 93 % of them, 30 times as many 98 %.
+        projected = (np.vecdot(self._axes, query) + self._origin)[None]  # (dim,) -> (1, axes)
+        # The settings are tuned for ten neighbours among all rows. More neighbours are spread over more lists. Those
+        # among one row in ten are farther apart: ten times as many lists find 93 % of them, 30 times as many 98 %.
         params.nprobe = math.ceil(self._n_probes * max(1, n / 10) * (n_rows / n_allowed) ** 1.5)
         while True:
             rows: IntArray = self._lists.search(projected, min(n_wanted, n_allowed), params=params)[1][0]
@@ -104,7 +121,16 @@ class CompressedIndex:
 
 
 def best(scores: FloatArray, rows: IntArray, n: int) -> tuple[FloatArray, IntArray]:
-    """The `n` best scores with their rows, in no order; all when there are no more."""
+    """Select the `n` highest scores.
+
+    Args:
+        scores: (m,) float32.
+        rows: (m,) int64, one per score.
+        n: how many to keep; all are kept where there are no more.
+
+    Returns:
+        scores and rows, (min(n, m),) each, in no order.
+    """
     if len(rows) <= n:
         return scores, rows
     chosen = np.argpartition(scores, -n)[-n:]
@@ -112,11 +138,12 @@ def best(scores: FloatArray, rows: IntArray, n: int) -> tuple[FloatArray, IntArr
 
 
 def exact_nearest(vectors: FloatArray, queries: FloatArray, k: int) -> tuple[FloatArray, IntArray]:
-    """Brute force over vectors that need not fit into memory.
+    """Find the exact nearest neighbours of many queries, in chunks, so that the vectors need not fit into memory.
 
     Args:
-        vectors: (rows, dim) float32, mapped from disk or not.
+        vectors: (rows, dim) float32, in memory or memory-mapped.
         queries: (n, dim) float32.
+        k: neighbours per query, at most `rows`.
 
     Returns:
         cosine similarities and rows, (n, k) each, most similar first.

@@ -1,4 +1,4 @@
-"""Embeddings and neighbours -> the results clients read. The worker and the command line answer alike."""
+"""Embeddings and neighbours -> the job results that clients read, for the worker and the command line alike."""
 
 import base64
 
@@ -15,9 +15,16 @@ _TOP = 3
 
 
 def probabilities(scores: FloatArray, temperature: float = 1.0) -> FloatArray:
-    """Softmax of scores / temperature over the last axis: (..., 13) scores -> (..., 13), summing to 1.
+    """Turn scores into probabilities: softmax of scores / temperature over the last axis.
 
     Temperature scaling: arXiv:1706.04599, section 4.2.
+
+    Args:
+        scores: (..., 13) float32, before softmax.
+        temperature: above 0; from the bundle's manifest.
+
+    Returns:
+        (..., 13) float32 that sum to 1 over the last axis.
     """
     shifted = np.exp((scores - scores.max(axis=-1, keepdims=True)) / temperature)
     chances: FloatArray = (shifted / shifted.sum(axis=-1, keepdims=True)).astype(np.float32)
@@ -25,7 +32,12 @@ def probabilities(scores: FloatArray, temperature: float = 1.0) -> FloatArray:
 
 
 def category_answer(scores: FloatArray, model: BundleManifest) -> CategoryAnswer:
-    """The best categories of one photo from the (13,) scores that a model gave it."""
+    """Build the category part of a result: the three most probable categories of one photo.
+
+    Args:
+        scores: (13,) float32, before softmax.
+        model: manifest of the model that gave them.
+    """
     chances = probabilities(scores, model.temperature)
     best = np.argsort(-chances, kind="stable")[:_TOP].tolist()
     top = [CategoryScore(name=CATEGORIES[i], probability=round(float(chances[i]), 6)) for i in best]
@@ -36,7 +48,13 @@ def category_answer(scores: FloatArray, model: BundleManifest) -> CategoryAnswer
 
 
 def embed_result(embeddings: Embeddings, encoding: Encoding, model: BundleManifest) -> EmbedResult:
-    """The answer to an embed job, from vectors (1, dim) and scores (1, 13)."""
+    """Build the result of an embed job.
+
+    Args:
+        embeddings: of one photo: vectors (1, dim), scores (1, 13).
+        encoding: of the embedding in the result: a list of floats, or base64 of little-endian float32.
+        model: manifest of the model that made them.
+    """
     vector = embeddings.vectors[0].astype("<f4")
     encoded = base64.b64encode(vector.tobytes()).decode() if encoding is Encoding.BASE64 else vector.tolist()
     return EmbedResult(
@@ -51,7 +69,17 @@ def embed_result(embeddings: Embeddings, encoding: Encoding, model: BundleManife
 def search_result(
     embeddings: Embeddings, request: SearchRequest, index: VectorIndex | DeltaIndex, model: BundleManifest
 ) -> SearchResult:
-    """The answer to a search job, from vectors (1, dim) and scores (1, 13), out of one snapshot."""
+    """Search one snapshot and build the result of a search job.
+
+    Args:
+        embeddings: of the query photo: vectors (1, dim), scores (1, 13).
+        request: `k`, filters and `distinct`.
+        index: the snapshot, alone or under a delta index.
+        model: manifest of the model that made the embeddings.
+
+    Raises:
+        DimensionMismatch, IndexUnavailable, IndexDamaged: as `VectorIndex.search`.
+    """
     return SearchResult(
         category=category_answer(embeddings.scores[0], model),
         neighbours=index.search(embeddings.vectors[0], request),

@@ -1,4 +1,4 @@
-"""Arrays on disk: written piece by piece, mapped back. Knows nothing of what is in them."""
+"""Arrays in .npy files: written in chunks, opened memory-mapped, so that they may be larger than memory."""
 
 import mmap
 from pathlib import Path
@@ -11,12 +11,17 @@ CHUNK_ROWS = 8192  # in memory at a time: 64 MB of vectors at 2048 dimensions
 
 
 def write_array(path: Path, array: npt.NDArray[Any]) -> None:
-    """Write an array as .npy, in C order; it may be larger than memory, mapped from disk.
+    """Write an array as .npy, in C order, `CHUNK_ROWS` rows at a time.
+
+    Args:
+        path: replaced if it exists.
+        array: (n, ...); may be memory-mapped and larger than memory.
 
     Raises:
         ValueError: a number in it is not finite.
+        OSError: the disk is full or may not be written.
     """
-    # Not through a map: on a full disk that ends the process instead of raising an error.
+    # Not through a memory map: on a full disk that ends the process instead of raising an error.
     with path.open("wb") as file:
         header = {"descr": array.dtype.str, "fortran_order": False, "shape": array.shape}
         np.lib.format.write_array_header_1_0(file, header)
@@ -28,14 +33,15 @@ def write_array(path: Path, array: npt.NDArray[Any]) -> None:
 
 
 def map_array(path: Path, *, scattered: bool = False) -> npt.NDArray[Any]:
-    """The array in a .npy file; what is not touched is not read.
+    """Open the array of a .npy file memory-mapped: only the pages that are accessed are read.
 
     Args:
-        scattered: single rows will be read, here and there. Reading ahead would then fetch 25 MB for 50 of them
-            instead of 0.6, and drive from memory what is used.
+        path: as written by `write_array`.
+        scattered: single rows will be read at random. Read-ahead would then fetch 25 MB for 50 of them instead of
+            0.6, and evict pages that are in use.
 
     Raises:
-        OSError, ValueError: no such file, or it is not whole.
+        OSError, ValueError: no such file, or it is truncated or damaged.
     """
     array: Any = np.load(path, mmap_mode="r", allow_pickle=False)
     if scattered:

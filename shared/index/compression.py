@@ -1,9 +1,9 @@
-"""Which index a catalogue of some size gets, and how the compressed one is built and tuned.
+"""Builds and tunes the compressed index, which catalogues of more than EXACT_UP_TO vectors get.
 
-Up to EXACT_UP_TO vectors every one is compared: nothing to train, nothing missed, and 16 ms for 50,000 of 2048
-dimensions. Beyond, vectors are projected on their 256 principal axes, grouped around 4 sqrt(n) centres and kept as one
-byte an axis (FAISS: PCA256,IVF,SQ8): 264 bytes a photo that searches read, instead of 8,192. The tables behind this are
-in docs/performance.md.
+Up to EXACT_UP_TO vectors, search is exact: no training, full recall, and 16 ms for 50,000 vectors of 2048 dimensions.
+Above that, vectors are projected on their 256 principal axes, clustered into 4 sqrt(n) inverted lists and stored as one
+byte per axis (FAISS: PCA256,IVF,SQ8): a search reads 264 bytes per photo instead of 8,192. The measurements behind this
+are in docs/performance.md.
 """
 
 import math
@@ -21,31 +21,38 @@ from shared.index.vector_index import IntArray
 from shared.model.embedder import FloatArray
 
 EXACT_UP_TO = 50_000
-TARGET_RECALL = 0.98  # of the ten nearest, by two standard errors of the sample it is measured on
+TARGET_RECALL = 0.98  # recall at 10, minus two standard errors of the sample it is measured on, must reach this
 _N_AXES = 256
 _AXES_SAMPLE = 32_768
 _SAMPLE_PER_LIST = 40
 _N_QUERIES = 512
-_MIN_PROBES = 8  # fewer may do for the catalogue's own photos; those that people take are less like it
+_MIN_PROBES = 8  # fewer may suffice for the catalogue's own photos, but users' query photos resemble it less
 _CANDIDATES = (50, 100, 200, 400, 800)
 _TIE = 1e-6  # float32 products of equal vectors differ by less
-_CODE_NS, _CANDIDATE_NS = 50, 2_000  # what comparing one costs
+_CODE_NS, _CANDIDATE_NS = 50, 2_000  # cost of comparing one
 
 
 def n_lists_for(n: int) -> int:
-    """The power of two nearest to 4 sqrt(n), as FAISS's guidelines advise."""
+    """Choose the number of inverted lists for `n` vectors: the power of two nearest to 4 sqrt(n).
+
+    Source: FAISS's guidelines for choosing an index.
+    """
     return 1 << max(0, round(math.log2(4 * math.sqrt(n))))
 
 
 def compress(path: Path, vectors: FloatArray, *, threads: int = 0, seed: int = 17) -> IndexFacts:
-    """Write the compressed index of some vectors, tuned on a sample of them to reach TARGET_RECALL at least cost.
+    """Build the compressed index of some vectors and tune it on a sample of them to reach TARGET_RECALL at least cost.
 
-    Holds a sample of them and the codes in memory: 0.5 GB for a million vectors of 2048 dimensions.
+    Holds a sample of the vectors and all codes in memory: 0.5 GB for a million vectors of 2048 dimensions.
 
     Args:
-        vectors: (n, dim) float32, L2 norm 1, mapped from disk.
-        threads: at most so many at a time; 0: all cores. On a busy machine one is faster than two, which wait for each
-            other.
+        path: the file to write.
+        vectors: (n, dim) float32, L2 norm 1, memory-mapped.
+        threads: at most so many; 0: all cores. On a busy machine one is faster than two, which wait for each other.
+        seed: of the sampling.
+
+    Returns:
+        the tuned settings with the recall that was measured.
     """
     rng = np.random.default_rng(seed)
     with _at_most(threads):
@@ -59,7 +66,7 @@ def compress(path: Path, vectors: FloatArray, *, threads: int = 0, seed: int = 1
 
 @contextmanager
 def _at_most(threads: int) -> Iterator[None]:
-    """Limits the FAISS calls of the calling thread only."""
+    """Limit the FAISS calls of the calling thread to so many OpenMP threads; 0: no limit."""
     before = faiss.omp_get_max_threads()
     faiss.omp_set_num_threads(threads or before)
     try:
@@ -76,7 +83,7 @@ def _train(vectors: FloatArray, rng: np.random.Generator) -> tuple[faiss.IndexPr
     projected = np.concatenate(
         [axes.apply(vectors[rows[start : start + CHUNK_ROWS]]) for start in range(0, len(rows), CHUNK_ROWS)]
     )
-    # Distances, not products: they stay what they are when the axes are centred.
+    # L2 distances rather than inner products: centring the axes does not change them.
     centres = faiss.IndexFlatL2(axes.d_out)
     lists = faiss.IndexIVFScalarQuantizer(centres, axes.d_out, n_lists, faiss.ScalarQuantizer.QT_8bit, faiss.METRIC_L2)
     lists.train(projected)
@@ -84,14 +91,14 @@ def _train(vectors: FloatArray, rng: np.random.Generator) -> tuple[faiss.IndexPr
 
 
 def _sample(n: int, size: int, rng: np.random.Generator) -> IntArray:
-    """Sorted, so that a disk reads forwards."""
+    """Choose rows at random; sorted, so that the disk is read sequentially."""
     return np.sort(rng.choice(n, min(n, size), replace=False))
 
 
 def _tune(path: Path, vectors: FloatArray, n_lists: int, rng: np.random.Generator) -> IndexFacts:
-    """The cheapest of the settings that reach the target, else those that find most."""
+    """Find the cheapest settings that reach TARGET_RECALL, else those of the highest recall."""
     queries = vectors[_sample(len(vectors), _N_QUERIES, rng)]
-    # A row finds itself first, which proves nothing: eleven are sought, and it is not counted.
+    # A row finds itself first, which proves nothing: search for eleven, and do not count it.
     worst = exact_nearest(vectors, queries, 11)[0][:, -1] - _TIE
     trials: list[tuple[float, float, IndexFacts]] = []
 
@@ -106,7 +113,7 @@ def _tune(path: Path, vectors: FloatArray, n_lists: int, rng: np.random.Generato
         right = np.stack([_right(index, vectors, query, score) for query, score in zip(queries, worst, strict=True)])
         for n_candidates in _CANDIDATES:
             recalls = np.clip(right[:, : n_candidates + 1].sum(axis=1) - 1, 0, 10) / 10
-            # A query between two lists misses many at once, so that the mean alone would flatter.
+            # A query between two lists misses many neighbours at once, so that the mean alone is too optimistic.
             sure = float(recalls.mean() - 2 * recalls.std() / math.sqrt(len(recalls)))
             facts = IndexFacts(
                 kind=IndexKind.COMPRESSED,
@@ -121,7 +128,7 @@ def _tune(path: Path, vectors: FloatArray, n_lists: int, rng: np.random.Generato
 
 
 def _right(index: CompressedIndex, vectors: FloatArray, query: FloatArray, worst: float) -> Mask:
-    """Which of the candidates, in their order, belong to the nearest; padded with false."""
+    """Mark which candidates, in their order, are among the true nearest; padded with false."""
     rows = index.candidates(query, 10)
     right: Mask = np.zeros(_CANDIDATES[-1] + 1, dtype=bool)
     right[: len(rows)] = np.vecdot(vectors[rows], query) >= worst

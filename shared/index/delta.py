@@ -1,7 +1,7 @@
-"""Overlay: what was put and deleted since a snapshot was built, searched together with it as if both were one index.
+"""DeltaIndex: photos put and deleted since a snapshot was built, searched together with it as one index.
 
-Few enough for exact search. Built from the change log, so that it is the same in every worker, rows included; knows
-nothing of where the log lies.
+They are few enough for exact search. The delta is built from the change log alone, so that every worker has the same
+one, row numbers included.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -18,7 +18,7 @@ from shared.index.vector_index import VectorIndex, rounded
 from shared.jobs.contract import Distinct, Neighbour, SearchRequest
 from shared.model.embedder import Embeddings, FloatArray
 
-_FIRST_ROOM = 64
+_INITIAL_CAPACITY = 64
 
 Embed = Callable[[PutPhoto], Embeddings | None]
 
@@ -33,15 +33,15 @@ class _Put:
 
 @dataclass(frozen=True)
 class _State:
-    """All a search looks at; replaced as a whole, so that it never sees half a change.
+    """Everything a search reads; replaced as a whole, so that no search sees half a change.
 
     Attributes:
-        applied_to: the last entry of the log that is in it.
-        sequences: of the last change, by image id.
-        positions: in the overlay, by image id.
-        hidden: rows of the snapshot that were overridden or deleted.
-        vectors: (n, dim); those no longer in `positions` are not `alive`.
-        alive: (n,)
+        applied_to: the last entry of the change log that is in it.
+        sequences: sequence number of the last change, by image id.
+        positions: position in the delta, by image id.
+        hidden: rows of the snapshot that were replaced or deleted.
+        vectors: (n, dim) float32, one per position.
+        alive: (n,) true for the positions in `positions`; others were replaced or deleted, or have no embedding.
     """
 
     applied_to: str
@@ -53,44 +53,56 @@ class _State:
 
 
 class DeltaIndex:
-    """Live changes on top of one snapshot. Any thread may search; one at a time may apply.
+    """Pending changes on top of one snapshot, searched as one index. Any thread may search; one at a time may apply.
+
+        delta = DeltaIndex(open_snapshot(store, fingerprint=fingerprint), embed)
+        delta.apply(log.read(delta.applied_to))
+        neighbours = delta.search(query, SearchRequest(k=10))
 
     Args:
-        embed: embeds a photo that another model embedded; None when it cannot be had, and then it is not found.
+        snapshot: the index below.
+        embed: embeds a photo that was put with another model's embedding. Where it returns None, the photo cannot be
+            had, and searches do not find it.
     """
 
     def __init__(self, snapshot: VectorIndex, embed: Embed) -> None:
         self.snapshot = snapshot
         self._embed = embed
-        # Only ever appended to: a state looks at as many as it knows of.
+        # Append-only, so that a search with an older state is not disturbed: it reads the first len(vectors) entries.
         self._puts: list[_Put] = []
-        self._room: FloatArray = np.zeros((_FIRST_ROOM, snapshot.manifest.dimension), dtype=np.float32)
+        self._buffer: FloatArray = np.zeros((_INITIAL_CAPACITY, snapshot.manifest.dimension), dtype=np.float32)
         nothing = np.empty(0, dtype=np.int64)
         compacted_through = snapshot.manifest.compacted_through
-        self._state = _State(compacted_through, {}, {}, nothing, self._room[:0], np.empty(0, dtype=np.bool_))
+        self._state = _State(compacted_through, {}, {}, nothing, self._buffer[:0], np.empty(0, dtype=np.bool_))
 
     @property
     def version(self) -> str:
+        """Version of the snapshot below."""
         return self.snapshot.version
 
     @property
     def manifest(self) -> IndexManifest:
+        """Manifest of the snapshot below; its `count` does not include the delta."""
         return self.snapshot.manifest
 
     @property
     def applied_to(self) -> str:
-        """The last entry of the log that searches see."""
+        """Id of the last entry of the change log that searches see."""
         return self._state.applied_to
 
     @property
     def n_changed(self) -> int:
-        """Images that are not as the snapshot has them."""
+        """Number of images that were put or deleted since the snapshot was built."""
         return len(self._state.sequences)
 
     def apply(self, changes: Iterable[Change]) -> None:
-        """Let searches see entries of the log, in its order; those it has seen already are passed over."""
+        """Make entries of the change log visible to searches.
+
+        Args:
+            changes: in the log's order; entries that were applied before are skipped.
+        """
         old = self._state
-        del self._puts[len(old.vectors) :]  # of a call that failed half-way
+        del self._puts[len(old.vectors) :]  # left by a call that failed half-way
         applied_to, sequences, positions = old.applied_to, dict(old.sequences), dict(old.positions)
         for change in changes:
             if entry_order(change.entry_id) <= entry_order(applied_to):
@@ -102,7 +114,7 @@ class DeltaIndex:
             positions.pop(change.image_id, None)
             if change.photo:
                 embeddings = self._embeddings(change.photo)
-                # It takes its place even if it cannot be found there: rows are those of every other worker.
+                # It takes a position even without an embedding: row numbers must be the same in every worker.
                 position = self._keep(change.image_id, change.photo, embeddings)
                 if embeddings:
                     positions[change.image_id] = position
@@ -112,7 +124,7 @@ class DeltaIndex:
         hidden = np.array([row for row in rows if row is not None], dtype=np.int64)
         alive = np.zeros(len(self._puts), dtype=np.bool_)
         alive[list(positions.values())] = True
-        vectors = self._room[: len(self._puts)]
+        vectors = self._buffer[: len(self._puts)]
         self._state = _State(applied_to, sequences, positions, np.concatenate([old.hidden, hidden]), vectors, alive)
 
     def _embeddings(self, photo: PutPhoto) -> Embeddings | None:
@@ -122,16 +134,19 @@ class DeltaIndex:
 
     def _keep(self, image_id: str, photo: PutPhoto, embeddings: Embeddings | None) -> int:
         position = len(self._puts)
-        if position == len(self._room):
-            self._room = np.concatenate([self._room, np.zeros_like(self._room)])
+        if position == len(self._buffer):
+            self._buffer = np.concatenate([self._buffer, np.zeros_like(self._buffer)])
         if embeddings:
-            self._room[position] = embeddings.vectors[0]
+            self._buffer[position] = embeddings.vectors[0]
         scores = embeddings.scores[0] if embeddings else photo.scores
         self._puts.append(_Put(image_id, photo.listing_id, CATEGORIES[photo.category], scores))
         return position
 
     def search(self, query: FloatArray, request: SearchRequest) -> list[Neighbour]:
-        """As `VectorIndex.search`; a photo put live has the row behind the snapshot's last that the log gives it."""
+        """Find the most similar photos of snapshot and delta together; see `VectorIndex.search`.
+
+        Photos in the delta have the rows after the snapshot's last, in the order of the change log.
+        """
         state = self._state
         found = self.snapshot.search(query, request, hidden=state.hidden if len(state.hidden) else None)
         if not state.positions:
@@ -147,7 +162,7 @@ class DeltaIndex:
         return kept[: request.k]
 
     def _found(self, state: _State, query: FloatArray, request: SearchRequest) -> list[Neighbour]:
-        """The best of the photos put live that fit the request, as many as any answer can need."""
+        """The best photos of the delta that meet the request's filters, at most `k`."""
         scores = np.array(rounded(np.vecdot(state.vectors, query)))
         order = np.argsort(-scores, kind="stable")
         found: list[Neighbour] = []
@@ -174,7 +189,7 @@ class DeltaIndex:
         return found
 
     def stored(self, image_id: str) -> Embeddings:
-        """As `VectorIndex.stored`."""
+        """Return the embedding a photo was put or indexed with; see `VectorIndex.stored`."""
         state = self._state
         if (position := state.positions.get(image_id)) is not None:
             return Embeddings(state.vectors[position : position + 1], self._puts[position].scores[None])

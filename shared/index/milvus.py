@@ -1,7 +1,7 @@
-"""MilvusIndex: a version of the index whose vectors lie in Milvus, which finds, filters and keeps one per listing.
+"""MilvusIndex: an index version whose vectors are in a Milvus collection, which searches, filters and groups them.
 
-A worker holds nothing of it in memory. The photos' table lies on disk beside the manifest, for what is rare: who looks
-for a photo by its id, and the next reindex.
+A worker holds none of it in memory. The photos' table is on disk beside the manifest, for what is rare: a search by
+image id, and the next reindex.
 """
 
 import hashlib
@@ -25,20 +25,20 @@ from shared.index.vector_index import IntArray, as_neighbours, ranked, require_d
 from shared.jobs.contract import Distinct, Neighbour, SearchRequest
 from shared.model.embedder import Embeddings, FloatArray
 
-_MESSAGE_BYTES = 8 << 20  # of vectors; Milvus refuses messages of 64 MiB
+_MESSAGE_BYTES = 8 << 20  # of vectors per message; Milvus refuses messages of 64 MiB
 _QUERIES_AT_ONCE = 64
-_SEGMENT = 131_072  # vectors that Milvus indexes together: 1 GiB of 2048 dimensions
+_SEGMENT = 131_072  # vectors in one of Milvus's segments: 1 GiB of 2048 dimensions
 _MIN_PROBES = 8
 _N_QUERIES = 512
 _TIE = 2e-6  # float32 products of equal vectors differ by less, and they are rounded
-_TOLD = ["image_id", "listing_id", "listing_key", "category"]
+_OUTPUT_FIELDS = ["image_id", "listing_id", "listing_key", "category"]
 _NOT_FOUND = (-2.0, -1)
 
 
 def listing_key(listing_id: str) -> int:
-    """What a listing is called in conditions: a number, because an id may hold quotes."""
+    """Hash a listing's id to the number that stands for it in filter expressions, because an id may hold quotes."""
     digest = hashlib.blake2b(listing_id.encode("utf-8", "surrogatepass"), digest_size=8).digest()
-    return int.from_bytes(digest, "big") >> 1  # not negative: not every server reads a sign there
+    return int.from_bytes(digest, "big") >> 1  # not negative: some servers cannot parse a sign there
 
 
 @dataclass(frozen=True)
@@ -51,12 +51,13 @@ class _Hit:
 
 @dataclass(frozen=True)
 class _Question:
-    """What is asked of the server.
+    """A search with its filter expression.
 
     Attributes:
-        conditions: all must be met.
-        n_fitting: photos that may meet them.
-        hidden: rows that shall not be found; not among the conditions yet.
+        query: (dim,) float32, L2 norm 1.
+        conditions: parts of the filter expression, joined by `and`.
+        n_fitting: upper bound of the photos that meet them.
+        hidden: rows to leave out; not among the conditions yet.
     """
 
     query: FloatArray
@@ -65,16 +66,22 @@ class _Question:
     hidden: IntArray | None
 
     def where(self, condition: str) -> "_Question":
+        """Return a copy with one condition more."""
         return replace(self, conditions=(*self.conditions, condition))
 
 
 @dataclass(frozen=True)
 class MilvusIndex:
-    """A `VectorIndex`; what its methods promise is said there.
+    """A `VectorIndex` over a Milvus collection; its methods behave as documented there. Opened by `open_collection`.
 
     Attributes:
-        alias: that shall lead to it while it is live; empty: none.
-        made_from: (n, dim) the vectors, where they are at hand: of a version that is being built.
+        version: name in the artifact store; "staged" for one that is being built.
+        manifest: as it was sealed.
+        facts: name of the collection and search settings, from the manifest.
+        server: connection to Milvus.
+        table: the photos' table on disk.
+        alias: Milvus alias to point at the collection while the version is live; empty: none.
+        made_from: (n, dim) float32, the vectors of a version that is being built, for exact search; None: ask Milvus.
     """
 
     version: str
@@ -89,6 +96,7 @@ class MilvusIndex:
         return self.manifest.count
 
     def search(self, query: FloatArray, request: SearchRequest, *, hidden: IntArray | None = None) -> list[Neighbour]:
+        """Find the photos most similar to a query with one search in Milvus, or few; see `VectorIndex.search`."""
         require_dimension(query, self.manifest)
         question = _Question(query, (), len(self), hidden)
         if request.category is not None:
@@ -114,13 +122,13 @@ class MilvusIndex:
                 best.setdefault(hit.listing_key, hit)
             if len(best) >= k or not hits:
                 return list(best.values())
-            # A server that groups only the hits it came by may have met one crowded listing: look where others are.
+            # A server that groups only the hits it visited may have met one large listing: search outside of it.
             asked = question.where(f"listing_key not in {list(best)}")
 
     def _visible(self, question: _Question, n: int, *, grouped: bool = False) -> list[_Hit]:
         """The best hits that are not hidden."""
         hits, hidden = self._hits(question, n, grouped=grouped), question.hidden
-        # Thousands of rows in a condition cost the server more than the search, and seldom is one of them in the way.
+        # Thousands of rows in a filter cost the server more than the search, and one of them is seldom among the hits.
         if hidden is not None and np.isin([hit.row for hit in hits], hidden).any():
             hits = self._hits(question.where(f"row not in {hidden.tolist()}"), n, grouped=grouped)
         return hits
@@ -130,7 +138,7 @@ class MilvusIndex:
         if not n:
             return []
         options: dict[str, Any] = {"group_by_field": "listing_key"} if grouped else {}
-        # As many lists as `CompressedIndex` looks into for as many hits among as few.
+        # The same formula as in `CompressedIndex.candidates`.
         wider = max(1, n / 10) * (len(self) / max(1, question.n_fitting)) ** 1.5
         n_probes = min(math.ceil(self.facts.n_probes * wider), self.facts.n_lists)
         while True:
@@ -139,7 +147,7 @@ class MilvusIndex:
                 [question.query],
                 n,
                 filter=" and ".join(question.conditions),
-                output_fields=_TOLD,
+                output_fields=_OUTPUT_FIELDS,
                 search_params={"params": {"nprobe": max(1, n_probes)}},
                 **options,
             )
@@ -151,36 +159,43 @@ class MilvusIndex:
         return sorted(hits, key=lambda hit: (-hit.score, hit.row))
 
     def nearest(self, queries: FloatArray, k: int) -> tuple[FloatArray, IntArray]:
+        """Search for many queries without filters; see `VectorIndex.nearest`."""
         return self._nearest(queries, k, self.facts.n_probes)
 
     def exact_nearest(self, queries: FloatArray, k: int) -> tuple[FloatArray, IntArray]:
+        """Search by brute force over `made_from`, or through all inverted lists; see `VectorIndex.exact_nearest`."""
         if self.made_from is not None:
             return exact_nearest(self.made_from, queries, min(k, len(self)))
         return self._nearest(queries, k, self.facts.n_lists)
 
     def _nearest(self, queries: FloatArray, k: int, n_probes: int) -> tuple[FloatArray, IntArray]:
         k = min(k, len(self))
-        lines: list[list[tuple[float, int]]] = []
+        found: list[list[tuple[float, int]]] = []
         for start in range(0, len(queries), _QUERIES_AT_ONCE):
             some = list(queries[start : start + _QUERIES_AT_ONCE])
             for hits in _search_rows(self.server, self.facts.collection, some, k, n_probes):
-                lines.append([*hits, *[_NOT_FOUND] * (k - len(hits))])
-        pairs = np.array(lines, dtype=np.float64).reshape(len(queries), k, 2)
+                found.append([*hits, *[_NOT_FOUND] * (k - len(hits))])
+        pairs = np.array(found, dtype=np.float64).reshape(len(queries), k, 2)
         return pairs[..., 0].astype(np.float32), pairs[..., 1].astype(np.int64)
 
     def photo(self, row: int) -> CataloguePhoto:
+        """Return the photo of a row, from the table on disk."""
         return self.table.at([row])[0]
 
     def photos(self) -> Iterator[CataloguePhoto]:
+        """Iterate over the photos in row order, from the table on disk."""
         return iter(self.table)
 
     def row_of(self, image_id: str) -> int | None:
+        """Return the row of an image, from the table on disk; None if there is none."""
         return self.table.of_image(image_id)
 
     def vectors(self, rows: IntArray | slice) -> FloatArray:
+        """Fetch the embeddings of some rows from Milvus, (n, dim) float32."""
         return self._stored(rows, VECTOR, self.manifest.dimension)
 
     def scores(self, rows: IntArray | slice) -> FloatArray:
+        """Fetch the category scores of some rows from Milvus, (n, 13) float32."""
         return self._stored(rows, "scores", len(CATEGORIES))
 
     def _stored(self, rows: IntArray | slice, field: str, width: int) -> FloatArray:
@@ -198,6 +213,7 @@ class MilvusIndex:
         return stored
 
     def stored(self, image_id: str) -> Embeddings:
+        """Fetch the embedding a photo was indexed with from Milvus; see `VectorIndex.stored`."""
         row = self.row_of(image_id)
         if row is None:
             raise ImageNotFound("the live index has no photo of that id")
@@ -209,15 +225,16 @@ class MilvusIndex:
         )
 
     def check(self, *, live: bool) -> None:
+        """Check that the collection is loaded and, if `live`, that the alias points at it."""
         self.server.load(self.facts.collection)
         if live and self.alias:
             self.server.name_live(self.alias, self.facts.collection)
 
 
 def _hit(score: float, hit: dict[str, Any]) -> _Hit:
-    told = hit["entity"]
-    photo = CataloguePhoto(told["image_id"], told["listing_id"], told["category"], Path())
-    return _Hit(score, hit["row"], told["listing_key"], photo)
+    fields = hit["entity"]
+    photo = CataloguePhoto(fields["image_id"], fields["listing_id"], fields["category"], Path())
+    return _Hit(score, hit["row"], fields["listing_key"], photo)
 
 
 def _search_rows(
@@ -239,15 +256,22 @@ def open_collection(
     alias: str = "",
     made_from: FloatArray | None = None,
 ) -> MilvusIndex:
-    """Open a version whose vectors are in Milvus, sealed or not.
+    """Open a version whose vectors are in Milvus, sealed or not, and load its collection.
+
+    Args:
+        server: connection to Milvus.
+        directory: of the version, with the photos' table.
+        version: name in the artifact store.
+        manifest: of the version; its `index` names the collection.
+        alias, made_from: see `MilvusIndex`.
 
     Raises:
-        IndexDamaged: the collection is gone, or does not fit the manifest.
-        FingerprintMismatch: it is of another model.
+        IndexDamaged: the collection is gone, or does not fit the manifest or the table.
+        FingerprintMismatch: its vectors are another model's.
         IndexUnavailable: the server does not answer.
     """
     facts = manifest.index
-    assert facts is not None  # that is how the caller knows where the vectors lie
+    assert facts is not None  # the caller read there that the vectors are in Milvus
     name = CollectionName.parse(facts.collection)
     if name is None or not manifest.fingerprint.startswith(name.fingerprint):
         raise FingerprintMismatch(f"{version}: collection {facts.collection} is of another model; reindex")
@@ -275,14 +299,22 @@ def fill_collection(
     exact_up_to: int = EXACT_UP_TO,
     tick: Tick = lambda: None,
 ) -> IndexFacts:
-    """Make a collection of the photos in a directory's table and their vectors; returns how it is searched.
+    """Create a collection, insert the photos of a directory's table with their embeddings, index and load it.
 
     Args:
-        tick: called now and then; what it raises ends it.
+        server: connection to Milvus.
+        collection: name of the new collection.
+        directory: of the snapshot, with the photos' table.
+        embeddings: one per row of the table: vectors (n, dim), scores (n, 13), float32.
+        exact_up_to: more vectors than this get inverted lists (IVF_FLAT), tuned on a sample.
+        tick: called between requests; an exception it raises ends the work.
+
+    Returns:
+        how the collection is searched, with the recall that was measured.
 
     Raises:
-        IndexDamaged: an embedding is not finite, or Milvus has not as many as it was given.
-        IndexUnavailable: the server does not answer, or does not want it.
+        IndexDamaged: an embedding is not finite, or Milvus has fewer rows than were inserted.
+        IndexUnavailable: the server does not answer, or refuses.
     """
     vectors, scores = embeddings
     server.create(collection, vectors.shape[1])
@@ -322,10 +354,10 @@ def _record(row: int, photo: CataloguePhoto, vector: FloatArray, scores: FloatAr
 
 
 def _tuned(server: MilvusServer, facts: IndexFacts, vectors: FloatArray, seed: int = 17) -> IndexFacts:
-    """With as few probes as find TARGET_RECALL of the ten nearest, by two standard errors of the sample; else all."""
+    """Find the fewest probes whose recall at 10 reaches TARGET_RECALL by two standard errors of the sample."""
     rng = np.random.default_rng(seed)
     queries = vectors[np.sort(rng.choice(len(vectors), min(len(vectors), _N_QUERIES), replace=False))]
-    # A row finds itself first, which proves nothing: eleven are sought, and it is not counted.
+    # A row finds itself first, which proves nothing: search for eleven, and do not count it.
     worst = exact_nearest(vectors, queries, 11)[0][:, -1] - _TIE
     n_probes = min(_MIN_PROBES, facts.n_lists)
     while True:

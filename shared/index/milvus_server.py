@@ -1,9 +1,9 @@
-"""MilvusServer: one connection to Milvus, and the collections there that are ours. Knows no snapshot and no search.
+"""MilvusServer: one connection to Milvus, with the calls this service makes on its collections there.
 
-A collection is written once, under a name nobody else knows, and never changed after: what a version of the index
-found when it was verified it finds for ever, a rollback goes back to exactly that, and a worker that everybody believes
-dead has nothing it could write to. Which collection is live is for the pointer of the artifact store to say, as it is
-for files; the alias follows the pointer, for readers that are not ours.
+A collection is written once, under a unique name, and never changed afterwards. So a version of the index keeps the
+rows that it was verified with, a rollback returns to exactly these, and a worker that lost its lease cannot write to a
+collection in use. Which collection is live is decided by the pointer of the artifact store, as it is for files; the
+alias follows the pointer, for readers outside Lookalike.
 """
 
 import hashlib
@@ -29,9 +29,9 @@ if TYPE_CHECKING:
 
 _LOG = logging.getLogger(__name__)
 
-VECTOR: Final = "vector"  # the field that is searched
+VECTOR: Final = "vector"  # name of the vector field
 TIMEOUT_S: Final = 10.0
-_LONG_S = 600.0  # what is one call, and work for the server
+_LONG_S = 600.0  # timeout of calls that make the server work: insert, flush, index, load, drop
 _POLL_S = 0.5
 _LEFTOVER = timedelta(days=1)
 _PREFIX = "lookalike_"
@@ -44,27 +44,31 @@ Tick = Callable[[], None]
 
 
 class MilvusServer:
-    """Safe to share between threads; connects when it is first asked something, and again after it was away.
+    """A connection to Milvus for builds and searches; safe to share between threads.
 
-    Every method raises IndexUnavailable when the server does not answer or does not want to, and IndexDamaged when it
-    has no collection of the name.
+    It connects at the first call, and again after the server was away. Every method raises IndexUnavailable when the
+    server does not answer or refuses, and IndexDamaged when it has no collection of the given name.
+
+        server = MilvusServer("milvus+http://localhost:19530")
+        hits = server.search(collection, [query], 10, output_fields=["row"])
 
     Args:
-        address: as LOOKALIKE_INDEX.
-        timeout_s: of a call that is not work.
+        address: in the form of LOOKALIKE_INDEX.
+        token: `user:password` or an API key; empty: none.
+        timeout_s: of a call that does not make the server work.
 
     Raises:
         CannotStart: the client library is not installed.
     """
 
     def __init__(self, address: str, token: str = "", *, timeout_s: float = TIMEOUT_S) -> None:
-        # Read when the library is loaded. With it, one in twenty children of this process dies before it begins.
+        # Read when the library is loaded. With fork support on, one in twenty child processes dies before it begins.
         os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
         try:
             import pymilvus  # of an extra of its own
         except ImportError as exc:
             raise CannotStart("LOOKALIKE_INDEX names Milvus, which needs: pip install 'lookalike[milvus]'") from exc
-        # It would log each failed call over thirty lines; what fails here is raised, and told once.
+        # It would log each failed call over thirty lines; here failures are raised, and logged once.
         logging.getLogger(pymilvus.__name__).setLevel(logging.CRITICAL + 1)
         self._address = parse_milvus_url(address)
         self._token = token
@@ -74,10 +78,13 @@ class MilvusServer:
 
     @contextmanager
     def calling(self, collection: str = "") -> Iterator["MilvusClient"]:
-        """The client, for calls whose failures become ours.
+        """Lend the pymilvus client for calls in the body, and translate their failures into errors of this service.
+
+        Args:
+            collection: that the calls are about, named in the error if it is gone; empty: none in particular.
 
         Raises:
-            IndexUnavailable, IndexDamaged: as the class says.
+            IndexUnavailable, IndexDamaged: see the class.
         """
         import grpc
         from pymilvus.exceptions import MilvusException
@@ -105,13 +112,13 @@ class MilvusServer:
                     db_name=self._address.database,
                     timeout=self._timeout_s,
                     dedicated=True,
-                    # The default asks an idle connection every ten seconds, and the embedded twin hangs up on that.
+                    # By default the client pings an idle connection every ten seconds, and Milvus Lite then closes it.
                     grpc_options={"grpc.keepalive_permit_without_calls": 0},
                 )
             return self._client
 
     def close(self) -> None:
-        """Let go of the connection; the next call makes another."""
+        """Close the connection; the next call opens another."""
         with self._connecting:
             client, self._client = self._client, None
         if client:
@@ -120,7 +127,17 @@ class MilvusServer:
     # --- reading ---
 
     def search(self, collection: str, queries: Any, n: int, **options: Any) -> list[list[dict[str, Any]]]:
-        """Hits of each query, as the client gives them."""
+        """Search one collection.
+
+        Args:
+            collection: its name.
+            queries: n vectors of its dimension.
+            n: hits per query at most.
+            options: of `MilvusClient.search`: filter, output_fields, search_params, group_by_field.
+
+        Returns:
+            the hits of each query, best first, as the client returns them.
+        """
         with self.calling(collection) as client:
             found: Any = client.search(
                 collection, data=queries, anns_field=VECTOR, limit=n, timeout=self._timeout_s, **options
@@ -128,28 +145,36 @@ class MilvusServer:
             return [list(hits) for hits in found]
 
     def query(self, collection: str, condition: str, fields: list[str], **options: Any) -> list[dict[str, Any]]:
-        """Rows that meet a condition, in no order."""
+        """Fetch the rows that meet a filter expression, in no order.
+
+        Args:
+            collection: its name.
+            condition: Milvus's filter expression.
+            fields: to return of each row.
+            options: of `MilvusClient.query`.
+        """
         with self.calling(collection) as client:
             return list(
                 client.query(collection, filter=condition, output_fields=fields, timeout=self._timeout_s, **options)
             )
 
     def count(self, collection: str) -> int:
-        """Rows in a collection, with all that was ever inserted."""
+        """Count the rows of a collection, including the latest inserts."""
         [found] = self.query(collection, "", ["count(*)"], consistency_level="Strong")
         return int(found["count(*)"])
 
     def dimension(self, collection: str) -> int:
-        """Of the vectors in a collection."""
+        """Return the dimension of a collection's vectors; 0 if it has no vector field."""
         with self.calling(collection) as client:
             described = client.describe_collection(collection, timeout=self._timeout_s)
         return next((int(field["params"]["dim"]) for field in described["fields"] if field["name"] == VECTOR), 0)
 
     def load(self, collection: str, tick: Tick = lambda: None) -> None:
-        """Have the server ready to search a collection; returns when it is.
+        """Load a collection into the server's memory, and wait until it can be searched.
 
         Args:
-            tick: called now and then; what it raises ends the waiting.
+            collection: its name.
+            tick: called while waiting; an exception it raises ends the wait.
         """
         with self.calling(collection) as client:
             from pymilvus.client.types import LoadState
@@ -164,7 +189,12 @@ class MilvusServer:
     # --- writing ---
 
     def create(self, collection: str, dimension: int) -> None:
-        """Make an empty collection."""
+        """Create an empty collection.
+
+        Args:
+            collection: its name.
+            dimension: of its vectors.
+        """
         with self.calling() as client:
             from pymilvus import DataType
 
@@ -176,25 +206,28 @@ class MilvusServer:
             schema.add_field("category", DataType.INT8)
             schema.add_field(VECTOR, DataType.FLOAT_VECTOR, dim=dimension)
             schema.add_field("scores", DataType.ARRAY, element_type=DataType.FLOAT, max_capacity=len(CATEGORIES))
-            # What never changes needs no waiting for the latest.
+            # A collection that never changes needs no waiting for the latest writes.
             client.create_collection(collection, schema=schema, consistency_level="Bounded", timeout=self._timeout_s)
 
     def insert(self, collection: str, rows: list[dict[str, Any]]) -> None:
+        """Insert rows, each a value for every field of the schema in `create`; at most 64 MiB a call."""
         with self.calling(collection) as client:
             client.insert(collection, rows, timeout=_LONG_S)
 
     def index(self, collection: str, kind: str, params: dict[str, int], tick: Tick) -> None:
-        """Have everything that was inserted indexed; returns when it is.
+        """Flush and index everything that was inserted, and wait until that is done.
 
         Args:
-            kind: of the vectors' index.
-            tick: called now and then; what it raises ends the waiting.
+            collection: its name.
+            kind: index type of the vectors, FLAT or IVF_FLAT.
+            params: of that index type.
+            tick: called while waiting; an exception it raises ends the wait.
         """
         with self.calling(collection) as client:
             client.flush(collection, timeout=_LONG_S)
             wanted = client.prepare_index_params()
-            # On vectors of length 1 the product is the cosine, and they come back as they were given.
-            # Params in params, as every server reads them: the embedded twin does not see those the client lays open.
+            # On vectors of length 1 the inner product is the cosine, and they come back as they were inserted.
+            # Nested params, which every server reads: Milvus Lite does not see those that the client flattens.
             nested = {"params": params} if params else {}
             wanted.add_index(VECTOR, index_name=VECTOR, index_type=kind, metric_type="IP", params=nested)
             for field in ("category", "listing_key"):
@@ -214,21 +247,22 @@ class MilvusServer:
 
     @contextmanager
     def draft(self, name: "CollectionName", known: Collection[str]) -> Iterator[None]:
-        """Make a collection of that name in the body: it is dropped if that fails, and what others left goes first.
+        """Drop the collection if the body, which creates and fills it, fails; first sweep leftovers of earlier builds.
 
         Args:
-            known: collections of sealed versions.
+            name: of the new collection.
+            known: collections of sealed versions, which are kept.
         """
         self._sweep(name, known)
         try:
             yield
         except BaseException:
-            with suppress(IndexUnavailable):  # then it is swept another time
+            with suppress(IndexUnavailable):  # then a later build sweeps it
                 self.drop(str(name))
             raise
 
     def _sweep(self, coming: "CollectionName", known: Collection[str]) -> None:
-        """Drop what is half-built: by an earlier attempt at the same job, or more than a day ago."""
+        """Drop half-built collections: those of an earlier attempt of the same job, or begun more than a day ago."""
         with self.calling() as client:
             names = client.list_collections(timeout=self._timeout_s)
         for name in sorted(set(names) - set(known)):
@@ -240,20 +274,20 @@ class MilvusServer:
                 self.drop(name)
 
     def drop(self, collection: str) -> None:
-        """Remove a collection, if it is there; readers that had it find it gone."""
+        """Drop a collection if it exists; processes that still search it get IndexDamaged."""
         with self.calling() as client:
             client.drop_collection(collection, timeout=_LONG_S)
 
     def name_live(self, alias: str, collection: str) -> None:
-        """Have the alias lead to a collection."""
+        """Point the alias at a collection, creating it if need be."""
         with self.calling(collection) as client:
             from pymilvus.exceptions import MilvusException
 
             try:
                 leads_to = client.describe_alias(alias, timeout=self._timeout_s)["collection_name"]
             except MilvusException:
-                client.describe_collection(collection, timeout=self._timeout_s)  # or it is the server that is away
-                with suppress(MilvusException):  # another worker was faster; the next look tells
+                client.describe_collection(collection, timeout=self._timeout_s)  # raises if the server is away
+                with suppress(MilvusException):  # another worker was faster; the next call checks
                     client.create_alias(collection, alias, timeout=self._timeout_s)
             else:
                 if leads_to != collection:
@@ -261,23 +295,25 @@ class MilvusServer:
 
 
 def alias_of(place: str) -> str:
-    """What the live collection of an installation is known by, and all its collections' names begin with.
+    """Return the Milvus alias of an installation's live collection; the names of all its collections begin with it.
 
     Args:
-        place: of its artifact store: a copy of an installation, which knows the collections of the original, must
-            neither drop them nor call one of them live.
+        place: of its artifact store. A copy of an installation has another place: its manifests name the original's
+            collections, but it must neither drop them nor point its alias at one.
     """
     return f"{_PREFIX}{hashlib.sha256(place.encode()).hexdigest()[:_DIGITS]}"
 
 
 @dataclass(frozen=True)
 class CollectionName:
-    """All that is to be known of a collection, because what is said beside the name not every server keeps.
+    """The name of a collection, which encodes its metadata, because not every server stores descriptions.
 
     Attributes:
-        alias: of the installation, which finds the live one.
-        job: digits of the job that makes it; empty: no job does.
-        salt: makes it another name than that of an attempt in the same second.
+        alias: of the installation; see `alias_of`.
+        begun: when the build began, UTC, to the second.
+        fingerprint: first 12 digits of the fingerprint of the model that made the vectors.
+        job: 12 hexadecimal digits that stand for the job that builds it; empty: built by no job.
+        salt: random, so that two attempts in the same second have different names.
     """
 
     alias: str
@@ -288,7 +324,13 @@ class CollectionName:
 
     @classmethod
     def new(cls, alias: str, fingerprint: str, made_by: str) -> Self:
-        """A name nobody has."""
+        """Make a new, unique name.
+
+        Args:
+            alias: of the installation.
+            fingerprint: of the model that made the vectors.
+            made_by: id of the job that builds the collection; empty: none.
+        """
         return cls(
             alias=alias,
             begun=datetime.now(UTC).replace(microsecond=0),
@@ -299,7 +341,7 @@ class CollectionName:
 
     @classmethod
     def parse(cls, name: str) -> Self | None:
-        """None of a name that is not of our making."""
+        """Read a collection's name; None if it was not made by `new`."""
         try:
             alias, begun, fingerprint, job, salt = name.rsplit("_", 4)
             return cls(alias, datetime.strptime(begun, _STAMP).replace(tzinfo=UTC), fingerprint, job, salt)
@@ -311,7 +353,11 @@ class CollectionName:
 
 
 def open_server(settings: Settings, *, timeout_s: float = TIMEOUT_S) -> MilvusServer | None:
-    """The server the settings name; None where vectors lie in files.
+    """Make the connection that the settings name; None where vectors are in files (`LOOKALIKE_INDEX=faiss`).
+
+    Args:
+        settings: `index` and `index_token`.
+        timeout_s: see `MilvusServer`.
 
     Raises:
         CannotStart: the client library is not installed.

@@ -1,6 +1,6 @@
-"""Photos of a snapshot, one per row: SQLite for what an answer says of them, arrays for what a search filters by.
+"""The photos of a snapshot, one per row: a SQLite table with their metadata, arrays with what searches filter by.
 
-All stays on disk and is mapped: opening costs the same for a thousand photos as for a million. Knows no vectors.
+All of it stays on disk, memory-mapped: opening takes as long for a thousand photos as for a million.
 """
 
 import os
@@ -39,17 +39,19 @@ _TABLE = """
 
 
 def write_photos(directory: Path, photos: Iterable[CataloguePhoto], *, root: Location | None = None) -> int:
-    """Write the photos' table in row order and return how many there were.
+    """Write the photos' table and return the number of rows.
 
     Args:
-        root: paths of photos inside it are kept relative to it, others absolute.
+        directory: of the snapshot.
+        photos: one per row, in row order; read once.
+        root: paths of photos inside it are stored relative to it, others absolute.
 
     Raises:
         IndexDamaged: two photos have one id.
     """
     connection = sqlite3.connect(directory / PHOTOS)
     try:
-        # Nobody reads a directory that is being written, and one that was not finished is thrown away.
+        # No journal is needed: nobody reads a directory while it is written, and an unfinished one is deleted.
         connection.executescript(f"PRAGMA journal_mode = OFF; PRAGMA synchronous = OFF; {_TABLE}")
         connection.executemany("INSERT INTO photos VALUES (?, ?, ?, ?, ?, ?)", _records(photos, root))
         connection.execute("CREATE UNIQUE INDEX photos_by_image ON photos (image_id)")
@@ -63,7 +65,11 @@ def write_photos(directory: Path, photos: Iterable[CataloguePhoto], *, root: Loc
 
 
 def write_filters(directory: Path) -> None:
-    """Write what a search filters by, beside the photos' table."""
+    """Write the arrays that searches filter by: category and listing of each row.
+
+    Args:
+        directory: that `write_photos` has written to.
+    """
     with closing(sqlite3.connect(directory / PHOTOS)) as connection:
         count = _count(connection)
         categories = (category for (category,) in connection.execute("SELECT category FROM photos ORDER BY row"))
@@ -89,7 +95,7 @@ def _address(file: PhotoFile | Location) -> str:
 
 
 def _listing_codes(connection: sqlite3.Connection, count: int) -> npt.NDArray[np.int32]:
-    """Rows of one listing have one number."""
+    """Number the listings: (count,) int32, equal for rows of the same listing."""
     codes = np.empty(count, dtype=np.int32)
     code, last = -1, None
     for row, listing_id in connection.execute("SELECT row, listing_id FROM photos ORDER BY listing_id"):
@@ -99,17 +105,24 @@ def _listing_codes(connection: sqlite3.Connection, count: int) -> npt.NDArray[np
 
 
 class PhotoTable:
-    """The photos of one version, by row, image and listing; safe to share between threads."""
+    """The photos of one version, by row, image and listing; safe to share between threads.
+
+    Args:
+        directory: of the snapshot.
+
+    Raises:
+        sqlite3.Error: the table is missing or damaged.
+    """
 
     def __init__(self, directory: Path) -> None:
-        # Immutable: no locks are taken, no journal is looked for, and the directory may be removed while it is open.
+        # Immutable: SQLite takes no locks and looks for no journal, and the directory may be removed while it is open.
         uri = f"{(directory / PHOTOS).absolute().as_uri()}?immutable=1"
         self._connection = sqlite3.connect(uri, uri=True, check_same_thread=False)
         self._using = threading.Lock()
         self._count: int = self._fetch("SELECT coalesce(max(row) + 1, 0) FROM photos")[0][0]
 
     def __del__(self) -> None:
-        # A search may hold a version that is no longer live: its connection goes with the last of them.
+        # A search may still hold a version that is no longer live: the connection is closed with the last reference.
         if connection := vars(self).get("_connection"):
             connection.close()
 
@@ -117,19 +130,21 @@ class PhotoTable:
         return self._count
 
     def __iter__(self) -> Iterator[CataloguePhoto]:
-        """Every photo in row order, read as it goes."""
+        """Iterate over every photo in row order, a page at a time."""
         for start in range(0, len(self), _PAGE):
             yield from map(_photo, self._fetch(_SELECT, start, start + _PAGE))
 
     def at(self, rows: Sequence[int]) -> list[CataloguePhoto]:
-        """The photos of some rows, in the order asked."""
+        """Return the photos of some rows, in the given order."""
         return [_photo(self._fetch(_SELECT, row, row + 1)[0]) for row in rows]
 
     def of_image(self, image_id: str) -> int | None:
+        """Return the row of an image; None if there is none."""
         found = self._fetch("SELECT row FROM photos WHERE image_id = ?", image_id)
         return int(found[0][0]) if found else None
 
     def of_listing(self, listing_id: str) -> list[int]:
+        """Return the rows of a listing; empty if it has none."""
         return [row for (row,) in self._fetch("SELECT row FROM photos WHERE listing_id = ?", listing_id)]
 
     def _fetch(self, query: str, *values: int | str) -> list[tuple[Any, ...]]:
@@ -138,11 +153,14 @@ class PhotoTable:
 
 
 class PhotoRows(PhotoTable):
-    """The photos of one version, and what a search filters by.
+    """The photos of one version, with the arrays that searches filter by.
 
     Attributes:
-        categories: (n,) positions in CATEGORIES.
-        listings: (n,) equal where the listing is.
+        categories: (n,) int16, positions in CATEGORIES.
+        listings: (n,) int32, equal for rows of the same listing.
+
+    Raises:
+        OSError, ValueError, sqlite3.Error: a file is missing or damaged, or they do not fit together.
     """
 
     def __init__(self, directory: Path) -> None:

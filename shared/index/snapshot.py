@@ -1,7 +1,7 @@
 """Index snapshot: every catalogue photo's embedding, searchable by cosine similarity, in one directory.
 
-Or, where a Milvus server is named, the vectors in a collection there and the rest in the directory. A snapshot belongs
-to the one model whose fingerprint it carries; knows nothing of how photos become embeddings.
+Where a Milvus server is configured, the vectors are in a collection there and the rest in the directory. A snapshot
+belongs to one model, named by the fingerprint in its manifest.
 """
 
 import sqlite3
@@ -43,11 +43,13 @@ CODES = "codes.faiss"
 
 @dataclass
 class IndexDraft:
-    """A snapshot while it is written.
+    """A snapshot while it is written; `draft_index` makes one.
 
     Attributes:
         artifact: its directory, and its version once it is sealed.
-        collection: that its vectors go into; empty: into the directory.
+        server: Milvus, for the vectors; None: they are written to files.
+        collection: in Milvus that the vectors are written to; empty without a server.
+        vectors: (n, dim) float32 that were written; None before `write`.
     """
 
     artifact: Draft
@@ -69,14 +71,17 @@ class IndexDraft:
 
         Args:
             photos: one per row, in row order; read once.
-            embeddings: (n, dim) float32 with L2 norm 1 and (n, 13) float32, in memory or mapped from disk.
-            root: photos inside it are named relative to it.
-            threads: that a compressed index is built with; 0: one per core.
-            exact_up_to: more vectors than this are not all compared.
-            tick: called now and then while a server works; what it raises ends it.
+            embeddings: vectors (n, dim) float32, L2 norm 1, and scores (n, 13) float32, in memory or memory-mapped.
+            root: paths of photos inside it are stored relative to it.
+            threads: for building a compressed index; 0: one per core.
+            exact_up_to: more vectors than this get a compressed index.
+            tick: called while a server works; an exception it raises ends the work.
+
+        Returns:
+            how the index is searched, for the manifest.
 
         Raises:
-            IndexDamaged: an embedding is not finite, or photos and embeddings are not as many.
+            IndexDamaged: an embedding is not finite, or photos and embeddings differ in number.
             IndexUnavailable: the server does not answer.
         """
         directory, (vectors, scores) = self.artifact.directory, embeddings
@@ -99,13 +104,13 @@ class IndexDraft:
         return compress(directory / CODES, map_array(directory / VECTORS), threads=threads)
 
     def open(self, manifest: IndexManifest) -> VectorIndex:
-        """What was written, to be measured before it is sealed."""
+        """Open what was written, to measure its quality before it is sealed; raises as `open_snapshot`."""
         if self.server:
             return open_collection(self.server, self.artifact.directory, "staged", manifest, made_from=self.vectors)
         return open_files(self.artifact.directory, "staged", manifest)
 
     def seal(self, manifest: IndexManifest) -> None:
-        """Write the manifest, which is the last of it."""
+        """Write the manifest, last of all files; the version is complete when `draft_index` ends."""
         (self.artifact.directory / MANIFEST).write_text(manifest.model_dump_json())
 
 
@@ -113,15 +118,17 @@ class IndexDraft:
 def draft_index(
     store: ArtifactStore, server: MilvusServer | None = None, *, fingerprint: str, made_by: str = ""
 ) -> Iterator[IndexDraft]:
-    """Something to write a new version into; sealed on success, and on error nothing is left of it.
+    """Open a draft of a new version; it joins the store if the body succeeds, and is removed if it fails.
 
     Args:
+        store: of the index versions.
+        server: Milvus, for the vectors; None: they are written to files.
         fingerprint: of the model that made the embeddings.
-        server: that gets the vectors; None: they are kept in files.
-        made_by: id of the job.
+        made_by: id of the job that builds it; empty: none.
 
     Raises:
-        ArtifactUnwritable, IndexUnavailable: there is no room for it now.
+        ArtifactUnwritable: the disk is full or may not be written.
+        IndexUnavailable: the server does not answer.
     """
     with ExitStack() as stack:
         collection = ""
@@ -133,13 +140,16 @@ def draft_index(
 
 
 def lies_in(manifest: IndexManifest, server: MilvusServer | None) -> bool:
-    """Whether a version keeps its vectors where they are wanted: in a server if there is one, else in files."""
+    """Tell whether a version's vectors are where they should be: in Milvus if there is a server, else in files."""
     in_a_server = manifest.index is not None and manifest.index.kind is IndexKind.MILVUS
     return in_a_server == (server is not None)
 
 
 def collections(store: ArtifactStore) -> dict[str, str]:
-    """What the vectors of each version are in, of those that have them in a server; oldest first."""
+    """List the Milvus collection of each version that has one, by version, oldest first.
+
+    Versions whose manifest cannot be read are left out.
+    """
     found: dict[str, str] = {}
     for version in store.versions():
         with suppress(ArtifactError):
@@ -150,17 +160,22 @@ def collections(store: ArtifactStore) -> dict[str, str]:
 
 
 def prune_index(store: ArtifactStore, keep: int, server: MilvusServer | None = None) -> list[str]:
-    """Remove old versions as `ArtifactStore.prune` does, with what a server has of them.
+    """Remove old versions as `ArtifactStore.prune` does, with their Milvus collections.
+
+    Returns:
+        the versions that were removed.
 
     Raises:
         ArtifactUnwritable, IndexUnavailable: they cannot be removed now.
     """
-    there = collections(store) if server else {}
-    # Who has files open keeps them, but a collection is gone for all: what was live until just now outlives the next.
-    removed = store.prune(max(keep, 2) if there else keep)
+    in_milvus = collections(store) if server else {}
+    # A process keeps the files it has open, but a dropped collection is gone for all: keep the previous one too, which
+    # may still be searched.
+    removed = store.prune(max(keep, 2) if in_milvus else keep)
     for version in removed:
-        if server and there.get(version, "").startswith(alias_of(store.place)):  # or it is of whom this is a copy
-            server.drop(there[version])
+        # In a copy of an installation, the manifests name the original's collections: those stay.
+        if server and in_milvus.get(version, "").startswith(alias_of(store.place)):
+            server.drop(in_milvus[version])
     return removed
 
 
@@ -178,10 +193,22 @@ def write_snapshot(
     exact_up_to: int = EXACT_UP_TO,
     server: MilvusServer | None = None,
 ) -> str:
-    """Write a new version and return its name; it is not promoted.
+    """Write and seal a new version from embeddings at hand; it is not promoted.
+
+    Args:
+        photos, embeddings, root, exact_up_to: see `IndexDraft.write`.
+        fingerprint: of the model that made the embeddings.
+        catalogue, catalogue_digest: its name, for people, and the digest of its content.
+        compacted_through: last entry of the change log that is in it.
+        report: of its quality, if it was measured.
+        server: Milvus, for the vectors; None: they are written to files.
+
+    Returns:
+        the new version's name.
 
     Raises:
         IndexDamaged, IndexUnavailable: as `IndexDraft.write`.
+        ArtifactUnwritable: the disk is full or may not be written.
     """
     with draft_index(store, server, fingerprint=fingerprint) as draft:
         facts = draft.write(photos, embeddings, root=root, exact_up_to=exact_up_to)
@@ -203,16 +230,22 @@ def write_snapshot(
 
 @dataclass(frozen=True)
 class IndexSnapshot:
-    """A `VectorIndex` in files; what its methods promise is said there."""
+    """A `VectorIndex` over memory-mapped files; its methods behave as documented there. Opened by `open_snapshot`.
+
+    Attributes:
+        version: name in the artifact store; "staged" for one that is being built.
+        manifest: as it was sealed.
+    """
 
     version: str
     manifest: IndexManifest
     _rows: PhotoRows
-    _vectors: FloatArray  # (n, dim), mapped from disk as the scores are
-    _scores: FloatArray
+    _vectors: FloatArray  # (n, dim), memory-mapped
+    _scores: FloatArray  # (n, 13), memory-mapped
     _index: RowIndex
 
     def search(self, query: FloatArray, request: SearchRequest, *, hidden: IntArray | None = None) -> list[Neighbour]:
+        """Find the photos most similar to a query; see `VectorIndex.search`."""
         require_dimension(query, self.manifest)
         allowed = self._allowed(request, hidden)
         if request.distinct is Distinct.LISTING:
@@ -222,7 +255,7 @@ class IndexSnapshot:
         return as_neighbours(hits, self._rows.at([row for _, row in hits]), request)
 
     def _allowed(self, request: SearchRequest, hidden: IntArray | None) -> Mask | None:
-        """Where the filters leave a row to be found, or None when that is everywhere."""
+        """The mask (n,) of rows that the filters allow; None when they allow all."""
         if request.category is None and request.exclude_listing is None and hidden is None:
             return None
         allowed: Mask = np.ones(len(self), dtype=bool)
@@ -244,7 +277,7 @@ class IndexSnapshot:
                 best.setdefault(int(self._rows.listings[hit[1]]), hit)
             if len(best) >= k or len(hits) < n_asked:
                 return ranked(best.values())[:k]
-            # One listing's photos may crowd out all others: look again where only those are.
+            # One listing's photos may crowd out all others: search again without the listings found so far.
             others: Mask = np.isin(self._rows.listings, list(best), invert=True)
             allowed = others if allowed is None else allowed & others
 
@@ -254,39 +287,47 @@ class IndexSnapshot:
         return ranked(zip(rounded(scores), rows.tolist(), strict=True))
 
     def nearest(self, queries: FloatArray, k: int) -> tuple[FloatArray, IntArray]:
+        """Search for many queries without filters; see `VectorIndex.nearest`."""
         k = min(k, len(self))
         if self.manifest.index and self.manifest.index.kind is IndexKind.EXACT:
-            return self.exact_nearest(queries, k)  # the same, and all at once
+            return self.exact_nearest(queries, k)  # the same result, for all queries at once
         hits = [self._hits(query, k, None) for query in queries]
         scores, rows = zip(*(zip(*found, strict=True) for found in hits), strict=True)
         return np.array(scores, dtype=np.float32), np.array(rows, dtype=np.int64)
 
     def exact_nearest(self, queries: FloatArray, k: int) -> tuple[FloatArray, IntArray]:
+        """Search by brute force over all vectors; see `VectorIndex.exact_nearest`."""
         return exact_nearest(self._vectors, queries, k)
 
     def photo(self, row: int) -> CataloguePhoto:
+        """Return the photo of a row."""
         return self._rows.at([row])[0]
 
     def photos(self) -> Iterator[CataloguePhoto]:
+        """Iterate over the photos in row order."""
         return iter(self._rows)
 
     def row_of(self, image_id: str) -> int | None:
+        """Return the row of an image; None if there is none."""
         return self._rows.of_image(image_id)
 
     def vectors(self, rows: IntArray | slice) -> FloatArray:
+        """Return the embeddings of some rows, (n, dim) float32."""
         return self._vectors[rows]
 
     def scores(self, rows: IntArray | slice) -> FloatArray:
+        """Return the category scores of some rows, (n, 13) float32."""
         return self._scores[rows]
 
     def stored(self, image_id: str) -> Embeddings:
+        """Return the embedding a photo was indexed with; see `VectorIndex.stored`."""
         row = self.row_of(image_id)
         if row is None:
             raise ImageNotFound("the live index has no photo of that id")
         return Embeddings(self._vectors[row : row + 1], self._scores[row : row + 1])
 
     def check(self, *, live: bool) -> None:
-        """Files that are open stay what they are."""
+        """Do nothing: the files were verified when they were opened, and open files cannot be taken away."""
 
     def __len__(self) -> int:
         return self.manifest.count
@@ -295,14 +336,20 @@ class IndexSnapshot:
 def open_snapshot(
     store: ArtifactStore, *, fingerprint: str, version: str | None = None, server: MilvusServer | None = None
 ) -> VectorIndex:
-    """Verify and open a version, by default the current one; it stays where it is, mapped or asked.
+    """Verify and open a version of the index for searching: its files are memory-mapped, its collection is queried.
+
+        index = open_snapshot(index_store(storage), fingerprint=bundle.manifest.fingerprint)
+        neighbours = index.search(vector, SearchRequest(k=4))
 
     Args:
-        fingerprint: of the model whose embeddings will be searched with.
-        server: to ask, for a version whose vectors lie in one.
+        store: of the index versions.
+        fingerprint: of the model whose embeddings will be the queries.
+        version: its name; None: the promoted one.
+        server: Milvus, for a version whose vectors are there.
 
     Raises:
-        IndexMissing, IndexDamaged: not there, or not what was written.
+        IndexMissing: there is no such version, or none has been promoted.
+        IndexDamaged: a file differs from what was written, or Milvus has lost the collection.
         IndexUnavailable: the server does not answer, or none is given.
         FingerprintMismatch: built by another model.
     """
@@ -324,7 +371,7 @@ def open_snapshot(
 
 
 def open_files(directory: Path, version: str, manifest: IndexManifest) -> IndexSnapshot:
-    """Open a snapshot that is all files, sealed or not, without reading them through.
+    """Open a snapshot whose vectors are in files, sealed or not; checks shapes, not checksums.
 
     Raises:
         IndexDamaged: the files do not fit together or with the manifest.

@@ -1,4 +1,4 @@
-"""VectorIndex: what is asked of one version of the index, wherever its vectors lie. Knows neither FAISS nor Milvus."""
+"""VectorIndex: the interface of one index version, implemented by files with FAISS and by Milvus."""
 
 from collections.abc import Iterable, Iterator
 from typing import Protocol
@@ -18,18 +18,25 @@ IntArray = npt.NDArray[np.int64]
 
 
 class VectorIndex(Protocol):
-    """One complete version, opened for searching; safe to share between threads.
+    """One complete index version, opened for searching; safe to share between threads. `open_snapshot` returns one.
 
-    Every method may raise IndexUnavailable where the vectors lie with a server, and IndexDamaged when it lost them.
+    Where the vectors are in a Milvus server, every method may raise IndexUnavailable when it does not answer, and
+    IndexDamaged when it has lost them.
     """
 
     @property
-    def version(self) -> str: ...
+    def version(self) -> str:
+        """Name of the version in the artifact store."""
+        ...
 
     @property
-    def manifest(self) -> IndexManifest: ...
+    def manifest(self) -> IndexManifest:
+        """The manifest it was sealed with."""
+        ...
 
-    def __len__(self) -> int: ...
+    def __len__(self) -> int:
+        """Number of photos."""
+        ...
 
     def search(self, query: FloatArray, request: SearchRequest, *, hidden: IntArray | None = None) -> list[Neighbour]:
         """Find the catalogue photos most similar to one query.
@@ -37,48 +44,56 @@ class VectorIndex(Protocol):
         Args:
             query: (dim,) float32, L2 norm 1.
             request: `k`, filters and `distinct`.
-            hidden: rows to search as if they were not there.
+            hidden: rows to leave out.
 
         Returns:
-            up to `k` neighbours, most similar first, of those as similar the older row; fewer than `k` only when fewer
-            fit the filters.
+            up to `k` neighbours, most similar first, ties by row; fewer than `k` only when fewer meet the filters.
+            Scores are cosine similarities in [-1, 1].
 
         Raises:
-            DimensionMismatch: the query is of another length than the version's vectors.
+            DimensionMismatch: the query's dimension is not that of the version's vectors.
         """
         ...
 
     def nearest(self, queries: FloatArray, k: int) -> tuple[FloatArray, IntArray]:
-        """What searches find, for measurements: similarities and rows, (n, k) each, best first, of queries (n, dim).
+        """Search for many queries without filters, to measure recall.
 
-        A search that finds fewer has row -1 and similarity -2 in their places.
+        Args:
+            queries: (n, dim) float32, L2 norm 1.
+            k: neighbours per query; the version's size where that is less.
+
+        Returns:
+            cosine similarities float32 and rows int64, (n, k) each, most similar first; where a search finds fewer,
+            the rest are similarity -2 and row -1.
         """
         ...
 
     def exact_nearest(self, queries: FloatArray, k: int) -> tuple[FloatArray, IntArray]:
-        """What searches should find, in the same form: every vector is compared."""
+        """Search by brute force, as the ground truth for `nearest`; the same arguments and result."""
         ...
 
     def photo(self, row: int) -> CataloguePhoto:
-        """What was indexed in a row; its path is relative to the catalogue it came from, or absolute."""
+        """Return the photo of a row; its path is relative to the catalogue it came from, or absolute."""
         ...
 
     def photos(self) -> Iterator[CataloguePhoto]:
-        """Every row in order, read as it goes."""
+        """Iterate over the photos in row order, reading them page by page."""
         ...
 
-    def row_of(self, image_id: str) -> int | None: ...
+    def row_of(self, image_id: str) -> int | None:
+        """Return the row of an image; None if the version has none."""
+        ...
 
     def vectors(self, rows: IntArray | slice) -> FloatArray:
-        """The embeddings of some rows, (n, dim), in the order asked."""
+        """Return the embeddings of some rows, (n, dim) float32, in the given order."""
         ...
 
     def scores(self, rows: IntArray | slice) -> FloatArray:
-        """The category scores of some rows, (n, 13), in the order asked."""
+        """Return the category scores of some rows, (n, 13) float32, in the given order."""
         ...
 
     def stored(self, image_id: str) -> Embeddings:
-        """The embedding a photo was indexed with: vectors (1, dim), scores (1, 13).
+        """Return the embedding a photo was indexed with: vectors (1, dim), scores (1, 13).
 
         Raises:
             ImageNotFound: the version has no such photo.
@@ -86,43 +101,57 @@ class VectorIndex(Protocol):
         ...
 
     def check(self, *, live: bool) -> None:
-        """Make sure that searches can be answered now, and let readers other than us find it if it is live.
+        """Check that searches can be answered now.
+
+        Args:
+            live: it is the live version; in Milvus, its alias is then pointed at it, for readers outside Lookalike.
 
         Raises:
-            IndexUnavailable, IndexDamaged: they cannot.
+            IndexUnavailable, IndexDamaged: searches cannot be answered.
         """
         ...
 
 
 def require_dimension(query: FloatArray, manifest: IndexManifest) -> None:
-    """Refuse a query that is not of the index's dimension.
+    """Check that a query has the index's dimension.
+
+    Args:
+        query: (dim,) float32.
+        manifest: of the index.
 
     Raises:
-        DimensionMismatch: it is not.
+        DimensionMismatch: it has another shape.
     """
     if query.shape != (manifest.dimension,):
         raise DimensionMismatch(f"query of shape {query.shape}, index of dimension {manifest.dimension}")
 
 
 def rounded(scores: FloatArray) -> list[float]:
-    """Similarities as they are told. Copies of one photo differ in the last bits only: rounded, they tie."""
-    told: list[float] = np.clip(np.round(scores.astype(np.float64), SCORE_DECIMALS), -1, 1).tolist()
-    return told
+    """Round similarities as results show them, to SCORE_DECIMALS, and clip them to [-1, 1].
+
+    Copies of one photo differ in the last bits only: rounded, they tie.
+
+    Args:
+        scores: (n,) float32 cosine similarities.
+    """
+    decimals: list[float] = np.clip(np.round(scores.astype(np.float64), SCORE_DECIMALS), -1, 1).tolist()
+    return decimals
 
 
 def ranked(hits: Iterable[tuple[float, int]]) -> list[tuple[float, int]]:
-    """Scores and rows, best first; of those that tie, the older row."""
+    """Sort pairs of score and row, best score first, ties by row."""
     return sorted(hits, key=lambda hit: (-hit[0], hit[1]))
 
 
 def as_neighbours(
     hits: Iterable[tuple[float, int]], photos: Iterable[CataloguePhoto], request: SearchRequest
 ) -> list[Neighbour]:
-    """The answer to a request.
+    """Build the neighbours of a search result from its hits.
 
     Args:
         hits: scores and rows, best first.
         photos: one per hit.
+        request: its `min_score` leaves hits out.
     """
     similar = [
         (score, row, photo)
