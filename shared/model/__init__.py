@@ -1,1 +1,1 @@
-"""The model: bundle, network, runtimes. Only worker and pipeline import it."""
+"""The model: bundle, network, runtimes. For worker and pipeline only."""

@@ -1,6 +1,6 @@
-"""Model bundle: weights + head + categories + preprocessing spec + fingerprint, in one directory.
+"""Model bundle: weights, head, categories, preprocessing spec and fingerprint of a model, in one directory.
 
-Reads and writes; knows nothing of torch, so a manifest can be looked at without loading a runtime.
+This module reads and writes bundles without torch or OpenVINO, so that a manifest is read without loading a runtime.
 """
 
 import hashlib
@@ -19,7 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
-from shared.artifacts.snapshots import bundle_store as bundle_store  # noqa: PLC0414 - whoever opens one asks here
+from shared.artifacts.snapshots import bundle_store as bundle_store  # noqa: PLC0414 - re-exported beside open_bundle
 from shared.artifacts.store import MANIFEST, ArtifactStore, unwritable
 from shared.catalogue.categories import CATEGORIES
 from shared.errors import ArtifactUnwritable, BundleDamaged, BundleMissing
@@ -29,18 +29,18 @@ WEIGHTS = "weights.safetensors"
 GRAPH = "graph.xml"
 SPLIT = "split.json"
 HISTORY = "history.json"  # one object for each epoch of training
-TRAINING = "training.json"  # what was decided while it was trained
+TRAINING = "training.json"  # configuration and decisions of the training run
 
 
 class Runtime(StrEnum):
-    """What runs a bundle's network."""
+    """The library that runs a bundle's network."""
 
     TORCH = "torch"
     OPENVINO = "openvino"
 
 
 class Precision(StrEnum):
-    """What its arithmetic is done in."""
+    """Number format of the network's arithmetic."""
 
     FLOAT32 = "float32"
     BFLOAT16 = "bfloat16"  # products only; torch on a GPU
@@ -48,7 +48,7 @@ class Precision(StrEnum):
 
 
 class Normalisation(BaseModel):
-    """Per channel `(pixel / 255 - mean) / std`, done inside the network's graph."""
+    """Input normalisation per channel, `(pixel / 255 - mean) / std`, done inside the network's graph."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -57,9 +57,14 @@ class Normalisation(BaseModel):
 
 
 class Split(BaseModel):
-    """Which listings a bundle was fitted on, chosen on and measured on; near duplicates lie on one side.
+    """The listings a bundle's head was trained, selected and tested on; near duplicates are in the same part.
 
-    All empty: the bundle came with a head, and what that was fitted on is not known.
+    All parts are empty if the bundle came with a head: its training data is not known then.
+
+    Attributes:
+        train: ids of the listings it was fitted on.
+        validation: ids of those that hyperparameters were selected on.
+        test: ids of those that its metrics were measured on.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -75,12 +80,12 @@ class Split(BaseModel):
 
 
 class BundleManifest(BaseModel):
-    """What a bundle says of itself."""
+    """The manifest of a bundle: which model it is, how it was made and how good it is."""
 
     model_config = ConfigDict(frozen=True)
 
     backbone: str
-    weights: str  # where the trunk's weights come from, for people
+    weights: str  # origin of the trunk's weights, for people
     weights_sha256: str  # of WEIGHTS in this bundle
     embedding_layer: str = "global average pool, L2-normalised"
     embedding_dim: int
@@ -89,22 +94,22 @@ class BundleManifest(BaseModel):
     normalisation: Normalisation
     runtime: Runtime = Runtime.TORCH
     precision: Precision = Precision.FLOAT32
-    graph_sha256: dict[str, str] = {}  # of the runtime's own files, by name
+    graph_sha256: dict[str, str] = {}  # of the runtime's graph files, by name
     fingerprint: str = ""
-    recipe: str = "head"  # how it was trained
-    # The softmax of scores / temperature is how often the answer is right.
+    recipe: str = "head"  # training recipe
+    # softmax(scores / temperature) is calibrated: the probability that the answer is right.
     temperature: float = Field(1.0, gt=0)
-    abstain_below: float = Field(0.0, ge=0, le=1)  # a category of lower probability is a guess
+    abstain_below: float = Field(0.0, ge=0, le=1)  # a category of lower probability is not `certain`
     metrics: dict[str, float | int] = {}
     gate: dict[str, float | str] = {}  # how the chosen precision compares with float32, or why it was not chosen
     catalogue: str  # what the head was fitted on or measured on, for people
-    head_came_with_weights: bool = False  # then what it was fitted on is not known
-    notice: str | None = None  # what a reader should know before trusting it
+    head_came_with_weights: bool = False  # true: the head's training data is not known
+    notice: str | None = None  # a warning for people who use the model
     libraries: dict[str, str] = {}
     built_at: str
 
     def compute_fingerprint(self) -> str:
-        """SHA-256 over everything that decides which embedding a photo gets, and nothing else."""
+        """Compute the model's fingerprint: SHA-256, hexadecimal, over every field that affects embeddings or scores."""
         decisive = {
             "weights_sha256", "backbone", "embedding_layer", "embedding_dim", "categories", "preprocess",
             "normalisation", "runtime", "precision", "graph_sha256",
@@ -115,10 +120,13 @@ class BundleManifest(BaseModel):
 
 @dataclass(frozen=True, slots=True)
 class ModelBundle:
-    """One version on disk, verified.
+    """One verified bundle on disk; `open_bundle` returns one.
 
     Attributes:
-        split: the listings it was fitted on, chosen on and measured on.
+        version: name in the artifact store, or of the directory.
+        manifest: what the model is.
+        directory: with its files.
+        split: the listings it was trained, selected and tested on.
     """
 
     version: str
@@ -127,10 +135,10 @@ class ModelBundle:
     split: Split
 
     def tensors(self) -> dict[str, npt.NDArray[np.generic]]:
-        """Every weight by its name in the network.
+        """Load every weight, by its name in the network.
 
         Raises:
-            BundleDamaged: the file is not safetensors.
+            BundleDamaged: the file is missing or not safetensors.
         """
         try:
             return load_file(self.directory / WEIGHTS)
@@ -147,17 +155,22 @@ def write_bundle(
     graph_files: Mapping[str, bytes] | None = None,
     extra_files: Mapping[str, bytes] | None = None,
 ) -> str:
-    """Write a new version and return its name; it is not promoted.
+    """Write a new version of the bundle; it is not promoted.
 
     Args:
+        store: of the bundles.
         manifest: `weights_sha256`, `graph_sha256` and `fingerprint` are filled in here.
         tensors: every weight by its name in the network.
-        split: which listings it was fitted on.
-        graph_files: what the runtime loads instead of the weights, by name.
-        extra_files: what people may want to know of it, by name; it decides nothing.
+        split: the listings it was trained, selected and tested on.
+        graph_files: files that the runtime loads instead of the weights, by name.
+        extra_files: records for people, by name; not part of the fingerprint.
+
+    Returns:
+        the new version's name.
 
     Raises:
         BundleDamaged: a weight is not a finite number.
+        ArtifactUnwritable: the disk is full or may not be written.
     """
     _require_finite("the new bundle", tensors)
     with store.write() as draft:
@@ -184,11 +197,15 @@ def write_bundle_directory(
     graph_files: Mapping[str, bytes] | None = None,
     extra_files: Mapping[str, bytes] | None = None,
 ) -> None:
-    """Write a bundle as a directory of its own, to be copied to where `import_bundle` takes it; as `write_bundle`.
+    """Write a bundle as a directory outside of any store, for `import_bundle` on another machine.
+
+    Args:
+        directory: to create.
+        manifest, tensors, split, graph_files, extra_files: see `write_bundle`.
 
     Raises:
         BundleDamaged: as `write_bundle`.
-        ArtifactUnwritable: the directory is there already, the disk is full or may not be written.
+        ArtifactUnwritable: the directory exists already, the disk is full or may not be written.
     """
     with _aside(directory) as aside:
         store = _bundles(aside)
@@ -197,14 +214,31 @@ def write_bundle_directory(
 
 
 def export_bundle(store: ArtifactStore, version: str, directory: Path) -> None:
-    """Copy a version, verified, into a directory of its own; raises as `write_bundle_directory` and `open_bundle`."""
+    """Verify a version and copy it into a directory outside of the store, for `import_bundle`.
+
+    Args:
+        store: of the bundles.
+        version: its name.
+        directory: to create.
+
+    Raises:
+        BundleMissing, BundleDamaged: as `open_bundle`.
+        ArtifactUnwritable: as `write_bundle_directory`.
+    """
     bundle = open_bundle(store, version)
     with _aside(directory) as aside:
         shutil.copytree(bundle.directory, aside / version).rename(directory)
 
 
 def import_bundle(store: ArtifactStore, directory: Path) -> str:
-    """Take a copy of a bundle into the store, unless it is there, and return its version; it is not promoted.
+    """Copy a bundle's directory into the store, unless it has the same bundle already; it is not promoted.
+
+    Args:
+        store: of the bundles.
+        directory: as `export_bundle` or `write_bundle_directory` wrote it.
+
+    Returns:
+        the version's name in the store.
 
     Raises:
         BundleMissing, BundleDamaged: as `open_bundle_directory`.
@@ -216,7 +250,7 @@ def import_bundle(store: ArtifactStore, directory: Path) -> str:
         if store.file(version, MANIFEST).read_bytes() == (directory / MANIFEST).read_bytes():
             return version
     files = manifest["files"]
-    assert isinstance(files, dict)  # manifest_in() made sure
+    assert isinstance(files, dict)  # manifest_in() checked it
     with store.write() as draft:
         for name in (*files, MANIFEST):
             shutil.copyfile(directory / Path(name).name, draft.directory / Path(name).name)
@@ -225,10 +259,15 @@ def import_bundle(store: ArtifactStore, directory: Path) -> str:
 
 
 def read_manifest(store: ArtifactStore, version: str) -> BundleManifest:
-    """The manifest of a version, without looking at the weights.
+    """Read the manifest of a version, without reading the weights.
+
+    Args:
+        store: of the bundles.
+        version: its name.
 
     Raises:
-        BundleMissing, BundleDamaged: not there, or not whole.
+        BundleMissing: there is no such version.
+        BundleDamaged: the manifest cannot be read, or its fingerprint is wrong.
     """
     return _parsed(version, store.manifest(version))
 
@@ -244,10 +283,15 @@ def _parsed(name: str, raw: Mapping[str, object]) -> BundleManifest:
 
 
 def open_bundle(store: ArtifactStore, version: str | None = None) -> ModelBundle:
-    """Verify and open a version, by default the current one.
+    """Verify and open a version of the bundle.
+
+    Args:
+        store: of the bundles.
+        version: its name; None: the promoted one.
 
     Raises:
-        BundleMissing, BundleDamaged: not there, or not what was written.
+        BundleMissing: there is no such version, or none has been promoted.
+        BundleDamaged: a file differs from what was written.
     """
     version = version or store.current()
     if version is None:
@@ -257,11 +301,15 @@ def open_bundle(store: ArtifactStore, version: str | None = None) -> ModelBundle
 
 
 def open_bundle_directory(directory: Path) -> ModelBundle:
-    """Verify and open a bundle anywhere on disk, whoever wrote it; its version is the directory's name.
+    """Verify and open a bundle anywhere on disk, without trusting who wrote it.
+
+    Args:
+        directory: of the bundle; its name is the version.
 
     Raises:
-        BundleMissing: the directory is not there.
-        BundleDamaged: it is not what was written, its weights are no numbers, or its categories are not ours.
+        BundleMissing: the directory does not exist.
+        BundleDamaged: a file differs from what was written, a weight is not finite, or the categories are not
+            `CATEGORIES` in their order.
     """
     if not directory.is_dir():
         raise BundleMissing(f"there is no directory {directory}")
@@ -294,7 +342,7 @@ def _bundles(root: Path) -> ArtifactStore:
 
 @contextmanager
 def _aside(directory: Path) -> Iterator[Path]:
-    """Room beside a directory that is yet to be, so that it is whole when it is there."""
+    """A temporary directory beside one to create, so that a rename makes the latter complete at once."""
     if directory.exists():
         raise ArtifactUnwritable(f"{directory} is there already; name a new directory")
     try:

@@ -1,4 +1,4 @@
-"""Embedder: the seam between what needs embeddings and what runs the network. Knows no runtime."""
+"""Embedder: the interface of a loaded model, implemented by every runtime."""
 
 from typing import NamedTuple, Protocol
 
@@ -12,52 +12,60 @@ FloatArray = npt.NDArray[np.float32]
 
 
 class Embeddings(NamedTuple):
-    """One row per photo."""
+    """Embeddings and category scores of some photos, one row per photo."""
 
     vectors: FloatArray  # (n, dim), L2 norm 1
     scores: FloatArray  # (n, 13), before softmax
 
 
 class Embedder(Protocol):
-    """Runs one bundle's network."""
+    """Runs one bundle's network; safe to share between threads. `open_embedder` returns one."""
 
     @property
-    def manifest(self) -> BundleManifest: ...
+    def manifest(self) -> BundleManifest:
+        """Manifest of the bundle."""
+        ...
 
     @property
-    def on_gpu(self) -> bool: ...
+    def on_gpu(self) -> bool:
+        """Whether it runs on a GPU."""
+        ...
 
     @property
     def device(self) -> str:
-        """What it runs on, for people: "CPU, 2 threads", or the GPU's name."""
+        """The device it runs on, for people: "CPU, 2 threads", or the GPU's name."""
         ...
 
     @property
     def library(self) -> str:
-        """What runs it, with its version."""
+        """The library that runs it, with its version."""
         ...
 
     @property
     def n_streams(self) -> int:
-        """Passes that may run at the same time to advantage."""
+        """Forward passes worth running at the same time."""
         ...
 
     @property
     def best_batch(self) -> int:
-        """Photos of one pass at most, as long as nobody has measured."""
+        """Photos per forward pass, as a default where nothing was measured."""
         ...
 
     def embed(self, pixels: Pixels, *, alone: bool = True) -> Embeddings:
-        """Embed (n, S, S, 3) uint8 photos, n >= 1, in one forward pass; may be called from many threads.
+        """Embed photos in one forward pass.
 
         Args:
-            alone: nothing else is waiting or running, so the pass may take every core.
+            pixels: (n, S, S, 3) uint8 RGB, n >= 1, S as the manifest's preprocessing spec says.
+            alone: no other photo is waiting or running, so the pass may use every core.
+
+        Returns:
+            vectors (n, dim) float32, L2 norm 1, and scores (n, 13) float32.
         """
         ...
 
 
 def normalised(pooled: FloatArray) -> FloatArray:
-    """(n, dim) pooled features scaled to L2 norm 1; a row of zeros stays one."""
+    """Scale features to L2 norm 1: (n, dim) float32 -> (n, dim) float32; a row of zeros stays zero."""
     lengths = np.maximum(np.linalg.norm(pooled, axis=1, keepdims=True), 1e-12)
     unit: FloatArray = (pooled / lengths).astype(np.float32, copy=False)
     return unit

@@ -1,4 +1,4 @@
-"""The network: uint8 photos in, embeddings and 13 scores out, with normalisation and projection inside the graph."""
+"""The network in torch: uint8 photos in, embeddings and 13 scores out; normalisation and projection are part of it."""
 
 from collections.abc import Mapping
 from typing import Any, cast
@@ -25,11 +25,13 @@ NORMALISATION = {
 
 
 class Trunk(nn.Module):
-    """A network up to its pooled features, as stages that can be run apart.
+    """A backbone up to its pooled features, as stages that can be run one by one.
 
     Attributes:
-        taps: stages whose feature maps are pooled too: they know textures and shapes that the last has forgotten.
-        levels: how many values are pooled of the last stage, and of each tap.
+        net: the backbone as its library defines it.
+        taps: indices of earlier stages whose feature maps are pooled too: they hold textures and shapes that the last
+            stage no longer does.
+        levels: number of features pooled from the last stage, and from each tap.
     """
 
     net: nn.Module
@@ -37,11 +39,11 @@ class Trunk(nn.Module):
     levels: tuple[int, ...]
 
     def stages(self) -> list[nn.Module]:
-        """What a pass consists of, in order: each takes the feature maps of the one before."""
+        """Return the stages of a forward pass in order; each takes the feature maps of the one before."""
         raise NotImplementedError
 
     def forward(self, x: Tensor) -> Tensor:
-        """(n, 3, S, S) -> (n, width): the pooled features of the last stage, dim of them, then those of the taps."""
+        """Pool the features of the last stage and then of the taps: (n, 3, S, S) -> (n, width), width = sum(levels)."""
         pooled = []
         for number, stage in enumerate(self.stages()):
             x = stage(x)  # (n, 3, S, S) -> ... -> (n, dim, S/32, S/32)
@@ -62,6 +64,7 @@ class ResNet50Trunk(Trunk):
         self.net.fc = nn.Identity()
 
     def stages(self) -> list[nn.Module]:
+        """Return the stem and the 16 blocks."""
         net = self.net
         stem = nn.Sequential(net.conv1, net.bn1, net.relu, net.maxpool)
         return [stem, *net.layer1, *net.layer2, *net.layer3, *net.layer4]
@@ -79,6 +82,7 @@ class Lite0Trunk(Trunk):
         self.net._fc = nn.Identity()
 
     def stages(self) -> list[nn.Module]:
+        """Return the stem, the 16 blocks and the top."""
         net: Any = self.net
         stem = nn.Sequential(net._conv_stem, net._bn0, net._swish)
         top = nn.Sequential(net._conv_head, net._bn1, net._swish)
@@ -92,7 +96,12 @@ _TRUNKS: dict[Backbone, type[Trunk]] = {
 
 
 class Features(nn.Module):
-    """Normalisation and trunk: photos in, pooled features out."""
+    """Normalisation and trunk: photos in, pooled features out.
+
+    Args:
+        backbone: which trunk.
+        normalisation: of its inputs.
+    """
 
     scale: Tensor
     shift: Tensor
@@ -105,20 +114,27 @@ class Features(nn.Module):
         self.register_buffer("shift", (mean / std).view(1, 3, 1, 1), persistent=False)
 
     def forward(self, pixels: Tensor) -> Tensor:
-        """(n, S, S, 3) uint8 -> what the trunk pools, (n, width) float32."""
+        """Compute the trunk's pooled features: (n, S, S, 3) uint8 -> (n, width) float32."""
         return cast(Tensor, self.trunk(self.prepared(pixels)))
 
     def prepared(self, pixels: Tensor) -> Tensor:
-        """(n, S, S, 3) uint8 -> what the first stage takes: (n, 3, S, S) float32, mean 0, deviation 1."""
+        """Normalise photos for the first stage: (n, S, S, 3) uint8 -> (n, 3, S, S) float32, mean 0, deviation 1."""
         x = pixels.permute(0, 3, 1, 2).float() * self.scale - self.shift
         return x.contiguous(memory_format=torch.channels_last)
 
 
 class Projection(nn.Module):
-    """What the trunk pools -> an embedding in which photos of one thing, and of one category, lie near each other.
+    """Projects pooled features to an embedding in which photos of one item, and of one category, are close.
 
-    Two parts side by side: a linear map of all that is pooled, L2-normalised, and the probabilities of the head times
-    `evidence`.
+    The embedding is the concatenation of a linear map of all pooled features, L2-normalised, and of the head's
+    probabilities times `evidence`.
+
+    Args:
+        width: number of pooled features.
+        dim: of the linear map's output.
+
+    Attributes:
+        evidence: scalar weight of the category probabilities.
     """
 
     evidence: Tensor
@@ -129,13 +145,22 @@ class Projection(nn.Module):
         self.register_buffer("evidence", torch.zeros(()))
 
     def forward(self, pooled: Tensor, scores: Tensor) -> Tensor:
-        """(n, width), (n, 13) -> (n, dim + 13)."""
+        """Project pooled features (n, width) and scores (n, 13) to embeddings (n, dim + 13), not normalised."""
         mapped = functional.normalize(self.linear(pooled), dim=1)
         return torch.cat([mapped, self.evidence * scores.softmax(1)], dim=1)
 
 
 class Network(nn.Module):
-    """Normalisation, trunk, a linear head on the last stage's features, and a projection if there is one."""
+    """The whole model: normalisation, trunk, a linear head on the last stage's features, and an optional projection.
+
+        network = Network(Backbone(manifest.backbone), manifest.normalisation)
+        network.load_tensors(bundle.tensors())
+        embeddings, scores = network(torch.zeros(1, 224, 224, 3, dtype=torch.uint8))
+
+    Args:
+        backbone: which trunk.
+        normalisation: of its inputs.
+    """
 
     def __init__(self, backbone: Backbone, normalisation: Normalisation) -> None:
         super().__init__()
@@ -146,27 +171,37 @@ class Network(nn.Module):
 
     @property
     def embedding_dim(self) -> int:
-        """Of what `forward` gives."""
+        """Dimension of the embeddings that `forward` returns."""
         if self.projection is None:
             return self.head.in_features
         return self.projection.linear.out_features + self.head.out_features
 
     def forward(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
-        """(n, S, S, 3) uint8 -> embeddings (n, embedding_dim), not normalised, and scores (n, 13) before softmax."""
+        """Embed and classify photos.
+
+        Args:
+            pixels: (n, S, S, 3) uint8 RGB.
+
+        Returns:
+            embeddings (n, embedding_dim), not normalised, and scores (n, 13), before softmax; float32.
+        """
         return self.answer(self.features(pixels))
 
     def answer(self, pooled: Tensor) -> tuple[Tensor, Tensor]:
-        """What the trunk pools (n, width) -> embeddings and scores; see `forward`."""
+        """Compute embeddings and scores from pooled features (n, width); returns as `forward`."""
         last = pooled[:, : self.head.in_features]
         scores = self.head(last)
         return last if self.projection is None else self.projection(pooled, scores), scores
 
     def tensors(self) -> dict[str, npt.NDArray[np.generic]]:
-        """Every weight as numpy, ready for a bundle."""
+        """Return every weight by name, as numpy arrays for a bundle."""
         return {name: value.detach().cpu().contiguous().numpy() for name, value in self.state_dict().items()}
 
     def load_tensors(self, tensors: Mapping[str, npt.NDArray[np.generic]]) -> None:
-        """Take over the weights of a bundle, with the projection if it has one.
+        """Load the weights of a bundle, adding a projection if it has one.
+
+        Args:
+            tensors: every weight by name.
 
         Raises:
             RuntimeError: names or shapes are not this network's.

@@ -1,4 +1,4 @@
-"""The runtimes behind `Embedder`: torch, the reference and the one for GPUs; OpenVINO, the one for CPUs.
+"""The runtimes that implement `Embedder`: torch, the reference and for GPUs, and OpenVINO, for CPUs.
 
 Each imports its library when it is opened: a CPU worker runs without torch, a GPU worker without OpenVINO.
 """
@@ -16,20 +16,24 @@ from shared.model.signal_stack import signal_stack_kept
 from shared.photos.images import Pixels
 from shared.settings import Backbone
 
-# A graph compiled for a GPU is compiled anew for every other number of photos, so passes are filled up to one of these.
+# A graph compiled for a GPU is recompiled for every new batch size, so batches are padded to one of these.
 _BUCKETS = (1, 8, 32, 64)
 _LARGEST_BATCH = _BUCKETS[-1]
-# Measured: a stream has one core, which batches of 1, 2, 4 and 8 fill alike. Others wait for a pass to end.
+# Measured: a stream has one core, which is as fast with batches of 1, 2, 4 and 8; small passes end sooner for others.
 _BEST_BATCH_OF_A_STREAM = 2
 _FIRST_ARRAY = threading.Lock()
 
 
 def open_embedder(bundle: ModelBundle, *, threads: int = 0, streams: int = 0) -> Embedder:
-    """Load the bundle into the runtime it was built and measured for.
+    """Load a bundle into the runtime that it was built and measured for.
+
+        embedder = open_embedder(open_bundle(bundle_store(storage)))
+        vectors, scores = embedder.embed(pixels)
 
     Args:
-        threads: CPU threads in all; 0: one a core.
-        streams: passes at the same time, where the runtime can; 0: one a thread.
+        bundle: to load.
+        threads: CPU threads in total; 0: one per core.
+        streams: forward passes at the same time, where the runtime supports it; 0: one per thread.
 
     Raises:
         BundleDamaged: the files do not fit what the manifest says.
@@ -40,10 +44,15 @@ def open_embedder(bundle: ModelBundle, *, threads: int = 0, streams: int = 0) ->
 
 
 class TorchEmbedder:
-    """The network in torch, channels_last: eager on a CPU; on a GPU compiled, for a few sizes of batch.
+    """An `Embedder` in torch, channels_last: eager on a CPU, compiled for a few batch sizes on a GPU.
 
     Args:
-        compiler: a backend of `torch.compile`, or "" for none; None: torch's own on a GPU, none on a CPU.
+        bundle: to load.
+        threads: of torch on a CPU; 0: torch's default.
+        compiler: a backend of `torch.compile`, or "" for none; None: inductor on a GPU, none on a CPU.
+
+    Raises:
+        BundleDamaged: the weights do not fit the backbone.
     """
 
     def __init__(self, bundle: ModelBundle, *, threads: int = 0, compiler: str | None = None) -> None:
@@ -69,32 +78,38 @@ class TorchEmbedder:
 
     @property
     def manifest(self) -> BundleManifest:
+        """Manifest of the bundle."""
         return self._manifest
 
     @property
     def on_gpu(self) -> bool:
+        """Whether torch uses CUDA."""
         return bool(self._device.type == "cuda")
 
     @property
     def device(self) -> str:
+        """Name of the GPU, or "CPU, n threads"."""
         if self.on_gpu:
             return str(self._torch.cuda.get_device_name(self._device))
         return f"CPU, {self._torch.get_num_threads()} threads"
 
     @property
     def library(self) -> str:
+        """Version of torch."""
         return f"torch {self._torch.__version__}"
 
     @property
     def n_streams(self) -> int:
+        """Always 1: one pass uses the whole device."""
         return 1
 
     @property
     def best_batch(self) -> int:
-        return _LARGEST_BATCH  # the larger the better, on a GPU above all
+        """Always the largest batch."""
+        return _LARGEST_BATCH  # the larger the faster, above all on a GPU
 
     def embed(self, pixels: Pixels, *, alone: bool = True) -> Embeddings:
-        """See `Embedder.embed`."""
+        """Embed photos, in passes of at most 64; see `Embedder.embed`. `alone` makes no difference."""
         parts = [self._pass(pixels[start : start + _LARGEST_BATCH]) for start in range(0, len(pixels), _LARGEST_BATCH)]
         vectors, scores = (np.concatenate(part) for part in zip(*parts, strict=True))
         return Embeddings(normalised(vectors), scores)
@@ -110,14 +125,25 @@ class TorchEmbedder:
 
 
 class OpenVINOEmbedder:
-    """The bundle's graph in OpenVINO, compiled twice: one pass over all cores for a photo that is alone, and one
-    stream a core for passes side by side, which wastes nothing on threads waiting for one another."""
+    """An `Embedder` in OpenVINO on a CPU.
+
+    The graph is compiled twice: for a pass over all cores, which a photo alone takes, and for one stream per core, so
+    that concurrent passes spend no time on threads waiting for one another.
+
+    Args:
+        bundle: to load.
+        threads: CPU threads in total; 0: one per core.
+        streams: forward passes at the same time; 0: one per thread.
+
+    Raises:
+        BundleDamaged: the graph cannot be loaded.
+    """
 
     def __init__(self, bundle: ModelBundle, *, threads: int = 0, streams: int = 0) -> None:
         import openvino
 
-        # At the first array it is given, OpenVINO's binding looks numpy up. Threads that have it do so at the same
-        # moment block one another for ever, one of them with Python's lock in hand: so it is one of them, alone.
+        # At the first array it receives, OpenVINO's binding imports numpy. Threads that trigger this at the same moment
+        # deadlock, one of them holding the GIL: so only one thread does it.
         with _FIRST_ARRAY:
             openvino.Tensor(np.zeros(1, dtype=np.uint8))
         threads = threads or _n_cores()
@@ -126,7 +152,7 @@ class OpenVINOEmbedder:
         self._library = f"OpenVINO {openvino.get_version()}"
         self._n_streams = streams or threads
         core = openvino.Core()
-        # The same precision everywhere: a CPU with bfloat16 units would otherwise give other embeddings.
+        # The same precision on every machine: a CPU with bfloat16 units would otherwise compute other embeddings.
         common = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": threads}
         try:
             graph = core.read_model(bundle.directory / GRAPH)
@@ -140,35 +166,41 @@ class OpenVINOEmbedder:
 
     @property
     def manifest(self) -> BundleManifest:
+        """Manifest of the bundle."""
         return self._manifest
 
     @property
     def on_gpu(self) -> bool:
+        """Always false."""
         return False
 
     @property
     def device(self) -> str:
+        """The text "CPU, n threads"."""
         return self._device
 
     @property
     def library(self) -> str:
+        """Version of OpenVINO."""
         return self._library
 
     @property
     def n_streams(self) -> int:
+        """Number of OpenVINO streams."""
         return self._n_streams
 
     @property
     def best_batch(self) -> int:
+        """Photos per forward pass of one stream, as a default."""
         return _BEST_BATCH_OF_A_STREAM
 
     def embed(self, pixels: Pixels, *, alone: bool = True) -> Embeddings:
-        """See `Embedder.embed`."""
+        """Embed photos over all cores if `alone`, else in one stream; see `Embedder.embed`."""
         return (self._alone if alone else self._streams).infer(pixels)
 
 
 class _RequestPool:
-    """Inference requests of one compiled model; one that is not free is waited for."""
+    """The inference requests of one compiled model, lent to one thread each."""
 
     def __init__(self, compiled: "object", n_requests: int) -> None:
         self._free: queue.SimpleQueue[object] = queue.SimpleQueue()
@@ -176,6 +208,7 @@ class _RequestPool:
             self._free.put(compiled.create_infer_request())  # type: ignore[attr-defined]
 
     def infer(self, pixels: Pixels) -> Embeddings:
+        """Run the model with a free request; blocks until one is free."""
         request = self._free.get()
         try:
             outputs = request.infer({0: pixels}, share_inputs=True)  # type: ignore[attr-defined]
@@ -186,5 +219,5 @@ class _RequestPool:
 
 
 def _n_cores() -> int:
-    """Cores this process may use, which in a container are fewer than the machine has."""
+    """Count the cores that this process may use, which in a container may be fewer than the machine has."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

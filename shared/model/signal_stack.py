@@ -1,9 +1,10 @@
-"""Where signal handlers find their stack while OpenVINO comes and goes.
+"""Restores the thread's alternate signal stack after OpenVINO has compiled a model, which would crash later signals.
 
-Python lets a handler run on the alternate stack of the thread it meets, if there is one. OpenVINO's CPU plugin sets one
-up for the thread that compiles a model and, when it is dropped, puts back the one it found. Two models dropped in the
-order they were compiled in therefore leave the thread with a stack that is gone, and so does a model that another
-thread drops: the next signal ends the process with a segmentation fault instead of calling its handler.
+Python runs a signal handler on the alternate stack (sigaltstack) of the thread that receives the signal, if it has one.
+OpenVINO's CPU plugin installs one for the thread that compiles a model and, when the model is freed, restores the one
+it found. Two models freed in the order they were compiled in therefore leave the thread with a stack that was freed,
+and so does a model that another thread frees: the next signal ends the process with a segmentation fault instead of
+calling its handler.
 """
 
 import ctypes
@@ -20,7 +21,7 @@ class _Stack(ctypes.Structure):
 
 @contextmanager
 def signal_stack_kept() -> Iterator[None]:
-    """Give this thread back the alternate stack it had, or none, whatever the body sets up."""
+    """Restore this thread's alternate signal stack, or its absence, after the body; does nothing outside Linux."""
     if sys.platform != "linux":
         yield
         return
