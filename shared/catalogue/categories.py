@@ -1,4 +1,4 @@
-"""The 13 categories and what a photo of the catalogue is. Knows nothing of files or tables."""
+"""The 13 categories, and the record of one catalogue photo."""
 
 from dataclasses import dataclass
 from typing import Protocol
@@ -24,9 +24,15 @@ CATEGORY_INDEX: dict[str, int] = {name: index for index, name in enumerate(CATEG
 
 
 class PhotoFile(Protocol):
-    """A file on disk or an object in a store; as text, its address."""
+    """A file on disk or an object in an object store; `str(file)` is its path or URL."""
 
-    def read_bytes(self) -> bytes: ...
+    def read_bytes(self) -> bytes:
+        """Read the whole file.
+
+        Raises:
+            OSError: it cannot be read.
+        """
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,4 +43,4 @@ class CataloguePhoto:
     listing_id: str
     category: int  # position in CATEGORIES
     path: PhotoFile
-    sha256: str = ""  # of the file's bytes; empty where nobody has read it
+    sha256: str = ""  # of the file's bytes; empty before it was read

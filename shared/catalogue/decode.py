@@ -1,4 +1,4 @@
-"""Photos of a catalogue as pixels, decoded in threads ahead of whoever consumes them."""
+"""Decodes the photos of a catalogue, in threads ahead of the consumer."""
 
 import hashlib
 from collections import deque
@@ -21,11 +21,16 @@ R = TypeVar("R")
 def decode_file(
     file: PhotoFile, spec: PreprocessSpec, sha256: str = "", turn: AbstractContextManager[object] | None = None
 ) -> Pixels | str:
-    """The pixels of a photo, or why there are none.
+    """Read and decode one photo file.
 
     Args:
-        sha256: what its bytes must be, where that is known.
-        turn: waited for once the file has been read, and held while it is decoded.
+        file: to read.
+        spec: how the photo becomes the network's input.
+        sha256: expected digest of the file's bytes; empty: not checked.
+        turn: lock to hold while decoding, acquired after the file has been read; None: no lock.
+
+    Returns:
+        (S, S, 3) uint8 RGB; or, as text, the reason why there are no pixels.
     """
     try:
         photo = file.read_bytes()
@@ -42,7 +47,17 @@ def decode_file(
 def ahead(
     pool: ThreadPoolExecutor, call: Callable[[T], R], items: Iterable[T], *, n_ahead: int
 ) -> Iterator[tuple[T, R]]:
-    """Each item with what `call` gives for it, in order, with up to `n_ahead` calls under way."""
+    """Map items through a thread pool in order, with at most `n_ahead` calls under way.
+
+    Args:
+        pool: runs the calls.
+        call: applied to every item.
+        items: consumed as results are.
+        n_ahead: calls submitted before their results are needed.
+
+    Returns:
+        pairs of item and result, in the order of `items`; an exception of `call` is raised in its place.
+    """
     queue = iter(items)
     pending: deque[tuple[T, Future[R]]] = deque((i, pool.submit(call, i)) for i in islice(queue, n_ahead))
     try:

@@ -1,8 +1,8 @@
-"""What lies in a catalogue's directory, and the SHA-256 of its photos, read again only where a file has changed.
+"""Lists a catalogue's files and computes the SHA-256 of its photos, reading only files that changed since last time.
 
-Like a version control system's index: a file whose size, modification time and inode are as remembered is taken to be
-as it was; of an object in a store, its tag is what inodes are of files. One that was modified within two seconds before
-it was read is read again the next time, because a second change within the clock's grain would not show.
+As in Git's index, a file whose size, modification time and inode are unchanged is taken to be unchanged; for an object
+in an object store, the ETag takes the inode's place. A file that was modified within two seconds before it was read is
+read again the next time, because a second change within the clock's resolution would not show.
 """
 
 import hashlib
@@ -22,16 +22,18 @@ if TYPE_CHECKING:
     from shared.artifacts.bucket import Stored
 
 _READERS = 4
-_ASKERS = 32  # of a store, which is waited for rather than worked with
+_STORE_READERS = 32  # reading from an object store is waiting, not work
 _RACY_NS = 2_000_000_000
 _FORMAT = 1
 
 
 class Stat(NamedTuple):
-    """What tells that a file is as it was.
+    """The metadata by which a file counts as unchanged.
 
     Attributes:
-        identity: the inode of a file, the tag of an object.
+        size: in bytes.
+        mtime_ns: modification time, nanoseconds since the epoch.
+        identity: the inode of a file, the ETag of an object.
     """
 
     size: int
@@ -40,13 +42,14 @@ class Stat(NamedTuple):
 
 
 class Scan(NamedTuple):
-    """The files of a catalogue.
+    """A listing of the files of a catalogue.
 
     Attributes:
-        tables: as they were, by address.
-        photos: address and state by lower-cased name without ending; of twins the first in order of name counts.
-        signature: changes when a file is added, removed or written.
-        newest_ns: when the last of them was written.
+        tables: metadata of the tables, by address.
+        photos: address and metadata of the photos, by lower-cased name without ending; of files with the same name, the
+            first in alphabetical order counts.
+        signature: digest of the metadata; changes when a file is added, removed or written.
+        newest_ns: latest modification time, nanoseconds since the epoch.
     """
 
     tables: dict[str, Stat]
@@ -56,10 +59,18 @@ class Scan(NamedTuple):
 
 
 def scan(tables: Sequence[Path | ObjectFile], folder: Path | ObjectFile) -> Scan:
-    """Look at every file without opening any."""
+    """List a catalogue's files with their metadata, without opening any.
+
+    Args:
+        tables: its CSV files.
+        folder: with its photos; subfolders and files other than JPEG are ignored.
+
+    Raises:
+        OSError, StoreUnavailable: the files cannot be listed.
+    """
     of_tables = {str(table): _stat(table) for table in tables}
     files = sorted((address, stat) for address, stat in _files(folder) if address.lower().endswith((".jpg", ".jpeg")))
-    # No objects of pathlib: making them takes longer than asking the file system.
+    # Plain strings, no Path objects: creating those takes longer than the file system does.
     photos = {os.path.basename(path).rpartition(".")[0].lower(): (path, stat) for path, stat in reversed(files)}
     everything = (sorted((path, *stat) for path, stat in of_tables.items()), files)
     signature = hashlib.blake2b(repr(everything).encode(), digest_size=16).hexdigest()
@@ -78,10 +89,10 @@ def _files(folder: Path | ObjectFile) -> Iterator[tuple[str, Stat]]:
 
 
 class PhotoDigests:
-    """Remembers what photos contain.
+    """A cache of photo digests, so that unchanged files are not read again.
 
     Args:
-        file: where it is kept; None: in memory only. What cannot be read there is forgotten.
+        file: JSON file that keeps the cache for the next process; None: in memory only. A damaged file is ignored.
     """
 
     def __init__(self, file: Path | None = None) -> None:
@@ -92,22 +103,26 @@ class PhotoDigests:
             self._load(file)
 
     def catalogue_digest(self, found: Scan) -> str | None:
-        """The digest of the whole catalogue, if nothing in it has changed since it was remembered."""
+        """Return the remembered digest of the whole catalogue; None if a file in `found` has changed since."""
         return self._catalogue_digest if found.signature == self._signature else None
 
     def read(self, photos: list[tuple[str, Stat]], open_file: Callable[[str], PhotoFile] = Path) -> list[str]:
-        """SHA-256 of each file's bytes, hexadecimal; empty for a file that cannot be read.
+        """Return the SHA-256 of each photo, reading only files that are not in the cache.
 
         Args:
-            open_file: gives the file of an address.
+            photos: address and metadata of each file.
+            open_file: returns the file of an address.
+
+        Returns:
+            hexadecimal digests in the order of `photos`; empty text for a file that cannot be read.
 
         Raises:
-            StoreUnavailable: none can be read just now.
+            StoreUnavailable: the object store does not answer.
         """
         now_ns = time.time_ns()
         found = {path: known[1] for path, stat in photos if (known := self._known.get(path)) and known[0] == stat}
         unknown = [path for path, _ in photos if path not in found]
-        n_threads = _ASKERS if any("://" in path for path in unknown) else _READERS
+        n_threads = _STORE_READERS if any("://" in path for path in unknown) else _READERS
         with ThreadPoolExecutor(n_threads, thread_name_prefix="digest") as pool:
             found |= zip(unknown, pool.map(lambda path: _digest(open_file(path)), unknown), strict=True)
         self._known = {
@@ -116,10 +131,11 @@ class PhotoDigests:
         return [found[path] for path, _ in photos]
 
     def remember(self, found: Scan, catalogue_digest: str) -> None:
-        """Keep what was read, and of which catalogue it was; a full disk only costs time later.
+        """Save the cache with the digest of the whole catalogue; on a full disk, files are read again next time.
 
         Args:
-            catalogue_digest: empty where a photo could not be read, which it may be the next time.
+            found: the listing that the digest belongs to.
+            catalogue_digest: empty if a photo could not be read, because it may be readable the next time.
         """
         settled = catalogue_digest and found.newest_ns < time.time_ns() - _RACY_NS
         self._signature, self._catalogue_digest = (found.signature, catalogue_digest) if settled else ("", "")

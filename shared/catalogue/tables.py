@@ -1,4 +1,4 @@
-"""Raw dump -> labelled photos, and every row that cannot be used, with its reason. Never writes to the dump."""
+"""Reads a raw dump into labelled photos, and lists every unusable row with its reason; never writes to the dump."""
 
 import hashlib
 import re
@@ -29,12 +29,14 @@ _LAYOUT = f"{PRODUCTS}, {IMAGES}, images/"
 
 @dataclass(frozen=True, slots=True)
 class RowProblem:
-    """What is wrong with a row of a table.
+    """Why a row of a table cannot be used.
 
     Attributes:
-        row: as a spreadsheet numbers it: the header is 1; blank lines do not count.
-        row_id: empty where it has none, or none that can be told.
-        value: what is wrong with it, where that can be shown.
+        reason: one of a fixed set of texts.
+        table: file name of the table.
+        row: number as a spreadsheet shows it: the header is 1; blank lines do not count.
+        row_id: id in the row; empty where it has none, or none that can be read.
+        value: the offending value, where there is one.
     """
 
     reason: str
@@ -50,10 +52,11 @@ class Catalogue:
 
     Attributes:
         name: the directory's or prefix's name, for people.
-        n_listings: listings with an id and a known category, whether or not they have photos.
+        directory: the dump.
+        n_listings: listings with an id and a known category, with or without photos.
         photos: labelled photos in the order of Images.csv.
         rejected: rows left out.
-        digest: changes when a photo, its listing or its category does.
+        digest: SHA-256 over the photos, their listings and categories.
     """
 
     name: str
@@ -65,14 +68,17 @@ class Catalogue:
 
     @property
     def unusable(self) -> dict[str, int]:
-        """How many rows are left out, by reason."""
+        """Number of rows left out, by reason."""
         return dict(Counter(row.reason for row in self.rejected))
 
     def without(self, rejected: Sequence[RowProblem]) -> "Catalogue":
-        """What is left of it without more rows of Images.csv.
+        """Return a copy of the catalogue with more rows of Images.csv left out.
+
+        Args:
+            rejected: the rows, by image id.
 
         Raises:
-            CatalogueUnusable: nothing is left.
+            CatalogueUnusable: no photo is left.
         """
         gone = {row.row_id for row in rejected}
         photos = [photo for photo in self.photos if photo.image_id not in gone]
@@ -93,19 +99,26 @@ class _Tables(NamedTuple):
 
 
 def read_catalogue(directory: Location) -> Catalogue:
-    """Read `Products.csv`, `Images.csv` and the photos in `images/`.
+    """Read a dump: `Products.csv`, `Images.csv` and the photos in `images/`.
+
+        catalogue = read_catalogue(Path("dump"))
+        print(len(catalogue.photos), catalogue.unusable)
+
+    Args:
+        directory: of the dump.
 
     Raises:
-        CatalogueUnusable: a table is missing or lacks a column, or not one usable photo is left.
+        CatalogueUnusable: a table is missing or lacks a column, or no usable photo is left.
+        StoreUnavailable: the object store does not answer.
     """
     return CatalogueReader().read(directory)
 
 
 class CatalogueReader:
-    """Reads a catalogue, and the next time only what has changed of it.
+    """Reads a catalogue repeatedly, each time only the tables and photos that changed since.
 
     Args:
-        file: where the photos' digests are kept for the next process; None: nowhere.
+        file: JSON file that keeps the photos' digests for the next process; None: in memory only.
     """
 
     def __init__(self, file: Path | None = None) -> None:
@@ -113,14 +126,15 @@ class CatalogueReader:
         self._tables: tuple[Mapping[str, Stat], _Tables] | None = None
 
     def digest(self, found: Scan) -> str | None:
-        """The digest of a catalogue in which not one file has changed since it was read; else None."""
+        """Return the catalogue's digest if no file in `found` has changed since it was read; else None."""
         return self._digests.catalogue_digest(found)
 
     def read(self, directory: Location, found: Scan | None = None) -> Catalogue:
-        """See `read_catalogue`.
+        """Read the catalogue; see `read_catalogue`.
 
         Args:
-            found: its files, if they have just been looked at.
+            directory: of the dump.
+            found: its listing, if one was just made; None: list the files now.
         """
         found = found or scan_catalogue(directory)
         if self._tables is None or self._tables[0] != found.tables:
@@ -142,10 +156,14 @@ class CatalogueReader:
 
 
 def scan_catalogue(directory: Location) -> Scan:
-    """The files of a catalogue.
+    """List the files of a catalogue, without opening any.
+
+    Args:
+        directory: of the dump.
 
     Raises:
         CatalogueUnusable: a table or `images/` is missing.
+        StoreUnavailable: the object store does not answer.
     """
     tables = [_find(directory, name) for name in (PRODUCTS, IMAGES)]
     folder = _find(directory, "images")
@@ -170,10 +188,15 @@ def _read_tables(directory: Location) -> _Tables:
 
 
 def read_table(directory: Location, name: str, rejected: list[RowProblem]) -> "pd.DataFrame":
-    """One table as stripped text, missing values as empty text, indexed by the rows' numbers.
+    """Read one table of a dump as text.
 
     Args:
-        rejected: receives the rows with too many fields.
+        directory: of the dump.
+        name: PRODUCTS or IMAGES.
+        rejected: rows with too many fields are appended to it.
+
+    Returns:
+        stripped text, missing values as empty text, indexed by row number; named columns only.
 
     Raises:
         CatalogueUnusable: the table is missing, empty, not UTF-8 CSV, or lacks a column.
@@ -183,8 +206,8 @@ def read_table(directory: Location, name: str, rejected: list[RowProblem]) -> "p
 
     file, required = _find(directory, name), _REQUIRED[name]
     try:
-        # Descriptions hold bare carriage returns, quoted or not: only a line feed ends a row. Columns to spare show
-        # which rows have too many fields; pandas would cut or shift those to fit.
+        # Descriptions hold bare carriage returns, quoted or not: only a line feed ends a row. Surplus columns show
+        # which rows have too many fields; pandas would otherwise cut or shift those to fit.
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always", ParserWarning)
             cells = pd.read_csv(
@@ -213,7 +236,7 @@ def read_table(directory: Location, name: str, rejected: list[RowProblem]) -> "p
     if missing := [column for column in required if column not in named]:
         raise CatalogueUnusable(f"{name} lacks the column {', '.join(missing)}; it has {', '.join(named)}")
     width = max(position for position, text in enumerate(header, 1) if text)
-    # Most of the columns to spare are empty; only rows with something in them need a closer look.
+    # Most surplus columns are empty; only rows with something in them need a closer look.
     spare = cells.iloc[1:, width:].dropna(axis="columns", how="all").fillna("")
     torn = (spare != "").any(axis=1)
     torn[torn] = (_stripped(spare[torn]) != "").any(axis=1)
@@ -240,7 +263,7 @@ def _find(directory: Location, name: str) -> Path | ObjectFile:
 
 
 def _file(directory: Location, address: str) -> Path | ObjectFile:
-    """One that the scan of the catalogue has found."""
+    """The file of an address in a `Scan`."""
     if isinstance(directory, Path):
         return Path(address)
     return file_in(directory, address.removeprefix(f"{directory.url}/"))
@@ -270,7 +293,7 @@ def _categories(products: "pd.DataFrame", rejected: list[RowProblem]) -> dict[st
 def _photos(
     tables: _Tables, found: Scan, open_file: Callable[[str], PhotoFile]
 ) -> tuple[list[tuple[int, CataloguePhoto]], list[RowProblem]]:
-    """The labelled photos with their rows, and the rows that give none."""
+    """The labelled photos with their row numbers, and the rows that are left out."""
     photos: dict[str, tuple[int, CataloguePhoto]] = {}
     rejected: list[RowProblem] = []
     for row, image_id, listing_id in tables.images:

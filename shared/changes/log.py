@@ -1,13 +1,13 @@
-"""The change log: photos put into and deleted from the live index since it was built, in the order they took effect.
+"""The change log in Redis: photos put into and deleted from the live index since it was built, in order of effect.
 
-A stream, because every worker reads all of it and keeps its own place. A reindex folds its entries into the next
-snapshot; only then may they go. Knows nothing of vectors' meaning and nothing of snapshots.
+It is a write-ahead log, kept as a stream, because every worker reads all of it at its own position. A reindex compacts
+its entries into the next snapshot; only then are they truncated.
 
 Keys (prefix `lookalike:`):
-    changes           stream; no TTL: it is the only place where these changes are until a reindex has folded them
+    changes           stream; no TTL: the only copy of these changes until a reindex has compacted them
     changes:count     entries ever written, which numbers them; no TTL: one number
     changes:sequence  the sequence number given last; no TTL: one number
-    changed           hash image id -> its newest entry; no TTL: what no job can come late for goes with the log
+    changed           hash image id -> its newest entry; no TTL: truncated with the log, once no late job needs it
 """
 
 import time
@@ -41,9 +41,12 @@ class PutPhoto:
     """A photo put into the live index.
 
     Attributes:
+        listing_id: the listing it belongs to.
         category: position in CATEGORIES.
         sha256: of its file, see `shared.artifacts.home.live_photo`.
-        fingerprint: of the model that made vector (dim,) and scores (13,).
+        fingerprint: of the model that made `vector` and `scores`.
+        vector: (dim,) float32, L2 norm 1.
+        scores: (13,) float32, before softmax.
     """
 
     listing_id: str
@@ -56,29 +59,32 @@ class PutPhoto:
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """One entry of the log."""
+    """One entry of the log: an image was put or deleted."""
 
     entry_id: str
     image_id: str
-    sequence: int  # of its acceptance; rises from entry to entry of one image
+    sequence: int  # given when the change was accepted; increases from entry to entry of one image
     photo: PutPhoto | None  # None: the image was deleted
 
 
 @dataclass(frozen=True, slots=True)
 class Newest:
-    """The last change of one image."""
+    """The newest change of one image."""
 
     entry_id: str
     sha256: str | None  # None: it was deleted
 
 
 class ChangeLog:
-    """Reads and writes the log.
+    """Reads and writes the change log.
+
+        log = ChangeLog(connect(settings.required_redis_url))
+        for change in log.read(index.applied_to): ...
 
     Args:
         client: bytes-returning client; its errors pass through unchanged.
-        job_ttl_s: the longest that a job may come late.
-        clock: seconds since the epoch.
+        job_ttl_s: lifetime of a job, and so the longest that a change may arrive after it was accepted.
+        clock: returns seconds since the epoch.
     """
 
     def __init__(self, client: redis.Redis, *, job_ttl_s: int = 86_400, clock: Callable[[], float] = time.time) -> None:
@@ -90,17 +96,23 @@ class ChangeLog:
         self._forget = client.register_script(_FORGET)
 
     def next_sequence(self) -> int:
-        """The number of a change that is being accepted: higher than that of every one accepted before."""
+        """Draw the sequence number of a change that is being accepted, higher than all before."""
         return int(cast(bytes, self._next(keys=[PREFIX])))
 
     def append(self, job: Job, image_id: str, sequence: int, photo: PutPhoto | None) -> str | None:
-        """Write what a job asks for, once, however often it runs.
+        """Append the change that a job makes; idempotent, so that a job that runs twice appends once.
+
+        Args:
+            job: the claimed job.
+            image_id: of the image that is put or deleted.
+            sequence: of the change, from `next_sequence`.
+            photo: that is put; None: the image is deleted.
 
         Returns:
-            The entry's id; None when a change of the image that was accepted later is there already.
+            the entry's id; None when the log has a change of the image that was accepted later.
 
         Raises:
-            JobCanceled: the attempt no longer holds the job, or nobody wants it any more; nothing is written.
+            JobCanceled: the attempt no longer holds the job, or the job was cancelled; nothing is written.
         """
         fields: tuple[str | int | bytes, ...] = ()
         if photo:
@@ -113,29 +125,29 @@ class ChangeLog:
         return entry.decode() or None
 
     def read(self, after: str = BEGINNING) -> Iterator[Change]:
-        """Every entry after `after`, a page at a time, to whatever is the end by then."""
+        """Iterate over the entries after `after`, a page at a time, up to the end of the log at that time."""
         while page := cast(list[_Entry], self._redis.xrange(_LOG, min=f"({after}", count=_PAGE)):
             yield from map(_parse, page)
             after = page[-1][0].decode()
 
     def wait(self, after: str, timeout_s: float) -> list[Change]:
-        """Entries after `after`, as soon as there are any; none after `timeout_s`."""
+        """Wait for entries after `after`, for `timeout_s` at most; returns none on timeout."""
         answer = self._redis.xread({_LOG: after}, count=_PAGE, block=max(1, int(timeout_s * 1000)))
         return [_parse(entry) for _, entries in cast(list[tuple[bytes, list[_Entry]]], answer) for entry in entries]
 
     def count_after(self, after: str) -> int:
-        """How many entries came after `after`, without reading them."""
+        """Count the entries after `after`, without reading them."""
         with self._redis.pipeline(transaction=True) as pipe:
             pipe.xrange(_LOG, after, after)
             pipe.xrevrange(_LOG, count=1)
             pipe.xlen(_LOG)
             here, last, length = pipe.execute()
-        if not here:  # it is the beginning, or was truncated with all before it
+        if not here:  # `after` is BEGINNING, or was truncated with all before it
             return int(length)
         return int(last[0][1][b"number"]) - int(here[0][1][b"number"])
 
     def newest(self, image_id: str) -> Newest | None:
-        """The last change of an image, which may be in the live snapshot by now; None when none is remembered."""
+        """Return the newest change of an image, which may be compacted already; None when none is remembered."""
         raw = cast(bytes | None, self._redis.hget(_NEWEST, image_id))
         if raw is None:
             return None
@@ -143,14 +155,14 @@ class ChangeLog:
         return Newest(entry_id, None if sha256 == "-" else sha256)
 
     def photos(self) -> set[str]:
-        """SHA-256 of every photo that an image's newest entry names."""
+        """Return the SHA-256 of every photo in the newest entry of some image: files that must be kept."""
         newest = (raw.decode().split()[2] for raw in cast(list[bytes], self._redis.hvals(_NEWEST)))
         return {sha256 for sha256 in newest if sha256 != "-"}
 
     def truncate(self, up_to: str) -> int:
-        """Let entries up to `up_to` go, all of which a snapshot must hold; returns how many went."""
+        """Delete the entries up to `up_to`, which the caller has made sure are compacted; returns how many."""
         milliseconds, number = entry_order(up_to)
-        # An image's newest entry is remembered for as long as a job may come late whose change was accepted before it.
+        # An image's newest entry is remembered as long as a job whose change was accepted before it may still run.
         outlived = min(milliseconds, int((self._clock() - self._job_ttl_s) * 1000))
         cursor: bytes = b"0"
         while (cursor := cast(bytes, self._forget(keys=[PREFIX], args=[cursor, outlived]))) != b"0":
@@ -159,7 +171,7 @@ class ChangeLog:
 
 
 def entry_order(entry_id: str) -> tuple[int, int]:
-    """What entries are in the order of."""
+    """Sort key of an entry id: (milliseconds, number)."""
     milliseconds, _, number = entry_id.partition("-")
     return int(milliseconds), int(number)
 

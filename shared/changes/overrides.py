@@ -1,8 +1,8 @@
-"""Standing decisions: which live changes a snapshot holds against its catalogue, and for how long.
+"""Catalogue overrides: changes of the live index that a reindex keeps although the catalogue differs, and for how long.
 
-The later word wins. A photo put or deleted live stays so, reindex after reindex, for as long as the catalogue says of
-it what it said when the change was first folded in; once it says something else, the catalogue is obeyed again and the
-decision forgotten. Pure but for the file that lies beside each snapshot; knows no Redis.
+The later change wins. A photo that was put or deleted live stays so, reindex after reindex, as long as its catalogue
+entry is the same as when the change was first compacted. Once the entry changes, the catalogue counts again and the
+override is dropped. Each snapshot has its overrides in a JSON file of its own.
 """
 
 import hashlib
@@ -33,21 +33,23 @@ class _Value(BaseModel):
 
 
 class OverridePhoto(_Value):
+    """The photo of an image that was put live."""
+
     listing_id: str
     category: int  # position in CATEGORIES
     sha256: str  # of its file, see `shared.artifacts.home.live_photo`
 
 
 class CatalogueOverride(_Value):
-    """What was decided live of one image."""
+    """One image that was put or deleted live."""
 
     sequence: int  # of the change
-    catalogue_said: str  # when the change was first folded
-    photo: OverridePhoto | None  # None: it was deleted
+    catalogue_said: str  # digest of its catalogue entry when the change was first compacted, or ABSENT
+    photo: OverridePhoto | None  # None: the image was deleted
 
 
 class Known(NamedTuple):
-    """What the model gave for a photo when it was put."""
+    """The embedding of a photo, made when it was put."""
 
     vector: npt.NDArray[np.float32]  # (dim,)
     scores: npt.NDArray[np.float32]  # (13,)
@@ -55,14 +57,14 @@ class Known(NamedTuple):
 
 @dataclass(frozen=True)
 class Compacted:
-    """A catalogue with the live changes in it.
+    """A catalogue with the live changes compacted into it.
 
     Attributes:
         photos: those of the catalogue in its order, then those put live in the order of their acceptance.
-        standing: decisions in force, by image id.
-        known: by sha256, for photos the log has embeddings of.
-        news: the snapshot has to be written anew even if its photos are the same, or the log would never be rid of
-            changes that came to nothing, and a decision that is over would come back.
+        overrides: in force, by image id.
+        known: embeddings from the log, by the photo's sha256.
+        news: whether a new snapshot must be written even if its photos are the same. Otherwise the log could never be
+            truncated past changes without effect, and an override that has ended would come back.
     """
 
     photos: list[CataloguePhoto]
@@ -79,44 +81,46 @@ def compact(
     storage: Location,
     fingerprint: str,
 ) -> Compacted:
-    """Put the live changes into a catalogue.
+    """Compact the live changes into a catalogue.
 
     Args:
         catalogue: with the sha256 of each photo.
-        standing: the decisions of the snapshot that the entries came after.
+        overrides: of the snapshot that the entries come after, by image id.
         entries: of the change log, in its order.
-        storage: where photos put live lie.
-        fingerprint: of the model whose embeddings are of use.
+        storage: where the files of photos put live are.
+        fingerprint: of the model that the new snapshot is for; embeddings by another are not used.
     """
-    says = {photo.image_id: _said(photo) for photo in catalogue}
-    decided: dict[str, CatalogueOverride] = dict(overrides)
+    entry_digests = {photo.image_id: _entry_digest(photo) for photo in catalogue}
+    merged: dict[str, CatalogueOverride] = dict(overrides)
     known: dict[str, Known] = {}
     for entry in entries:
         image_id, photo = entry.image_id, entry.photo
-        if image_id in decided and entry.sequence < decided[image_id].sequence:
+        if image_id in merged and entry.sequence < merged[image_id].sequence:
             continue
         kept = None
         if photo:
             kept = OverridePhoto(listing_id=photo.listing_id, category=photo.category, sha256=photo.sha256)
             if photo.fingerprint == fingerprint:
                 known[photo.sha256] = Known(photo.vector, photo.scores)
-        decided[image_id] = CatalogueOverride(
-            sequence=entry.sequence, catalogue_said=says.get(image_id, ABSENT), photo=kept
+        merged[image_id] = CatalogueOverride(
+            sequence=entry.sequence, catalogue_said=entry_digests.get(image_id, ABSENT), photo=kept
         )
-    in_force = {image_id: one for image_id, one in decided.items() if one.catalogue_said == says.get(image_id, ABSENT)}
+    in_force = {
+        image_id: one for image_id, one in merged.items() if one.catalogue_said == entry_digests.get(image_id, ABSENT)
+    }
     put = sorted((one.sequence, image_id, one.photo) for image_id, one in in_force.items() if one.photo)
     photos = [photo for photo in catalogue if photo.image_id not in in_force]
     photos += [
         CataloguePhoto(image_id, photo.listing_id, photo.category, live_photo(storage, photo.sha256), photo.sha256)
         for _, image_id, photo in put
     ]
-    # That what the catalogue does not have is deleted need not be remembered.
-    kept_standing = {i: one for i, one in in_force.items() if one.photo or one.catalogue_said != ABSENT}
-    return Compacted(photos, kept_standing, known, news=bool(entries) or kept_standing != dict(overrides))
+    # The deletion of an image that the catalogue does not have needs no override.
+    kept_overrides = {i: one for i, one in in_force.items() if one.photo or one.catalogue_said != ABSENT}
+    return Compacted(photos, kept_overrides, known, news=bool(entries) or kept_overrides != dict(overrides))
 
 
 def compacted_by_all(snapshots: Iterable[IndexManifest]) -> str:
-    """The last entry of the log that none of these snapshots needs any more."""
+    """Return the last entry of the change log that all of these snapshots have compacted."""
     return min((snapshot.compacted_through for snapshot in snapshots), key=entry_order, default=BEGINNING)
 
 
@@ -124,15 +128,18 @@ _FILE = TypeAdapter(dict[str, CatalogueOverride])
 
 
 def write_overrides(directory: Path, overrides: Mapping[str, CatalogueOverride]) -> None:
-    """Write the decisions of a snapshot into its directory."""
+    """Write the overrides of a snapshot, by image id, into its directory."""
     (directory / OVERRIDES).write_bytes(_FILE.dump_json(dict(overrides)))
 
 
 def read_overrides(directory: Path) -> dict[str, CatalogueOverride]:
-    """The decisions of a snapshot; none where it was made before there were any.
+    """Read the overrides of a snapshot, by image id; none if it has no such file, as in older versions.
+
+    Args:
+        directory: of the snapshot.
 
     Raises:
-        IndexDamaged: the file is not what was written.
+        IndexDamaged: the file cannot be read.
     """
     try:
         return _FILE.validate_json((directory / OVERRIDES).read_bytes())
@@ -143,14 +150,18 @@ def read_overrides(directory: Path) -> dict[str, CatalogueOverride]:
 
 
 def last_overrides(store: ArtifactStore, live: str | None) -> tuple[dict[str, CatalogueOverride], str]:
-    """The decisions that a new snapshot begins with, and the last entry of the change log that is in them.
+    """Read the overrides that a new snapshot starts from.
 
     Args:
-        live: the live version. None: it cannot be used; what was decided must not be lost with its vectors, and
-            any version will do, because the log is kept for all of them.
+        store: of the index versions.
+        live: the live version. None: there is none, or it cannot be used; then those of the newest readable version
+            are taken, so that overrides are not lost with damaged vectors. The log is kept for all versions.
+
+    Returns:
+        the overrides by image id, and the last entry of the change log that is compacted in them.
 
     Raises:
-        IndexMissing, IndexDamaged: the live version's cannot be read.
+        IndexMissing, IndexDamaged: those of the live version cannot be read.
     """
     if live is not None:
         return read_overrides(store.file(live, OVERRIDES).parent), read_index_manifest(store, live).compacted_through
@@ -160,6 +171,7 @@ def last_overrides(store: ArtifactStore, live: str | None) -> tuple[dict[str, Ca
     return {}, BEGINNING
 
 
-def _said(photo: CataloguePhoto) -> str:
+def _entry_digest(photo: CataloguePhoto) -> str:
+    """SHA-256 of what the catalogue has for a photo: content, listing and category."""
     fields = (photo.sha256, photo.listing_id, str(photo.category))
     return hashlib.sha256("\x1f".join(fields).encode()).hexdigest()

@@ -1,7 +1,7 @@
-"""Photo bytes -> uint8 (S, S, 3): the only decoder in the project, and the only way a photo is made square.
+"""Decodes photo files to square pixels, uint8 (S, S, 3); the only decoder in the project.
 
-Training, indexing and queries all come through `decode_photo`, so the same bytes give the same pixels wherever
-they are decoded. Knows nothing of HTTP or of models: mean and standard deviation belong to the network's graph.
+Training, indexing and queries all use `decode_photo`, so the same bytes give the same pixels wherever they are decoded.
+Normalisation by mean and standard deviation is part of the network's graph, not of this module.
 """
 
 import re
@@ -17,7 +17,7 @@ import numpy.typing as npt
 from PIL import Image, JpegImagePlugin, TiffImagePlugin, UnidentifiedImageError
 
 from shared.errors import PhotoTooHeavy, PhotoTooLarge, PhotoUndecodable, UnsupportedFormat
-from shared.photos.preprocessing import Fit as Fit  # noqa: PLC0414 - whoever makes pixels asks here
+from shared.photos.preprocessing import Fit as Fit  # noqa: PLC0414 - re-exported beside decode_photo
 from shared.photos.preprocessing import PreprocessSpec as PreprocessSpec  # noqa: PLC0414
 
 Pixels: TypeAlias = npt.NDArray[np.uint8]
@@ -40,7 +40,7 @@ MAX_RLE_BYTES = 1 << 20  # of a BMP, which Pillow unpacks in Python too
 _JPEG_MARKER = re.compile(rb"\xff[^\x00\x01\xd0-\xd7\xff]")
 _JPEG_SCAN, _JPEG_END = b"\xff\xda", b"\xff\xd9"
 
-# Whatever a damaged file makes Pillow's plugins raise. MemoryError too: a lying header can ask for anything.
+# Whatever a damaged file makes Pillow's plugins raise. MemoryError too: a forged header can ask for any size.
 _DECODER_ERRORS = (
     OSError, SyntaxError, ValueError, EOFError, LookupError, TypeError, AttributeError, ArithmeticError,
     RuntimeError, AssertionError, MemoryError, struct.error, zlib.error,
@@ -57,8 +57,8 @@ _TURNS = {
     8: Image.Transpose.ROTATE_90,
 }
 
-# What is kept of a photo put live, and what augmentation works on: more than most networks look at, so that a later one
-# with another spec has enough.
+# Size of the copy kept of a photo put live, and of augmentation's input: larger than most networks' input, so that a
+# later model with another spec has enough pixels.
 WORKING_SIDE_PX = 384
 
 _BAND_PIXELS = 1 << 20
@@ -69,11 +69,11 @@ _RESIZABLE_MODES = frozenset({"L", "LA", "La", "RGB", "RGBA", "RGBa", "CMYK", "Y
 
 
 def decode_photo(photo: bytes, spec: PreprocessSpec, *, max_pixels: int = MAX_PIXELS) -> Pixels:
-    """Decode, orient, flatten one photo and make it square.
+    """Decode one photo, orient it by EXIF, flatten it to RGB and make it square.
 
     Args:
-        photo: the bytes of one image file; of an animation the first frame counts.
-        spec: how large, and what becomes of a photo that is not square.
+        photo: the bytes of one image file; of an animation the first frame is used.
+        spec: size, and how a photo that is not square is fitted.
         max_pixels: largest width x height, checked in the header before anything is decoded.
 
     Returns:
@@ -90,11 +90,11 @@ def decode_photo(photo: bytes, spec: PreprocessSpec, *, max_pixels: int = MAX_PI
 def open_photo(
     photo: bytes, *, max_pixels: int = MAX_PIXELS, max_decoding_bytes: int = MAX_DECODING_BYTES
 ) -> Image.Image:
-    """Read and check a photo's header; nothing is decoded yet.
+    """Open a photo and check its header; nothing is decoded yet.
 
     Raises:
-        PhotoTooHeavy: `render` would need more than `max_decoding_bytes`, but not more than anyone may have.
-        InputError: what else `decode_photo` raises.
+        PhotoTooHeavy: decoding would need more than `max_decoding_bytes`, but not more than MAX_DECODING_BYTES.
+        UnsupportedFormat, PhotoTooLarge, PhotoUndecodable: as `decode_photo`.
     """
     n_scans = _check_structure(photo, max_pixels, max_decoding_bytes)
     image = _open(photo)
@@ -108,7 +108,7 @@ def open_photo(
 
 
 def render(image: Image.Image, spec: PreprocessSpec) -> Pixels:
-    """What `decode_photo` makes of an opened photo.
+    """Decode an opened photo and make it square: (size_px, size_px, 3) uint8 RGB, as `decode_photo`.
 
     Raises:
         PhotoUndecodable: truncated or corrupt.
@@ -120,7 +120,7 @@ def render(image: Image.Image, spec: PreprocessSpec) -> Pixels:
 
 
 def thumbnail(image: Image.Image, size_px: int) -> bytes:
-    """An opened photo as a JPEG, upright, whose longer side is `size_px` at most.
+    """Encode an opened photo as an upright JPEG whose longer side is `size_px` at most.
 
     Raises:
         PhotoUndecodable: truncated or corrupt.
@@ -129,21 +129,21 @@ def thumbnail(image: Image.Image, size_px: int) -> bytes:
 
 
 def working_copy(image: Image.Image) -> bytes:
-    """An opened photo as a PNG, upright, of which any spec can make pixels later; raises as `upright`.
+    """Encode an opened photo as an upright PNG of `WORKING_SIDE_PX`, from which any spec can make pixels later.
 
-    It may have been rendered before; of a JPEG, what was left out then is left out here.
+    If `render` was called on it before, a JPEG keeps the scale it was decoded at then. Raises as `upright`.
     """
     return _encoded(upright(image, WORKING_SIDE_PX), "PNG")
 
 
 def upright(image: Image.Image, size_px: int) -> Image.Image:
-    """An opened photo as RGB, oriented and flattened, whose longer side is `size_px` at most.
+    """Decode an opened photo to RGB, oriented by EXIF and flattened, whose longer side is `size_px` at most.
 
     Raises:
         PhotoUndecodable: truncated or corrupt.
     """
     scaled = _decoded(image, min(size_px, max(image.size)))
-    canvas = Image.new("RGB", scaled.size)  # of its own: what the file says besides its pixels stays behind
+    canvas = Image.new("RGB", scaled.size)  # a new image, so that the file's metadata is dropped
     canvas.paste(scaled)
     return canvas
 
@@ -164,7 +164,7 @@ def _decoded(image: Image.Image, size_px: int, fit: Fit = "letterbox") -> Image.
 def _open(photo: bytes) -> Image.Image:
     if not photo:
         raise PhotoUndecodable("the photo is empty (0 bytes)")
-    # Pillow would only warn between one and two times its own limit; ours is checked in the header, always.
+    # Pillow would only warn between one and two times its own limit; ours is always checked, in the header.
     Image.MAX_IMAGE_PIXELS = None
     Image.init()  # registers every plugin once; `formats` may only name registered ones
     try:
@@ -230,7 +230,7 @@ def _webp_size(photo: bytes) -> tuple[int, int] | None:
 
 
 def _decoding_bytes(image: Image.Image, n_scans: int) -> int:
-    """Estimated per pixel for each format from what was measured (Pillow 13), rounded up."""
+    """Estimate the memory that decoding takes, per pixel and format, from measurements (Pillow 13), rounded up."""
     n_pixels = image.width * image.height
     if image.format == "WEBP":
         return _WEBP_BYTES * n_pixels
@@ -254,7 +254,7 @@ def _largest_block(image: TiffImagePlugin.TiffImageFile) -> int:
 
 
 def _check_structure(photo: bytes, max_pixels: int, max_decoding_bytes: int) -> int:
-    """Refuse what would take time or memory already as it is opened; returns the number of a JPEG's scans, else 1."""
+    """Refuse files that would take much time or memory just to open; returns the number of a JPEG's scans, else 1."""
     if photo.startswith(b"RIFF") and (size := _webp_size(photo)):  # libwebp reserves its canvases
         _check_size(*size, max_pixels)
         _check_weight(size, "WEBP", _WEBP_BYTES * size[0] * size[1], max_decoding_bytes)
@@ -275,7 +275,7 @@ def _count_png_chunks(photo: bytes) -> None:
 
 
 def _count_jpeg_scans(photo: bytes) -> int:
-    """Start-of-scan markers of the first picture; what cameras append behind it does not count."""
+    """Count the start-of-scan markers of the first picture; pictures that cameras append behind it do not count."""
     n_scans, position = 0, 2
     for _ in range(MAX_PIECES):
         found = _JPEG_MARKER.search(photo, position)
@@ -284,13 +284,13 @@ def _count_jpeg_scans(photo: bytes) -> int:
         n_scans += found[0] == _JPEG_SCAN
         if n_scans > MAX_JPEG_SCANS:
             raise PhotoUndecodable(f"the JPEG has more than {MAX_JPEG_SCANS} scans; save it again")
-        # A marker's segment says its own length; entropy-coded data behind it holds no marker.
+        # A marker's segment begins with its length; the entropy-coded data behind it holds no marker.
         position = found.end() + int.from_bytes(photo[found.end() : found.end() + 2], "big")
     raise PhotoUndecodable(f"the JPEG has more than {MAX_PIECES} segments; save it again")
 
 
 def _oriented_and_scaled(image: Image.Image, size_px: int, fit: Fit) -> Image.Image:
-    """Scale to what `_scaled_size` says, flatten to RGB and apply the EXIF orientation.
+    """Scale to `_scaled_size`, flatten to RGB and apply the EXIF orientation.
 
     Scaling comes first, so that everything after it touches few pixels; it commutes with flips and right angles.
     """
@@ -310,7 +310,7 @@ def _oriented_and_scaled(image: Image.Image, size_px: int, fit: Fit) -> Image.Im
 
 
 def _scaled_size(size: tuple[int, int], size_px: int, fit: Fit) -> tuple[int, int]:
-    """Width and height of the photo in, or cut by, a square of `size_px`."""
+    """Width and height to scale a photo to, so that it fits into a square of `size_px`, or covers it when cropped."""
     if fit == "stretch":
         return size_px, size_px
     scale = size_px / (min(size) if fit == "crop" else max(size))
@@ -324,13 +324,13 @@ def _middle_square(width: int, height: int) -> tuple[int, int, int, int]:
 
 
 def _factors(size: tuple[int, int], size_px: int, fit: Fit) -> tuple[int, int]:
-    """By which whole numbers width and height can be divided and leave `size_px` of what is to fill a square."""
+    """Integers by which width and height can be divided so that at least `size_px` is left."""
     across, down = size if fit == "stretch" else (max(size), max(size))
     return max(1, across // size_px), max(1, down // size_px)
 
 
 def _eight_bit(image: Image.Image) -> Image.Image:
-    """Bring every mode into one that `resize` filters correctly; `convert` alone would clip 16-bit grey."""
+    """Convert every mode to one that `resize` filters correctly; `convert` alone would clip 16-bit grey."""
     if image.mode.startswith("I;16"):
         levels = np.asarray(image).astype(np.uint16)
         grey = Image.fromarray((levels >> 8).astype(np.uint8))
@@ -361,12 +361,12 @@ def _stretched(levels: npt.NDArray[np.generic]) -> Pixels:
 
 
 def _resizes_lean(image: Image.Image) -> bool:
-    """Whether a large photo can be scaled without a whole second copy of it."""
+    """Whether a large photo can be scaled without a full second copy of it in memory."""
     return image.mode in ("L", "RGB", "CMYK", "YCbCr") and "transparency" not in image.info
 
 
 def _reduced_in_bands(image: Image.Image, factors: tuple[int, int]) -> Image.Image:
-    """A large photo in eight bits, divided by `factors`, band by band: the copies that conversions make stay small."""
+    """Reduce a large photo to eight bits and by `factors`, band by band: copies made by conversions stay small."""
     bands = []
     band_px = factors[1] * max(1, _BAND_PIXELS // (image.width * factors[1]))
     for top in range(0, image.height, band_px):

@@ -1,4 +1,4 @@
-"""The preprocessing spec: how a photo becomes the network's input. Pure data; `shared.photos.images` does it."""
+"""The preprocessing spec: how a photo becomes the network's input. `shared.photos.images` applies it."""
 
 from typing import Literal, TypeAlias
 
@@ -8,7 +8,7 @@ Fit: TypeAlias = Literal["letterbox", "crop", "stretch"]
 
 
 class PreprocessSpec(BaseModel):
-    """Stored in the bundle and part of its fingerprint."""
+    """How a photo is made square for the network; stored in the bundle and part of its fingerprint."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -19,7 +19,7 @@ class PreprocessSpec(BaseModel):
 
     @property
     def n_bytes(self) -> int:
-        """Of the pixels it gives."""
+        """Size of the pixels in bytes."""
         return 3 * self.size_px**2
 
     def __str__(self) -> str:
