@@ -1,1 +1,1 @@
-"""From a catalogue to a new snapshot: plan, embedding cache, build, quality. Only worker and pipeline import it."""
+"""From a catalogue to a new snapshot: plan, embedding cache, build, quality gates. For worker and pipeline only."""

@@ -1,7 +1,6 @@
-"""Plan and embeddings -> a sealed snapshot with its report; promotion is the caller's.
+"""Builds a snapshot from a plan and its embeddings, measures it against the live one and seals it with a report.
 
-The snapshot is written aside, measured against the live one, and sealed with the report in its manifest. Knows nothing
-of jobs: who embeds what is missing is the caller's business too.
+Callers embed the photos that the plan misses before, and promote the snapshot after.
 """
 
 import os
@@ -34,19 +33,26 @@ from shared.reindex.quality import comparisons, gates, measure
 
 _IN_MEMORY_BYTES = 1 << 29
 _CHUNK_ROWS = 8192
-_THREADS = 1  # searches go on meanwhile, and want the others
+_THREADS = 1  # leaves the other cores to searches, which go on meanwhile
 
 Stage = Callable[[str], None]
 
 
 @dataclass(frozen=True)
 class Build:
-    """What a new snapshot is made of.
+    """The input of `build_snapshot`.
 
     Attributes:
-        shards: names in the cache of what was embedded for it.
-        failed: why, by sha256, for photos that could not be embedded; they are left out.
+        plan: which photos, and where their embeddings come from.
+        bundle: the model that made the embeddings.
+        live: the snapshot that is live, to take embeddings from and compare with; None: there is none.
+        cache: the embedding cache.
+        shards: names in the cache of the shards that were embedded for it.
+        failed: reason by sha256, for photos that could not be embedded; they are left out.
+        request: promotion options, for the report.
+        n_embedded: photos embedded for it, for the report.
         made_by: id of the job.
+        timings_s: seconds by stage, for the report.
     """
 
     plan: Plan
@@ -64,21 +70,26 @@ class Build:
 def build_snapshot(
     store: ArtifactStore, build: Build, on_stage: Stage = lambda stage: None, *, server: MilvusServer | None = None
 ) -> str:
-    """Write, measure and seal a snapshot; returns its version.
+    """Write, measure and seal a new snapshot; it is not promoted.
 
     Args:
-        on_stage: told what is being done, again and again; what it raises ends it.
-        server: that gets the vectors; None: they are kept in files.
+        store: of the index versions.
+        build: photos and embeddings.
+        on_stage: called repeatedly with the name of the current stage; an exception it raises ends the build.
+        server: Milvus, for the vectors; None: they are written to files.
+
+    Returns:
+        the new version's name.
 
     Raises:
-        CatalogueUnusable: every photo was deleted, or not one can be decoded.
+        CatalogueUnusable: every photo was deleted, or none can be decoded.
         IndexDamaged: an embedding is not finite.
         IndexUnavailable: the server does not answer.
         ArtifactUnwritable: the disk is full or may not be written.
     """
     if not build.plan.photos:
-        told = f"every photo of {build.plan.catalogue.name} has been deleted"
-        raise CatalogueUnusable(f"{told}; put some (PUT /v1/images/{{image_id}}), then reindex")
+        reason = f"every photo of {build.plan.catalogue.name} has been deleted"
+        raise CatalogueUnusable(f"{reason}; put some (PUT /v1/images/{{image_id}}), then reindex")
     photos = [photo for photo in build.plan.photos if photo.sha256 not in build.failed]
     if not photos:
         reasons = dict(left_out(build.plan.photos, build.failed))
@@ -88,7 +99,7 @@ def build_snapshot(
         dimension=build.bundle.manifest.embedding_dim,
         fingerprint=build.bundle.manifest.fingerprint,
         catalogue=build.plan.catalogue.name,
-        # A photo that could not be read may be readable the next time, and nothing else have changed.
+        # No digest if a photo could not be read: it may be readable next time, though nothing else has changed.
         catalogue_digest="" if CHANGED in build.failed.values() else build.plan.catalogue.digest,
         built_at=datetime.now(UTC).isoformat(timespec="seconds"),
         compacted_through=build.plan.compacted_through,
@@ -115,12 +126,25 @@ def build_snapshot(
 
 
 def left_out(photos: Iterable[CataloguePhoto], failed: Mapping[str, str]) -> Counter[str]:
-    """How many photos could not be embedded, by reason."""
+    """Count the photos that could not be embedded, by reason.
+
+    Args:
+        photos: of the plan.
+        failed: reason by sha256.
+    """
     return Counter(failed[photo.sha256] for photo in photos if photo.sha256 in failed)
 
 
 def decide(report: ReindexReport, request: ReindexRequest) -> tuple[bool, str]:
-    """Whether a snapshot goes live, and why."""
+    """Decide from its quality gates whether a snapshot is promoted.
+
+    Args:
+        report: of the new snapshot.
+        request: its `promote` says which gates count.
+
+    Returns:
+        the decision, and its reason for people.
+    """
     if request.promote is Promotion.NEVER:
         return False, "promotion was not asked for"
     compared = {gate.name for gate in comparisons(report.new, report.live)}
@@ -152,7 +176,7 @@ def _report(staged: VectorIndex, photos: list[CataloguePhoto], build: Build) -> 
 
 
 def _quality_of(live: VectorIndex | None) -> SnapshotQuality | None:
-    """As it was measured when it was made, or now."""
+    """Quality of the live snapshot: from its report, or else measured now."""
     if live is None:
         return None
     if live.manifest.report is not None:
@@ -162,13 +186,13 @@ def _quality_of(live: VectorIndex | None) -> SnapshotQuality | None:
 
 @contextmanager
 def _matrix(directory: Path, n_rows: int, dimension: int) -> Iterator[Embeddings]:
-    """Room for a catalogue's embeddings: in memory, or on disk where that would be too much."""
+    """Allocate zeroed embeddings for `n_rows` photos: in memory, or in a temporary file above _IN_MEMORY_BYTES."""
     scores = np.zeros((n_rows, len(CATEGORIES)), np.float32)
     if 4 * n_rows * dimension <= _IN_MEMORY_BYTES:
         yield Embeddings(np.zeros((n_rows, dimension), np.float32), scores)
         return
-    with tempfile.TemporaryFile(dir=directory) as file:  # without a name: nothing is left of it by a process that dies
-        # Its room is taken now, because a full disk that is met through the map ends the process.
+    with tempfile.TemporaryFile(dir=directory) as file:  # unlinked, so that a process that dies leaves nothing behind
+        # Allocated now, because writing to a memory map on a full disk ends the process.
         if hasattr(os, "posix_fallocate"):  # not on macOS
             os.posix_fallocate(file.fileno(), 0, 4 * n_rows * dimension)
         rows: FloatArray = np.memmap(file, dtype=np.float32, mode="w+", shape=(n_rows, dimension))
@@ -176,10 +200,10 @@ def _matrix(directory: Path, n_rows: int, dimension: int) -> Iterator[Embeddings
 
 
 def _fill(into: Embeddings, photos: list[CataloguePhoto], build: Build) -> None:
-    """Put every photo's embedding into its row.
+    """Write every photo's embedding into its row.
 
     Raises:
-        IndexDamaged: one is not finite, or missing: then somebody removed it from the cache just now.
+        IndexDamaged: one is not finite, or missing because its shard has just been removed from the cache.
     """
     rows_of: dict[str, list[int]] = {}
     for row, photo in enumerate(photos):
@@ -197,7 +221,7 @@ def _fill(into: Embeddings, photos: list[CataloguePhoto], build: Build) -> None:
              if photo.sha256 in build.plan.live_rows]  # fmt: skip
     for start in range(0, len(known), _CHUNK_ROWS):
         rows, sources = zip(*known[start : start + _CHUNK_ROWS], strict=True)
-        assert build.live is not None  # or it would know nothing
+        assert build.live is not None  # live_rows come from it
         source = np.array(sources, dtype=np.int64)
         put(list(rows), build.live.vectors(source), build.live.scores(source))
     done = set(build.plan.live_rows)

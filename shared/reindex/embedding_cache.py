@@ -1,7 +1,7 @@
-"""Embedding cache: what a reindex has embedded so far, in files named by what is in them, until a snapshot has it.
+"""Embedding cache: the embeddings that a reindex has computed so far, in content-addressed files, one per shard.
 
-A file is the embeddings of one shard, and its being there is what says that the shard is done: a worker or a machine
-may die at any moment, and what was written is not embedded again. Writing the same shard twice changes nothing.
+A shard is done when its file exists: a worker or a machine may die at any moment, and what was written is not embedded
+again. Writing the same shard twice changes nothing. Files are dropped once a snapshot holds their embeddings.
 """
 
 import hashlib
@@ -24,15 +24,16 @@ from shared.model.embedder import Embeddings, FloatArray
 ANY_REINDEX = "known"  # scope of embeddings that every reindex may use
 _KEPT_S = 30 * 86_400
 _READERS = 8
-_DAMAGED = (OSError, ValueError, LookupError, zipfile.BadZipFile)  # what reading a file raises that was cut or changed
+_DAMAGED = (OSError, ValueError, LookupError, zipfile.BadZipFile)  # raised by reading a truncated or altered file
 
 
 class Shard(NamedTuple):
-    """What one file holds.
+    """The embeddings of some photos of a reindex; the content of one file.
 
     Attributes:
         sha256: of the photos that were embedded, one per row.
-        failed: why, by sha256, for those that could not be.
+        embeddings: vectors (n, dim) and scores (n, 13), float32.
+        failed: reason by sha256, for photos that could not be embedded.
     """
 
     sha256: list[str]
@@ -41,11 +42,12 @@ class Shard(NamedTuple):
 
 
 class EmbeddingCache:
-    """The shards of one model.
+    """The cached shards of one model.
 
     Args:
+        storage: of the installation.
         fingerprint: of the model.
-        scope: who may use them: any reindex, or the one that was asked to embed everything anew.
+        scope: which reindexes share them: ANY_REINDEX, or one that was asked to embed everything anew.
     """
 
     def __init__(self, storage: Location, fingerprint: str, scope: str = ANY_REINDEX) -> None:
@@ -54,7 +56,11 @@ class EmbeddingCache:
         self._directory = f"{fingerprint[:32]}/{scope}"
 
     def write(self, name: str, shard: Shard) -> None:
-        """Store a shard, whole or not at all.
+        """Write a shard atomically.
+
+        Args:
+            name: from `shard_name`.
+            shard: to write.
 
         Raises:
             ArtifactUnwritable: the disk is full or may not be written.
@@ -70,7 +76,7 @@ class EmbeddingCache:
         self._files.write(self._name(name), file.getvalue())
 
     def read(self, name: str) -> Shard | None:
-        """A shard; None when it is not there. One that is damaged is removed, to be embedded again."""
+        """Read a shard; None if there is none. A damaged file is removed, so that it is embedded again."""
         try:
             with np.load(BytesIO(self._files.at(self._name(name)).read_bytes()), allow_pickle=False) as arrays:
                 shard = Shard(
@@ -86,26 +92,26 @@ class EmbeddingCache:
         return shard if len(shard.sha256) == len(shard.embeddings.vectors) else None
 
     def has(self, name: str) -> bool:
-        """Whether a shard is there; its content is not looked at."""
+        """Tell whether a shard's file exists, without reading it."""
         return self._files.has(self._name(name))
 
     def known(self) -> dict[str, str]:
-        """Shard by sha256 of every photo that is embedded in one."""
+        """Read all shards and return the name of the shard that holds each photo, by sha256."""
         with ThreadPoolExecutor(_READERS, thread_name_prefix="shards") as pool:
             names = self.names()
             shards = pool.map(self.read, names)
             return {sha256: name for name, shard in zip(names, shards, strict=True) if shard for sha256 in shard.sha256}
 
     def names(self) -> list[str]:
-        """Every shard that is there."""
+        """List the names of all shards."""
         return [PurePosixPath(name).stem for name in self._files.names(self._directory) if name.endswith(".npz")]
 
     def drop(self, names: Collection[str]) -> None:
-        """Remove shards: a snapshot has what they hold."""
+        """Remove shards, whose embeddings a snapshot holds by now."""
         self._files.remove([self._name(name) for name in names])
 
     def sweep(self) -> None:
-        """Remove what no reindex needed within a month, of every model."""
+        """Remove files of any model that were written more than 30 days ago."""
         self._files.sweep(_KEPT_S)
 
     def _name(self, name: str) -> str:
@@ -113,12 +119,12 @@ class EmbeddingCache:
 
 
 def shard_name(sha256: Sequence[str]) -> str:
-    """The name of the shard of these photos, in this order."""
+    """Derive the name of a shard from the sha256 of its photos, in their order."""
     return hashlib.blake2b("\n".join(sha256).encode(), digest_size=16).hexdigest()
 
 
 def joined(parts: Sequence[Embeddings]) -> Embeddings:
-    """The rows of all parts, in order."""
+    """Concatenate embeddings row by row; (0, 0) vectors if there are none."""
     if not parts:
         return Embeddings(np.zeros((0, 0), np.float32), np.zeros((0, len(CATEGORIES)), np.float32))
     vectors: FloatArray = np.concatenate([part.vectors for part in parts])

@@ -1,4 +1,4 @@
-"""After a reindex: what no snapshot that is kept needs is let go. Knows no job."""
+"""Garbage collection after a reindex: removes what no kept snapshot needs."""
 
 from contextlib import suppress
 
@@ -19,12 +19,16 @@ from shared.settings import Settings
 def collect_garbage(
     settings: Settings, indexes: ArtifactStore, log: ChangeLog, *, fingerprint: str, server: MilvusServer | None
 ) -> None:
-    """Remove old snapshots, changes and photos that all kept ones have folded in, and forgotten embeddings.
+    """Remove old snapshots, compacted entries of the change log, unused photo files and old cached embeddings.
 
-    What cannot be removed now is removed another time.
+    Errors of single steps are ignored: the next collection tries again.
 
     Args:
-        fingerprint: of the model whose embeddings are looked through.
+        settings: `keep_snapshots` and `storage`.
+        indexes: store of the index versions.
+        log: the change log.
+        fingerprint: of the model whose embedding cache is swept.
+        server: Milvus, if it holds vectors.
 
     Raises:
         StoreUnavailable: the object store does not answer.
@@ -32,7 +36,7 @@ def collect_garbage(
     with suppress(ArtifactError):
         prune_index(indexes, settings.keep_snapshots, server)
     kept = []
-    for version in indexes.versions():  # of whatever model: the live one may still be of the one before
+    for version in indexes.versions():  # of any model: the live version may still be the previous model's
         with suppress(ArtifactError):
             kept.append(read_index_manifest(indexes, version))
     with suppress(redis.RedisError, ArtifactError):

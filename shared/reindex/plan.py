@@ -1,4 +1,4 @@
-"""Plan of a reindex: the catalogue and the live changes, beside what is live. Embeds nothing, writes nothing."""
+"""Plans a reindex: compares the catalogue and the live changes with the live snapshot, without writing anything."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -12,13 +12,17 @@ from shared.jobs.reindex_contract import ReindexCounts, ReindexMode
 
 @dataclass(frozen=True)
 class Plan:
-    """What a new snapshot shall hold, and where its embeddings come from.
+    """The photos of a new snapshot, and where their embeddings come from.
 
     Attributes:
+        catalogue: as it was read.
+        compacted: the catalogue with the live changes in it.
+        compacted_through: last entry of the change log that is in it.
         photos: one per row, in row order.
-        live_rows: rows of the live snapshot by sha256, for the embeddings that are taken from there.
-        missing: photos to embed, one for each content that is not known, in row order.
-        is_live: the live snapshot is exactly that already.
+        counts: photos by how they differ from the live snapshot.
+        live_rows: rows of the live snapshot by sha256, whose embeddings are reused.
+        missing: photos to embed, one per sha256 without a known embedding, in row order.
+        is_live: the live snapshot holds exactly this already, so nothing needs to be built.
     """
 
     catalogue: Catalogue
@@ -40,12 +44,15 @@ def make_plan(
     mode: ReindexMode,
     compacted_through: str,
 ) -> Plan:
-    """Compare by content, listing and category.
+    """Compare the wanted photos with the live snapshot, by content, listing and category.
 
     Args:
-        folded: the catalogue's photos with the live changes in force.
-        live: the snapshot that is compared with, of whatever model.
-        fingerprint: of the model that the new snapshot is for; embeddings of another are of no use.
+        catalogue: as it was read.
+        compacted: the catalogue's photos with the live changes in force.
+        live: the snapshot to compare with, of any model; None: there is none.
+        fingerprint: of the model that the new snapshot is for; embeddings by another are not reused.
+        mode: `changed` reuses the live snapshot's embeddings, `all` does not.
+        compacted_through: last entry of the change log that is in `compacted`.
     """
     rows = {photo.image_id: (row, photo) for row, photo in enumerate(live.photos())} if live else {}
     same_model = live is not None and live.manifest.fingerprint == fingerprint

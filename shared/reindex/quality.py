@@ -1,4 +1,4 @@
-"""How well a snapshot finds things, on a sample of its own photos; and what of that is needed to go live."""
+"""Measures a snapshot's search quality on a sample of its own photos, and defines the quality gates of promotion."""
 
 from collections.abc import Sequence
 from typing import Protocol
@@ -17,28 +17,41 @@ MIN_SELF_RETRIEVAL = 0.99
 MIN_RECALL = 0.95
 # On 512 photos the standard error of the differences is about half of it.
 MAX_LOSS = 0.02
-# Copies of one photo differ in the last bits, and compressed indexes round.
+# Scores of copies of one photo differ in the last bits, and compressed indexes round.
 _SAME_SCORE = 1e-4
 _DEEP = 32
 _COMPARED = 128  # of the sample, with exact search: 1,280 neighbours
 
 
 class Searchable(Protocol):
-    """What is measured of a snapshot."""
+    """The part of `VectorIndex` that measurements need."""
 
-    def __len__(self) -> int: ...
-    def vectors(self, rows: npt.NDArray[np.int64]) -> FloatArray: ...
-    def nearest(self, queries: FloatArray, k: int) -> tuple[FloatArray, npt.NDArray[np.int64]]: ...
-    def exact_nearest(self, queries: FloatArray, k: int) -> tuple[FloatArray, npt.NDArray[np.int64]]: ...
+    def __len__(self) -> int:
+        """Number of photos."""
+        ...
+
+    def vectors(self, rows: npt.NDArray[np.int64]) -> FloatArray:
+        """Return the embeddings of some rows, (n, dim) float32."""
+        ...
+
+    def nearest(self, queries: FloatArray, k: int) -> tuple[FloatArray, npt.NDArray[np.int64]]:
+        """Search as users' searches do; see `VectorIndex.nearest`."""
+        ...
+
+    def exact_nearest(self, queries: FloatArray, k: int) -> tuple[FloatArray, npt.NDArray[np.int64]]:
+        """Search by brute force; see `VectorIndex.exact_nearest`."""
+        ...
 
 
 def measure(snapshot: Searchable, photos: Sequence[CataloguePhoto], *, sample: int = SAMPLE) -> SnapshotQuality:
-    """Search with a sample of the snapshot's own photos.
+    """Measure a snapshot's search quality with a sample of its own photos as queries.
 
-    The sample is the same photos in every snapshot that has them, so that two snapshots are compared like with like.
+    The sample is chosen by a hash of the image id, so that two snapshots of the same photos use the same queries.
 
     Args:
+        snapshot: to measure.
         photos: one per row.
+        sample: queries at most.
     """
     rows = np.array(sorted(range(len(photos)), key=lambda row: crc32(photos[row].image_id.encode()))[:sample])
     queries = snapshot.vectors(rows)
@@ -71,7 +84,13 @@ def measure(snapshot: Searchable, photos: Sequence[CataloguePhoto], *, sample: i
 
 
 def gates(new: SnapshotQuality, live: SnapshotQuality | None, *, force: bool) -> list[QualityGate]:
-    """What makes a snapshot valid."""
+    """Evaluate the quality gates that make a snapshot valid: self-retrieval, recall and number of photos.
+
+    Args:
+        new: measured quality of the snapshot.
+        live: that of the live one, for the number of photos; None: there is none.
+        force: pass the gate on the number of photos in any case.
+    """
     conditions = [
         _at_least("self_retrieval", new.self_retrieval, MIN_SELF_RETRIEVAL),
         _at_least("recall_at_10", new.recall_at_10, MIN_RECALL),
@@ -85,7 +104,12 @@ def gates(new: SnapshotQuality, live: SnapshotQuality | None, *, force: bool) ->
 
 
 def comparisons(new: SnapshotQuality, live: SnapshotQuality | None) -> list[QualityGate]:
-    """What makes a snapshot no worse than the live one."""
+    """Evaluate the quality gates that compare a snapshot with the live one; none if there is no live one.
+
+    Args:
+        new: measured quality of the snapshot.
+        live: that of the live one.
+    """
     if live is None:
         return []
     return [
@@ -99,9 +123,9 @@ def _mean(values: Sequence[float]) -> float | None:
 
 
 def _at_least(name: str, figure: float | None, least: float) -> QualityGate:
-    told = "not measured" if figure is None else f"{figure:.4f}"
+    measured = "not measured" if figure is None else f"{figure:.4f}"
     return QualityGate(
-        name=name, passed=figure is None or figure >= least, detail=f"{told}; at least {least} is needed"
+        name=name, passed=figure is None or figure >= least, detail=f"{measured}; at least {least} is needed"
     )
 
 
