@@ -1,1 +1,1 @@
-"""What the other rooms agree on. Imports none of api, worker, pipeline."""
+"""Code shared by api, worker and pipeline: contracts, job state, artifacts, index, model. Imports none of the three."""

@@ -1,6 +1,6 @@
-"""API keys: who may do what. Only hashes are stored; a key is shown once, when it is made.
+"""API keys in Redis: creates, verifies and revokes them. Only hashes are stored; a token is shown once, when made.
 
-Keys, without a TTL because only an operator ends them:
+Redis keys (prefix `lookalike:`), without a TTL because only an operator ends them:
     keys    hash id -> ApiKey as JSON
     audit   stream of administrative actions, the last 10,000
 """
@@ -28,7 +28,7 @@ _TOKEN = re.compile(r"lk_([0-9a-f]{16})_([A-Za-z0-9_-]{43})")
 
 
 class Scope(StrEnum):
-    """What a key may do."""
+    """A permission of an API key."""
 
     SUBMIT = "submit"  # submit jobs and cancel its own
     READ = "read"  # read its own jobs, the index, the metrics
@@ -36,13 +36,17 @@ class Scope(StrEnum):
 
 
 class ApiKey(BaseModel):
-    """One key as it is stored.
+    """One API key as it is stored.
 
     Attributes:
-        sha256: of the secret part; that has 256 random bits, so nothing slower is needed.
-        requests_per_minute: more are refused; 0 sets no limit of its own.
-        revoked_at: since when it lets nobody in. Revoked keys are kept: were the last one forgotten, the service would
-            be open again.
+        id: public part of the token; the owner of the jobs that the key submits.
+        name: for people.
+        scopes: permissions.
+        requests_per_minute: rate limit; 0: the default of the settings.
+        created_at: seconds since the epoch.
+        sha256: of the secret part, which has 256 random bits, so that no slow hash is needed.
+        revoked_at: seconds since the epoch; None: valid. Revoked keys are kept, because without any key the service
+            would be open to everybody.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -56,7 +60,7 @@ class ApiKey(BaseModel):
     revoked_at: float | None = None
 
     def may(self, scope: Scope) -> bool:
-        """Whether the key allows `scope`; admin allows everything."""
+        """Tell whether the key has a scope; admin includes all."""
         return scope in self.scopes or Scope.ADMIN in self.scopes
 
 
@@ -71,11 +75,14 @@ class AuditEntry:
 
 
 class KeyRing:
-    """Makes, finds and revokes API keys, and remembers who did what.
+    """Creates, lists and revokes API keys, and keeps the audit log.
+
+        ring = KeyRing(connect(settings.required_redis_url))
+        key, token = ring.create("shop", {Scope.SUBMIT, Scope.READ})
 
     Args:
         client: bytes-returning client; its errors pass through unchanged.
-        clock: seconds since the epoch.
+        clock: returns seconds since the epoch.
     """
 
     def __init__(self, client: redis.Redis, *, clock: Callable[[], float] = time.time) -> None:
@@ -83,7 +90,16 @@ class KeyRing:
         self._clock = clock
 
     def create(self, name: str, scopes: set[Scope], *, requests_per_minute: int = 0) -> tuple[ApiKey, str]:
-        """Make a key; returns it and its token, which cannot be had again."""
+        """Create a key.
+
+        Args:
+            name: for people, 1 to 100 characters.
+            scopes: permissions, at least one.
+            requests_per_minute: rate limit; 0: the default of the settings.
+
+        Returns:
+            the key, and its token, which is not stored and cannot be shown again.
+        """
         key_id, secret = secrets.token_hex(8), secrets.token_urlsafe(32)
         key = ApiKey(
             id=key_id,
@@ -97,12 +113,12 @@ class KeyRing:
         return key, f"lk_{key_id}_{secret}"
 
     def all(self) -> dict[str, ApiKey]:
-        """Every key by its id, the revoked ones too."""
+        """Return every key by id, including revoked ones."""
         stored = cast(dict[bytes, bytes], self._redis.hgetall(_KEYS))
         return {key_id.decode(): ApiKey.model_validate_json(raw) for key_id, raw in stored.items()}
 
     def revoke(self, key_id: str) -> None:
-        """End a key; its jobs stay, for administrators to read.
+        """Revoke a key; its jobs stay, readable by administrators.
 
         Raises:
             InvalidRequest: no key has that id.
@@ -114,25 +130,35 @@ class KeyRing:
         self._redis.hset(_KEYS, key_id, ended.model_dump_json())
 
     def forget_all(self) -> int:
-        """Drop every key, which opens the service again; returns how many there were."""
+        """Delete every key, after which the service needs none; returns how many there were."""
         count = len(self.all())
         self._redis.delete(_KEYS)
         return count
 
     def record(self, actor: str, action: str, subject: str) -> None:
-        """Remember an administrative action."""
+        """Append an administrative action to the audit log.
+
+        Args:
+            actor: id of a key, or name of a command-line user.
+            action: what was done.
+            subject: what it was done to.
+        """
         entry = {"at": repr(self._clock()), "actor": actor, "action": action, "subject": subject}
         self._redis.xadd(_AUDIT, entry, maxlen=_AUDIT_LENGTH, approximate=True)  # type: ignore[arg-type]
 
     def audit(self, limit: int = 100) -> list[AuditEntry]:
-        """The latest administrative actions, newest first."""
+        """Return the latest `limit` administrative actions, newest first."""
         found = cast(list[tuple[bytes, dict[bytes, bytes]]], self._redis.xrevrange(_AUDIT, count=limit))
         entries = [{name.decode(): value.decode() for name, value in fields.items()} for _, fields in found]
         return [AuditEntry(float(e["at"]), e["actor"], e["action"], e["subject"]) for e in entries]
 
 
 def require_some_key(ring: KeyRing, host: str) -> None:
-    """Refuse to listen on `host` while nothing would keep anybody out.
+    """Check that a valid API key exists before the API listens on an address that other machines reach.
+
+    Args:
+        ring: the API keys.
+        host: address to listen on, for the message.
 
     Raises:
         CannotStart: there is no key that is not revoked.
@@ -146,14 +172,18 @@ def require_some_key(ring: KeyRing, host: str) -> None:
 
 
 def verify(token: str, keys: dict[str, ApiKey]) -> ApiKey:
-    """The key a token belongs to.
+    """Find the key of a token and check its secret in constant time.
+
+    Args:
+        token: `lk_<id>_<secret>`.
+        keys: by id.
 
     Raises:
-        ApiKeyInvalid: it is none of `keys`; does not say whether the id or the secret is wrong.
+        ApiKeyInvalid: the id or the secret is wrong, which the message does not tell, or the key was revoked.
     """
     parsed = _TOKEN.fullmatch(token)
     key = keys.get(parsed[1]) if parsed else None
-    # Compared even without a key, so that the time taken does not tell which ids exist.
+    # Compared even without a key, so that the time taken does not reveal which ids exist.
     matches = hmac.compare_digest(key.sha256 if key else _digest(""), _digest(parsed[2] if parsed else "-"))
     if key is None or key.revoked_at is not None or not matches:
         raise ApiKeyInvalid("the API key is not valid; it may have been revoked")

@@ -1,7 +1,7 @@
-"""Every error raised on purpose: stable code, HTTP status, whether retrying helps.
+"""The error tree: every error raised on purpose, with its stable code, HTTP status and whether a retry helps.
 
 LookalikeError
-├── InputError                 the caller can mend it
+├── InputError                 the caller can correct it
 │   ├── InvalidRequest         422  invalid_request
 │   ├── ImageMissing           422  image_missing
 │   ├── PhotoUndecodable       422  photo_undecodable
@@ -28,32 +28,32 @@ LookalikeError
 │   ├── ApiKeyRequired         401  api_key_required
 │   ├── ApiKeyInvalid          401  api_key_invalid
 │   └── ScopeMissing           403  scope_missing
-├── Overload                   come back later
+├── Overload                   try again later
 │   ├── QueueFull              429  queue_full
 │   ├── QueueShareFull         429  queue_share_full
 │   ├── ChangesFull            429  changes_full
 │   ├── RateLimited            429  rate_limited
 │   ├── IdempotencyPending     409  idempotency_pending
 │   └── QueueUnavailable       503  queue_unavailable
-├── ArtifactError              an operator can mend it
+├── ArtifactError              an operator can repair it
 │   ├── BundleMissing          503  bundle_missing
 │   ├── BundleDamaged          503  bundle_damaged
 │   ├── IndexMissing           503  index_missing
 │   ├── IndexDamaged           503  index_damaged
-│   ├── IndexUnavailable       503  index_unavailable  the server that has the vectors does not answer
+│   ├── IndexUnavailable       503  index_unavailable  Milvus, which has the vectors, does not answer
 │   ├── FingerprintMismatch    503  fingerprint_mismatch
 │   ├── ArtifactUnwritable     507  artifact_unwritable
 │   └── DimensionMismatch      500  dimension_mismatch
-├── StoreUnavailable       503  store_unavailable  the object store does not answer; says nothing of what it holds
+├── StoreUnavailable       503  store_unavailable  the object store does not answer
 ├── CatalogueUnusable          422  catalogue_unusable
 ├── WeightsUnusable            422  weights_unusable
 ├── TrainingFailed             500  training_failed
 ├── CannotStart                500  cannot_start
-├── PhotoExpired               410  photo_expired      the pixels of a queued job outlived their time
-├── ShardFailed            500  shard_failed       part of a reindex failed, and trying again would not help
-├── WorkerLost                 500  worker_lost        the job's worker died too many times
-├── DeadlineExceeded           504  deadline_exceeded  the job was not finished in the time it was given
-├── JobCanceled                409  job_canceled       somebody cancelled the job that was waited for
+├── PhotoExpired               410  photo_expired      the pixels of a queued job have expired
+├── ShardFailed            500  shard_failed       part of a reindex failed, and a retry would not help
+├── WorkerLost                 500  worker_lost        the job's worker died in every attempt
+├── DeadlineExceeded           504  deadline_exceeded  the job was not finished before its deadline
+├── JobCanceled                409  job_canceled       the job that the caller waited for was cancelled
 └── InternalError              500  internal_error     anything not raised on purpose
 """
 
@@ -65,7 +65,7 @@ class LookalikeError(Exception):
 
     Attributes:
         code: stable, machine-readable; part of the HTTP contract.
-        http_status: status of the answer when the error reaches the front door.
+        http_status: status of the HTTP response when a request ends with the error.
         retryable: the same request may succeed later without being changed.
     """
 
@@ -75,6 +75,8 @@ class LookalikeError(Exception):
 
 
 class InputError(LookalikeError):
+    """The request cannot be accepted as it is; the caller can correct it."""
+
     code = "invalid_request"
     http_status = 422
 
@@ -209,7 +211,7 @@ class ReindexRunning(InputError):
     """One reindex at a time: `job` and `Location` say where the running one is.
 
     Attributes:
-        job_id: the one that runs.
+        job_id: id of the reindex that runs.
     """
 
     code = "reindex_running"
@@ -317,6 +319,8 @@ class QueueUnavailable(Overload):
 
 
 class ArtifactError(LookalikeError):
+    """A bundle or an index cannot be used; an operator can repair it."""
+
     code = "artifact_unusable"
     http_status = 503
 
@@ -346,7 +350,7 @@ class IndexDamaged(ArtifactError):
 
 
 class IndexUnavailable(ArtifactError):
-    """Milvus, which has the vectors of the index, does not answer: again later; an operator looks at `/readyz`."""
+    """Milvus, which has the vectors of the index, does not answer: try again later; `/readyz` says more."""
 
     code = "index_unavailable"
     retryable = True
@@ -366,14 +370,14 @@ class ArtifactUnwritable(ArtifactError):
 
 
 class DimensionMismatch(ArtifactError):
-    """A query of another length than the index's vectors."""
+    """The query's dimension is not that of the index's vectors."""
 
     code = "dimension_mismatch"
     http_status = 500
 
 
 class StoreUnavailable(LookalikeError):
-    """The object store with models and index does not answer: again later; an operator looks at `/readyz`."""
+    """The object store with models and index does not answer: try again later; `/readyz` says more."""
 
     code = "store_unavailable"
     http_status = 503
@@ -381,53 +385,53 @@ class StoreUnavailable(LookalikeError):
 
 
 class CatalogueUnusable(LookalikeError):
-    """On the command line: what of the catalogue to mend."""
+    """Command line only: the catalogue cannot be used; the message says what to correct."""
 
     code = "catalogue_unusable"
     http_status = 422
 
 
 class WeightsUnusable(LookalikeError):
-    """On the command line: why these weights cannot be had or used."""
+    """Command line only: the weights cannot be downloaded or used; the message says why."""
 
     code = "weights_unusable"
     http_status = 422
 
 
 class TrainingFailed(LookalikeError):
-    """On the command line: why a training run cannot go on."""
+    """Command line only: a training run cannot continue; the message says why."""
 
     code = "training_failed"
 
 
 class CannotStart(LookalikeError):
-    """On the command line: what to mend before it can start."""
+    """Command line only: a process cannot start; the message says what to correct."""
 
     code = "cannot_start"
 
 
 class PhotoExpired(LookalikeError):
-    """The job waited longer than its photo is kept, or than the model is that it was made for (as a job's error)."""
+    """The job waited until its photo expired, or until the model it was preprocessed for was gone (a job's error)."""
 
     code = "photo_expired"
     http_status = 410
 
 
 class ShardFailed(LookalikeError):
-    """Part of a reindex failed, and trying again would not help (as a job's error)."""
+    """Part of a reindex failed, and a retry would not help (a job's error)."""
 
     code = "shard_failed"
 
 
 class WorkerLost(LookalikeError):
-    """The worker died in every attempt (as a job's error)."""
+    """The worker died in every attempt (a job's error)."""
 
     code = "worker_lost"
     retryable = True
 
 
 class DeadlineExceeded(LookalikeError):
-    """The job was not finished before its deadline (as a job's error)."""
+    """The job was not finished before its deadline (a job's error)."""
 
     code = "deadline_exceeded"
     http_status = 504
@@ -435,14 +439,14 @@ class DeadlineExceeded(LookalikeError):
 
 
 class JobCanceled(LookalikeError):
-    """Somebody cancelled the job this call waited for."""
+    """The job that this call waited for was cancelled."""
 
     code = "job_canceled"
     http_status = 409
 
 
 class InternalError(LookalikeError):
-    """Our fault; the log has the `request_id`.
+    """A fault of the service; the log has the `request_id`.
 
-    Stands for an exception nobody raised on purpose, and carries no detail of it.
+    Stands for an exception that was not raised on purpose, and carries no detail of it.
     """

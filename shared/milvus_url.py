@@ -1,4 +1,4 @@
-"""LOOKALIKE_INDEX as an operator gives it. Connects to nothing."""
+"""Parses LOOKALIKE_INDEX, the address of a Milvus server, without connecting to it."""
 
 from dataclasses import dataclass
 from urllib.parse import urlsplit
@@ -9,17 +9,20 @@ _FORM = "milvus+http://host:19530[/database] (or milvus+https)"
 
 @dataclass(frozen=True)
 class MilvusAddress:
-    """Where a Milvus server is, and which of its databases is ours."""
+    """Address of a Milvus server, and the database to use there; empty: the default one."""
 
     uri: str
     database: str
 
 
 def parse_milvus_url(url: str) -> MilvusAddress:
-    """Read the URL.
+    """Parse the URL.
+
+    Args:
+        url: `milvus+http://host:19530[/database]` or `milvus+https`.
 
     Raises:
-        ValueError: it is none; says why in words that hold nothing of the URL.
+        ValueError: it has another form; the message does not quote it, because it may hold a password.
     """
     try:
         parts = urlsplit(url)

@@ -1,6 +1,6 @@
-"""Where Redis is: one server, or whichever is primary under its Sentinels. One URL in; clients and Celery's broker out.
+"""Connects to Redis, one server or the primary behind Sentinels: clients and Celery's broker settings from one URL.
 
-Knows nothing of jobs. No password is shown: not in a repr, not in an error.
+No password is shown, neither in a repr nor in an error.
 """
 
 import re
@@ -32,28 +32,28 @@ _MASTER_NAME = re.compile(r"[A-Za-z0-9._-]+")  # what Sentinel itself allows
 _SENTINEL_OPTIONS = {"sentinel_username", "sentinel_password"}
 _TLS_OPTIONS = {"ssl_ca_certs", "ssl_cert_reqs", "ssl_check_hostname", "ssl_certfile", "ssl_keyfile"}
 
-# A consumer's connection to a primary that hangs is not closed by anybody while Sentinel elects another. Its reads wait
-# one second for a message; it is given up when it has been silent for longer than these.
+# When a primary hangs, nobody closes a consumer's connection to it while Sentinel elects another. Its reads wait one
+# second for a message; the connection is dropped when it has been silent for longer than these.
 _CONSUMER_TIMEOUT_S = 5.0
 _CONSUMER_CHECK_S = 4
 
 
 @dataclass(frozen=True, slots=True)
 class ServerAddress:
-    """One Redis, named by a URL that redis-py and kombu both read."""
+    """One Redis server, by a URL that both redis-py and kombu accept."""
 
     url: str = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True)
 class Tls:
-    """How Sentinels and data nodes are spoken to over TLS.
+    """TLS options for connections to Sentinels and data nodes.
 
     Attributes:
-        ca_certs: file of who may vouch for them; None: whom the system trusts.
-        cert_reqs: `none` to believe any certificate.
-        check_hostname: whether the certificate must name the address that Sentinel gives, which is an IP mostly.
-        certfile, keyfile: what we show them, where they want to see something.
+        ca_certs: file of trusted certificate authorities; None: the system's.
+        cert_reqs: `required`, or `none` to accept any certificate.
+        check_hostname: whether the certificate must name the address that Sentinel returns, which is mostly an IP.
+        certfile, keyfile: client certificate, for servers that require one.
     """
 
     ca_certs: str | None = None
@@ -63,13 +63,13 @@ class Tls:
     keyfile: str | None = None
 
     def options(self) -> dict[str, object]:
-        """As redis-py takes it, and kombu hands it on."""
+        """Return the keyword arguments of redis-py, which kombu passes on."""
         return {f"ssl_{name}": value for name, value in asdict(self).items()}
 
 
 @dataclass(frozen=True, slots=True)
 class SentinelAddress:
-    """The primary that Sentinels know under a name."""
+    """The primary that Sentinels monitor under a name."""
 
     sentinels: tuple[tuple[str, int], ...]
     master_name: str
@@ -83,40 +83,50 @@ class SentinelAddress:
 
 @dataclass(frozen=True, slots=True)
 class Broker:
-    """What Celery is told of the same Redis."""
+    """Celery's broker settings for the same Redis."""
 
     url: str = field(repr=False)
     transport_options: dict[str, object] = field(repr=False)
-    tls: dict[str, object] | None = None  # unless the URL says it
+    tls: dict[str, object] | None = None  # None where the URL has them
 
 
 def parse_redis_url(url: str) -> ServerAddress | SentinelAddress:
-    """Read the URL as an operator gives it.
+    """Parse LOOKALIKE_REDIS_URL.
+
+    Args:
+        url: in one of `FORMS`.
 
     Raises:
-        ValueError: it is none of `FORMS`; says why in words that hold nothing of the URL.
+        ValueError: it has another form; the message does not quote it, because it may hold a password.
     """
     scheme, separator, _ = url.partition("://")
     if separator and "cluster" in scheme:
         raise ValueError(_NO_CLUSTER)
     if not separator or scheme not in _SCHEMES:
-        # The broker knows fewer schemes than redis-py: a Unix socket would serve one and not the other.
+        # kombu accepts fewer schemes than redis-py: a Unix socket would work for clients but not for the broker.
         raise ValueError(f"must look like {FORMS}")
     try:
         return _parse_sentinel_url(url) if scheme.endswith("+sentinel") else _parse_server_url(url)
     except _Unreadable:
         raise
-    except ValueError:  # its text may hold half a password, where that has a character with a meaning in URLs
+    except ValueError:  # its text may hold part of a password that has an unescaped character
         raise ValueError(f"cannot be read as {FORMS}; {_ESCAPES}") from None
 
 
 def connect(url: str, *, timeout_s: float = 2.0, max_connections: int = 64) -> redis.Redis:
-    """A client that gives up after `timeout_s` instead of hanging, and never silently sends a command twice.
+    """Make a Redis client that fails after `timeout_s` instead of hanging, and never silently sends a command twice.
 
-    With Sentinel each new connection first asks where the primary is, for at most as long again.
+    With Sentinel, each new connection first looks up the primary, which takes at most `timeout_s` more.
+
+        client = connect("redis://127.0.0.1:6379/0")
 
     Args:
-        max_connections: must exceed the number of simultaneous `JobStore.wait`; each holds one.
+        url: in one of `FORMS`.
+        timeout_s: of connecting and of every reply.
+        max_connections: must exceed the number of simultaneous `JobStore.wait` calls; each holds one.
+
+    Raises:
+        ValueError: as `parse_redis_url`.
     """
     address = parse_redis_url(url)
     if isinstance(address, ServerAddress):
@@ -146,10 +156,14 @@ def connect(url: str, *, timeout_s: float = 2.0, max_connections: int = 64) -> r
 
 
 def broker_at(url: str, *, socket_timeout_s: float | None = None) -> Broker:
-    """Celery's broker URL and kombu's transport options for the Redis at `url`.
+    """Build Celery's broker URL and kombu's transport options for the Redis at `url`.
 
     Args:
+        url: in one of `FORMS`.
         socket_timeout_s: for processes that only publish; None for consumers, whose connection waits for messages.
+
+    Raises:
+        ValueError: as `parse_redis_url`.
     """
     address = parse_redis_url(url)
     options: dict[str, object] = {}
@@ -158,7 +172,7 @@ def broker_at(url: str, *, socket_timeout_s: float | None = None) -> Broker:
             "socket_timeout": socket_timeout_s,
             "socket_connect_timeout": socket_timeout_s,
             "retry_on_timeout": False,
-            "max_retries": 0,  # kombu would look for a lost Redis for 6 s before it says so
+            "max_retries": 0,  # kombu would retry a lost Redis for 6 s before it fails
         }
     if isinstance(address, ServerAddress):
         return Broker(_verified(address.url), options)
@@ -173,20 +187,23 @@ def broker_at(url: str, *, socket_timeout_s: float | None = None) -> Broker:
         "sentinel_kwargs": _to_sentinels(address, socket_timeout_s or _CONSUMER_TIMEOUT_S),
     }
     login = "" if address.password is None else f"{_quoted(address.username)}:{_quoted(address.password)}@"
-    # kombu turns to the next URL when it cannot connect, so each holds everything.
+    # kombu tries the next URL when it cannot connect, so each must be complete.
     urls = [f"sentinel://{login}{_authority(host, port)}/{address.db}" for host, port in address.sentinels]
     return Broker(";".join(urls), options, address.tls.options() if address.tls else None)
 
 
 def refuse_cluster(client: redis.Redis) -> None:
-    """Find out at the start what would otherwise fail at the first job. A Redis that does not answer is not judged.
+    """Check at startup that Redis is not a cluster, which would fail at the first job; passes if it does not answer.
+
+    Args:
+        client: closed if the check fails.
 
     Raises:
-        CannotStart: the client talks to a node of a Redis Cluster.
+        CannotStart: it is connected to a node of a Redis Cluster.
     """
     try:
         enabled = client.info("cluster").get("cluster_enabled")
-    except redis.RedisError:  # away, or not letting us ask
+    except redis.RedisError:  # unreachable, or INFO is not permitted
         return
     if enabled:
         client.close()
@@ -194,27 +211,32 @@ def refuse_cluster(client: redis.Redis) -> None:
 
 
 def reason_of(error: redis.RedisError) -> str:
-    """What may be told of why Redis does not answer: texts of redis-py may hold what they were given."""
+    """Describe a Redis error for people, without redis-py's message, which may hold the URL or the command."""
     return str(error) if isinstance(error, MasterNotFoundError) else type(error).__name__
 
 
 class _Unreadable(ValueError):
-    """A ValueError in our own words."""
+    """A ValueError whose message is ours and safe to show."""
 
 
 class _Sentinels(Sentinel):
-    """redis-py's, made safe for threads, and plain about what is wrong.
+    """redis-py's Sentinel client, made thread-safe, with errors that name each Sentinel's problem.
 
     redis-py moves the Sentinel that answered to the front of its list in place: two threads that do so at once leave
     one Sentinel in the list twice and lose another for good. Here each replaces the whole list.
     """
 
     def discover_master(self, service_name: str) -> tuple[str, int]:
+        """Ask the Sentinels in turn for the primary's address; returns host and port.
+
+        Raises:
+            MasterNotFoundError: none of them names a primary; the message says why.
+        """
         asked, problems = list(self.sentinels), []
         for sentinel in asked:
             try:
                 known = cast(dict[str, dict[str, Any]], sentinel.sentinel_masters())
-            except redis.RedisError as exc:  # away, or not letting us ask
+            except redis.RedisError as exc:  # unreachable, or the command is not permitted
                 problems.append(str(exc))
                 continue
             state = known.get(service_name)
@@ -283,7 +305,7 @@ def _parse_host(text: str) -> tuple[str, int]:
 
 
 def _verified(url: str) -> str:
-    """The URL as kombu must be told it, which checks no certificate unless asked to; redis-py does by itself."""
+    """Add `ssl_cert_reqs=required` to a `rediss://` URL: kombu checks no certificate without it, redis-py does."""
     parts = urlsplit(url)
     if parts.scheme != "rediss" or "ssl_cert_reqs" in parse_qs(parts.query):
         return url
@@ -291,7 +313,7 @@ def _verified(url: str) -> str:
 
 
 def _to_sentinels(address: SentinelAddress, timeout_s: float) -> dict[str, object]:
-    """How the Sentinels are spoken to: asking all of them in turn takes `timeout_s` at most."""
+    """Connection options for the Sentinels, such that asking all of them in turn takes `timeout_s` at most."""
     each_s = timeout_s / len(address.sentinels)
     return {
         "socket_timeout": each_s,

@@ -1,4 +1,7 @@
-"""Settings: read from the environment, and from files of secrets, once per process; validated, passed down."""
+"""Settings: read from the environment, and from files of secrets, once per process; validated, passed down.
+
+Every number with a default is a setting, and lies here.
+"""
 
 import os
 import warnings
@@ -33,7 +36,7 @@ class Backbone(StrEnum):
 
 
 class RuntimeChoice(StrEnum):
-    """What runs the network; `auto` means torch on a GPU and OpenVINO on a CPU."""
+    """The library that runs the network; `auto` means torch on a GPU and OpenVINO on a CPU."""
 
     AUTO = "auto"
     TORCH = "torch"
@@ -41,7 +44,7 @@ class RuntimeChoice(StrEnum):
 
 
 class PrecisionChoice(StrEnum):
-    """Arithmetic of the network; `auto`: int8 on a CPU and bfloat16 on a GPU, where the quality gate lets it pass."""
+    """Arithmetic of the network; `auto`: int8 on a CPU and bfloat16 on a GPU, if that passes the quality gate."""
 
     AUTO = "auto"
     FLOAT32 = "float32"
@@ -57,9 +60,12 @@ class WorkerTakes(StrEnum):
 
 
 class Settings(BaseSettings):
-    """Everything an operator can set. Each field is the variable `LOOKALIKE_<NAME>`; docs/settings.md lists them."""
+    """Everything an operator can set. Each field is the variable `LOOKALIKE_<NAME>`; docs/settings.md lists them.
 
-    # Inputs stay out of errors: a URL has a password in it, a misspelt secret is nearly one.
+    settings = load_settings(port=8081)
+    """
+
+    # Inputs stay out of errors: a URL may hold a password, and a misspelt secret is nearly one.
     model_config = SettingsConfigDict(
         env_prefix="LOOKALIKE_", env_ignore_empty=True, frozen=True, allow_inf_nan=False, hide_input_in_errors=True
     )
@@ -207,7 +213,7 @@ class Settings(BaseSettings):
 
     @field_serializer("webhook_secret", "index_token", when_used="json-unless-none")
     def _reveal(self, secret: SecretStr) -> str:
-        """As JSON settings are handed to child processes, whole."""
+        """Write the secret itself into JSON, by which settings are passed to child processes."""
         return secret.get_secret_value()
 
     @model_validator(mode="after")
@@ -227,27 +233,27 @@ class Settings(BaseSettings):
 
     @cached_property
     def storage(self) -> Location:
-        """Where this installation's artifacts lie, with the connections to it."""
+        """Location of this installation's artifacts: a directory, or a prefix in an object store."""
         return self.buckets.location(self.store or str(self.home))
 
     @cached_property
     def buckets(self) -> Buckets:
-        """What else lies in object stores, and the connections there."""
+        """Connections to object stores, with the local cache of what was fetched from them."""
         return Buckets(cache=self.home / "fetched")
 
     @property
     def reachable_by_others(self) -> bool:
-        """Whether other machines reach the API with nothing in between; then it asks everybody for an API key."""
+        """Whether other machines reach the API directly; then every request needs an API key."""
         return not (self.published_elsewhere or _is_loopback(self.host))
 
     @property
     def authority(self) -> str:
-        """Host and port as they stand in a URL."""
+        """Host and port as in a URL."""
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
     @property
     def webhook_policy(self) -> WebhookPolicy:
-        """What the three webhook settings allow."""
+        """The policy that the three webhook settings define."""
         return WebhookPolicy(
             hosts=parse_hosts(self.webhook_hosts or ""),
             secrets=parse_secrets(self.webhook_secret.get_secret_value()) if self.webhook_secret else (),
@@ -256,14 +262,14 @@ class Settings(BaseSettings):
 
     @property
     def trusted_names(self) -> frozenset[str]:
-        """What a Host header may name, in small letters and without the port; empty for anything."""
+        """Names allowed in a Host header, lower-case and without the port; empty: any."""
         if self.trusted_hosts is not None:
             return frozenset(name.strip().lower() for name in self.trusted_hosts.split(",")) - {""}
         return _LOOPBACK_NAMES | {self.host.lower()} if _is_loopback(self.host) else frozenset()
 
     @property
     def required_redis_url(self) -> str:
-        """The Redis URL of a process that cannot do without.
+        """The Redis URL, for processes that need Redis.
 
         Raises:
             CannotStart: LOOKALIKE_REDIS_URL is not set.
@@ -274,7 +280,10 @@ class Settings(BaseSettings):
 
 
 def load_settings(**overrides: object) -> Settings:
-    """Read the environment and the files of `LOOKALIKE_SECRETS_DIR`; `overrides` that are not None win over both.
+    """Read the settings from the environment and the files of `LOOKALIKE_SECRETS_DIR`.
+
+    Args:
+        overrides: values by field name that take precedence over both, such as command-line options; None: not given.
 
     Raises:
         CannotStart: a value is out of range; the message names every such variable.
@@ -296,12 +305,12 @@ def load_settings(**overrides: object) -> Settings:
         raise CannotStart("; ".join(problems)) from exc
 
 
-# Settings that had another name before, which is read for one version more.
+# Old names of settings, which are still read for one version: old -> new.
 RENAMED = {"seed_wait_s": "legacy_wait_s", "canary_s": "probe_every_s"}
 
 
 def _renamed(overrides: Mapping[str, object]) -> dict[str, str]:
-    """What the environment says under names that settings had before, with a warning for each; newer names win."""
+    """Read settings that the environment gives under their old names, with a warning for each; new names win."""
     found = {}
     for old, new in RENAMED.items():
         before, now = f"LOOKALIKE_{old.upper()}", f"LOOKALIKE_{new.upper()}"

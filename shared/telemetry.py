@@ -1,11 +1,11 @@
-"""Logs: one event a line, as key=value fields. Never photo bytes, embeddings or the text of a listing."""
+"""Logging: one event per line, as key=value fields; never photo bytes, embeddings or the text of a listing."""
 
 import logging
 import sys
 
 
 def configure_logging(level: int = logging.INFO) -> None:
-    """Send the process's events to standard error; called once by each entry point."""
+    """Send the process's log to standard error; each entry point calls it once."""
     logging.basicConfig(
         stream=sys.stderr,
         level=level,
@@ -17,7 +17,16 @@ def configure_logging(level: int = logging.INFO) -> None:
 
 
 def event(logger: logging.Logger, name: str, *, level: int = logging.INFO, **fields: object) -> None:
-    """Log `name` with its fields; values with white space are quoted."""
+    """Log one event.
+
+        event(_LOG, "job_finished", job_id=job.id, seconds=0.12)
+
+    Args:
+        logger: of the module.
+        name: of the event.
+        level: of `logging`.
+        fields: values; those with white space are quoted.
+    """
     logger.log(level, " ".join([f"event={name}", *(f"{key}={_quoted(value)}" for key, value in fields.items())]))
 
 

@@ -1,1 +1,1 @@
-"""When scheduled reindexes are due: cron expressions, and slots in Redis."""
+"""Scheduled reindexes: cron expressions, and the slots taken, in Redis."""

@@ -1,4 +1,4 @@
-"""Cron expressions of five fields, in UTC: which moment was the last one, which is the next. Knows no clock."""
+"""Cron expressions of five fields, in UTC: validates them and computes their last and next slot."""
 
 from datetime import UTC, datetime, timedelta
 
@@ -8,10 +8,13 @@ _FIELDS = 5
 
 
 def parse_cron(expression: str) -> str:
-    """The expression, one space between its fields.
+    """Validate a cron expression and normalise its white space.
+
+    Args:
+        expression: minute, hour, day, month and weekday.
 
     Raises:
-        ValueError: it is not one, or names a day that never comes.
+        ValueError: it cannot be parsed, or never comes due, such as on 30 February.
     """
     fields = expression.split()
     try:
@@ -27,12 +30,12 @@ def parse_cron(expression: str) -> str:
 
 
 def last_slot(cron: str, now: float) -> float:
-    """The latest moment of the expression up to `now`; both in seconds since the epoch."""
-    # What is asked for is before the moment given, so that a slot is due in its own second.
+    """Return the latest slot of the expression up to `now`; both in seconds since the epoch."""
+    # CronSim returns slots strictly before the given time, but a slot is due in its own second.
     after = datetime.fromtimestamp(int(now), UTC) + timedelta(seconds=1)
     return next(CronSim(cron, after, reverse=True)).timestamp()
 
 
 def next_slot(cron: str, now: float) -> float:
-    """The first moment of the expression after `now`."""
+    """Return the first slot of the expression after `now`; both in seconds since the epoch."""
     return next(CronSim(cron, datetime.fromtimestamp(now, UTC))).timestamp()

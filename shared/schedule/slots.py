@@ -1,11 +1,11 @@
-"""The schedule of reindexes: any number of workers look at it, and each slot has one job. Redis's clock is the clock.
+"""Submits scheduled reindexes: any number of workers poll the schedule, and each slot gets one job.
 
-Slots missed while nobody looked are made up for by one job, that of the latest. While a reindex runs, a slot is that
-one's. What a slot leads to is found by its time (an idempotency key), so a scheduler that dies at any point repeats
-nothing and loses nothing.
+Time is Redis's. After an outage, one job makes up for all missed slots. A slot that comes due while a reindex runs is
+assigned to that reindex. The slot's time is the job's idempotency key, so a scheduler that dies at any point submits
+nothing twice and misses nothing.
 
 Keys (prefix `lookalike:`):
-    schedule    hash: the expression, the last slot taken and its job; no TTL: it is what tells missed slots
+    schedule    hash: the expression, the last slot taken and its job; no TTL: missed slots are found by it
 """
 
 from collections.abc import Callable
@@ -25,7 +25,7 @@ from shared.schedule.cron import last_slot, next_slot
 
 _SCHEDULE = PREFIX + "schedule"
 _REQUEST_ID = "schedule"
-# There is one reindex at a time, however long the queue.
+# No limit: there is one reindex at a time, and the queue of other jobs does not delay it.
 _ADMISSION = Admission(max_queued=1 << 53, max_queued_per_owner=1 << 53)
 
 _TAKE = load_script(Path(__file__).with_name("take_slot.lua"))
@@ -33,12 +33,12 @@ _TAKE = load_script(Path(__file__).with_name("take_slot.lua"))
 
 @dataclass(frozen=True, slots=True)
 class LastSlot:
-    """Which slot was taken last.
+    """The slot of the schedule that was taken last.
 
     Attributes:
-        cron: the expression then.
-        slot: its time, seconds since the epoch; before any was taken: when the schedule began.
-        job: id of the reindex it led to, or that ran already; empty before any was taken.
+        cron: the expression at that time.
+        slot: its time, seconds since the epoch; before any was taken: the slot before the schedule began.
+        job: id of the reindex that was submitted for it, or ran already; empty before any slot was taken.
     """
 
     cron: str
@@ -47,10 +47,12 @@ class LastSlot:
 
 
 class Schedule:
-    """Reindexes by a cron expression.
+    """Submits reindexes by a cron expression.
 
     Args:
-        clock: seconds since the epoch; by default Redis's own, so that all schedulers have one.
+        client: bytes-returning client.
+        jobs: where reindexes are submitted.
+        clock: returns seconds since the epoch; None: Redis's time, which all schedulers share.
     """
 
     def __init__(self, client: redis.Redis, jobs: JobStore, *, clock: Callable[[], float] | None = None) -> None:
@@ -60,20 +62,28 @@ class Schedule:
         self._take = client.register_script(_TAKE)
 
     def now(self) -> float:
-        """Redis's time, seconds since the epoch."""
+        """Return the current time, seconds since the epoch."""
         return self._clock()
 
     def last(self) -> LastSlot | None:
-        """The slot taken last; None when nothing was ever scheduled here."""
+        """Return the slot taken last; None if nothing was ever scheduled."""
         cron, slot, job = cast(list[bytes | None], self._redis.hmget(_SCHEDULE, ["cron", "slot", "job"]))
         return LastSlot(cron.decode(), float(slot), (job or b"").decode()) if cron and slot else None
 
     def run_due(self, cron: str) -> str | None:
-        """Submit a reindex if a slot is due; returns its job's id, or that of the reindex that runs already."""
+        """Submit a reindex if a slot is due.
+
+        Args:
+            cron: the expression, normalised by `parse_cron`.
+
+        Returns:
+            id of the submitted job, or of the reindex that runs already; None if no slot is due, or another worker took
+            it.
+        """
         now, last = self.now(), self.last()
         due, following = last_slot(cron, now), next_slot(cron, now)
         if last is None or last.cron != cron:
-            self._note(cron, due, "", following)  # what lies behind a new schedule is not made up for
+            self._note(cron, due, "", following)  # slots before a schedule is set or changed are not made up for
         elif last.slot > following:
             self._note(cron, following, last.job, following)
         elif last.slot < due:

@@ -1,10 +1,10 @@
-"""Webhook deliveries in Redis: which are due, which are in hand, how often each was tried. Knows no URL and no HTTP.
+"""The queue of webhook deliveries in Redis: when each is due, and how often it was tried.
 
-The script that ends a job also makes its delivery due, so none is lost; taking one only puts it off by a lease, so
-a worker that dies with it in hand loses nothing either. A receiver may therefore see a message twice.
+Deliveries are at-least-once. The script that ends a job also enqueues its delivery, so none is lost. Taking a delivery
+only postpones it by a lease, so it is taken again if the worker dies. A receiver may therefore get a message twice.
 
-Keys, without TTL because an entry of each goes when its delivery is settled, and a delivery whose job has expired is
-settled by whoever takes it:
+Keys, without TTL because their entries are removed when the delivery is settled, and the worker that takes the delivery
+of an expired job settles it:
     lookalike:webhooks       sorted set job id -> when it is due, seconds since the epoch
     lookalike:webhook_tries  hash job id -> tries begun
 """
@@ -30,18 +30,18 @@ _RETRY = load_script(_FOLDER / "retry.lua", flags=_FLAGS)
 
 @dataclass(frozen=True, slots=True)
 class Delivery:
-    """A worker's turn to deliver."""
+    """One attempt to deliver a job's webhook."""
 
     job_id: str
     attempt: int  # 1 is the first
 
 
 class WebhookQueue:
-    """The deliveries of every worker.
+    """The queue of deliveries, shared by all workers.
 
     Args:
         client: bytes-returning client; its errors pass through unchanged.
-        clock: seconds since the epoch.
+        clock: returns seconds since the epoch.
     """
 
     def __init__(self, client: redis.Redis, *, clock: Callable[[], float] = time.time) -> None:
@@ -52,10 +52,11 @@ class WebhookQueue:
         self._retry = client.register_script(_RETRY)
 
     def take(self, limit: int, *, lease_s: float) -> list[Delivery]:
-        """Take at most `limit` due deliveries, the longest due first, counting a try of each.
+        """Take due deliveries, the longest due first, counting one attempt of each.
 
         Args:
-            lease_s: after so long an unsettled delivery is due again.
+            limit: deliveries at most.
+            lease_s: an unsettled delivery is due again after so many seconds.
         """
         if limit < 1:
             return []
@@ -64,9 +65,14 @@ class WebhookQueue:
         return [Delivery(raw.decode(), int(tries)) for raw, tries in zip(flat[::2], flat[1::2], strict=True)]
 
     def settle(self, job_id: str) -> None:
-        """Forget a delivery: it arrived, or will not be tried again."""
+        """Remove a delivery that arrived, or is not tried again."""
         self._settle(keys=self._keys, args=[job_id])
 
     def retry(self, job_id: str, at: float) -> None:
-        """Make a delivery due `at` seconds since the epoch; a no-op if it was settled."""
+        """Make a delivery due again; does nothing if it was settled.
+
+        Args:
+            job_id: of the delivery.
+            at: when it is due, seconds since the epoch.
+        """
         self._retry(keys=self._keys, args=[job_id, repr(at)])

@@ -1,4 +1,4 @@
-"""Webhooks: which URLs may be called, and the signature that proves who called. Opens no connection, knows no Redis.
+"""Webhooks: checks URLs against the operator's allow-list, and signs messages; opens no connections.
 
 Headers and signature are those of Standard Webhooks 1.0 (https://www.standardwebhooks.com).
 """
@@ -17,21 +17,21 @@ from shared.errors import WebhookRefused
 
 MAX_URL_CHARS = 2048
 _SECRET_PREFIX = "whsec_"  # noqa: S105
-_SECRET_BYTES = range(24, 65)  # what the specification allows
+_SECRET_BYTES = range(24, 65)  # lengths that the specification allows
 _DEFAULT_PORTS = {"https": 443, "http": 80}
-# The characters of RFC 3986. Parsers disagree about the others, and what was checked must be what is called.
+# The characters of RFC 3986. Parsers disagree about others, and the URL that was checked must be the one called.
 _URL = re.compile(r"[A-Za-z0-9\-._~:/?#\[\]@!$&'()*+,;=%]+")
 _LISTED = re.compile(r"(?:\[(?P<address>[0-9a-f:.]+)\]|(?P<name>[a-z0-9._-]+))(?::(?P<port>[0-9]{1,5}))?")
 _LABEL = re.compile(r"(?!-)[a-z0-9_-]{1,63}(?<!-)")
 _NAT64 = ip_network("64:ff9b::/96")
 _GLOBAL_UNICAST = ip_network("2000::/3")
-# Not for hosts on the internet, though some releases of `ipaddress` call them global.
+# Not for hosts on the internet, though some releases of `ipaddress` report them as global.
 _RESERVED = tuple(ip_network(text) for text in ("192.0.0.0/24", "192.88.99.0/24", "2001::/23", "3fff::/20"))
 
 
 @dataclass(frozen=True, slots=True)
 class WebhookMessage:
-    """What is posted, and where to. The same bytes at every try."""
+    """A message to post, with its URL; every attempt sends the same bytes."""
 
     url: str = field(repr=False)  # its query may hold a token
     body: bytes = field(repr=False)
@@ -39,23 +39,26 @@ class WebhookMessage:
 
 @dataclass(frozen=True, slots=True)
 class WebhookTarget:
-    """A URL taken apart once, so that what was checked is what is called."""
+    """The parts of a checked URL, so that the delivery calls exactly what was checked."""
 
     scheme: str
     host: str  # lower case; an IPv6 address without its brackets
     port: int
-    path: str = field(repr=False)  # with the query, as it stands in the request line
+    path: str = field(repr=False)  # with the query, as in the HTTP request line
 
 
 @dataclass(frozen=True, slots=True)
 class WebhookPolicy:
-    """What an operator allows.
+    """The operator's settings for webhooks.
+
+        policy = WebhookPolicy(hosts=parse_hosts("example.org"), secrets=parse_secrets(secret))
+        target = policy.check("https://example.org/hook")
 
     Attributes:
-        hosts: names that may be called, as `parse_hosts` gives them: `host` for the scheme's own port, or `host:port`.
-            Empty: webhooks are off.
-        secrets: as `parse_secrets` gives them; a message is signed with each, so that receivers can change over.
-        allow_private: call addresses that are not on the internet too, and without TLS. For tests and closed networks.
+        hosts: allow-list from `parse_hosts`: `host` for the scheme's default port, or `host:port`. Empty: webhooks are
+            off.
+        secrets: from `parse_secrets`; a message is signed with each, so that receivers can rotate them.
+        allow_private: also allow private addresses and plain HTTP, for tests and closed networks.
     """
 
     hosts: tuple[str, ...] = ()
@@ -63,10 +66,13 @@ class WebhookPolicy:
     allow_private: bool = False
 
     def check(self, url: str) -> WebhookTarget:
-        """Take `url` apart if it may be called. Does not resolve the name: addresses are checked at delivery.
+        """Check a URL against the allow-list. The host name is not resolved: its addresses are checked at delivery.
+
+        Returns:
+            the parts of the URL.
 
         Raises:
-            WebhookRefused: says what the caller, or the operator, would have to change.
+            WebhookRefused: the message says what the caller, or the operator, would have to change.
         """
         if not self.hosts:
             raise WebhookRefused("webhooks are off here: leave the URL out, or ask the operator to switch them on")
@@ -88,7 +94,10 @@ class WebhookPolicy:
 
 
 def parse_hosts(text: str) -> tuple[str, ...]:
-    """Read an allow-list, hosts separated by commas, into the form `WebhookPolicy.check` compares with.
+    """Parse an allow-list of hosts into the form that `WebhookPolicy` takes.
+
+    Args:
+        text: `host` or `host:port`, separated by commas.
 
     Raises:
         ValueError: names the entry that is not a host.
@@ -97,10 +106,13 @@ def parse_hosts(text: str) -> tuple[str, ...]:
 
 
 def parse_secrets(text: str) -> tuple[str, ...]:
-    """Read secrets separated by commas. The error does not quote them.
+    """Parse and validate secrets.
+
+    Args:
+        text: `whsec_…`, several separated by commas.
 
     Raises:
-        ValueError: one is not `whsec_` and the base64 of 24 to 64 bytes.
+        ValueError: one is not `whsec_` and the base64 of 24 to 64 bytes; the message does not quote it.
     """
     secrets = tuple(secret.strip() for secret in text.split(","))
     for secret in secrets:
@@ -117,10 +129,13 @@ def parse_secrets(text: str) -> tuple[str, ...]:
 
 
 def sign(message_id: str, timestamp: int, body: bytes, secrets: Sequence[str]) -> str:
-    """The header `webhook-signature`: one signature for each secret.
+    """Compute the header `webhook-signature`: one HMAC-SHA256 signature per secret.
 
     Args:
+        message_id: as in the header `webhook-id`.
         timestamp: seconds since the epoch, as in the header `webhook-timestamp`.
+        body: of the message.
+        secrets: from `parse_secrets`.
     """
     content = f"{message_id}.{timestamp}.".encode() + body
     digests = (hmac.digest(_key(secret), content, "sha256") for secret in secrets)
@@ -128,17 +143,23 @@ def sign(message_id: str, timestamp: int, body: bytes, secrets: Sequence[str]) -
 
 
 def event_body(name: str, at: float, data: Mapping[str, object]) -> bytes:
-    """The body of a message: `{"type": "job.succeeded", "timestamp": "…Z", "data": {…}}`.
+    """Build the body of a message: `{"type": "job.succeeded", "timestamp": "…Z", "data": {…}}`.
 
     Args:
+        name: type of the event.
         at: when it happened, seconds since the epoch.
+        data: JSON-able content.
     """
     timestamp = datetime.fromtimestamp(at, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
     return json.dumps({"type": name, "timestamp": timestamp, "data": data}, separators=(",", ":")).encode()
 
 
 def is_public(address: str) -> bool:
-    """Whether an IP address is a host's on the internet; one that carries an IPv4 address is judged by that."""
+    """Tell whether an IP address is public; an IPv6 address that embeds an IPv4 address is judged by the latter.
+
+    Raises:
+        ValueError: it is no IP address.
+    """
     parsed = ip_address(address)
     if isinstance(parsed, IPv6Address):
         if (carried := _carried(parsed)) is not None:
@@ -155,7 +176,7 @@ def _carried(address: IPv6Address) -> IPv4Address | None:
 
 
 def _take_apart(url: str) -> tuple[str, str, int | None, str]:
-    """Scheme, host, port if given, and path with query."""
+    """Parse a URL into scheme, host, port if given, and path with query."""
     if len(url) > MAX_URL_CHARS:
         raise WebhookRefused(f"the webhook URL has {len(url)} characters, {MAX_URL_CHARS} is the limit")
     if not _URL.fullmatch(url):
@@ -194,7 +215,7 @@ def _canonical(host: str) -> str:
 
 
 def _is_a_name(host: str) -> bool:
-    """Whether a host is a DNS name. What ends in a number is an address in some notation, as in the URL standard."""
+    """Whether a host is a DNS name; one whose last label is a number is an IPv4 address, as in the URL standard."""
     labels = host.split(".")
     spelt = len(host) <= 253 and all(_LABEL.fullmatch(label) for label in labels)
     return spelt and not re.fullmatch(r"[0-9]+|0x[0-9a-f]*", labels[-1])
