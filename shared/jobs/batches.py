@@ -1,9 +1,9 @@
-"""Batches: many photos sent together, each a job of its own. A batch only remembers which they are.
+"""Batches in Redis: which jobs were submitted together; each photo of a batch is a job of its own.
 
 Keys (prefix `lookalike:`):
-    batch:{id}  JSON, the record; as long as an unfinished job and its result may live
+    batch:{id}  JSON, the record; TTL: as long as an unfinished job and its result may live
 
-Idempotency keys are those of jobs (`idempotency:{digest}`), so that one key is never both a job's and a batch's.
+Idempotency keys are shared with jobs (`idempotency:{digest}`), so that one key is never both a job's and a batch's.
 """
 
 from typing import cast
@@ -16,13 +16,13 @@ from shared.jobs.contract import JobError, JobKind
 from shared.jobs.records import PREFIX, Idempotency
 from shared.jobs.store import CONFLICT, idempotency_name
 
-# A batch being accepted: if its process dies, the key may be used again after this. Its photos have keys of their own,
-# so a batch that takes longer is still not made twice.
+# Seconds that a batch being accepted holds its key: if its process dies, the key may be used again after this. Its
+# photos have keys of their own, so a batch that takes longer is still not made twice.
 _PENDING_S = 20
 
 
 class BatchItem(BaseModel):
-    """One photo of a batch: a job, or why it never became one."""
+    """One photo of a batch: its job, or the error because of which none was submitted."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -32,7 +32,7 @@ class BatchItem(BaseModel):
 
 
 class Batch(BaseModel):
-    """Which photos were sent together."""
+    """The record of a batch: the photos that were submitted together."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -44,11 +44,11 @@ class Batch(BaseModel):
 
 
 class BatchStore:
-    """Remembers batches.
+    """Stores the records of batches.
 
     Args:
         client: bytes-returning client; its errors pass through unchanged.
-        ttl_s: how long a batch is kept.
+        ttl_s: seconds that a record is kept.
     """
 
     def __init__(self, client: redis.Redis, *, ttl_s: int) -> None:
@@ -56,10 +56,15 @@ class BatchStore:
         self._ttl_s = ttl_s
 
     def begin(self, batch_id: str, owner: str, idempotency: Idempotency) -> str | None:
-        """Bind an idempotency key to the batch about to be made.
+        """Bind an idempotency key to a batch that is about to be accepted.
+
+        Args:
+            batch_id: of the new batch.
+            owner: id of the API key.
+            idempotency: key and digest of the request.
 
         Returns:
-            None when it is bound now; the id of the batch it already made otherwise.
+            None if the key is bound now; else the id of the batch that it was used for before.
 
         Raises:
             IdempotencyConflict: the key was used for another request.
@@ -83,11 +88,16 @@ class BatchStore:
         return str(first)
 
     def give_up(self, owner: str, idempotency: Idempotency) -> None:
-        """Free the key of a batch that could not be accepted."""
+        """Release the idempotency key of a batch that could not be accepted."""
         self._redis.delete(idempotency_name(owner, idempotency))
 
     def save(self, batch: Batch, idempotency: Idempotency | None) -> None:
-        """Write the batch's record."""
+        """Write the batch's record, and keep its idempotency key as long.
+
+        Args:
+            batch: to write.
+            idempotency: that `begin` bound; None: the request had no key.
+        """
         with self._redis.pipeline(transaction=True) as pipe:
             pipe.set(f"{PREFIX}batch:{batch.id}", batch.model_dump_json(), ex=self._ttl_s)
             if idempotency:
@@ -100,10 +110,11 @@ class BatchStore:
         """Read a batch.
 
         Args:
-            owner: a batch of anybody else is unknown; None may read every batch.
+            batch_id: of the batch.
+            owner: whose batch it must be; None: anybody's.
 
         Raises:
-            BatchNotFound: there is none, or no longer.
+            BatchNotFound: there is no such batch, it has expired, or it is another owner's.
         """
         raw = cast(bytes | None, self._redis.get(f"{PREFIX}batch:{batch_id}"))
         batch = Batch.model_validate_json(raw) if raw else None

@@ -1,4 +1,7 @@
-"""The job contract: kinds, states, requests, results. Pure data, JSON-able; knows neither Redis nor HTTP."""
+"""The job contract: kinds, states, requests and results of jobs, as models that are stored and sent as JSON.
+
+Docstrings of these models are the descriptions of the API's OpenAPI document.
+"""
 
 from enum import StrEnum
 from typing import Annotated, Literal
@@ -22,33 +25,34 @@ class JobKind(StrEnum):
 
 
 class JobStatus(StrEnum):
-    """Where a job stands. A terminal state never changes again."""
+    """State of a job. A terminal state never changes again."""
 
     QUEUED = "queued"  # accepted, no worker has it
     RUNNING = "running"  # a worker holds its lease
-    CANCELING = "canceling"  # a worker holds its lease, and will be told that nobody wants the result
+    CANCELING = "canceling"  # a worker holds its lease, and learns at its next extension that it was cancelled
     SUCCEEDED = "succeeded"  # result is set
     FAILED = "failed"  # error is set
-    CANCELED = "canceled"  # somebody asked for it
+    CANCELED = "canceled"  # a client asked for it
     EXPIRED = "expired"  # its deadline came first
 
     @property
     def terminal(self) -> bool:
+        """Whether the job has ended."""
         return self not in (JobStatus.QUEUED, JobStatus.RUNNING, JobStatus.CANCELING)
 
 
 class Priority(StrEnum):
     """Which jobs go first."""
 
-    INTERACTIVE = "interactive"  # somebody waits for the answer
-    BULK = "bulk"  # when nothing interactive waits, and now and then in any case
+    INTERACTIVE = "interactive"  # a client waits for the result
+    BULK = "bulk"  # claimed when nothing interactive waits, and by every eighth claim in any case
 
 
 class Distinct(StrEnum):
-    """Which neighbours may share something."""
+    """What must differ between neighbours."""
 
-    NONE = "none"  # every photo counts
-    LISTING = "listing"  # only the best photo of each listing
+    NONE = "none"  # nothing: every photo counts
+    LISTING = "listing"  # the listing: only the best photo of each
 
 
 class Encoding(StrEnum):
@@ -69,6 +73,8 @@ class _PhotoRequest(_Contract):
 
 
 class EmbedRequest(_PhotoRequest):
+    """Options of an embed job."""
+
     encoding: Encoding = Encoding.FLOAT
 
 
@@ -88,11 +94,13 @@ Category = Annotated[str, AfterValidator(_known), WithJsonSchema({"type": "strin
 
 
 def _whole(number: object) -> object:
-    """JSON does not tell 4.0 from 4."""
+    """Accept 4.0 for 4: JSON does not distinguish them."""
     return int(number) if isinstance(number, float) and number.is_integer() else number
 
 
 class SearchRequest(_PhotoRequest):
+    """Options of a search job: number of neighbours, and filters."""
+
     k: Annotated[int, BeforeValidator(_whole)] = Field(4, ge=1, le=100, description="neighbours wanted")
     category: Category | None = Field(None, description="only neighbours of this root category")
     distinct: Distinct = Distinct.NONE
@@ -103,7 +111,7 @@ class SearchRequest(_PhotoRequest):
 
 
 class ImageOptions(_Contract):
-    """What is said of a photo that is put into the live index."""
+    """Options of a photo that is put into the live index."""
 
     listing_id: str = Field(min_length=1, max_length=200, description="the listing the photo belongs to")
     category: Category = Field(description="root category of the listing")
@@ -111,19 +119,19 @@ class ImageOptions(_Contract):
 
 class _ImageChange(_Contract):
     image_id: Annotated[str, Field(min_length=1, max_length=200), AfterValidator(_fits_a_path)]
-    sequence: int = 0  # of its acceptance: of the changes of one image the highest stands, in whatever order they run
+    sequence: int = 0  # given at acceptance; of the changes of one image, the highest wins, in whatever order they run
 
 
 class PutImageRequest(_ImageChange, ImageOptions):
-    """The photo comes as pixels beside the request."""
+    """Options of a put_image job; the photo comes as pixels beside the request."""
 
 
 class DeleteImageRequest(_ImageChange):
-    pass
+    """Options of a delete_image job."""
 
 
 class Submission(_Contract):
-    """What can be said of any job, whatever it does."""
+    """Options of any job, whatever its kind."""
 
     priority: Priority = Priority.INTERACTIVE
     deadline_s: float | None = Field(None, gt=0, description="seconds after which an unfinished job expires")
@@ -131,6 +139,8 @@ class Submission(_Contract):
 
 
 class CategoryScore(_Contract):
+    """A category and its calibrated probability."""
+
     name: str
     probability: float
 
@@ -146,6 +156,8 @@ class CategoryAnswer(_Contract):
 
 
 class Neighbour(_Contract):
+    """One catalogue photo that a search found."""
+
     rank: int  # 1 is the most similar
     image_id: str
     listing_id: str
@@ -155,12 +167,16 @@ class Neighbour(_Contract):
 
 
 class Timing(_Contract):
+    """How long a job took, milliseconds."""
+
     queued: float  # ms from accepted to claimed
     compute: float  # ms in model and index
     total: float  # ms from accepted to finished
 
 
 class SearchResult(_Contract):
+    """The result of a search job: the photo's category and its nearest neighbours."""
+
     category: CategoryAnswer
     neighbours: list[Neighbour]
     index_version: str
@@ -169,8 +185,10 @@ class SearchResult(_Contract):
 
 
 class EmbedResult(_Contract):
+    """The result of an embed job: the photo's embedding, L2-normalised, and its category scores."""
+
     category: CategoryAnswer
-    scores: list[float]  # the classifier's 13 outputs before softmax, in encoder order
+    scores: list[float]  # the classifier's 13 outputs before softmax, in the order of CATEGORIES
     embedding: list[float] | str
     dimension: int
     model_fingerprint: str
@@ -178,12 +196,16 @@ class EmbedResult(_Contract):
 
 
 class ImageChangeResult(_Contract):
+    """The result of a put_image or delete_image job."""
+
     image_id: str
-    change_id: str | None  # its entry in the change log; None: a change accepted later was there first, and stands
+    change_id: str | None  # its entry in the change log; None: a change accepted later was applied first, and wins
     timing_ms: Timing | None = None
 
 
 class JobError(_Contract):
+    """Why a job failed; `code` is one of the error codes of the API."""
+
     code: str
     detail: str
     retryable: bool
@@ -195,7 +217,7 @@ ImageChangeRequest = PutImageRequest | DeleteImageRequest
 JobRequest = PhotoRequest | ImageChangeRequest | ReindexRequest | ShardRequest
 JobResult = PhotoResult | ImageChangeResult | ReindexResult | ShardResult
 
-# What clients send with a photo of theirs.
+# Requests that clients send together with a photo.
 PHOTO_REQUESTS: dict[JobKind, type[PhotoRequest]] = {JobKind.EMBED: EmbedRequest, JobKind.SEARCH: SearchRequest}
 _REQUESTS: dict[JobKind, type[JobRequest]] = {
     **PHOTO_REQUESTS,
@@ -215,7 +237,7 @@ _RESULTS: dict[JobKind, type[JobResult]] = {
 
 
 class Job(_Contract):
-    """One job as its record tells it. Times are seconds since the epoch."""
+    """One job, as read from its record in Redis. Times are seconds since the epoch."""
 
     id: str
     kind: JobKind
@@ -230,7 +252,7 @@ class Job(_Contract):
     finished_at: float | None = None
     expires_at: float | None = None
     attempt: int = 0
-    spec: PreprocessSpec = PreprocessSpec()  # of the pixels that came with it
+    spec: PreprocessSpec = PreprocessSpec()  # by which its pixels were made
     progress: Progress | None = None
     result: JobResult | None = None
     error: JobError | None = None
@@ -238,30 +260,38 @@ class Job(_Contract):
 
 
 def brings_photo(request: JobRequest) -> bool:
-    """Whether a photo comes beside the request."""
+    """Tell whether a photo's pixels come beside the request."""
     if isinstance(request, PhotoRequest):
         return request.image_id is None
     return isinstance(request, PutImageRequest)
 
 
 def parse_request(kind: JobKind, payload: str) -> JobRequest:
-    """Read a request of `kind` from JSON text."""
+    """Parse the request of a job from JSON text.
+
+    Raises:
+        ValidationError: it is not a request of that kind.
+    """
     return _REQUESTS[kind].model_validate_json(payload)
 
 
 def parse_result(kind: JobKind, payload: str) -> JobResult:
-    """Read a result of `kind` from JSON text."""
+    """Parse the result of a job from JSON text.
+
+    Raises:
+        ValidationError: it is not a result of that kind.
+    """
     return _RESULTS[kind].model_validate_json(payload)
 
 
 class _Report(BaseModel):
-    """Read by processes of another version during an upgrade, so unknown fields are passed over."""
+    """Read by processes of another version during an upgrade, so unknown fields are ignored."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
 
 class IndexInfo(_Report):
-    """What a worker serves from; the body of `GET /v1/index`."""
+    """The index and model that a worker serves; the body of `GET /v1/index`."""
 
     version: str
     count: int
@@ -279,7 +309,7 @@ class IndexInfo(_Report):
     runtime: str = ""
     precision: str = ""
     preprocess: PreprocessSpec = PreprocessSpec()  # how photos are made square for it
-    temperature: float = 1.0  # scores / temperature are calibrated
+    temperature: float = 1.0  # softmax(scores / temperature) is calibrated
     abstain_below: float = 0.0  # a category of lower probability is not `certain`
     notice: str | None = None
 
@@ -288,10 +318,10 @@ STAGE_BOUNDS_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0,
 
 
 class StageTimes(_Report):
-    """How long one stage of the jobs took.
+    """A histogram of how long one stage of the jobs took.
 
     Attributes:
-        counts: jobs by the first of STAGE_BOUNDS_S they stayed within, and one more for those above the last.
+        counts: jobs by bucket: the first of STAGE_BOUNDS_S that they did not exceed, and one more for those above all.
         sum_s: seconds in total.
     """
 
@@ -302,7 +332,7 @@ class StageTimes(_Report):
 class KindStats(_Report):
     """What became of the jobs of one kind, and how long they took."""
 
-    outcomes: dict[str, int] = {}  # attempts by how they ended: a status, an error's code, or `late`
+    outcomes: dict[str, int] = {}  # attempts by outcome: a status, an error's code, or `late`
     stages: dict[str, StageTimes] = {}  # queued, compute, total
 
 
@@ -326,15 +356,15 @@ class WorkerStats(_Report):
 
 
 class WorkerReport(_Report):
-    """A worker's heartbeat. `index` is None and `problem` says why while the worker cannot serve."""
+    """A worker's heartbeat. While the worker cannot serve, `index` is None and `problem` is the reason."""
 
     name: str
     pid: int
     reported_at: float
     state: Literal["ready", "unready"]
-    held: int = 0  # jobs in hand
-    device: str = ""  # what the model runs on, for people
-    photos_per_s: float | None = None  # what the model does there at most, measured when it was first loaded
+    held: int = 0  # jobs whose leases it holds
+    device: str = ""  # that the model runs on, for people
+    photos_per_s: float | None = None  # highest throughput of the model there, measured when it was first loaded
     index: IndexInfo | None = None
     problem: str | None = None
     stats: WorkerStats = WorkerStats()

@@ -12,7 +12,7 @@ from shared.jobs.records import PREFIX, parse_record
 
 CURSOR_PATTERN = r"^[0-9]{1,10}\.[0-9]{6}-[0-9a-f]{32}$"
 
-# A page looks at so many jobs at most: filters that match little give short pages, and a cursor to go on from.
+# A page reads so many jobs at most: filters that match few give short pages, with a cursor to continue.
 _LOOK_AT = 1000
 _CHUNK = 200
 _FIELDS = (
@@ -23,17 +23,17 @@ _FIELDS = (
 
 @dataclass(frozen=True, slots=True)
 class JobPage:
-    """Some jobs without their results, and where the next page begins; None at the end."""
+    """One page of jobs, without their results, and the cursor of the next page; None at the end."""
 
     jobs: list[Job]
     cursor: str | None
 
 
 class JobListing:
-    """Reads lists of jobs.
+    """Lists jobs, newest first, page by page.
 
     Args:
-        client: bytes-returning client.
+        client: bytes-returning client; its errors pass through unchanged.
     """
 
     def __init__(self, client: redis.Redis) -> None:
@@ -48,14 +48,16 @@ class JobListing:
         kind: JobKind | None = None,
         cursor: str | None = None,
     ) -> JobPage:
-        """One page of jobs.
+        """Read one page of jobs.
 
         Args:
-            owner: whose; None lists everybody's.
-            limit: jobs of one page at most; fewer do not mean that there are no more, a missing cursor does.
+            owner: of the jobs; None: all owners.
+            limit: jobs on the page at most. A shorter page is not the last one; a page without a cursor is.
+            status, kind: only such jobs; None: any.
+            cursor: of the previous page; None: begin with the newest job.
 
         Raises:
-            InvalidRequest: the cursor is not one of ours.
+            InvalidRequest: the cursor is malformed.
         """
         key = PREFIX + ("jobs" if owner is None else f"jobs:{owner}")
         below = _read(cursor) if cursor else None
@@ -73,7 +75,7 @@ class JobListing:
         return JobPage(found, _write(below) if below else None)
 
     def _below(self, key: str, below: tuple[float, str] | None) -> list[tuple[bytes, float]]:
-        """The next ids, newest first. Several of one instant are in order of id, and may straddle a page."""
+        """The next ids, newest first; those of the same microsecond by id, because a page may end among them."""
         start: float | str = below[0] if below else "+inf"
         offset, ids = 0, list[tuple[bytes, float]]()
         while len(ids) < _CHUNK:
@@ -97,7 +99,7 @@ class JobListing:
             record = {name.encode(): value for name, value in zip(_FIELDS, values, strict=True) if value is not None}
             try:
                 job = parse_record(raw.decode(), record)
-            except (ValueError, KeyError):  # expired meanwhile, or of a kind only a newer version knows
+            except (ValueError, KeyError):  # expired meanwhile, or of a kind that only a newer version has
                 job = None
             loaded.append((raw.decode(), at, job))
         return loaded

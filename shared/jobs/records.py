@@ -1,4 +1,4 @@
-"""What the job store takes and gives: limits, claims, reports, places; and a record as a job. Knows no client."""
+"""Types of the job store's arguments and results, and the conversion of jobs to and from their Redis records."""
 
 import json
 from collections.abc import Mapping
@@ -15,11 +15,11 @@ PREFIX = "lookalike:"
 
 @dataclass(frozen=True, slots=True)
 class Admission:
-    """How much may wait.
+    """Limits of the backlog, above which new jobs are refused.
 
     Attributes:
-        max_queued: jobs of everybody.
-        max_queued_per_owner: jobs of one owner.
+        max_queued: queued jobs in total.
+        max_queued_per_owner: queued jobs of one owner.
     """
 
     max_queued: int
@@ -28,11 +28,11 @@ class Admission:
 
 @dataclass(frozen=True, slots=True)
 class Idempotency:
-    """A client's name for one request.
+    """An idempotency key with the digest of its request.
 
     Attributes:
-        key: the client's, of any form; counts for its owner only.
-        digest: of everything the request asks for.
+        key: chosen by the client, of any form; keys of different owners are independent.
+        digest: of all of the request, so that another request with the same key is refused.
     """
 
     key: str
@@ -40,11 +40,13 @@ class Idempotency:
 
 
 class Created(NamedTuple):
-    """What became of a submission.
+    """The outcome of a submission.
 
     Attributes:
-        is_new: false where an idempotency key was used again, and this is the job of its first use.
-        called: workers know: one was at hand, or they wait for such jobs by themselves. Else one is to be woken.
+        job: the new job, or the one that the idempotency key was first used for.
+        is_new: false if the idempotency key was used before.
+        called: whether workers are notified: an idle one was, or they poll for such jobs. If false, the caller
+            dispatches a Celery message.
     """
 
     job: Job
@@ -57,29 +59,29 @@ class Claim:
     """A worker's right to run one attempt of a job."""
 
     job: Job
-    pixels: bytes | None  # by `job.spec`; None: the request names a photo of the index, or the pixels expired
+    pixels: bytes | None  # RGB, made by `job.spec`; None: the request names a photo of the index, or they have expired
 
 
 class QueueName(StrEnum):
-    """Where a job waits."""
+    """The queues of jobs; the values are part of Redis keys."""
 
     INTERACTIVE = "interactive"
     BULK = "bulk"
-    QUARANTINE = "suspect"  # its workers died; its last attempt is made alone
+    QUARANTINE = "suspect"  # jobs whose workers died; the last attempt runs while its worker holds nothing else
     REINDEX = "reindex"
     SHARD = "shard"
 
 
-_OWN_LINE = {JobKind.REINDEX: QueueName.REINDEX, JobKind.SHARD: QueueName.SHARD}
+_OWN_QUEUE = {JobKind.REINDEX: QueueName.REINDEX, JobKind.SHARD: QueueName.SHARD}
 
 
 class QuarantineWaits(Exception):
-    """A job whose workers died waits to be claimed alone."""
+    """A quarantined job waits; it must be claimed by a worker that holds nothing else."""
 
 
 @dataclass(frozen=True, slots=True)
 class ReapReport:
-    """Ids of the jobs one round of the reaper moved on."""
+    """Ids of the jobs that one run of the reaper requeued, failed or expired."""
 
     requeued: list[str]
     failed: list[str]
@@ -88,12 +90,12 @@ class ReapReport:
 
 @dataclass(frozen=True, slots=True)
 class Backlog:
-    """What is not finished.
+    """The unfinished jobs, as numbers.
 
     Attributes:
-        queued: jobs by line.
-        running: jobs a worker holds.
-        oldest_wait_s: age of the job that waits longest.
+        queued: jobs by queue.
+        running: jobs whose lease a worker holds.
+        oldest_wait_s: seconds that the oldest queued job has waited; 0 if none does.
     """
 
     queued: dict[str, int]
@@ -103,14 +105,18 @@ class Backlog:
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where a queued job stands."""
+    """The position of a queued job."""
 
-    ahead: int  # jobs served before it, as things are
-    eta_s: float | None  # until it is served; None while no pace has been measured
+    ahead: int  # jobs that are claimed before it, by the present backlog
+    eta_s: float | None  # seconds until it is claimed; None while no pace has been measured
 
 
 def record_of(job: Job) -> dict[str, str]:
-    """The hash of a job that nobody has claimed yet."""
+    """Build the Redis hash of a new job.
+
+    Args:
+        job: queued, not yet claimed.
+    """
     record = {
         "kind": job.kind.value,
         "status": job.status.value,
@@ -118,7 +124,7 @@ def record_of(job: Job) -> dict[str, str]:
         "request_id": job.request_id,
         "owner": job.owner,
         "submission": job.submission.model_dump_json(exclude_defaults=True),
-        "line": _OWN_LINE.get(job.kind, job.submission.priority).value,
+        "line": _OWN_QUEUE.get(job.kind, job.submission.priority).value,
         "created_at": repr(job.created_at),
         "deadline_at": repr(job.deadline_at),
         "attempt": "0",
@@ -132,10 +138,14 @@ def record_of(job: Job) -> dict[str, str]:
 
 
 def parse_record(job_id: str, record: Mapping[bytes, bytes]) -> Job:
-    """A job from its hash; a field that was not read is as if it had never been set.
+    """Parse a job from its Redis hash.
+
+    Args:
+        job_id: of the record.
+        record: the hash; of optional fields, those missing have their defaults.
 
     Raises:
-        ValueError, KeyError: a record of a version too different to be read.
+        ValueError, KeyError: the record was written by an incompatible version.
     """
     text = {name.decode(): value.decode() for name, value in record.items()}
     kind = JobKind(text["kind"])

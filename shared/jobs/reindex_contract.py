@@ -1,4 +1,4 @@
-"""The reindex contract: what can be asked for, what was done, how good the result is. Pure data, JSON-able."""
+"""The reindex contract: requests, results and quality reports of reindexes, as models that are stored as JSON."""
 
 from enum import StrEnum
 
@@ -17,7 +17,7 @@ class Promotion(StrEnum):
 
     IF_BETTER = "if_better"  # it is valid, and no worse than the live one by more than the margins
     IF_VALID = "if_valid"  # it is valid, however it compares
-    NEVER = "never"  # it is kept, for a look at it or for promotion by hand
+    NEVER = "never"  # it is kept, to be inspected or promoted by hand
 
 
 class _Contract(BaseModel):
@@ -25,7 +25,7 @@ class _Contract(BaseModel):
 
 
 class ReindexRequest(_Contract):
-    """What a reindex is asked to do; the catalogue is the one the service was started with."""
+    """Options of a reindex job; the catalogue is the one the service was started with."""
 
     mode: ReindexMode = Field(ReindexMode.CHANGED, description="changed: embed what is not known yet; all: everything")
     dry_run: bool = Field(False, description="only say what would be done")
@@ -34,12 +34,14 @@ class ReindexRequest(_Contract):
 
 
 class ShardPhoto(_Contract):
+    """One photo to embed."""
+
     path: str
     sha256: str  # of the file's bytes, as they were when the reindex was planned
 
 
 class ShardRequest(_Contract):
-    """Photos of a reindex that one worker embeds in one go; made by the reindex, never by a client."""
+    """The photos of a shard job, which one worker embeds; submitted by the reindex, never by a client."""
 
     bundle_version: str
     scope: str  # of the embedding cache
@@ -47,13 +49,13 @@ class ShardRequest(_Contract):
 
 
 class ShardResult(_Contract):
-    """Where a shard's embeddings lie."""
+    """The result of a shard job."""
 
     name: str  # of the file in the embedding cache
 
 
 class ReindexCounts(_Contract):
-    """Photos of the catalogue, by what became of them."""
+    """Numbers of photos in a reindex."""
 
     seen: int = 0  # in the catalogue and the live changes
     unchanged: int = 0  # as they are in the live snapshot
@@ -61,7 +63,7 @@ class ReindexCounts(_Contract):
     changed: int = 0  # other pixels
     relabelled: int = 0  # same photo, another listing or category
     removed: int = 0  # in the live snapshot and no longer wanted
-    embedded: int = 0  # passes through the model
+    embedded: int = 0  # by the model, in this reindex
     failed: int = 0  # left out of the snapshot
 
 
@@ -74,14 +76,15 @@ class QualityGate(_Contract):
 
 
 class SnapshotQuality(_Contract):
-    """How well a snapshot finds things, measured on a sample of its own photos.
+    """Search quality of a snapshot, measured on a sample of its own photos. Shares are 0..1.
 
     Attributes:
         count: photos in the snapshot.
-        precision_at_4: share of the four nearest photos of other listings that have the photo's category.
-        sibling_recall_at_4: photos of listings with several that find another one of their listing among four.
+        sampled: photos in the sample.
+        precision_at_4: share of the four nearest photos of other listings that have the query's category.
+        sibling_recall_at_4: share of queries, of listings with several photos, that find another one among four.
         recall_at_10: share of the true ten nearest that a search finds.
-        self_retrieval: photos that find themselves first.
+        self_retrieval: share of queries that find themselves first.
     """
 
     count: int
@@ -93,7 +96,7 @@ class SnapshotQuality(_Contract):
 
 
 class ReindexReport(_Contract):
-    """A new snapshot beside the live one; stored in its manifest."""
+    """A new snapshot compared with the live one; stored in its manifest."""
 
     mode: ReindexMode
     counts: ReindexCounts
@@ -106,11 +109,11 @@ class ReindexReport(_Contract):
 
 
 class ReindexResult(_Contract):
-    """What a reindex did.
+    """The result of a reindex job.
 
     Attributes:
-        index_version: the snapshot it wrote; None when nothing had changed, or of a dry run.
-        decision: why it was promoted or not.
+        index_version: the snapshot it wrote; None if nothing had changed, or in a dry run.
+        decision: why it was promoted or not, for people.
     """
 
     mode: ReindexMode
@@ -126,7 +129,7 @@ class ReindexResult(_Contract):
 
 
 class Progress(_Contract):
-    """How far a job is."""
+    """Progress of a running job."""
 
     stage: str
     done: int

@@ -1,32 +1,32 @@
 """All job state in Redis: create, claim, extend, finish, cancel, reap. Every transition is one script, so it is atomic.
 
-The record is the truth and a Celery message only says that there is work: whatever is delivered twice, late or never,
-a worker that is woken claims the job whose turn it is, and a job moves along `queued -> running -> terminal` by
-compare-and-set on its status and attempt. Knows nothing of Celery.
+The record in Redis is authoritative, and a Celery message only notifies a worker that there is work: it may arrive
+twice, late or never. A notified worker claims the next job of the queues, whichever that is, and a job moves along
+`queued -> running -> terminal` by compare-and-set on its status and attempt.
 
-Whose turn it is: owners (API keys) take turns, each served in the order of its own jobs; interactive jobs go before
-bulk ones but for every eighth claim; the last attempt of a job whose workers died is made alone (`suspect`). Reindexes
-and their shards stand in lines of their own.
+Order of claims: round robin over owners (API keys), first in first out within one; interactive jobs before bulk ones,
+but for every eighth claim; the last attempt of a job whose workers died is made while its worker holds no other job
+(quarantine; `suspect` in keys). Reindexes and their shards have queues of their own.
 
 Keys (prefix `lookalike:`), each with a TTL unless a reason is given:
     job:{id}             hash, the record; kept for `result_ttl_s` after its end
     pixels:{id}          the decoded photo; `job_ttl_s`, deleted when the job ends; of a failed job kept for a retry
-    done:{id}            list of one element, pushed when the job ends; wakes waiters; `result_ttl_s`
+    done:{id}            list of one element, pushed when the job ends; unblocks waiters; `result_ttl_s`
     gone:{id}            the owner, a day or `job_ttl_s` longer than the record, so that the id answers 410, never 404
     idempotency:{digest} hash: digest of the request it was first used for, and the job; as long as an unfinished job
-    jobs, jobs:{owner}   sorted sets id -> created; dead ids are dropped at random looks by later jobs
+    jobs, jobs:{owner}   sorted sets id -> created; later jobs delete expired ids, sampled at random
     queued               sorted set id -> when it was (re)queued; no TTL: it is the backlog itself
-    line:{class}:{owner} sorted set id -> created; no TTL: the same backlog, in the order it is served
-    turns:{class}        sorted set owner -> the turn it was served last; no TTL: owners with jobs in line
+    line:{class}:{owner} sorted set id -> created; no TTL: the queues, one per class and owner, in the order of claims
+    turns:{class}        sorted set owner -> number of its last claim, for the round robin; no TTL: owners in the queue
     turn                 claims made so far; no TTL: one number
-    running              sorted set id -> when its lease ends; no TTL: it is what the reaper reads
-    deadlines            sorted set id -> when it expires; no TTL: it is what the reaper reads
-    retained             sorted set id -> when the photo of a failed job goes; no TTL: at most 200
+    running              sorted set id -> when its lease ends; no TTL: read by the reaper
+    deadlines            sorted set id -> when it expires; no TTL: read by the reaper
+    retained             sorted set id -> when the photo of a failed job is deleted; no TTL: at most 200
     webhooks             sorted set id -> when its webhook is due; no TTL: `shared.webhooks.queue` empties it
     reindex              id of the last reindex, so that there is one at a time; as long as an unfinished job
-    wake:{class}         list with an element for each reindex or shard queued, at most 100; emptied by those who wait
-    pace                 hash: seconds between two ends while work waits; no TTL: two numbers
-    replicated           nothing, written to see it arrive at the replicas; a minute
+    wake:{class}         list with an element for each reindex or shard queued, at most 100; popped by waiting workers
+    pace                 hash: seconds between two ends while jobs are queued; no TTL: two numbers
+    replicated           empty, written to see whether it arrives at the replicas; a minute
 """
 
 import hashlib
@@ -86,13 +86,17 @@ _LONGEST_RETRY_AFTER_S = 600
 
 
 class JobStore:
-    """The one place that knows how a job lies in Redis.
+    """Creates, claims, finishes and reads jobs in Redis, for API and workers.
+
+        jobs = JobStore(connect(settings.required_redis_url))
+        created = jobs.create(JobKind.SEARCH, SearchRequest(k=4), pixels, admission=Admission(10_000, 5_000))
+        job = jobs.wait(created.job, timeout_s=30)
 
     Args:
         client: bytes-returning client; its errors pass through unchanged.
-        job_ttl_s: how long an unfinished job and its photo are kept; the latest deadline.
-        result_ttl_s: how long a finished job is kept.
-        clock: seconds since the epoch.
+        job_ttl_s: seconds that an unfinished job and its photo are kept; the latest deadline.
+        result_ttl_s: seconds that a finished job is kept.
+        clock: returns seconds since the epoch.
     """
 
     def __init__(
@@ -106,11 +110,11 @@ class JobStore:
         self._redis = client
         self._job_ttl_s = job_ttl_s
         self._result_ttl_s = result_ttl_s
-        self._gone_s = max(_GONE_S, job_ttl_s)  # an idempotency key never outlives what is known of its job
+        self._gone_s = max(_GONE_S, job_ttl_s)  # an idempotency key must not outlive the trace of its job
         self._clock = clock
         self._scripts: dict[str, Callable[..., object]] = {}
 
-    # --- the front door ---
+    # --- for the API ---
 
     def create(
         self,
@@ -126,17 +130,17 @@ class JobStore:
         request_id: str = "",
         call_idle: bool = False,
     ) -> Created:
-        """Write the record of a new job; unless it was `called`, the caller wakes a worker afterwards.
+        """Accept a new job and queue it; unless the result is `called`, the caller dispatches a message afterwards.
 
         Args:
-            pixels: RGB, and behind it the file to keep of a photo put live; None: the request names one of the index.
-            spec: how the photo was made square, if not as by default; a model of another must not see it.
-            owner: those whose name begins with an underscore are ours, and their jobs are in no list.
-            call_idle: have a worker that is at hand begin at once.
+            pixels: RGB, followed by the file to keep of a photo put live; None: the request names one of the index.
+            spec: by which the pixels were made; None: the default. Only a model with the same spec may embed them.
+            owner: id of the API key; jobs of internal owners, which begin with an underscore, are in no list.
+            call_idle: notify an idle worker in the same transaction.
 
         Raises:
-            QueueFull, QueueShareFull: too much waits; says when to come back.
-            ReindexRunning: of reindexes there is one at a time.
+            QueueFull, QueueShareFull: the backlog is at its limit; `retry_after_s` says when to try again.
+            ReindexRunning: another reindex is running.
             IdempotencyConflict: the key was used for another request.
             JobGone: the key's job is finished and has expired.
         """
@@ -156,7 +160,7 @@ class JobStore:
             spec=spec or PreprocessSpec(),
         )
         record = record_of(job)
-        outcome, said = cast(
+        outcome, detail = cast(
             tuple[bytes, bytes],
             self.run(
                 scripts.CREATE,
@@ -177,39 +181,39 @@ class JobStore:
         )
         match outcome:
             case b"known":
-                return Created(self.get(said.decode()), is_new=False, called=False)
+                return Created(self.get(detail.decode()), is_new=False, called=False)
             case b"conflict":
                 raise IdempotencyConflict(CONFLICT)
             case b"busy":
-                running = said.decode()
+                running = detail.decode()
                 raise ReindexRunning(f"reindex {running} is running; wait for it, or cancel it", job_id=running)
             case b"full":
                 raise QueueFull(
-                    f"{int(said)} jobs are waiting, the limit is {admission.max_queued}; try again later",
-                    retry_after_s=self._retry_after_s(int(said)),
+                    f"{int(detail)} jobs are waiting, the limit is {admission.max_queued}; try again later",
+                    retry_after_s=self._retry_after_s(int(detail)),
                 )
             case b"share":
                 raise QueueShareFull(
-                    f"{int(said)} of your jobs are waiting, your share is {admission.max_queued_per_owner}; "
+                    f"{int(detail)} of your jobs are waiting, your share is {admission.max_queued_per_owner}; "
                     "try again later",
-                    retry_after_s=self._retry_after_s(int(said)),
+                    retry_after_s=self._retry_after_s(int(detail)),
                 )
-        return Created(job, is_new=True, called=said == b"called")
+        return Created(job, is_new=True, called=detail == b"called")
 
     def get(self, job_id: str, *, owner: str | None = None) -> Job:
         """Read a job.
 
         Args:
-            owner: a job of anybody else is unknown; None may read every job.
+            owner: whose job it must be; None: anybody's.
 
         Raises:
-            JobNotFound: never existed, or so long ago that nothing remembers it.
-            JobGone: finished and expired.
+            JobNotFound: it never existed, is another owner's, or expired so long ago that its trace is gone.
+            JobGone: it is finished and has expired.
         """
         return self._job(job_id, cast(dict[bytes, bytes], self._redis.hgetall(PREFIX + "job:" + job_id)), owner)
 
     def _job(self, job_id: str, record: Mapping[bytes, bytes], owner: str | None) -> Job:
-        """What `get` makes of a record."""
+        """Parse a record as `get` does, expiring the job if its deadline has passed."""
         whose = record.get(b"owner", b"") if record else cast(bytes | None, self._redis.get(PREFIX + "gone:" + job_id))
         if whose is None or (owner is not None and whose.decode() != owner):
             raise JobNotFound("no such job")
@@ -222,7 +226,7 @@ class JobStore:
         return job
 
     def wait(self, job: Job, timeout_s: float) -> Job:
-        """Read a job again as soon as it is terminal, or as it is after `timeout_s`.
+        """Wait until a job is terminal, for `timeout_s` at most; returns it as it is then.
 
         Raises:
             JobNotFound, JobGone: as `get`.
@@ -238,11 +242,11 @@ class JobStore:
         return job
 
     def cancel(self, job_id: str) -> Job:
-        """End a queued job at once, and tell the worker of a running one that nobody wants its result.
+        """Cancel a job: a queued one ends at once, a running one when its worker next extends the lease.
 
         Raises:
             JobNotFound, JobGone: as `get`.
-            JobFinished: it has ended otherwise.
+            JobFinished: it has ended already.
         """
         status = self.run(scripts.CANCEL, job_id)
         job = self.get(job_id)
@@ -262,7 +266,7 @@ class JobStore:
         """Submit a failed job again, as a new job of the same owner; returns as `create`.
 
         Raises:
-            NotRetryable: it has not failed, or its photo is gone.
+            NotRetryable: it has not failed, or its photo has expired.
             QueueFull, QueueShareFull, IdempotencyConflict: as `create`.
         """
         failed = self.get(job_id)
@@ -285,11 +289,11 @@ class JobStore:
         )
 
     def depth(self) -> int:
-        """Jobs accepted and not yet claimed."""
+        """Count the queued jobs."""
         return int(self._redis.zcard(PREFIX + "queued"))
 
     def oldest_wait_s(self) -> float:
-        """How long the job that waits longest has waited; 0 when none does."""
+        """Seconds that the oldest queued job has waited; 0 if none does."""
         oldest = cast(list[tuple[bytes, float]], self._redis.zrange(PREFIX + "queued", 0, 0, withscores=True))
         return max(0.0, self._clock() - oldest[0][1]) if oldest else 0.0
 
@@ -304,7 +308,7 @@ class JobStore:
         return [job_id.decode() for job_id, _ in sorted(found, key=lambda pair: pair[1])][:limit]
 
     def backlog(self) -> Backlog:
-        """How much is waiting and in hand."""
+        """Count the queued and the running jobs."""
         counts = cast(list[int], self.run(scripts.BACKLOG))
         return Backlog(
             queued=dict(zip(QueueName, counts, strict=True)),
@@ -313,23 +317,25 @@ class JobStore:
         )
 
     def place(self, job: Job) -> Place | None:
-        """Where a job stands in the queue; None when it does not wait."""
+        """Estimate a job's position in the queue; None if it is not queued."""
         ahead, interval_s = cast(tuple[int, bytes], self.run(scripts.PLACE, job.id))
         if ahead < 0:
             return None
         return Place(ahead=ahead, eta_s=round((ahead + 1) * float(interval_s), 2) if interval_s else None)
 
-    # --- the workshop ---
+    # --- for workers ---
 
     def claim(self, worker: str, *, lease_s: float, only: QueueName | None = None) -> Claim | None:
-        """Take the job whose turn it is, counting one attempt; None when nothing waits.
+        """Claim the next job, counting one attempt; None if there is none.
 
         Args:
-            only: the one line to take from, instead of those of interactive and bulk jobs. From that of suspects only
-                a caller takes who has nothing else in hand.
+            worker: name of the claiming worker.
+            lease_s: seconds until the job is requeued unless `extend` prolongs the lease.
+            only: the queue to claim from; None: the interactive and the bulk one. From the quarantine queue, claim only
+                while holding no other job.
 
         Raises:
-            SuspectWaits: call again with `QueueName.QUARANTINE`. Not for the lines of reindexes and shards.
+            QuarantineWaits: a quarantined job is next: call again with `QueueName.QUARANTINE`. Only if `only` is None.
         """
         answer: list[object] | None = [b"again"]
         while answer == [b"again"]:
@@ -347,7 +353,7 @@ class JobStore:
         return _claim_of(answer) if answer else None
 
     def extend(self, held: Iterable[tuple[str, int]], *, lease_s: float) -> set[tuple[str, int]]:
-        """Prolong the leases of (job id, attempt) pairs; returns those whose result is still wanted."""
+        """Extend the leases of (job id, attempt) pairs; returns those still held and not cancelled."""
         pairs = [str(part) for pair in held for part in pair]
         if not pairs:
             return set()
@@ -358,45 +364,45 @@ class JobStore:
         """Store the result of this attempt.
 
         Returns:
-            The status the job has now: canceled when somebody asked for that meanwhile. None when the attempt no
-            longer holds the job (a late write).
+            The status the job has now: canceled if it was cancelled meanwhile. None if the attempt no longer holds the
+            job (a late write, which is ignored).
         """
         return self._end(job, JobStatus.SUCCEEDED, "result", result.model_dump_json())
 
     def fail(self, job: Job, error: LookalikeError) -> JobStatus | None:
-        """Store why this attempt failed for good; returns as `succeed`."""
+        """Store the error with which this attempt failed; the job is not retried. Returns as `succeed`."""
         return self._end(job, JobStatus.FAILED, "error", _error(error))
 
     def release(self, job: Job) -> None:
-        """Hand back a job whose worker is about to stop; another goes on at once, and no attempt is counted."""
+        """Requeue a job whose worker is about to stop, without counting the attempt."""
         self.run(scripts.RELEASE, job.id, job.attempt)
 
     def reap(self, *, max_attempts: int) -> ReapReport:
-        """Move on what died: requeue jobs whose lease ran out, expire those past their deadline.
+        """Requeue jobs whose lease ran out, and expire those past their deadline.
 
         Args:
-            max_attempts: a job claimed so often and never ended fails as `worker_lost`.
+            max_attempts: a job that was claimed so often and has not ended fails as `worker_lost`.
         """
         lost = _error(WorkerLost(f"its worker died in each of {max_attempts} attempts"))
         answer = cast(list[list[bytes]], self.run(scripts.REAP, max_attempts, lost, _REAP_AT_MOST))
         return ReapReport(*([job_id.decode() for job_id in ids] for ids in answer))
 
     def replicated(self, n_replicas: int, *, within_s: float = 1.0) -> bool:
-        """Whether so many replicas of the server have everything written so far; waits for them."""
-        # WAIT is about the writes of its own connection, and those in question may have gone over another.
+        """Wait, for `within_s` seconds at most, until `n_replicas` replicas have all writes so far; returns whether."""
+        # WAIT covers the writes of its own connection only, and the relevant ones may have gone over another: so write.
         with self._redis.pipeline(transaction=False) as pipe:
             pipe.set(PREFIX + "replicated", "", ex=60)
             pipe.wait(n_replicas, int(1e3 * within_s))
             return int(pipe.execute()[1]) >= n_replicas
 
-    # --- inside ---
+    # --- internal ---
 
     def _now(self) -> float:
-        """To the microsecond, as cursors of lists are written."""
+        """The current time, rounded to microseconds as in the cursors of lists."""
         return round(self._clock(), 6)
 
     def run(self, script: str, *arguments: str | int | bytes, now: float | None = None) -> object:
-        """Make one transition of `scripts`."""
+        """Run one of the Lua scripts of `shared.jobs.scripts`; `arguments` follow the time and the two TTLs in ARGV."""
         registered = self._scripts.get(script)
         if registered is None:
             registered = self._scripts[script] = self._redis.register_script(script)
@@ -408,14 +414,14 @@ class JobStore:
         return JobStatus(ended.decode()) if ended else None
 
     def _retry_after_s(self, depth: int) -> int:
-        """Seconds until a tenth of what waits is worked off, at the pace measured."""
+        """Seconds until a tenth of the queued jobs is done, at the measured pace."""
         measured = cast(bytes | None, self._redis.hget(PREFIX + "pace", "interval_s"))
         interval_s = float(measured) if measured else _FIRST_PACE_S
         return max(1, min(_LONGEST_RETRY_AFTER_S, ceil(depth / 10 * interval_s)))
 
 
 def idempotency_name(owner: str, idempotency: Idempotency) -> str:
-    """The Redis key that remembers what an owner's idempotency key was first used for."""
+    """Return the Redis key of an owner's idempotency key."""
     digest = hashlib.sha256(f"{owner}\0{idempotency.key}".encode()).hexdigest()
     return f"{PREFIX}idempotency:{digest}"
 

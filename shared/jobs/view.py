@@ -1,4 +1,4 @@
-"""A job as everybody outside reads it: in answers, in lists, in webhooks."""
+"""The JSON form of a job in HTTP responses, lists and webhooks."""
 
 from datetime import UTC, datetime
 from typing import Annotated, Any
@@ -19,18 +19,20 @@ Timestamp = Annotated[
 
 
 class View(BaseModel):
-    """Part of an answer."""
+    """Base of the models in HTTP responses."""
 
     model_config = ConfigDict(frozen=True, use_enum_values=True)
 
 
 class QueuePlace(View):
+    """The position of a queued job."""
+
     ahead: int = Field(description="jobs served before this one, as things are")
     eta_s: float | None = Field(description="seconds until it is served, at the pace measured")
 
 
 class JobSummary(View):
-    """A job less its result."""
+    """A job without its result."""
 
     id: str
     kind: JobKind
@@ -48,24 +50,29 @@ class JobSummary(View):
 
 
 class JobView(JobSummary):
-    """A job."""
+    """A job with its result."""
 
     queue: QueuePlace | None = Field(description="of a queued job that is asked for")
     result: PhotoResult | ImageChangeResult | ReindexResult | None
 
 
 def location(job_id: str) -> str:
-    """Where a job can be asked for."""
+    """Return the URL path of a job."""
     return f"/v1/jobs/{job_id}"
 
 
 def summary(job: Job) -> JobSummary:
-    """A job as lists show it."""
+    """Build the JSON form of a job for lists."""
     return JobSummary(**_fields(job))
 
 
 def view(job: Job, place: Place | None = None) -> JobView:
-    """A job as its own address shows it."""
+    """Build the JSON form of a job for `GET /v1/jobs/{id}`.
+
+    Args:
+        job: to show.
+        place: of a queued job, if it was looked up.
+    """
     queue = QueuePlace(ahead=place.ahead, eta_s=place.eta_s) if place else None
     return JobView(**_fields(job), queue=queue, result=job.result)
 

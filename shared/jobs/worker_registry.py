@@ -1,6 +1,6 @@
-"""Heartbeats: which workers live, what they serve, how they do.
+"""Workers' heartbeats in Redis: which workers are alive, what they serve, and their counters.
 
-One key, `lookalike:workers`, a hash name -> report; no TTL: any worker's next report drops those long silent.
+One key, `lookalike:workers`, a hash name -> report; no TTL: every report deletes those of workers long silent.
 """
 
 import time
@@ -17,10 +17,11 @@ _KEY = "lookalike:workers"
 
 
 class WorkerRegistry:
-    """Who reported lately.
+    """Publishes and reads the workers' heartbeats.
 
     Args:
-        clock: seconds since the epoch.
+        client: bytes-returning client; its errors pass through unchanged.
+        clock: returns seconds since the epoch.
     """
 
     def __init__(self, client: redis.Redis, *, clock: Callable[[], float] = time.time) -> None:
@@ -28,28 +29,28 @@ class WorkerRegistry:
         self._clock = clock
 
     def report(self, worker: WorkerReport) -> None:
-        """Publish a heartbeat and drop those of workers long silent."""
+        """Publish a worker's heartbeat, and delete those older than ten times STALE_AFTER_S."""
         self._redis.hset(_KEY, worker.name, worker.model_dump_json())
         stale = [w.name for w in self._reports() if w.reported_at < self._clock() - 10 * STALE_AFTER_S]
         if stale:
             self._redis.hdel(_KEY, *stale)
 
     def retire(self, worker_name: str) -> None:
-        """Withdraw the heartbeat of a worker that stops in good order."""
+        """Delete the heartbeat of a worker that shuts down."""
         self._redis.hdel(_KEY, worker_name)
 
     def forget_all(self) -> None:
-        """Drop every heartbeat: for whoever knows that no worker runs yet."""
+        """Delete every heartbeat; for a caller that has made sure that no worker runs yet."""
         self._redis.delete(_KEY)
 
     def live(self) -> list[WorkerReport]:
-        """Workers heard of within the last 15 s, the most recent first."""
+        """Return the heartbeats of the last STALE_AFTER_S seconds, the most recent first."""
         fresh = [w for w in self._reports() if w.reported_at >= self._clock() - STALE_AFTER_S]
         return sorted(fresh, key=lambda w: -w.reported_at)
 
     def _reports(self) -> list[WorkerReport]:
         reports = []
         for raw in self._redis.hvals(_KEY):
-            with suppress(ValidationError):  # written by a version too different to be read
+            with suppress(ValidationError):  # written by an incompatible version
                 reports.append(WorkerReport.model_validate_json(raw))
         return reports
