@@ -1,1 +1,1 @@
-"""What answers photo jobs: models in memory, micro-batching, the index that is searched, result cache, tuning."""
+"""Model serving: models and index in memory, micro-batching, result cache, tuning."""

@@ -1,4 +1,4 @@
-"""Answers requests from the model and the index that are live. Knows nothing of Redis or Celery."""
+"""Engine: runs embed and search requests on the live model and index."""
 
 import hashlib
 import threading
@@ -32,19 +32,24 @@ from worker.serving.result_cache import ResultCache
 
 __all__ = ["ArtifactNotReady", "Engine"]
 
-_CATALOGUE = "_reindex"  # who takes turns with the API keys
+_CATALOGUE = "_reindex"  # owner of a reindex's photos in the batcher's round robin
 
 
 class Engine:
-    """Answers requests from the current bundle and index of one installation.
+    """Runs embed and search requests on the promoted model and index of one installation; thread-safe.
+
+        engine = Engine(settings.storage)
+        engine.refresh()
+        result = engine.run(SearchRequest(k=4), pixels.tobytes())
 
     Args:
-        storage: where bundles and indexes lie.
-        read_changes: the live changes after an entry of their log; without it there are none.
-        server: that has the vectors of versions that keep them in one.
+        storage: of bundles and indexes.
+        options: how models use the machine; None: the defaults.
+        read_changes: returns the entries of the change log after a given one; by default none.
+        server: Milvus, for versions whose vectors are there; None: all are in files.
 
     Attributes:
-        live: what answers.
+        live: the model manager.
     """
 
     def __init__(
@@ -62,33 +67,39 @@ class Engine:
 
     @property
     def ready(self) -> bool:
+        """Whether a model and an index are loaded, so that searches can be answered."""
         return self.live.current is not None
 
     @property
     def can_embed(self) -> bool:
-        """Whether a model is loaded, be it without an index of its own."""
+        """Whether a model is loaded, with or without an index."""
         return self.live.can_embed
 
     @property
     def problem(self) -> str | None:
-        """Why the promoted artifacts are not the ones in use."""
+        """Why the promoted artifacts are not the ones in use, for operators; None: they are."""
         return self.live.problem
 
     def refresh(self) -> None:
-        """Follow what is promoted; what cannot be used is reported in `problem`, and the old keeps serving."""
+        """Load what is promoted now; on failure the old state keeps serving and `problem` says why."""
         self.live.refresh()
 
     def close(self) -> None:
-        """Finish what waits for the models."""
+        """Run the queued photos of all models, then stop their batchers."""
         self.live.close()
 
     def embed(
         self, bundle: ModelBundle, photo: Pixels, *, unwanted: Callable[[], bool] = lambda: False
     ) -> "Future[Embeddings]":
-        """Queue one catalogue photo, behind everything that somebody waits for; blocks while much is queued.
+        """Queue one catalogue photo of a reindex, with bulk priority; blocks while the batcher's queue is full.
 
         Args:
-            bundle: of the model, from `promoted_bundle`, which need not be the one that answers searches.
+            bundle: of the model, from `ModelManager.promoted_bundle`; it need not be the one that searches use.
+            photo: (S, S, 3) uint8 RGB.
+            unwanted: called just before the forward pass; if true, the photo is dropped and the future cancelled.
+
+        Returns:
+            a future of vectors (1, dim) and scores (1, 13).
         """
         return self.live.model(bundle.version).batcher.submit(
             photo, priority=Priority.BULK, owner=_CATALOGUE, unwanted=unwanted
@@ -100,7 +111,7 @@ class Engine:
 
     @contextmanager
     def expecting(self) -> Iterator[None]:
-        """Announce that this thread will probably `run` a photo within the body, so that a batch may wait for it."""
+        """Announce that this thread will probably call `run` in the body, so that a batch may wait for its photo."""
         live = self.live.current
         with live.batcher.expecting() if live else nullcontext():
             yield
@@ -115,18 +126,22 @@ class Engine:
         owner: str = "",
         unwanted: Callable[[], bool] = lambda: False,
     ) -> PhotoResult:
-        """Answer one request.
+        """Run one embed or search request; blocks until its forward pass is done.
 
         Args:
-            pixels: `spec.n_bytes` of RGB; None when the request names a photo of the index.
-            spec: by which they were made; None: by that of the live model.
-            owner: whose request it is; owners take turns at the model.
-            unwanted: asked just before the photo's forward pass; true ends it there.
+            request: options, and for a photo of the index its id.
+            pixels: `spec.n_bytes` bytes of RGB; None if the request names a photo of the index.
+            spec: by which the pixels were made; None: by the live model's.
+            priority: interactive photos go before bulk ones.
+            owner: id of the API key; photos are taken from owners in round robin.
+            unwanted: called just before the forward pass; if true, the photo is dropped.
 
         Raises:
             CancelledError: the result is unwanted, or the engine is closed.
             ImageNotFound: the index has no photo of the id in the request.
-            PhotoExpired: neither pixels nor an id, or the photo was made for a model that is gone.
+            IndexMissing: nothing is loaded.
+            PhotoExpired: there are neither pixels nor an id, or the photo was preprocessed for a model that is gone.
+            ArtifactNotReady: the model that the photo was preprocessed for is still being fetched.
         """
         live = self.live.answering(spec if pixels else None)
         submit = partial(live.batcher.submit, priority=priority, owner=owner, unwanted=unwanted)
@@ -135,7 +150,7 @@ class Engine:
         except CancelledError:
             if unwanted() or self.live.keeps(live):
                 raise
-            # Another model was promoted just now, and the old one takes no more.
+            # Another model was promoted just now, and the batcher of the old one is closed.
             return self.run(request, pixels, spec=spec, priority=priority, owner=owner, unwanted=unwanted)
         match request:
             case SearchRequest():
@@ -161,21 +176,21 @@ class Engine:
 
     @property
     def device(self) -> str:
-        """What the model runs on, for people; empty while none does."""
+        """The device that the model runs on, for people; empty while none is loaded."""
         return live.model.device if (live := self.live.current) else ""
 
     @property
     def max_concurrency(self) -> int:
-        """Photos the model works on at the same moment at most; 0 while there is none."""
+        """Photos in forward passes at the same time, at most; 0 while no model is loaded."""
         return live.model.max_concurrency if (live := self.live.current) else 0
 
     @property
     def photos_per_s(self) -> float | None:
-        """What the model does here at most, if that was measured."""
+        """Highest throughput of the model on this machine, photos per second; None if it was not measured."""
         return live.model.tuning.photos_per_s if (live := self.live.current) and live.model.tuning else None
 
     def stats(self) -> WorkerStats:
-        """What was done since the process began."""
+        """Return the counters of batches and cache since the process started."""
         counts = self._cache.counts
         with self._counting:
             batch_sizes = dict(self._batch_sizes)
@@ -187,5 +202,5 @@ class Engine:
         )
 
     def info(self) -> IndexInfo | None:
-        """What is being served, or None before anything is loaded."""
+        """Describe the model and index being served; None before anything is loaded."""
         return live.info() if (live := self.live.current) else None

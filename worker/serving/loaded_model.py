@@ -1,4 +1,4 @@
-"""Models in memory: each a bundle, and the batcher that takes photos for it. Knows no index."""
+"""Loads a bundle into memory, with the micro-batcher that runs photos through it."""
 
 import logging
 import os
@@ -22,10 +22,11 @@ _LOG = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class EngineOptions:
-    """How an engine uses the machine. The settings of the same names say what each is.
+    """How an engine uses the machine. Fields are the settings of the same names, which `shared.settings` describes.
 
     Attributes:
-        tunings: where it is remembered how this machine runs which model best; None: a guess is good enough.
+        tunings: directory of the tuning results of this machine; None: use defaults instead of measuring.
+        limits: of the batchers, except for their `max_batch`, which is the field above or the tuned one.
     """
 
     threads: int = 0
@@ -39,12 +40,14 @@ class EngineOptions:
 
 @dataclass(frozen=True, eq=False)
 class Model:
-    """A bundle in memory, and what takes photos for it.
+    """A bundle in memory, ready to embed photos.
 
     Attributes:
-        at_once: photos it works on at the same moment at most.
-        device: what it runs on, for people.
-        tuning: how it runs there, if that was measured.
+        bundle: that was loaded.
+        batcher: runs photos (S, S, 3) uint8 through the network; each output is the embeddings of one photo.
+        max_concurrency: photos in forward passes at the same time, at most.
+        device: that it runs on, for people.
+        tuning: measured streams and batch size; None: defaults.
     """
 
     bundle: ModelBundle
@@ -55,10 +58,15 @@ class Model:
 
 
 def start_model(bundle: ModelBundle, options: EngineOptions, on_batch: Callable[[int], None]) -> Model:
-    """Load a bundle and warm it up.
+    """Load a bundle, tune it to the machine and warm it up.
+
+    Args:
+        bundle: to load.
+        options: how to use the machine.
+        on_batch: called with the size of each batch.
 
     Raises:
-        BundleDamaged: the files do not fit what the manifest says.
+        BundleDamaged: the files do not fit the manifest.
     """
 
     def open_with(streams: int) -> Embedder:
@@ -91,7 +99,7 @@ def start_model(bundle: ModelBundle, options: EngineOptions, on_batch: Callable[
 
 
 def _end_process() -> None:
-    """A pass hangs and nothing can stop it: without this process its leases run out, and others take its jobs."""
+    """End the process, because a hung pass cannot be stopped: its leases then run out, and others take its jobs."""
     event(_LOG, "forward_pass_hangs", level=logging.CRITICAL)
     logging.shutdown()
     os._exit(os.EX_SOFTWARE)

@@ -1,4 +1,4 @@
-"""MicroBatcher: concurrent calls become one forward pass. Knows nothing of Celery, Redis or images."""
+"""MicroBatcher: combines concurrent calls into batches, one forward pass each."""
 
 import threading
 import time
@@ -11,7 +11,7 @@ from typing import Generic, TypeVar
 
 from shared.jobs.contract import Priority
 
-_EWMA_WEIGHT = 0.2  # what the last pass counts for in the average
+_EWMA_WEIGHT = 0.2  # weight of the last pass in the moving average
 
 Item = TypeVar("Item")
 Output = TypeVar("Output")
@@ -23,12 +23,12 @@ class BatchLimits:
 
     Attributes:
         max_batch: items of one pass at most; bounds its memory.
-        max_waiting: items not yet in a pass; above it `submit` blocks, so that claimers slow down.
-        max_wait_s: how long a pass may be held back for items announced by `expecting`.
-        bulk_patience_s: a bulk item that waited so long goes before interactive ones.
-        interactive_for_s: after an interactive item, how long more of them are expected.
-        bulk_pass_s: how long a pass of bulk items may take meanwhile, since that is what the next of them waits for.
-        hang_after_s: a pass that takes longer will never end.
+        max_waiting: queued items above which `submit` blocks, as backpressure on the threads that claim jobs.
+        max_wait_s: longest delay of a pass for items announced by `expecting`.
+        bulk_patience_s: a bulk item that has waited so long goes before interactive ones.
+        interactive_for_s: how long after an interactive item more of them are expected.
+        bulk_pass_s: longest pass of bulk items in that time, because an interactive item may have to wait for it.
+        hang_after_s: a pass that takes longer counts as hung.
     """
 
     max_batch: int = 8
@@ -55,19 +55,25 @@ def _always_wanted() -> bool:
 
 
 class MicroBatcher(Generic[Item, Output]):
-    """Turns what waits into batches and runs them on its own threads, one pass a thread at a time.
+    """Combines queued items into batches and runs them on its own threads, one pass per thread at a time.
 
-    A pass begins as soon as a thread is free: under load the items that arrive during one pass are the next batch,
-    unless they are bulk and interactive ones may come, which would have to wait for the end of the pass. A pass is held
-    back, for `max_wait_s` at most, only while `expecting` says that more is on its way. A pass that raises is
-    halved until the item that makes it raise stands alone and fails alone.
+    A pass begins as soon as a thread is free: under load, the items that arrive during one pass are the next batch.
+    Bulk batches are smaller while interactive items are expected, which would have to wait for the end of the pass. A
+    pass is delayed, by `max_wait_s` at most, only while a thread has announced an item with `expecting`. A batch that
+    raises is halved until the item that causes the error is alone and fails alone.
+
+        batcher = MicroBatcher(lambda items, alone: [item * 2 for item in items], on_hang=os.abort)
+        future = batcher.submit(21)
 
     Args:
-        run: takes 1..max_batch items and whether nothing else waits or runs; must give one output for each item.
-        n_runners: passes at the same time.
-        on_hang: called once when a pass exceeds `hang_after_s`; it should end the process, since nothing can stop a
-            pass, and whoever holds the jobs' leases moves them on.
-        on_batch: told the size of each pass, for the metrics.
+        run: called with 1..max_batch items and whether nothing else is queued or running; must return one output per
+            item.
+        limits: how batches are formed; None: the defaults.
+        n_runners: threads, and so passes at the same time.
+        on_hang: called once when a pass exceeds `hang_after_s`. It should end the process, since a pass cannot be
+            stopped; the leases of its jobs then run out, and other workers run them.
+        on_batch: called with the size of each batch, for the metrics.
+        clock: returns seconds, monotonic.
     """
 
     def __init__(
@@ -111,11 +117,16 @@ class MicroBatcher(Generic[Item, Output]):
         owner: str = "",
         unwanted: Callable[[], bool] = _always_wanted,
     ) -> "Future[Output]":
-        """Queue one item; blocks while `max_waiting` items wait.
+        """Queue one item; blocks while `max_waiting` items are queued.
 
         Args:
-            owner: owners take turns, however much one of them has waiting.
-            unwanted: asked just before the pass; true drops the item and cancels its future.
+            item: to run.
+            priority: interactive items go before bulk ones.
+            owner: items are taken from owners in round robin.
+            unwanted: called just before the pass; if true, the item is dropped and its future cancelled.
+
+        Returns:
+            a future of the item's output.
 
         Raises:
             CancelledError: the batcher is closed.
@@ -134,7 +145,7 @@ class MicroBatcher(Generic[Item, Output]):
 
     @contextmanager
     def expecting(self) -> Iterator[None]:
-        """Announce a likely `submit` of this thread within the body; until then a pass may wait a moment for it."""
+        """Announce that this thread will probably call `submit` in the body, so that a pass may wait for its item."""
         with self._changed:
             self._n_expected += 1
         self._announced.pending = True
@@ -145,14 +156,14 @@ class MicroBatcher(Generic[Item, Output]):
                 self._arrived()
 
     def _arrived(self) -> None:
-        """What this thread announced has come, or will not; the caller holds the lock."""
+        """Withdraw this thread's announcement, because its item came or will not; the caller holds the lock."""
         if getattr(self._announced, "pending", False):
             self._announced.pending = False
             self._n_expected -= 1
             self._changed.notify_all()
 
     def close(self) -> None:
-        """Take nothing more, run what waits, and return when it is done."""
+        """Accept no more items, run the queued ones, and return when they are done."""
         with self._changed:
             self._closing = True
             self._changed.notify_all()
@@ -174,7 +185,7 @@ class MicroBatcher(Generic[Item, Output]):
                     self._changed.notify_all()
 
     def _next_batch(self, number: int) -> "list[_Waiting[Item, Output]]":
-        """Block until there is something to run; empty when closing and drained."""
+        """Block until there is a batch to run; empty once the batcher is closed and drained."""
         with self._changed:
             while True:
                 self._changed.wait_for(lambda: self._n_waiting() or self._closing)
@@ -191,9 +202,9 @@ class MicroBatcher(Generic[Item, Output]):
         return self._n_expected == 0 or self._closing or self._n_waiting() >= self._limits.max_batch
 
     def _take(self) -> "list[_Waiting[Item, Output]]":
-        """The next batch: overdue bulk items up to a quarter of it, then one class alone, interactive if there is any.
+        """Take the next batch: overdue bulk items up to a quarter of it, then interactive items, or else bulk items.
 
-        Classes are not mixed beyond that: bulk items would make the passes of interactive ones longer.
+        Priorities are not mixed beyond that: bulk items would make the passes of interactive ones longer.
         """
         interactive, bulk = self._waiting[Priority.INTERACTIVE], self._waiting[Priority.BULK]
         overdue_since = self._clock() - self._limits.bulk_patience_s
@@ -206,13 +217,13 @@ class MicroBatcher(Generic[Item, Output]):
         return batch
 
     def _most_bulk(self) -> int:
-        """Bulk items of a pass: fewer while interactive ones may come at any moment."""
+        """Largest bulk batch: limited by `bulk_pass_s` while interactive items are expected."""
         if self._clock() > self._interactive_at + self._limits.interactive_for_s or not self._bulk_item_s:
             return self._limits.max_batch
         return min(self._limits.max_batch, max(1, int(self._limits.bulk_pass_s / self._bulk_item_s)))
 
     def _next_in_turn(self, source: "deque[_Waiting[Item, Output]]") -> "_Waiting[Item, Output]":
-        """The first item of the owner who has waited longest for a turn."""
+        """Take the first item of the owner who was served longest ago (round robin)."""
         place = min(range(len(source)), key=lambda i: self._served.get(source[i].owner, 0))
         waiting = source[place]
         del source[place]
@@ -224,7 +235,7 @@ class MicroBatcher(Generic[Item, Output]):
         return max(1, self._limits.max_batch // 4)
 
     def _dropped(self, waiting: "_Waiting[Item, Output]") -> bool:
-        """Whether the item left before its pass; from here on its future can no longer be cancelled."""
+        """Whether the item was cancelled before its pass; from here on its future can no longer be cancelled."""
         if waiting.unwanted():
             waiting.future.cancel()
         return not waiting.future.set_running_or_notify_cancel()
@@ -236,7 +247,7 @@ class MicroBatcher(Generic[Item, Output]):
             outputs = self._run([waiting.item for waiting in batch], alone)
             if len(outputs) != len(batch):
                 raise ValueError(f"{len(outputs)} outputs for {len(batch)} items")
-        except Exception as exc:  # whatever it is, it belongs to the item that causes it
+        except Exception as exc:  # any error is the result of the item that causes it
             if len(batch) == 1:
                 batch[0].future.set_exception(exc)
                 return

@@ -1,4 +1,4 @@
-"""What answers: a model and an index in memory, swapped as one after what is promoted. Answers nothing itself."""
+"""ModelManager: keeps the promoted model and index in memory, and swaps both at once when others are promoted."""
 
 import logging
 import threading
@@ -38,32 +38,40 @@ from worker.serving.micro_batcher import MicroBatcher
 from worker.serving.promoted import Pointers, PromotedArtifacts
 
 _LOG = logging.getLogger(__name__)
-_OUTLIVED_S = 60.0  # a model that answered before stays so long after the last photo that was made for it
+_OUTLIVED_S = 60.0  # a replaced model is kept so long after the last photo that was preprocessed for it
 
 ReadChanges = Callable[[str], Iterable[Change]]
 
 
 @dataclass(frozen=True)
 class ServingState:
-    """One model and an index built by it; a job sees exactly one of these."""
+    """One model with an index built by it; a job uses exactly one of these from start to end.
+
+    Attributes:
+        model: in memory.
+        index: snapshot and pending changes.
+    """
 
     model: Model
     index: DeltaIndex
 
     @property
     def bundle(self) -> ModelBundle:
+        """The model's bundle."""
         return self.model.bundle
 
     @property
     def batcher(self) -> "MicroBatcher[Pixels, Embeddings]":
+        """The model's batcher."""
         return self.model.batcher
 
     @property
     def spec(self) -> PreprocessSpec:
+        """The preprocessing spec of the photos that the model takes."""
         return self.bundle.manifest.preprocess
 
     def info(self) -> IndexInfo:
-        """What is being served."""
+        """Describe model and index, for heartbeats and `GET /v1/index`."""
         model, index = self.bundle.manifest, self.index.manifest
         return IndexInfo(
             version=self.index.version,
@@ -89,21 +97,22 @@ class ServingState:
 
 
 class ArtifactNotReady(Exception):
-    """What a job takes lies in the object store, and has yet to come to this machine; another may have it."""
+    """A job needs a model or an index that this machine is still fetching; another worker may have it already."""
 
 
 class ModelManager:
-    """The model and the index that answer for one installation, brought after what is promoted there.
+    """Loads the promoted model and index of one installation and follows later promotions; thread-safe.
 
     Args:
-        storage: where bundles and indexes lie.
-        read_changes: the live changes after an entry of their log.
-        server: that has the vectors of versions that keep them in one.
-        on_batch: told the size of each batch that a model runs.
+        storage: of bundles and indexes.
+        options: how models use the machine.
+        read_changes: returns the entries of the change log after a given one.
+        server: Milvus, for versions whose vectors are there; None: all are in files.
+        on_batch: called with the size of each batch that a model runs.
 
     Attributes:
-        current: what answers now; None before anything is loaded.
-        problem: why the promoted artifacts are not the ones in use, or None.
+        current: the serving state; None before anything is loaded.
+        problem: why the promoted artifacts are not the ones in use, for operators; None: they are.
     """
 
     def __init__(
@@ -123,8 +132,8 @@ class ModelManager:
         self._on_batch = on_batch
         self._changing = threading.Lock()
         self.current: ServingState | None = None
-        self._coming: Model | None = None  # promoted, but not yet an index by it
-        self._outlived: ServingState | None = None  # answered before, and photos that were made for it still come
+        self._coming: Model | None = None  # loaded, but no index by it is in use yet
+        self._outlived: ServingState | None = None  # replaced, but photos that were preprocessed for it still arrive
         self._outlived_until = 0.0
         self._following = threading.Lock()
         self._loading = threading.RLock()
@@ -133,12 +142,12 @@ class ModelManager:
 
     @property
     def can_embed(self) -> bool:
-        """Whether a model is loaded, be it without an index of its own."""
+        """Whether a model is loaded, with or without an index."""
         return self.current is not None or self._coming is not None
 
     def refresh(self) -> None:
-        """Follow what is promoted; what cannot be used is reported in `problem`, and the old keeps serving."""
-        self._promoted.fetch(self._tried, self._say_while_unready)  # while nobody waits for it
+        """Load what is promoted now; on failure the old state keeps serving and `problem` says why."""
+        self._promoted.fetch(self._tried, self._say_while_unready)  # before the lock is taken
         with self._following:
             try:
                 self.problem = self._follow()
@@ -156,13 +165,13 @@ class ModelManager:
             self.problem = what
 
     def _follow(self) -> str | None:
-        """Bring what answers after the pointers; returns what an operator has to do yet."""
+        """Load what the pointers name; returns what an operator still has to do, or None."""
         if self._outlived and time.monotonic() > self._outlived_until:
             with self._exchanging():
                 self._outlived = None
-        # Forgotten until both pointers are read: what follows an unreadable one must be tried, whatever it is.
+        # Reset until both pointers are read: if one is unreadable, the next refresh must try again in any case.
         tried, self._tried = self._tried, None
-        if not self.can_embed:  # first, because a model without an index can make one
+        if not self.can_embed:  # the model first, because a model without an index can build one
             self.model(self._promoted.answering())
         self._tried = wanted = self._promoted.pointers()
         if self.current and wanted == tried:
@@ -176,13 +185,13 @@ class ModelManager:
         )
 
     def _load(self) -> ServingState:
-        """Make the live index and its model answer; a model that is in memory already is not loaded again."""
+        """Load the live index and its model, reusing a model in memory, and make them the serving state."""
         old, index = self.current, self._indexes.current()
         model = self.model(version := self._promoted.answering())
         if old and (old.model, old.index.version) == (model, index):
             return old
         new = ServingState(model, self._overlay(model, index))
-        new.index.apply(self._read_changes(new.index.applied_to))  # while the old one still follows the log
+        new.index.apply(self._read_changes(new.index.applied_to))  # the old state still follows the log
         with self._changing:
             new.index.apply(self._read_changes(new.index.applied_to))
             with self._exchanging():
@@ -197,7 +206,7 @@ class ModelManager:
         return new
 
     def _overlay(self, model: Model, version: str | None) -> DeltaIndex:
-        """A version of the index, to be searched with a model."""
+        """Open a version of the index, with a delta index on top, for a model."""
         manifest = model.bundle.manifest
         snapshot = open_snapshot(self._indexes, fingerprint=manifest.fingerprint, version=version, server=self._server)
         if snapshot.manifest.dimension != manifest.embedding_dim:
@@ -208,7 +217,14 @@ class ModelManager:
         return DeltaIndex(snapshot, partial(self._embed_again, model))
 
     def model(self, version: str) -> Model:
-        """A bundle in memory, loaded if need be and then kept until an index of it is there, or another is promoted."""
+        """Return a model in memory, loading it if need be; it is kept until its index is in use or another is promoted.
+
+        Args:
+            version: of the bundle.
+
+        Raises:
+            BundleMissing, BundleDamaged: as `open_bundle`.
+        """
         with self._exchanging():
             for model in self.models():
                 if model.bundle.version == version:
@@ -221,7 +237,7 @@ class ModelManager:
 
     @contextmanager
     def _exchanging(self) -> Iterator[None]:
-        """Nobody else exchanges models meanwhile; those the body lets go of are closed."""
+        """Hold the lock on the set of models; those that the body removes from it are closed afterwards."""
         with self._loading:
             before = self.models()
             yield
@@ -230,21 +246,24 @@ class ModelManager:
             model.batcher.close()
 
     def answering(self, spec: PreprocessSpec | None) -> ServingState:
-        """What answers a photo made square by `spec`: what is live, or was when the photo was accepted.
+        """Return the serving state for a photo that was preprocessed by `spec`: the current one, or a replaced one.
 
-        So a photo that waited while another model was promoted gets the answer of the one it was accepted for.
+        So a photo that was queued while another model was promoted is answered by the model it was accepted for.
+
+        Args:
+            spec: of the photo; None: there are no pixels, or they are by the current spec.
 
         Raises:
             IndexMissing: nothing is loaded.
-            PhotoExpired: no model that ever answered here has that spec.
-            NotHereYet: one may have that is being fetched.
+            PhotoExpired: no model that was ever live here has that spec.
+            ArtifactNotReady: a model that may have it is still being fetched.
         """
         if self.current is None:
             raise IndexMissing(self.problem or "nothing is loaded yet")
         if spec not in (None, self.current.spec):
             if not self._promoted.is_here(self._tried):
                 raise ArtifactNotReady
-            self.refresh()  # who made the photo may have heard of a promotion first
+            self.refresh()  # the API may have noticed a promotion first
         live = self.current
         if spec is None or spec == live.spec:
             return live
@@ -262,7 +281,7 @@ class ModelManager:
             return outlived
 
     def _last_live(self, spec: PreprocessSpec) -> ServingState:
-        """The index that was live last of those whose model has that spec, and the model."""
+        """Load the index that was live last among those whose model has that spec, with the model."""
         promotions = self._indexes.history()
         for promotion in reversed(promotions):
             try:
@@ -278,14 +297,14 @@ class ModelManager:
         raise PhotoExpired(f"the photo was made for a model that is gone ({spec}); send it again")
 
     def promoted(self) -> tuple[ModelBundle, VectorIndex | None]:
-        """The promoted model, and the promoted index, whichever model that is of; for whoever makes the next one.
+        """Open the promoted model and the promoted index, of whichever model, for a reindex.
 
         Returns:
-            None for an index that is not there or cannot be used.
+            the bundle, loaded in memory, and the index; None if there is none, or it is damaged.
 
         Raises:
-            BundleMissing, BundleDamaged: there is no bundle, or it is not whole.
-            IndexUnavailable: the server of the promoted index does not answer.
+            BundleMissing, BundleDamaged: as `open_bundle`.
+            IndexUnavailable: Milvus, with the vectors of the promoted index, does not answer.
         """
         bundle = self.model(self._promoted.bundle()).bundle
         try:
@@ -300,38 +319,41 @@ class ModelManager:
             return bundle, None
 
     def promoted_bundle(self, version: str) -> ModelBundle:
-        """The bundle of that version, in memory.
+        """Load a bundle for a shard of a reindex, if it is still promoted.
+
+        Args:
+            version: of the bundle.
 
         Raises:
             FingerprintMismatch: another is promoted now.
         """
         if (current := self._bundles.current()) != version:
             raise FingerprintMismatch(f"bundle {current} was promoted meanwhile, and {version} is wanted no longer")
-        self._bundles.path(version)  # fetched while nobody waits for the lock
+        self._bundles.path(version)  # fetch before the lock is taken
         return self.model(version).bundle
 
     def keeps(self, live: ServingState) -> bool:
-        """Whether it still takes photos: it answers, or did when photos that still come were made."""
+        """Tell whether a serving state still takes photos: it is the current one, or the replaced one that is kept."""
         return live in (self.current, self._outlived)
 
     def models(self) -> list[Model]:
-        """All that are in memory."""
+        """Return all models in memory."""
         answering = [live.model for live in (self.current, self._outlived) if live]
         return [*answering, *([self._coming] if self._coming else [])]
 
     @property
     def applied_to(self) -> str:
-        """The last entry of the change log that searches see."""
+        """Id of the last entry of the change log that searches see."""
         return live.index.applied_to if (live := self.current) else BEGINNING
 
     def apply(self, changes: Iterable[Change]) -> None:
-        """Let searches see live changes; those they see already are passed over."""
+        """Make entries of the change log visible to searches; entries that were applied before are skipped."""
         with self._changing:
             if self.current:
                 self.current.index.apply(changes)
 
     def _embed_again(self, model: Model, photo: PutPhoto) -> Embeddings | None:
-        """This model's embedding of a photo put live under another; None when it cannot be had."""
+        """Embed a photo that was put live under another model; None if its file is missing or unusable."""
         try:
             file = live_photo(self._storage, photo.sha256).read_bytes()
             pixels = decode_photo(file, model.bundle.manifest.preprocess)
@@ -343,6 +365,6 @@ class ModelManager:
             return None
 
     def close(self) -> None:
-        """Finish what waits for the models."""
+        """Run the queued photos of all models, then stop their batchers."""
         for model in self.models():
             model.batcher.close()

@@ -1,4 +1,4 @@
-"""What is promoted, and whether it is on this machine yet. Opens nothing."""
+"""Reads which bundle and index are promoted, and fetches their files to this machine without opening them."""
 
 import logging
 from collections.abc import Callable
@@ -11,14 +11,17 @@ from shared.telemetry import event
 
 _LOG = logging.getLogger(__name__)
 
-Pointers = tuple[str | None, str | None]  # of the bundles and the indexes
+Pointers = tuple[str | None, str | None]  # promoted versions: of the bundle, of the index
 
 
 class PromotedArtifacts:
-    """The pointers of one installation.
+    """The promoted versions of one installation.
+
+    Args:
+        storage: of the installation.
 
     Attributes:
-        bundles, indexes: where versions lie.
+        bundles, indexes: the artifact stores.
     """
 
     def __init__(self, storage: Location) -> None:
@@ -27,18 +30,19 @@ class PromotedArtifacts:
         self._storage = storage
 
     def pointers(self) -> Pointers:
-        """The promoted bundle and the promoted index.
+        """Read the versions of the promoted bundle and the promoted index; None where none is promoted.
 
         Raises:
-            BundleMissing, IndexMissing, StoreUnavailable: a pointer leads nowhere, or cannot be read.
+            BundleMissing, IndexMissing: a pointer names a version that is not there.
+            StoreUnavailable: the object store does not answer.
         """
         return self.bundles.current(), self.indexes.current()
 
     def bundle(self) -> str:
-        """The promoted bundle.
+        """Read the version of the promoted bundle.
 
         Raises:
-            BundleMissing: there is none.
+            BundleMissing: none is promoted.
         """
         version = self.bundles.current()
         if version is None:
@@ -46,15 +50,15 @@ class PromotedArtifacts:
         return version
 
     def answering(self) -> str:
-        """The bundle that searches are answered with, see `answering_bundle`."""
+        """Return the version of the bundle that searches use, see `answering_bundle`."""
         return answering_bundle(self._storage) or self.bundle()
 
     def fetch(self, known: Pointers | None, tell: Callable[[str], None]) -> None:
-        """Bring to this machine what it needs; what is wrong with that is told by whoever opens it.
+        """Fetch the promoted versions to this machine. Errors are ignored here: opening the version reports them.
 
         Args:
-            known: pointers of which everything is here, or cannot be.
-            tell: is told what is fetched.
+            known: pointers whose files were fetched before; these are skipped.
+            tell: called with a message about each fetch, for people.
         """
         try:
             for store, version in self._needed(known):
@@ -66,13 +70,17 @@ class PromotedArtifacts:
             pass
 
     def is_here(self, known: Pointers | None) -> bool:
-        """Whether nothing is left to fetch; not known, and so no, while the store does not answer."""
+        """Tell whether nothing is left to fetch; false while the object store does not answer.
+
+        Args:
+            known: see `fetch`.
+        """
         try:
             return all(store.is_here(version) for store, version in self._needed(known))
         except StoreUnavailable:
             return False
         except ArtifactError:
-            return True  # as far as it can be
+            return True  # fetching again would not help
 
     def _needed(self, known: Pointers | None) -> list[tuple[ArtifactStore, str]]:
         pointers = self.pointers()

@@ -1,7 +1,4 @@
-"""ResultCache: the same photo asked again costs no forward pass, and asked twice at once costs one.
-
-Knows nothing of photos or models: keys are bytes, values are what computing them gave.
-"""
+"""ResultCache: an LRU cache with TTL that also shares computations in flight: equal photos are embedded once."""
 
 import threading
 import time
@@ -16,19 +13,26 @@ Value = TypeVar("Value")
 
 @dataclass
 class CacheCounts:
-    """How often a value was asked for, by what it cost."""
+    """Counts of `ResultCache.get`, by outcome."""
 
-    hits: int = 0  # remembered
-    shared: int = 0  # being computed for somebody else
-    misses: int = 0  # computed
+    hits: int = 0  # the value was cached
+    shared: int = 0  # another thread was computing it
+    misses: int = 0  # it was computed
 
 
 class ResultCache(Generic[Value]):
-    """Least recently used values, bounded in number and age.
+    """An LRU cache bounded in number and age; safe to share between threads.
+
+        cache: ResultCache[Embeddings] = ResultCache(max_entries=4096, ttl_s=3600)
+        embeddings = cache.get(key, lambda: embed(photo))
 
     Args:
-        max_entries: values remembered; 0 remembers none, but still shares what is in flight.
-        ttl_s: how long a value is remembered.
+        max_entries: values kept; 0 keeps none, but still shares computations in flight.
+        ttl_s: seconds that a value is kept.
+        clock: returns seconds, monotonic.
+
+    Attributes:
+        counts: hits, shared computations and misses so far.
     """
 
     def __init__(self, *, max_entries: int, ttl_s: float, clock: Callable[[], float] = time.monotonic) -> None:
@@ -41,9 +45,14 @@ class ResultCache(Generic[Value]):
         self._lock = threading.Lock()
 
     def get(self, key: bytes, compute: Callable[[], Value]) -> Value:
-        """The value of `key`, computed once at a time; an error is raised to all who share it, and forgotten.
+        """Return the value of `key`, computing it if it is not cached; concurrent calls share one computation.
 
-        A computation that was cancelled is nobody's answer: one of those who shared it begins again.
+        An error is raised to all callers that share it, and not cached. If the computation is cancelled, one of the
+        other callers starts it again.
+
+        Args:
+            key: digest of everything that the value depends on.
+            compute: called without the lock.
         """
         while True:
             with self._lock:

@@ -1,6 +1,6 @@
-"""How this machine runs a model best: streams and batch, measured in seconds the first time, then remembered.
+"""Tunes a model to the machine: measures the best number of streams and batch size once, in seconds, and stores them.
 
-Knows nothing of jobs. What counts is photos a second while much waits; a photo that is alone takes all cores anyway.
+The objective is throughput under load; a photo alone takes all cores in any case.
 """
 
 import hashlib
@@ -21,25 +21,25 @@ from shared.photos.images import Pixels
 from shared.telemetry import event
 
 _LOG = logging.getLogger(__name__)
-_BATCHES_CPU = (1, 2, 4)  # a core is filled by few
+_BATCHES_CPU = (1, 2, 4)  # a few photos keep a core busy
 _BATCHES_GPU = (1, 8, 32, 64)
-_ROUNDS = 4  # of each, taking turns; the best counts, because whatever else runs can only make it slower
+_ROUNDS = 4  # of each candidate, alternating; the best counts, because other load can only make it slower
 _ROUND_S = 0.12
-_AS_GOOD = 0.95  # of the best, on a machine that others use too
+_AS_GOOD = 0.95  # of the best throughput counts as equal, since measurements vary on a shared machine
 _N_ALONE = 5
 
 Open = Callable[[int], Embedder]
 
 
 class Tuning(BaseModel):
-    """What was found for one model on one kind of machine.
+    """The tuning of one model on one kind of machine.
 
     Attributes:
         streams: forward passes at the same time.
-        batch: photos of one pass.
-        photos_per_s: so run, all streams busy.
-        alone_ms: of a pass of one photo when nothing else runs.
-        machine: what it was measured on, for people.
+        batch: photos per pass.
+        photos_per_s: throughput with these, all streams busy.
+        alone_ms: latency of a pass of one photo when nothing else runs.
+        machine: that it was measured on, for people.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -52,12 +52,15 @@ class Tuning(BaseModel):
 
 
 def open_tuned(open_with: Open, directory: Path, *, streams: int = 0, batch: int = 0) -> tuple[Embedder, Tuning]:
-    """The model, opened as is remembered to be best on this machine, or is measured now.
+    """Open a model with the stored tuning of this machine, or measure and store it first.
 
     Args:
-        open_with: opens the model with so many streams; 0: as many as it thinks best.
-        directory: where it is remembered; shared by machines of several kinds if need be.
-        streams, batch: not to be chosen, but these; 0: choose.
+        open_with: opens the model with a number of streams; 0: the runtime's default.
+        directory: of the tuning files, which may be shared by machines of several kinds.
+        streams, batch: fixed by the operator; 0: to be tuned.
+
+    Returns:
+        the opened model, and its tuning.
     """
     embedder = open_with(streams)
     machine = f"{_cpu()}, {embedder.device}"
@@ -74,7 +77,14 @@ def open_tuned(open_with: Open, directory: Path, *, streams: int = 0, batch: int
 
 
 def tune(open_with: Open, embedder: Embedder, machine: str, *, streams: int = 0, batch: int = 0) -> Tuning:
-    """Measure the ways to run a model beside one another, and take the fastest."""
+    """Measure the throughput of several numbers of streams and batch sizes, and choose with `best_way`.
+
+    Args:
+        open_with: opens the model with a number of streams.
+        embedder: the model, opened with the default number of streams, or the fixed one.
+        machine: description of the machine.
+        streams, batch: fixed by the operator; 0: to be tuned.
+    """
     batches = [batch] if batch else _BATCHES_GPU if embedder.on_gpu else _BATCHES_CPU
     ways = {embedder.n_streams: embedder}
     if not streams:
@@ -96,13 +106,16 @@ def tune(open_with: Open, embedder: Embedder, machine: str, *, streams: int = 0,
 
 
 def best_way(rates: Mapping[tuple[int, int], float]) -> tuple[int, int]:
-    """Of ways (streams, batch) about as fast as the fastest, that of the most streams, then of the smallest batch.
+    """Choose, among the ways within 5 % of the fastest, the one of most streams, then of the smallest batch.
 
-    Fewer streams share more cores, and a pass waits for the core that is held up: in service, where others work on the
-    same cores, that costs a fifth of what a quiet machine gives. A smaller batch is done earlier.
+    With fewer streams, a pass uses several cores and waits for the slowest: in service, where other work runs on the
+    same cores, that costs a fifth of the throughput of an idle machine. A smaller batch is done earlier.
 
     Args:
-        rates: photos a second of each way.
+        rates: photos per second by (streams, batch).
+
+    Returns:
+        (streams, batch).
     """
     enough = _AS_GOOD * max(rates.values())
     return min((way for way in rates if rates[way] >= enough), key=lambda way: (-way[0], way[1]))
