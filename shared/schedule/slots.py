@@ -1,7 +1,8 @@
 """Submits scheduled reindexes: any number of workers poll the schedule, and each slot gets one job.
 
 Time is Redis's. After an outage, one job makes up for all missed slots. A slot that comes due while a reindex runs is
-assigned to that reindex. The slot's time is the job's idempotency key, so a scheduler that dies at any point submits
+assigned to that reindex, unless that one puts nothing live (a dry run, `promote: never`, a cancelled one): then the
+slot waits for its end. The slot's time is the job's idempotency key, so a scheduler that dies at any point submits
 nothing twice and misses nothing.
 
 Keys (prefix `lookalike:`):
@@ -15,10 +16,10 @@ from typing import cast
 
 import redis
 
-from shared.errors import JobGone, ReindexRunning
-from shared.jobs.contract import JobKind
+from shared.errors import JobGone, JobNotFound, ReindexRunning
+from shared.jobs.contract import JobKind, JobStatus
 from shared.jobs.records import PREFIX, Admission, Idempotency
-from shared.jobs.reindex_contract import ReindexRequest
+from shared.jobs.reindex_contract import Promotion, ReindexRequest
 from shared.jobs.store import JobStore
 from shared.lua import load_script
 from shared.schedule.cron import last_slot, next_slot
@@ -88,14 +89,15 @@ class Schedule:
             self._note(cron, following, last.job, following)
         elif last.slot < due:
             job_id = self._submit(due)
-            if self._note(cron, due, job_id, following):
+            if job_id is not None and self._note(cron, due, job_id, following):
                 return job_id
         return None
 
     def _note(self, cron: str, slot: float, job_id: str, following: float) -> bool:
         return bool(self._take(keys=[_SCHEDULE], args=[cron, repr(slot), job_id, repr(following)]))
 
-    def _submit(self, slot: float) -> str:
+    def _submit(self, slot: float) -> str | None:
+        """Submit the reindex of a slot; returns what `run_due` does, or None while the slot has to wait."""
         # No client can send a key with a space in it.
         idempotency = Idempotency(f"{_REQUEST_ID} {slot:.0f}", _REQUEST_ID)
         try:
@@ -108,10 +110,20 @@ class Schedule:
                 request_id=_REQUEST_ID,
             ).job
         except ReindexRunning as exc:
-            return exc.job_id
+            return exc.job_id if self._does_the_work_of_a_slot(exc.job_id) else None
         except JobGone:  # it ran long ago
             return ""
         return job.id
+
+    def _does_the_work_of_a_slot(self, job_id: str) -> bool:
+        """Whether a reindex that runs may put a new version live; if not, the slot waits for its end."""
+        try:
+            job = self._jobs.get(job_id)
+        except (JobGone, JobNotFound):
+            return False  # it has ended meanwhile
+        request = job.request
+        assert isinstance(request, ReindexRequest)
+        return job.status is not JobStatus.CANCELING and not request.dry_run and request.promote is not Promotion.NEVER
 
     def _redis_time(self) -> float:
         seconds, microseconds = self._redis.time()

@@ -7,12 +7,14 @@ import pytest
 import redis
 
 from shared.errors import InternalError
-from shared.jobs.contract import Job
+from shared.jobs.contract import Job, JobKind
+from shared.jobs.reindex_contract import Promotion, ReindexRequest
 from shared.jobs.listing import JobListing
 from shared.jobs.records import QueueName
 from shared.jobs.store import JobStore
 from shared.schedule.slots import Schedule
 from tests.conftest import Clock
+from tests.integration.conftest import PLENTY
 
 HOURLY = "0 * * * *"
 HOUR_S = 3600.0
@@ -154,3 +156,31 @@ def test_a_scheduler_that_dies_after_submitting_repeats_nothing(
 
 def test_the_clock_is_rediss_own(client: redis.Redis, store: JobStore) -> None:
     assert Schedule(client, store)._clock() == pytest.approx(time.time(), abs=5)
+
+
+@pytest.mark.parametrize("request_of_it", [ReindexRequest(dry_run=True), ReindexRequest(promote=Promotion.NEVER)])
+def test_a_slot_waits_for_a_reindex_that_puts_nothing_live(
+    client: redis.Redis, schedule: Schedule, store: JobStore, clock: Clock, request_of_it: ReindexRequest
+) -> None:
+    schedule.run_due(HOURLY)
+    clock.now += HOUR_S
+    trial = store.create(JobKind.REINDEX, request_of_it, None, admission=PLENTY).job
+    assert schedule.run_due(HOURLY) is None
+    clock.now += 60
+    end_it(store)
+    due = schedule.run_due(HOURLY)
+    assert due not in (None, trial.id)
+    assert store.get(str(due)).request == ReindexRequest()
+
+
+def test_a_slot_waits_for_a_reindex_that_was_cancelled(schedule: Schedule, store: JobStore, clock: Clock) -> None:
+    schedule.run_due(HOURLY)
+    clock.now += HOUR_S
+    first = str(schedule.run_due(HOURLY))
+    taken = store.claim("w", lease_s=10_000, only=QueueName.REINDEX)
+    assert taken is not None
+    store.cancel(first)
+    clock.now += HOUR_S
+    assert schedule.run_due(HOURLY) is None
+    store.fail(taken.job, InternalError("over"))
+    assert schedule.run_due(HOURLY) not in (None, first)
