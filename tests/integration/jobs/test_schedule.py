@@ -8,9 +8,9 @@ import redis
 
 from shared.errors import InternalError
 from shared.jobs.contract import Job, JobKind
-from shared.jobs.reindex_contract import Promotion, ReindexRequest
 from shared.jobs.listing import JobListing
 from shared.jobs.records import QueueName
+from shared.jobs.reindex_contract import Promotion, ReindexRequest
 from shared.jobs.store import JobStore
 from shared.schedule.slots import Schedule
 from tests.conftest import Clock
