@@ -32,31 +32,26 @@ Keys (prefix `lookalike:`), each with a TTL unless a reason is given:
 import hashlib
 import secrets
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Mapping
 from math import ceil
 from typing import cast
-
-import redis
 
 from shared.errors import (
     IdempotencyConflict,
     JobFinished,
     JobGone,
     JobNotFound,
-    LookalikeError,
     NotRetryable,
     QueueFull,
     QueueShareFull,
     ReindexRunning,
-    WorkerLost,
 )
 from shared.jobs import scripts
+from shared.jobs.attempts import Attempts
 from shared.jobs.contract import (
     Job,
-    JobError,
     JobKind,
     JobRequest,
-    JobResult,
     JobStatus,
     Submission,
     brings_photo,
@@ -65,27 +60,22 @@ from shared.jobs.records import (
     PREFIX,
     Admission,
     Backlog,
-    Claim,
     Created,
     Idempotency,
     Place,
-    QuarantineWaits,
     QueueName,
-    ReapReport,
     parse_record,
     record_of,
 )
 from shared.photos.preprocessing import PreprocessSpec
 
 CONFLICT = "this Idempotency-Key was used for another request; use a new one"
-_GONE_S = 86_400
 _WAIT_SLICE_S = 1.0
-_REAP_AT_MOST = 500
 _FIRST_PACE_S = 0.05
 _LONGEST_RETRY_AFTER_S = 600
 
 
-class JobStore:
+class JobStore(Attempts):
     """Creates, claims, finishes and reads jobs in Redis, for API and workers.
 
         jobs = JobStore(connect(settings.required_redis_url))
@@ -98,23 +88,6 @@ class JobStore:
         result_ttl_s: seconds that a finished job is kept.
         clock: returns seconds since the epoch.
     """
-
-    def __init__(
-        self,
-        client: redis.Redis,
-        *,
-        job_ttl_s: int = 86_400,
-        result_ttl_s: int = 3_600,
-        clock: Callable[[], float] = time.time,
-    ) -> None:
-        self._redis = client
-        self._job_ttl_s = job_ttl_s
-        self._result_ttl_s = result_ttl_s
-        self._gone_s = max(_GONE_S, job_ttl_s)  # an idempotency key must not outlive the trace of its job
-        self._clock = clock
-        self._scripts: dict[str, Callable[..., object]] = {}
-
-    # --- for the API ---
 
     def create(
         self,
@@ -323,70 +296,6 @@ class JobStore:
             return None
         return Place(ahead=ahead, eta_s=round((ahead + 1) * float(interval_s), 2) if interval_s else None)
 
-    # --- for workers ---
-
-    def claim(self, worker: str, *, lease_s: float, only: QueueName | None = None) -> Claim | None:
-        """Claim the next job, counting one attempt; None if there is none.
-
-        Args:
-            worker: name of the claiming worker.
-            lease_s: seconds until the job is requeued unless `extend` prolongs the lease.
-            only: the queue to claim from; None: the interactive and the bulk one. From the quarantine queue, claim only
-                while holding no other job.
-
-        Raises:
-            QuarantineWaits: a quarantined job is next: call again with `QueueName.QUARANTINE`. Only if `only` is None.
-        """
-        answer: list[object] | None = [b"again"]
-        while answer == [b"again"]:
-            end = repr(self._clock() + lease_s)
-            answer = cast(list[object] | None, self.run(scripts.CLAIM, worker, end, only or ""))
-        if not answer:
-            return None
-        if answer == [b"suspect"]:
-            raise QuarantineWaits
-        return _claim_of(answer)
-
-    def claim_job(self, job_id: str, worker: str, *, lease_s: float) -> Claim | None:
-        """Take one certain job as `claim` does; None unless it is queued, within its deadline and no suspect."""
-        answer = self.run(scripts.CLAIM_JOB, job_id, worker, repr(self._clock() + lease_s))
-        return _claim_of(answer) if answer else None
-
-    def extend(self, held: Iterable[tuple[str, int]], *, lease_s: float) -> set[tuple[str, int]]:
-        """Extend the leases of (job id, attempt) pairs; returns those still held and not cancelled."""
-        pairs = [str(part) for pair in held for part in pair]
-        if not pairs:
-            return set()
-        answer = cast(list[bytes], self.run(scripts.EXTEND, repr(self._clock() + lease_s), *pairs))
-        return {(job_id.decode(), int(attempt)) for job_id, attempt in zip(answer[::2], answer[1::2], strict=True)}
-
-    def succeed(self, job: Job, result: JobResult) -> JobStatus | None:
-        """Store the result of this attempt.
-
-        Returns:
-            The status the job has now: canceled if it was cancelled meanwhile. None if the attempt no longer holds the
-            job (a late write, which is ignored).
-        """
-        return self._end(job, JobStatus.SUCCEEDED, "result", result.model_dump_json())
-
-    def fail(self, job: Job, error: LookalikeError) -> JobStatus | None:
-        """Store the error with which this attempt failed; the job is not retried. Returns as `succeed`."""
-        return self._end(job, JobStatus.FAILED, "error", _error(error))
-
-    def release(self, job: Job) -> None:
-        """Requeue a job whose worker is about to stop, without counting the attempt."""
-        self.run(scripts.RELEASE, job.id, job.attempt)
-
-    def reap(self, *, max_attempts: int) -> ReapReport:
-        """Requeue jobs whose lease ran out, and expire those past their deadline.
-
-        Args:
-            max_attempts: a job that was claimed so often and has not ended fails as `worker_lost`.
-        """
-        lost = _error(WorkerLost(f"its worker died in each of {max_attempts} attempts"))
-        answer = cast(list[list[bytes]], self.run(scripts.REAP, max_attempts, lost, _REAP_AT_MOST))
-        return ReapReport(*([job_id.decode() for job_id in ids] for ids in answer))
-
     def replicated(self, n_replicas: int, *, within_s: float = 1.0) -> bool:
         """Wait, for `within_s` seconds at most, until `n_replicas` replicas have all writes so far; returns whether."""
         # WAIT covers the writes of its own connection only, and the relevant ones may have gone over another: so write.
@@ -394,24 +303,6 @@ class JobStore:
             pipe.set(PREFIX + "replicated", "", ex=60)
             pipe.wait(n_replicas, int(1e3 * within_s))
             return int(pipe.execute()[1]) >= n_replicas
-
-    # --- internal ---
-
-    def _now(self) -> float:
-        """The current time, rounded to microseconds as in the cursors of lists."""
-        return round(self._clock(), 6)
-
-    def run(self, script: str, *arguments: str | int | bytes, now: float | None = None) -> object:
-        """Run one of the Lua scripts of `shared.jobs.scripts`; `arguments` follow the time and the two TTLs in ARGV."""
-        registered = self._scripts.get(script)
-        if registered is None:
-            registered = self._scripts[script] = self._redis.register_script(script)
-        at = repr(self._now() if now is None else now)
-        return registered(keys=[PREFIX], args=[at, self._result_ttl_s, self._gone_s, *arguments])
-
-    def _end(self, job: Job, status: JobStatus, field: str, payload: str) -> JobStatus | None:
-        ended = cast(bytes | None, self.run(scripts.FINISH, job.id, job.attempt, status.value, field, payload))
-        return JobStatus(ended.decode()) if ended else None
 
     def _retry_after_s(self, depth: int) -> int:
         """Seconds until a tenth of the queued jobs is done, at the measured pace."""
@@ -424,12 +315,3 @@ def idempotency_name(owner: str, idempotency: Idempotency) -> str:
     """Return the Redis key of an owner's idempotency key."""
     digest = hashlib.sha256(f"{owner}\0{idempotency.key}".encode()).hexdigest()
     return f"{PREFIX}idempotency:{digest}"
-
-
-def _claim_of(answer: object) -> Claim:
-    job_id, flat, pixels = cast(tuple[bytes, list[bytes], bytes | None], answer)
-    return Claim(parse_record(job_id.decode(), dict(zip(flat[::2], flat[1::2], strict=True))), pixels)
-
-
-def _error(error: LookalikeError) -> str:
-    return JobError(code=error.code, detail=str(error), retryable=error.retryable).model_dump_json()

@@ -134,3 +134,15 @@ def _leads_somewhere(page: Path, link: str) -> bool:
 
 def _anchor(heading: str) -> str:
     return re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-")
+
+
+def test_every_file_that_the_documentation_names_is_there() -> None:
+    named = {
+        (page.name, path)
+        for page in pages()
+        for path in re.findall(
+            r"`((?:api|worker|pipeline|shared|lookalike|tests|deploy|docs)/[\w./-]+)`", page.read_text()
+        )
+    }
+    assert named
+    assert [(page, path) for page, path in sorted(named) if not (ROOT / path).exists()] == []

@@ -300,7 +300,7 @@ def test_every_setting_says_what_it_is(name: str) -> None:
 
 def classes() -> dict[str, type[LookalikeError]]:
     found = inspect.getmembers(errors, lambda member: inspect.isclass(member) and issubclass(member, LookalikeError))
-    return {name: kind for name, kind in found if kind.__module__ == errors.__name__}
+    return {name: kind for name, kind in found if kind.__module__.startswith(errors.__name__)}
 
 
 def is_concrete(kind: type[LookalikeError]) -> bool:
