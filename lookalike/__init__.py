@@ -1,4 +1,4 @@
-"""Client of a Lookalike service: `from lookalike import Client`. Knows nothing of how the service is made."""
+"""Python client of a Lookalike service: `from lookalike import Client`. Imports nothing of the service itself."""
 
 from lookalike.batches import BatchItem
 from lookalike.client import AsyncClient, Client

@@ -1,77 +1,40 @@
-"""Every call of the service, once: which request it is and how its answer is read. Sends nothing itself."""
+"""Every call of the API: which request it sends and how the answer is read. Performs no I/O.
+
+Each call is a generator (`exchange.Call`) that a `Client` or `AsyncClient` runs. The calls about searches, batches and
+jobs are here, those about the index in `index_calls`. Docstrings describe what a `Client` returns.
+"""
 
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from math import isfinite
-from typing import TYPE_CHECKING, Any, Literal, TypedDict, Unpack
+from typing import TYPE_CHECKING, Any, Unpack
 from urllib.parse import quote
 
 from lookalike.batches import BatchItem, batched
 from lookalike.errors import ImageNotFound, InputError
-from lookalike.exchange import A, Call, Request, Work
-from lookalike.forms import form_of, key_of, part, said
-from lookalike.models import (
-    EmbedResult,
-    ImageChange,
-    IndexInfo,
-    JobPage,
-    JobState,
-    Origin,
-    Readiness,
-    ReindexResult,
-    SearchResult,
-    Version,
-    VersionList,
-    VersionReport,
-    WorkerList,
-)
-from lookalike.photos import Photo, lasting, read_photo
-from lookalike.progress import Wanted
-from lookalike.tracking import Ticket, Tracking
+from lookalike.exchange import Call, Request, Work
+from lookalike.forms import form_fields, idempotency_key_of, photo_part, request_options
+from lookalike.index_calls import IndexCalls
+from lookalike.models import EmbedResult, JobPage, JobState, Origin, SearchResult
+from lookalike.options import JobOptions, SearchOptions
+from lookalike.photos import Photo, read_photo, rereadable
+from lookalike.progress import ProgressOption
+from lookalike.tracking import Ticket
 
 if TYPE_CHECKING:
     from lookalike.plot import Grid
 
-_PREFER_S = 20
+_PREFER_S = 20  # `Prefer: wait` of a search; what takes longer is waited for with further requests
 
 
-class JobOptions(TypedDict, total=False):
-    """What can be said of any job.
+class Calls(IndexCalls):
+    """Every call of the API.
 
-    priority: `interactive` (default; of a batch `bulk`) goes first.
-    deadline_s: an unfinished job expires after so long.
-    webhook_url: called when the job has ended.
-    idempotency_key: the same key and request give the same job, today and tomorrow. One is made up where none is given,
-        so that what is sent again after a broken connection is not done twice.
+    Attributes:
+        plotter: what `SearchResult.plot` calls; None draws nothing.
     """
 
-    priority: Literal["interactive", "bulk"]
-    deadline_s: float
-    webhook_url: str
-    idempotency_key: str
-
-
-class SearchOptions(JobOptions, total=False):
-    """What to search for.
-
-    k: neighbours wanted, 1 to 100; 4.
-    category: only neighbours of this root category.
-    distinct: `listing`: only the best photo of each listing.
-    exclude_listing: leave out this listing's photos.
-    min_score: only neighbours at least this similar, -1 to 1.
-    """
-
-    k: int
-    category: str
-    distinct: Literal["none", "listing"]
-    exclude_listing: str
-    min_score: float
-
-
-class Calls(Tracking):
-    """The calls. `photo` is a path, bytes, a binary file or a PIL image; `image_id` names one of the index instead."""
-
-    plotter: Callable[[SearchResult], Any] | None = None  # what `result.plot()` calls
+    plotter: Callable[[SearchResult], Any] | None = None
 
     def search(
         self,
@@ -81,10 +44,23 @@ class Calls(Tracking):
         timeout_s: float | None = None,
         **options: Unpack[SearchOptions],
     ) -> Call[SearchResult]:
-        """Which category a photo shows, and the photos of the index most similar to it.
+        """Search for the photos of the index most similar to a photo, and for its category; wait for the result.
 
         Args:
-            timeout_s: how long to wait, the client's `timeout_s` by default. Nobody works on it any longer than that.
+            photo: a path, bytes, a file opened in binary mode, or a PIL image.
+            image_id: a photo of the index, instead of `photo`.
+            timeout_s: seconds to wait; by default the client's `timeout_s`. It is the job's deadline too, unless
+                `deadline_s` is given: the service does not work on a search longer than its caller waits.
+            options: see `lookalike.options.SearchOptions`: k, category, distinct, exclude_listing, min_score, …
+
+        Returns:
+            The category and up to `k` neighbours, most similar first.
+
+        Raises:
+            PhotoUnreadable: the photo cannot be read on this machine.
+            InputError: an option is wrong, or the service cannot decode the photo.
+            TimedOut: the result did not arrive in time.
+            LookalikeError: every other error; see `lookalike.errors`.
         """
         until = self.deadline(timeout_s)
         ticket: Ticket[SearchResult] = yield from self._photo_job(
@@ -100,7 +76,18 @@ class Calls(Tracking):
         timeout_s: float | None = None,
         **options: Unpack[JobOptions],
     ) -> Call[EmbedResult]:
-        """The embedding of a photo, its 13 scores and its category; waits as `search`."""
+        """Embed a photo, and wait for the result.
+
+        Args:
+            photo, image_id, timeout_s: as of `search`.
+            options: see `lookalike.options.JobOptions`.
+
+        Returns:
+            The embedding (length 1), the classifier's 13 scores and the category.
+
+        Raises:
+            LookalikeError: as of `search`.
+        """
         until = self.deadline(timeout_s)
         ticket: Ticket[EmbedResult] = yield from self._photo_job(
             "embed", photo, image_id, options, wait_s=self.patience_s(timeout_s)
@@ -110,88 +97,121 @@ class Calls(Tracking):
     def submit(
         self, photo: Photo | None = None, *, image_id: str | None = None, **options: Unpack[SearchOptions]
     ) -> Call[Ticket[SearchResult]]:
-        """Have a photo searched for, without waiting: a job."""
+        """Submit a search job without waiting for its result.
+
+        Args:
+            photo, image_id, options: as of `search`.
+
+        Returns:
+            The job: a `Job`, or an `AsyncJob` of an `AsyncClient`. Its `wait()` returns a `SearchResult`.
+
+        Raises:
+            PhotoUnreadable: the photo cannot be read on this machine.
+            LookalikeError: the service did not accept the job.
+        """
         return (yield from self._photo_job("search", photo, image_id, options))
 
     def submit_embed(
         self, photo: Photo | None = None, *, image_id: str | None = None, **options: Unpack[JobOptions]
     ) -> Call[Ticket[EmbedResult]]:
-        """Have a photo embedded, without waiting: a job."""
+        """Submit an embed job without waiting for its result.
+
+        Args:
+            photo, image_id, options: as of `embed`.
+
+        Returns:
+            The job: a `Job`, or an `AsyncJob` of an `AsyncClient`. Its `wait()` returns an `EmbedResult`.
+
+        Raises:
+            PhotoUnreadable: the photo cannot be read on this machine.
+            LookalikeError: the service did not accept the job.
+        """
         return (yield from self._photo_job("embed", photo, image_id, options))
 
     def batch(
         self,
         photos: Iterable[Photo],
         *,
-        progress: Wanted = False,
+        progress: ProgressOption = False,
         timeout_s: float | None = None,
         **options: Unpack[SearchOptions],
     ) -> Call[list[BatchItem[SearchResult]]]:
-        """Search for many photos, in as many requests as the service's limits need; an item for each, in their order.
+        """Search for many photos, in as many requests as the service's limits need, and wait for all results.
 
         A photo that cannot be read or decoded fails alone: `item.error` says why, and `item.result` is None.
 
         Args:
-            progress: True for a bar, or a function that is given a Progress.
-            timeout_s: for all of them; None: for as long as it takes.
+            photos: paths, bytes, files opened in binary mode, or PIL images; any number.
+            progress: True for a progress bar, or a function that is called with a `Progress`.
+            timeout_s: seconds for all of them; None waits as long as it takes.
+            options: as of `search`; `priority` is `bulk` by default.
+
+        Returns:
+            A `BatchItem` for each photo, in the order given.
+
+        Raises:
+            LookalikeError: the service accepted none of the photos.
         """
-        return (yield from batched(self, "search", photos, said(options), key_of(options), progress, timeout_s))
+        return (
+            yield from batched(
+                self, "search", photos, request_options(options), idempotency_key_of(options), progress, timeout_s
+            )
+        )
 
     def batch_embed(
         self,
         photos: Iterable[Photo],
         *,
-        progress: Wanted = False,
+        progress: ProgressOption = False,
         timeout_s: float | None = None,
         **options: Unpack[JobOptions],
     ) -> Call[list[BatchItem[EmbedResult]]]:
-        """Embed many photos; as `batch`."""
-        asked = {"encoding": "base64", **said(options)}
-        return (yield from batched(self, "embed", photos, asked, key_of(options), progress, timeout_s))
+        """Embed many photos, in as many requests as the service's limits need, and wait for all results.
 
-    def reindex(
-        self,
-        *,
-        mode: Literal["changed", "all"] = "changed",
-        dry_run: bool = False,
-        promote: Literal["if_better", "if_valid", "never"] = "if_better",
-        force: bool = False,
-        progress: Wanted = False,
-        timeout_s: float | None = None,
-        idempotency_key: str | None = None,
-    ) -> Call[ReindexResult]:
-        """Build the index anew from the catalogue, and wait for its end; needs a key with `admin` where there are keys.
+        Args:
+            photos, progress, timeout_s: as of `batch`.
+            options: see `lookalike.options.JobOptions`; `priority` is `bulk` by default.
+
+        Returns:
+            A `BatchItem` for each photo, in the order given.
 
         Raises:
-            ReindexRunning: one runs already; `client.job(error.job_id).wait()` waits for that one.
+            LookalikeError: the service accepted none of the photos.
         """
-        ticket = yield from self.submit_reindex(
-            mode=mode, dry_run=dry_run, promote=promote, force=force, idempotency_key=idempotency_key
-        )
-        return (yield from self.wait(ticket, timeout_s, progress))
-
-    def submit_reindex(
-        self,
-        *,
-        mode: Literal["changed", "all"] = "changed",
-        dry_run: bool = False,
-        promote: Literal["if_better", "if_valid", "never"] = "if_better",
-        force: bool = False,
-        idempotency_key: str | None = None,
-    ) -> Call[Ticket[ReindexResult]]:
-        """Start a reindex without waiting: a job."""
-        body = {"mode": mode, "dry_run": dry_run, "promote": promote, "force": force}
-        headers = {"Idempotency-Key": key_of({"idempotency_key": idempotency_key})}
-        request = Request(method="POST", path="/v1/jobs/reindex", json=body, headers=headers)
-        return Ticket((yield from self.read(JobState, request, self.deadline(None))))
+        asked = {"encoding": "base64", **request_options(options)}
+        key = idempotency_key_of(options)
+        return (yield from batched(self, "embed", photos, asked, key, progress, timeout_s))
 
     def job(self, job_id: str) -> Call[Ticket[Any]]:
-        """A job submitted earlier, or elsewhere."""
+        """Get a job that was submitted earlier, or by another program.
+
+        Args:
+            job_id: the job's id.
+
+        Returns:
+            The job: a `Job`, or an `AsyncJob` of an `AsyncClient`.
+
+        Raises:
+            JobNotFound: there is no such job, or it belongs to another API key.
+            JobGone: it has ended and its result is no longer kept.
+        """
         request = Request(method="GET", path=f"/v1/jobs/{quote(job_id, safe='')}")
         return Ticket((yield from self.read(JobState, request, self.deadline(None))))
 
     def jobs(self, *, status: str = "", kind: str = "", limit: int = 50) -> Call[list[JobState]]:
-        """Your jobs, newest first, without results."""
+        """List the jobs of this API key, newest first. With an `admin` key: all jobs.
+
+        Args:
+            status: only jobs in this state, such as `queued` or `failed`; by default all.
+            kind: only jobs of this kind, such as `search` or `reindex`; by default all.
+            limit: at most so many jobs.
+
+        Returns:
+            Their states, without results.
+
+        Raises:
+            InputError: there is no such status or kind.
+        """
         found: list[JobState] = []
         cursor: str | None = ""
         while cursor is not None and len(found) < limit:
@@ -202,91 +222,20 @@ class Calls(Tracking):
             cursor = page.next_cursor
         return found
 
-    def put_image(
-        self,
-        image_id: str,
-        photo: Photo,
-        *,
-        listing_id: str,
-        category: str,
-        timeout_s: float | None = None,
-        **options: Unpack[JobOptions],
-    ) -> Call[ImageChange]:
-        """Put a photo into the live index, new or in the place of the one of that id, and wait until it is there."""
-        content = yield Work(partial(read_photo, photo))
-        request = Request(
-            method="PUT",
-            path=_image_path(image_id),
-            headers={"Idempotency-Key": key_of(options)},
-            form=form_of({"listing_id": listing_id, "category": category, **said(options)}),
-            files=(part(content),),
-        )
-        return (yield from self._carried_out(request, timeout_s))
-
-    def delete_image(
-        self, image_id: str, *, timeout_s: float | None = None, **options: Unpack[JobOptions]
-    ) -> Call[ImageChange]:
-        """Delete a photo from the live index, and wait until it is gone; succeeds where there was none."""
-        query = {name: str(value) for name, value in said(options).items()}
-        headers = {"Idempotency-Key": key_of(options)}
-        request = Request(method="DELETE", path=_image_path(image_id), headers=headers, query=query)
-        return (yield from self._carried_out(request, timeout_s))
-
-    def thumbnail(self, image_id: str, *, size: int = 320) -> Call[bytes]:
-        """A photo of the live index as JPEG, its longer side `size` pixels at most, 32 to 640."""
-        request = Request(method="GET", path=_image_path(image_id), query={"size": str(size)})
-        response = yield from self.send(request, self.deadline(None))
-        return response.content
-
-    def index(self) -> Call[IndexInfo]:
-        """What searches are run against, and by which model."""
-        return (yield from self._get(IndexInfo, "/v1/index"))
-
-    def versions(self) -> Call[list[Version]]:
-        """Every version of the index, newest first."""
-        found = yield from self._get(VersionList, "/v1/index/versions")
-        return found.versions
-
-    def report(self, version: str) -> Call[VersionReport]:
-        """How a version compared with the one that was live when it was made."""
-        path = f"/v1/index/versions/{quote(version, safe='')}/report"
-        request = Request(method="GET", path=path, headers={"Accept": "application/json"})
-        return (yield from self.read(VersionReport, request, self.deadline(None)))
-
-    def promote(self, version: str) -> Call[Version]:
-        """Make a version live, newer or older."""
-        request = Request(method="POST", path=f"/v1/index/versions/{quote(version, safe='')}/promote")
-        return (yield from self.read(Version, request, self.deadline(None)))
-
-    def rollback(self, *, live: str | None = None) -> Call[Version]:
-        """Make live what was live before; returns that.
-
-        Args:
-            live: go back only if this is the live version; by default what is live now, so that two who go back at the
-                same moment go back once.
-        """
-        if live is None:
-            found = yield from self.versions()
-            live = next((version.version for version in found if version.live), None)
-        # Sent once: a second time it would be refused, although the first was carried out.
-        query = {"live": live} if live else {}
-        request = Request(method="POST", path="/v1/index/rollback", query=query, repeatable=False)
-        return (yield from self.read(Version, request, self.deadline(None)))
-
-    def ready(self) -> Call[Readiness]:
-        """Whether the service does jobs, and what is missing if not."""
-        request = Request(method="GET", path="/readyz", ok=(503,))
-        return (yield from self.read(Readiness, request, self.deadline(None)))
-
-    def workers(self) -> Call[WorkerList]:
-        """Who works, and what waits."""
-        return (yield from self._get(WorkerList, "/v1/workers"))
-
     def plot(self, result: SearchResult, photo: Photo | None = None, *, image_id: str | None = None) -> Call["Grid"]:
-        """Draw a query beside its neighbours: a matplotlib figure. Needs `pip install 'lookalike[plot]'`.
+        """Draw a query beside its neighbours; needs matplotlib: pip install 'lookalike[plot]'.
 
         Args:
-            photo: the query; of a result that this client returned it is known.
+            result: of a search.
+            photo: the query. A result that this client returned knows its query, and needs none.
+            image_id: the query, if it is a photo of the index.
+
+        Returns:
+            A matplotlib figure. A notebook shows it; elsewhere call its `show()` or `savefig()`.
+
+        Raises:
+            ImportError: matplotlib is not installed.
+            LookalikeError: a thumbnail could not be fetched.
         """
         from lookalike.plot import draw
 
@@ -296,15 +245,15 @@ class Calls(Tracking):
         if photo is not None:
             query = yield Work(partial(read_photo, photo))
         elif image_id is not None:
-            query = yield from self._picture(image_id)
+            query = yield from self._thumbnail_or_none(image_id)
         pictures = []
         for neighbour in result.neighbours:
-            pictures.append((yield from self._picture(neighbour.image_id)))
+            pictures.append((yield from self._thumbnail_or_none(neighbour.image_id)))
         grid: Grid = yield Work(partial(draw, result, query, pictures))
         return grid
 
     def bind_query(self, result: object, photo: Photo | None, image_id: str | None) -> None:
-        """Let a result know what it answers, so that it can be drawn."""
+        """Attach the query to a search result, so that `result.plot()` can draw it. Other results stay as they are."""
         if isinstance(result, SearchResult):
             result._origin = Origin((photo, image_id), self.plotter)
 
@@ -317,15 +266,19 @@ class Calls(Tracking):
         *,
         wait_s: float | None = None,
     ) -> Call[Ticket[Any]]:
-        """Submit.
+        """Submit a job about one photo.
 
         Args:
-            wait_s: how long the caller waits for the result.
+            kind: search or embed.
+            wait_s: how long the caller waits for the result; None does not wait.
+
+        Raises:
+            InputError: both a photo and an image_id were given, or neither.
         """
         if (photo is None) == (image_id is None):
             raise InputError("name either a photo or, with image_id=, one of the index")
-        asked = ({"encoding": "base64"} if kind == "embed" else {}) | said(options)
-        headers = {"Idempotency-Key": key_of(options)}
+        asked = ({"encoding": "base64"} if kind == "embed" else {}) | request_options(options)
+        headers = {"Idempotency-Key": idempotency_key_of(options)}
         holds_s = 0
         if wait_s is not None:
             if isfinite(wait_s):
@@ -339,33 +292,21 @@ class Calls(Tracking):
             request = Request(method="POST", path=path, headers=headers, json=body, holds_s=holds_s)
         else:
             content: bytes = yield Work(partial(read_photo, photo))
-            photo = lasting(photo, content)
+            photo = rereadable(photo, content)
             request = Request(
                 method="POST",
                 path=path,
                 headers=headers,
-                form=form_of(asked),
-                files=(part(content),),
+                form=form_fields(asked),
+                files=(photo_part(content),),
                 holds_s=holds_s,
             )
         state = yield from self.read(JobState, request, until)
         return Ticket(state, partial(self.bind_query, photo=photo, image_id=image_id))
 
-    def _carried_out(self, request: Request, timeout_s: float | None) -> Call[ImageChange]:
-        until = self.deadline(timeout_s)
-        ticket: Ticket[ImageChange] = Ticket((yield from self.read(JobState, request, until)))
-        return (yield from self.wait(ticket, until.left_s))
-
-    def _picture(self, image_id: str) -> Call[bytes | None]:
-        """A thumbnail, or None of a photo that is not there any more."""
+    def _thumbnail_or_none(self, image_id: str) -> Call[bytes | None]:
+        """Get a thumbnail, or None if the index no longer has the photo."""
         try:
             return (yield from self.thumbnail(image_id))
         except ImageNotFound:
             return None
-
-    def _get(self, answer_type: type[A], path: str, **query: str) -> Call[A]:
-        return (yield from self.read(answer_type, Request(method="GET", path=path, query=query), self.deadline(None)))
-
-
-def _image_path(image_id: str) -> str:
-    return f"/v1/images/{quote(image_id, safe='')}"

@@ -1,4 +1,4 @@
-"""The two clients: the same calls, made one after the other, or awaited. Everything a call means is in `calls`."""
+"""The two clients, blocking and asynchronous: they do the I/O for the calls of `lookalike.calls`."""
 
 import os
 import sys
@@ -28,10 +28,10 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 
-def _now(
+def _blocking(
     call: Callable[Concatenate[Calls, P], Call[T]],
 ) -> "Callable[Concatenate[Client, P], T]":
-    """A call as a method that returns its outcome."""
+    """Make a blocking method of a call."""
 
     @wraps(call)
     def method(self: "Client", /, *args: P.args, **kwargs: P.kwargs) -> T:
@@ -40,9 +40,11 @@ def _now(
     return method
 
 
-def _now_a_job(
+def _blocking_job(
     call: Callable[Concatenate[Calls, P], Call[Ticket[R]]],
 ) -> "Callable[Concatenate[Client, P], Job[R]]":
+    """Make a blocking method of a call that gets a job; the method returns a `Job`."""
+
     @wraps(call)
     def method(self: "Client", /, *args: P.args, **kwargs: P.kwargs) -> "Job[R]":
         return Job(self, self.run(call(self.calls, *args, **kwargs)))
@@ -50,10 +52,10 @@ def _now_a_job(
     return method
 
 
-def _later(
+def _awaited(
     call: Callable[Concatenate[Calls, P], Call[T]],
 ) -> "Callable[Concatenate[AsyncClient, P], Coroutine[Any, Any, T]]":
-    """A call as a method whose outcome is awaited."""
+    """Make an asynchronous method of a call."""
 
     @wraps(call)
     async def method(self: "AsyncClient", /, *args: P.args, **kwargs: P.kwargs) -> T:
@@ -62,9 +64,11 @@ def _later(
     return method
 
 
-def _later_a_job(
+def _awaited_job(
     call: Callable[Concatenate[Calls, P], Call[Ticket[R]]],
 ) -> "Callable[Concatenate[AsyncClient, P], Coroutine[Any, Any, AsyncJob[R]]]":
+    """Make an asynchronous method of a call that gets a job; the method returns an `AsyncJob`."""
+
     @wraps(call)
     async def method(self: "AsyncClient", /, *args: P.args, **kwargs: P.kwargs) -> "AsyncJob[R]":
         return AsyncJob(self, await self.run(call(self.calls, *args, **kwargs)))
@@ -73,13 +77,31 @@ def _later_a_job(
 
 
 class Client:
-    """A client of a Lookalike service. It may be used by several threads at once, and as a context manager.
+    """A blocking client of a Lookalike service: search by photo, submit jobs, manage the index.
+
+    Several threads may use one client at once. Its methods are the calls of `lookalike.calls` and
+    `lookalike.index_calls`; all of them raise subclasses of `LookalikeError`.
+
+    Requests that a busy service refuses (429, 503) or whose connection breaks are repeated, no sooner than
+    `Retry-After` says, until `timeout_s` is over. Idempotency keys keep a repeated submit from making a second job.
 
     Args:
-        url: of the service. Default: LOOKALIKE_URL, or http://127.0.0.1:8080.
-        api_key: where the service has keys. Default: LOOKALIKE_API_KEY.
-        timeout_s: how long a call may take, with all that is sent again because the service was busy or out of reach.
-        transport: what to send by, if not by httpx's own; for proxies, certificates and tests.
+        url: address of the service. Default: LOOKALIKE_URL, else http://127.0.0.1:8080.
+        api_key: needed where the service has API keys. Default: LOOKALIKE_API_KEY.
+        timeout_s: seconds that a call may take, with all repeated requests. Calls with a `timeout_s` of their own
+            use that one.
+        transport: httpx transport to send with, for proxies, certificates and tests.
+
+    Raises:
+        NoAnswer: `url` is not an http or https address.
+
+    Example:
+        >>> from lookalike import Client
+        >>> with Client("http://127.0.0.1:8080") as client:
+        ...     result = client.search("photo.jpg", k=4)
+        ...     print(result.category.name)
+        ...     for neighbour in result.neighbours:
+        ...         print(neighbour.rank, neighbour.score, neighbour.listing_id)
     """
 
     def __init__(
@@ -94,35 +116,42 @@ class Client:
         self.calls.plotter = self._plot
         self._http = httpx.Client(transport=transport, **_connection(url, api_key))
 
-    search = _now(Calls.search)
-    embed = _now(Calls.embed)
-    submit = _now_a_job(Calls.submit)
-    submit_embed = _now_a_job(Calls.submit_embed)
-    batch = _now(Calls.batch)
-    batch_embed = _now(Calls.batch_embed)
-    job = _now_a_job(Calls.job)
-    jobs = _now(Calls.jobs)
-    put_image = _now(Calls.put_image)
-    delete_image = _now(Calls.delete_image)
-    thumbnail = _now(Calls.thumbnail)
-    reindex = _now(Calls.reindex)
-    submit_reindex = _now_a_job(Calls.submit_reindex)
-    index = _now(Calls.index)
-    versions = _now(Calls.versions)
-    report = _now(Calls.report)
-    promote = _now(Calls.promote)
-    rollback = _now(Calls.rollback)
-    ready = _now(Calls.ready)
-    workers = _now(Calls.workers)
-    plot = _now(Calls.plot)
+    search = _blocking(Calls.search)
+    embed = _blocking(Calls.embed)
+    submit = _blocking_job(Calls.submit)
+    submit_embed = _blocking_job(Calls.submit_embed)
+    batch = _blocking(Calls.batch)
+    batch_embed = _blocking(Calls.batch_embed)
+    job = _blocking_job(Calls.job)
+    jobs = _blocking(Calls.jobs)
+    put_image = _blocking(Calls.put_image)
+    delete_image = _blocking(Calls.delete_image)
+    thumbnail = _blocking(Calls.thumbnail)
+    reindex = _blocking(Calls.reindex)
+    submit_reindex = _blocking_job(Calls.submit_reindex)
+    index = _blocking(Calls.index)
+    versions = _blocking(Calls.versions)
+    report = _blocking(Calls.report)
+    promote = _blocking(Calls.promote)
+    rollback = _blocking(Calls.rollback)
+    ready = _blocking(Calls.ready)
+    workers = _blocking(Calls.workers)
+    plot = _blocking(Calls.plot)
 
     @property
     def url(self) -> str:
-        """Where the service is."""
+        """Address of the service, without a slash at the end."""
         return str(self._http.base_url).rstrip("/")
 
     def run(self, call: Call[T]) -> T:
-        """Make a call: do what it asks for until it returns."""
+        """Run a call of `calls`: do the I/O it yields until it returns. The methods of this class do so themselves.
+
+        Returns:
+            What the call returns.
+
+        Raises:
+            LookalikeError: what the call raises.
+        """
         try:
             effect = next(call)
             while True:
@@ -139,7 +168,7 @@ class Client:
             call.close()
 
     def close(self) -> None:
-        """Close the connections."""
+        """Close the connections; the client cannot be used afterwards. `with` does it by itself."""
         self._http.close()
 
     def __enter__(self) -> Self:
@@ -163,9 +192,27 @@ class Client:
 
 
 class AsyncClient:
-    """The same for asyncio and trio: every call is awaited; any number of them may be under way at once.
+    """An asynchronous client of a Lookalike service, for asyncio and trio.
 
-    Args: as of Client.
+    It has the calls of `Client`, each to be awaited; any number of them may run at once.
+
+    Args:
+        url: address of the service. Default: LOOKALIKE_URL, else http://127.0.0.1:8080.
+        api_key: needed where the service has API keys. Default: LOOKALIKE_API_KEY.
+        timeout_s: seconds that a call may take, with all repeated requests. Calls with a `timeout_s` of their own
+            use that one.
+        transport: httpx transport to send with, for proxies, certificates and tests.
+
+    Raises:
+        NoAnswer: `url` is not an http or https address.
+
+    Example:
+        >>> import asyncio
+        >>> from lookalike import AsyncClient
+        >>> async def main():
+        ...     async with AsyncClient("http://127.0.0.1:8080") as client:
+        ...         return await asyncio.gather(*(client.search(photo) for photo in ("a.jpg", "b.jpg")))
+        >>> results = asyncio.run(main())
     """
 
     def __init__(
@@ -180,35 +227,42 @@ class AsyncClient:
         self.calls.plotter = self._plot
         self._http = httpx.AsyncClient(transport=transport, **_connection(url, api_key))
 
-    search = _later(Calls.search)
-    embed = _later(Calls.embed)
-    submit = _later_a_job(Calls.submit)
-    submit_embed = _later_a_job(Calls.submit_embed)
-    batch = _later(Calls.batch)
-    batch_embed = _later(Calls.batch_embed)
-    job = _later_a_job(Calls.job)
-    jobs = _later(Calls.jobs)
-    put_image = _later(Calls.put_image)
-    delete_image = _later(Calls.delete_image)
-    thumbnail = _later(Calls.thumbnail)
-    reindex = _later(Calls.reindex)
-    submit_reindex = _later_a_job(Calls.submit_reindex)
-    index = _later(Calls.index)
-    versions = _later(Calls.versions)
-    report = _later(Calls.report)
-    promote = _later(Calls.promote)
-    rollback = _later(Calls.rollback)
-    ready = _later(Calls.ready)
-    workers = _later(Calls.workers)
-    plot = _later(Calls.plot)
+    search = _awaited(Calls.search)
+    embed = _awaited(Calls.embed)
+    submit = _awaited_job(Calls.submit)
+    submit_embed = _awaited_job(Calls.submit_embed)
+    batch = _awaited(Calls.batch)
+    batch_embed = _awaited(Calls.batch_embed)
+    job = _awaited_job(Calls.job)
+    jobs = _awaited(Calls.jobs)
+    put_image = _awaited(Calls.put_image)
+    delete_image = _awaited(Calls.delete_image)
+    thumbnail = _awaited(Calls.thumbnail)
+    reindex = _awaited(Calls.reindex)
+    submit_reindex = _awaited_job(Calls.submit_reindex)
+    index = _awaited(Calls.index)
+    versions = _awaited(Calls.versions)
+    report = _awaited(Calls.report)
+    promote = _awaited(Calls.promote)
+    rollback = _awaited(Calls.rollback)
+    ready = _awaited(Calls.ready)
+    workers = _awaited(Calls.workers)
+    plot = _awaited(Calls.plot)
 
     @property
     def url(self) -> str:
-        """Where the service is."""
+        """Address of the service, without a slash at the end."""
         return str(self._http.base_url).rstrip("/")
 
     async def run(self, call: Call[T]) -> T:
-        """Make a call: do what it asks for until it returns."""
+        """Run a call of `calls`: do the I/O it yields until it returns. The methods of this class do so themselves.
+
+        Returns:
+            What the call returns.
+
+        Raises:
+            LookalikeError: what the call raises.
+        """
         try:
             effect = next(call)
             while True:
@@ -225,7 +279,7 @@ class AsyncClient:
             call.close()
 
     async def close(self) -> None:
-        """Close the connections."""
+        """Close the connections; the client cannot be used afterwards. `async with` does it by itself."""
         await self._http.aclose()
 
     async def __aenter__(self) -> Self:
@@ -249,11 +303,15 @@ class AsyncClient:
 
 
 def _connection(url: str | None, api_key: str | None) -> dict[str, Any]:
-    """How both of httpx's clients are made."""
+    """Keyword arguments common to both httpx clients: address, headers, whether to use the environment's proxies.
+
+    Raises:
+        NoAnswer: `url` is not an http or https address.
+    """
     address = httpx.URL(url or os.environ.get("LOOKALIKE_URL") or DEFAULT_URL)
     if address.scheme not in ("http", "https") or not address.host:
         raise NoAnswer(f"{str(address)!r} is no address of a service: it looks like {DEFAULT_URL}")
-    key = (api_key or os.environ.get("LOOKALIKE_API_KEY") or "").strip()  # files of secrets end with a line's end
+    key = (api_key or os.environ.get("LOOKALIKE_API_KEY") or "").strip()  # secrets read from files end with a newline
     headers = {"User-Agent": _user_agent(), "Accept": "application/json"}
     if key:
         headers["Authorization"] = f"Bearer {key}"
@@ -261,7 +319,7 @@ def _connection(url: str | None, api_key: str | None) -> dict[str, Any]:
 
 
 def _is_loopback(host: str) -> bool:
-    """No proxy leads there."""
+    """Whether the host is this machine, which no proxy can reach."""
     try:
         return ip_address(host).is_loopback
     except ValueError:
@@ -277,7 +335,7 @@ def _user_agent() -> str:
 
 
 def _arguments(request: Request) -> Mapping[str, Any]:
-    """A request as httpx takes it."""
+    """A request as keyword arguments of httpx."""
     return {
         "method": request.method,
         "url": request.path,

@@ -1,4 +1,4 @@
-"""The `lookalike` command: the service's command line where the service is installed, and else a word on how to."""
+"""The `lookalike` command: the service's command line if the service is installed, else how to install it."""
 
 import sys
 from importlib import import_module
@@ -8,9 +8,9 @@ _HERE = "This installation has the Python client alone (from lookalike import Cl
 
 
 def main() -> None:
-    """Run the command line."""
+    """Run the command line with the arguments of `sys.argv`; the entry point of the `lookalike` command."""
     try:
-        # By name: the client knows the service's rooms no more than they know it.
+        # By name: the client must not import the service, which may not be installed.
         command = import_module("pipeline.cli.main").main
     except ImportError as exc:
         _without_service(exc)
@@ -19,12 +19,12 @@ def main() -> None:
 
 
 def _without_service(missing: ImportError) -> None:
-    """`lookalike doctor` is for just such a machine; every other verb says what to install."""
+    """Run `lookalike doctor`, which checks such a machine; for every other verb, exit with what to install."""
     if sys.argv[1:2] == ["doctor"]:
         try:
             doctor = import_module("pipeline.cli.doctor").doctor
         except ImportError:
-            pass  # not even the little it needs is there
+            pass  # the packages that doctor needs are missing too
         else:
             doctor(sys.argv[2:], prog_name="lookalike doctor")
     if isinstance(missing, ModuleNotFoundError):

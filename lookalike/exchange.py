@@ -1,7 +1,7 @@
-"""One request and its answer: what is sent again, when, for how long; and what a refusal is called.
+"""Sends a request, repeats it when that makes sense, and turns answers into models or errors. Performs no I/O.
 
-Opens no connection. A call is a generator: it yields what it needs done (send this, pause, work) and is sent the
-outcome, so that one description of every call serves blocking and asynchronous clients alike.
+A call is a generator: it yields the I/O it needs (`Send`, `Pause`, `Work`) and receives the outcome, so that blocking
+and asynchronous clients share one implementation of every call.
 """
 
 import time
@@ -14,17 +14,18 @@ from typing import Any, TypeVar
 import httpx
 from pydantic import ValidationError
 
-from lookalike.errors import LookalikeError, NoAnswer, UnexpectedAnswer, error_class
+from lookalike.error_codes import error_class
+from lookalike.errors import LookalikeError, NoAnswer, UnexpectedAnswer
 from lookalike.models import Answer
 
 _CONNECT_WITHIN_S = 5.0
 _ANSWER_WITHIN_S = 30.0
 _FIRST_PAUSE_S = 0.2
 _LONGEST_PAUSE_S = 5.0
-_GATEWAY = (502, 503, 504)  # of a proxy in front, which sends no problem+json
+_GATEWAY_STATUSES = (502, 503, 504)  # of a proxy in front of the service, which sends no problem+json
 _NOT_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout)
-_HOPELESS = (httpx.LocalProtocolError, httpx.UnsupportedProtocol)
-_LONGEST_S = 86_400.0  # infinity is none of a socket's timeouts
+_NOT_REPEATABLE = (httpx.LocalProtocolError, httpx.UnsupportedProtocol)
+_LONGEST_S = 86_400.0  # sockets take no infinite timeout
 
 T = TypeVar("T")
 A = TypeVar("A", bound=Answer)
@@ -33,12 +34,20 @@ Part = tuple[str, tuple[str, bytes, str]]  # field, (file name, content, type)
 
 @dataclass(frozen=True, kw_only=True)
 class Request:
-    """What is sent.
+    """An HTTP request to the service.
 
     Attributes:
-        holds_s: how long the service may hold its answer back, because it was asked to wait.
-        repeatable: may be sent again when nobody knows whether it arrived; true of what has an idempotency key.
-        ok: statuses, besides 2xx, that are answers and not errors.
+        method: HTTP method.
+        path: path of the URL, percent-encoded.
+        query: parameters of the URL.
+        headers: besides those that every request has.
+        form: text fields of a form.
+        files: files of a multipart form.
+        json: JSON body.
+        holds_s: seconds that the service may hold its answer back, because it was asked to wait for a job.
+        repeatable: may be sent again if it is not known whether it arrived, because it has an idempotency key or
+            changes nothing.
+        ok: statuses, besides 2xx, whose bodies are answers and not errors.
     """
 
     method: str
@@ -55,18 +64,22 @@ class Request:
 
 @dataclass(frozen=True)
 class Send:
+    """Send a request, within the given timeouts; the outcome is an httpx.Response."""
+
     request: Request
     timeout: httpx.Timeout
 
 
 @dataclass(frozen=True)
 class Pause:
+    """Wait for some seconds; the outcome is None."""
+
     seconds: float
 
 
 @dataclass(frozen=True)
 class Work:
-    """Something that blocks: reads a file, draws."""
+    """Call a function that blocks, such as one that reads a file; the outcome is what it returns."""
 
     do: Callable[[], object]
 
@@ -77,23 +90,24 @@ Call = Generator[Effect, Any, T]
 
 @dataclass(frozen=True)
 class Deadline:
-    """Until when; `at` is infinite when nobody minds."""
+    """When a call has to end, in seconds of `clock`; `at` is infinite for a call without a limit."""
 
     at: float
     clock: Callable[[], float]
 
     @property
     def left_s(self) -> float:
+        """Seconds left; negative once it has passed."""
         return self.at - self.clock()
 
 
 class Exchange:
-    """Sends requests until they are answered, or time is up.
+    """Sends requests, and repeats them until they are answered or a deadline has passed.
 
     Args:
-        timeout_s: how long a call may take, with all that is sent again.
-        clock: seconds that never go back.
-        chance: numbers in [0, 1) that spread out those who come back.
+        timeout_s: seconds that a call may take, with all repeated requests.
+        clock: monotonic time in seconds.
+        chance: random numbers in [0, 1), the jitter of the pauses between requests.
     """
 
     def __init__(
@@ -108,23 +122,40 @@ class Exchange:
         self._chance = chance
 
     def patience_s(self, timeout_s: float | None) -> float:
-        """`timeout_s`, or with None as long as the client's calls may take."""
+        """`timeout_s`, or if it is None the client's own timeout; in seconds."""
         return self.timeout_s if timeout_s is None else timeout_s
 
     def deadline(self, timeout_s: float | None) -> Deadline:
-        """So long from now."""
+        """The deadline `timeout_s` seconds from now; None means the client's own timeout."""
         return Deadline(self.clock() + self.patience_s(timeout_s), self.clock)
 
     def read(self, answer_type: type[A], request: Request, until: Deadline) -> Call[A]:
-        """The answer to a request, as a model; raises as `send`."""
-        response = yield from self.send(request, until)
-        return understood(answer_type, response)
+        """Send a request and parse its answer.
 
-    def send(self, request: Request, until: Deadline) -> Call[httpx.Response]:
-        """The answer to a request.
+        Args:
+            answer_type: model of the answer.
+            request: what to send.
+            until: when to give up.
 
         Raises:
-            LookalikeError: it was refused, for good or for as long as there was time; or nobody answered.
+            UnexpectedAnswer: the answer does not fit the model.
+            LookalikeError: as of `send`.
+        """
+        response = yield from self.send(request, until)
+        return parse_answer(answer_type, response)
+
+    def send(self, request: Request, until: Deadline) -> Call[httpx.Response]:
+        """Send a request, and repeat it with growing pauses while that makes sense.
+
+        It is repeated after answers with Retry-After and after those of a proxy without a service behind it; after a
+        broken connection if it is repeatable or was never sent.
+
+        Returns:
+            The first answer that is not an error.
+
+        Raises:
+            NoAnswer: the service could not be reached, or the connection broke.
+            LookalikeError: the error that the service answered with.
         """
         attempt = 0
         while True:
@@ -132,13 +163,13 @@ class Exchange:
                 response: httpx.Response = yield Send(request, _timeout(request, until))
             except httpx.RequestError as exc:
                 error: LookalikeError = _unanswered(exc)
-                again = (request.repeatable or isinstance(exc, _NOT_SENT)) and not _is_hopeless(exc)
+                again = (request.repeatable or isinstance(exc, _NOT_SENT)) and not _is_permanent(exc)
                 cause: Exception | None = exc
             else:
                 if response.is_success or response.status_code in request.ok:
                     return response
                 error, cause = refusal(response), None
-                again = error.retry_after_s is not None or _is_gateways(response)
+                again = error.retry_after_s is not None or _is_of_proxy(response)
             pause_s = self._pause_s(attempt, error.retry_after_s)
             if not again or pause_s >= until.left_s:
                 raise error from cause
@@ -146,16 +177,16 @@ class Exchange:
             attempt += 1
 
     def _pause_s(self, attempt: int, retry_after_s: float | None) -> float:
-        """Longer each time and never the same; not less than was asked for."""
+        """Exponential backoff with jitter, in seconds; never less than Retry-After."""
         backoff_s = min(_FIRST_PAUSE_S * 2.0 ** min(attempt, 10), _LONGEST_PAUSE_S) * (0.5 + 0.5 * self._chance())
         return backoff_s if retry_after_s is None else retry_after_s + backoff_s * self._chance()
 
 
-def understood(answer_type: type[A], response: httpx.Response) -> A:
-    """The body of an answer as a model.
+def parse_answer(answer_type: type[A], response: httpx.Response) -> A:
+    """Parse the body of an answer.
 
     Raises:
-        UnexpectedAnswer: it is none.
+        UnexpectedAnswer: it does not fit the model.
     """
     try:
         return answer_type.model_validate_json(response.content)
@@ -168,26 +199,27 @@ def understood(answer_type: type[A], response: httpx.Response) -> A:
 
 
 def refusal(response: httpx.Response) -> LookalikeError:
-    """The error that an answer is."""
+    """Make the error for an answer whose status says that the request failed."""
     status = response.status_code
     problem = _problem(response)
     if problem is None and (response.is_redirect or "location" in response.headers):
         target = response.headers.get("location", "")
         return UnexpectedAnswer(f"{response.url} sends elsewhere, to {target}: use that address", status=status)
-    told = problem or {}
-    code = str(told.get("code") or f"http_{status}")
-    detail = str(told.get("detail") or f"{response.url} answered {status} {response.reason_phrase}".rstrip())
+    facts = problem or {}
+    code = str(facts.get("code") or f"http_{status}")
+    detail = str(facts.get("detail") or f"{response.url} answered {status} {response.reason_phrase}".rstrip())
     return error_class(code, status)(
         detail,
         code=code,
         status=status,
         retry_after_s=_retry_after_s(response),
-        request_id=str(told.get("request_id", "")),
-        job_id=str(told.get("job", "")).rpartition("/")[2],
+        request_id=str(facts.get("request_id", "")),
+        job_id=str(facts.get("job", "")).rpartition("/")[2],
     )
 
 
 def _problem(response: httpx.Response) -> dict[str, Any] | None:
+    """The body as RFC 9457 problem details; None if it is something else."""
     if not response.headers.get("content-type", "").startswith("application/problem+json"):
         return None
     try:
@@ -197,36 +229,36 @@ def _problem(response: httpx.Response) -> dict[str, Any] | None:
     return body if isinstance(body, dict) else None
 
 
-def _is_gateways(response: httpx.Response) -> bool:
-    return response.status_code in _GATEWAY and _problem(response) is None
+def _is_of_proxy(response: httpx.Response) -> bool:
+    return response.status_code in _GATEWAY_STATUSES and _problem(response) is None
 
 
 def _retry_after_s(response: httpx.Response) -> float | None:
-    """Seconds, whether they were said as a number or as a date."""
-    said = response.headers.get("retry-after", "").strip()
-    if said.isdecimal():
-        return float(said)
+    """Retry-After in seconds, which the header gives as a number or as a date; None without the header."""
+    given = response.headers.get("retry-after", "").strip()
+    if given.isdecimal():
+        return float(given)
     try:
-        return max(0.0, parsedate_to_datetime(said).timestamp() - time.time())
+        return max(0.0, parsedate_to_datetime(given).timestamp() - time.time())
     except ValueError:
         return None
 
 
-def _is_hopeless(exc: httpx.RequestError) -> bool:
-    return isinstance(exc, _HOPELESS) or "CERTIFICATE_VERIFY_FAILED" in str(exc)
+def _is_permanent(exc: httpx.RequestError) -> bool:
+    return isinstance(exc, _NOT_REPEATABLE) or "CERTIFICATE_VERIFY_FAILED" in str(exc)
 
 
 def _unanswered(exc: httpx.RequestError) -> NoAnswer:
     try:
         url = exc.request.url
         where = f"{url.scheme}://{url.netloc.decode('ascii')}"
-    except RuntimeError:  # it was never a request
+    except RuntimeError:  # httpx made no request yet
         where = "the service"
     if isinstance(exc, _NOT_SENT):
         return NoAnswer(
             f"{where} cannot be reached ({exc or type(exc).__name__}); is it running, and is that its address?"
         )
-    if isinstance(exc, _HOPELESS):
+    if isinstance(exc, _NOT_REPEATABLE):
         return NoAnswer(f"the request to {where} cannot be sent as it is ({exc})")
     return NoAnswer(f"the connection to {where} broke before it had answered ({exc or type(exc).__name__})")
 

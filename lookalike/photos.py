@@ -1,4 +1,4 @@
-"""Photos as callers have them -> the bytes that are sent. Decodes nothing; knows no HTTP."""
+"""Read photos, in the forms in which callers have them, into the bytes that are sent. Decodes nothing."""
 
 from io import BytesIO
 from os import PathLike, fspath
@@ -10,31 +10,45 @@ from lookalike.errors import PhotoUnreadable
 
 @runtime_checkable
 class Readable(Protocol):
-    """A file opened in binary mode, or whatever reads like one."""
+    """A file opened in binary mode, or an object with its `read` method."""
 
-    def read(self) -> bytes: ...
+    def read(self) -> bytes:
+        """Read the rest of the file."""
+        ...
 
 
 @runtime_checkable
 class Picture(Protocol):
-    """A PIL image, without importing PIL."""
+    """A PIL image, known by its attributes so that PIL need not be installed."""
 
     @property
-    def mode(self) -> str: ...
+    def mode(self) -> str:
+        """Pixel format, as PIL names it."""
+        ...
 
-    def getexif(self) -> Any: ...
+    def getexif(self) -> Any:
+        """Return the EXIF data, which holds the orientation."""
+        ...
 
-    def save(self, fp: Any, format: str | None = None, **params: Any) -> None: ...
+    def save(self, fp: Any, format: str | None = None, **params: Any) -> None:
+        """Encode the image into a file."""
+        ...
 
 
 Photo = str | PathLike[str] | bytes | bytearray | memoryview | Readable | Picture
 
 
 def read_photo(photo: Photo) -> bytes:
-    """The bytes of an image file.
+    """Read a photo.
+
+    Args:
+        photo: a path, bytes, a file opened in binary mode, or a PIL image.
+
+    Returns:
+        The content of an image file; a PIL image is encoded as JPEG or PNG.
 
     Raises:
-        PhotoUnreadable: there is no such file, or it cannot be read; or a picture that no file format takes.
+        PhotoUnreadable: there is no such file, it cannot be read, or the image has a mode that cannot be encoded.
     """
     if isinstance(photo, bytes | bytearray | memoryview):
         return bytes(photo)
@@ -53,8 +67,16 @@ def read_photo(photo: Photo) -> bytes:
     raise PhotoUnreadable(f"a photo is a path, bytes, a binary file or a PIL image, not {type(photo).__name__}")
 
 
-def lasting(photo: Photo, content: bytes) -> Photo:
-    """What can be read again: the photo itself, or of an open file, which has been read to its end, the content."""
+def rereadable(photo: Photo, content: bytes) -> Photo:
+    """Return a form of the photo that can be read again.
+
+    Args:
+        photo: as the caller gave it.
+        content: what `read_photo` returned for it.
+
+    Returns:
+        The content for an open file, which is at its end now; else the photo itself.
+    """
     return content if isinstance(photo, Readable) and not isinstance(photo, Picture) else photo
 
 
@@ -72,14 +94,14 @@ def _read_file(path: str) -> bytes:
 
 
 def _encode(picture: Picture) -> bytes:
-    """JPEG of a quality that changes no answer noticeably; PNG where JPEG would lose transparency or depth."""
+    """Encode as JPEG, of a quality that does not change results; as PNG where JPEG would lose transparency or depth."""
     buffer = BytesIO()
-    turned = picture.getexif()  # the service turns photos upright by it
+    exif = picture.getexif()  # holds the orientation, by which the service turns the photo upright
     try:
         if picture.mode in ("RGB", "L", "CMYK", "YCbCr"):
-            picture.save(buffer, "JPEG", quality=95, subsampling=0, exif=turned)
+            picture.save(buffer, "JPEG", quality=95, subsampling=0, exif=exif)
         else:
-            picture.save(buffer, "PNG", exif=turned)
+            picture.save(buffer, "PNG", exif=exif)
     except (OSError, ValueError) as exc:
         raise PhotoUnreadable(f"a picture of mode {picture.mode} cannot be sent ({exc}); convert it to RGB") from exc
     return buffer.getvalue()

@@ -1,4 +1,4 @@
-"""The picture of a search: the query, and beside it what was found. matplotlib is loaded here alone."""
+"""Draws a search result: the query beside its neighbours. The only module that imports matplotlib."""
 
 from io import BytesIO
 from math import ceil, sqrt
@@ -18,9 +18,14 @@ _BADGE = {"facecolor": "green", "alpha": 0.75, "pad": 4, "edgecolor": "none"}
 
 
 class Grid(Figure):
-    """A matplotlib figure that notebooks show; `savefig` writes it, `show` opens it in a viewer. Needs no pyplot."""
+    """A matplotlib figure without pyplot: notebooks show it, `savefig` writes it to a file."""
 
     def show(self, warn: bool = True) -> None:
+        """Open the figure in the system's image viewer.
+
+        Args:
+            warn: as of matplotlib's `Figure.show`; ignored.
+        """
         Image.open(BytesIO(self._repr_png_())).show()
 
     def _repr_png_(self) -> bytes:
@@ -30,11 +35,15 @@ class Grid(Figure):
 
 
 def draw(result: SearchResult, query: bytes | None, pictures: list[bytes | None]) -> Grid:
-    """The query on the left, its neighbours in a grid as square as can be.
+    """Draw the query on the left and its neighbours on the right, in a grid as square as possible.
 
     Args:
-        query: a JPEG or another image file; None where it is not known.
-        pictures: of the neighbours in their order; None where one is gone.
+        result: of a search.
+        query: the content of an image file; None if the query is not known.
+        pictures: image files of the neighbours in their order; None for one that is no longer in the index.
+
+    Returns:
+        The figure.
     """
     n_columns = max(1, ceil(sqrt(len(pictures))))
     n_rows = max(1, ceil(len(pictures) / n_columns))
@@ -53,8 +62,8 @@ def draw(result: SearchResult, query: bytes | None, pictures: list[bytes | None]
 
 
 def _headline(result: SearchResult) -> str:
-    found = result.category
-    return f"{found.name}, {found.probability:.0%}" + ("" if found.certain else " (not sure)")
+    category = result.category
+    return f"{category.name}, {category.probability:.0%}" + ("" if category.certain else " (not sure)")
 
 
 def _panel(axes: Any, picture: bytes | None, title: str) -> None:

@@ -1,4 +1,4 @@
-"""How far a call is: told to a function of the caller's, or drawn as a bar on a terminal or in a notebook."""
+"""Progress of a call: reported to a function of the caller, or as a bar on a terminal or in a notebook."""
 
 import sys
 from collections.abc import Callable, Iterator
@@ -9,24 +9,27 @@ from tqdm import tqdm
 
 from lookalike.models import Progress
 
-Tell = Callable[[Progress], None]
-Wanted = bool | Tell
+ProgressCallback = Callable[[Progress], None]
+ProgressOption = bool | ProgressCallback
 
 
 @contextmanager
-def told(wanted: Wanted) -> Iterator[Tell | None]:
-    """Where to report progress while the body runs.
+def progress_callback(option: ProgressOption) -> Iterator[ProgressCallback | None]:
+    """Provide the function to report progress to while the body of the `with` runs.
 
     Args:
-        wanted: True for a bar, which is drawn where somebody looks and nowhere else; False for silence.
+        option: the caller's function; or True for a bar, which is drawn on terminals and in notebooks only; or False.
+
+    Returns:
+        The function, or None if the caller wants no progress.
     """
-    if callable(wanted):
-        yield wanted
-    elif not wanted:
+    if callable(option):
+        yield option
+    elif not option:
         yield None
     else:
-        unseen = not (sys.stderr.isatty() or "ipykernel" in sys.modules)
-        with tqdm(disable=unseen, dynamic_ncols=True) as bar:
+        visible = sys.stderr.isatty() or "ipykernel" in sys.modules
+        with tqdm(disable=not visible, dynamic_ncols=True) as bar:
             yield _Bar(bar).show
 
 

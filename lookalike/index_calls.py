@@ -1,0 +1,255 @@
+"""Calls about the index and the service: reindex, single images, versions, promotion, readiness. Performs no I/O.
+
+Each call is a generator (`exchange.Call`) that a `Client` or `AsyncClient` runs.
+"""
+
+from functools import partial
+from typing import Literal, Unpack
+from urllib.parse import quote
+
+from lookalike.exchange import A, Call, Request, Work
+from lookalike.forms import form_fields, idempotency_key_of, photo_part, request_options
+from lookalike.models import (
+    ImageChange,
+    IndexInfo,
+    JobState,
+    Readiness,
+    ReindexResult,
+    Version,
+    VersionList,
+    VersionReport,
+    WorkerList,
+)
+from lookalike.options import JobOptions
+from lookalike.photos import Photo, read_photo
+from lookalike.progress import ProgressOption
+from lookalike.tracking import Ticket, Tracking
+
+
+class IndexCalls(Tracking):
+    """The calls about the index and the service."""
+
+    def reindex(
+        self,
+        *,
+        mode: Literal["changed", "all"] = "changed",
+        dry_run: bool = False,
+        promote: Literal["if_better", "if_valid", "never"] = "if_better",
+        force: bool = False,
+        progress: ProgressOption = False,
+        timeout_s: float | None = None,
+        idempotency_key: str | None = None,
+    ) -> Call[ReindexResult]:
+        """Build a new version of the index from the catalogue, and wait for the result.
+
+        Where the service has API keys, the key needs the scope `admin`.
+
+        Args:
+            mode: `changed` embeds only photos without a known embedding, `all` every photo.
+            dry_run: only count what would be done.
+            promote: when the new version is made live: if it passes the quality gates and is no worse than the live
+                one (`if_better`), if it passes the gates however it compares (`if_valid`), or `never`.
+            force: promote even if far fewer photos are left than are live.
+            progress: True for a progress bar, or a function that is called with a `Progress`.
+            timeout_s: seconds to wait; None waits as long as it takes.
+            idempotency_key: the same key and request give the same job.
+
+        Returns:
+            What was done, the new version, and why it was promoted or not.
+
+        Raises:
+            ReindexRunning: one runs already; `client.job(error.job_id).wait()` waits for that one.
+            ScopeMissing: the API key may not reindex.
+            TimedOut: the reindex has not ended; it goes on.
+            LookalikeError: it failed.
+        """
+        ticket = yield from self.submit_reindex(
+            mode=mode, dry_run=dry_run, promote=promote, force=force, idempotency_key=idempotency_key
+        )
+        return (yield from self.wait(ticket, timeout_s, progress))
+
+    def submit_reindex(
+        self,
+        *,
+        mode: Literal["changed", "all"] = "changed",
+        dry_run: bool = False,
+        promote: Literal["if_better", "if_valid", "never"] = "if_better",
+        force: bool = False,
+        idempotency_key: str | None = None,
+    ) -> Call[Ticket[ReindexResult]]:
+        """Submit a reindex job without waiting for its result.
+
+        Args:
+            mode, dry_run, promote, force, idempotency_key: as of `reindex`.
+
+        Returns:
+            The job: a `Job`, or an `AsyncJob` of an `AsyncClient`. Its `wait()` returns a `ReindexResult`.
+
+        Raises:
+            ReindexRunning: one runs already.
+            ScopeMissing: the API key may not reindex.
+        """
+        body = {"mode": mode, "dry_run": dry_run, "promote": promote, "force": force}
+        headers = {"Idempotency-Key": idempotency_key_of({"idempotency_key": idempotency_key})}
+        request = Request(method="POST", path="/v1/jobs/reindex", json=body, headers=headers)
+        return Ticket((yield from self.read(JobState, request, self.deadline(None))))
+
+    def put_image(
+        self,
+        image_id: str,
+        photo: Photo,
+        *,
+        listing_id: str,
+        category: str,
+        timeout_s: float | None = None,
+        **options: Unpack[JobOptions],
+    ) -> Call[ImageChange]:
+        """Put a photo into the live index, or replace the photo of that id, and wait until searches find it.
+
+        Args:
+            image_id: the photo's id, 1 to 200 printable characters without a slash.
+            photo: a path, bytes, a file opened in binary mode, or a PIL image.
+            listing_id: the listing that the photo belongs to.
+            category: root category of the listing.
+            timeout_s: seconds to wait; by default the client's `timeout_s`.
+            options: see `lookalike.options.JobOptions`.
+
+        Returns:
+            The change; its `change_id` is None if a later change of the same photo was done first.
+
+        Raises:
+            PhotoUnreadable: the photo cannot be read on this machine.
+            InputError: an argument is wrong, or the service cannot decode the photo.
+            ChangesFull: too many photos were put or deleted since the last reindex.
+            TimedOut: the job has not ended; it goes on.
+        """
+        content = yield Work(partial(read_photo, photo))
+        request = Request(
+            method="PUT",
+            path=_image_path(image_id),
+            headers={"Idempotency-Key": idempotency_key_of(options)},
+            form=form_fields({"listing_id": listing_id, "category": category, **request_options(options)}),
+            files=(photo_part(content),),
+        )
+        return (yield from self._carried_out(request, timeout_s))
+
+    def delete_image(
+        self, image_id: str, *, timeout_s: float | None = None, **options: Unpack[JobOptions]
+    ) -> Call[ImageChange]:
+        """Delete a photo from the live index, and wait until searches no longer find it.
+
+        It succeeds if there was no such photo.
+
+        Args:
+            image_id: the photo's id.
+            timeout_s: seconds to wait; by default the client's `timeout_s`.
+            options: see `lookalike.options.JobOptions`.
+
+        Returns:
+            The change; its `change_id` is None if a later change of the same photo was done first.
+
+        Raises:
+            ChangesFull: too many photos were put or deleted since the last reindex.
+            TimedOut: the job has not ended; it goes on.
+        """
+        query = {name: str(value) for name, value in request_options(options).items()}
+        headers = {"Idempotency-Key": idempotency_key_of(options)}
+        request = Request(method="DELETE", path=_image_path(image_id), headers=headers, query=query)
+        return (yield from self._carried_out(request, timeout_s))
+
+    def thumbnail(self, image_id: str, *, size: int = 320) -> Call[bytes]:
+        """Get the thumbnail of a photo of the live index.
+
+        Args:
+            image_id: the photo's id.
+            size: pixels of the longer side at most, 32 to 640.
+
+        Returns:
+            A JPEG file.
+
+        Raises:
+            ImageNotFound: the index has no photo of that id, or its file is gone.
+        """
+        request = Request(method="GET", path=_image_path(image_id), query={"size": str(size)})
+        response = yield from self.send(request, self.deadline(None))
+        return response.content
+
+    def index(self) -> Call[IndexInfo]:
+        """Describe the index that searches use, and the model it was built with.
+
+        Raises:
+            IndexMissing: no worker with a loaded index has reported.
+        """
+        return (yield from self._get(IndexInfo, "/v1/index"))
+
+    def versions(self) -> Call[list[Version]]:
+        """List the versions of the index, newest first; `live` marks the one that searches use."""
+        found = yield from self._get(VersionList, "/v1/index/versions")
+        return found.versions
+
+    def report(self, version: str) -> Call[VersionReport]:
+        """Get the report of a version: how it compared with the one that was live when it was built.
+
+        Raises:
+            VersionNotFound: the index has no such version.
+        """
+        path = f"/v1/index/versions/{quote(version, safe='')}/report"
+        request = Request(method="GET", path=path, headers={"Accept": "application/json"})
+        return (yield from self.read(VersionReport, request, self.deadline(None)))
+
+    def promote(self, version: str) -> Call[Version]:
+        """Make a version of the index live, newer or older than the live one. The API key needs the scope `admin`.
+
+        Returns:
+            The version, which is live now.
+
+        Raises:
+            VersionNotFound: the index has no such version.
+            PromotionRefused: the version belongs to another model, or another promotion came first.
+            ScopeMissing: the API key may not promote.
+        """
+        request = Request(method="POST", path=f"/v1/index/versions/{quote(version, safe='')}/promote")
+        return (yield from self.read(Version, request, self.deadline(None)))
+
+    def rollback(self, *, live: str | None = None) -> Call[Version]:
+        """Make the version live that was live before. The API key needs the scope `admin`.
+
+        Args:
+            live: roll back only if this is the live version; by default the one that is live now. So of two callers
+                at the same moment one rolls back, and the other gets PromotionRefused.
+
+        Returns:
+            The version that is live now.
+
+        Raises:
+            PromotionRefused: another version is live, or there is none to roll back to.
+            ScopeMissing: the API key may not roll back.
+        """
+        if live is None:
+            found = yield from self.versions()
+            live = next((version.version for version in found if version.live), None)
+        # Never repeated: if the first request was carried out and its answer lost, a second one would be refused.
+        query = {"live": live} if live else {}
+        request = Request(method="POST", path="/v1/index/rollback", query=query, repeatable=False)
+        return (yield from self.read(Version, request, self.deadline(None)))
+
+    def ready(self) -> Call[Readiness]:
+        """Ask whether the service can do jobs, and what is missing if it cannot. An unready service raises nothing."""
+        request = Request(method="GET", path="/readyz", ok=(503,))
+        return (yield from self.read(Readiness, request, self.deadline(None)))
+
+    def workers(self) -> Call[WorkerList]:
+        """List the workers that reported lately, and the length of the queue."""
+        return (yield from self._get(WorkerList, "/v1/workers"))
+
+    def _carried_out(self, request: Request, timeout_s: float | None) -> Call[ImageChange]:
+        until = self.deadline(timeout_s)
+        ticket: Ticket[ImageChange] = Ticket((yield from self.read(JobState, request, until)))
+        return (yield from self.wait(ticket, until.left_s))
+
+    def _get(self, answer_type: type[A], path: str, **query: str) -> Call[A]:
+        return (yield from self.read(answer_type, Request(method="GET", path=path, query=query), self.deadline(None)))
+
+
+def _image_path(image_id: str) -> str:
+    return f"/v1/images/{quote(image_id, safe='')}"

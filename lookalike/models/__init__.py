@@ -1,0 +1,70 @@
+"""What the service answers, as frozen models. Fields that a newer service adds are ignored."""
+
+from lookalike.models.answer import Answer
+from lookalike.models.index import (
+    Gate,
+    IndexInfo,
+    ReindexCounts,
+    ReindexReport,
+    ReindexResult,
+    ReportSummary,
+    SnapshotQuality,
+    Version,
+    VersionList,
+    VersionReport,
+)
+from lookalike.models.jobs import BatchItemState, BatchState, Failure, JobPage, JobState, Progress, QueuePlace
+from lookalike.models.results import (
+    CategoryAnswer,
+    CategoryScore,
+    EmbedResult,
+    ImageChange,
+    Neighbour,
+    Origin,
+    SearchResult,
+    Timing,
+)
+from lookalike.models.workers import QueueState, Readiness, Worker, WorkerList
+
+# The model of a finished job's result, by the job's kind.
+RESULTS: dict[str, type[Answer]] = {
+    "search": SearchResult,
+    "embed": EmbedResult,
+    "put_image": ImageChange,
+    "delete_image": ImageChange,
+    "reindex": ReindexResult,
+}
+
+__all__ = [
+    "RESULTS",
+    "Answer",
+    "BatchItemState",
+    "BatchState",
+    "CategoryAnswer",
+    "CategoryScore",
+    "EmbedResult",
+    "Failure",
+    "Gate",
+    "ImageChange",
+    "IndexInfo",
+    "JobPage",
+    "JobState",
+    "Neighbour",
+    "Origin",
+    "Progress",
+    "QueuePlace",
+    "QueueState",
+    "Readiness",
+    "ReindexCounts",
+    "ReindexReport",
+    "ReindexResult",
+    "ReportSummary",
+    "SearchResult",
+    "SnapshotQuality",
+    "Timing",
+    "Version",
+    "VersionList",
+    "VersionReport",
+    "Worker",
+    "WorkerList",
+]

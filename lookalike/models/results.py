@@ -1,0 +1,189 @@
+"""The results of searches, embeddings, and of photos put into the index or deleted from it."""
+
+import sys
+from array import array
+from base64 import b64decode
+from collections.abc import Callable
+from os import PathLike
+from typing import TYPE_CHECKING, Annotated
+
+from pydantic import BeforeValidator, Field, PrivateAttr
+
+from lookalike.models.answer import Answer
+
+if TYPE_CHECKING:
+    from lookalike.photos import Photo
+    from lookalike.plot import Grid
+
+
+class CategoryScore(Answer):
+    """A category and its calibrated probability, 0 to 1."""
+
+    name: str
+    probability: float
+
+
+class CategoryAnswer(Answer):
+    """The most probable category of a photo.
+
+    Attributes:
+        name: root category.
+        index: position of the category in the classifier's output.
+        probability: calibrated, 0 to 1: how often an answer with this probability is right.
+        certain: false where the probability is too low to rely on, by the model's own threshold.
+        top: the three most probable categories, most probable first.
+    """
+
+    name: str
+    index: int
+    probability: float
+    certain: bool = True
+    top: list[CategoryScore] = Field(default_factory=list)
+
+
+class Neighbour(Answer):
+    """A photo of the index that is similar to the query.
+
+    Attributes:
+        rank: 1 is the most similar.
+        image_id: the photo's id; `client.thumbnail(image_id)` returns its picture.
+        listing_id: the listing that the photo belongs to.
+        category: root category of that listing.
+        score: cosine similarity to the query, -1 to 1.
+        row: position in the index snapshot.
+    """
+
+    rank: int
+    image_id: str
+    listing_id: str
+    category: str
+    score: float
+    row: int
+
+
+class Timing(Answer):
+    """How long a job took, in milliseconds.
+
+    Attributes:
+        queued: from accepted to claimed by a worker.
+        compute: in model and index.
+        total: from accepted to finished.
+    """
+
+    queued: float
+    compute: float
+    total: float
+
+
+class Origin:
+    """The query of a result and the function that draws the result.
+
+    A result that a client returned has both; a copy made by pickle or `copy.deepcopy` has neither.
+
+    Attributes:
+        query: the photo and the `image_id` that were searched for; one of them is None.
+        plot: draws the result.
+    """
+
+    def __init__(
+        self,
+        query: "tuple[Photo | None, str | None]" = (None, None),
+        plot: "Callable[[SearchResult], Grid] | None" = None,
+    ) -> None:
+        self.query = query
+        self.plot = plot
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Origin)  # two results with the same fields are equal, whatever their queries were
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __reduce__(self) -> tuple[type["Origin"], tuple[()]]:
+        return Origin, ()
+
+
+class SearchResult(Answer):
+    """The result of a search: the query's category, and the photos of the index most similar to it.
+
+    Attributes:
+        category: the query's most probable category.
+        neighbours: similar photos, most similar first.
+        index_version: the version of the index that was searched.
+        model_fingerprint: identifies weights, preprocessing and runtime of the model that was used.
+        timing_ms: how long the job took; None if the service did not measure it.
+    """
+
+    category: CategoryAnswer
+    neighbours: list[Neighbour]
+    index_version: str
+    model_fingerprint: str
+    timing_ms: Timing | None = None
+
+    _origin: Origin = PrivateAttr(default_factory=Origin)
+
+    def plot(self, save: str | PathLike[str] | None = None) -> "Grid":
+        """Draw the query beside its neighbours; needs matplotlib: pip install 'lookalike[plot]'.
+
+        For a result of an `AsyncClient` use `await client.plot(result)` instead.
+
+        Args:
+            save: a file to write the figure to as well: .png, .pdf or .svg.
+
+        Returns:
+            A matplotlib figure. A notebook shows it; elsewhere call its `show()` or `savefig()`.
+
+        Raises:
+            ValueError: the result is a copy or was returned by an AsyncClient.
+            ImportError: matplotlib is not installed.
+            LookalikeError: a thumbnail could not be fetched.
+        """
+        if self._origin.plot is None:
+            raise ValueError("this result was not returned by a Client: draw it with client.plot(result, photo)")
+        grid = self._origin.plot(self)
+        if save is not None:
+            grid.savefig(save)
+        return grid
+
+
+def _decoded_embedding(encoded: object) -> object:
+    """Decode base64 of little-endian float32, the encoding that this client asks for."""
+    if not isinstance(encoded, str):
+        return encoded
+    numbers = array("f", b64decode(encoded))
+    if sys.byteorder == "big":
+        numbers.byteswap()
+    return numbers.tolist()
+
+
+class EmbedResult(Answer):
+    """The embedding of a photo.
+
+    Attributes:
+        category: the photo's most probable category.
+        scores: (13,) outputs of the classifier before softmax, in the order of its categories.
+        embedding: (dimension,) vector of length 1; the dot product of two is their cosine similarity.
+        dimension: length of `embedding`.
+        model_fingerprint: identifies the model; embeddings of different models cannot be compared.
+        timing_ms: how long the job took; None if the service did not measure it.
+    """
+
+    category: CategoryAnswer
+    scores: list[float]
+    embedding: Annotated[list[float], BeforeValidator(_decoded_embedding)]
+    dimension: int
+    model_fingerprint: str
+    timing_ms: Timing | None = None
+
+
+class ImageChange(Answer):
+    """A photo was put into the live index or deleted from it.
+
+    Attributes:
+        image_id: the photo.
+        change_id: entry in the change log; None if a later change of the same photo was already done and stands.
+        timing_ms: how long the job took; None if the service did not measure it.
+    """
+
+    image_id: str
+    change_id: str | None
+    timing_ms: Timing | None = None
