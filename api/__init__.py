@@ -1,1 +1,1 @@
-"""The front door: HTTP in, jobs out. Never imports torch, faiss or pandas."""
+"""The HTTP API: takes requests, writes jobs to Redis, answers with results. Never imports torch, faiss or pandas."""

@@ -1,4 +1,4 @@
-"""The app factory: settings in, a Flask application out."""
+"""The app factory: makes the Flask application from the settings."""
 
 from flask import Flask
 
@@ -11,7 +11,13 @@ from shared.telemetry import configure_logging
 
 
 def create_app(settings: Settings | None = None) -> Flask:
-    """Build the API; without `settings` they are read from the environment.
+    """Build the API as a Flask application.
+
+    Args:
+        settings: of the service; by default they are read from the environment.
+
+    Returns:
+        The application. Its health probe is started by gunicorn's configuration, not here.
 
     Raises:
         CannotStart: a setting is missing or wrong.
@@ -20,8 +26,8 @@ def create_app(settings: Settings | None = None) -> Flask:
     settings = settings or load_settings()
     app = Flask(__name__, static_folder=None)
     app.request_class = bodies.SpooledRequest
-    bodies.take_names_in_any_encoding()
-    # Werkzeug holds a file's bytes between two line ends against the memory limit too, so it must be the larger one.
+    bodies.accept_file_names_in_any_encoding()
+    # Werkzeug counts a file's bytes between two line ends towards the memory limit too, so both limits are the same.
     app.config["MAX_CONTENT_LENGTH"] = app.config["MAX_FORM_MEMORY_SIZE"] = settings.max_upload_mb << 20
     app.config["MAX_FORM_PARTS"] = 32
     app.json.sort_keys = False  # type: ignore[attr-defined]

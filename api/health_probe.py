@@ -1,4 +1,7 @@
-"""The canary: a made photo sent through queue, worker and model every so often, so that readiness is not hearsay."""
+"""The health probe: sends a synthetic photo through queue, worker and model at intervals.
+
+`GET /readyz` uses its outcome: a worker that reports itself ready but finishes no job makes the service unready.
+"""
 
 import logging
 import secrets
@@ -16,14 +19,14 @@ from shared.photos.preprocessing import PreprocessSpec
 from shared.telemetry import event
 
 _LOG = logging.getLogger(__name__)
-_OWNER = "_canary"
+_OWNER = "_canary"  # owner of the jobs, part of their keys in Redis
 _ANSWER_WITHIN_S = 15.0
-_AGAIN_S = 5.0  # while something is wrong
-_ALWAYS = Admission(max_queued=1 << 30, max_queued_per_owner=1 << 30)  # even when the queue is full
+_AGAIN_S = 5.0  # pause while something is wrong
+_UNLIMITED = Admission(max_queued=1 << 30, max_queued_per_owner=1 << 30)  # probes are sent even to a full queue
 
 
 class HealthProbe:
-    """Sends canary jobs from a thread of its own.
+    """Sends embed jobs with a synthetic photo from a background thread, and remembers whether they succeed.
 
     Args:
         every_s: pause between two; 0 sends none.
@@ -31,7 +34,7 @@ class HealthProbe:
         dispatch: has some worker begin with a job.
 
     Attributes:
-        problem: why the last one did not come back, or None.
+        problem: why the last job did not succeed, for people; None if it did, or if none was sent.
     """
 
     def __init__(
@@ -52,33 +55,41 @@ class HealthProbe:
         self._stopping = threading.Event()
 
     def start(self) -> None:
-        """Begin; ends with the process, or when stopped."""
+        """Start the thread. It ends with the process, or after `stop`."""
         if self._every_s:
-            threading.Thread(target=self._run, name="canary", daemon=True).start()
+            threading.Thread(target=self._run, name="health-probe", daemon=True).start()
 
     def stop(self) -> None:
-        """Send no more."""
+        """Stop the thread before its next job."""
         self._stopping.set()
 
     def _run(self) -> None:
         while not self._stopping.wait(_AGAIN_S if self.problem else self._every_s):
             try:
-                problem = self.send() if self._someone_is_ready() else None
+                problem = self.send() if self._any_worker_ready() else None
             except (redis.RedisError, LookalikeError):
-                continue  # readiness asks Redis itself
+                continue  # /readyz asks Redis itself
             if problem != self.problem:
-                event(_LOG, "canary", level=logging.ERROR if problem else logging.INFO, problem=problem or "none")
+                event(_LOG, "health_probe", level=logging.ERROR if problem else logging.INFO, problem=problem or "none")
             self.problem = problem
 
     def send(self) -> str | None:
-        """Send one and wait for it; returns what is wrong, or None."""
+        """Send one job and wait up to 15 s for it.
+
+        Returns:
+            What is wrong, for people; None if the job succeeded.
+
+        Raises:
+            redis.RedisError: Redis does not answer.
+            LookalikeError: the job was not accepted.
+        """
         spec = self._spec()
-        pixels = secrets.token_bytes(3) * (spec.n_bytes // 3)  # of another colour each time: no cache knows it
+        pixels = secrets.token_bytes(3) * (spec.n_bytes // 3)  # a random colour, so that no cache has its embedding
         created = self._store.create(
             JobKind.EMBED,
             EmbedRequest(),
             pixels,
-            admission=_ALWAYS,
+            admission=_UNLIMITED,
             spec=spec,
             submission=Submission(deadline_s=2 * _ANSWER_WITHIN_S),
             owner=_OWNER,
@@ -93,5 +104,5 @@ class HealthProbe:
             return f"a canary photo ended as {job.status}" + (f" ({job.error.code})" if job.error else "")
         return None
 
-    def _someone_is_ready(self) -> bool:
+    def _any_worker_ready(self) -> bool:
         return any(worker.state == "ready" for worker in self._registry.live())

@@ -1,4 +1,4 @@
-"""What the routes share: accept a job, wait for it within bounds, show it. Knows no route."""
+"""What all routes share: accept jobs, find them, wait for them, and turn them into responses."""
 
 import hashlib
 import logging
@@ -34,19 +34,22 @@ from shared.settings import Settings
 from shared.telemetry import event
 
 _LOG = logging.getLogger(__name__)
-_POLL_AFTER_S = 1
+_POLL_AFTER_S = 1  # Retry-After of an unfinished job, at least
 _POLL_AFTER_AT_MOST_S = 30
 _REDIS_TIMEOUT_S = 2.0
-_OTHER_CONNECTIONS = 256
+_OTHER_CONNECTIONS = 256  # to Redis, besides those of requests that wait for a job
 _RETRY_AFTER_S = 5
 _IDEMPOTENCY_KEY = re.compile(r"[\x21-\x7e]{1,255}")
 
 
 class Service:
-    """The API's connections and limits, one per process.
+    """The API's connections and limits; one per process.
+
+    Args:
+        settings: of the service.
 
     Raises:
-        CannotStart: Redis is of a kind that cannot be used.
+        CannotStart: Redis is a cluster, which cannot be used.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -62,7 +65,7 @@ class Service:
         self.counters = ApiCounters()
         self.authenticator = Authenticator(settings, client)
         self.reader = PhotoReader(n_threads=settings.decode_threads, max_pixels=settings.max_pixels)
-        self._spec = ServingPreprocessing(settings.storage)
+        self._preprocessing = ServingPreprocessing(settings.storage)
         self.health_probe = HealthProbe(
             self.store, self.registry, every_s=settings.probe_every_s, spec=self._spec.look, dispatch=self._dispatch
         )
@@ -71,14 +74,18 @@ class Service:
 
     @property
     def spec(self) -> PreprocessSpec:
-        """How photos are made square for the model that answers now."""
-        return self._spec.look()
+        """Preprocessing of the model that serves now.
+
+        Raises:
+            StoreUnavailable: it could not be read yet.
+        """
+        return self._preprocessing.current()
 
     @property
     def admission(self) -> Admission:
-        """How much the current caller may have waiting."""
-        share = self.settings.max_queued_per_key if caller().owner else self.settings.max_queued
-        return Admission(max_queued=self.settings.max_queued, max_queued_per_owner=share)
+        """How many jobs the current caller may have in the queue."""
+        per_owner = self.settings.max_queued_per_key if caller().owner else self.settings.max_queued
+        return Admission(max_queued=self.settings.max_queued, max_queued_per_owner=per_owner)
 
     def accept(
         self,
@@ -89,20 +96,30 @@ class Service:
         submission: Submission | None = None,
         idempotency_key: str | None = None,
     ) -> Job:
-        """Create the record, and have a worker begin.
+        """Accept a job: write its record and notify a worker.
+
+        Args:
+            kind: what the job does.
+            request: options of that kind.
+            photo: the job's photo, decoded; None where the job is about none or about one of the index.
+            submission: options of every job.
+            idempotency_key: the same key and request give the same job.
+
+        Returns:
+            The new job, or the earlier one with the same idempotency key.
 
         Raises:
-            QueueFull, QueueShareFull, QueueUnavailable: come back later.
+            QueueFull, QueueShareFull, QueueUnavailable: nothing was accepted; try again later.
             IdempotencyConflict: the key was used for another request.
-            WebhookRefused: its URL is not one the operator allows.
+            WebhookRefused: the operator does not allow the webhook's URL.
         """
         submission = submission or Submission()
         self.check(submission)
         idempotency = None
         if idempotency_key is not None:
-            # Each time a change is asked for it is given another sequence number, and it is the same request.
-            said = [kind.value, request.model_dump_json(exclude={"sequence"}), submission.model_dump_json()]
-            idempotency = Idempotency(idempotency_key, digest_of(*said, photo.sha256 if photo else ""))
+            # A repeated change of an image has a new sequence number, and is still the same request.
+            parts = [kind.value, request.model_dump_json(exclude={"sequence"}), submission.model_dump_json()]
+            idempotency = Idempotency(idempotency_key, digest_of(*parts, photo.sha256 if photo else ""))
         with broker_errors():
             created = self.store.create(
                 kind,
@@ -114,17 +131,32 @@ class Service:
                 owner=caller().owner,
                 idempotency=idempotency,
                 request_id=g.request_id,
-                call_idle=self._at_once,
+                call_idle=self._starts_unreplicated,
             )
-        return self._accepted(created, again=idempotency is not None)
+        return self._finish_acceptance(created, repeatable=idempotency is not None)
 
     def check(self, submission: Submission) -> None:
-        """Raises WebhookRefused when the job's end may not be told to its URL."""
+        """Check the options of every job against the operator's limits.
+
+        Raises:
+            WebhookRefused: the operator does not allow the webhook's URL.
+        """
         if submission.webhook_url:
             self.settings.webhook_policy.check(submission.webhook_url)
 
     def retry(self, job: Job, *, idempotency_key: str | None = None) -> Job:
-        """Submit a failed job again; raises as `JobStore.retry`."""
+        """Submit a failed job again.
+
+        Args:
+            job: the failed one.
+            idempotency_key: the same key and job give the same new job.
+
+        Returns:
+            The new job.
+
+        Raises:
+            LookalikeError: as of `JobStore.retry`.
+        """
         idempotency = None
         if idempotency_key is not None:
             idempotency = Idempotency(idempotency_key, digest_of("retry", job.id))
@@ -134,31 +166,39 @@ class Service:
                 admission=self.admission,
                 idempotency=idempotency,
                 request_id=g.request_id,
-                call_idle=self._at_once,
+                call_idle=self._starts_unreplicated,
             )
-        return self._accepted(created, again=idempotency is not None)
+        return self._finish_acceptance(created, repeatable=idempotency is not None)
 
     @property
-    def _at_once(self) -> bool:
-        """Whether a job may begin as soon as it is written, rather than when replicas have it."""
+    def _starts_unreplicated(self) -> bool:
+        """Whether a job may start as soon as it is written, rather than when replicas of Redis have it."""
         return not self.settings.redis_replicas
 
-    def _accepted(self, created: Created, *, again: bool) -> Job:
-        """A job that will be done; raises as `_replicate`."""
+    def _finish_acceptance(self, created: Created, *, repeatable: bool) -> Job:
+        """Replicate the record of a job and notify a worker.
+
+        Raises:
+            QueueUnavailable: as of `_replicate`.
+        """
         job = created.job
         with broker_errors():
-            self._replicate(job, is_new=created.is_new, again=again)
+            self._replicate(job, is_new=created.is_new, repeatable=repeatable)
         if created.is_new:
             self.counters.accepted.labels(job.kind.value).inc()
             if not created.called:
                 self._dispatch(job, nobody_idle=self._at_once)
         return job
 
-    def _replicate(self, job: Job, *, is_new: bool, again: bool) -> None:
-        """Have a job outlive the Redis it was written to, where that is asked for.
+    def _replicate(self, job: Job, *, is_new: bool, repeatable: bool) -> None:
+        """Wait until enough replicas of Redis have the job, if the settings ask for replicas.
+
+        A new job that too few replicas have is cancelled, or if the client can repeat the request, goes on.
 
         Args:
-            again: the request has a name: whoever repeats it gets this very job, so that it may go on.
+            job: the job.
+            is_new: false if it was accepted earlier with the same idempotency key.
+            repeatable: the request has an idempotency key: repeating it gives this same job.
 
         Raises:
             QueueUnavailable: too few replicas have it.
@@ -184,57 +224,74 @@ class Service:
             event(_LOG, "message_not_sent", level=logging.WARNING)
 
     def find(self, job_id: str) -> Job:
-        """A job the caller may see.
+        """Find a job that the caller may see.
+
+        Args:
+            job_id: as in the path of the request.
 
         Raises:
-            JobNotFound, JobGone: as `JobStore.get`; somebody else's job is not found.
+            JobNotFound: there is no such job, or it belongs to another API key.
+            JobGone: it has ended and its result is no longer kept.
         """
         if not re.fullmatch(r"[0-9a-f]{32}", job_id):
             raise JobNotFound("no such job")
         return self.store.get(job_id, owner=caller().reads)
 
     def place(self, job: Job) -> Place | None:
-        """Where a job stands in the queue; None when it does not wait, or nobody can say."""
+        """The place of a job in the queue; None if it is not queued, or Redis does not answer."""
         if job.status is not JobStatus.QUEUED:
             return None
         try:
             return self.store.place(job)
         except redis.RedisError:
-            return None  # the job is known, and that is what was asked
+            return None  # the caller asked for the job, which is known
 
     def wait(self, job: Job, timeout_s: float) -> Job:
-        """The job once it is terminal, or as it stands after `timeout_s` or when too many wait already."""
+        """Wait for a job to end.
+
+        Args:
+            job: the job.
+            timeout_s: seconds to wait at most.
+
+        Returns:
+            The finished job; or its present state after `timeout_s`, or at once if too many requests wait already.
+        """
         if timeout_s <= 0 or job.status.terminal or not self._waiters.acquire(blocking=False):
             return job
         try:
             return self.store.wait(job, timeout_s)
         except redis.RedisError:
-            return job  # it is accepted: answering 503 now would have the client send it again
+            return job  # it is accepted: after a 503 the client would send it again
         finally:
             self._waiters.release()
 
     def audit(self, action: str, subject: str) -> None:
-        """Remember what an administrator did to somebody else's things."""
+        """Write an entry to the audit log: the current caller changed what belongs to others.
+
+        Args:
+            action: what was done, such as `index.promote`.
+            subject: name or id of what it was done to.
+        """
         event(_LOG, "audit", actor=caller().name, action=action, subject=subject)
         self.authenticator.ring.record(caller().name, action, subject)
 
 
 def install(app: Flask, service: Service) -> None:
-    """Make the service reachable from the routes of `app`."""
+    """Attach the service to `app`, for `service()`."""
     app.extensions["lookalike"] = service
 
 
 def service() -> Service:
-    """The service of the app that handles this request."""
+    """The service of the application that handles the current request."""
     found: Service = current_app.extensions["lookalike"]
     return found
 
 
 def idempotency_key() -> str | None:
-    """The request's Idempotency-Key.
+    """The Idempotency-Key of the current request; None without one.
 
     Raises:
-        InvalidRequest: it is empty, too long or unprintable.
+        InvalidRequest: it is empty, too long or not visible ASCII.
     """
     given = request.headers.get("Idempotency-Key")
     if given is not None and not _IDEMPOTENCY_KEY.fullmatch(given):
@@ -243,7 +300,7 @@ def idempotency_key() -> str | None:
 
 
 def digest_of(*parts: str | bytes) -> str:
-    """A digest that tells any two lists of parts apart."""
+    """SHA-256 of a list of parts, in hexadecimal; the parts' lengths count, so that no two lists are joined alike."""
     digest = hashlib.sha256()
     for part in parts:
         raw = part.encode() if isinstance(part, str) else part
@@ -252,12 +309,12 @@ def digest_of(*parts: str | bytes) -> str:
 
 
 def answer(body: BaseModel, *, status: int = 200) -> Response:
-    """A model as JSON."""
+    """Make a JSON response of a model."""
     return Response(body.model_dump_json(), status, content_type="application/json")
 
 
 def show(job: Job, *, status: int = 200) -> Response:
-    """The answer that is a job."""
+    """Make the response that describes a job; with Retry-After while the job is unfinished."""
     place = service().place(job)
     response = answer(view(job, place), status=status)
     if not job.status.terminal:
@@ -267,7 +324,7 @@ def show(job: Job, *, status: int = 200) -> Response:
 
 
 def submitted(job: Job) -> Response:
-    """The answer to a submit: 202, or 200 with the finished job when the client waits and it ends in time."""
+    """Make the response to a submit: 202; or 200 with the finished job if the client waits and it ends in time."""
     wait_s = preferred_wait_s()
     if wait_s is None:
         return accepted(job)
@@ -279,7 +336,7 @@ def submitted(job: Job) -> Response:
 
 
 def accepted(job: Job) -> Response:
-    """202: the job will be done; ask at Location."""
+    """Make the 202 response to an accepted job, with its path in Location."""
     response = show(job, status=202)
     response.headers["Location"] = location(job.id)
     return response

@@ -1,1 +1,1 @@
-"""What all endpoints share of HTTP: authentication, origins, problems, options, response bodies, gunicorn."""
+"""HTTP code that all endpoints share: authentication, origins, errors, options, response bodies, gunicorn."""

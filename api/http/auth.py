@@ -1,4 +1,7 @@
-"""Who calls and what they may do. Without any key the service is open, and then it listens on loopback only."""
+"""Authenticates requests by API key, checks scopes, and limits the rate of each key.
+
+Without any API key every request is allowed; the service then listens on loopback only.
+"""
 
 import time
 from dataclasses import dataclass
@@ -14,23 +17,24 @@ from shared.api_keys import ApiKey, KeyRing, Scope, require_some_key, verify
 from shared.errors import ApiKeyRequired, RateLimited, ScopeMissing
 from shared.settings import Settings
 
-# Everything else needs a key once there is one: reading needs `read`, changing something `submit`.
+# Endpoints that need no API key. All others need one as soon as one exists: the scope `read` to read, else `submit`.
 PUBLIC = frozenset(
-    {"page.root", "page.asset", "ops.livez", "ops.readyz", "seed.healthcheck"}
+    {"page.root", "page.asset", "ops.livez", "ops.readyz", "legacy.healthcheck"}
     | {"docs.specification", "docs.page", "docs.asset"}
 )
-# And what changes the index for everybody needs `admin`.
-_ADMINISTRATIVE = frozenset({"index.submit_reindex", "index.promote", "index.rollback"})
+# Endpoints that change the index for everybody need the scope `admin`.
+_ADMIN_ENDPOINTS = frozenset({"index.submit_reindex", "index.promote", "index.rollback"})
 _REFRESH_S = 1.0
 
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Who sent this request.
+    """The sender of a request.
 
     Attributes:
-        owner: whose jobs they submit; empty without keys.
+        owner: owner of the jobs that are submitted: the id of the API key; empty without API keys.
         name: for the audit log.
+        scopes: what the sender may do.
     """
 
     owner: str
@@ -39,31 +43,32 @@ class Caller:
 
     @property
     def reads(self) -> str | None:
-        """Whose jobs they see; None: everybody's."""
+        """Owner whose jobs the caller may see; None means all jobs."""
         return None if Scope.ADMIN in self.scopes else self.owner
 
 
-_ANYBODY = Caller(owner="", name="anybody", scopes=frozenset(Scope))
+_ANONYMOUS = Caller(owner="", name="anybody", scopes=frozenset(Scope))
 
 
 class Authenticator:
-    """Admits requests by their API key.
+    """Authenticates requests by API key.
 
     Args:
-        client: for the keys and the rate limits of all API processes together.
+        settings: of the service.
+        client: Redis with the API keys and the rate limits, which all API processes share.
     """
 
     def __init__(self, settings: Settings, client: redis.Redis) -> None:
         self.ring = KeyRing(client)
         self._settings = settings
         self._keys: dict[str, ApiKey] = {}
-        self._known_until = 0.0
+        self._keys_valid_until = 0.0
         self._limiter = SlidingWindowCounterRateLimiter(
             RedisStorage("redis://", connection_pool=client.connection_pool, key_prefix="lookalike:rate")
         )
 
-    def require_keys_in_the_open(self) -> None:
-        """Refuse to start where others can reach the service and nothing keeps them out.
+    def require_keys_beyond_loopback(self) -> None:
+        """Refuse to start a service that other machines can reach and that has no API key.
 
         Raises:
             CannotStart: it would listen beyond loopback without API keys.
@@ -73,35 +78,43 @@ class Authenticator:
         try:
             require_some_key(self.ring, self._settings.host)
         except redis.RedisError:
-            return  # requests are refused for as long as no key is known
+            return  # requests are refused while no key is known
 
     def admit(self, scope: Scope) -> Caller:
-        """The caller of the current request, who may do `scope`.
+        """Authenticate the current request.
+
+        Args:
+            scope: what the request needs.
+
+        Returns:
+            The caller, who has this scope.
 
         Raises:
-            ApiKeyRequired, ApiKeyInvalid, ScopeMissing: they may not.
-            RateLimited: they may, but not so often.
+            ApiKeyRequired: there are API keys and the request has none.
+            ApiKeyInvalid: the key is not known.
+            ScopeMissing: the key lacks the scope.
+            RateLimited: the key has used up its requests per minute.
         """
         keys = self._current_keys()
         if not keys and not self._settings.reachable_by_others:
-            return _ANYBODY
+            return _ANONYMOUS
         credentials = request.authorization
         if credentials is None or credentials.type != "bearer" or not credentials.token:
             raise ApiKeyRequired("send your API key in a header: Authorization: Bearer lk_…")
         key = verify(credentials.token, keys)
         if not key.may(scope):
             raise ScopeMissing(f"this call needs a key with the scope {scope}")
-        self._count(key)
+        self._limit_rate(key)
         return Caller(owner=key.id, name=key.id, scopes=key.scopes)
 
     def _current_keys(self) -> dict[str, ApiKey]:
-        """Every key, at most a second old: as long may a revoked one still be used."""
-        if time.monotonic() > self._known_until:
+        """All API keys, read at most a second ago; so a revoked key works for one more second at most."""
+        if time.monotonic() > self._keys_valid_until:
             self._keys = self.ring.all()
-            self._known_until = time.monotonic() + _REFRESH_S
+            self._keys_valid_until = time.monotonic() + _REFRESH_S
         return self._keys
 
-    def _count(self, key: ApiKey) -> None:
+    def _limit_rate(self, key: ApiKey) -> None:
         per_minute = key.requests_per_minute or self._settings.requests_per_minute
         if not per_minute:
             return
@@ -115,18 +128,18 @@ class Authenticator:
 
 
 def install(app: Flask, authenticator: Authenticator) -> None:
-    """Ask every request for its key before anything of it is read."""
+    """Authenticate every request of `app` before its body is read."""
 
     def admit() -> None:
         if request.endpoint is None or request.endpoint in PUBLIC:
             return
         scope = Scope.READ if request.method in ("GET", "HEAD", "OPTIONS") else Scope.SUBMIT
-        g.caller = authenticator.admit(Scope.ADMIN if request.endpoint in _ADMINISTRATIVE else scope)
+        g.caller = authenticator.admit(Scope.ADMIN if request.endpoint in _ADMIN_ENDPOINTS else scope)
 
     app.before_request(admit)
 
 
 def caller() -> Caller:
-    """Who sent the current request; only in routes that are not public."""
+    """The caller of the current request. Only for endpoints that are not in PUBLIC."""
     found: Caller = g.caller
     return found

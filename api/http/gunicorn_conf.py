@@ -1,4 +1,4 @@
-"""gunicorn's configuration. Greenlets, so that slow or waiting clients cost a socket and not a thread."""
+"""The configuration of gunicorn. Requests run in greenlets: a slow or waiting client costs a socket, not a thread."""
 
 from gevent import monkey
 
@@ -17,15 +17,15 @@ from shared.settings import load_settings  # noqa: E402
 
 try:
     _settings = load_settings()
-    Authenticator(_settings, connect(_settings.required_redis_url)).require_keys_in_the_open()
+    Authenticator(_settings, connect(_settings.required_redis_url)).require_keys_beyond_loopback()
 except CannotStart as exc:
     sys.exit(f"lookalike: {exc}")
 
 
 def post_worker_init(worker: Worker) -> None:
-    """The canary belongs to a serving process, not to every application that is made."""
-    made: Service = worker.wsgi.extensions["lookalike"]
-    made.health_probe.start()
+    """Start the health probe: in processes that serve, not in every application that `create_app` makes."""
+    service: Service = worker.wsgi.extensions["lookalike"]
+    service.health_probe.start()
 
 
 bind = _settings.authority
@@ -33,12 +33,12 @@ workers = 1
 worker_class = "api.http.gunicorn_worker.Worker"
 worker_connections = 1000
 _soft, _hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-_files = 4 * worker_connections  # a connection, its body, its photo, and its wait in Redis
+_files = 4 * worker_connections  # each may need a client's socket, a body's file, a photo's file, a socket to Redis
 if _soft < _files <= _hard or _hard == resource.RLIM_INFINITY:
     resource.setrlimit(resource.RLIMIT_NOFILE, (max(_soft, _files), _hard))
 timeout = 60
 graceful_timeout = 5
-keepalive = 30  # for the whole head of a request, the first on a connection too
+keepalive = 30  # seconds for the whole head of a request, also of the first on a connection
 control_socket_disable = True
 accesslog = None
 loglevel = "warning"

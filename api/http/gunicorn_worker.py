@@ -1,6 +1,6 @@
-"""gunicorn's gevent worker, less patient: bounds what a client may take its time over, and refuses in our own form.
+"""gunicorn's gevent worker with time limits for slow clients, and with this API's form of errors.
 
-Knows nothing of the application but the shape of its problems.
+It answers requests that are not HTTP itself, since they never reach the application.
 """
 
 import logging
@@ -17,10 +17,10 @@ from shared.telemetry import event
 
 _LOG = logging.getLogger(__name__)
 
-# The longest legitimate request: 100 s of a large body, a minute of decoding, 30 s of waiting, the way out.
+# The longest legitimate request: 100 s for a large body, 60 s of decoding, 30 s of waiting, sending the answer.
 _REQUEST_WITHIN_S = 240
-# Connections without a request beyond this share of all make room, oldest first.
-_SILENT_SHARE = 0.75
+# Idle connections, which have sent no request, are closed beyond this share of all connections, oldest first.
+_IDLE_SHARE = 0.75
 _LINGER_S = 1
 _LINGER_BYTES = 1 << 20
 
@@ -34,40 +34,47 @@ _REFUSALS: list[tuple[type[BaseException], int, str, str]] = [
 
 
 class Worker(GeventWorker):  # type: ignore[misc]
-    """One process of the API; a greenlet for each connection."""
+    """A process of the API that serves each connection in a greenlet."""
 
     def __init__(self, *args: object, **kwargs: object) -> None:
         super().__init__(*args, **kwargs)
-        self._silent: dict[gevent.Greenlet, socket.socket] = {}  # in the order in which they began to be silent
+        self._idle: dict[gevent.Greenlet, socket.socket] = {}  # oldest first
 
     def handle(self, listener: object, client: socket.socket, addr: object) -> None:
+        """Serve a connection, and remember its socket so that it can be closed while it is idle."""
         gevent.getcurrent().client = client
         super().handle(listener, client, addr)
 
     @contextmanager
     def timeout_ctx(self) -> Iterator[None]:
-        """Around the reading of a request's head: it must be there in time, and while others find room."""
+        """Limit the time for reading a request's head, and close the oldest idle connections if there are too many."""
         connection = gevent.getcurrent()
-        while len(self._silent) >= self.worker_connections * _SILENT_SHARE:
-            oldest = self._silent.pop(next(iter(self._silent)))
-            # By another descriptor: gevent would raise in the greenlet that reads; so it reads the end and closes.
+        while len(self._idle) >= self.worker_connections * _IDLE_SHARE:
+            oldest = self._idle.pop(next(iter(self._idle)))
+            # Through a second descriptor: on the first, gevent would raise in the greenlet that reads from it. This way
+            # that greenlet reads the end of the connection, and closes it.
             with suppress(OSError), socket.fromfd(oldest.fileno(), oldest.family, oldest.type) as same:
                 same.shutdown(socket.SHUT_RDWR)
-        self._silent[connection] = connection.client
+        self._idle[connection] = connection.client
         try:
             with gevent.Timeout(self.cfg.keepalive, False):
                 yield
         finally:
-            self._silent.pop(connection, None)
+            self._idle.pop(connection, None)
 
     def handle_request(self, *args: object) -> None:
+        """Handle a request within 240 s.
+
+        Raises:
+            StopIteration: time is up, for instance because the client does not read; gunicorn closes the connection.
+        """
         with gevent.Timeout(_REQUEST_WITHIN_S, False):
             super().handle_request(*args)
             return
-        raise StopIteration  # a client that does not read its answer: gunicorn closes the connection
+        raise StopIteration
 
     def handle_error(self, req: object, client: socket.socket, addr: object, exc: BaseException) -> None:
-        """Answer what is no request. gunicorn would quote it, in its answer and in its log."""
+        """Answer what is not HTTP with problem+json. gunicorn itself would repeat the bytes in answer and log."""
         _, status, code, detail = next(refusal for refusal in _REFUSALS if isinstance(exc, refusal[0]))
         request_id = new_request_id()
         if status == 500:
@@ -86,7 +93,7 @@ class Worker(GeventWorker):  # type: ignore[misc]
         with suppress(OSError), gevent.Timeout(_LINGER_S, False):
             client.sendall(f"HTTP/1.1 {status} {code}\r\n{head}\r\n".encode() + body)
             client.shutdown(socket.SHUT_WR)
-            # Closing on what is still being sent would reset the connection before the answer is read.
+            # Closing while the client still sends would reset the connection before it has read the answer.
             left = _LINGER_BYTES
             while left > 0 and (rest := client.recv(1 << 16)):
                 left -= len(rest)

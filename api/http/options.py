@@ -1,4 +1,4 @@
-"""What a request asks for besides its photo: query, form, JSON and headers -> validated contracts."""
+"""Reads the options of a request from query, form, JSON and headers, and validates them."""
 
 import json
 import math
@@ -28,13 +28,17 @@ M = TypeVar("M", bound=BaseModel)
 def read_options(
     contract: type[PhotoRequest], *, ignore: frozenset[str] = frozenset()
 ) -> tuple[PhotoRequest, Submission]:
-    """The options of a submit: the query first, then what the form or the JSON says.
+    """Read the options of a submit about a photo: from JSON, or from the query and the form, which overrides it.
 
     Args:
-        ignore: fields that are not options.
+        contract: model of the options of this kind of job.
+        ignore: fields of the request that are not options.
+
+    Returns:
+        The options of the kind, and those of every job.
 
     Raises:
-        InvalidRequest: says which option is wrong and what is possible.
+        InvalidRequest: names the option that is wrong and what is possible.
     """
     given: dict[str, object]
     if request.is_json:
@@ -52,19 +56,31 @@ def read_options(
 
 
 def read_form_options(contract: type[M]) -> tuple[M, Submission]:
-    """The options of a call whose path says what it is about: the query first, then what the form says.
+    """Read the options of a call about one image: from the query, and from the form, which overrides it.
+
+    Args:
+        contract: model of the options of this call.
+
+    Returns:
+        The options of the call, and those of every job.
 
     Raises:
-        InvalidRequest: says which option is wrong and what is possible.
+        InvalidRequest: names the option that is wrong and what is possible.
     """
     return _split(contract, {**once(request.args), **_form(frozenset())})
 
 
 def read_json_options(contract: type[M]) -> tuple[M, Submission]:
-    """The options of a submit without a photo: a JSON object, or no body at all.
+    """Read the options of a submit without a photo: from a JSON object, or none where there is no body.
+
+    Args:
+        contract: model of the options of this kind of job.
+
+    Returns:
+        The options of the kind, and those of every job.
 
     Raises:
-        InvalidRequest: says which option is wrong and what is possible.
+        InvalidRequest: names the option that is wrong and what is possible.
     """
     if request.args:
         raise InvalidRequest("options of this call belong into a JSON body, not into the query")
@@ -74,37 +90,39 @@ def read_json_options(contract: type[M]) -> tuple[M, Submission]:
 
 
 def _split(contract: type[M], given: dict[str, object]) -> tuple[M, Submission]:
-    """Options of the contract, and those of any job."""
+    """Split and validate the options: those of `contract`, and those of every job."""
     if (deadline_s := _cancel_after_s()) is not None:
         given.setdefault("deadline_s", deadline_s)
-    of_any_job = {name: given.pop(name) for name in list(given) if name in Submission.model_fields}
-    taken = [*contract.model_fields, *Submission.model_fields]
-    return validated(contract, given, taken), validated(Submission, of_any_job, taken)
+    of_every_job = {name: given.pop(name) for name in list(given) if name in Submission.model_fields}
+    known = [*contract.model_fields, *Submission.model_fields]
+    return validated(contract, given, known), validated(Submission, of_every_job, known)
 
 
-def validated(contract: type[M], given: dict[str, object], taken: list[str] | None = None) -> M:
-    """`given` as a contract.
+def validated(contract: type[M], given: dict[str, object], known: list[str] | None = None) -> M:
+    """Validate options.
 
     Args:
-        taken: the options a caller who sent an unknown one is told of.
+        contract: model of the options.
+        given: value by option.
+        known: names of options to list in the error about an unknown one; by default those of `contract`.
 
     Raises:
-        InvalidRequest: says in words what is wrong.
+        InvalidRequest: names the options that are wrong and why.
     """
     try:
-        if request.is_json:  # types are known there: "4" is no number, and true is not 1
+        if request.is_json:  # JSON has types: "4" is not a number, and true is not 1
             return contract.model_validate_json(json.dumps(given), strict=True)
         return contract.model_validate(given)
     except ValidationError as exc:
-        told = taken or list(contract.model_fields)
-        raise InvalidRequest("; ".join(_in_words(e, told) for e in exc.errors()[:_MAX_PROBLEMS])) from exc
+        options = known or list(contract.model_fields)
+        raise InvalidRequest("; ".join(_message(e, options) for e in exc.errors()[:_MAX_PROBLEMS])) from exc
 
 
 def once(given: MultiDict[str, str]) -> dict[str, str]:
-    """Value by name.
+    """Turn parameters into a dict, value by name.
 
     Raises:
-        InvalidRequest: a name has several.
+        InvalidRequest: a name is given several times.
     """
     for name, values in given.lists():
         if len(values) > 1:
@@ -113,13 +131,13 @@ def once(given: MultiDict[str, str]) -> dict[str, str]:
 
 
 def preferred_wait_s() -> int | None:
-    """Seconds of `Prefer: wait=N`, capped; None when the client does not ask to wait. Other preferences are ignored."""
+    """Seconds of the header `Prefer: wait=N`, 30 at most; None without it. Other preferences are ignored."""
     found = _PREFER_WAIT.search(request.headers.get("Prefer", ""))
     return min(int(found[1]), MAX_WAIT_S) if found else None
 
 
 def wait_s() -> float:
-    """Seconds of the query's `wait`, capped.
+    """Seconds of the query parameter `wait`, 30 at most; 0 without it.
 
     Raises:
         InvalidRequest: it is not a number of seconds.
@@ -131,6 +149,7 @@ def wait_s() -> float:
 
 
 def _cancel_after_s() -> float | None:
+    """Seconds of the header `Cancel-After`; None without it."""
     given = request.headers.get("Cancel-After")
     if given is None:
         return None
@@ -163,8 +182,8 @@ def _json() -> dict[str, object]:
     return body
 
 
-def _in_words(error: ErrorDetails, taken: list[str]) -> str:
+def _message(error: ErrorDetails, known: list[str]) -> str:
     option = ".".join(map(str, error["loc"]))[:100]
     if error["type"] == "extra_forbidden":
-        return f"{option}: unknown option; this call takes {', '.join(taken)}"
+        return f"{option}: unknown option; this call takes {', '.join(known)}"
     return f"{option}: {error['msg'].removeprefix('Value error, ')[:600]}"

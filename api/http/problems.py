@@ -1,4 +1,4 @@
-"""Errors -> application/problem+json (RFC 9457), each with a stable code and the request's id."""
+"""Turns errors into application/problem+json answers (RFC 9457), each with a stable code and the request's id."""
 
 import logging
 import re
@@ -34,7 +34,7 @@ _DRAIN_LIMIT_BYTES = 64 << 20
 _DRAIN_WITHIN_S = 10
 _REDIS_RETRY_AFTER_S = 5
 
-# Every answer is data for the program that asked: nothing in it runs, is framed, guessed at, kept or shared.
+# Answers are data: browsers must not run, frame, sniff or cache them, nor hand them to other sites.
 SECURITY_HEADERS = {
     "X-Content-Type-Options": "nosniff",
     "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
@@ -45,9 +45,9 @@ SECURITY_HEADERS = {
 
 
 def install(app: Flask) -> None:
-    """Give every request an id and every error the same shape."""
-    app.before_request(_name_request)
-    app.after_request(_stamp)
+    """Give every request of `app` an id, and every error the form of a problem."""
+    app.before_request(_assign_request_id)
+    app.after_request(_finish_response)
     app.register_error_handler(LookalikeError, problem)
     app.register_error_handler(RequestEntityTooLarge, _too_large)
     app.register_error_handler(HTTPException, _http_error)
@@ -56,7 +56,11 @@ def install(app: Flask) -> None:
 
 
 def problem(error: LookalikeError) -> Response:
-    """The answer an error of ours becomes."""
+    """Make the answer for an error that the service raised on purpose.
+
+    Args:
+        error: its code, HTTP status and message go into the answer; an Overload also sets Retry-After.
+    """
     job = {"job": location(error.job_id)} if isinstance(error, ReindexRunning) else {}
     response = _problem(error.http_status, error.code, str(error), **job)
     if job:
@@ -69,14 +73,14 @@ def problem(error: LookalikeError) -> Response:
 
 
 def job_problem(job: Job) -> Response:
-    """The answer of a synchronous call whose job did not succeed."""
+    """Make the answer of a synchronous call whose job failed or was cancelled."""
     if job.error is None:
         return problem(JobCanceled("the job was cancelled"))
     return _problem(_http_status_of(job.error.code), job.error.code, job.error.detail)
 
 
 def _http_status_of(code: str) -> int:
-    """The HTTP status of an error known by its code, as a job's record holds it; 500 for a code unknown here."""
+    """The HTTP status of an error code in a job's record; 500 for an unknown code."""
     pending: list[type[LookalikeError]] = [LookalikeError]
     while pending:
         error = pending.pop()
@@ -87,7 +91,15 @@ def _http_status_of(code: str) -> int:
 
 
 def problem_body(status: int, code: str, detail: str, request_id: str, **more: str) -> bytes:
-    """A problem as RFC 9457 writes it, with its extension members."""
+    """Make the JSON body of a problem (RFC 9457).
+
+    Args:
+        status: HTTP status.
+        code: stable error code.
+        detail: what is wrong and what to do, for people.
+        request_id: id of the request in the log.
+        more: further extension members.
+    """
     body = {
         "type": "about:blank",
         "title": HTTPStatus(status).phrase,
@@ -101,7 +113,7 @@ def problem_body(status: int, code: str, detail: str, request_id: str, **more: s
 
 
 def new_request_id() -> str:
-    """An id for a request that has not brought a usable one."""
+    """Make an id for a request without a usable X-Request-ID."""
     return secrets.token_hex(8)
 
 
@@ -111,18 +123,19 @@ def _problem(status: int, code: str, detail: str, **more: str) -> Response:
     return Response(body, status, content_type="application/problem+json")
 
 
-def _name_request() -> None:
+def _assign_request_id() -> None:
     given = request.headers.get("X-Request-ID", "")
     g.request_id = given if _REQUEST_ID.fullmatch(given) else new_request_id()
 
 
-def _stamp(response: Response) -> Response:
+def _finish_response(response: Response) -> Response:
+    """Add the common headers; log errors, and receive what the client still sends."""
     if response.status_code >= HTTPStatus.BAD_REQUEST:
         if response.status_code == HTTPStatus.REQUEST_TIMEOUT:
-            _hang_up()
+            _stop_receiving()
         else:
             _drain()
-        if request.endpoint != "ops.readyz":  # a probe that says "not yet" refuses nobody
+        if request.endpoint != "ops.readyz":  # "not ready" is an answer, not a refused request
             event(
                 _LOG,
                 "request_refused",
@@ -138,7 +151,7 @@ def _stamp(response: Response) -> Response:
 
 
 def _http_error(error: HTTPException) -> Response:
-    """What Flask and Werkzeug raise: unknown paths, wrong methods, broken multipart."""
+    """Make the answer for an exception of Flask or Werkzeug: unknown path, wrong method, broken multipart."""
     status = error.code or 500
     phrase = HTTPStatus(status).phrase
     response = _problem(status, phrase.lower().replace(" ", "_"), error.description or phrase)
@@ -155,15 +168,15 @@ def _too_large(_: RequestEntityTooLarge) -> Response:
     return problem(InvalidRequest(f"the form has more than {request.max_form_parts} parts"))
 
 
-def _hang_up() -> None:
-    """Have gunicorn read the end of the connection, whatever the client still sends, and close it."""
+def _stop_receiving() -> None:
+    """Shut the connection for reading: gunicorn then sees its end, whatever the client still sends, and closes it."""
     if connection := request.environ.get("gunicorn.socket"):
         with suppress(OSError):
             connection.shutdown(socket.SHUT_RD)
 
 
 def _drain() -> None:
-    """Read away what the client is still sending: closing on it would reset the connection before it reads why."""
+    """Read and discard the rest of the body: closing now would reset the connection before the client reads why."""
     if body := g.get("body"):
         with suppress(OSError):  # the client has gone
             body.discard(_DRAIN_WITHIN_S, _DRAIN_LIMIT_BYTES)

@@ -1,4 +1,4 @@
-"""The bodies of answers, as models: what is sent and what /openapi.json says of it are one."""
+"""Models of response bodies. /openapi.json is generated from the same models that are sent."""
 
 from typing import Literal
 
@@ -10,7 +10,7 @@ from shared.jobs.view import JobSummary, Timestamp, View
 
 
 class Problem(View):
-    """Every error (RFC 9457)."""
+    """The body of every error (RFC 9457)."""
 
     type: str
     title: str
@@ -29,6 +29,8 @@ class JobList(View):
 
 
 class BatchItemView(View):
+    """One photo of a batch, with the result or error of its job."""
+
     custom_id: str
     job_id: str | None = Field(description="null when the photo never became a job")
     status: JobStatus | Literal["gone"] = Field(description="gone: it ended, and how is no longer known")
@@ -38,6 +40,8 @@ class BatchItemView(View):
 
 
 class BatchCounts(View):
+    """The photos of a batch, counted by status."""
+
     total: int
     queued: int
     running: int
@@ -50,12 +54,14 @@ class BatchCounts(View):
 
 
 class BatchLinks(View):
+    """Paths of a batch's calls."""
+
     self: str
     cancel: str
 
 
 class BatchView(View):
-    """Many photos sent together, each with its own outcome."""
+    """Photos sent in one request, each with its own result or error."""
 
     id: str
     kind: JobKind
@@ -72,25 +78,29 @@ class VersionList(View):
 
 
 class Readiness(View):
+    """Whether the service can do jobs, and what is missing if it cannot."""
+
     status: Literal["ready", "unready"]
     workers: int = Field(description="workers with a loaded model and index")
     problems: list[str]
 
 
 class WorkerView(WorkerReport):
-    """A worker as it reported itself last."""
+    """A worker as its last heartbeat described it."""
 
     reported_at: Timestamp
 
 
 class QueueView(View):
+    """The length of the queue."""
+
     queued: dict[str, int] = Field(description="jobs not yet claimed, by class")
     running: int = Field(description="jobs a worker holds")
     oldest_wait_s: float = Field(description="age of the job that waits longest; 0: none waits")
 
 
 class WorkerList(View):
-    """Who works, by name, and what is to do."""
+    """The workers, by name, and the queue."""
 
     workers: list[WorkerView] = Field(description="those heard of within 15 s")
     queue: QueueView

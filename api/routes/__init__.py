@@ -1,1 +1,1 @@
-"""Every endpoint, a module a subject: jobs, batches, images, index, health, metrics, legacy API, page."""
+"""The endpoints, one module per subject: jobs, batches, images, index, health, metrics, legacy API, page."""

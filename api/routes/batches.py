@@ -1,4 +1,4 @@
-"""/v1/batches: many photos in one request. Each becomes a bulk job of its own, and one that is bad fails alone."""
+"""/v1/batches: many photos in one request. Each becomes a job of its own; an unusable photo fails alone."""
 
 import hashlib
 import secrets
@@ -37,7 +37,7 @@ from shared.jobs.view import location
 bp = Blueprint("batches", __name__, url_prefix="/v1")
 
 _CUSTOM_ID = "custom_id"
-_GONE: Literal["gone"] = "gone"  # it ended, and how is no longer known
+_GONE: Literal["gone"] = "gone"  # the job has ended, and its record has expired
 _MAX_ID_LENGTH = 200
 
 
@@ -50,6 +50,7 @@ _MAX_ID_LENGTH = 200
     body=many_photos,
 )
 def submit_batch() -> Response:
+    """POST /v1/batches: accept many photos in one request."""
     settings = service().settings
     request.max_content_length = request.max_form_memory_size = settings.max_batch_mb << 20
     request.max_form_parts = 2 * settings.max_batch_photos + 32
@@ -59,13 +60,13 @@ def submit_batch() -> Response:
         submission = submission.model_copy(update={"priority": Priority.BULK})
     service().check(submission)
     photos = _photos()
-    said = ["batch", kind.value, options.model_dump_json(), submission.model_dump_json()]
+    parts = ["batch", kind.value, options.model_dump_json(), submission.model_dump_json()]
     idempotency = None
     batch_id, owner = secrets.token_hex(16), caller().owner
     if key is not None:
-        # One photo in memory at a time: a batch is larger than the process should grow.
-        contents = [part for name, photo in photos.items() for part in (name, hashlib.sha256(photo.read()).digest())]
-        idempotency = Idempotency(key, digest_of(*said, *contents))
+        # One photo in memory at a time: a batch may have more bytes than the process should take.
+        contents = [text for name, photo in photos.items() for text in (name, hashlib.sha256(photo.read()).digest())]
+        idempotency = Idempotency(key, digest_of(*parts, *contents))
         if first := service().batches.begin(batch_id, owner, idempotency):
             return _show(service().batches.get(first, owner=owner), status=202)
     try:
@@ -84,6 +85,7 @@ def submit_batch() -> Response:
     "A batch", {200: (BatchView, "the batch and the outcomes so far")}, errors=(BatchNotFound,), parameters=(WAIT,)
 )
 def get_batch(batch_id: str) -> Response:
+    """GET /v1/batches/ID: the state of a batch; `wait` waits for its end."""
     until = time.monotonic() + wait_s()
     batch = service().batches.get(batch_id, owner=caller().reads)
     for item in batch.items:
@@ -100,17 +102,18 @@ def get_batch(batch_id: str) -> Response:
     errors=(BatchNotFound,),
 )
 def cancel_batch(batch_id: str) -> Response:
+    """POST /v1/batches/ID/cancel: cancel all unfinished jobs of a batch."""
     batch = service().batches.get(batch_id, owner=caller().reads)
     for item in batch.items:
         if (job := _job(item)) and not job.status.terminal:
-            with suppress(JobFinished, JobGone):  # it has ended meanwhile
+            with suppress(JobFinished, JobGone):  # it has ended in the meantime
                 service().store.cancel(job.id)
     if batch.owner != caller().owner:
         service().audit("batches.cancel", batch.id)
-    shown = _show(batch)
-    if "Retry-After" in shown.headers:  # a worker has yet to let go of some
-        shown.status_code = HTTPStatus.ACCEPTED
-    return shown
+    response = _show(batch)
+    if "Retry-After" in response.headers:  # a worker still holds some of the jobs
+        response.status_code = HTTPStatus.ACCEPTED
+    return response
 
 
 def _kind() -> JobKind:
@@ -121,7 +124,13 @@ def _kind() -> JobKind:
 
 
 def _photos() -> dict[str, IO[bytes]]:
-    """Photo by custom_id, in the order sent."""
+    """Get the photos of the request by their custom_id, in the order sent.
+
+    Raises:
+        ImageMissing: there is none.
+        UploadTooLarge: there are too many.
+        InvalidRequest: the custom_ids are wrong.
+    """
     if request.mimetype != "multipart/form-data":
         raise ImageMissing(f"send the photos as multipart/form-data, each in a field named {FIELD!r}")
     parts, ids = request.files.getlist(FIELD), request.form.getlist(_CUSTOM_ID)
@@ -144,15 +153,22 @@ def _photos() -> dict[str, IO[bytes]]:
 def _accept(
     kind: JobKind, options: JobRequest, submission: Submission, photos: dict[str, IO[bytes]], key: str | None
 ) -> list[BatchItem]:
-    """Make a job of every photo that can be one.
+    """Decode the photos and accept a job for each that can be decoded.
 
     Args:
-        key: the batch's idempotency key. Each photo gets one under it, so that a batch sent again because its first
-            request died half way finds the jobs which that one made.
+        kind: search or embed.
+        options: of that kind.
+        submission: options of every job.
+        photos: file by custom_id.
+        key: the batch's idempotency key. Each photo gets a key derived from it, so that a batch that is repeated after
+            a broken connection finds the jobs that were accepted.
+
+    Returns:
+        An item for each photo: its job, or the error that says why there is none.
 
     Raises:
-        Overload: not even the first was taken.
-        QueueUnavailable: Redis went away, and `key` finds what it did take when the batch is sent again.
+        Overload: no job was accepted.
+        QueueUnavailable: Redis stopped answering; with `key` a repeated batch finds the jobs that were accepted.
     """
     items: list[BatchItem] = []
     decoded = service().reader.decode_all(list(photos.values()), service().spec)
@@ -160,7 +176,7 @@ def _accept(
         try:
             if isinstance(photo, LookalikeError):
                 raise photo
-            item_key = None if key is None else f"{key}\0{custom_id}"  # no client's key holds a zero byte
+            item_key = None if key is None else f"{key}\0{custom_id}"  # a client's key cannot contain a zero byte
             job = service().accept(kind, options, photo, submission=submission, idempotency_key=item_key)
         except LookalikeError as error:
             resumable = key is not None and isinstance(error, QueueUnavailable)
@@ -177,7 +193,7 @@ def _error(error: LookalikeError) -> JobError:
 
 
 def _job(item: BatchItem) -> Job | None:
-    """The job of an item, if it has one that is still known."""
+    """The job of an item; None if it has none, or the record has expired."""
     try:
         return service().store.get(item.job_id) if item.job_id else None
     except LookalikeError:

@@ -1,4 +1,4 @@
-"""/openapi.json, and /docs to read it: the assets come from this service, and the page may talk to nothing else."""
+"""/openapi.json, and /docs, which shows it with Swagger UI. The page loads nothing from other hosts."""
 
 from importlib.util import find_spec
 from pathlib import Path
@@ -20,6 +20,7 @@ def specification() -> Response:
 
 @bp.get("/docs")
 def page() -> Response:
+    """GET /docs: the OpenAPI document as a page."""
     response = Response(_PAGE, content_type="text/html; charset=utf-8")
     response.headers["Content-Security-Policy"] = (
         "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; "
@@ -30,6 +31,7 @@ def page() -> Response:
 
 @bp.get("/docs/<path:name>")
 def asset(name: str) -> Response:
+    """GET /docs/NAME: a file of that page."""
     if name == "start.js":
         return Response(_START, content_type="text/javascript; charset=utf-8")
     return send_from_directory(_swagger(), name, max_age=86_400)
@@ -52,7 +54,7 @@ _START = """SwaggerUIBundle({ url: "/openapi.json", dom_id: "#contract", deepLin
 
 
 def _swagger() -> Path:
-    """Where the package that carries Swagger UI keeps its assets; its code is not needed."""
+    """The folder of Swagger UI's assets, in a package of which nothing else is used."""
     found = find_spec("flask_openapi3_swagger")
     assert found is not None
     assert found.origin is not None

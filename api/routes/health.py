@@ -1,4 +1,4 @@
-"""For operators: is the process alive, can it serve, who works and what waits."""
+"""Endpoints for operators: liveness, readiness, metrics, workers and queue."""
 
 import redis
 from flask import Blueprint, Response, jsonify
@@ -16,12 +16,14 @@ bp = Blueprint("ops", __name__)
 @bp.get("/livez")
 @Operation("The process answers", {200: (exactly(status={"const": "alive"}), "alive")})
 def livez() -> Response:
+    """GET /livez: the process is alive."""
     return jsonify({"status": "alive"})
 
 
 @bp.get("/metrics")
 @Operation("Prometheus metrics", {200: (TEXT, "text in Prometheus's exposition format")})
 def metrics() -> Response:
+    """GET /metrics: Prometheus metrics."""
     return Response(
         render(service().store, service().registry.live(), service().counters), content_type=CONTENT_TYPE_LATEST
     )
@@ -32,7 +34,11 @@ def metrics() -> Response:
     "Whether jobs are done, and what is missing if not", {200: (Readiness, "ready"), 503: (Readiness, "not ready")}
 )
 def readyz() -> Response:
-    """200 when Redis answers and a worker with model and index has reported lately, else 503 and what is missing."""
+    """GET /readyz: whether the service can do jobs.
+
+    200 if Redis answers, a worker with a loaded model and index has reported within 15 s, and the last health probe
+    succeeded; else 503 with what is missing.
+    """
     missing: list[str] = []
     ready = 0
     try:

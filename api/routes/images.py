@@ -1,4 +1,4 @@
-"""/v1/images: put a photo into the live index, delete one, look at one. No path comes from a client."""
+"""/v1/images: put a photo into the live index, delete it, get its thumbnail. Clients name ids, never file paths."""
 
 import hashlib
 import sqlite3
@@ -45,7 +45,7 @@ _NO_INDEX: Errors = (IndexMissing, IndexDamaged)
 
 
 class NoOptions(BaseModel):
-    """Of a call that takes only those of every job."""
+    """The options of a call that takes only those of every job."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -67,7 +67,8 @@ class ThumbnailQuery(BaseModel):
     body=photo_with(ImageOptions),
 )
 def put_image(image_id: str) -> Response:
-    named = _named(image_id)
+    """PUT /v1/images/ID: submit a job that puts a photo into the live index."""
+    named = _validated_id(image_id)
     options, submission = read_form_options(ImageOptions)
     change = PutImageRequest(image_id=named.image_id, listing_id=options.listing_id, category=options.category)
     key = idempotency_key()
@@ -85,7 +86,8 @@ def put_image(image_id: str) -> Response:
     parameters=SUBMIT_HEADERS,
 )
 def delete_image(image_id: str) -> Response:
-    change = _named(image_id)
+    """DELETE /v1/images/ID: submit a job that deletes a photo from the live index."""
+    change = _validated_id(image_id)
     _, submission = read_form_options(NoOptions)
     key = idempotency_key()
     _refuse_when_full()
@@ -101,7 +103,7 @@ def delete_image(image_id: str) -> Response:
 )
 def get_image(image_id: str) -> Response:
     size_px = validated(ThumbnailQuery, {**once(request.args)}).size
-    file = _find(_named(image_id).image_id)
+    file = _find(_validated_id(image_id).image_id)
     try:
         etag = hashlib.sha256(f"{state_of(file)}\0{size_px}".encode()).hexdigest()[:32]
         if request.if_none_match.contains(etag):
@@ -112,11 +114,11 @@ def get_image(image_id: str) -> Response:
     except (OSError, InputError) as exc:
         raise ImageNotFound("the photo of that id is in the index, but its file cannot be read any more") from exc
     response.set_etag(etag)
-    response.headers["Cache-Control"] = "private, no-cache"  # keep it, and ask whether it still is the one
+    response.headers["Cache-Control"] = "private, no-cache"  # may be kept, but must be revalidated by its ETag
     return response
 
 
-def _named(image_id: str) -> DeleteImageRequest:
+def _validated_id(image_id: str) -> DeleteImageRequest:
     return validated(DeleteImageRequest, {"image_id": image_id})
 
 
@@ -128,8 +130,9 @@ def _accept(
 
 
 def _refuse_when_full() -> None:
+    """Raise ChangesFull if too many photos were put or deleted since the index was built."""
     limit = service().settings.max_changes
-    *_, compacted_through = _live()
+    *_, compacted_through = _live_snapshot()
     if service().changes.count_after(compacted_through) >= limit:
         raise ChangesFull(
             f"{limit} photos were put or deleted since the index was built; run a reindex, then try again",
@@ -137,8 +140,15 @@ def _refuse_when_full() -> None:
         )
 
 
-def _live() -> tuple[ArtifactStore, str, str]:
-    """Where snapshots lie, the live one, and the last entry of the change log that is in it."""
+def _live_snapshot() -> tuple[ArtifactStore, str, str]:
+    """The live snapshot of the index.
+
+    Returns:
+        The store of snapshots, the live version, and the last entry of the change log that is compacted into it.
+
+    Raises:
+        IndexMissing: none is live yet.
+    """
     store = index_store(service().settings.storage)
     if (version := store.current()) is None:
         raise IndexMissing("no index snapshot has been promoted yet; `lookalike index build` makes one")
@@ -146,13 +156,14 @@ def _live() -> tuple[ArtifactStore, str, str]:
 
 
 def _find(image_id: str) -> Path | ObjectFile:
-    """The file of a photo.
+    """Find the file of a photo of the live index: its pending change, else the live snapshot's file.
 
     Raises:
-        ImageNotFound: neither the live snapshot nor the changes since have it.
+        ImageNotFound: there is no such photo.
+        IndexDamaged: the snapshot's table of photos cannot be read.
     """
     settings = service().settings
-    store, version, compacted_through = _live()
+    store, version, compacted_through = _live_snapshot()
     newest = service().changes.newest(image_id)
     if newest and entry_order(newest.entry_id) > entry_order(compacted_through):
         if newest.sha256 is None:

@@ -1,4 +1,4 @@
-"""/v1/index: what searches are run against, its versions, and which of them is live; and /v1/jobs/reindex."""
+"""/v1/index: the live index, its versions, promotion and rollback; and /v1/jobs/reindex."""
 
 from flask import Blueprint, Response, render_template, request
 from pydantic import BaseModel, ConfigDict, Field
@@ -43,6 +43,7 @@ class RollbackQuery(BaseModel):
     body=options_only(ReindexRequest),
 )
 def submit_reindex() -> Response:
+    """POST /v1/jobs/reindex: submit a reindex."""
     key = idempotency_key()
     options, submission = read_json_options(ReindexRequest)
     return submitted(service().accept(JobKind.REINDEX, options, None, submission=submission, idempotency_key=key))
@@ -51,6 +52,7 @@ def submit_reindex() -> Response:
 @bp.get("/index")
 @Operation("What searches are run against", {200: (IndexInfo, "the live index and model")}, errors=(e.IndexMissing,))
 def get_index() -> Response:
+    """GET /v1/index: the index and model that a ready worker serves from."""
     serving = [worker.index for worker in service().registry.live() if worker.index]
     if not serving:
         raise e.IndexMissing("no worker with a loaded index has reported; see /readyz")
@@ -96,10 +98,12 @@ def promote(version: str) -> Response:
     query=RollbackQuery,
 )
 def rollback() -> Response:
+    """POST /v1/index/rollback: make the version live that was live before."""
     asked = validated(RollbackQuery, {**once(request.args)})
     return _moved("index.rollback", versions.roll_back(service().settings.storage, live=asked.live))
 
 
-def _moved(action: str, version: str) -> Response:
+def _promoted(action: str, version: str) -> Response:
+    """Write the change of the live version to the audit log, and make the response that describes the version."""
     service().audit(action, version)
     return answer(versions.show_version(service().settings.storage, version).version)

@@ -1,4 +1,4 @@
-"""/v1/jobs: submit, ask, list, cancel, try again."""
+"""/v1/jobs: submit, get, list, cancel and retry jobs."""
 
 from flask import Blueprint, Response, request
 from pydantic import BaseModel, ConfigDict, Field
@@ -19,7 +19,7 @@ bp = Blueprint("jobs", __name__, url_prefix="/v1")
 
 
 class JobIdConverter(BaseConverter):
-    """A path's job id: whatever is not the name of a submit, so that those answer 405 to a GET."""
+    """A job id in a path: anything but the name of a kind, so that GET /v1/jobs/search answers 405 and not 404."""
 
     regex = rf"(?!(?:{'|'.join(JobKind)})(?:/|$))[^/]+"
 
@@ -44,6 +44,7 @@ class ListQuery(BaseModel):
     body=photo_or_id(SearchRequest),
 )
 def submit_search() -> Response:
+    """POST /v1/jobs/search: submit a search."""
     return _submit(JobKind.SEARCH)
 
 
@@ -56,12 +57,14 @@ def submit_search() -> Response:
     body=photo_or_id(EmbedRequest),
 )
 def submit_embed() -> Response:
+    """POST /v1/jobs/embed: submit an embedding."""
     return _submit(JobKind.EMBED)
 
 
 @bp.get("/jobs/<job_id:job_id>")
 @Operation("A job", {200: (JobView, "the job, whatever became of it")}, errors=JOB, parameters=(WAIT,))
 def get_job(job_id: str) -> Response:
+    """GET /v1/jobs/ID: the state of a job; `wait` waits for its end."""
     within_s = wait_s()
     job = service().wait(service().find(job_id), within_s)
     return show(job)
@@ -70,6 +73,7 @@ def get_job(job_id: str) -> Response:
 @bp.get("/jobs")
 @Operation("Your jobs, newest first", {200: (JobList, "one page")}, query=ListQuery)
 def list_jobs() -> Response:
+    """GET /v1/jobs: one page of the caller's jobs, newest first."""
     asked = validated(ListQuery, {**once(request.args)})
     page = service().listing.page(owner=caller().reads, **asked.model_dump())
     return answer(JobList(jobs=[summary(job) for job in page.jobs], next_cursor=page.cursor))
@@ -82,6 +86,7 @@ def list_jobs() -> Response:
     errors=(*JOB, e.JobFinished),
 )
 def cancel_job(job_id: str) -> Response:
+    """POST /v1/jobs/ID/cancel: 200 if the job is cancelled, 202 while its worker still holds it."""
     found = service().find(job_id)
     job = service().store.cancel(job_id)
     _audit_others("cancel", found)
@@ -95,6 +100,7 @@ def cancel_job(job_id: str) -> Response:
     errors=(*JOB, *ADMISSION, e.NotRetryable, e.ReindexRunning),
 )
 def retry_job(job_id: str) -> Response:
+    """POST /v1/jobs/ID/retry: submit a failed job again."""
     key = idempotency_key()
     found = service().find(job_id)
     job = service().retry(found, idempotency_key=key)
@@ -110,5 +116,6 @@ def _submit(kind: JobKind) -> Response:
 
 
 def _audit_others(action: str, job: Job) -> None:
+    """Write to the audit log that the caller changed a job of another owner."""
     if job.owner != caller().owner:
         service().audit(f"jobs.{action}", job.id)

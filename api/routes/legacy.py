@@ -1,4 +1,4 @@
-"""The older service's three endpoints, answer for answer, over the same jobs as /v1."""
+"""The legacy API: three synchronous endpoints with the responses they have always had, done by the same jobs as /v1."""
 
 from flask import Blueprint, Response, jsonify, request
 
@@ -10,7 +10,7 @@ from shared import errors as e
 from shared.jobs.contract import EmbedRequest, EmbedResult, Job, JobKind, JobRequest, SearchRequest, SearchResult
 from shared.jobs.view import JobView
 
-bp = Blueprint("seed", __name__)
+bp = Blueprint("legacy", __name__)
 
 _N_SIMILAR = 4
 _SCORES: Schema = {"type": "array", "items": {"type": "number"}, "minItems": 13, "maxItems": 13}
@@ -23,6 +23,7 @@ _FAILED: Errors = (e.InternalError, e.WorkerLost, e.PhotoExpired, e.DeadlineExce
 @bp.get("/healthcheck")
 @Operation("The process answers", {200: (exactly(message={"type": "string"}), "alive")})
 def healthcheck() -> Response:
+    """GET /healthcheck: the process is alive."""
     return jsonify({"message": "API is up and running!"})
 
 
@@ -34,6 +35,7 @@ def healthcheck() -> Response:
     body=photo_only,
 )
 def feature_embedding() -> Response:
+    """POST /predict/feature_embedding: the classifier's 13 scores; 202 with the job if it takes too long."""
     job = _run(JobKind.EMBED, EmbedRequest())
     if not job.status.terminal:
         return accepted(job)
@@ -51,6 +53,7 @@ def feature_embedding() -> Response:
     body=photo_only,
 )
 def similar_images() -> Response:
+    """POST /predict/similar_images: the four most similar photos; 202 with the job if it takes too long."""
     job = _run(JobKind.SEARCH, SearchRequest(k=_N_SIMILAR))
     if not job.status.terminal:
         return accepted(job)
@@ -66,5 +69,6 @@ def similar_images() -> Response:
 
 
 def _run(kind: JobKind, options: JobRequest) -> Job:
+    """Submit a job for the photo of the request, and wait for it up to `legacy_wait_s`."""
     photo = service().reader.read(request, service().spec)
     return service().wait(service().accept(kind, options, photo), service().settings.legacy_wait_s)

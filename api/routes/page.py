@@ -1,4 +1,4 @@
-"""/: for browsers the page, for programs what is at this address. The page loads nothing that is not ours."""
+"""/: the web page for browsers, links to the API for programs; and the page's static files."""
 
 import hashlib
 from functools import cache
@@ -15,7 +15,7 @@ bp = Blueprint("page", __name__)
 
 _STATIC = Path(__file__).parents[1] / "static"
 _A_YEAR_S = 31_536_000
-# Photos that were picked are shown from memory (blob:), the stylesheet's own icons are written into it (data:).
+# The page shows chosen photos from memory (blob:) and icons from its stylesheet (data:). Other hosts are not allowed.
 _HEADERS = {
     "Content-Security-Policy": (
         "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob: data:; connect-src 'self'; "
@@ -31,6 +31,7 @@ _HEADERS = {
     "What is at this address", {200: ({"type": "object"}, "for browsers the page, for programs names")}, page=True
 )
 def root() -> Response:
+    """GET /: the page for browsers, links to the API as JSON for programs."""
     if request.accept_mimetypes.best_match(["application/json", "text/html"]) == "text/html":
         limits = service().settings
         page = render_template(
@@ -38,7 +39,7 @@ def root() -> Response:
             assets=assets(),
             categories=CATEGORIES,
             max_upload_bytes=limits.max_upload_mb << 20,
-            photo_types=PHOTO_TYPES,  # by name: asked for any image, phones give HEIC, which few others read
+            photo_types=PHOTO_TYPES,  # by name: asked for any image, phones send HEIC, which is not supported
         )
         return as_page(page)
     response = jsonify(
@@ -55,26 +56,27 @@ def root() -> Response:
 
 @bp.get("/static/<version>/<path:name>")
 def asset(version: str, name: str) -> Response:
-    """A file of the page, with an ETag. Its address changes with its content, so that browsers keep it for good."""
+    """GET /static/VERSION/NAME: a static file. Browsers may keep it, as its path changes with the files' content."""
     response = send_from_directory(_STATIC, name)
-    # While another version is rolled out a page may ask the wrong process: it gets what there is, for this once.
-    kept = f"public, max-age={_A_YEAR_S}, immutable" if version == _version() else "no-cache"
-    response.headers["Cache-Control"] = kept
+    # During a rolling upgrade a page may ask a process of another version: it gets that version's file, uncached.
+    cache_control = f"public, max-age={_A_YEAR_S}, immutable" if version == _version() else "no-cache"
+    response.headers["Cache-Control"] = cache_control
     return response
 
 
 def as_page(html: str) -> Response:
-    """An answer for browsers, which may load and ask nothing but this service."""
+    """Make the response for a page, with a Content-Security-Policy that allows nothing from other hosts."""
     return Response(html, content_type="text/html; charset=utf-8", headers=_HEADERS)
 
 
 def assets() -> str:
-    """Where the files of the page are."""
+    """The path under which the static files of this version are."""
     return f"/static/{_version()}"
 
 
 @cache
 def _version() -> str:
+    """A digest of the content of all static files."""
     digest = hashlib.sha256()
     for path in sorted(path for path in _STATIC.rglob("*") if path.is_file()):
         content = path.read_bytes()

@@ -1,1 +1,1 @@
-"""Request bodies to pixels: forms, decoder processes with limits, the preprocessing of the model that serves."""
+"""Turns request bodies into pixels: forms, decoder processes with limits, the preprocessing of the serving model."""

@@ -1,6 +1,6 @@
-"""Request bodies -> pixels. A bad photo is a 4xx here and never becomes a job.
+"""Receives request bodies and decodes their photos. An unusable photo is answered with 4xx and never becomes a job.
 
-A body is received whole before anything looks at it, on disk if it is long: a slow client costs a socket and a file.
+A body is received whole before it is parsed, on disk if it is long: a slow client costs a socket and a file.
 """
 
 import hashlib
@@ -37,11 +37,12 @@ _MAX_TEXT = 64 << 10
 
 @dataclass(frozen=True, slots=True)
 class Photo:
-    """An upload, decoded.
+    """A decoded upload.
 
     Attributes:
-        pixels: `spec.n_bytes` of RGB, and behind them the working copy of a photo to be kept.
-        sha256: of the file as it was sent, which is the same however it was decoded.
+        pixels: `spec.n_bytes` bytes of RGB, followed by the working copy of a photo that is to be kept.
+        spec: the preprocessing that made the pixels.
+        sha256: digest of the file as it was sent, in hexadecimal; it does not depend on the preprocessing.
     """
 
     pixels: bytes
@@ -50,11 +51,11 @@ class Photo:
 
 
 class PhotoReader:
-    """Reads the photo of an upload and has it decoded, so that a large photo holds up no other request.
+    """Reads the photos of uploads, and has them decoded in other processes.
 
     Args:
-        n_threads: photos decoded at the same time.
-        max_pixels: largest photo taken.
+        n_threads: number of photos decoded at the same time.
+        max_pixels: number of pixels of the largest photo accepted.
     """
 
     def __init__(self, *, n_threads: int, max_pixels: int) -> None:
@@ -62,23 +63,44 @@ class PhotoReader:
         self._decoders = DecoderPool(n_threads, max_pixels=max_pixels)
 
     def read(self, upload: Request, spec: PreprocessSpec, *, keep: bool = False) -> Photo:
-        """The photo of an upload.
+        """Read and decode the photo of an upload.
 
         Args:
-            keep: a working copy of it is wanted too.
+            upload: a multipart request.
+            spec: preprocessing of the model that serves.
+            keep: append a working copy of the photo, which is stored with the index.
 
         Raises:
-            InputError: one of its kinds for every way an upload can be wrong.
+            InputError: the upload has no photo, or one that cannot be decoded; see its subclasses.
             QueueFull: too many photos wait to be decoded.
         """
         return self._decode(_photo_part(upload), spec, keep=keep)
 
     def thumbnail(self, photo: IO[bytes], size_px: int) -> bytes:
-        """A stored photo as a JPEG whose longer side is `size_px` at most; raises as `read`."""
+        """Make a thumbnail of a stored photo.
+
+        Args:
+            photo: its file.
+            size_px: pixels of the longer side at most.
+
+        Returns:
+            A JPEG file.
+
+        Raises:
+            InputError, QueueFull: as of `read`.
+        """
         return self._decoders.thumbnail(photo, size_px)
 
     def decode_all(self, photos: list[IO[bytes]], spec: PreprocessSpec) -> list[Photo | LookalikeError]:
-        """Many photos at once; what is wrong with one stands in its place."""
+        """Decode many photos in parallel.
+
+        Args:
+            photos: their files.
+            spec: preprocessing of the model that serves.
+
+        Returns:
+            For each photo, in their order, the decoded photo or the error that says why it cannot be decoded.
+        """
 
         def decode(photo: IO[bytes]) -> Photo | LookalikeError:
             try:
@@ -96,25 +118,26 @@ class PhotoReader:
 
 
 class _LenientDecoder(MultipartDecoder):
-    """Reads file names in whatever encoding; Werkzeug would take a form with one that is not UTF-8 for an empty one."""
+    """Accepts file names in any encoding; for Werkzeug a form with a name that is not UTF-8 would be empty."""
 
     def _parse_headers(self, data: bytes | bytearray) -> Headers:
         return super()._parse_headers(data.decode(errors="replace").encode())
 
 
-def take_names_in_any_encoding() -> None:
-    """Have forms read by `_LenientDecoder`; Werkzeug has no setting for it."""
+def accept_file_names_in_any_encoding() -> None:
+    """Make Werkzeug parse forms with `_LenientDecoder`. It has no setting for it, so its module is patched."""
     formparser.MultipartDecoder = _LenientDecoder  # type: ignore[attr-defined]
 
 
 class SpooledRequest(Request):
-    """Keeps the files of a form on disk until a decoder takes them; Werkzeug would hold 500 kB of each in memory."""
+    """A request that keeps uploaded files over 128 KiB on disk; Werkzeug would keep up to 500 kB of each in memory."""
 
     def _get_file_stream(self, *_: object, **__: object) -> IO[bytes]:
         return SpooledTemporaryFile(_IN_MEMORY_BYTES)
 
 
 def _photo_part(upload: Request) -> IO[bytes]:
+    """The file of the multipart field `image`."""
     if upload.mimetype != "multipart/form-data":
         raise ImageMissing(f"send the photo as multipart/form-data, in a field named {FIELD!r}")
     parts = upload.files.getlist(FIELD)
@@ -131,7 +154,11 @@ def _photo_part(upload: Request) -> IO[bytes]:
 
 
 class _Body:
-    """The request's body, received whole when the first byte of it is asked for."""
+    """The body of a request as a file, received whole on the first read.
+
+    Attributes:
+        missing_bytes: bytes that have not been received yet.
+    """
 
     def __init__(self, incoming: IO[bytes], n_bytes: int) -> None:
         self._incoming = incoming
@@ -145,7 +172,7 @@ class _Body:
         return self._whole().readline(size)
 
     def discard(self, within_s: float, at_most_bytes: int) -> None:
-        """Read away what the client is still sending."""
+        """Read and discard what the client still sends, within a limit of time and bytes."""
         left = min(self.missing_bytes, at_most_bytes)
         with gevent.Timeout(within_s, False):
             while left > 0 and (chunk := self._incoming.read(min(left, _CHUNK_BYTES))):
@@ -170,10 +197,11 @@ class _Body:
 
 
 def spool_body() -> None:
-    """Put a `_Body` in the place of the request's.
+    """Replace the body of the current request with a `_Body`; runs before every request.
 
     Raises:
-        LengthRequired: a body of unstated length could neither be refused in time nor be known to be whole.
+        LengthRequired: the body has no Content-Length. Without it a body that is too large could not be refused before
+            it is received, nor one that is cut short be recognised.
     """
     if request.method in ("POST", "PUT", "PATCH", "DELETE"):
         # Neither a length nor an encoding means no body, as in `curl -X POST`.
@@ -183,12 +211,16 @@ def spool_body() -> None:
 
 
 def require_whole() -> None:
-    """Refuse a body that ended before its Content-Length; call it when the body has been parsed."""
+    """Check that the body has as many bytes as its Content-Length says. Call it after the body was parsed.
+
+    Raises:
+        BodyIncomplete: bytes are missing.
+    """
     if g.body.missing_bytes:
         raise BodyIncomplete(f"{g.body.missing_bytes} bytes of {request.content_length} are missing; send it again")
 
 
 def discard_body(_: BaseException | None) -> None:
-    """Close what was received."""
+    """Close the file with the body of the current request; runs after every request."""
     if body := g.get("body"):
         body.close()

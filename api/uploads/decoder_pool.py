@@ -1,4 +1,4 @@
-"""Decoders: photos -> pixels in processes of their own, large ones one at a time. Knows nothing of HTTP or forms."""
+"""A pool of decoder processes that turn photos into pixels; large photos are decoded one at a time."""
 
 import json
 import logging
@@ -21,18 +21,18 @@ from shared.telemetry import event
 _LOG = logging.getLogger(__name__)
 _ROOT = str(Path(__file__).parents[2])
 
-# 12 Mpx of RGB; a JPEG needs far less for its size.
+# Memory for decoding a small photo: 12 Mpx of RGB. A JPEG of that size needs far less.
 _SMALL_BYTES = 48 << 20
-# Above the estimate: what a decoder needs whatever the size, and its copies of the upload.
+# On top of the estimate: what a decoder needs for a photo of any size, and its copies of the upload.
 _SLACK_BYTES = 32 << 20
 _UPLOAD_COPIES = 2
-_WITHIN_S = 4  # of the clock; who is not done by then, within its share of a core's time, is on a busy machine
+_WITHIN_S = 4  # wall-clock time for one photo; its CPU time is limited to 2.5 s, so a later answer means a busy machine
 _WAIT_S = 10
-_WAIT_LARGE_S = 3  # a large photo takes one to two seconds; one that waited longer would be a long time in coming
-_LAST_WORDS_S = 0.5
+_WAIT_LARGE_S = 3  # a large photo takes one to two seconds to decode
+_EXIT_WITHIN_S = 0.5
 _RETRY_AFTER_S = 5
-# Pixels beyond 4 MiB go back to the system when they are freed: glibc would keep the arenas of its largest photo.
-# Below, the same memory serves the next photo: having the kernel clear it anew took a quarter of the decoding.
+# Blocks over 4 MiB go back to the system when they are freed; else glibc keeps the memory of the largest photo so far.
+# Smaller blocks are reused for the next photo: new pages from the kernel took a quarter of the decoding time.
 _MALLOC = {"MALLOC_ARENA_MAX": "1", "MALLOC_MMAP_THRESHOLD_": "4194304", "MALLOC_TRIM_THRESHOLD_": "4194304"}
 _REFUSALS: dict[str, type[InputError]] = {
     error.code: error for error in (PhotoTooLarge, PhotoUndecodable, UnsupportedFormat)
@@ -40,32 +40,48 @@ _REFUSALS: dict[str, type[InputError]] = {
 
 
 class DecoderPool:
-    """Decoding processes, started when first needed: some for small photos, one for large ones.
+    """Decoder processes, started when they are first needed: several for small photos, one for large ones.
 
     Args:
-        n: small photos decoded at the same time.
-        max_pixels: largest photo taken.
+        n: number of small photos decoded at the same time.
+        max_pixels: number of pixels of the largest photo accepted.
     """
 
     def __init__(self, n: int, *, max_pixels: int) -> None:
         self._small = _Pool(n, _SMALL_BYTES, _WAIT_S, max_pixels)
-        # One, whatever `n`: memory does not grow with it, and a large photo holds up no small one.
+        # One process, whatever `n` is: this bounds the memory, and small photos do not wait for large ones.
         self._large = _Pool(1, MAX_DECODING_BYTES, _WAIT_LARGE_S, max_pixels)
 
     def decode(self, photo: IO[bytes], spec: PreprocessSpec, *, keep: bool = False) -> bytes:
-        """The photo as `spec.n_bytes` of RGB.
+        """Decode a photo.
 
         Args:
-            keep: a `working_copy` of it is to follow.
+            photo: its file.
+            spec: preprocessing of the model that serves.
+            keep: append a working copy of the photo, see `shared.photos.images.working_copy`.
+
+        Returns:
+            `spec.n_bytes` bytes of RGB, and the working copy.
 
         Raises:
-            InputError: what `decode_photo` raises; also PhotoUndecodable where memory or time ran out.
+            InputError: the photo cannot be decoded; PhotoUndecodable also if memory or time ran out.
             QueueFull: too many photos wait for a decoder.
         """
         return self._ask(photo, {"spec": spec.model_dump(), "keep": keep})
 
     def thumbnail(self, photo: IO[bytes], size_px: int) -> bytes:
-        """The photo as a JPEG whose longer side is `size_px` at most; raises as `decode`."""
+        """Make a thumbnail.
+
+        Args:
+            photo: its file.
+            size_px: pixels of the longer side at most.
+
+        Returns:
+            A JPEG file.
+
+        Raises:
+            InputError, QueueFull: as of `decode`.
+        """
         return self._ask(photo, {"thumbnail_px": size_px})
 
     def _ask(self, photo: IO[bytes], wanted: dict[str, object]) -> bytes:
@@ -76,7 +92,7 @@ class DecoderPool:
 
 
 class _Pool:
-    """Processes with the same limits."""
+    """Decoder processes with the same limits: up to `n`, each with `max_bytes` for decoding."""
 
     def __init__(self, n: int, max_bytes: int, wait_s: float, max_pixels: int) -> None:
         self._limits = {"max_pixels": max_pixels, "max_decoding_bytes": max_bytes}
@@ -86,19 +102,20 @@ class _Pool:
         weakref.finalize(self, _end, self._idle)
 
     def decode(self, photo: IO[bytes], wanted: dict[str, object]) -> bytes:
+        """Have a free process decode the photo; raises as `DecoderPool.decode`."""
         if not self._free.acquire(timeout=self._wait_s):
             raise QueueFull("too many photos wait to be decoded", retry_after_s=_RETRY_AFTER_S)
         try:
             decoder = self._idle.pop() if self._idle else _Decoder()
-            if not decoder.alive:  # it was killed from outside as it waited; this photo is not to blame
+            if not decoder.alive:  # it was killed from outside while it was idle, not by this photo
                 decoder.end()
                 decoder = _Decoder()
             try:
-                photo.seek(0)  # read only now: those who wait cost no memory
+                photo.seek(0)  # read only now: photos that wait for a decoder take no memory
                 return decoder.ask(photo.read(), wanted, self._limits)
             except InputError:
                 raise
-            except BaseException:  # also for a timeout: what the process says next would answer this photo
+            except BaseException:  # also after a timeout: the process's next answer would be about this photo
                 decoder.end()
                 raise
             finally:
@@ -109,7 +126,7 @@ class _Pool:
 
 
 class _Decoder:
-    """One process and the socket to it."""
+    """One decoder process and the socket to it."""
 
     def __init__(self) -> None:
         self._socket, theirs = socketpair()
@@ -125,10 +142,22 @@ class _Decoder:
 
     @property
     def alive(self) -> bool:
+        """Whether the process runs."""
         return self._process.poll() is None
 
     def ask(self, photo: bytes, wanted: dict[str, object], limits: dict[str, int]) -> bytes:
-        question = {
+        """Have the process decode one photo.
+
+        Args:
+            photo: content of its file.
+            wanted: what to make of it.
+            limits: pixels and bytes.
+
+        Raises:
+            InputError: the photo was refused, or the process ended while it decoded it.
+            QueueFull: the process did not answer in time.
+        """
+        header = {
             "n_bytes": len(photo),
             **limits,
             "memory_bytes": limits["max_decoding_bytes"] + _SLACK_BYTES + _UPLOAD_COPIES * len(photo),
@@ -138,34 +167,35 @@ class _Decoder:
         busy = QueueFull("the machine is too busy to decode the photo", retry_after_s=_RETRY_AFTER_S)
         try:
             with gevent.Timeout(_WITHIN_S, busy):
-                self._stream.write(json.dumps(question).encode() + b"\n")
+                self._stream.write(json.dumps(header).encode() + b"\n")
                 self._stream.write(photo)
                 self._stream.flush()
                 answer = json.loads(self._stream.readline())
                 content = self._stream.read(answer.get("n_bytes", 0))
         except (OSError, ValueError):
-            pass  # it ended before it answered
+            pass  # the process ended before it answered
         if not answer:
-            raise self._ended(len(photo))
+            raise self._failure_of_exit(len(photo))
         if code := answer.get("code"):
             raise (PhotoTooHeavy if answer.get("too_heavy") else _REFUSALS[code])(answer["detail"])
         return content
 
-    def _ended(self, photo_bytes: int) -> Exception:
+    def _failure_of_exit(self, photo_bytes: int) -> Exception:
+        """End a process that did not answer, and make the error for its photo."""
         try:
-            self._process.wait(_LAST_WORDS_S)
+            self._process.wait(_EXIT_WITHIN_S)
         except subprocess.TimeoutExpired:
-            pass  # it hangs
+            pass  # it hangs and is killed below
         status = self.end()
-        if status > 0:  # an exception in our code, which it has logged
+        if status > 0:  # an exception in our own code, which the process has logged
             return RuntimeError(f"a decoder ended with status {status}")
         event(_LOG, "decoder_ended", level=logging.WARNING, signal=-status, photo_bytes=photo_bytes)
         return PhotoUndecodable("the photo takes too long to decode; save it again")
 
     def end(self) -> int:
-        """End the process; its exit status."""
+        """End the process, and return its exit status."""
         self._process.kill()
-        with suppress(OSError):  # what was still to be written
+        with suppress(OSError):  # unsent bytes
             self._stream.close()
         self._socket.close()
         return self._process.wait()

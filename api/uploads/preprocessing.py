@@ -1,4 +1,4 @@
-"""How photos are made square for the model that answers searches: read from its manifest, and again when it changes."""
+"""The preprocessing of the serving model: read from its bundle's manifest, and again when the live version changes."""
 
 import logging
 import threading
@@ -14,56 +14,58 @@ from shared.photos.preprocessing import PreprocessSpec
 from shared.telemetry import event
 
 _LOG = logging.getLogger(__name__)
-_LOOK_EVERY_S = 1.0
+_READ_EVERY_S = 1.0
 
 
 class ServingPreprocessing:
-    """Follows the pointers of one installation.
+    """The preprocessing of the model that serves, kept up to date.
 
-    What cannot be read leaves things as they were: photos say by which spec they were made, so that a worker whose
-    model has another sees it.
+    If it cannot be read, the last one stays in use. A job carries the spec of its pixels, so that a worker whose model
+    has another one notices it.
 
     Args:
-        clock: seconds, monotonic.
+        storage: where bundles and snapshots are.
+        clock: monotonic time in seconds.
     """
 
     def __init__(self, storage: Location, clock: Callable[[], float] = time.monotonic) -> None:
         self._storage = storage
         self._clock = clock
-        self._looking = threading.Lock()
-        self._look_at = float("-inf")
-        self._seen: tuple[str | None, str | None] | None = None
+        self._reading = threading.Lock()
+        self._read_at = float("-inf")
+        self._pointers: tuple[str | None, str | None] | None = None
         self._spec = PreprocessSpec()
 
-    def look(self) -> PreprocessSpec:
-        """The spec, at most a second old, but for the time in which it cannot be seen.
+    def current(self) -> PreprocessSpec:
+        """Return the spec, read at most a second ago unless it cannot be read.
 
         Raises:
-            StoreUnavailable: it could not be seen once yet; made by another, photos would come for nothing.
+            StoreUnavailable: it could not be read yet. Photos made with a guessed spec would be useless.
         """
-        blind = self._seen is None  # then they wait for each other; later ones take what was seen last
-        if (blind or self._clock() >= self._look_at) and self._looking.acquire(blocking=blind):
+        unknown = self._pointers is None  # then callers wait for the read; later ones take the last spec meanwhile
+        if (unknown or self._clock() >= self._read_at) and self._reading.acquire(blocking=unknown):
             try:
-                self._follow()
+                self._update()
             except StoreUnavailable:
-                if self._seen is None:
+                if self._pointers is None:
                     raise
             finally:
-                self._look_at = self._clock() + _LOOK_EVERY_S
-                self._looking.release()
+                self._read_at = self._clock() + _READ_EVERY_S
+                self._reading.release()
         return self._spec
 
-    def _follow(self) -> None:
+    def _update(self) -> None:
+        """Read the manifest again if the live model or index has changed."""
         bundles = bundle_store(self._storage)
         try:
             pointers = (bundles.current(), index_store(self._storage).current())
-            if pointers == self._seen:
+            if pointers == self._pointers:
                 return
             version = answering_bundle(self._storage)
             if version is not None:
                 self._spec = PreprocessSpec.model_validate(bundles.manifest(version).get("preprocess"))
-            self._seen = pointers
+            self._pointers = pointers
         except (ArtifactError, OSError, ValidationError):
-            pass  # workers say what is wrong
+            pass  # workers report what is wrong
         else:
             event(_LOG, "spec", spec=str(self._spec), bundle=version or "none")

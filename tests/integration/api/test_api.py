@@ -163,7 +163,7 @@ def test_an_expired_job_is_410(http: FlaskClient, jobs: JobStore, client: redis.
     assert_problem(http.get(f"/v1/jobs/{job_id}"), 410, "job_gone")
 
 
-# --- the seed's endpoints ---
+# --- the legacy API ---
 
 
 def test_healthcheck_answers_as_the_seed_did(http: FlaskClient) -> None:

@@ -43,7 +43,7 @@ class Caller:
     def __init__(self, app: Flask, ring: KeyRing, scopes: set[Scope] | None = None, **limits: int) -> None:
         self._http = app.test_client()
         self.key, self.token = ring.create("test", scopes or BOTH, **limits)
-        app.extensions["lookalike"].authenticator._known_until = 0.0  # do not wait for the second to pass
+        app.extensions["lookalike"].authenticator._keys_valid_until = 0.0  # do not wait for the second to pass
 
     def get(self, path: str) -> TestResponse:
         return self._http.get(path, headers={"Authorization": f"Bearer {self.token}", "X-Request-ID": "r"})
@@ -93,7 +93,7 @@ def test_with_a_key_every_route_but_the_public_ones_needs_it(app: Flask, ring: K
             assert_problem(answer, 401, "api_key_required")
         with_key = http.open(path, method=method, headers={"Authorization": f"Bearer {caller.token}"})
         assert with_key.status_code not in (401, 403), path
-    assert {"jobs.submit_search", "index.get_index", "ops.metrics", "seed.similar_images"} <= closed
+    assert {"jobs.submit_search", "index.get_index", "ops.metrics", "legacy.similar_images"} <= closed
     for public in ("/", "/livez", "/readyz", "/healthcheck"):
         assert http.get(public).status_code in (200, 503)
 
@@ -164,7 +164,7 @@ def test_a_service_in_the_open_stays_closed_when_its_last_key_is_revoked(
     caller = Caller(app, ring)
     assert caller.get("/v1/jobs").status_code == 200
     ring.revoke(caller.key.id)
-    app.extensions["lookalike"].authenticator._known_until = 0.0
+    app.extensions["lookalike"].authenticator._keys_valid_until = 0.0
     assert_problem(caller.get("/v1/jobs"), 401, "api_key_invalid")
     assert_problem(app.test_client().get("/v1/jobs"), 401, "api_key_required")
 

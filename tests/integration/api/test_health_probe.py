@@ -1,4 +1,4 @@
-"""The canary: readiness follows what becomes of a photo, not what workers say of themselves"""
+"""The health probe: readiness follows what becomes of a photo, not what workers say of themselves"""
 
 import threading
 import time
@@ -84,7 +84,7 @@ def eventually(claim: Callable[[], bool], what: str) -> None:
         time.sleep(0.02)
 
 
-def test_a_canary_goes_through_the_whole_path_with_a_photo_no_cache_knows(
+def test_a_probe_goes_through_the_whole_path_with_a_photo_no_cache_knows(
     health_probe: HealthProbe, hire: Callable[..., Worker]
 ) -> None:
     worker = hire()
@@ -95,7 +95,7 @@ def test_a_canary_goes_through_the_whole_path_with_a_photo_no_cache_knows(
     assert {len(pixels or b"") for pixels in photos} == {N_BYTES}
 
 
-def test_a_canary_nobody_takes_or_that_fails_is_a_problem_in_words(
+def test_a_probe_nobody_takes_or_that_fails_is_a_problem_in_words(
     health_probe: HealthProbe, hire: Callable[..., Worker]
 ) -> None:
     assert "took" in str(health_probe.send())
@@ -107,7 +107,9 @@ def test_readiness_goes_red_when_nobody_consumes_and_green_again(
     app: Flask, client: redis.Redis, jobs: JobStore, hire: Callable[..., Worker]
 ) -> None:
     service = app.extensions["lookalike"]
-    health_probe = HealthProbe(service.store, service.registry, every_s=0.05, spec=PreprocessSpec, wake=service._wake)
+    health_probe = HealthProbe(
+        service.store, service.registry, every_s=0.05, spec=PreprocessSpec, dispatch=service._dispatch
+    )
     service.health_probe = health_probe
     report(client, state="ready")
     http = app.test_client()
@@ -123,16 +125,18 @@ def test_readiness_goes_red_when_nobody_consumes_and_green_again(
     health_probe.stop()
 
 
-def test_no_canary_is_sent_while_no_worker_reports(app: Flask, client: redis.Redis, jobs: JobStore) -> None:
+def test_no_probe_is_sent_while_no_worker_reports(app: Flask, client: redis.Redis, jobs: JobStore) -> None:
     service = app.extensions["lookalike"]
-    health_probe = HealthProbe(service.store, service.registry, every_s=0.02, spec=PreprocessSpec, wake=service._wake)
+    health_probe = HealthProbe(
+        service.store, service.registry, every_s=0.02, spec=PreprocessSpec, dispatch=service._dispatch
+    )
     health_probe.start()
     time.sleep(0.3)
     assert jobs.depth() == 0
     health_probe.stop()
 
 
-def test_canaries_are_sent_though_the_queue_is_full_and_are_in_nobodys_list(
+def test_probes_are_sent_though_the_queue_is_full_and_are_in_nobodys_list(
     health_probe: HealthProbe, client: redis.Redis, app: Flask, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("api.health_probe._ANSWER_WITHIN_S", 0.05)
@@ -146,10 +150,10 @@ def test_canaries_are_sent_though_the_queue_is_full_and_are_in_nobodys_list(
     assert client.exists(f"{PREFIX}jobs:_canary") == 0
 
 
-def test_canaries_nobody_takes_expire_and_leave_nothing(client: redis.Redis, clock: Clock, app: Flask) -> None:
+def test_probes_nobody_takes_expire_and_leave_nothing(client: redis.Redis, clock: Clock, app: Flask) -> None:
     service = app.extensions["lookalike"]
     store = JobStore(client, clock=clock)
-    HealthProbe(store, service.registry, every_s=0, spec=PreprocessSpec, wake=lambda: None).send()
+    HealthProbe(store, service.registry, every_s=0, spec=PreprocessSpec, dispatch=lambda: None).send()
     clock.now += 10
     assert len(store.reap(max_attempts=3).expired) == 1  # twice the time it may take
     assert client.keys(f"{PREFIX}pixels:*") == []

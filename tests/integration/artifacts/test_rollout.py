@@ -173,11 +173,11 @@ def test_the_front_door_makes_no_photo_for_a_model_it_has_not_seen(
     with proxy.away():
         for _ in range(2):
             with pytest.raises(StoreUnavailable):
-                door.look()
-    assert door.look() == OLD
+                door.current()
+    assert door.current() == OLD
     with proxy.away():
         clock.now += 1
-        assert door.look() == OLD
+        assert door.current() == OLD
 
 
 def test_nothing_is_built_anew_because_the_store_is_away(

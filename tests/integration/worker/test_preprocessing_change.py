@@ -191,22 +191,22 @@ def test_a_promoted_model_without_an_index_leaves_the_answers_to_the_one_before(
 def test_the_front_door_takes_the_spec_of_the_model_that_answers(turns: Turns) -> None:
     clock = Clock()
     spec = ServingPreprocessing(turns.home, clock)
-    assert spec.look() == OLD
+    assert spec.current() == OLD
     bundle_store(turns.home).promote(turns.bundles[NEW])
     clock.now += 1
-    assert spec.look() == OLD  # the new one has no index yet
+    assert spec.current() == OLD  # the new one has no index yet
     index_store(turns.home).promote(turns.indexes[NEW])
-    assert spec.look() == OLD  # it looks once a second
+    assert spec.current() == OLD  # it looks once a second
     clock.now += 1
-    assert spec.look() == NEW
+    assert spec.current() == NEW
     (bundle_store(turns.home).root / "CURRENT").write_text("20260101T000000000000Z-00000000\n")
     (index_store(turns.home).path(turns.indexes[NEW]) / MANIFEST).unlink()
     clock.now += 1
-    assert spec.look() == NEW  # what cannot be read changes nothing
+    assert spec.current() == NEW  # what cannot be read changes nothing
 
 
 def test_without_an_installation_photos_are_made_as_by_default(tmp_path: Path) -> None:
-    assert ServingPreprocessing(tmp_path).look() == PreprocessSpec()
+    assert ServingPreprocessing(tmp_path).current() == PreprocessSpec()
 
 
 def test_a_request_sent_again_after_the_spec_changed_is_the_same_request(
@@ -223,7 +223,7 @@ def test_a_request_sent_again_after_the_spec_changed_is_the_same_request(
 
     first = submit("one")
     turns.promote(NEW)
-    app.extensions["lookalike"]._spec = ServingPreprocessing(turns.home)
+    app.extensions["lookalike"]._preprocessing = ServingPreprocessing(turns.home)
     assert submit("one") == first
     submit("two")
     claims = [jobs.claim("w", lease_s=15) for _ in range(2)]
