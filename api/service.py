@@ -67,7 +67,7 @@ class Service:
         self.reader = PhotoReader(n_threads=settings.decode_threads, max_pixels=settings.max_pixels)
         self._preprocessing = ServingPreprocessing(settings.storage)
         self.health_probe = HealthProbe(
-            self.store, self.registry, every_s=settings.probe_every_s, spec=self._spec.look, dispatch=self._dispatch
+            self.store, self.registry, every_s=settings.probe_every_s, spec=self._preprocessing.current, dispatch=self._dispatch
         )
         self._dispatcher = Dispatcher(make_celery(url, socket_timeout_s=_REDIS_TIMEOUT_S), client)
         self._waiters = threading.BoundedSemaphore(settings.max_waiters + 1)
@@ -187,7 +187,7 @@ class Service:
         if created.is_new:
             self.counters.accepted.labels(job.kind.value).inc()
             if not created.called:
-                self._dispatch(job, nobody_idle=self._at_once)
+                self._dispatch(job, nobody_idle=self._starts_unreplicated)
         return job
 
     def _replicate(self, job: Job, *, is_new: bool, repeatable: bool) -> None:
@@ -206,7 +206,7 @@ class Service:
         n_replicas = self.settings.redis_replicas
         if not n_replicas or self.store.replicated(n_replicas):
             return
-        if is_new and again:
+        if is_new and repeatable:
             self._dispatch(job)
         elif is_new:
             with suppress(JobFinished):

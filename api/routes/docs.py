@@ -15,6 +15,7 @@ bp = Blueprint("docs", __name__)
 @bp.get("/openapi.json")
 @Operation("This contract", {200: ({"type": "object"}, "OpenAPI 3.1")})
 def specification() -> Response:
+    """GET /openapi.json: the OpenAPI document."""
     return jsonify(describe(current_app, service().settings))
 
 

@@ -62,6 +62,7 @@ def readyz() -> Response:
 @bp.get("/v1/workers")
 @Operation("Who works, and what waits", {200: (WorkerList, "by name")})
 def list_workers() -> Response:
+    """GET /v1/workers: the workers that reported within 15 s, and the queue."""
     reports = sorted(service().registry.live(), key=lambda worker: worker.name)
     backlog = service().store.backlog()
     return answer(

@@ -102,6 +102,7 @@ def delete_image(image_id: str) -> Response:
     query=ThumbnailQuery,
 )
 def get_image(image_id: str) -> Response:
+    """GET /v1/images/ID: the photo's thumbnail, with an ETag."""
     size_px = validated(ThumbnailQuery, {**once(request.args)}).size
     file = _find(_validated_id(image_id).image_id)
     try:

@@ -62,6 +62,7 @@ def get_index() -> Response:
 @bp.get("/index/versions")
 @Operation("The versions of the index, newest first", {200: (VersionList, "all that are kept")}, errors=_DAMAGED)
 def list_versions() -> Response:
+    """GET /v1/index/versions: the versions of the index that are kept, newest first."""
     return answer(VersionList(versions=versions.list_versions(service().settings.storage)))
 
 
@@ -73,6 +74,7 @@ def list_versions() -> Response:
     page=True,
 )
 def get_report(version: str) -> Response:
+    """GET /v1/index/versions/V/report: the report of the reindex that made a version, as JSON or as a page."""
     found = versions.show_version(service().settings.storage, version)
     if request.accept_mimetypes.best_match(["text/html", "application/json"]) == "application/json":
         return answer(found)
@@ -86,8 +88,9 @@ def get_report(version: str) -> Response:
     errors=_MOVE,
 )
 def promote(version: str) -> Response:
+    """POST /v1/index/versions/V/promote: make a version live."""
     versions.promote_version(service().settings.storage, version)
-    return _moved("index.promote", version)
+    return _promoted("index.promote", version)
 
 
 @bp.post("/index/rollback")
@@ -100,7 +103,7 @@ def promote(version: str) -> Response:
 def rollback() -> Response:
     """POST /v1/index/rollback: make the version live that was live before."""
     asked = validated(RollbackQuery, {**once(request.args)})
-    return _moved("index.rollback", versions.roll_back(service().settings.storage, live=asked.live))
+    return _promoted("index.rollback", versions.roll_back(service().settings.storage, live=asked.live))
 
 
 def _promoted(action: str, version: str) -> Response:
