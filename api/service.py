@@ -67,7 +67,11 @@ class Service:
         self.reader = PhotoReader(n_threads=settings.decode_threads, max_pixels=settings.max_pixels)
         self._preprocessing = ServingPreprocessing(settings.storage)
         self.health_probe = HealthProbe(
-            self.store, self.registry, every_s=settings.probe_every_s, spec=self._preprocessing.current, dispatch=self._dispatch
+            self.store,
+            self.registry,
+            every_s=settings.probe_every_s,
+            spec=self._preprocessing.current,
+            dispatch=self._dispatch,
         )
         self._dispatcher = Dispatcher(make_celery(url, socket_timeout_s=_REDIS_TIMEOUT_S), client)
         self._waiters = threading.BoundedSemaphore(settings.max_waiters + 1)
