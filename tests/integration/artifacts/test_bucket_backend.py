@@ -292,6 +292,17 @@ def test_notes_that_cannot_be_read_are_damage(store: ArtifactStore, bucket: Buck
         store.history()
 
 
+def test_the_promotion_log_is_written_as_every_release_has_written_it(store: ArtifactStore, bucket: Bucket) -> None:
+    version = write_version(store)
+    store.promote(version)
+    written = json.loads(bucket.read("indexes/PROMOTIONS.json"))
+    assert written.keys() == {"ledger", "removed", "writer"}
+    assert written["ledger"].keys() == {"fence", "promotions"}
+    bucket.write("indexes/PROMOTIONS.json", json.dumps({"ledger": {**written["ledger"], "fence": 41}}).encode())
+    assert store.take_fence() == 42
+    assert [entry.version for entry in store.history()] == [version]
+
+
 def test_an_object_of_any_name_is_read_back(bucket: Bucket) -> None:
     for key in ("a b.jpg", "ü~x.jpg", "100%.jpg", "a+b&c=d#e?.jpg", "'(quoted)'.jpg"):
         bucket.write(f"images/{key}", key.encode())
