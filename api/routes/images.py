@@ -15,7 +15,7 @@ from api.openapi.operation import JPEG, PHOTO, SUBMIT, SUBMIT_HEADERS, SUBMITTED
 from api.openapi.schemas import photo_with
 from api.service import idempotency_key, service, submitted
 from api.uploads.bodies import Photo
-from shared.artifacts.files import ObjectFile, file_in, is_there, state_of
+from shared.artifacts.files import ObjectFile, state_of
 from shared.artifacts.home import catalogue_location, live_photo
 from shared.artifacts.snapshots import PHOTOS, index_store, read_index_manifest
 from shared.artifacts.store import ArtifactStore
@@ -181,7 +181,7 @@ def _find(image_id: str) -> Path | ObjectFile:
         raise ImageNotFound("the live index has no photo of that id")
     with suppress(CatalogueUnusable):
         inside = "://" not in found[0]
-        file = file_in(catalogue_location(settings), found[0]) if inside else settings.buckets.file(found[0])
-        if is_there(file):
+        file = catalogue_location(settings) / found[0] if inside else settings.buckets.file(found[0])
+        if file.is_file():
             return file
     return live_photo(settings.storage, found[1])

@@ -122,7 +122,7 @@ def check_weights() -> Findings:
 
 def check_catalogue() -> Findings:
     """Whether the catalogue that would be served is there."""
-    from shared.artifacts.files import names_at
+    from shared.artifacts.backend import backend_at
     from shared.artifacts.home import DEMO, catalogue_location
     from shared.errors import CatalogueUnusable, StoreUnavailable
     from shared.settings import load_settings
@@ -130,7 +130,7 @@ def check_catalogue() -> Findings:
     settings = load_settings()
     try:
         location = catalogue_location(settings)
-        there = {name.lower() for name in names_at(location)}
+        there = {name.lower() for name in backend_at(location).top()}
     except (CatalogueUnusable, StoreUnavailable) as exc:
         yield fail("catalogue", str(exc), "bring it back, or name another")
         return

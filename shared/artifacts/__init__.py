@@ -1,4 +1,4 @@
-"""Where things lie that several processes share: a directory, or a place in an object store."""
+"""Artifact store: what several processes share, in a directory or below a prefix of a bucket in an object store."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias, Union

@@ -1,4 +1,4 @@
-"""Addresses in object stores, as people write them. Reads text only."""
+"""URLs of object stores, `s3://bucket/prefix`: parsed and checked without connecting to one."""
 
 import re
 

@@ -1,6 +1,6 @@
-"""A place in an object store, through obstore: read, write, compare and swap, and say in words what is wrong.
+"""Objects in a bucket of an S3 store, through obstore: read, write, list, compare-and-swap, and errors in plain words.
 
-Credentials, region and endpoint come from the usual AWS_ variables. Knows nothing of what is kept there.
+Credentials, region and endpoint come from the usual AWS_ variables.
 """
 
 import fcntl
@@ -15,13 +15,14 @@ from dataclasses import dataclass
 from datetime import timedelta
 from functools import cached_property
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, NamedTuple, TypeVar
+from typing import IO, TYPE_CHECKING, TypeVar
 
 import obstore
 from obstore import exceptions as refusals
 from obstore.store import S3Store
 
 from shared.artifacts.addresses import SCHEME, parse_bucket_url
+from shared.artifacts.files import ObjectFile, Stored
 from shared.errors import ArtifactUnwritable, StoreUnavailable
 
 _PART_BYTES = 8 << 20  # of an upload
@@ -41,22 +42,9 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
-class Stored(NamedTuple):
-    """What a listing tells of an object.
-
-    Attributes:
-        modified_at: by the store's clock, seconds since the epoch.
-    """
-
-    key: str
-    n_bytes: int
-    modified_at: float
-    etag: str
-
-
 @dataclass
 class _Seen:
-    """What was there, when, and when to look again; on the monotonic clock."""
+    """A value that was asked for, when, and when to ask again; on the monotonic clock."""
 
     value: str | None
     at: float
@@ -64,10 +52,13 @@ class _Seen:
 
 
 class Bucket:
-    """Objects under one prefix of one bucket.
+    """Objects below one prefix of one bucket; keys are told from that prefix.
 
-    Every method raises StoreUnavailable when the store does not answer or refuses, and FileNotFoundError when there is
-    no such object.
+        bucket = Bucket("s3://models/lookalike", cache=Path("/var/cache/lookalike"))
+        bucket.write("catalogue", b"s3://photos/dump")
+
+    Every method raises StoreUnavailable when the store does not answer or refuses, ArtifactUnwritable when it refuses a
+    write, and FileNotFoundError when there is no such object.
 
     Args:
         url: `s3://bucket/prefix`.
@@ -83,15 +74,21 @@ class Bucket:
     def __str__(self) -> str:
         return self.url
 
+    def __truediv__(self, key: str) -> ObjectFile:
+        return ObjectFile(self, key)
+
     @property
     def name(self) -> str:
-        """For people."""
+        """The last part of the URL, for messages."""
         return (self.prefix or self.bucket).rpartition("/")[2]
 
     def lately(self, name: str, ask: Callable[[], str | None]) -> str | None:
-        """What `ask` gives, or gave within the last second: under a name, because many ask for the same.
+        """What `ask` returns, or returned within the last second, by any thread.
 
-        While one asks, and for half a minute in which the store does not answer, the others get what was seen last.
+        While one thread asks, and for half a minute in which the store does not answer, all get the last value.
+
+        Args:
+            name: the same for all who ask for the same.
         """
         now = time.monotonic()
         seen = self._seen.get(name)
@@ -111,7 +108,7 @@ class Bucket:
         return value
 
     def forget(self, name: str) -> None:
-        """Ask anew the next time."""
+        """Let `lately` ask anew the next time."""
         self._seen.pop(name, None)
 
     def read(self, key: str) -> bytes:
@@ -119,7 +116,7 @@ class Bucket:
         return self._call(lambda: bytes(obstore.get(self._lasting, key).bytes()))
 
     def read_tagged(self, key: str) -> tuple[bytes, str]:
-        """The content of a small object, and the tag that `swap` compares."""
+        """The content of a small object, and its ETag for `swap`."""
 
         def read() -> tuple[bytes, str]:
             found = obstore.get(self._quick, key)
@@ -127,32 +124,37 @@ class Bucket:
 
         return self._call(read)
 
-    def look(self, key: str) -> Stored:
-        """What can be told of an object without reading it."""
+    def stat(self, key: str) -> Stored:
+        """Size, time and ETag of an object, without reading it."""
         return self._call(lambda: _stored(obstore.head(self._quick, key)))
 
     def has(self, key: str) -> bool:
+        """Whether there is such an object."""
         try:
-            self.look(key)
+            self.stat(key)
         except FileNotFoundError:
             return False
         return True
 
     def write(self, key: str, content: bytes) -> None:
-        """Put an object there, whatever was."""
+        """Write an object, over what was there."""
         self._call(lambda: obstore.put(self._lasting, key, content), writing=True)
 
     def upload(self, key: str, file: Path) -> None:
-        """Put a file there, in parts where it is large; nobody sees half of it."""
+        """Write an object from a file, in parts where it is large; nobody sees half of it."""
         put = obstore.put
         self._call(
             lambda: put(self._lasting, key, file, chunk_size=_PART_BYTES, max_concurrency=_UPLOADS), writing=True
         )
 
     def swap(self, key: str, content: bytes, *, tag: str | None) -> bool:
-        """Put a small object there if what is there has that tag, or if nothing is; returns whether it did.
+        """Compare-and-swap: write a small object if nobody else has written it; returns whether it did.
 
-        An answer may be lost on its way and the call be repeated underneath: then False is told of a swap that was.
+        An answer may be lost on its way and the call be repeated underneath: then False is returned for a swap that
+        was made.
+
+        Args:
+            tag: the ETag that the object must have; None: there must be none.
         """
 
         def swap() -> bool:
@@ -165,19 +167,21 @@ class Bucket:
         return self._call(swap, writing=True)
 
     def below(self, prefix: str) -> list[Stored]:
-        """Every object below a prefix, in order of their keys."""
+        """Every object below a prefix, or every object if it is empty, in order of their keys."""
 
         def found() -> list[Stored]:
-            return sorted(_stored(meta) for chunk in obstore.list(self._quick, f"{prefix}/") for meta in chunk)
+            chunks = obstore.list(self._quick, f"{prefix}/" if prefix else None)
+            return sorted(_stored(meta) for chunk in chunks for meta in chunk)
 
         return self._call(found)
 
-    def top(self) -> list[str]:
-        """Names of objects and of prefixes that have no `/`."""
+    def top(self, prefix: str = "") -> list[str]:
+        """What follows a prefix, which ends in `/` or is empty, up to the next `/`; sorted."""
 
         def found() -> list[str]:
-            listed = obstore.list_with_delimiter(self._quick)
-            return sorted({*listed["common_prefixes"], *(meta["path"] for meta in listed["objects"])})
+            listed = obstore.list_with_delimiter(self._quick, prefix or None)
+            paths = {*listed["common_prefixes"], *(meta["path"] for meta in listed["objects"])}
+            return sorted(path.removeprefix(prefix) for path in paths)
 
         return self._call(found)
 
@@ -187,13 +191,13 @@ class Bucket:
             self._call(lambda: obstore.delete(self._quick, keys), writing=True)
 
     def fetch(self, key: str, path: Path, *, sha256: str, n_bytes: int) -> bool:
-        """Bring an object here, whole or not at all; goes on where an earlier call was cut, whosever it was.
+        """Download an object, whole or not at all; resumes where an earlier call was cut, of any process.
 
         Returns:
-            whether its content is as said; if not, nothing is at `path`.
+            whether its content has that SHA-256; if not, nothing is at `path`.
 
         Raises:
-            OSError: it cannot be written here.
+            OSError: `path` cannot be written.
         """
         return self._call(lambda: self._fetch(key, path, sha256, n_bytes))
 

@@ -1,4 +1,4 @@
-"""What lies where, beside bundles and snapshots: the catalogue, and photos that were put live."""
+"""Paths of an installation beside bundles and snapshots: the catalogue, and the photos that came by PUT."""
 
 import hashlib
 from collections.abc import Collection
@@ -6,7 +6,8 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, overload
 
 from shared.artifacts import Location
-from shared.artifacts.files import ObjectFile, files_in
+from shared.artifacts.backend import backend_at
+from shared.artifacts.files import ObjectFile
 from shared.errors import CatalogueUnusable
 from shared.settings import Settings
 
@@ -19,11 +20,11 @@ _LIVE_PHOTOS = "photos"
 
 
 def catalogue_location(settings: Settings) -> Location:
-    """The catalogue that is named, else the one used last, else the demo's place, drawn or not.
+    """The catalogue that the settings name, else the one used last, else that of the demo, whether or not it is drawn.
 
     Raises:
         CatalogueUnusable: the one used last is gone.
-        StoreUnavailable: nobody can say which that was.
+        StoreUnavailable: which one that was cannot be read.
     """
     named = settings.catalogue or _catalogue_used_last(settings)
     if named is None:
@@ -37,8 +38,12 @@ def catalogue_location(settings: Settings) -> Location:
 
 
 def remember_catalogue(settings: Settings, location: Location) -> None:
-    """Serve this one until another is named."""
-    files = files_in(settings.storage)
+    """Make a catalogue the one that is served until another is named.
+
+    Raises:
+        ArtifactUnwritable, StoreUnavailable: it cannot be noted.
+    """
+    files = backend_at(settings.storage)
     if location == settings.home / DEMO:
         files.remove([_NAMED_CATALOGUE])
     else:
@@ -50,7 +55,7 @@ def remember_catalogue(settings: Settings, location: Location) -> None:
 def _catalogue_used_last(settings: Settings) -> str | None:
     def read() -> str | None:
         try:
-            return files_in(settings.storage).at(_NAMED_CATALOGUE).read_bytes().decode().strip()
+            return (settings.storage / _NAMED_CATALOGUE).read_bytes().decode().strip()
         except FileNotFoundError:
             return None
 
@@ -60,14 +65,14 @@ def _catalogue_used_last(settings: Settings) -> str | None:
 
 
 def keep_live_photo(storage: Location, file: bytes) -> str:
-    """Write the working copy of a photo that came by PUT where it outlives everything; returns its SHA-256.
+    """Write the working copy of a photo that came by PUT to the storage, and return its SHA-256.
 
     Raises:
         ArtifactUnwritable, StoreUnavailable: it cannot be written.
     """
     sha256 = hashlib.sha256(file).hexdigest()
     # Also where it lies already: a new file is not swept before the log speaks of it.
-    files_in(storage, _LIVE_PHOTOS).write(_name(sha256), file)
+    backend_at(storage, _LIVE_PHOTOS).write(_name(sha256), file)
     return sha256
 
 
@@ -76,18 +81,18 @@ def live_photo(storage: Path, sha256: str) -> Path: ...
 @overload
 def live_photo(storage: "Bucket", sha256: str) -> ObjectFile: ...
 def live_photo(storage: Location, sha256: str) -> Path | ObjectFile:
-    """Where the working copy of a photo that came by PUT lies, a PNG, named by the SHA-256 of the file."""
-    return files_in(storage, _LIVE_PHOTOS).at(_name(sha256))
+    """The working copy of a photo that came by PUT: a PNG, named by the SHA-256 of the file."""
+    return storage / _LIVE_PHOTOS / _name(sha256)
 
 
 def sweep_live_photos(storage: Location, wanted: Collection[str], *, older_than_s: float = 86_400) -> int:
-    """Remove the photos put live that nobody needs any more; returns how many.
+    """Remove the photos that came by PUT and that nobody needs any more; returns how many.
 
     Args:
         wanted: the SHA-256 of all that somebody needs.
         older_than_s: younger ones stay, because their change may be yet to be written.
     """
-    return files_in(storage, _LIVE_PHOTOS).sweep(older_than_s, keep=lambda name: PurePosixPath(name).stem in wanted)
+    return backend_at(storage, _LIVE_PHOTOS).sweep(older_than_s, keep=lambda name: PurePosixPath(name).stem in wanted)
 
 
 def _name(sha256: str) -> str:

@@ -1,4 +1,4 @@
-"""What was promoted when, and who may still promote: a value that knows no files."""
+"""The promotion log as a value: what was promoted when, and who may still promote. Backends read and write it."""
 
 from typing import Self
 
@@ -8,17 +8,26 @@ _REMEMBERED = 200
 
 
 class Promotion(BaseModel):
-    """One change of the live version."""
+    """One change of the live version.
+
+    Attributes:
+        at: seconds since the epoch.
+        back: whether it was a rollback.
+    """
 
     model_config = ConfigDict(frozen=True)
 
     version: str
-    at: float  # seconds since the epoch
-    back: bool = False  # a rollback
+    at: float
+    back: bool = False
 
 
 class PromotionLog(BaseModel):
-    """The last promotions, oldest first, and the fence."""
+    """The last promotions, oldest first, and the fence.
+
+    Attributes:
+        fence: the highest number that `ArtifactStore.take_fence` gave.
+    """
 
     model_config = ConfigDict(frozen=True)
 
@@ -27,10 +36,11 @@ class PromotionLog(BaseModel):
 
     @property
     def live(self) -> str | None:
+        """The version promoted last, None when none ever was."""
         return self.promotions[-1].version if self.promotions else None
 
     def lineage(self) -> list[str]:
-        """What a rollback comes by, the live version last: promotions less those that were rolled back."""
+        """The versions that rollbacks go back through, the live one last: promotions less those rolled back."""
         lineage: list[str] = []
         for promotion in self.promotions:
             if promotion.back:
@@ -41,22 +51,23 @@ class PromotionLog(BaseModel):
         return lineage
 
     def promoted(self, version: str, at: float, *, back: bool = False) -> Self:
-        """As it is once `version` is live."""
+        """The log once `version` is live; itself if that is live already."""
         if version == self.live:
             return self
         entry = Promotion(version=version, at=at, back=back)
         return self.model_copy(update={"promotions": (*self.promotions, entry)[-_REMEMBERED:]})
 
     def fenced(self) -> Self:
-        """With the fence one higher."""
+        """The log with the fence one higher."""
         return self.model_copy(update={"fence": self.fence + 1})
 
     def agreeing_with(self, pointer: str | None, since: float) -> Self:
-        """As the pointer says, which is the truth.
+        """The log corrected by the pointer, which decides what is live.
 
-        The process that wrote the ledger may have died before it replaced the pointer; or a person did so by hand.
+        The process that wrote the log may have died before it replaced the pointer; or a person replaced it by hand.
 
         Args:
+            pointer: the live version.
             since: when the pointer was written, seconds since the epoch.
         """
         if self.live == pointer:

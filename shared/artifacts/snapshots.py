@@ -1,12 +1,12 @@
-"""What an index snapshot says of itself, and where snapshots and bundles lie. Reads no vectors, imports no FAISS."""
+"""The artifact stores of snapshots and bundles, and the manifest of a snapshot. Reads no vectors, imports no FAISS."""
 
 from contextlib import suppress
 from enum import StrEnum
-from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from shared.artifacts import Location
+from shared.artifacts.backend import backend_at
 from shared.artifacts.store import MANIFEST, ArtifactStore
 from shared.errors import ArtifactError, BundleDamaged, BundleMissing, IndexDamaged, IndexMissing
 from shared.jobs.reindex_contract import ReindexReport
@@ -64,28 +64,23 @@ class IndexManifest(BaseModel):
 
 
 def index_store(storage: Location) -> ArtifactStore:
-    """Where the snapshots of an installation lie."""
+    """The artifact store of an installation's index snapshots."""
     return _store(storage, "indexes", missing=IndexMissing, damaged=IndexDamaged)
 
 
 def bundle_store(storage: Location) -> ArtifactStore:
-    """Where the model bundles of an installation lie."""
+    """The artifact store of an installation's model bundles."""
     return _store(storage, "bundles", missing=BundleMissing, damaged=BundleDamaged)
 
 
 def _store(
     storage: Location, kind: str, *, missing: type[ArtifactError], damaged: type[ArtifactError]
 ) -> ArtifactStore:
-    if isinstance(storage, Path):
-        return ArtifactStore(storage / kind, missing=missing, damaged=damaged)
-    from shared.artifacts.bucket_backend import BucketBackend
-
-    backend = BucketBackend(storage, kind, missing=missing, damaged=damaged)
-    return ArtifactStore(backend, missing=missing, damaged=damaged)
+    return ArtifactStore(backend_at(storage, kind, damaged=damaged), missing=missing, damaged=damaged)
 
 
 def live_fingerprint(storage: Location) -> str | None:
-    """That of the live bundle, without opening it; None when no bundle was ever promoted.
+    """The fingerprint of the live bundle, without opening it; None when no bundle was ever promoted.
 
     Raises:
         BundleMissing, BundleDamaged: not there, or not whole.
@@ -107,13 +102,13 @@ def bundle_of(storage: Location, fingerprint: str) -> str | None:
 
 
 def answering_bundle(storage: Location) -> str | None:
-    """The bundle that searches are answered with: that of the live index, be another promoted that has none yet.
+    """The bundle that searches are answered with: that of the live index, even while a newer one without index is live.
 
     Returns:
         the promoted one where there is no live index or no bundle of it; None when none is.
 
     Raises:
-        BundleMissing: the one promoted is gone.
+        BundleMissing: the promoted one does not exist.
     """
     indexes = index_store(storage)
     with suppress(IndexMissing, IndexDamaged):

@@ -1,7 +1,7 @@
-"""Versioned artifacts with one that is live, on whatever shelf they lie.
+"""Versioned artifacts of which one is live, in a directory or in a bucket.
 
-A version is written aside, sealed with a manifest of every file's size and SHA-256, and only then promoted. Nothing is
-ever changed in place. Readers take no lock; those who promote or prune take turns. Knows nothing of models or indexes.
+A version is written to a staging directory, sealed with a manifest of every file's size and SHA-256, and then promoted.
+Nothing is ever changed in place. Readers take no lock; those who promote or prune go one after the other.
 """
 
 import hashlib
@@ -18,8 +18,9 @@ from pathlib import Path
 from typing import Final
 
 from shared.artifacts.backend import MANIFEST as MANIFEST  # noqa: PLC0414 - whoever reads one asks here
-from shared.artifacts.backend import STAGING_PREFIX, UNWRITABLE, ArtifactBackend, DirectoryBackend, file_digest
+from shared.artifacts.backend import STAGING_PREFIX, UNWRITABLE, Backend, backend_at, file_digest, read_manifest
 from shared.artifacts.backend import unwritable as unwritable  # noqa: PLC0414
+from shared.artifacts.copies import Copies
 from shared.artifacts.promotion_log import Promotion, PromotionLog
 from shared.errors import ArtifactError, PromotionRefused
 
@@ -39,7 +40,7 @@ class Draft:
     """A version while it is written.
 
     Attributes:
-        directory: where its files go.
+        directory: staging directory for its files.
         version: its name, once it is sealed.
     """
 
@@ -48,39 +49,44 @@ class Draft:
 
 
 class ArtifactStore:
-    """One kind of artifact.
+    """The versions of one kind of artifact.
+
+        store = index_store(settings.storage)
+        with store.write() as draft:
+            (draft.directory / "vectors.npy").write_bytes(vectors)
+            (draft.directory / MANIFEST).write_text("{}")
+        store.promote(draft.version)
+
+    Every method raises StoreUnavailable when the versions lie in an object store that does not answer.
 
     Args:
-        shelf: where its versions lie; a directory is created when the first is written.
+        backend: where the versions lie; a directory is created when the first is written.
         missing: error for "there is no such version".
         damaged: error for "its files are not what its manifest says".
     """
 
-    def __init__(
-        self, backend: ArtifactBackend | Path, *, missing: type[ArtifactError], damaged: type[ArtifactError]
-    ) -> None:
-        self._backend: ArtifactBackend = (
-            DirectoryBackend(backend, damaged=damaged) if isinstance(backend, Path) else backend
-        )
+    def __init__(self, backend: Backend | Path, *, missing: type[ArtifactError], damaged: type[ArtifactError]) -> None:
+        self._backend = backend_at(backend, damaged=damaged) if isinstance(backend, Path) else backend
+        self._copies = None if self._backend.is_local else Copies(self._backend, missing=missing, damaged=damaged)
         self._missing = missing
         self._damaged = damaged
 
     @property
     def root(self) -> Path:
-        """The directory of this machine that versions are written in."""
+        """The directory of this machine that versions are written in, and fetched to from a bucket."""
         return self._backend.root
 
     @property
     def place(self) -> str:
-        """Where it is: the same for all who share it, another for a copy of it."""
+        """Identifies the store: the same for all processes and machines that share it, another for a copy of it."""
         return self._backend.place
 
     @contextmanager
     def write(self) -> Iterator[Draft]:
-        """A directory to write a new version into; sealed on success, removed on error.
+        """A staging directory to write a new version into; sealed on success, removed on error.
 
         The body must leave `manifest.json` there, a JSON object; its key `files` is added here. Afterwards the draft
-        has the new version's name; it is not promoted.
+        has the new version's name; the version is not promoted.
 
         Raises:
             ArtifactUnwritable: the disk is full or may not be written; versions that were there stay as they are.
@@ -102,13 +108,18 @@ class ArtifactStore:
         finally:
             shutil.rmtree(staging, ignore_errors=True)
 
-    def _sweep(self) -> None:
-        """Remove what writers killed more than a day ago left behind."""
+    def _sweep(self, older_than_s: float = _LEFTOVER_S) -> None:
+        """Remove what writers killed more than a day ago left: drafts, and files of versions without a manifest."""
         for leftover in self.root.glob(f"{STAGING_PREFIX}*"):
             with suppress(FileNotFoundError):  # another process sweeps too
-                if leftover.stat().st_mtime < time.time() - _LEFTOVER_S:
+                if leftover.stat().st_mtime < time.time() - older_than_s:
                     shutil.rmtree(leftover, ignore_errors=True)
-        self._backend.sweep(_LEFTOVER_S)
+        if self._backend.is_local:
+            return  # where a draft becomes a version in one step
+        stored = [one for one in self._backend.entries() if one.key.count("/") == 1]
+        sealed = {one.key.partition("/")[0] for one in stored if one.key.endswith(f"/{MANIFEST}")}
+        fresh = {one.key.partition("/")[0] for one in stored if one.modified_at > time.time() - older_than_s}
+        self._backend.remove([one.key for one in stored if one.key.partition("/")[0] not in sealed | fresh])
 
     def _seal(self, staging: Path) -> str:
         manifest = json.loads((staging / MANIFEST).read_text())
@@ -123,16 +134,20 @@ class ArtifactStore:
         return self._backend.versions()
 
     def newest(self) -> str:
-        """The version sealed last."""
+        """The version sealed last.
+
+        Raises:
+            missing: there is none.
+        """
         if not (versions := self.versions()):
             raise self._missing(f"there is none under {self._backend.name} yet; build one first")
         return versions[-1]
 
     def current(self) -> str | None:
-        """The promoted version, or None when none ever was.
+        """The live version, or None when none was ever promoted.
 
         Raises:
-            missing: it is not there.
+            missing: it does not exist.
         """
         version = self._backend.pointer()
         if version is not None:
@@ -140,49 +155,59 @@ class ArtifactStore:
         return version
 
     def _require(self, version: str) -> None:
+        # Nothing that was sealed ever changes; of what was removed since, a copy can still be read.
+        if not (self._copies and self._copies.knows(version)):
+            self._require_now(version)
+
+    def _require_now(self, version: str) -> None:
         if not self._backend.has(version):
             raise self._missing(f"{self._backend.name}{version!r} does not exist; promote or build another")
 
     def path(self, version: str) -> Path:
-        """A directory of this machine with all files of a version; brought here if need be.
+        """A directory of this machine with all files of a version; from a bucket they are fetched if need be.
 
         Raises:
             missing: no such version.
-            damaged: it cannot be brought here as it was sealed.
+            damaged: the bucket does not have it as it was sealed.
+            ArtifactUnwritable: the disk of this machine is full.
         """
         self._require(version)
-        return self._backend.directory(version)
+        return self._copies.directory(version) if self._copies else self.root / version
 
     def file(self, version: str, name: str) -> Path:
-        """As `path`, of one file; it may not be there if the version was made without it."""
+        """As `path`, of one file; it is not there if the version was made without it."""
         self._require(version)
-        return self._backend.file(version, name)
+        return self._copies.file(version, name) if self._copies else self.root / version / name
 
     def is_here(self, version: str) -> bool:
-        """Whether `path` would give a version at once, without bringing it here."""
-        return self._backend.is_here(version)
+        """Whether `path` would return at once, without fetching anything."""
+        return self._copies is None or self._copies.is_whole(version)
 
     def n_bytes(self, version: str) -> int:
-        """How large a version is."""
+        """The size of all files of a version together.
+
+        Raises:
+            missing: no such version.
+        """
         self._require(version)
-        return self._backend.n_bytes(version)
+        return sum(stored.n_bytes for stored in self._backend.entries(version))
 
     def promote(self, version: str, *, expected: str | _Expected | None = ANY, fence: int | None = None) -> None:
         """Make `version` the current one: readers see the old pointer or the new one, nothing between.
 
         Args:
-            expected: the version that must be current now, None when none may be.
-            fence: what `take_fence` gave to the one who promotes.
+            expected: refuse unless this version is live now; None: unless none is.
+            fence: refuse if `take_fence` was called again since it returned this.
 
         Raises:
             missing: no such version.
-            PromotionRefused: another version is current than expected, or somebody took the fence since.
+            PromotionRefused: another version is live than expected, or somebody took the fence since.
             ArtifactUnwritable: the pointer cannot be written; it stays what it was.
         """
         self._require(version)
 
         def decide(promotion_log: PromotionLog) -> PromotionLog:
-            self._require(version)  # nobody has pruned it meanwhile
+            self._require_now(version)  # nobody has pruned it meanwhile
             _expect(promotion_log, expected)
             if fence is not None and fence != promotion_log.fence:
                 raise PromotionRefused("another has taken over, which will promote its own")
@@ -191,7 +216,7 @@ class ArtifactStore:
         self._backend.change(decide)
 
     def take_fence(self) -> int:
-        """A number above all before: from now on, in every process, who took an earlier one may not promote with it.
+        """A number above all before: from now on nobody, in any process, may promote with an earlier one.
 
         Raises:
             ArtifactUnwritable: the disk is full or may not be written.
@@ -202,7 +227,7 @@ class ArtifactStore:
         """Promote what was live before the current version, and return its name; a second time goes back two.
 
         Raises:
-            PromotionRefused: nothing that is still there was live before, or another version is current than expected.
+            PromotionRefused: nothing that was live before still exists, or another version is live than expected.
             ArtifactUnwritable: as `promote`.
         """
 
@@ -219,7 +244,7 @@ class ArtifactStore:
         return live
 
     def previous(self) -> str | None:
-        """The version a rollback goes to, if there is one."""
+        """The version a rollback goes to, None when there is none."""
         return self._before(self._backend.promotion_log())
 
     def _before(self, promotion_log: PromotionLog) -> str | None:
@@ -233,8 +258,8 @@ class ArtifactStore:
     def prune(self, keep: int, *, protect: Collection[str] = ()) -> list[str]:
         """Remove old versions, and return their names, oldest first.
 
-        The last `keep` that were sealed stay, and the last `keep` a rollback comes by, the current one among them.
-        Readers that have files of a removed version open keep them.
+        The last `keep` that were sealed stay, and the last `keep` that rollbacks go back through, the live one among
+        them. Readers that have files of a removed version open keep them.
 
         Args:
             protect: versions that stay as well.
@@ -247,7 +272,7 @@ class ArtifactStore:
             kept = {*there[-keep:], *promotion_log.lineage()[-keep:], *protect}
             return [version for version in there if version not in kept]
 
-        return self._backend.remove(choose)
+        return self._backend.prune(choose)
 
     def manifest(self, version: str) -> dict[str, object]:
         """The manifest as it was written, with `files`.
@@ -259,16 +284,7 @@ class ArtifactStore:
 
     def manifest_in(self, directory: Path) -> dict[str, object]:
         """As `manifest`, of a copy of a version in any directory."""
-        try:
-            manifest: dict[str, object] = json.loads((directory / MANIFEST).read_text())
-        except (OSError, ValueError) as exc:
-            raise self._damaged(f"{directory.name}: {MANIFEST} is missing or not JSON") from exc
-        files = manifest.get("files") if isinstance(manifest, dict) else None
-        if not isinstance(files, dict) or not all(
-            isinstance(file, dict) and {"bytes", "sha256"} <= file.keys() for file in files.values()
-        ):
-            raise self._damaged(f"{directory.name}: {MANIFEST} lists no files")
-        return manifest
+        return read_manifest(directory, self._damaged)
 
     def verify(self, version: str) -> None:
         """Compare every file with the manifest.
@@ -279,8 +295,9 @@ class ArtifactStore:
         try:
             self._verify(version)
         except self._damaged:
-            if not self._backend.mend(version):
+            if self._copies is None:
                 raise
+            self._copies.mend(version)
             self._verify(version)
 
     def _verify(self, version: str) -> None:
@@ -294,7 +311,7 @@ class ArtifactStore:
     def verify_files(self, directory: Path) -> None:
         """As `verify`, of a copy of a version in any directory, as far as it can be told without its name."""
         files = self.manifest_in(directory)["files"]
-        assert isinstance(files, dict)  # manifest_in() made sure
+        assert isinstance(files, dict)  # read_manifest() made sure
         for name, sealed in files.items():
             path = directory / Path(name).name
             if not path.is_file():

@@ -1,4 +1,4 @@
-"""The versions of the index as people see and move them: list, promote, roll back. Opens none of them."""
+"""List, promote and roll back versions of the index, for the API and the command line, by their manifests alone."""
 
 from pydantic import Field
 

@@ -13,13 +13,10 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
-from shared.artifacts.files import ObjectFile
+from shared.artifacts.files import ObjectFile, Stored
 from shared.catalogue.categories import PhotoFile
-
-if TYPE_CHECKING:
-    from shared.artifacts.bucket import Stored
 
 _READERS = 4
 _STORE_READERS = 32  # reading from an object store is waiting, not work
@@ -68,7 +65,7 @@ def scan(tables: Sequence[Path | ObjectFile], folder: Path | ObjectFile) -> Scan
     Raises:
         OSError, StoreUnavailable: the files cannot be listed.
     """
-    of_tables = {str(table): _stat(table) for table in tables}
+    of_tables = {str(table): _stat_of(table.stat()) for table in tables}
     files = sorted((address, stat) for address, stat in _files(folder) if address.lower().endswith((".jpg", ".jpeg")))
     # Plain strings, no Path objects: creating those takes longer than the file system does.
     photos = {os.path.basename(path).rpartition(".")[0].lower(): (path, stat) for path, stat in reversed(files)}
@@ -174,11 +171,7 @@ def _digest(file: PhotoFile) -> str:
         return ""
 
 
-def _stat(file: Path | ObjectFile) -> Stat:
-    return _stat_of(file.stat() if isinstance(file, Path) else file.bucket.look(file.key))
-
-
-def _stat_of(found: "os.stat_result | Stored") -> Stat:
+def _stat_of(found: os.stat_result | Stored) -> Stat:
     if isinstance(found, os.stat_result):
         return Stat(found.st_size, found.st_mtime_ns, found.st_ino)
     return Stat(found.n_bytes, int(found.modified_at * 1e9), found.etag)

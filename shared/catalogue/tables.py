@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from shared.artifacts import Location
-from shared.artifacts.files import ObjectFile, file_in, names_at
+from shared.artifacts.backend import backend_at
+from shared.artifacts.files import ObjectFile
 from shared.catalogue.categories import CATEGORY_INDEX, CataloguePhoto, PhotoFile
 from shared.catalogue.scan import PhotoDigests, Scan, Stat, scan
 from shared.errors import CatalogueUnusable
@@ -256,17 +257,17 @@ def _stripped(cells: "pd.DataFrame") -> "pd.DataFrame":
 def _find(directory: Location, name: str) -> Path | ObjectFile:
     if isinstance(directory, Path) and not directory.is_dir():
         raise CatalogueUnusable(f"{directory} is not a directory; a catalogue holds {_LAYOUT}")
-    found = [one for one in names_at(directory) if one.lower() == name.lower()]
+    found = [one for one in backend_at(directory).top() if one.lower() == name.lower()]
     if not found:
         raise CatalogueUnusable(f"{directory} has no {name}; a catalogue holds {_LAYOUT}")
-    return file_in(directory, found[0])
+    return directory / found[0]
 
 
 def _file(directory: Location, address: str) -> Path | ObjectFile:
     """The file of an address in a `Scan`."""
     if isinstance(directory, Path):
         return Path(address)
-    return file_in(directory, address.removeprefix(f"{directory.url}/"))
+    return directory / address.removeprefix(f"{directory.url}/")
 
 
 def _rows(table: "pd.DataFrame") -> list[int]:

@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from shared.artifacts import Location
-from shared.artifacts.files import files_in
+from shared.artifacts.backend import backend_at
 from shared.catalogue.categories import CATEGORIES
 from shared.model.embedder import Embeddings, FloatArray
 
@@ -52,7 +52,7 @@ class EmbeddingCache:
 
     def __init__(self, storage: Location, fingerprint: str, scope: str = ANY_REINDEX) -> None:
         self.scope = scope
-        self._files = files_in(storage, "embeddings")
+        self._files = backend_at(storage, "embeddings")
         self._directory = f"{fingerprint[:32]}/{scope}"
 
     def write(self, name: str, shard: Shard) -> None:
@@ -93,7 +93,7 @@ class EmbeddingCache:
 
     def has(self, name: str) -> bool:
         """Tell whether a shard's file exists, without reading it."""
-        return self._files.has(self._name(name))
+        return self._files.at(self._name(name)).is_file()
 
     def known(self) -> dict[str, str]:
         """Read all shards and return the name of the shard that holds each photo, by sha256."""
@@ -104,7 +104,8 @@ class EmbeddingCache:
 
     def names(self) -> list[str]:
         """List the names of all shards."""
-        return [PurePosixPath(name).stem for name in self._files.names(self._directory) if name.endswith(".npz")]
+        keys = [stored.key for stored in self._files.entries(self._directory)]
+        return [PurePosixPath(key).stem for key in keys if key.endswith(".npz")]
 
     def drop(self, names: Collection[str]) -> None:
         """Remove shards, whose embeddings a snapshot holds by now."""

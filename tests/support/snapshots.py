@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from shared.artifacts import Location
-from shared.artifacts.files import files_in
+from shared.artifacts.backend import backend_at
 from shared.artifacts.snapshots import PHOTOS, index_store
 from shared.artifacts.store import MANIFEST
 from shared.index.snapshot import open_snapshot, write_snapshot
@@ -59,7 +59,7 @@ def rows_by_version(storage: Location) -> dict[str, dict[str, int]]:
 
 
 def _change(storage: Location, name: str, change: Callable[[bytes], bytes]) -> None:
-    files = files_in(storage, "indexes")
+    files = backend_at(storage, "indexes")
     files.write(name, change(files.at(name).read_bytes()))
 
 

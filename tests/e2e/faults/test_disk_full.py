@@ -7,7 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-from shared.artifacts.files import files_in, state_of
+from shared.artifacts.backend import backend_at
+from shared.artifacts.files import state_of
 from tests import ROOT
 from tests.e2e.conftest import environment, lookalike
 from tests.support.places import location_of
@@ -21,8 +22,9 @@ def _no_file_larger_than(limit_bytes: int) -> None:
 
 def written(home: Path) -> dict[str, str]:
     """Every file of the store and its state; but for the fence, which every build takes."""
-    files = files_in(location_of(home))
-    names = [name for name in files.names("indexes") if not name.endswith(("PROMOTIONS", "PROMOTIONS.json", ".lock"))]
+    files = backend_at(location_of(home))
+    names = [stored.key for stored in files.entries("indexes")]
+    names = [name for name in names if not name.endswith(("PROMOTIONS", "PROMOTIONS.json", ".lock"))]
     return {name: state_of(files.at(name)) for name in names}
 
 

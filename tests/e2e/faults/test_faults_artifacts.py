@@ -8,7 +8,7 @@ from pathlib import Path
 
 import requests
 
-from shared.artifacts.files import files_in
+from shared.artifacts.backend import backend_at
 from shared.artifacts.snapshots import index_store
 from shared.model.bundle import bundle_store
 from tests.e2e.conftest import eventually
@@ -114,7 +114,7 @@ def test_a_worker_that_cannot_load_its_model_takes_no_job_until_it_can(
 ) -> None:
     copy_installation(home, tmp_path / "home")
     storage = location_of(tmp_path / "home")
-    files, weights = files_in(storage, "bundles"), f"{bundle_store(storage).newest()}/graph.bin"
+    files, weights = backend_at(storage, "bundles"), f"{bundle_store(storage).newest()}/graph.bin"
     whole = files.at(weights).read_bytes()
     files.remove([weights])
     fleet = Fleet(tmp_path / "home", tmp_path / "valkey")

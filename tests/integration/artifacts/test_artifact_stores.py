@@ -1,4 +1,4 @@
-"""One contract for artifacts, wherever they lie: on a directory's shelf or in an object store, seen by two machines."""
+"""One contract for artifacts, wherever they lie: in a directory or in an object store, seen by two machines."""
 
 import json
 import threading
@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from shared.artifacts.backend import ArtifactBackend, DirectoryBackend
+from shared.artifacts.backend import Backend, DirectoryBackend
 from shared.artifacts.bucket import Bucket
 from shared.artifacts.bucket_backend import BucketBackend
 from shared.artifacts.store import MANIFEST, ArtifactStore
@@ -23,10 +23,10 @@ def machine(request: pytest.FixtureRequest, tmp_path: Path) -> Machine:
     url = request.getfixturevalue("bucket_url") if request.param == "bucket" else ""
 
     def see(name: str) -> ArtifactStore:
-        backend: ArtifactBackend = DirectoryBackend(tmp_path / "indexes", damaged=IndexDamaged)
+        backend: Backend = DirectoryBackend(tmp_path / "indexes", damaged=IndexDamaged)
         if url:
             bucket = Bucket(url, cache=tmp_path / name)
-            backend = BucketBackend(bucket, "indexes", missing=IndexMissing, damaged=IndexDamaged)
+            backend = BucketBackend(bucket, "indexes", damaged=IndexDamaged)
         return ArtifactStore(backend, missing=IndexMissing, damaged=IndexDamaged)
 
     return see

@@ -42,7 +42,7 @@ def bucket(bucket_url: str, proxy: Proxy, strict: None, tmp_path: Path, monkeypa
 
 
 def store_in(bucket: Bucket) -> ArtifactStore:
-    backend = BucketBackend(bucket, "indexes", missing=IndexMissing, damaged=IndexDamaged)
+    backend = BucketBackend(bucket, "indexes", damaged=IndexDamaged)
     return ArtifactStore(backend, missing=IndexMissing, damaged=IndexDamaged)
 
 
@@ -184,7 +184,7 @@ def test_half_an_upload_is_never_seen_and_is_swept_later(
     assert left
     write_version(elsewhere)  # sweeps only what is a day old
     assert {stored.key for stored in bucket.below("indexes")} > set(left)
-    store._backend.sweep(older_than_s=-60)
+    store._sweep(older_than_s=-60)
     assert not {stored.key for stored in bucket.below("indexes")} & set(left)
     assert len(elsewhere.versions()) == 1
 
@@ -261,7 +261,7 @@ def test_a_removal_that_was_killed_is_finished_by_the_next(
 def test_a_machine_keeps_what_is_live_and_the_way_back_and_lets_go_of_the_rest(
     store: ArtifactStore, elsewhere: ArtifactStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("shared.artifacts.bucket_backend._KEPT_HERE_S", 0)
+    monkeypatch.setattr("shared.artifacts.copies._KEPT_HERE_S", 0)
     versions = [write_version(elsewhere) for _ in range(4)]
     for version in versions:
         elsewhere.promote(version)

@@ -119,15 +119,15 @@ def test_a_promoter_killed_before_the_pointer_was_replaced_leaves_no_trace(
     store.promote(versions[0])
     backend = store._backend
     assert isinstance(backend, DirectoryBackend)
-    replace = backend._replace
+    write = backend.write
 
-    def killed(name: str, text: str) -> None:
+    def killed(name: str, content: bytes) -> None:
         if name == "CURRENT":
             raise KeyboardInterrupt
-        replace(name, text)
+        write(name, content)
 
     with monkeypatch.context() as patched:
-        patched.setattr(backend, "_replace", killed)
+        patched.setattr(backend, "write", killed)
         with pytest.raises(KeyboardInterrupt):
             store.promote(versions[1])
     assert store.current() == versions[0]
@@ -136,7 +136,7 @@ def test_a_promoter_killed_before_the_pointer_was_replaced_leaves_no_trace(
     assert store.rollback() == versions[0]
 
 
-def test_a_home_without_a_ledger_can_be_rolled_back_to_what_it_served(
+def test_a_home_without_a_promotion_log_can_be_rolled_back_to_what_it_served(
     store: ArtifactStore, versions: list[str]
 ) -> None:
     (store.root / "CURRENT").write_text(versions[0] + "\n")
@@ -150,7 +150,7 @@ def test_a_pointer_to_nowhere_is_rolled_back(store: ArtifactStore, versions: lis
     assert store.rollback() == versions[0]
 
 
-def test_a_damaged_ledger_is_told_and_keeps_nobody_from_reading(store: ArtifactStore, versions: list[str]) -> None:
+def test_a_damaged_log_is_told_and_keeps_nobody_from_reading(store: ArtifactStore, versions: list[str]) -> None:
     store.promote(versions[0])
     (store.root / "PROMOTIONS").write_text("{")
     with pytest.raises(IndexDamaged, match="PROMOTIONS cannot be read"):
