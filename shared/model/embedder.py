@@ -51,12 +51,12 @@ class Embedder(Protocol):
         """Photos per forward pass, as a default where nothing was measured."""
         ...
 
-    def embed(self, pixels: Pixels, *, alone: bool = True) -> Embeddings:
+    def embed(self, pixels: Pixels, *, exclusive: bool = True) -> Embeddings:
         """Embed photos in one forward pass.
 
         Args:
             pixels: (n, S, S, 3) uint8 RGB, n >= 1, S as the manifest's preprocessing spec says.
-            alone: no other photo is waiting or running, so the pass may use every core.
+            exclusive: no other photo is waiting or running, so the pass may use every core.
 
         Returns:
             vectors (n, dim) float32, L2 norm 1, and scores (n, 13) float32.

@@ -108,8 +108,8 @@ class TorchEmbedder:
         """Always the largest batch."""
         return _LARGEST_BATCH  # the larger the faster, above all on a GPU
 
-    def embed(self, pixels: Pixels, *, alone: bool = True) -> Embeddings:
-        """Embed photos, in passes of at most 64; see `Embedder.embed`. `alone` makes no difference."""
+    def embed(self, pixels: Pixels, *, exclusive: bool = True) -> Embeddings:
+        """Embed photos, in passes of at most 64; see `Embedder.embed`. `exclusive` makes no difference."""
         parts = [self._pass(pixels[start : start + _LARGEST_BATCH]) for start in range(0, len(pixels), _LARGEST_BATCH)]
         vectors, scores = (np.concatenate(part) for part in zip(*parts, strict=True))
         return Embeddings(normalised(vectors), scores)
@@ -157,11 +157,11 @@ class OpenVINOEmbedder:
         try:
             graph = core.read_model(bundle.directory / GRAPH)
             with signal_stack_kept():
-                alone = core.compile_model(graph, "CPU", {**common, "NUM_STREAMS": 1})
+                exclusive = core.compile_model(graph, "CPU", {**common, "NUM_STREAMS": 1})
                 streams_model = core.compile_model(graph, "CPU", {**common, "NUM_STREAMS": self._n_streams})
         except RuntimeError as exc:
             raise BundleDamaged(f"{bundle.version}: {GRAPH} cannot be loaded") from exc
-        self._alone = _RequestPool(alone, 1)
+        self._exclusive = _RequestPool(exclusive, 1)
         self._streams = _RequestPool(streams_model, self._n_streams)
 
     @property
@@ -194,9 +194,9 @@ class OpenVINOEmbedder:
         """Photos per forward pass of one stream, as a default."""
         return _BEST_BATCH_OF_A_STREAM
 
-    def embed(self, pixels: Pixels, *, alone: bool = True) -> Embeddings:
-        """Embed photos over all cores if `alone`, else in one stream; see `Embedder.embed`."""
-        return (self._alone if alone else self._streams).infer(pixels)
+    def embed(self, pixels: Pixels, *, exclusive: bool = True) -> Embeddings:
+        """Embed photos over all cores if `exclusive`, else in one stream; see `Embedder.embed`."""
+        return (self._exclusive if exclusive else self._streams).infer(pixels)
 
 
 class _RequestPool:

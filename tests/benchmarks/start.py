@@ -107,7 +107,7 @@ def _phases(home: Path) -> dict[str, float]:
     done("compile graph")
     pixels = np.zeros((1, *[bundle.manifest.preprocess.size_px] * 2, 3), dtype=np.uint8)
     for alone in (True, False):
-        embedder.embed(pixels, alone=alone)
+        embedder.embed(pixels, exclusive=exclusive)
     done("first passes")
     open_snapshot(index_store(home), fingerprint=bundle.manifest.fingerprint)
     done("open index")

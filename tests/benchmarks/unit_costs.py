@@ -129,7 +129,7 @@ def _model(home: Path) -> tuple[float, float, int, int]:
 
         def run() -> None:
             for _ in range(n_passes):
-                embedder.embed(photos, alone=False)
+                embedder.embed(photos, exclusive=False)
 
         threads = [threading.Thread(target=run) for _ in range(embedder.n_streams)]
         began = time.perf_counter()

@@ -79,11 +79,11 @@ def start_model(bundle: ModelBundle, options: EngineOptions, on_batch: Callable[
         embedder, tuning = open_tuned(open_with, options.tunings, streams=options.streams, batch=options.max_batch)
     max_batch = tuning.batch if tuning else options.max_batch or embedder.best_batch
     size_px = bundle.manifest.preprocess.size_px
-    for alone in (True, False):  # the first pass of each kind is the slowest
-        embedder.embed(np.zeros((1, size_px, size_px, 3), dtype=np.uint8), alone=alone)
+    for exclusive in (True, False):  # the first pass of each kind is the slowest
+        embedder.embed(np.zeros((1, size_px, size_px, 3), dtype=np.uint8), exclusive=exclusive)
 
-    def run(photos: Sequence[Pixels], alone: bool) -> list[Embeddings]:
-        vectors, scores = embedder.embed(np.stack(photos), alone=alone)
+    def run(photos: Sequence[Pixels], exclusive: bool) -> list[Embeddings]:
+        vectors, scores = embedder.embed(np.stack(photos), exclusive=exclusive)
         if not np.isfinite(vectors).all():
             raise InternalError("the model gave no finite embedding for this photo")
         return [Embeddings(vectors[i : i + 1], scores[i : i + 1]) for i in range(len(photos))]

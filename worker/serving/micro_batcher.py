@@ -62,7 +62,7 @@ class MicroBatcher(Generic[Item, Output]):
     pass is delayed, by `max_wait_s` at most, only while a thread has announced an item with `expecting`. A batch that
     raises is halved until the item that causes the error is alone and fails alone.
 
-        batcher = MicroBatcher(lambda items, alone: [item * 2 for item in items], on_hang=os.abort)
+        batcher = MicroBatcher(lambda items, exclusive: [item * 2 for item in items], on_hang=os.abort)
         future = batcher.submit(21)
 
     Args:
@@ -242,9 +242,9 @@ class MicroBatcher(Generic[Item, Output]):
 
     def _run_or_halve(self, batch: "Sequence[_Waiting[Item, Output]]") -> None:
         with self._changed:
-            alone = len(batch) == 1 and len(self._running_since) == 1 and not self._n_waiting()
+            exclusive = len(batch) == 1 and len(self._running_since) == 1 and not self._n_waiting()
         try:
-            outputs = self._run([waiting.item for waiting in batch], alone)
+            outputs = self._run([waiting.item for waiting in batch], exclusive)
             if len(outputs) != len(batch):
                 raise ValueError(f"{len(outputs)} outputs for {len(batch)} items")
         except Exception as exc:  # any error is the result of the item that causes it

@@ -127,7 +127,7 @@ def _photos_per_s(embedder: Embedder, batch: int) -> float:
 
     def passes() -> Iterator[int]:
         while True:
-            embedder.embed(photos, alone=False)
+            embedder.embed(photos, exclusive=False)
             yield batch
             if time.perf_counter() - began > _ROUND_S:
                 return

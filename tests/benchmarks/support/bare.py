@@ -57,7 +57,7 @@ class BareLoop:
 
     def run_plain(self, seconds: float) -> Rate:
         """The same by the loop that comes to mind first: one photo after another, each pass over all cores."""
-        return self._rate(1, 1, seconds, alone=True)
+        return self._rate(1, 1, seconds, exclusive=True)
 
     def decode_ms(self) -> float:
         """Median time of decoding one photo on an idle machine."""
@@ -66,7 +66,7 @@ class BareLoop:
     def model_ms(self) -> float:
         """Median time of a pass of one photo over all cores of an idle machine."""
         pixels = decode_photo(self._photos[0], self.manifest.preprocess)[None]
-        return _median_ms(lambda _: self._embedder.embed(pixels, alone=True))
+        return _median_ms(lambda _: self._embedder.embed(pixels, exclusive=True))
 
     def _best(self, tried_for_s: float) -> tuple[int, int]:
         streams = self._embedder.n_streams
@@ -74,14 +74,14 @@ class BareLoop:
         rates = {settings: self._rate(*settings, tried_for_s) for _ in range(2) for settings in tried}
         return max(rates, key=lambda settings: rates[settings].per_s)
 
-    def _rate(self, n_threads: int, batch: int, seconds: float, *, alone: bool = False) -> Rate:
+    def _rate(self, n_threads: int, batch: int, seconds: float, *, exclusive: bool = False) -> Rate:
         until = time.perf_counter() + seconds
         counts = [0] * n_threads
 
         def run(thread: int) -> None:
             at = thread * len(self._photos) // n_threads
             while time.perf_counter() < until:
-                self._embed([self._photos[(at + i) % len(self._photos)] for i in range(batch)], alone=alone)
+                self._embed([self._photos[(at + i) % len(self._photos)] for i in range(batch)], exclusive=exclusive)
                 at += batch
                 counts[thread] += batch
 
@@ -94,9 +94,9 @@ class BareLoop:
         elapsed_s, cpu_s = time.perf_counter() - began, time.process_time() - began_cpu
         return Rate(sum(counts) / elapsed_s, 1e3 * cpu_s / sum(counts))
 
-    def _embed(self, photos: Sequence[bytes], *, alone: bool = False) -> Embeddings:
+    def _embed(self, photos: Sequence[bytes], *, exclusive: bool = False) -> Embeddings:
         pixels = np.stack([decode_photo(photo, self.manifest.preprocess) for photo in photos])
-        return self._embedder.embed(pixels, alone=alone)
+        return self._embedder.embed(pixels, exclusive=exclusive)
 
 
 def _median_ms(call: Callable[[int], object], n: int = 40) -> float:

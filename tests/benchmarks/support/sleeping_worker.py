@@ -41,7 +41,7 @@ class SleepingEmbedder:
     def best_batch(self) -> int:
         return int(sys.argv[2])
 
-    def embed(self, pixels: Pixels, *, alone: bool = True) -> Embeddings:
+    def embed(self, pixels: Pixels, *, exclusive: bool = True) -> Embeddings:
         time.sleep(self._pass_s)
         return Embeddings(*(part.repeat(len(pixels), axis=0) for part in self._answer))
 

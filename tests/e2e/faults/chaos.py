@@ -24,7 +24,7 @@ from shared.artifacts.snapshots import index_store
 from tests.e2e.conftest import eventually, lookalike
 from tests.e2e.support.clients import MIXED, SEARCHES, Clients
 from tests.e2e.support.fleet import Fleet
-from tests.e2e.support.ledger import PromotionLog
+from tests.e2e.support.ledger import Ledger
 from tests.support.places import location_of
 from tests.support.snapshots import rows_by_version, write_reversed
 
@@ -181,7 +181,7 @@ def soak(home: Path, directory: Path, photos: Sequence[bytes], *, duration_s: fl
     fleet = Fleet(home, directory / "valkey", log=directory / "log", lease_s=_LEASE_S, cache_entries=0)
     try:
         fleet.man(len(WORKERS))
-        ledger = PromotionLog(fleet.url)
+        ledger = Ledger(fleet.url)
         per_s = _capacity(ledger, photos) / 2
         say(f"seed {seed}, capacity {2 * per_s:.0f} photos/s, offering {per_s:.0f}/s for {duration_s:.0f} s")
         supervisor, monkey = Supervisor(fleet, rng), Monkey(fleet, versions, rng)
@@ -219,7 +219,7 @@ def soak(home: Path, directory: Path, photos: Sequence[bytes], *, duration_s: fl
         fleet.close()
 
 
-def _capacity(ledger: PromotionLog, photos: Sequence[bytes]) -> float:
+def _capacity(ledger: Ledger, photos: Sequence[bytes]) -> float:
     """Photos a second with nothing broken and more clients than it can serve."""
     began = time.monotonic()
     with Clients(ledger, photos, per_s=10_000, n_threads=12, mix=SEARCHES, follow=True) as clients:
@@ -227,7 +227,7 @@ def _capacity(ledger: PromotionLog, photos: Sequence[bytes]) -> float:
     return len(clients.latencies_s) / (time.monotonic() - began)
 
 
-def _line(elapsed_s: float, ledger: PromotionLog, clients: Clients, monkey: Monkey) -> str:
+def _line(elapsed_s: float, ledger: Ledger, clients: Clients, monkey: Monkey) -> str:
     return (
         f"{elapsed_s:5.0f} s  accepted {len(ledger.accepted)}, open {ledger.n_open}, "
         f"ended {_told(ledger.by_status())}; "

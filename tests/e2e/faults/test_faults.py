@@ -10,7 +10,7 @@ import pytest
 import requests
 
 from tests.e2e.conftest import Stack, eventually
-from tests.e2e.support.ledger import PromotionLog
+from tests.e2e.support.ledger import Ledger
 
 
 def submit(stack: Stack, photo: Path) -> str:
@@ -61,7 +61,7 @@ def test_jobs_of_a_killed_worker_end_after_its_restart(own_stack: Stack, photos:
     worker = own_stack.start("worker")
     own_stack.wait_ready()
     worker.send_signal(signal.SIGSTOP)  # so that all of them wait when it begins
-    ledger = PromotionLog(own_stack.url)
+    ledger = Ledger(own_stack.url)
     for photo in photos[:40]:
         ledger.submit(photo.read_bytes())
     own_stack.freeze_holding(worker)
@@ -77,7 +77,7 @@ def test_a_worker_lives_through_a_restart_of_redis_and_loses_no_job(own_stack: S
     own_stack.start("api")
     worker = own_stack.start("worker")
     own_stack.wait_ready()
-    ledger = PromotionLog(own_stack.url)
+    ledger = Ledger(own_stack.url)
     for photo in photos[:10]:
         ledger.submit(photo.read_bytes())
     ledger.settle(30)
@@ -106,7 +106,7 @@ def test_an_asked_to_stop_worker_finishes_what_it_holds(own_stack: Stack, photos
     worker = own_stack.start("worker")
     own_stack.wait_ready()
     worker.send_signal(signal.SIGSTOP)  # so that all of them wait when it begins
-    ledger = PromotionLog(own_stack.url)
+    ledger = Ledger(own_stack.url)
     for photo in photos[:40]:
         ledger.submit(photo.read_bytes())
     own_stack.freeze_holding(worker)

@@ -17,7 +17,7 @@ from shared.jobs.store import JobStore
 from tests.e2e.conftest import eventually
 from tests.e2e.support.clients import Clients
 from tests.e2e.support.fleet import Fleet
-from tests.e2e.support.ledger import PromotionLog
+from tests.e2e.support.ledger import Ledger
 
 PLENTY = Admission(max_queued=1 << 20, max_queued_per_owner=1 << 20)
 
@@ -31,7 +31,7 @@ def test_a_front_door_killed_at_any_moment_loses_nothing_and_makes_nothing_twice
     fleet: Fleet, photos: list[Path], images: list[bytes]
 ) -> None:
     fleet.man(1)
-    ledger = PromotionLog(fleet.url)
+    ledger = Ledger(fleet.url)
     rng = random.Random(17)
     mix = {"search": 6, "batch": 2, "again": 1}
     with fleet.client() as client, Clients(ledger, images, mix=mix) as clients:
@@ -52,7 +52,7 @@ def test_a_front_door_killed_at_any_moment_loses_nothing_and_makes_nothing_twice
 
 def test_one_key_sent_fifty_times_at_once_makes_one_job(fleet: Fleet, images: list[bytes]) -> None:
     fleet.man(1)
-    ledger = PromotionLog(fleet.url)
+    ledger = Ledger(fleet.url)
     with ThreadPoolExecutor(50) as pool:
         job_ids = set(pool.map(lambda _: ledger.submit(images[0], key=f"one-{id(ledger)}"), range(50)))
     assert len(job_ids) == 1
@@ -63,7 +63,7 @@ def test_two_thousand_queued_jobs_drain_and_leave_no_message(fleet: Fleet, photo
     fleet.man(2)
     for name in ("worker", "worker-2"):
         fleet.signal(name, signal.SIGSTOP)
-    ledger = PromotionLog(fleet.url)
+    ledger = Ledger(fleet.url)
     celery = make_celery(fleet.redis_url, socket_timeout_s=5)
     request = SearchRequest(image_id=photos[0].stem, k=1)
     with fleet.client() as client:
@@ -86,7 +86,7 @@ def test_more_than_may_wait_is_refused_until_there_is_room(fleet: Fleet, images:
     fleet.kill("api", signal.SIGTERM)
     fleet.start("api", max_queued=20)
     eventually(lambda: requests.get(fleet.url + "/livez", timeout=5).ok, 30, "the API answers")
-    ledger = PromotionLog(fleet.url)
+    ledger = Ledger(fleet.url)
     fleet.signal("worker", signal.SIGSTOP)
     for image in images[:20]:
         ledger.submit(image)

@@ -13,7 +13,7 @@ from shared.artifacts.snapshots import index_store
 from shared.model.bundle import bundle_store
 from tests.e2e.conftest import eventually
 from tests.e2e.support.fleet import Fleet
-from tests.e2e.support.ledger import PromotionLog
+from tests.e2e.support.ledger import Ledger
 from tests.support.places import copy_installation, location_of, needs_files
 from tests.support.snapshots import UNUSABLE, rows_by_version, write_reversed
 
@@ -21,7 +21,7 @@ from tests.support.snapshots import UNUSABLE, rows_by_version, write_reversed
 class Searches:
     """What a client that searches all the time is answered."""
 
-    def __init__(self, ledger: PromotionLog, image: bytes, rows: dict[str, dict[str, int]]) -> None:
+    def __init__(self, ledger: Ledger, image: bytes, rows: dict[str, dict[str, int]]) -> None:
         self.versions: list[str] = []
         self.errors: list[str] = []
         self._ledger = ledger
@@ -66,7 +66,7 @@ def test_versions_are_swapped_and_old_ones_deleted_under_load_and_each_answer_is
     fleet: Fleet, photos: list[Path], tmp_path: Path
 ) -> None:
     fleet.man(1)
-    ledger, store = PromotionLog(fleet.url), index_store(fleet.location)
+    ledger, store = Ledger(fleet.url), index_store(fleet.location)
     first = store.current()
     assert first is not None
     versions = [first, write_reversed(fleet.location)]
@@ -92,7 +92,7 @@ def test_versions_are_swapped_and_old_ones_deleted_under_load_and_each_answer_is
 
 def test_what_cannot_be_used_is_named_while_the_old_one_serves(fleet: Fleet, photos: list[Path]) -> None:
     fleet.man(1)
-    ledger, store = PromotionLog(fleet.url), index_store(fleet.location)
+    ledger, store = Ledger(fleet.url), index_store(fleet.location)
     good = store.current()
     assert good is not None
     searches = Searches(ledger, photos[0].read_bytes(), rows_by_version(fleet.location))
@@ -122,7 +122,7 @@ def test_a_worker_that_cannot_load_its_model_takes_no_job_until_it_can(
         fleet.start("api")
         fleet.start("worker")
         eventually(lambda: "graph.bin is missing" in problems(fleet)[1], 30, "it says why")
-        ledger = PromotionLog(fleet.url)
+        ledger = Ledger(fleet.url)
         job_id = ledger.submit(photos[0].read_bytes())
         files.write(weights, whole[:-1000] + bytes(1000))
         eventually(lambda: "graph.bin has changed" in problems(fleet)[1], 30, "it says why")

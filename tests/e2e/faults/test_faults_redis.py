@@ -10,7 +10,7 @@ import requests
 from tests.e2e.conftest import eventually
 from tests.e2e.support.clients import Clients
 from tests.e2e.support.fleet import Fleet
-from tests.e2e.support.ledger import PromotionLog
+from tests.e2e.support.ledger import Ledger
 
 pytestmark = pytest.mark.alone
 
@@ -22,7 +22,7 @@ def images(photos: list[Path]) -> list[bytes]:
     return [photo.read_bytes() for photo in photos]
 
 
-def consumed_again(fleet: Fleet, ledger: PromotionLog, image: bytes) -> None:
+def consumed_again(fleet: Fleet, ledger: Ledger, image: bytes) -> None:
     """A job sent now is done in time, counted from here."""
     deadline = time.monotonic() + RECOVERED_WITHIN_S
     key = f"recovery-{time.time_ns()}"
@@ -43,7 +43,7 @@ def test_a_redis_killed_under_load_comes_back_with_its_log_and_nothing_is_lost(
     fleet: Fleet, images: list[bytes]
 ) -> None:
     fleet.man(2)
-    ledger = PromotionLog(fleet.url)
+    ledger = Ledger(fleet.url)
     with Clients(ledger, images) as clients:
         time.sleep(1.5)
         fleet.restart_valkey()
@@ -56,7 +56,7 @@ def test_a_redis_killed_under_load_comes_back_with_its_log_and_nothing_is_lost(
 
 def test_a_redis_that_hangs_is_refused_within_3_s_and_consumed_within_15_s(fleet: Fleet, images: list[bytes]) -> None:
     fleet.man(1)
-    ledger = PromotionLog(fleet.url)
+    ledger = Ledger(fleet.url)
     with Clients(ledger, images) as clients:
         time.sleep(1)
         fleet.signal_valkey(signal.SIGSTOP)
@@ -71,7 +71,7 @@ def test_a_redis_that_hangs_is_refused_within_3_s_and_consumed_within_15_s(fleet
 
 def test_clients_dropped_every_second_come_back_every_time(fleet: Fleet, images: list[bytes]) -> None:
     fleet.man(2)
-    ledger = PromotionLog(fleet.url)
+    ledger = Ledger(fleet.url)
     with Clients(ledger, images) as clients, fleet.client() as client:
         for _ in range(4):
             time.sleep(1)
@@ -83,7 +83,7 @@ def test_clients_dropped_every_second_come_back_every_time(fleet: Fleet, images:
 
 def test_a_full_redis_refuses_new_jobs_and_ends_the_old_ones(fleet: Fleet, images: list[bytes]) -> None:
     fleet.man(1)
-    ledger = PromotionLog(fleet.url)
+    ledger = Ledger(fleet.url)
     fleet.signal("worker", signal.SIGSTOP)
     for image in images[:30]:
         ledger.submit(image)

@@ -13,7 +13,7 @@ from tests.conftest import encode
 from tests.e2e.conftest import eventually
 from tests.e2e.support.clients import Clients
 from tests.e2e.support.fleet import Fleet
-from tests.e2e.support.ledger import PromotionLog
+from tests.e2e.support.ledger import Ledger
 from tests.e2e.support.poisonable_worker import POISON
 
 
@@ -27,7 +27,7 @@ def test_messages_and_calls_that_died_with_idle_workers_are_replaced(
     fleet: Fleet, images: list[bytes], at_hand: bool
 ) -> None:
     fleet.man(4)
-    ledger = PromotionLog(fleet.url)
+    ledger = Ledger(fleet.url)
     if at_hand:  # they have just worked, and wait to be called
         for image in images[12:36]:
             ledger.submit(image)
@@ -46,7 +46,7 @@ def test_messages_and_calls_that_died_with_idle_workers_are_replaced(
 
 def test_the_late_write_of_a_worker_that_was_away_past_its_lease_is_fenced(fleet: Fleet, images: list[bytes]) -> None:
     fleet.man(2)
-    ledger = PromotionLog(fleet.url)
+    ledger = Ledger(fleet.url)
     for name in ("worker", "worker-2"):
         fleet.signal(name, signal.SIGSTOP)
     for image in images[:40]:
@@ -66,7 +66,7 @@ def test_a_photo_that_kills_its_worker_fails_after_three_attempts_and_harms_no_o
 ) -> None:
     fleet.man(1)
     fleet.kill("worker", signal.SIGTERM)
-    ledger = PromotionLog(fleet.url)
+    ledger = Ledger(fleet.url)
     others = [ledger.submit(image) for image in images[:6]]
     poison = ledger.submit(encode(Image.new("RGB", (224, 224), POISON), "PNG"))
     others += [ledger.submit(image) for image in images[6:12]]
@@ -98,14 +98,14 @@ def test_a_photo_that_kills_its_worker_fails_after_three_attempts_and_harms_no_o
 def test_a_worker_asked_to_stop_as_soon_as_it_reports_ends_in_good_order(fleet: Fleet, images: list[bytes]) -> None:
     fleet.man(2)
     assert fleet.kill("worker-2", signal.SIGTERM) == 0  # Celery may not even have begun
-    ledger = PromotionLog(fleet.url)
+    ledger = Ledger(fleet.url)
     ledger.submit(images[0])
     ledger.settle(30)
 
 
 def test_workers_come_and_go_under_load_and_no_attempt_is_lost(fleet: Fleet, images: list[bytes]) -> None:
     fleet.man(1)
-    ledger = PromotionLog(fleet.url)
+    ledger = Ledger(fleet.url)
     with Clients(ledger, images) as clients:
         fleet.man(3)
         time.sleep(1)

@@ -16,7 +16,7 @@ from shared.model.bundle import Precision, Runtime, bundle_store, open_bundle, w
 from shared.photos.images import PreprocessSpec
 from tests.e2e.conftest import eventually, lookalike
 from tests.e2e.support.fleet import Fleet
-from tests.e2e.support.ledger import PromotionLog
+from tests.e2e.support.ledger import Ledger
 from tests.support.places import copy_installation
 from tests.support.snapshots import write_doubting
 
@@ -51,7 +51,7 @@ def operate(fleet: Fleet, *arguments: str) -> Any:
 class Client(threading.Thread):
     """Searches all the time for photos of the catalogue, each of which has to find itself."""
 
-    def __init__(self, ledger: PromotionLog, photos: list[Path]) -> None:
+    def __init__(self, ledger: Ledger, photos: list[Path]) -> None:
         super().__init__()
         self.answered_by: list[str] = []
         self.wrong: list[str] = []
@@ -72,7 +72,7 @@ class Client(threading.Thread):
         self.join()
 
 
-def found_itself(ledger: PromotionLog, job_id: str, photo: Path) -> str:
+def found_itself(ledger: Ledger, job_id: str, photo: Path) -> str:
     """The model whose answer it is."""
     result: Any = ledger.read(job_id, wait_s=30)["result"]
     best = result["neighbours"][0]
@@ -83,7 +83,7 @@ def found_itself(ledger: PromotionLog, job_id: str, photo: Path) -> str:
 def test_models_of_two_specs_take_turns_under_load_and_every_answer_is_right(
     own_fleet: Fleet, photos: list[Path], tmp_path: Path
 ) -> None:
-    fleet, ledger = own_fleet, PromotionLog(own_fleet.url)
+    fleet, ledger = own_fleet, Ledger(own_fleet.url)
     new, old_version = elsewhere(fleet.location, tmp_path / "carried"), bundle_store(fleet.location).current()
     clients = [Client(ledger, photos[start::2]) for start in (0, 1)]
     for client in clients:

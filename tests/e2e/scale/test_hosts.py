@@ -16,7 +16,7 @@ import requests
 
 from shared.artifacts.snapshots import bundle_store
 from tests.e2e.support.clients import Clients
-from tests.e2e.support.ledger import TERMINAL, PromotionLog
+from tests.e2e.support.ledger import TERMINAL, Ledger
 from tests.e2e.support.netns import Network, why_not
 from tests.e2e.support.site import WORKERS, Site, until
 from tests.support.places import location_of
@@ -55,7 +55,7 @@ class Reindex:
 
     def __init__(self, site: Site, api_key: str) -> None:
         self._site = site
-        self._accounts = PromotionLog(site.url, api_key)
+        self._accounts = Ledger(site.url, api_key)
         answer = requests.post(
             f"{site.url}/v1/jobs/reindex", json={"mode": "all"}, headers=self._accounts.headers, timeout=10
         )
@@ -107,7 +107,7 @@ def test_promises_hold_while_hosts_are_cut_off_go_dark_and_die(
     told = Told()
     keys = site.start(bundle, catalogue)
     told.tell("everything is started", time.monotonic() - told._began)
-    ledger = PromotionLog(site.url, keys["shop"])
+    ledger = Ledger(site.url, keys["shop"])
     contents = [photo.read_bytes() for photo in photos]
     try:
         first = Reindex(site, keys["operator"])
@@ -141,7 +141,7 @@ def test_promises_hold_while_hosts_are_cut_off_go_dark_and_die(
         every_answer_names_one_version(site, ledger, contents[0], before, reindex)
         # It was started as the primary it once was; its Sentinels have told it otherwise.
         until(lambda: site.replication(old)["role"] == "slave", SLOWLY_S, "the old primary is a replica")
-        nobody_reads_anothers_job(ledger, PromotionLog(site.url, keys["other"]))
+        nobody_reads_anothers_job(ledger, Ledger(site.url, keys["other"]))
     finally:
         with capsys.disabled():
             print("", *told.lines, sep="\n")
@@ -152,7 +152,7 @@ def until_host(reindex: Reindex) -> str:
     return reindex.host()
 
 
-def a_worker_host_is_cut_off(site: Site, ledger: PromotionLog, photos: list[bytes], name: str, told: Told) -> None:
+def a_worker_host_is_cut_off(site: Site, ledger: Ledger, photos: list[bytes], name: str, told: Told) -> None:
     """Its jobs are done elsewhere, and what it writes when it is back comes too late."""
     site.hold("photos", name)
     with Clients(ledger, photos, per_s=5, n_threads=3) as clients:
@@ -173,7 +173,7 @@ def a_worker_host_is_cut_off(site: Site, ledger: PromotionLog, photos: list[byte
     assert not set(searches) & site.logged(name, "job_finished")
 
 
-def the_primary_goes_dark(site: Site, ledger: PromotionLog, photos: list[bytes], told: Told) -> str:
+def the_primary_goes_dark(site: Site, ledger: Ledger, photos: list[bytes], told: Told) -> str:
     """The replica is elected, and every accepted job is there and ends; returns the old primary, which is booted."""
     for name in WORKERS:
         site.hold("photos", name)
@@ -202,7 +202,7 @@ def the_primary_goes_dark(site: Site, ledger: PromotionLog, photos: list[bytes],
     return old
 
 
-def a_worker_host_dies(site: Site, ledger: PromotionLog, photos: list[bytes], name: str, told: Told) -> None:
+def a_worker_host_dies(site: Site, ledger: Ledger, photos: list[bytes], name: str, told: Told) -> None:
     """In the middle of a shard, with searches in hand: others do its work, and it comes back."""
     site.hold("photos", name)
     with Clients(ledger, photos, per_s=5, n_threads=3) as clients:
@@ -221,7 +221,7 @@ def a_worker_host_dies(site: Site, ledger: PromotionLog, photos: list[bytes], na
     ledger.settle(SLOWLY_S)
 
 
-def too_much_is_refused(site: Site, ledger: PromotionLog, photos: list[bytes]) -> None:
+def too_much_is_refused(site: Site, ledger: Ledger, photos: list[bytes]) -> None:
     """P6: while nothing is done, more and more jobs are refused with the time to come back, and the others are done."""
     for name in WORKERS:
         site.hold("photos", name)
@@ -244,7 +244,7 @@ def too_much_is_refused(site: Site, ledger: PromotionLog, photos: list[bytes]) -
 
 
 def every_answer_names_one_version(
-    site: Site, ledger: PromotionLog, photo: bytes, before: str | None, reindex: Reindex
+    site: Site, ledger: Ledger, photo: bytes, before: str | None, reindex: Reindex
 ) -> None:
     """P4: the version before or the one after, each of them whole; and once every worker has that, only that one."""
     result = reindex.read()["result"]
@@ -259,7 +259,7 @@ def every_answer_names_one_version(
     assert {answer["neighbours"][0]["score"] > 0.99 for answer in answers} == {True}
 
 
-def nobody_reads_anothers_job(ledger: PromotionLog, other: PromotionLog) -> None:
+def nobody_reads_anothers_job(ledger: Ledger, other: Ledger) -> None:
     """P5, on the Redis that took over."""
     said = []
     for job_id in (next(iter(ledger.accepted)), "0" * 32):
@@ -270,11 +270,11 @@ def nobody_reads_anothers_job(ledger: PromotionLog, other: PromotionLog) -> None
     assert other.listed() == []
 
 
-def ended(ledger: PromotionLog, job_ids: list[str]) -> bool:
+def ended(ledger: Ledger, job_ids: list[str]) -> bool:
     return all(ledger.read(job_id)["status"] in TERMINAL for job_id in job_ids)
 
 
-def accepted(ledger: PromotionLog, photo: bytes) -> bool:
+def accepted(ledger: Ledger, photo: bytes) -> bool:
     """Whether a job is accepted now; if not, it is refused as promised (P6)."""
     files = {"image": photo}
     answer = requests.post(f"{ledger.url}/v1/jobs/search", files=files, headers=ledger.headers, timeout=30)

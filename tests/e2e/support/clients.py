@@ -10,7 +10,7 @@ from types import TracebackType
 
 import requests
 
-from tests.e2e.support.ledger import TERMINAL, PromotionLog
+from tests.e2e.support.ledger import TERMINAL, Ledger
 
 _AGAIN_S = 0.3
 _PATIENCE_S = 20.0
@@ -39,7 +39,7 @@ class Clients:
 
     def __init__(
         self,
-        ledger: PromotionLog,
+        ledger: Ledger,
         photos: Sequence[bytes],
         *,
         per_s: float = 25,

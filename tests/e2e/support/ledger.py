@@ -31,7 +31,7 @@ class Audit:
     duplicated: list[str] = field(default_factory=list)
 
 
-class PromotionLog:
+class Ledger:
     """Accounts of one service; begins with whatever it already holds. Safe to use from many threads.
 
     Args:

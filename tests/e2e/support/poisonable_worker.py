@@ -45,10 +45,10 @@ class FragileEmbedder:
     def best_batch(self) -> int:
         return self._embedder.best_batch
 
-    def embed(self, pixels: Pixels, *, alone: bool = True) -> Embeddings:
+    def embed(self, pixels: Pixels, *, exclusive: bool = True) -> Embeddings:
         if any(np.array_equal(photo, np.broadcast_to(POISON, photo.shape)) for photo in pixels):
             os.kill(os.getpid(), signal.SIGSEGV)
-        return self._embedder.embed(pixels, alone=alone)
+        return self._embedder.embed(pixels, exclusive=exclusive)
 
 
 def open_fragile(bundle: ModelBundle, *, threads: int, streams: int) -> Embedder:

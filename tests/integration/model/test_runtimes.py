@@ -73,13 +73,13 @@ def test_int8_stays_close_to_float32_and_gives_unit_vectors(built: Built) -> Non
 @pytest.mark.parametrize("which", ["int8", "float32"])
 def test_a_photo_gets_the_same_embedding_alone_in_a_batch_and_beside_others(built: Built, which: str) -> None:
     embedder = OpenVINOEmbedder(getattr(built, which), streams=2)
-    together = embedder.embed(built.photos, alone=False)
+    together = embedder.embed(built.photos, exclusive=False)
     for i, photo in enumerate(built.photos):
         np.testing.assert_allclose(embedder.embed(photo[None]).vectors[0], together.vectors[i], atol=1e-4)
     answers: dict[int, np.ndarray] = {}
 
     def ask(i: int) -> None:
-        answers[i] = embedder.embed(built.photos[i][None], alone=False).vectors[0]
+        answers[i] = embedder.embed(built.photos[i][None], exclusive=False).vectors[0]
 
     threads = [threading.Thread(target=ask, args=(i,)) for i in range(len(built.photos))]
     for thread in threads:
@@ -117,7 +117,7 @@ def test_a_process_whose_first_inferences_come_from_several_threads_at_once_fini
         "together = threading.Barrier(4)\n"
         "def infer():\n"
         "    together.wait()\n"
-        "    embedder.embed(np.zeros((1, 224, 224, 3), np.uint8), alone=False)\n"
+        "    embedder.embed(np.zeros((1, 224, 224, 3), np.uint8), exclusive=False)\n"
         "threads = [threading.Thread(target=infer) for _ in range(4)]\n"
         "[thread.start() for thread in threads]\n"
         "[thread.join() for thread in threads]"

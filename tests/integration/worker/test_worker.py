@@ -389,7 +389,7 @@ class Batching(FakeEngine):
             self._pass, limits=BatchLimits(max_batch=1), on_hang=lambda: None
         )
 
-    def _pass(self, items: Sequence[bytes], alone: bool) -> list[PhotoResult]:
+    def _pass(self, items: Sequence[bytes], exclusive: bool) -> list[PhotoResult]:
         self.passes += items
         assert self.open.wait(20)
         return [RESULT for _ in items]

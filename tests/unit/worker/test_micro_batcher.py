@@ -26,11 +26,11 @@ class QualityGate:
         self.open = threading.Event()
         self.entered = threading.Semaphore(0)
         self.batches: list[list[int]] = []
-        self.alone: list[bool] = []
+        self.exclusive: list[bool] = []
 
-    def __call__(self, items: Sequence[int], alone: bool) -> list[int]:
+    def __call__(self, items: Sequence[int], exclusive: bool) -> list[int]:
         self.batches.append(list(items))
-        self.alone.append(alone)
+        self.exclusive.append(exclusive)
         self.entered.release()
         assert self.open.wait(WAIT_S)
         return [self._run(item) for item in items]
@@ -71,7 +71,7 @@ def test_a_lone_item_runs_at_once_and_knows_that_it_is_alone() -> None:
     with batcher(gate, limits=BatchLimits(max_wait_s=3600)) as made:
         gate.open.set()
         assert made.submit(1).result(WAIT_S) == 10
-    assert gate.alone == [True]
+    assert gate.exclusive == [True]
 
 
 def test_a_pass_is_held_back_for_what_another_thread_announced_until_it_submits() -> None:
@@ -98,7 +98,7 @@ def test_a_pass_is_held_back_for_what_another_thread_announced_until_it_submits(
         assert first.result(WAIT_S) == 10
         thread.join(WAIT_S)
     assert gate.batches == [[1, 2]]
-    assert gate.alone == [False]
+    assert gate.exclusive == [False]
 
 
 def test_an_announcement_that_comes_to_nothing_holds_nothing_back() -> None:
@@ -160,9 +160,9 @@ def test_bulk_passes_are_short_while_interactive_items_come(clock: Clock) -> Non
     gate.open.set()
     sizes: list[int] = []
 
-    def run(items: Sequence[int], alone: bool) -> list[int]:
+    def run(items: Sequence[int], exclusive: bool) -> list[int]:
         clock.now += 0.01 * len(items)
-        return gate(items, alone)
+        return gate(items, exclusive)
 
     limits = BatchLimits(max_batch=8, bulk_pass_s=0.03, interactive_for_s=2.0, bulk_patience_s=3600)
     with batcher(run, limits=limits, clock=clock, on_batch=sizes.append) as made:
@@ -186,13 +186,13 @@ def test_bulk_passes_are_short_while_interactive_items_come(clock: Clock) -> Non
 
 
 def test_the_items_that_make_a_batch_fail_fail_alone() -> None:
-    def run(items: Sequence[int], alone: bool) -> list[int]:
+    def run(items: Sequence[int], exclusive: bool) -> list[int]:
         if any(item in (3, 6) for item in items):
             raise RuntimeError("poison")
         return [item * 10 for item in items]
 
     gate = QualityGate()
-    with batcher(lambda items, alone: (gate if 0 in items else run)(items, alone)) as made:
+    with batcher(lambda items, exclusive: (gate if 0 in items else run)(items, exclusive)) as made:
         first = made.submit(0)
         assert gate.entered.acquire(timeout=WAIT_S)
         futures = {item: made.submit(item) for item in range(1, 9)}
@@ -207,7 +207,7 @@ def test_the_items_that_make_a_batch_fail_fail_alone() -> None:
 
 
 def test_outputs_that_do_not_match_the_items_are_an_error_and_never_mixed_up() -> None:
-    with batcher(lambda items, alone: [1, 2]) as made, pytest.raises(ValueError, match="2 outputs for 1"):
+    with batcher(lambda items, exclusive: [1, 2]) as made, pytest.raises(ValueError, match="2 outputs for 1"):
         made.submit(1).result(WAIT_S)
 
 
@@ -280,7 +280,7 @@ def test_two_runners_work_side_by_side_and_neither_is_alone() -> None:
         assert gate.entered.acquire(timeout=WAIT_S)
         gate.open.set()
         assert results(futures) == [10, 20]
-    assert gate.alone == [True, False]
+    assert gate.exclusive == [True, False]
 
 
 @settings(max_examples=60, deadline=None)
@@ -296,7 +296,7 @@ def test_every_item_gets_its_own_answer_once_whatever_else_is_in_the_queue(
     sizes: list[int] = []
     ran: list[int] = []
 
-    def run(batch: Sequence[int], alone: bool) -> list[int]:
+    def run(batch: Sequence[int], exclusive: bool) -> list[int]:
         sizes.append(len(batch))
         if poison & set(batch):
             raise RuntimeError("poison")

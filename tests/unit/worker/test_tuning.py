@@ -44,7 +44,7 @@ class Opened:
         self.manifest = SimpleNamespace(fingerprint="f", preprocess=SimpleNamespace(size_px=2))
         self.n_streams, self.library, self._machine = n_streams, library, machine
 
-    def embed(self, pixels: Pixels, *, alone: bool = True) -> Embeddings:
+    def embed(self, pixels: Pixels, *, exclusive: bool = True) -> Embeddings:
         self._machine.run(len(pixels))
         return Embeddings(np.zeros((len(pixels), 1), np.float32), np.zeros((len(pixels), 13), np.float32))
 
