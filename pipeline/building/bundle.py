@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from pipeline.building.embed import Embedded, run_over_photos, say_unusable
+from pipeline.building.embed import Embedded, report_unusable, run_over_photos
 from pipeline.building.export import (
     Forward,
     Graph,
@@ -50,6 +50,7 @@ from shared.model.bundle import (
 from shared.model.embedder import Embeddings, FloatArray, normalised
 from shared.model.network import NORMALISATION, Network
 from shared.photos.images import Pixels, PreprocessSpec
+from shared.progress import ReportProgress
 from shared.settings import PrecisionChoice, RuntimeChoice, Settings
 
 OWN_HEAD_NOTICE = (
@@ -60,8 +61,6 @@ CLOSED_FORM = "closed form"  # logistic head and projection over a trunk as it c
 POOLED = "global average pool, L2-normalised"
 PROJECTED = "projection of several levels' pools, with the head's probabilities, L2-normalised"
 _LIBRARIES = ("torch", "torchvision", "openvino", "nncf", "numpy", "pillow")
-
-Say = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -150,14 +149,16 @@ class _Faster:
     files: Callable[[Network], dict[str, bytes]]
 
 
-def build_bundle(settings: Settings, catalogue: Catalogue, say: Say) -> tuple[ModelBundle, Embedded]:
+def build_bundle(
+    settings: Settings, catalogue: Catalogue, report_progress: ReportProgress
+) -> tuple[ModelBundle, Embedded]:
     """Load a trunk, fit head and projection on the catalogue in closed form, write and promote the bundle.
 
     Returns:
         the bundle, and the catalogue under it: fitting and measuring need every photo's embedding anyway.
     """
     loaded = load_weights(settings.backbone, settings.weights, download_timeout_s=settings.download_timeout_s)
-    say(f"weights: {loaded.source}")
+    report_progress(f"weights: {loaded.source}")
     split = Split() if loaded.has_head else split_listings(catalogue.photos)
     fitted = Fitted(
         loaded=loaded,
@@ -168,7 +169,7 @@ def build_bundle(settings: Settings, catalogue: Catalogue, say: Say) -> tuple[Mo
         needs_head=not loaded.has_head,
         project=not loaded.has_head,
     )
-    assembled = assemble(fitted, PreprocessSpec(), settings, say)
+    assembled = assemble(fitted, PreprocessSpec(), settings, report_progress)
     store = bundle_store(settings.storage)
     version = assembled.write(store)
     store.promote(version)
@@ -176,7 +177,7 @@ def build_bundle(settings: Settings, catalogue: Catalogue, say: Say) -> tuple[Mo
     return open_bundle(store, version), assembled.embedded
 
 
-def assemble(fitted: Fitted, spec: PreprocessSpec, settings: Settings, say: Say) -> Assembled:
+def assemble(fitted: Fitted, spec: PreprocessSpec, settings: Settings, report_progress: ReportProgress) -> Assembled:
     """Pool every photo once, fit what is still missing, choose how it is run, calibrate and measure."""
     if settings.threads:
         torch.set_num_threads(settings.threads)
@@ -184,20 +185,20 @@ def assemble(fitted: Fitted, spec: PreprocessSpec, settings: Settings, say: Say)
     runtime = _runtime(settings.runtime)
     graph = features_graph(network, spec.size_px) if runtime is Runtime.OPENVINO else None
     forward = _torch_features(network) if graph is None else runner(graph)
-    photos, pooled, sample = _features(fitted.photos, forward, spec, say)
+    photos, pooled, sample = _features(fitted.photos, forward, spec, report_progress)
     network.cpu()
     chosen = _candidate(fitted, photos, pooled)
     served, gate = None, dict[str, float | str]()
-    if faster := _faster(graph, network, sample, settings.precision, say):
-        served, gate = _gated(faster, chosen, fitted, photos, spec, say)
+    if faster := _faster(graph, network, sample, settings.precision, report_progress):
+        served, gate = _gated(faster, chosen, fitted, photos, spec, report_progress)
     if served is None:
         files = {} if graph is None else graph_files(with_head(graph, chosen.network))
         served = _Served(chosen, Precision.FLOAT32, gate, files)
     network, notes = served.chosen.network, served.chosen.notes
     if fitted.project:
-        say(f"projection: {notes['projection']}")
+        report_progress(f"projection: {notes['projection']}")
     embedded = Embedded(photos, served.chosen.embeddings)
-    calibration = _calibrate(embedded, split, say)
+    calibration = _calibrate(embedded, split, report_progress)
     evaluation = evaluate(photos, embedded.embeddings, split, temperature=calibration.temperature)
     manifest = _describe(fitted, spec).model_copy(
         update={
@@ -212,8 +213,8 @@ def assemble(fitted: Fitted, spec: PreprocessSpec, settings: Settings, say: Say)
         }
     )
     if manifest.notice:
-        say(f"notice: {manifest.notice}")
-    say(f"model bundle ({runtime}, {served.precision}): {describe_metrics(manifest.metrics)}")
+        report_progress(f"notice: {manifest.notice}")
+    report_progress(f"model bundle ({runtime}, {served.precision}): {describe_metrics(manifest.metrics)}")
     told = {METRICS: evaluation.model_dump_json(), TRAINING: json.dumps(notes, indent=1)}
     if fitted.history:
         told[HISTORY] = json.dumps(fitted.history, indent=1)
@@ -229,13 +230,13 @@ def assemble(fitted: Fitted, spec: PreprocessSpec, settings: Settings, say: Say)
     )
 
 
-def _calibrate(embedded: Embedded, split: Split, say: Say) -> Calibration:
+def _calibrate(embedded: Embedded, split: Split, report_progress: ReportProgress) -> Calibration:
     """On the validation side; a head that came with the weights stays as it came."""
     if not split.listings:
         return Calibration()
     rows = [row for row, photo in enumerate(embedded.photos) if photo.listing_id in split.validation]
     labels = np.array([embedded.photos[row].category for row in rows], dtype=np.int64)
-    return calibrate(embedded.embeddings.scores[rows], labels, say)
+    return calibrate(embedded.embeddings.scores[rows], labels, report_progress)
 
 
 def _runtime(choice: RuntimeChoice) -> Runtime:
@@ -245,7 +246,7 @@ def _runtime(choice: RuntimeChoice) -> Runtime:
 
 
 def _features(
-    catalogue: Sequence[CataloguePhoto], forward: Forward, spec: PreprocessSpec, say: Say
+    catalogue: Sequence[CataloguePhoto], forward: Forward, spec: PreprocessSpec, report_progress: ReportProgress
 ) -> tuple[list[CataloguePhoto], FloatArray, list[Pixels]]:
     """Decodable photos, what the trunk pools of each (n, width), and the pixels of some to calibrate int8 on."""
     wanted = calibration_sample(len(catalogue))
@@ -259,7 +260,7 @@ def _features(
         return forward(pixels)[0]
 
     photos, batches, unusable = run_over_photos(catalogue, spec, run, desc="features")
-    say_unusable(unusable, say)
+    report_unusable(unusable, report_progress)
     return photos, np.concatenate(batches), sample
 
 
@@ -291,13 +292,17 @@ def _candidate(fitted: Fitted, photos: list[CataloguePhoto], pooled: FloatArray)
 
 
 def _faster(
-    graph: Graph | None, network: Network, sample: list[Pixels], choice: PrecisionChoice, say: Say
+    graph: Graph | None,
+    network: Network,
+    sample: list[Pixels],
+    choice: PrecisionChoice,
+    report_progress: ReportProgress,
 ) -> _Faster | None:
     """What is worth more than float32 on this machine, if anything."""
     if choice is PrecisionChoice.FLOAT32:
         return None
     if graph is not None:
-        say(f"quantising to int8 with {len(sample)} photos of the catalogue")
+        report_progress(f"quantising to int8 with {len(sample)} photos of the catalogue")
         quantised = int8_graph(graph, sample)
         return _Faster(Precision.INT8, runner(quantised), lambda fitted: graph_files(with_head(quantised, fitted)))
     if choice is PrecisionChoice.BFLOAT16 or torch.cuda.is_available():
@@ -306,7 +311,12 @@ def _faster(
 
 
 def _gated(
-    faster: _Faster, reference: _Candidate, fitted: Fitted, photos: list[CataloguePhoto], spec: PreprocessSpec, say: Say
+    faster: _Faster,
+    reference: _Candidate,
+    fitted: Fitted,
+    photos: list[CataloguePhoto],
+    spec: PreprocessSpec,
+    report_progress: ReportProgress,
 ) -> tuple[_Served | None, dict[str, float | str]]:
     """The faster precision if it passes the gate against float32 on the same photos, and how they compare."""
     _, batches, _ = run_over_photos(photos, spec, faster.forward, desc=faster.precision.value)
@@ -314,7 +324,7 @@ def _gated(
     candidate = _candidate(fitted, photos, np.concatenate([batch[0] for batch in batches]))
     verdict = judge(candidate.features, reference.features, photos)
     gate = verdict.facts()
-    say(f"{faster.precision} against float32: {describe_metrics(gate)}")
+    report_progress(f"{faster.precision} against float32: {describe_metrics(gate)}")
     if not verdict.passed:
         return None, gate
     return _Served(candidate, faster.precision, gate, faster.files(candidate.network)), gate

@@ -13,6 +13,7 @@ from shared.catalogue.decode import ahead, decode_file
 from shared.errors import CatalogueUnusable
 from shared.model.embedder import Embeddings
 from shared.photos.images import Pixels, PreprocessSpec
+from shared.progress import ReportProgress
 
 BATCH = 8  # on a CPU larger batches fall out of the caches: Lite0 runs 77 photos/s at 8 and 24 at 32
 _DECODE_THREADS = 2
@@ -106,7 +107,7 @@ def run_over_photos(
     return kept, outputs, dict(unusable)
 
 
-def say_unusable(unusable: Mapping[str, int], say: Callable[[str], None]) -> None:
+def report_unusable(unusable: Mapping[str, int], report_progress: ReportProgress) -> None:
     """One line for each reason."""
     for reason, count in sorted(unusable.items()):
-        say(f"left out: {count} x {reason}")
+        report_progress(f"left out: {count} x {reason}")

@@ -2,12 +2,12 @@
 
 import secrets
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
-from pipeline.building.embed import Embedded, decoded_batches, run_over_photos, say_unusable
+from pipeline.building.embed import Embedded, decoded_batches, report_unusable, run_over_photos
 from pipeline.local.locks import exclusive
 from shared.artifacts.home import DEMO, catalogue_location, remember_catalogue
 from shared.artifacts.snapshots import index_store, read_index_manifest
@@ -22,12 +22,12 @@ from shared.index.vector_index import VectorIndex
 from shared.jobs.reindex_contract import Promotion, ReindexMode, ReindexRequest
 from shared.model.bundle import ModelBundle, bundle_store, open_bundle
 from shared.model.runtimes import open_embedder
+from shared.progress import ReportProgress
 from shared.reindex.build import Build, build_snapshot, decide, left_out
 from shared.reindex.embedding_cache import ANY_REINDEX, EmbeddingCache, Shard, joined, shard_name
 from shared.reindex.plan import make_plan
 from shared.settings import Backbone, Settings
 
-Say = Callable[[str], None]
 _BATCHES_KEPT = 64  # at a time, so that little is lost when the process is killed
 
 
@@ -45,14 +45,14 @@ class Prepared:
     built: bool  # False: everything was already there
 
 
-def prepare(settings: Settings, say: Say, *, rebuild_index: bool = False) -> Prepared:
+def prepare(settings: Settings, report_progress: ReportProgress, *, rebuild_index: bool = False) -> Prepared:
     """Make sure that a verified bundle and a verified index of the wanted catalogue are live.
 
     With no catalogue named, what is live stays, and where it must be built again, the one named last is read. The demo
     catalogue is drawn only where none was ever named.
 
     Args:
-        say: receives one line for each thing a person should know.
+        report_progress: receives one line for each thing a person should know.
         rebuild_index: embed every photo again even if nothing changed.
 
     Raises:
@@ -60,32 +60,34 @@ def prepare(settings: Settings, say: Say, *, rebuild_index: bool = False) -> Pre
     """
     busy = f"another process is building in {settings.home}; wait for it"
     with exclusive(settings.home / "build.lock", busy):
-        bundle = _live_bundle(settings, say)
+        bundle = _live_bundle(settings, report_progress)
         keep = settings.catalogue is None and not rebuild_index
-        if keep and bundle and (live := _prepared(settings, bundle, say)):
+        if keep and bundle and (live := _prepared(settings, bundle, report_progress)):
             return live
-        catalogue = _catalogue(settings, say)
-        if bundle is None or not _fits(bundle, catalogue, say):
+        catalogue = _catalogue(settings, report_progress)
+        if bundle is None or not _fits(bundle, catalogue, report_progress):
             from pipeline.building.bundle import build_bundle  # heavy, and not needed where everything is already built
 
-            bundle, embedded = build_bundle(settings, catalogue, say)
-            build_index(settings, bundle, catalogue, say, embedded=embedded)
-        elif not rebuild_index and (live := _prepared(settings, bundle, say, catalogue)):
+            bundle, embedded = build_bundle(settings, catalogue, report_progress)
+            build_index(settings, bundle, catalogue, report_progress, embedded=embedded)
+        elif not rebuild_index and (live := _prepared(settings, bundle, report_progress, catalogue)):
             return live
         else:
-            build_index(settings, bundle, catalogue, say, anew=rebuild_index)
-        done = _prepared(settings, bundle, say, built=True)
+            build_index(settings, bundle, catalogue, report_progress, anew=rebuild_index)
+        done = _prepared(settings, bundle, report_progress, built=True)
         assert done is not None  # it was just written for this bundle
         return done
 
 
-def embed_catalogue(settings: Settings, bundle: ModelBundle, catalogue: Catalogue, say: Say) -> Embedded:
+def embed_catalogue(
+    settings: Settings, bundle: ModelBundle, catalogue: Catalogue, report_progress: ReportProgress
+) -> Embedded:
     """Run the bundle over every photo of the catalogue."""
     embedder = open_embedder(bundle, threads=settings.threads)
     photos, batches, unusable = run_over_photos(
         catalogue.photos, bundle.manifest.preprocess, embedder.embed, desc="embeddings"
     )
-    say_unusable(unusable, say)
+    report_unusable(unusable, report_progress)
     return Embedded(photos, joined(batches))
 
 
@@ -93,7 +95,7 @@ def build_index(
     settings: Settings,
     bundle: ModelBundle,
     catalogue: Catalogue,
-    say: Say,
+    report_progress: ReportProgress,
     *,
     embedded: Embedded | None = None,
     anew: bool = False,
@@ -126,7 +128,7 @@ def build_index(
     known = cache.known()
     missing = [photo for photo in plan.missing if photo.sha256 not in known]
     _embed(settings, bundle, missing, cache, failed)
-    say_unusable(left_out(plan.photos, failed), say)
+    report_unusable(left_out(plan.photos, failed), report_progress)
     request = ReindexRequest(mode=mode, promote=Promotion.IF_VALID, force=True)
     shards = tuple(cache.names())
     build = Build(plan, bundle, live, cache, shards, failed, request, n_embedded=len(missing))
@@ -139,7 +141,7 @@ def build_index(
     store.promote(version, fence=fence)
     cache.drop(shards)  # not before: a reindex of the service that has taken over needs them
     prune_index(store, settings.keep_snapshots, server)
-    say(f"index {version}: {len(snapshot)} photos of {catalogue.name}")
+    report_progress(f"index {version}: {len(snapshot)} photos of {catalogue.name}")
     return version
 
 
@@ -178,18 +180,20 @@ def _keep(cache: EmbeddingCache, embedded: Embedded) -> None:
     cache.write(shard_name(contents), Shard(contents, embedded.embeddings, {}))
 
 
-def _catalogue(settings: Settings, say: Say) -> Catalogue:
+def _catalogue(settings: Settings, report_progress: ReportProgress) -> Catalogue:
     location = catalogue_location(settings)
     if location == settings.home / DEMO:
-        _draw_demo(settings.home / DEMO, say)
+        _draw_demo(settings.home / DEMO, report_progress)
     catalogue = read_catalogue(location)
     remember_catalogue(settings, location)
-    say(f"catalogue {catalogue.name}: {catalogue.n_listings} listings, {len(catalogue.photos)} labelled photos")
-    say_unusable(catalogue.unusable, say)
+    report_progress(
+        f"catalogue {catalogue.name}: {catalogue.n_listings} listings, {len(catalogue.photos)} labelled photos"
+    )
+    report_unusable(catalogue.unusable, report_progress)
     return catalogue
 
 
-def _draw_demo(directory: Path, say: Say) -> None:
+def _draw_demo(directory: Path, report_progress: ReportProgress) -> None:
     """The demo catalogue, drawn the first time."""
     if not directory.is_dir():
         from pipeline.building.embed import progress_bar
@@ -197,11 +201,11 @@ def _draw_demo(directory: Path, say: Say) -> None:
 
         for leftover in directory.parent.glob(f".{DEMO}.*.tmp"):  # of a run that was killed while it drew
             shutil.rmtree(leftover, ignore_errors=True)
-        say("no CATALOGUE given: drawing a demo catalogue (403 listings, 806 photos)")
+        report_progress("no CATALOGUE given: drawing a demo catalogue (403 listings, 806 photos)")
         generate(directory, progress=lambda listings: progress_bar(listings, total=403, desc="drawing"))
 
 
-def _live_bundle(settings: Settings, say: Say) -> ModelBundle | None:
+def _live_bundle(settings: Settings, report_progress: ReportProgress) -> ModelBundle | None:
     """The current bundle, unless it is damaged or another backbone or weights file is asked for."""
     try:
         store = bundle_store(settings.storage)
@@ -209,33 +213,42 @@ def _live_bundle(settings: Settings, say: Say) -> ModelBundle | None:
             return None
         bundle = open_bundle(store)
     except ArtifactError as exc:
-        say(f"rebuilding the model bundle: {exc}")
+        report_progress(f"rebuilding the model bundle: {exc}")
         return None
     if settings.backbone not in (Backbone.AUTO, bundle.manifest.backbone):
-        say(f"rebuilding the model bundle: {settings.backbone} is wanted, {bundle.manifest.backbone} is live")
+        report_progress(
+            f"rebuilding the model bundle: {settings.backbone} is wanted, {bundle.manifest.backbone} is live"
+        )
         return None
     if settings.weights is not None:
         from pipeline.training.weights import source_of_file
 
         if (source := source_of_file(settings.weights)) != bundle.manifest.weights:
-            say(f"rebuilding the model bundle: {source} is wanted, {bundle.manifest.weights} is live")
+            report_progress(f"rebuilding the model bundle: {source} is wanted, {bundle.manifest.weights} is live")
             return None
     return bundle
 
 
-def _fits(bundle: ModelBundle, catalogue: Catalogue, say: Say) -> bool:
+def _fits(bundle: ModelBundle, catalogue: Catalogue, report_progress: ReportProgress) -> bool:
     """Whether the head was fitted on this catalogue or an earlier state of it, or is not ours to fit."""
     if bundle.manifest.head_came_with_weights:
         return True
     listings = {photo.listing_id for photo in catalogue.photos}
     if 2 * len(listings & bundle.split.listings) >= len(listings):
         return True
-    say(f"rebuilding the model bundle: it was fitted on {bundle.manifest.catalogue}, not on {catalogue.name}")
+    report_progress(
+        f"rebuilding the model bundle: it was fitted on {bundle.manifest.catalogue}, not on {catalogue.name}"
+    )
     return False
 
 
 def _prepared(
-    settings: Settings, bundle: ModelBundle, say: Say, catalogue: Catalogue | None = None, *, built: bool = False
+    settings: Settings,
+    bundle: ModelBundle,
+    report_progress: ReportProgress,
+    catalogue: Catalogue | None = None,
+    *,
+    built: bool = False,
 ) -> Prepared | None:
     """What is live, if the current index is whole, of this bundle and, where one is given, of this catalogue."""
     store, server = index_store(settings.storage), open_server(settings)
@@ -246,13 +259,13 @@ def _prepared(
     except ArtifactError as exc:
         if isinstance(exc, IndexUnavailable) and server:
             raise  # it is there, and perhaps answers the next time
-        say(f"rebuilding the index: {exc}")
+        report_progress(f"rebuilding the index: {exc}")
         return None
     if not lies_in(snapshot.manifest, server):
-        say(f"rebuilding the index: its vectors belong in {settings.index}")
+        report_progress(f"rebuilding the index: its vectors belong in {settings.index}")
         return None
     if catalogue is not None and snapshot.manifest.catalogue_digest != catalogue.digest:
-        say("rebuilding the index: the catalogue has changed")
+        report_progress("rebuilding the index: the catalogue has changed")
         return None
     manifest = bundle.manifest
     return Prepared(

@@ -13,11 +13,11 @@ from pipeline.cleaning.images import NearDuplicate, Picture, near_duplicates, pr
 from pipeline.cleaning.report import Report, overview, report
 from pipeline.cleaning.tables import PHOTOS, clean_listings, usable_rows
 from pipeline.local.locks import exclusive
-from pipeline.local.supervisor import Say
 from shared.artifacts.store import unwritable
 from shared.catalogue.categories import CATEGORIES, CataloguePhoto
 from shared.catalogue.tables import IMAGES, Catalogue, CatalogueReader, RowProblem
 from shared.errors import CatalogueUnusable
+from shared.progress import ReportProgress
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ def cleaned_directory(home: Path, directory: Path) -> Path:
     return home / "clean" / directory.resolve().name
 
 
-def clean(directory: Path, out: Path, *, say: Say) -> Cleaned:
+def clean(directory: Path, out: Path, *, report_progress: ReportProgress) -> Cleaned:
     """Clean the dump in `directory` into `out`; a second time only what has changed is worked on.
 
     Raises:
@@ -61,12 +61,12 @@ def clean(directory: Path, out: Path, *, say: Say) -> Cleaned:
     with exclusive(out / "cache" / ".lock", f"another process cleans into {out}"):
         found = CatalogueReader(out / "cache" / "digests.json").read(directory)
         try:
-            return _clean(found, out, say)
+            return _clean(found, out, report_progress)
         except OSError as exc:
             raise unwritable(out, exc) from exc
 
 
-def _clean(read: Catalogue, out: Path, say: Say) -> Cleaned:
+def _clean(read: Catalogue, out: Path, report_progress: ReportProgress) -> Cleaned:
     listings, odd = clean_listings(read.directory, read.rejected)
     prepared = prepare_photos(read.photos, out)
     rows = usable_rows(read.directory, IMAGES, read.rejected).index
@@ -81,7 +81,7 @@ def _clean(read: Catalogue, out: Path, say: Say) -> Cleaned:
     pairs = near_duplicates(catalogue.photos, pictures)
     table = PHOTOS.validate(_table(catalogue, listings, pictures))
     _write(out, table, pairs, report(catalogue, table, pairs, odd))
-    say(f"cleaned {len(table)} photos of {catalogue.name} into {out}")
+    report_progress(f"cleaned {len(table)} photos of {catalogue.name} into {out}")
     return Cleaned(
         out,
         catalogue,

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import click
 
-from pipeline.cli.common import catalogue_option, existing_catalogue, json_option, print_facts, reported, say
+from pipeline.cli.common import catalogue_option, existing_catalogue, json_option, print_facts, print_progress, reported
 from pipeline.cli.help import with_examples
 from shared.settings import load_settings
 
@@ -29,7 +29,7 @@ def clean(catalogue: Path | None, out: Path | None, as_json: bool) -> None:
 
     settings = load_settings(catalogue=catalogue)
     directory = existing_catalogue(settings)
-    cleaned = run(directory, out or cleaned_directory(settings.home, directory), say=say)
+    cleaned = run(directory, out or cleaned_directory(settings.home, directory), report_progress=print_progress)
     found = json.loads((cleaned.directory / "report.json").read_text())
     lines = [f"{found['catalogue']}: {found['listings']} listings, {found['photos']} labelled photos"]
     lines += [f"  {count:6d}  {name}" for name, count in found["photos_per_category"].items()]

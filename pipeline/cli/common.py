@@ -72,7 +72,7 @@ def _refuse(error: LookalikeError, *, as_json: bool) -> NoReturn:
     sys.exit(1)
 
 
-def say(line: str) -> None:
+def print_progress(line: str) -> None:
     click.echo(line, err=True)
 
 

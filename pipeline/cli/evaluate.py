@@ -8,7 +8,7 @@ import click
 from pydantic import ValidationError
 
 from pipeline.cli.bundle import open_named
-from pipeline.cli.common import catalogue_option, existing_catalogue, json_option, print_facts, reported, say
+from pipeline.cli.common import catalogue_option, existing_catalogue, json_option, print_facts, print_progress, reported
 from pipeline.cli.help import with_examples
 from shared.artifacts.snapshots import bundle_store
 from shared.artifacts.store import unwritable
@@ -49,7 +49,9 @@ def evaluate(name: str, catalogue: Path | None, against: str | None, as_json: bo
     if against and not {photo.listing_id for photo in found.photos} - split.train - split.validation:
         raise CatalogueUnusable(f"every listing of {found.name} was seen by one of the bundles; name another catalogue")
     measured = [
-        measure(*embed_catalogue(settings, bundle, found, say), split, temperature=bundle.manifest.temperature)
+        measure(
+            *embed_catalogue(settings, bundle, found, print_progress), split, temperature=bundle.manifest.temperature
+        )
         for bundle in bundles
     ]
     evaluation, summaries = measured[0].evaluation, [each.evaluation.summary() for each in measured]
@@ -93,7 +95,7 @@ def plot(name: str, catalogue: Path | None, out: Path, as_json: bool) -> None:
     stored = bundle.directory / METRICS
     embedded = None
     if settings.catalogue is not None:
-        embedded = embed_catalogue(settings, bundle, read_catalogue(existing_catalogue(settings)), say)
+        embedded = embed_catalogue(settings, bundle, read_catalogue(existing_catalogue(settings)), print_progress)
         evaluation = measure(*embedded, bundle.split, temperature=bundle.manifest.temperature)
     elif stored.is_file():
         try:

@@ -10,10 +10,10 @@ from pipeline.cli.common import (
     catalogue_option,
     json_option,
     print_facts,
+    print_progress,
     reported,
     running_jobs,
     running_redis,
-    say,
     when,
 )
 from pipeline.cli.completion import index_versions
@@ -191,7 +191,7 @@ def schedule_show(as_json: bool) -> None:
 def _prepare(settings: Settings, as_json: bool, *, rebuild_index: bool) -> None:
     from pipeline.building.index import prepare as make
 
-    done = make(settings, say, rebuild_index=rebuild_index)
+    done = make(settings, print_progress, rebuild_index=rebuild_index)
     print_facts(as_json, dataclasses.asdict(done), f"{done.index_version}: {done.count} photos of {done.catalogue}")
 
 

@@ -12,8 +12,8 @@ from pipeline.cli.common import (
     catalogue_option,
     json_option,
     print_facts,
+    print_progress,
     reported,
-    say,
 )
 from pipeline.cli.completion import completion
 from pipeline.cli.doctor import doctor
@@ -58,10 +58,10 @@ def up(catalogue: Path | None, port: int | None, backbone: str | None, as_json: 
 
     settings = load_settings(catalogue=catalogue, port=port, backbone=backbone)
 
-    def say_json(line: str) -> None:
+    def print_json_message(line: str) -> None:
         click.echo(json.dumps({"message": line}))
 
-    run(settings, say_json if as_json else say)
+    run(settings, print_json_message if as_json else print_progress)
 
 
 @with_examples(

@@ -6,7 +6,7 @@ import sys
 import click
 from tqdm import tqdm
 
-from pipeline.cli.common import json_option, print_facts, reported, running_jobs, say
+from pipeline.cli.common import json_option, print_facts, print_progress, reported, running_jobs
 from pipeline.cli.help import with_examples
 from shared.jobs.contract import Job, JobKind, JobStatus
 from shared.jobs.records import Admission
@@ -69,7 +69,7 @@ def _watch(jobs: JobStore, job: Job) -> Job:
                 bar.total, bar.n = job.progress.total, job.progress.done
                 bar.refresh()
     except KeyboardInterrupt:
-        say(f"reindex {job.id} goes on; `lookalike jobs cancel {job.id}` ends it")
+        print_progress(f"reindex {job.id} goes on; `lookalike jobs cancel {job.id}` ends it")
         sys.exit(128 + signal.SIGINT)
     return job
 

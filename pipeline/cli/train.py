@@ -12,8 +12,8 @@ from pipeline.cli.common import (
     existing_catalogue,
     json_option,
     print_facts,
+    print_progress,
     reported,
-    say,
 )
 from pipeline.cli.help import with_examples
 from shared.errors import ArtifactUnwritable
@@ -72,7 +72,7 @@ def train(
     wanted = RECIPES[recipe] if epochs is None else replace(RECIPES[recipe], epochs=epochs)
     preprocess = {"fit": fit, "fill": fill, **({"size_px": size} if size else {})}
     order = TrainingConfig(existing_catalogue(settings), wanted, preprocess, seed)
-    made = run_factory(order, settings, out=out, resume=resume, say=say)
+    made = run_factory(order, settings, out=out, resume=resume, report_progress=print_progress)
     facts = {
         "bundle": made.name,
         "directory": str(made.directory),

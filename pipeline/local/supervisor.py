@@ -14,14 +14,13 @@ from dataclasses import dataclass, field
 from functools import cache, partial
 
 from shared.errors import CannotStart
+from shared.progress import ReportProgress
 
 _STOP_WITHIN_S = 15
 _FIRST_PAUSE_S = 1.0
 _LONGEST_PAUSE_S = 30.0
 _SETTLED_AFTER_S = 60.0
 _PR_SET_PDEATHSIG = 1
-
-Say = Callable[[str], None]
 
 
 @dataclass
@@ -79,17 +78,17 @@ class Supervisor:
             if part.process and (code := part.process.poll()) is not None:
                 raise CannotStart(f"{part.name} ended with {_how(code)}; everything else is being stopped")
 
-    def tend(self, say: Say) -> None:
+    def tend(self, report_progress: ReportProgress) -> None:
         """Start again what has ended, each part after a pause of its own; the others live on. To be called often."""
         now = self._clock()
         for part in self._parts:
             if part.process is None:
                 if now >= part.due_at:
-                    self._start_again(part, say)
+                    self._start_again(part, report_progress)
             elif (code := part.process.poll()) is not None:
                 _signal_group(part.process, signal.SIGKILL)  # its own children may still hold its port
                 part.process = None
-                self._postpone(part, f"ended with {_how(code)}", say)
+                self._postpone(part, f"ended with {_how(code)}", report_progress)
 
     def stop(self) -> None:
         """End every part, the last started first; one that does not end in time is killed."""
@@ -105,17 +104,17 @@ class Supervisor:
             _signal_group(process, signal.SIGKILL)
             process.wait()
 
-    def _start_again(self, part: _Process, say: Say) -> None:
+    def _start_again(self, part: _Process, report_progress: ReportProgress) -> None:
         try:
             self._spawn(part)
         except OSError as exc:  # no memory or no process to be had: perhaps there is next time
-            self._postpone(part, f"could not be started ({exc.strerror})", say)
+            self._postpone(part, f"could not be started ({exc.strerror})", report_progress)
 
-    def _postpone(self, part: _Process, what_happened: str, say: Say) -> None:
+    def _postpone(self, part: _Process, what_happened: str, report_progress: ReportProgress) -> None:
         now = self._clock()
         pause_s = part.backoff.pause_s(now - part.started_at)
         part.due_at = now + pause_s
-        say(f"{part.name} {what_happened}; it is started again in {pause_s:g} s")
+        report_progress(f"{part.name} {what_happened}; it is started again in {pause_s:g} s")
 
     def _spawn(self, part: _Process) -> None:
         """Start the process in a session of its own, so that Ctrl-C reaches it only through `stop`."""

@@ -19,11 +19,12 @@ import redis
 
 from pipeline.building.index import Prepared, prepare
 from pipeline.local.locks import exclusive
-from pipeline.local.supervisor import Say, Supervisor
+from pipeline.local.supervisor import Supervisor
 from shared.api_keys import KeyRing, require_some_key
 from shared.artifacts.home import catalogue_location
 from shared.errors import CannotStart
 from shared.jobs.worker_registry import WorkerRegistry
+from shared.progress import ReportProgress
 from shared.redis_address import publish_redis_url, withdraw_redis_url
 from shared.redis_client import connect, reason_of, refuse_cluster
 from shared.settings import Settings
@@ -34,7 +35,7 @@ _ROOT = str(Path(__file__).parents[2])
 _BUILT = "_LOOKALIKE_HAS_BUILT"  # in the environment of this program begun anew: it is not to do so again
 
 
-def up(settings: Settings, say: Say) -> None:
+def up(settings: Settings, report_progress: ReportProgress) -> None:
     """Prepare what is missing, start everything, and serve until interrupted.
 
     Raises:
@@ -47,7 +48,7 @@ def up(settings: Settings, say: Say) -> None:
     taken = f"another `make run` is using {settings.home}; stop it, or choose LOOKALIKE_HOME=DIR for this one"
     with exclusive(settings.home / "up.lock", taken):
         signal.signal(signal.SIGTERM, signal.default_int_handler)
-        prepared = prepare(settings, say)
+        prepared = prepare(settings, report_progress)
         if prepared.built and not has_built:
             # Libraries and graphs that building needed, over a gigabyte, leave this process with its program only.
             os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], {**os.environ, _BUILT: "1"})
@@ -70,11 +71,11 @@ def up(settings: Settings, say: Say) -> None:
             address = f"http://{settings.authority}"
             if _wait_ready(address, parts, stop):
                 for line in _banner(settings, address, prepared):
-                    say(line)
+                    report_progress(line)
             while not stop.asked:
                 time.sleep(_POLL_S)
-                parts.tend(say)
-            say("stopping")
+                parts.tend(report_progress)
+            report_progress("stopping")
         finally:
             parts.stop()
             withdraw_redis_url(settings.home)

@@ -27,6 +27,7 @@ from pipeline.training.dataset import Augmentation, PhotoViews, View
 from shared.artifacts.store import unwritable
 from shared.errors import ArtifactUnwritable
 from shared.photos.images import PreprocessSpec
+from shared.progress import ReportProgress
 
 MAX_BYTES = 40 << 30  # all activations together; the sets used longest ago go first
 _KEPT_S = 30 * 86_400
@@ -65,7 +66,7 @@ class Activations(Dataset[Tensor]):
         return torch.from_numpy(records.astype(np.float32))
 
     def fill(
-        self, views: PhotoViews, wanted: Iterable[View], front: Callable[[], Forward], say: Callable[[str], None]
+        self, views: PhotoViews, wanted: Iterable[View], front: Callable[[], Forward], report_progress: ReportProgress
     ) -> None:
         """Compute what is wanted and not there yet.
 
@@ -79,7 +80,7 @@ class Activations(Dataset[Tensor]):
         with exclusive(self._directory / "lock", "these activations are being computed by another process"):
             self._recover()
             missing = list({line: view for view in wanted if (line := self._line(view)) not in self._position}.items())
-            say(
+            report_progress(
                 f"activations: {len(missing)} views to compute, {len(self._position)} there already, "
                 f"{(len(missing) + len(self._position)) * self._n_bytes / 1e9:.2f} GB in {self._directory}"
             )

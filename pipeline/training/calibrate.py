@@ -3,7 +3,6 @@
 Fitted on the validation side: on what a head was fitted on it is surer than it should be. Knows no model.
 """
 
-from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -12,6 +11,7 @@ from scipy.optimize import minimize_scalar
 from scipy.special import log_softmax
 
 from shared.model.embedder import FloatArray
+from shared.progress import ReportProgress
 
 TARGET_ACCURACY = 0.8
 _MIN_PHOTOS = 50  # fewer say little of how sure a head may be
@@ -29,21 +29,23 @@ class Calibration(NamedTuple):
     abstain_below: float = 0.0
 
 
-def calibrate(scores: FloatArray, labels: IntArray, say: Callable[[str], None]) -> Calibration:
+def calibrate(scores: FloatArray, labels: IntArray, report_progress: ReportProgress) -> Calibration:
     """Temperature and abstention of one head, or neither where too little is known.
 
     Args:
         scores: (n, 13) of photos that the head was not fitted on.
         labels: (n,) their categories.
-        say: told what was found.
+        report_progress: receives what was found, as one line.
     """
     if len(labels) < _MIN_PHOTOS or len(np.unique(labels)) == 1:
-        say(f"not calibrated: {len(labels)} validation photos of {len(np.unique(labels))} categories say too little")
+        report_progress(
+            f"not calibrated: {len(labels)} validation photos of {len(np.unique(labels))} categories say too little"
+        )
         return Calibration()
     temperature = fit_temperature(scores, labels)
     abstain_below = abstention(scores, labels, temperature)
     found = f"temperature {temperature:.3f}, a guess below probability {abstain_below:.3f}"
-    say(f"calibrated on {len(labels)} validation photos: {found}")
+    report_progress(f"calibrated on {len(labels)} validation photos: {found}")
     return Calibration(temperature, abstain_below)
 
 

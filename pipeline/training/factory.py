@@ -13,10 +13,11 @@ from pipeline.building.bundle import Fitted, assemble
 from pipeline.cleaning.clean import clean, cleaned_directory
 from pipeline.evaluation.gallery import draw_bundle
 from pipeline.training.recipes import Recipe
-from pipeline.training.train import Say, train
+from pipeline.training.train import train
 from pipeline.training.weights import load_weights
 from shared.model.bundle import bundle_store, open_bundle, open_bundle_directory
 from shared.photos.preprocessing import PreprocessSpec
+from shared.progress import ReportProgress
 from shared.settings import Backbone, Settings
 
 # Measured on 2,527 real photos with Lite0: from 224 to 256 px +0.012 accuracy and +0.018 sibling recall@4 for 1.3 times
@@ -51,7 +52,7 @@ class TrainingResult:
 
 
 def run_factory(
-    order: TrainingConfig, settings: Settings, *, out: Path | None, resume: bool, say: Say
+    order: TrainingConfig, settings: Settings, *, out: Path | None, resume: bool, report_progress: ReportProgress
 ) -> TrainingResult:
     """Make a bundle.
 
@@ -64,9 +65,9 @@ def run_factory(
     """
     if settings.threads:
         torch.set_num_threads(settings.threads)
-    cleaned = clean(order.catalogue, cleaned_directory(settings.home, order.catalogue), say=say)
+    cleaned = clean(order.catalogue, cleaned_directory(settings.home, order.catalogue), report_progress=report_progress)
     loaded = load_weights(settings.backbone, settings.weights, download_timeout_s=settings.download_timeout_s)
-    say(f"weights: {loaded.source}")
+    report_progress(f"weights: {loaded.source}")
     spec = PreprocessSpec.model_validate({"size_px": _SIZE_PX[loaded.backbone], **order.preprocess})
     trained = train(
         loaded,
@@ -77,7 +78,7 @@ def run_factory(
         spec=spec,
         resume=resume,
         seed=order.seed,
-        say=say,
+        report_progress=report_progress,
     )
     fitted = Fitted(
         loaded=loaded,
@@ -90,7 +91,7 @@ def run_factory(
         history=trained.history,
         notes=trained.notes,
     )
-    assembled = assemble(fitted, spec, settings, say)
+    assembled = assemble(fitted, spec, settings, report_progress)
     if out is None:
         store = bundle_store(settings.storage)
         bundle = open_bundle(store, assembled.write(store))

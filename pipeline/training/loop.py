@@ -7,7 +7,7 @@ no generator's state, and a run that is resumed on as many threads computes what
 import copy
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -30,6 +30,7 @@ from pipeline.training.split_network import Tail
 from shared.catalogue.categories import CATEGORIES
 from shared.errors import TrainingFailed
 from shared.model.embedder import FloatArray, normalised
+from shared.progress import ReportProgress
 
 CHECKPOINT_EVERY_S = 60.0  # within an epoch; there is one after every epoch too
 
@@ -101,7 +102,7 @@ class Loop:
         self.position.start = self._validate()
         self._consider(0, self.position.start)
 
-    def run(self, say: Callable[[str], None]) -> str:
+    def run(self, report_progress: ReportProgress) -> str:
         """Train, from the last checkpoint if there is one; the tail then has the weights of the best epoch.
 
         Returns:
@@ -111,12 +112,12 @@ class Loop:
             TrainingFailed: the loss is no longer a number.
         """
         if self.resumed:
-            say(f"resumed in epoch {self.position.epoch + 1}, after {self.position.batches} batches of it")
+            report_progress(f"resumed in epoch {self.position.epoch + 1}, after {self.position.batches} batches of it")
         try:
-            ended = self._train(say)
+            ended = self._train(report_progress)
         except KeyboardInterrupt:
             ended = f"interrupted in epoch {self.position.epoch + 1}"
-            say(f"{ended}: the best weights so far are used; --resume goes on from the last checkpoint")
+            report_progress(f"{ended}: the best weights so far are used; --resume goes on from the last checkpoint")
         self.tail.load_state_dict(self._best or self._averaged.state_dict())
         self.tail.eval()
         return ended
@@ -132,7 +133,7 @@ class Loop:
         pooled, scores = (torch.cat(part).float().cpu().numpy() for part in zip(*parts, strict=True))
         return pooled, scores
 
-    def _train(self, say: Callable[[str], None]) -> str:
+    def _train(self, report_progress: ReportProgress) -> str:
         position, n_batches = self.position, self.samples.n_batches(self.recipe)
         done = position.epoch * n_batches + position.batches
         with (
@@ -151,7 +152,7 @@ class Loop:
                 figures = self._end_epoch()
                 _write(writer, figures)
                 bar.clear()
-                say(_line(figures))
+                report_progress(_line(figures))
         return "all epochs done"
 
     def _train_epoch(self, bar: "tqdm[Any]") -> None:

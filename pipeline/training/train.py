@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -25,10 +24,9 @@ from shared.catalogue.categories import CATEGORIES
 from shared.model.bundle import Split
 from shared.model.network import Network
 from shared.photos.images import PreprocessSpec
+from shared.progress import ReportProgress
 
 _ABSENT = -1e4  # bias of a category without a photo to train on: it never wins
-
-Say = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -59,7 +57,7 @@ def train(
     spec: PreprocessSpec,
     resume: bool,
     seed: int,
-    say: Say,
+    report_progress: ReportProgress,
 ) -> Trained:
     """Train the loaded network, with as many threads as torch is set to.
 
@@ -77,7 +75,7 @@ def train(
     with exclusive(directory / "lock", f"another process trains in {directory}"):
         split = split_listings(cleaned.catalogue.photos, cleaned.near_duplicates, seed=seed)
         samples = Samples.of(cleaned.catalogue.photos, cleaned.topics, split)
-        _say_sides(samples, say)
+        _report_split_sizes(samples, report_progress)
         config = {
             "recipe": asdict(recipe),
             "preprocessing": spec.model_dump(mode="json"),
@@ -88,8 +86,8 @@ def train(
         }
         run = RunDirectory(directory, config, resume=resume)
         views = PhotoViews(cleaned.catalogue.photos, cleaned.working_copy, spec, recipe.augmentation, seed=seed)
-        loop = _prepare(loaded, recipe, samples, views, run, activations, say)
-        notes: dict[str, float | str] = {"ended": loop.run(say), "best_epoch": loop.position.best_epoch}
+        loop = _prepare(loaded, recipe, samples, views, run, activations, report_progress)
+        notes: dict[str, float | str] = {"ended": loop.run(report_progress), "best_epoch": loop.position.best_epoch}
         notes |= {f"start_{name}": value for name, value in loop.position.start.items()}
         return Trained(loaded.network.cpu(), split, recipe.name, loop.position.history, notes)
 
@@ -101,7 +99,7 @@ def _prepare(
     views: PhotoViews,
     run: RunDirectory,
     activations: Path,
-    say: Say,
+    report_progress: ReportProgress,
 ) -> Loop:
     """The loop at its start, or where the run was left."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -113,7 +111,7 @@ def _prepare(
     if not loaded.has_head:
         _reset_head(tail.head, samples)
     source: Dataset[Tensor] = (
-        _cached(front, views, samples, recipe, activations, device, say) if recipe.cached else views
+        _cached(front, views, samples, recipe, activations, device, report_progress) if recipe.cached else views
     )
     network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     before_tail = nn.Identity() if recipe.cached else front
@@ -132,7 +130,7 @@ def _cached(
     recipe: Recipe,
     root: Path,
     device: torch.device,
-    say: Say,
+    report_progress: ReportProgress,
 ) -> Activations:
     key = activations_key(front.digest(), views.spec, views.augmentation, views.seed)
     sweep_activations(root, keep=key)
@@ -140,7 +138,7 @@ def _cached(
     with torch.inference_mode():
         shape = front(torch.zeros((1, size_px, size_px, 3), dtype=torch.uint8)).shape[1:]
     source = Activations(root / key, [photo.sha256 for photo in views.photos], tuple(shape))
-    source.fill(views, samples.cached_views(recipe), lambda: front_runner(front, size_px, device), say)
+    source.fill(views, samples.cached_views(recipe), lambda: front_runner(front, size_px, device), report_progress)
     return source
 
 
@@ -151,14 +149,16 @@ def _reset_head(head: nn.Linear, samples: Samples) -> None:
         head.bias.copy_(torch.tensor([0.0 if category in present else _ABSENT for category in range(len(CATEGORIES))]))
 
 
-def _say_sides(samples: Samples, say: Say) -> None:
+def _report_split_sizes(samples: Samples, report_progress: ReportProgress) -> None:
     n_held_out = len(samples.labels) - len(samples.train) - len(samples.validation)
-    say(f"photos: {len(samples.train)} to train on, {len(samples.validation)} to choose by, {n_held_out} to measure on")
+    report_progress(
+        f"photos: {len(samples.train)} to train on, {len(samples.validation)} to choose by, {n_held_out} to measure on"
+    )
     if not len(samples.validation):
-        say("too few listings to hold any out: the last epoch is kept, and how good it is cannot be said")
+        report_progress("too few listings to hold any out: the last epoch is kept, and how good it is cannot be said")
     present = set(samples.labels[samples.train].tolist())
     if absent := [name for category, name in enumerate(CATEGORIES) if category not in present]:
-        say(f"no photo to train on, so these are never answered: {', '.join(absent)}")
+        report_progress(f"no photo to train on, so these are never answered: {', '.join(absent)}")
 
 
 def _digest(split: Split) -> str:

@@ -48,7 +48,7 @@ def main() -> None:
     parser.add_argument("--weights", type=Path, help="of ResNet50")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
-        cleaned = _sample(clean(given.catalogue, Path(scratch) / "clean", say=print), given.photos)
+        cleaned = _sample(clean(given.catalogue, Path(scratch) / "clean", report_progress=print), given.photos)
         report = Report("train", photos=len(cleaned.catalogue.photos), epochs=given.epochs)
         for backbone in given.backbone or (Backbone.EFFICIENTNET_LITE0, Backbone.RESNET50):
             print(f"--- {backbone}, {len(cleaned.catalogue.photos)} photos")
@@ -94,7 +94,7 @@ def _epochs(cleaned: Cleaned, home: Path, n_epochs: int, backbone: Backbone, fil
             spec=SPEC,
             resume=n_done > 0,
             seed=SEED,
-            say=stop_after_it,
+            report_progress=stop_after_it,
         ).history
 
     for n_done in range(n_epochs):

@@ -21,6 +21,7 @@ import requests
 
 from pipeline.demo.catalogue import generate
 from shared.artifacts.snapshots import index_store
+from shared.progress import ReportProgress
 from tests.e2e.conftest import eventually, lookalike
 from tests.e2e.support.clients import MIXED, SEARCHES, Clients
 from tests.e2e.support.fleet import Fleet
@@ -32,8 +33,6 @@ WORKERS = ("worker", "worker-2")
 _LEASE_S = 6
 _REPORT_EVERY_S = 10
 _DRAIN_WITHIN_S = 120
-
-Say = Callable[[str], None]
 
 
 @dataclass
@@ -167,7 +166,15 @@ class Monkey:
         store.promote(self._rng.choice([version for version in self._versions if version != current]))
 
 
-def soak(home: Path, directory: Path, photos: Sequence[bytes], *, duration_s: float, seed: int, say: Say) -> Report:
+def soak(
+    home: Path,
+    directory: Path,
+    photos: Sequence[bytes],
+    *,
+    duration_s: float,
+    seed: int,
+    report_progress: ReportProgress,
+) -> Report:
     """Run the service of `home` under load and faults for so long, let it finish, and settle accounts.
 
     Args:
@@ -183,7 +190,9 @@ def soak(home: Path, directory: Path, photos: Sequence[bytes], *, duration_s: fl
         fleet.man(len(WORKERS))
         ledger = Ledger(fleet.url)
         per_s = _capacity(ledger, photos) / 2
-        say(f"seed {seed}, capacity {2 * per_s:.0f} photos/s, offering {per_s:.0f}/s for {duration_s:.0f} s")
+        report_progress(
+            f"seed {seed}, capacity {2 * per_s:.0f} photos/s, offering {per_s:.0f}/s for {duration_s:.0f} s"
+        )
         supervisor, monkey = Supervisor(fleet, rng), Monkey(fleet, versions, rng)
         image_ids = list(rows_by_version(fleet.location)[versions[0]])
         clients = Clients(
@@ -195,11 +204,11 @@ def soak(home: Path, directory: Path, photos: Sequence[bytes], *, duration_s: fl
             while (elapsed_s := time.monotonic() - began) < duration_s:
                 if time.monotonic() - reported >= _REPORT_EVERY_S:
                     reported = time.monotonic()
-                    say(_line(elapsed_s, ledger, clients, monkey))
+                    report_progress(_line(elapsed_s, ledger, clients, monkey))
                 time.sleep(rng.uniform(1, 5))
                 with supervisor.mending:  # so that no fault meets a part that is being started
                     monkey.strike()
-            say("no more faults; letting clients and workers finish")
+            report_progress("no more faults; letting clients and workers finish")
         for thaw in monkey.thaws:
             thaw.join()
         eventually(lambda: requests.get(fleet.url + "/readyz", timeout=5).ok, 60, "the service is ready again")
@@ -265,7 +274,7 @@ def main() -> int:
             photos,
             duration_s=60 * asked.minutes,
             seed=asked.seed,
-            say=lambda line: print(line, flush=True),
+            report_progress=lambda line: print(line, flush=True),
         )
     print(report)
     return 0 if report.passed else 1

@@ -11,7 +11,7 @@ def test_half_a_minute_of_random_faults_loses_nothing_and_does_nothing_twice(
 ) -> None:
     copy_installation(home, tmp_path / "home")
     images = [photo.read_bytes() for photo in photos]
-    report = soak(tmp_path / "home", tmp_path, images, duration_s=25, seed=17, say=print)
+    report = soak(tmp_path / "home", tmp_path, images, duration_s=25, seed=17, report_progress=print)
     print(report)
     assert report.passed, str(report)
     assert report.faults.total() > 2

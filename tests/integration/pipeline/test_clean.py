@@ -44,7 +44,7 @@ def dump(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def cleaned(dump: Path, tmp_path: Path) -> Cleaned:
-    return clean(dump, tmp_path / "out", say=silent)
+    return clean(dump, tmp_path / "out", report_progress=silent)
 
 
 def contents(directory: Path) -> dict[str, bytes]:
@@ -101,7 +101,7 @@ def test_every_row_that_is_left_out_or_odd_is_in_the_report(cleaned: Cleaned) ->
 def test_many_rows_with_one_problem_are_counted_and_some_are_shown(tmp_path: Path) -> None:
     images = "id,product_id\np1,l1\n" + "".join(f"x{n},l1\n" for n in range(50))
     dump = write_catalogue(tmp_path / "dump", PRODUCTS, images, {"p1.jpg": encode(noise_image(1))})
-    clean(dump, tmp_path / "out", say=silent)
+    clean(dump, tmp_path / "out", report_progress=silent)
     found = json.loads((tmp_path / "out" / "report.json").read_text())["left_out"]["photo without file"]
     assert (found["count"], len(found["examples"])) == (50, 20)
 
@@ -116,10 +116,10 @@ def test_the_overview_needs_no_other_file_and_runs_nothing_of_a_listing(cleaned:
 
 def test_cleaning_twice_gives_the_same_bytes_and_leaves_the_dump_alone(dump: Path, tmp_path: Path) -> None:
     before = contents(dump)
-    clean(dump, tmp_path / "one", say=silent)
+    clean(dump, tmp_path / "one", report_progress=silent)
     first = outputs(tmp_path / "one")
-    clean(dump, tmp_path / "one", say=silent)
-    clean(dump, tmp_path / "two", say=silent)
+    clean(dump, tmp_path / "one", report_progress=silent)
+    clean(dump, tmp_path / "two", report_progress=silent)
     assert first == outputs(tmp_path / "one") == outputs(tmp_path / "two")
     assert set(OUTPUTS) < set(first)
     assert not [name for name in first if name.endswith(".tmp")]
@@ -128,14 +128,14 @@ def test_cleaning_twice_gives_the_same_bytes_and_leaves_the_dump_alone(dump: Pat
 
 def test_a_change_of_the_dump_is_followed(dump: Path, cleaned: Cleaned) -> None:
     (dump / "images" / "p5.jpg").write_bytes(encode(noise_image(5)))
-    again = clean(dump, cleaned.directory, say=silent)
+    again = clean(dump, cleaned.directory, report_progress=silent)
     assert [photo.image_id for photo in again.catalogue.photos] == ["p1", "p2", "p3", "p5"]
 
 
 def test_one_photo_is_enough(tmp_path: Path) -> None:
     dump = write_catalogue(tmp_path / "dump", "id,category\nl1,Appliances\n", "id,product_id\np1,l1\n",
                            {"p1.jpg": encode(noise_image(1))})  # fmt: skip
-    assert clean(dump, tmp_path / "out", say=silent).near_duplicates == []
+    assert clean(dump, tmp_path / "out", report_progress=silent).near_duplicates == []
 
 
 @pytest.mark.parametrize(
@@ -153,23 +153,23 @@ def test_a_dump_without_a_usable_photo_is_refused_with_the_reasons(
     (dump / "Products.csv").write_text(products)
     (dump / "Images.csv").write_text(images)
     with pytest.raises(CatalogueUnusable, match=told):
-        clean(dump, tmp_path / "out", say=silent)
+        clean(dump, tmp_path / "out", report_progress=silent)
 
 
 @pytest.mark.parametrize("inside", [".", "images", "cleaned"])
 def test_nothing_is_written_into_the_dump_even_when_asked_to(dump: Path, inside: str) -> None:
     before = contents(dump)
     with pytest.raises(CatalogueUnusable, match="never written to"):
-        clean(dump, dump / inside, say=silent)
+        clean(dump, dump / inside, report_progress=silent)
     assert contents(dump) == before
 
 
 def test_two_cannot_clean_into_one_place_at_once(dump: Path, tmp_path: Path) -> None:
     def another(line: str) -> None:
         with pytest.raises(CannotStart, match="another process"):
-            clean(dump, tmp_path / "out", say=silent)
+            clean(dump, tmp_path / "out", report_progress=silent)
 
-    clean(dump, tmp_path / "out", say=another)
+    clean(dump, tmp_path / "out", report_progress=another)
 
 
 def test_a_run_that_was_killed_is_finished_by_the_next(tmp_path: Path) -> None:
@@ -193,8 +193,8 @@ def test_a_run_that_was_killed_is_finished_by_the_next(tmp_path: Path) -> None:
     run.send_signal(signal.SIGKILL)
     assert run.wait() == -signal.SIGKILL
     assert len(list(tmp_path.glob("out/photos/*/*.jpg"))) < 40
-    clean(dump, tmp_path / "out", say=silent)
-    clean(dump, tmp_path / "undisturbed", say=silent)
+    clean(dump, tmp_path / "out", report_progress=silent)
+    clean(dump, tmp_path / "undisturbed", report_progress=silent)
     assert outputs(tmp_path / "out") == outputs(tmp_path / "undisturbed")
 
 

@@ -41,7 +41,7 @@ DECODED = Recipe("decoded", n_trained_stages=2, epochs=2, batch=16, cached=False
 def cleaned(tmp_path_factory: pytest.TempPathFactory) -> Cleaned:
     directory = tmp_path_factory.mktemp("dump")
     generate(directory / "catalogue", n_listings=26)
-    return clean(directory / "catalogue", directory / "clean", say=lambda _: None)
+    return clean(directory / "catalogue", directory / "clean", report_progress=lambda _: None)
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -65,7 +65,7 @@ def run(
         spec=PreprocessSpec(size_px=64),
         resume=resume,
         seed=17,
-        say=(said if said is not None else []).append,
+        report_progress=(said if said is not None else []).append,
     )
 
 
