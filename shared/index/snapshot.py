@@ -8,7 +8,6 @@ import sqlite3
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
@@ -33,7 +32,6 @@ from shared.index.milvus_server import CollectionName, MilvusServer, alias_of
 from shared.index.rows import PhotoRows, write_filters, write_photos
 from shared.index.vector_index import IntArray, VectorIndex, as_neighbours, ranked, require_dimension, rounded
 from shared.jobs.contract import Distinct, Neighbour, SearchRequest
-from shared.jobs.reindex_contract import ReindexReport
 from shared.model.embedder import Embeddings, FloatArray
 
 VECTORS = "vectors.npy"
@@ -177,55 +175,6 @@ def prune_index(store: ArtifactStore, keep: int, server: MilvusServer | None = N
         if server and in_milvus.get(version, "").startswith(alias_of(store.place)):
             server.drop(in_milvus[version])
     return removed
-
-
-def write_snapshot(
-    store: ArtifactStore,
-    photos: Iterable[CataloguePhoto],
-    embeddings: Embeddings,
-    *,
-    fingerprint: str,
-    catalogue: str,
-    catalogue_digest: str,
-    compacted_through: str = "0-0",
-    report: ReindexReport | None = None,
-    root: Location | None = None,
-    exact_up_to: int = EXACT_UP_TO,
-    server: MilvusServer | None = None,
-) -> str:
-    """Write and seal a new version from embeddings at hand; it is not promoted.
-
-    Args:
-        photos, embeddings, root, exact_up_to: see `IndexDraft.write`.
-        fingerprint: of the model that made the embeddings.
-        catalogue, catalogue_digest: its name, for people, and the digest of its content.
-        compacted_through: last entry of the change log that is in it.
-        report: of its quality, if it was measured.
-        server: Milvus, for the vectors; None: they are written to files.
-
-    Returns:
-        the new version's name.
-
-    Raises:
-        IndexDamaged, IndexUnavailable: as `IndexDraft.write`.
-        ArtifactUnwritable: the disk is full or may not be written.
-    """
-    with draft_index(store, server, fingerprint=fingerprint) as draft:
-        facts = draft.write(photos, embeddings, root=root, exact_up_to=exact_up_to)
-        draft.seal(
-            IndexManifest(
-                count=len(embeddings.vectors),
-                dimension=embeddings.vectors.shape[1],
-                fingerprint=fingerprint,
-                catalogue=catalogue,
-                catalogue_digest=catalogue_digest,
-                built_at=datetime.now(UTC).isoformat(timespec="seconds"),
-                index=facts,
-                compacted_through=compacted_through,
-                report=report,
-            )
-        )
-    return draft.artifact.version
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from shared.catalogue.tables import CatalogueReader, scan_catalogue
 from shared.changes.log import BEGINNING
 from shared.changes.overrides import compact
 from shared.index.compression import EXACT_UP_TO, n_lists_for
-from shared.index.snapshot import CODES, SCORES, VECTORS, write_snapshot
+from shared.index.snapshot import CODES, SCORES, VECTORS
 from shared.jobs.reindex_contract import ReindexMode
 from shared.model.embedder import Embeddings
 from shared.reindex.plan import make_plan
@@ -23,6 +23,7 @@ from tests.benchmarks.store_costs import StoreCosts
 from tests.benchmarks.support.fleet_model import Fleet
 from tests.benchmarks.support.report import Report, Value
 from tests.benchmarks.unit_costs import Measured
+from tests.support.snapshots import write_snapshot
 
 _PHOTOS = (10_000_000, 1_000_000_000)
 _DAY_S = 86_400

@@ -21,7 +21,7 @@ from PIL import Image, ImageOps
 
 from shared.artifacts.snapshots import bundle_store, index_store
 from shared.catalogue.categories import CATEGORIES
-from shared.index.snapshot import open_snapshot, write_snapshot
+from shared.index.snapshot import open_snapshot
 from shared.index.vector_index import VectorIndex
 from shared.jobs.contract import Neighbour, SearchRequest
 from shared.model.bundle import open_bundle
@@ -30,6 +30,7 @@ from shared.model.runtimes import open_embedder
 from shared.photos.images import PreprocessSpec, decode_photo
 from tests.benchmarks.support.report import RESULTS, Report
 from tests.support.milvus import MilvusLite
+from tests.support.snapshots import write_snapshot
 
 TIE = 1e-5
 WAYS: dict[str, dict[str, Any]] = {

@@ -9,12 +9,12 @@ import torch
 from shared.artifacts import Location
 from shared.artifacts.snapshots import bundle_store, index_store
 from shared.catalogue.categories import CataloguePhoto
-from shared.index.snapshot import write_snapshot
 from shared.model.bundle import BundleManifest, Split, open_bundle, write_bundle
 from shared.model.network import EMBEDDING_DIM, NORMALISATION, Network
 from shared.model.runtimes import open_embedder
 from shared.photos.images import PreprocessSpec, decode_photo
 from shared.settings import Backbone
+from tests.support.snapshots import write_snapshot
 
 LITE0 = Backbone.EFFICIENTNET_LITE0
 

@@ -1,18 +1,60 @@
-"""Versions to promote: other good ones of what is live, and every kind of index that must be refused."""
+"""Index versions for tests: written in one call, other good ones of what is live, and every kind to be refused."""
 
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from datetime import UTC, datetime
 from pathlib import Path
 
 from shared.artifacts import Location
 from shared.artifacts.backend import backend_at
-from shared.artifacts.snapshots import PHOTOS, index_store
-from shared.artifacts.store import MANIFEST
-from shared.index.snapshot import open_snapshot, write_snapshot
+from shared.artifacts.snapshots import PHOTOS, IndexManifest, index_store
+from shared.artifacts.store import MANIFEST, ArtifactStore
+from shared.catalogue.categories import CataloguePhoto
+from shared.index.compression import EXACT_UP_TO
+from shared.index.milvus_server import MilvusServer
+from shared.index.snapshot import draft_index, open_snapshot
+from shared.jobs.reindex_contract import ReindexReport
 from shared.model.bundle import bundle_store, open_bundle
 from shared.model.embedder import Embeddings
 from tests.support.places import milvus_server
+
+
+def write_snapshot(
+    store: ArtifactStore,
+    photos: Iterable[CataloguePhoto],
+    embeddings: Embeddings,
+    *,
+    fingerprint: str,
+    catalogue: str,
+    catalogue_digest: str,
+    compacted_through: str = "0-0",
+    report: ReindexReport | None = None,
+    root: Location | None = None,
+    exact_up_to: int = EXACT_UP_TO,
+    server: MilvusServer | None = None,
+) -> str:
+    """Write a new version of an index, as a reindex does, and return its name; it is not promoted.
+
+    Raises:
+        IndexDamaged, IndexUnavailable: as `IndexDraft.write`.
+    """
+    with draft_index(store, server, fingerprint=fingerprint) as draft:
+        facts = draft.write(photos, embeddings, root=root, exact_up_to=exact_up_to)
+        draft.seal(
+            IndexManifest(
+                count=len(embeddings.vectors),
+                dimension=embeddings.vectors.shape[1],
+                fingerprint=fingerprint,
+                catalogue=catalogue,
+                catalogue_digest=catalogue_digest,
+                built_at=datetime.now(UTC).isoformat(timespec="seconds"),
+                index=facts,
+                compacted_through=compacted_through,
+                report=report,
+            )
+        )
+    return draft.artifact.version
 
 
 def write_reversed(storage: Location, *, dimension: int | None = None, fingerprint: str | None = None) -> str:

@@ -8,8 +8,8 @@ from shared.artifacts.store import ArtifactStore
 from shared.catalogue.categories import CataloguePhoto
 from shared.index.compression import EXACT_UP_TO
 from shared.index.milvus_server import MilvusServer
-from shared.index.snapshot import write_snapshot
 from shared.model.embedder import Embeddings, FloatArray
+from tests.support.snapshots import write_snapshot
 
 DIMENSION = 64
 FINGERPRINT = "f" * 64

@@ -19,13 +19,13 @@ from shared.artifacts.snapshots import index_store
 from shared.catalogue.categories import CATEGORIES, CataloguePhoto
 from shared.changes.log import ChangeLog, PutPhoto
 from shared.errors import InternalError
-from shared.index.snapshot import write_snapshot
 from shared.jobs.contract import DeleteImageRequest, ImageChangeResult, PutImageRequest
 from shared.jobs.store import JobStore
 from shared.model.embedder import Embeddings
 from shared.photos.images import PreprocessSpec, decode_photo
 from tests.conftest import encode, noise_image
 from tests.integration.conftest import PHOTO, assert_problem, photo_form, settings
+from tests.support.snapshots import write_snapshot
 
 CATEGORY = CATEGORIES[1]
 

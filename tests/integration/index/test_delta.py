@@ -13,10 +13,11 @@ from shared.catalogue.categories import CATEGORIES, CataloguePhoto
 from shared.changes.log import Change, PutPhoto
 from shared.errors import ImageNotFound
 from shared.index.delta import DeltaIndex
-from shared.index.snapshot import open_snapshot, write_snapshot
+from shared.index.snapshot import open_snapshot
 from shared.index.vector_index import VectorIndex
 from shared.jobs.contract import Distinct, SearchRequest
 from shared.model.embedder import Embeddings, FloatArray
+from tests.support.snapshots import write_snapshot
 
 DIM, N = 6, 24
 FINGERPRINT = "f" * 64

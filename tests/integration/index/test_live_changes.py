@@ -19,7 +19,7 @@ from shared.artifacts.snapshots import index_store
 from shared.catalogue.categories import CATEGORIES, CataloguePhoto
 from shared.changes.log import Change, ChangeLog, PutPhoto
 from shared.errors import ArtifactUnwritable, ImageNotFound, QueueUnavailable
-from shared.index.snapshot import open_snapshot, write_snapshot
+from shared.index.snapshot import open_snapshot
 from shared.jobs.contract import (
     DeleteImageRequest,
     ImageChangeResult,
@@ -39,6 +39,7 @@ from shared.settings import Settings
 from tests.integration.api.test_api import EMBEDDED
 from tests.integration.conftest import PLENTY
 from tests.integration.worker.test_worker import FakeEngine
+from tests.support.snapshots import write_snapshot
 from worker.jobs.runner import JobRunner, Leases
 from worker.serving.engine import Engine
 from worker.tasks.images import ChangeFollower, ChangeWriter, as_png, read_changes

@@ -10,13 +10,13 @@ import redis
 from shared.artifacts.home import keep_live_photo, live_photo, sweep_live_photos
 from shared.changes.log import ChangeLog, PutPhoto
 from shared.changes.overrides import read_overrides
-from shared.index.snapshot import write_snapshot
 from shared.jobs.contract import DeleteImageRequest, JobKind, Priority, Submission
 from shared.jobs.reindex_contract import Promotion
 from shared.model.embedder import Embeddings
 from tests.integration.conftest import PLENTY
 from tests.integration.index.test_live_changes import noise
 from tests.integration.index.test_reindex import Works, mirror, works
+from tests.support.snapshots import write_snapshot
 from worker.tasks.images import as_png
 
 __all__ = ["works"]

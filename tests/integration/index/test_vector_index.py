@@ -15,11 +15,12 @@ from shared.errors import DimensionMismatch, ImageNotFound, IndexDamaged
 from shared.index.compression import EXACT_UP_TO
 from shared.index.milvus import open_collection
 from shared.index.milvus_server import MilvusServer
-from shared.index.snapshot import open_files, open_snapshot, write_snapshot
+from shared.index.snapshot import open_files, open_snapshot
 from shared.index.vector_index import VectorIndex
 from shared.jobs.contract import Distinct, SearchRequest
 from shared.model.embedder import Embeddings
 from tests.support.milvus import MilvusLite
+from tests.support.snapshots import write_snapshot
 from tests.support.vectors import (
     DIMENSION,
     FINGERPRINT,

@@ -12,12 +12,11 @@ from pipeline.demo.catalogue import generate
 from shared.artifacts.snapshots import index_store
 from shared.catalogue.categories import CataloguePhoto
 from shared.errors import IndexMissing
-from shared.index.snapshot import write_snapshot
 from shared.jobs.contract import EmbedRequest, EmbedResult, SearchRequest, SearchResult
 from shared.model.bundle import bundle_store, open_bundle
 from shared.model.embedder import Embeddings
 from tests.support.installation import Installation
-from tests.support.snapshots import UNUSABLE
+from tests.support.snapshots import UNUSABLE, write_snapshot
 from worker.serving.engine import Engine
 
 PHOTO_BYTES = 224 * 224 * 3
