@@ -31,6 +31,7 @@ from pipeline.training.dataset import split_listings
 from pipeline.training.head import fit_head
 from pipeline.training.projection import fit_projection
 from pipeline.training.weights import LoadedWeights, load_weights
+from shared.array_types import FloatArray
 from shared.artifacts.store import ArtifactStore
 from shared.catalogue.categories import CataloguePhoto
 from shared.catalogue.tables import Catalogue
@@ -47,7 +48,7 @@ from shared.model.bundle import (
     write_bundle,
     write_bundle_directory,
 )
-from shared.model.embedder import Embeddings, FloatArray, normalised
+from shared.model.embedder import Embeddings, normalised
 from shared.model.network import NORMALISATION, Network
 from shared.photos.images import Pixels, PreprocessSpec
 from shared.progress import ReportProgress

@@ -16,9 +16,9 @@ import torch
 from torch import nn
 
 from pipeline.evaluation.retrieval import retrieval_metrics
+from shared.array_types import FloatArray
 from shared.catalogue.categories import CataloguePhoto
 from shared.model.bundle import GRAPH
-from shared.model.embedder import FloatArray
 from shared.model.network import Network
 from shared.model.signal_stack import signal_stack_kept
 from shared.photos.images import Pixels

@@ -17,13 +17,11 @@ from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 from PIL import Image, ImageFilter
 
 from pipeline.demo import shapes
 from pipeline.demo.pen import LAYER_PX, PAINTS, Look, Pattern, Pen
-
-FloatArray = npt.NDArray[np.float32]
+from shared.array_types import DoubleArray, FloatArray
 
 PHOTOS_PER_LISTING = 2
 POOL_FROM_LISTINGS = 60  # fewer are drawn sooner than processes start
@@ -190,7 +188,7 @@ def _backdrop(standing: bool, size_px: tuple[int, int], horizon_px: int, rng: np
     return scene
 
 
-def _aim(size_px: tuple[int, int], standing: bool, view: int, rng: np.random.Generator) -> npt.NDArray[np.float64]:
+def _aim(size_px: tuple[int, int], standing: bool, view: int, rng: np.random.Generator) -> DoubleArray:
     """Where a photographer puts the corners of the layer: (4, 2) pixels, clockwise from top left."""
     width, height = size_px
     side_px = min(size_px) * rng.uniform(0.84, 1.1)
@@ -204,7 +202,7 @@ def _aim(size_px: tuple[int, int], standing: bool, view: int, rng: np.random.Gen
     return np.asarray(turned + centre, dtype=np.float64)
 
 
-def _project(layer: Image.Image, corners: npt.NDArray[np.float64], size_px: tuple[int, int]) -> Image.Image:
+def _project(layer: Image.Image, corners: DoubleArray, size_px: tuple[int, int]) -> Image.Image:
     """The layer seen in perspective with its corners at the given pixels."""
     side = float(LAYER_PX)
     rows, targets = [], []

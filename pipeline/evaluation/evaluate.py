@@ -7,11 +7,12 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict
 from sklearn.metrics import confusion_matrix, f1_score, precision_recall_fscore_support
 
-from pipeline.evaluation.retrieval import BoolArray, IntArray, Neighbours, find_neighbours, mean
-from pipeline.training.calibrate import FloatRow, answers, negative_log_likelihood
+from pipeline.evaluation.retrieval import Neighbours, find_neighbours, mean
+from pipeline.training.calibrate import answers, negative_log_likelihood
+from shared.array_types import BoolArray, DoubleArray, FloatArray, IntArray
 from shared.catalogue.categories import CATEGORIES, CataloguePhoto
 from shared.model.bundle import Split
-from shared.model.embedder import Embeddings, FloatArray
+from shared.model.embedder import Embeddings
 
 METRICS = "metrics.json"  # a bundle's Evaluation, in its directory
 DEPTH = 100  # of the mean average precision
@@ -148,7 +149,7 @@ class Measured:
     evaluation: Evaluation
     unseen: BoolArray  # (n,)
     listings: IntArray  # (n,) numbered
-    per_photo: dict[str, FloatRow]  # by name in the summary: (n,) each, nan where it does not apply
+    per_photo: dict[str, DoubleArray]  # by name in the summary: (n,) each, nan where it does not apply
 
 
 def evaluate(
@@ -235,7 +236,7 @@ def compare(new: Measured, old: Measured) -> dict[str, Difference]:
     return differences
 
 
-def bootstrap(values: FloatRow, listings: IntArray, *, seed: int = 17) -> Interval:
+def bootstrap(values: DoubleArray, listings: IntArray, *, seed: int = 17) -> Interval:
     """Interval of the mean of values, when listings are drawn again with all their photos.
 
     Args:
@@ -299,7 +300,7 @@ def _reliability(scores: FloatArray, labels: IntArray, temperature: float) -> Re
     return Reliability(nll=negative_log_likelihood(scores, labels, temperature), ece=ece, bins=bins)
 
 
-def _abstain(confidence: FloatRow, correct: BoolArray) -> list[Coverage]:
+def _abstain(confidence: DoubleArray, correct: BoolArray) -> list[Coverage]:
     order = np.argsort(-confidence, kind="stable")
     n_answered = np.unique(np.ceil(np.linspace(0, 1, _N_COVERAGES + 1)[1:] * len(order)).astype(int))
     return [
@@ -313,7 +314,7 @@ def _abstain(confidence: FloatRow, correct: BoolArray) -> list[Coverage]:
 
 
 def _retrieve(neighbours: Neighbours, queries: BoolArray) -> Retrieval:
-    def averages(figure: Callable[[int], FloatRow]) -> dict[int, float]:
+    def averages(figure: Callable[[int], DoubleArray]) -> dict[int, float]:
         found = {k: mean(figure(k)[queries]) for k in _CUTOFFS}
         return {k: value for k, value in found.items() if value is not None}
 

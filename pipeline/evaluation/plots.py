@@ -15,9 +15,8 @@ from sklearn.decomposition import PCA
 from sklearn.manifold import TSNE
 
 from pipeline.evaluation.evaluate import Classification, ReliabilityBin
-from pipeline.evaluation.retrieval import IntArray
+from shared.array_types import FloatArray, IntArray
 from shared.catalogue.categories import CATEGORIES
-from shared.model.embedder import FloatArray
 from shared.photos.images import Pixels
 
 # Okabe and Ito 2008, "Color Universal Design".

@@ -5,10 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from shared.model.embedder import FloatArray
-
-IntArray = npt.NDArray[np.int64]
-BoolArray = npt.NDArray[np.bool_]
+from shared.array_types import BoolArray, DoubleArray, FloatArray, IntArray
 
 _CHUNK_SCORES = 1 << 24  # scores held at once: 64 MiB, whatever the catalogue's size
 
@@ -35,13 +32,13 @@ class Neighbours:
         with_sibling: BoolArray = np.bincount(self.listings)[self.listings] > 1
         return with_sibling
 
-    def precision(self, k: int) -> npt.NDArray[np.float64]:
+    def precision(self, k: int) -> DoubleArray:
         """(n,) share of the k nearest photos of other listings that have the photo's category; nan without any."""
         there = self.foreign[:, :k] >= 0
         n_there = there.sum(1)
         return np.where(n_there > 0, self._relevant()[:, :k].sum(1) / np.maximum(n_there, 1), np.nan)
 
-    def average_precision(self) -> npt.NDArray[np.float64]:
+    def average_precision(self) -> DoubleArray:
         """(n,) average precision of the category among photos of other listings, down to the depth searched.
 
         The denominator is the number of relevant photos there are, at most the depth; nan without any.
@@ -53,7 +50,7 @@ class Neighbours:
         possible = np.minimum(n_relevant, relevant.shape[1])
         return np.where(possible > 0, found / np.maximum(possible, 1), np.nan)
 
-    def sibling_found(self, k: int) -> npt.NDArray[np.float64]:
+    def sibling_found(self, k: int) -> DoubleArray:
         """(n,) 1 where another photo of the listing is among the k nearest, else 0; nan for a photo without one."""
         hits = (self.listings[self.nearest[:, :k]] == self.listings[:, None]).any(1)
         return np.where(self.with_sibling, hits, np.nan)
@@ -99,7 +96,7 @@ def retrieval_metrics(vectors: FloatArray, labels: IntArray, groups: npt.NDArray
     return known | {"n_with_sibling": int(neighbours.with_sibling.sum())}
 
 
-def mean(values: npt.NDArray[np.float64]) -> float | None:
+def mean(values: DoubleArray) -> float | None:
     """Mean of what is known."""
     known = values[~np.isnan(values)]
     return float(known.mean()) if len(known) else None

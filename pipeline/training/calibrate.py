@@ -6,20 +6,16 @@ Fitted on the validation side: on what a head was fitted on it is surer than it 
 from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 from scipy.optimize import minimize_scalar
 from scipy.special import log_softmax
 
-from shared.model.embedder import FloatArray
+from shared.array_types import BoolArray, DoubleArray, FloatArray, IntArray
 from shared.progress import ReportProgress
 
 TARGET_ACCURACY = 0.8
 _MIN_PHOTOS = 50  # fewer say little of how sure a head may be
 _MIN_ANSWERED = 20  # a handful of lucky answers is no accuracy
 _WIDEST = 20.0  # a temperature outside 1/20..20 means that the scores say nothing, or all there is to say
-
-IntArray = npt.NDArray[np.int64]
-FloatRow = npt.NDArray[np.float64]
 
 
 class Calibration(NamedTuple):
@@ -86,7 +82,7 @@ def abstention(scores: FloatArray, labels: IntArray, temperature: float, *, targ
     return 0.0 if reached[-1] == len(order) - 1 else float(confidence[reached[-1]])
 
 
-def answers(scores: FloatArray, labels: IntArray, temperature: float) -> tuple[FloatRow, npt.NDArray[np.bool_]]:
+def answers(scores: FloatArray, labels: IntArray, temperature: float) -> tuple[DoubleArray, BoolArray]:
     """Per photo: probability of its best category, and whether that is right."""
     confidence = np.exp(log_softmax(scores.astype(np.float64) / temperature, axis=1)).max(axis=1, initial=0.0)
     return confidence, scores.argmax(axis=1) == labels

@@ -25,11 +25,12 @@ from pipeline.training.checkpoints import RunDirectory
 from pipeline.training.dataset import View
 from pipeline.training.objectives import Objective, draw_mixture
 from pipeline.training.recipes import KeepBest, Recipe
-from pipeline.training.samples import Rows, Samples, plain_batches
+from pipeline.training.samples import Samples, plain_batches
 from pipeline.training.split_network import Tail
+from shared.array_types import FloatArray, IntArray
 from shared.catalogue.categories import CATEGORIES
 from shared.errors import TrainingFailed
-from shared.model.embedder import FloatArray, normalised
+from shared.model.embedder import normalised
 from shared.progress import ReportProgress
 
 CHECKPOINT_EVERY_S = 60.0  # within an epoch; there is one after every epoch too
@@ -123,7 +124,7 @@ class Loop:
         return ended
 
     @torch.inference_mode()
-    def outputs(self, rows: Rows, tail: Tail) -> tuple[FloatArray, FloatArray]:
+    def outputs(self, rows: IntArray, tail: Tail) -> tuple[FloatArray, FloatArray]:
         """Of the plain views: pooled features and scores."""
         parts: list[tuple[Tensor, Tensor]] = []
         for x in self._inputs(plain_batches(rows)):
@@ -167,7 +168,7 @@ class Loop:
             if time.monotonic() - self._saved_at >= CHECKPOINT_EVERY_S:
                 self._save()
 
-    def _step(self, rows: Rows, x: Tensor) -> None:
+    def _step(self, rows: IntArray, x: Tensor) -> None:
         recipe, position = self.recipe, self.position
         rng = np.random.default_rng([self._seed, position.epoch, position.batches])
         mixture = draw_mixture(recipe.mixup, len(rows), rng)

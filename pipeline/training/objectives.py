@@ -8,8 +8,9 @@ from torch import Tensor
 from torch.nn import functional
 
 from pipeline.training.recipes import Recipe
-from pipeline.training.samples import Rows, Samples
+from pipeline.training.samples import Samples
 from pipeline.training.split_network import Tail
+from shared.array_types import IntArray
 
 
 class Mixture(NamedTuple):
@@ -36,7 +37,7 @@ class Objective:
         self._categories = _soft_targets(samples.labels[samples.train], n_categories, recipe.label_smoothing, device)
         self._topics = _soft_targets(samples.topics[samples.train], samples.n_topics, recipe.label_smoothing, device)
 
-    def __call__(self, tail: Tail, pooled: Tensor, scores: Tensor, rows: Rows, mixture: Mixture) -> Tensor:
+    def __call__(self, tail: Tail, pooled: Tensor, scores: Tensor, rows: IntArray, mixture: Mixture) -> Tensor:
         """Mean over the batch.
 
         Args:
@@ -56,7 +57,7 @@ class Objective:
         return loss
 
 
-def _soft_targets(labels: Rows, n_classes: int, smoothing: float, device: torch.device) -> Tensor:
+def _soft_targets(labels: IntArray, n_classes: int, smoothing: float, device: torch.device) -> Tensor:
     """(n_classes, n_classes): the row of a class is what its photos should get. A class without photos gets nothing."""
     present = torch.zeros(n_classes)
     present[torch.from_numpy(np.unique(labels))] = 1

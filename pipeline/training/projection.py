@@ -17,9 +17,10 @@ import numpy.typing as npt
 import torch
 
 from pipeline.evaluation.retrieval import find_neighbours, mean
+from shared.array_types import DoubleArray, FloatArray
 from shared.catalogue.categories import CataloguePhoto
 from shared.model.bundle import Split
-from shared.model.embedder import FloatArray, normalised
+from shared.model.embedder import normalised
 from shared.model.network import Network, Projection
 
 DIM = 512  # on those photos 256 finds as much and 128 a little less; catalogues of more kinds of things need more
@@ -28,7 +29,6 @@ _MIN_PAIRS = 30
 _EVIDENCE = (0.0, 0.3, 0.5, 0.7, 0.9, 1.2)
 
 Notes = dict[str, float | str]
-DoubleArray = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)

@@ -4,15 +4,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
 from pipeline.training.dataset import PLAIN, View
 from pipeline.training.recipes import Recipe
+from shared.array_types import IntArray
 from shared.catalogue.categories import CataloguePhoto
 from shared.errors import CatalogueUnusable
 from shared.model.bundle import Split
-
-Rows = npt.NDArray[np.int64]
 
 _EVALUATED = 64  # photos of one pass
 
@@ -27,12 +25,12 @@ class Samples:
         validation: rows that are chosen by.
     """
 
-    labels: Rows
-    topics: Rows
+    labels: IntArray
+    topics: IntArray
     n_topics: int
-    listings: Rows
-    train: Rows
-    validation: Rows
+    listings: IntArray
+    train: IntArray
+    validation: IntArray
 
     @classmethod
     def of(cls, photos: Sequence[CataloguePhoto], topics: Mapping[str, str], split: Split) -> "Samples":
@@ -80,8 +78,8 @@ class Samples:
         return seen + [(int(row), PLAIN) for row in self.validation]
 
 
-def plain_batches(rows: Rows) -> list[list[View]]:
-    """Rows in order, to be evaluated."""
+def plain_batches(rows: IntArray) -> list[list[View]]:
+    """Batches of the plain views of rows, in order, for evaluation."""
     return [
         [(int(row), PLAIN) for row in rows[start : start + _EVALUATED]] for start in range(0, len(rows), _EVALUATED)
     ]

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.building.export import Forward, module_graph, runner
-from shared.model.embedder import FloatArray
+from shared.array_types import FloatArray
 from shared.model.network import Network
 from shared.photos.images import Pixels
 

@@ -11,9 +11,8 @@ import faiss
 import numpy as np
 import numpy.typing as npt
 
+from shared.array_types import FloatArray, IntArray
 from shared.index.arrays import CHUNK_ROWS
-from shared.index.vector_index import IntArray
-from shared.model.embedder import FloatArray
 
 Mask = npt.NDArray[np.bool_]
 

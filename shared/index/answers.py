@@ -4,12 +4,13 @@ import base64
 
 import numpy as np
 
+from shared.array_types import FloatArray
 from shared.catalogue.categories import CATEGORIES
 from shared.index.delta import DeltaIndex
 from shared.index.vector_index import VectorIndex
 from shared.jobs.contract import CategoryAnswer, CategoryScore, EmbedResult, Encoding, SearchRequest, SearchResult
 from shared.model.bundle import BundleManifest
-from shared.model.embedder import Embeddings, FloatArray
+from shared.model.embedder import Embeddings
 
 _TOP = 3
 

@@ -14,11 +14,10 @@ from pathlib import Path
 import faiss
 import numpy as np
 
+from shared.array_types import FloatArray, IntArray
 from shared.artifacts.snapshots import IndexFacts, IndexKind
 from shared.index.ann import CompressedIndex, Mask, exact_nearest
 from shared.index.arrays import CHUNK_ROWS
-from shared.index.vector_index import IntArray
-from shared.model.embedder import FloatArray
 
 EXACT_UP_TO = 50_000
 TARGET_RECALL = 0.98  # recall at 10, minus two standard errors of the sample it is measured on, must reach this

@@ -10,13 +10,14 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from shared.array_types import FloatArray
 from shared.artifacts.snapshots import IndexManifest
 from shared.catalogue.categories import CATEGORIES
 from shared.changes.log import Change, PutPhoto, entry_order
 from shared.errors import ImageNotFound
 from shared.index.vector_index import VectorIndex, rounded
 from shared.jobs.contract import Distinct, Neighbour, SearchRequest
-from shared.model.embedder import Embeddings, FloatArray
+from shared.model.embedder import Embeddings
 
 _INITIAL_CAPACITY = 64
 

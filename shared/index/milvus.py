@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from shared.array_types import FloatArray, IntArray
 from shared.artifacts.snapshots import IndexFacts, IndexKind, IndexManifest
 from shared.catalogue.categories import CATEGORIES, CATEGORY_INDEX, CataloguePhoto
 from shared.errors import FingerprintMismatch, ImageNotFound, IndexDamaged
@@ -21,9 +22,9 @@ from shared.index.ann import exact_nearest
 from shared.index.compression import EXACT_UP_TO, TARGET_RECALL, n_lists_for
 from shared.index.milvus_server import VECTOR, CollectionName, MilvusServer, Tick
 from shared.index.rows import PhotoTable
-from shared.index.vector_index import IntArray, as_neighbours, ranked, require_dimension, rounded
+from shared.index.vector_index import as_neighbours, ranked, require_dimension, rounded
 from shared.jobs.contract import Distinct, Neighbour, SearchRequest
-from shared.model.embedder import Embeddings, FloatArray
+from shared.model.embedder import Embeddings
 
 _MESSAGE_BYTES = 8 << 20  # of vectors per message; Milvus refuses messages of 64 MiB
 _QUERIES_AT_ONCE = 64

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
+from shared.array_types import FloatArray, IntArray
 from shared.artifacts import Location
 from shared.artifacts.snapshots import IndexFacts, IndexKind, IndexManifest, read_index_manifest
 from shared.artifacts.store import MANIFEST, ArtifactStore, Draft
@@ -30,9 +31,9 @@ from shared.index.compression import EXACT_UP_TO, compress
 from shared.index.milvus import fill_collection, open_collection
 from shared.index.milvus_server import CollectionName, MilvusServer, alias_of
 from shared.index.rows import PhotoRows, write_filters, write_photos
-from shared.index.vector_index import IntArray, VectorIndex, as_neighbours, ranked, require_dimension, rounded
+from shared.index.vector_index import VectorIndex, as_neighbours, ranked, require_dimension, rounded
 from shared.jobs.contract import Distinct, Neighbour, SearchRequest
-from shared.model.embedder import Embeddings, FloatArray
+from shared.model.embedder import Embeddings
 
 VECTORS = "vectors.npy"
 SCORES = "scores.npy"

@@ -4,17 +4,15 @@ from collections.abc import Iterable, Iterator
 from typing import Protocol
 
 import numpy as np
-import numpy.typing as npt
 
+from shared.array_types import FloatArray, IntArray
 from shared.artifacts.snapshots import IndexManifest
 from shared.catalogue.categories import CATEGORIES, CataloguePhoto
 from shared.errors import DimensionMismatch
 from shared.jobs.contract import Neighbour, SearchRequest
-from shared.model.embedder import Embeddings, FloatArray
+from shared.model.embedder import Embeddings
 
 SCORE_DECIMALS = 6
-
-IntArray = npt.NDArray[np.int64]
 
 
 class VectorIndex(Protocol):

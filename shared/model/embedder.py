@@ -3,12 +3,10 @@
 from typing import NamedTuple, Protocol
 
 import numpy as np
-import numpy.typing as npt
 
+from shared.array_types import FloatArray
 from shared.model.bundle import BundleManifest
 from shared.photos.images import Pixels
-
-FloatArray = npt.NDArray[np.float32]
 
 
 class Embeddings(NamedTuple):

@@ -9,9 +9,10 @@ import threading
 
 import numpy as np
 
+from shared.array_types import FloatArray
 from shared.errors import BundleDamaged
 from shared.model.bundle import GRAPH, BundleManifest, ModelBundle, Precision, Runtime
-from shared.model.embedder import Embedder, Embeddings, FloatArray, normalised
+from shared.model.embedder import Embedder, Embeddings, normalised
 from shared.model.signal_stack import signal_stack_kept
 from shared.photos.images import Pixels
 from shared.settings import Backbone

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
+from shared.array_types import FloatArray
 from shared.artifacts.snapshots import IndexManifest
 from shared.artifacts.store import ArtifactStore
 from shared.catalogue.categories import CATEGORIES, CataloguePhoto
@@ -26,7 +27,7 @@ from shared.index.snapshot import draft_index
 from shared.index.vector_index import VectorIndex
 from shared.jobs.reindex_contract import Promotion, QualityGate, ReindexReport, ReindexRequest, SnapshotQuality
 from shared.model.bundle import ModelBundle
-from shared.model.embedder import Embeddings, FloatArray
+from shared.model.embedder import Embeddings
 from shared.reindex.embedding_cache import EmbeddingCache
 from shared.reindex.plan import Plan
 from shared.reindex.quality import comparisons, gates, measure

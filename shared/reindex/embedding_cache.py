@@ -16,10 +16,11 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from shared.array_types import FloatArray
 from shared.artifacts import Location
 from shared.artifacts.backend import backend_at
 from shared.catalogue.categories import CATEGORIES
-from shared.model.embedder import Embeddings, FloatArray
+from shared.model.embedder import Embeddings
 
 ANY_REINDEX = "known"  # scope of embeddings that every reindex may use
 _KEPT_S = 30 * 86_400

@@ -7,9 +7,9 @@ from zlib import crc32
 import numpy as np
 import numpy.typing as npt
 
+from shared.array_types import FloatArray
 from shared.catalogue.categories import CataloguePhoto
 from shared.jobs.reindex_contract import QualityGate, SnapshotQuality
-from shared.model.embedder import FloatArray
 
 SAMPLE = 512
 MIN_SHARE_OF_LIVE = 0.9

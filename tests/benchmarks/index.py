@@ -25,12 +25,13 @@ from typing import Any
 
 import numpy as np
 
+from shared.array_types import FloatArray
 from shared.artifacts.snapshots import index_store, read_index_manifest
 from shared.catalogue.categories import CATEGORIES, CATEGORY_INDEX, CataloguePhoto
 from shared.index.ann import ExactIndex
 from shared.index.snapshot import VECTORS, open_files
 from shared.jobs.contract import Distinct, SearchRequest
-from shared.model.embedder import Embeddings, FloatArray
+from shared.model.embedder import Embeddings
 from tests.benchmarks.support.report import RESULTS, Report
 from tests.support.snapshots import write_snapshot
 

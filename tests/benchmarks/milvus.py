@@ -19,13 +19,14 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageOps
 
+from shared.array_types import FloatArray
 from shared.artifacts.snapshots import bundle_store, index_store
 from shared.catalogue.categories import CATEGORIES
 from shared.index.snapshot import open_snapshot
 from shared.index.vector_index import VectorIndex
 from shared.jobs.contract import Neighbour, SearchRequest
 from shared.model.bundle import open_bundle
-from shared.model.embedder import Embeddings, FloatArray
+from shared.model.embedder import Embeddings
 from shared.model.runtimes import open_embedder
 from shared.photos.images import PreprocessSpec, decode_photo
 from tests.benchmarks.support.report import RESULTS, Report

@@ -22,10 +22,11 @@ from pipeline.training.activations import Activations
 from pipeline.training.dataset import PLAIN, PhotoViews, split_listings
 from pipeline.training.head import fit_head
 from pipeline.training.recipes import RECIPES, Recipe
-from pipeline.training.samples import Rows, Samples
+from pipeline.training.samples import Samples
 from pipeline.training.split_network import Front, front_runner
 from pipeline.training.train import train
 from pipeline.training.weights import LoadedWeights, load_weights
+from shared.array_types import IntArray
 from shared.model.network import NORMALISATION, Network
 from shared.photos.images import PreprocessSpec
 from shared.settings import Backbone
@@ -122,7 +123,7 @@ def _head(
     spent = time.perf_counter() - began
     activations = Activations(home / "head", [photo.sha256 for photo in photos], (loaded.network.head.in_features,))
 
-    def features(rows: Rows) -> np.ndarray[Any, np.dtype[np.float32]]:
+    def features(rows: IntArray) -> np.ndarray[Any, np.dtype[np.float32]]:
         wanted_views = [(int(row), PLAIN) for row in rows]
         activations.fill(views, wanted_views, lambda: forward, lambda _: None)
         return activations.__getitems__(wanted_views).numpy()

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from shared.array_types import FloatArray
 from shared.artifacts.snapshots import IndexKind, index_store, read_index_manifest
 from shared.artifacts.store import ArtifactStore
 from shared.catalogue.categories import CATEGORIES, CataloguePhoto
@@ -19,7 +20,7 @@ from shared.index.compression import TARGET_RECALL, compress, n_lists_for
 from shared.index.snapshot import CODES, IndexSnapshot, open_files, open_snapshot
 from shared.index.vector_index import VectorIndex
 from shared.jobs.contract import Distinct, SearchRequest
-from shared.model.embedder import Embeddings, FloatArray
+from shared.model.embedder import Embeddings
 from tests.support.snapshots import write_snapshot
 
 FINGERPRINT = "f" * 64

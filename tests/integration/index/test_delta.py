@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from shared.array_types import FloatArray
 from shared.artifacts.snapshots import index_store
 from shared.catalogue.categories import CATEGORIES, CataloguePhoto
 from shared.changes.log import Change, PutPhoto
@@ -16,7 +17,7 @@ from shared.index.delta import DeltaIndex
 from shared.index.snapshot import open_snapshot
 from shared.index.vector_index import VectorIndex
 from shared.jobs.contract import Distinct, SearchRequest
-from shared.model.embedder import Embeddings, FloatArray
+from shared.model.embedder import Embeddings
 from tests.support.snapshots import write_snapshot
 
 DIM, N = 6, 24

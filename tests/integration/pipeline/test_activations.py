@@ -14,9 +14,9 @@ import pytest
 from pipeline.training import activations
 from pipeline.training.activations import Activations, activations_key, sweep_activations
 from pipeline.training.dataset import Augmentation, PhotoViews, View
+from shared.array_types import FloatArray
 from shared.catalogue.categories import CataloguePhoto
 from shared.errors import ArtifactUnwritable
-from shared.model.embedder import FloatArray
 from shared.photos.images import Pixels, PreprocessSpec
 from tests.conftest import encode, noise_image
 

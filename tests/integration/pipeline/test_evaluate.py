@@ -17,9 +17,10 @@ from pipeline.evaluation.evaluate import (
     joint_split,
     measure,
 )
+from shared.array_types import FloatArray
 from shared.catalogue.categories import CATEGORIES, CataloguePhoto
 from shared.model.bundle import Split
-from shared.model.embedder import Embeddings, FloatArray
+from shared.model.embedder import Embeddings
 
 
 def photo(listing_id: str, category: int) -> CataloguePhoto:

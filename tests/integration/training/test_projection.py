@@ -9,9 +9,10 @@ from torch import nn
 
 from pipeline.evaluation.evaluate import evaluate
 from pipeline.training.projection import fit_projection
+from shared.array_types import FloatArray
 from shared.catalogue.categories import CataloguePhoto
 from shared.model.bundle import Split
-from shared.model.embedder import Embeddings, FloatArray, normalised
+from shared.model.embedder import Embeddings, normalised
 from shared.model.network import NORMALISATION, Network
 from shared.settings import Backbone
 

@@ -8,9 +8,9 @@ from sklearn.preprocessing import StandardScaler
 
 from pipeline.training import head as head_module
 from pipeline.training.head import Head, fit_head
+from shared.array_types import FloatArray
 from shared.catalogue.categories import CATEGORIES
 from shared.index.answers import probabilities
-from shared.model.embedder import FloatArray
 
 # Head
 

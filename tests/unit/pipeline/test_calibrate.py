@@ -6,14 +6,13 @@ import pytest
 from pipeline.training.calibrate import (
     TARGET_ACCURACY,
     Calibration,
-    IntArray,
     abstention,
     answers,
     calibrate,
     fit_temperature,
     negative_log_likelihood,
 )
-from shared.model.embedder import FloatArray
+from shared.array_types import FloatArray, IntArray
 
 
 def drawn(n: int, *, surer: float = 1.0, seed: int = 0) -> tuple[FloatArray, IntArray]:

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.evaluation.retrieval import IntArray, find_neighbours, retrieval_metrics
-from shared.model.embedder import FloatArray
+from pipeline.evaluation.retrieval import find_neighbours, retrieval_metrics
+from shared.array_types import FloatArray, IntArray
 
 
 def on_a_circle(degrees: list[float]) -> FloatArray:
