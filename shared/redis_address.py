@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from shared.atomic_files import write_atomically
 from shared.errors import CannotStart
 from shared.settings import Settings
 
@@ -30,12 +31,9 @@ def running_redis_url(settings: Settings) -> str:
 
 def publish_redis_url(home: Path, url: str) -> None:
     """Let other processes of this user find the embedded Valkey; the URL holds its password."""
-    path = _path(home)
-    complete = path.with_suffix(".new")
-    complete.unlink(missing_ok=True)
-    complete.touch(mode=0o600, exist_ok=False)
-    complete.write_text(url)
-    complete.replace(path)
+    with write_atomically(_path(home)) as temporary:
+        temporary.touch(mode=0o600, exist_ok=False)
+        temporary.write_text(url)
 
 
 def withdraw_redis_url(home: Path) -> None:

@@ -14,6 +14,7 @@ from pipeline.cleaning.report import Report, overview, report
 from pipeline.cleaning.tables import PHOTOS, clean_listings, usable_rows
 from pipeline.local.locks import exclusive
 from shared.artifacts.store import unwritable
+from shared.atomic_files import write_atomically
 from shared.catalogue.categories import CATEGORIES, CataloguePhoto
 from shared.catalogue.tables import IMAGES, Catalogue, CatalogueReader, RowProblem
 from shared.errors import CatalogueUnusable
@@ -121,6 +122,5 @@ def _write(out: Path, table: pd.DataFrame, pairs: list[NearDuplicate], found: Re
         "report.json": found.to_json().encode(),
     }
     for name, content in contents.items():
-        aside = out / f"{name}.tmp"
-        aside.write_bytes(content)
-        aside.replace(out / name)
+        with write_atomically(out / name) as temporary:
+            temporary.write_bytes(content)

@@ -20,6 +20,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from pipeline.building.embed import Progress, progress_bar
+from shared.atomic_files import write_atomically
 from shared.catalogue.categories import CataloguePhoto
 from shared.catalogue.decode import CHANGED, ahead
 from shared.errors import InputError
@@ -34,7 +35,7 @@ _FULL_COLOUR = 0  # Pillow's name for 4:4:4
 _AHEAD = 64
 _COMPARED_AT_ONCE = 1 << 22  # eight bytes each
 _ALL_PAIRS = 10_000  # of two pictures that look alike; those of more would fill the memory
-_COPY = re.compile(r"[0-9a-f]{64}\.(jpg|tmp)")
+_COPY = re.compile(r"\.?[0-9a-f]{64}\.(jpg|tmp|jpg\.tmp)")  # with what killed runs of any version leave half written
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,9 +124,8 @@ def _prepare(photo: CataloguePhoto, directory: Path) -> Picture | str:
     path.parent.mkdir(parents=True, exist_ok=True)
     encoded = BytesIO()
     copy.save(encoded, "JPEG", quality=_QUALITY, subsampling=_FULL_COLOUR)
-    aside = path.with_suffix(".tmp")
-    aside.write_bytes(encoded.getvalue())
-    aside.replace(path)
+    with write_atomically(path) as temporary:
+        temporary.write_bytes(encoded.getvalue())
     return Picture(*size, dhash(copy))
 
 

@@ -1,7 +1,6 @@
 """The directory of one training run: what was asked for, how far it is, and how it went. Knows no network."""
 
 import json
-import os
 from collections.abc import Callable
 from pathlib import Path
 from pickle import UnpicklingError
@@ -10,6 +9,7 @@ from typing import Any
 import torch
 
 from shared.artifacts.store import unwritable
+from shared.atomic_files import write_atomically
 from shared.errors import TrainingFailed
 
 State = dict[str, Any]  # tensors, numbers and text, nested
@@ -78,8 +78,5 @@ class RunDirectory:
             )
 
     def _write(self, name: str, write: Callable[[Path], object]) -> None:
-        aside = self.path / f".{name}.tmp"
-        write(aside)
-        with aside.open("rb") as file:
-            os.fsync(file.fileno())
-        aside.replace(self.path / name)
+        with write_atomically(self.path / name, fsync=True) as temporary:
+            write(temporary)

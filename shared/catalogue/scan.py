@@ -8,14 +8,15 @@ read again the next time, because a second change within the clock's resolution 
 import hashlib
 import json
 import os
-import secrets
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
 from shared.artifacts.files import ObjectFile, Stored
+from shared.atomic_files import write_atomically
 from shared.catalogue.categories import PhotoFile
 
 _READERS = 4
@@ -144,14 +145,8 @@ class PhotoDigests:
             "catalogue": self._catalogue_digest,
             "photos": {path: [*stat, sha256] for path, (stat, sha256) in self._known.items()},
         }
-        aside = self._file.with_suffix(f".{secrets.token_hex(4)}.tmp")
-        try:
-            aside.write_text(json.dumps(content))
-            aside.replace(self._file)
-        except OSError:
-            pass
-        finally:
-            aside.unlink(missing_ok=True)
+        with suppress(OSError), write_atomically(self._file, many_writers=True) as temporary:
+            temporary.write_text(json.dumps(content))
 
     def _load(self, file: Path) -> None:
         try:

@@ -5,7 +5,6 @@ The objective is throughput under load; a photo alone takes all cores in any cas
 
 import hashlib
 import logging
-import os
 import platform
 import statistics
 import time
@@ -16,6 +15,7 @@ from pathlib import Path
 import numpy as np
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from shared.atomic_files import write_atomically
 from shared.model.embedder import Embedder
 from shared.photos.images import Pixels
 from shared.telemetry import event
@@ -149,11 +149,10 @@ def _seconds(action: Callable[[], object]) -> float:
 
 
 def _remember(path: Path, found: Tuning) -> None:
-    aside = path.with_suffix(f".{os.getpid()}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        aside.write_text(found.model_dump_json(indent=1))
-        aside.replace(path)
+        with write_atomically(path, many_writers=True) as temporary:
+            temporary.write_text(found.model_dump_json(indent=1))
     except OSError as exc:  # a full or read-only disk only means measuring again next time
         event(_LOG, "tuning_not_remembered", level=logging.WARNING, reason=str(exc))
 

@@ -1,6 +1,5 @@
 """What the benchmarks of the service run on: an installation kept in var/bench, and photos to ask it for."""
 
-import os
 import signal
 import subprocess
 import sys
@@ -13,6 +12,7 @@ import requests
 from PIL import Image, ImageOps
 
 from pipeline.demo.catalogue import generate
+from shared.atomic_files import write_atomically
 from shared.jobs.worker_registry import WorkerRegistry
 from shared.settings import Backbone
 from tests.benchmarks.support.report import RESULTS
@@ -126,7 +126,6 @@ def _random_resnet50(file: Path) -> Path:
         for name, module in network.named_modules():
             if name.endswith("bn3"):
                 torch.nn.init.constant_(module.weight, _BLOCK_GAIN)
-        partial = file.with_suffix(".partial")
-        torch.save(network.state_dict(), partial)
-        os.replace(partial, file)
+        with write_atomically(file) as temporary:
+            torch.save(network.state_dict(), temporary)
     return file

@@ -85,9 +85,10 @@ def test_after_an_interruption_only_what_was_not_finished_is_done(tmp_path: Path
         prepare_photos(photos, tmp_path / "out", progress=interrupted)
     notes = tmp_path / "out" / "cache" / "pictures.jsonl"
     notes.write_text(notes.read_text() + notes.read_text().splitlines()[-1][:50])  # the next line, cut short
-    half = working_copy(tmp_path / "out", photos[-1].sha256).with_suffix(".tmp")
-    half.parent.mkdir(exist_ok=True)
-    half.write_bytes(b"half")
+    copy = working_copy(tmp_path / "out", photos[-1].sha256)
+    copy.parent.mkdir(exist_ok=True)
+    for half in (copy.with_name(f".{copy.name}.tmp"), copy.with_suffix(".tmp")):  # as now, and as it was once named
+        half.write_bytes(b"half")
     noted = {working_copy(tmp_path / "out", json.loads(line)[0]) for line in notes.read_text().split("\n")[1:10]}
     before = written(tmp_path / "out")
     found = prepare_photos(photos, tmp_path / "out")
