@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from pipeline.building.embed import Embedded, report_unusable, run_over_photos
+from pipeline.building.embed import EmbeddedPhotos, report_unusable, run_over_photos
 from pipeline.building.export import (
     Forward,
     Graph,
@@ -65,7 +65,7 @@ _LIBRARIES = ("torch", "torchvision", "openvino", "nncf", "numpy", "pillow")
 
 
 @dataclass(frozen=True)
-class Fitted:
+class BundleInputs:
     """A network to be served, and what it was fitted to.
 
     Attributes:
@@ -88,7 +88,7 @@ class Fitted:
 
 
 @dataclass(frozen=True)
-class Assembled:
+class BundleContents:
     """All that a bundle is written from, and the catalogue under it."""
 
     manifest: BundleManifest
@@ -96,7 +96,7 @@ class Assembled:
     split: Split
     graph_files: dict[str, bytes]
     extra_files: dict[str, bytes]
-    embedded: Embedded
+    embedded: EmbeddedPhotos
     evaluation: Evaluation
     notes: Mapping[str, float | str]
 
@@ -128,7 +128,7 @@ class _Candidate:
 
 
 @dataclass(frozen=True)
-class _Served:
+class _ServedModel:
     """What the bundle will be run as."""
 
     chosen: _Candidate
@@ -138,7 +138,7 @@ class _Served:
 
 
 @dataclass(frozen=True)
-class _Faster:
+class _ReducedPrecision:
     """A precision that is worth trying.
 
     Attributes:
@@ -152,7 +152,7 @@ class _Faster:
 
 def build_bundle(
     settings: Settings, catalogue: Catalogue, report_progress: ReportProgress
-) -> tuple[ModelBundle, Embedded]:
+) -> tuple[ModelBundle, EmbeddedPhotos]:
     """Load a trunk, fit head and projection on the catalogue in closed form, write and promote the bundle.
 
     Returns:
@@ -161,7 +161,7 @@ def build_bundle(
     loaded = load_weights(settings.backbone, settings.weights, download_timeout_s=settings.download_timeout_s)
     report_progress(f"weights: {loaded.source}")
     split = Split() if loaded.has_head else split_listings(catalogue.photos)
-    fitted = Fitted(
+    inputs = BundleInputs(
         loaded=loaded,
         catalogue=catalogue.name,
         photos=catalogue.photos,
@@ -170,38 +170,40 @@ def build_bundle(
         needs_head=not loaded.has_head,
         project=not loaded.has_head,
     )
-    assembled = assemble(fitted, PreprocessSpec(), settings, report_progress)
+    contents = assemble_bundle(inputs, PreprocessSpec(), settings, report_progress)
     store = bundle_store(settings.storage)
-    version = assembled.write(store)
+    version = contents.write(store)
     store.promote(version)
     store.prune(settings.keep_snapshots)
-    return open_bundle(store, version), assembled.embedded
+    return open_bundle(store, version), contents.embedded
 
 
-def assemble(fitted: Fitted, spec: PreprocessSpec, settings: Settings, report_progress: ReportProgress) -> Assembled:
+def assemble_bundle(
+    inputs: BundleInputs, spec: PreprocessSpec, settings: Settings, report_progress: ReportProgress
+) -> BundleContents:
     """Pool every photo once, fit what is still missing, choose how it is run, calibrate and measure."""
     if settings.threads:
         torch.set_num_threads(settings.threads)
-    network, split = fitted.loaded.network, fitted.split
+    network, split = inputs.loaded.network, inputs.split
     runtime = _runtime(settings.runtime)
     graph = features_graph(network, spec.size_px) if runtime is Runtime.OPENVINO else None
     forward = _torch_features(network) if graph is None else runner(graph)
-    photos, pooled, sample = _features(fitted.photos, forward, spec, report_progress)
+    photos, pooled, sample = _pool_features(inputs.photos, forward, spec, report_progress)
     network.cpu()
-    chosen = _candidate(fitted, photos, pooled)
+    chosen = _fit_candidate(inputs, photos, pooled)
     served, gate = None, dict[str, float | str]()
-    if faster := _faster(graph, network, sample, settings.precision, report_progress):
-        served, gate = _gated(faster, chosen, fitted, photos, spec, report_progress)
+    if reduced := _reduced_precision(graph, network, sample, settings.precision, report_progress):
+        served, gate = _apply_quality_gate(reduced, chosen, inputs, photos, spec, report_progress)
     if served is None:
         files = {} if graph is None else graph_files(with_head(graph, chosen.network))
-        served = _Served(chosen, Precision.FLOAT32, gate, files)
+        served = _ServedModel(chosen, Precision.FLOAT32, gate, files)
     network, notes = served.chosen.network, served.chosen.notes
-    if fitted.project:
+    if inputs.project:
         report_progress(f"projection: {notes['projection']}")
-    embedded = Embedded(photos, served.chosen.embeddings)
+    embedded = EmbeddedPhotos(photos, served.chosen.embeddings)
     calibration = _calibrate(embedded, split, report_progress)
     evaluation = evaluate(photos, embedded.embeddings, split, temperature=calibration.temperature)
-    manifest = _describe(fitted, spec).model_copy(
+    manifest = _manifest(inputs, spec).model_copy(
         update={
             "embedding_dim": network.embedding_dim,
             "embedding_layer": POOLED if network.projection is None else PROJECTED,
@@ -216,22 +218,22 @@ def assemble(fitted: Fitted, spec: PreprocessSpec, settings: Settings, report_pr
     if manifest.notice:
         report_progress(f"notice: {manifest.notice}")
     report_progress(f"model bundle ({runtime}, {served.precision}): {describe_metrics(manifest.metrics)}")
-    told = {METRICS: evaluation.model_dump_json(), TRAINING: json.dumps(notes, indent=1)}
-    if fitted.history:
-        told[HISTORY] = json.dumps(fitted.history, indent=1)
-    return Assembled(
+    extra_files = {METRICS: evaluation.model_dump_json(), TRAINING: json.dumps(notes, indent=1)}
+    if inputs.history:
+        extra_files[HISTORY] = json.dumps(inputs.history, indent=1)
+    return BundleContents(
         manifest=manifest,
         tensors=network.tensors(),
         split=split,
         graph_files=served.files,
-        extra_files={name: text.encode() for name, text in told.items()},
+        extra_files={name: text.encode() for name, text in extra_files.items()},
         embedded=embedded,
         evaluation=evaluation,
         notes=notes,
     )
 
 
-def _calibrate(embedded: Embedded, split: Split, report_progress: ReportProgress) -> Calibration:
+def _calibrate(embedded: EmbeddedPhotos, split: Split, report_progress: ReportProgress) -> Calibration:
     """On the validation side; a head that came with the weights stays as it came."""
     if not split.listings:
         return Calibration()
@@ -246,7 +248,7 @@ def _runtime(choice: RuntimeChoice) -> Runtime:
     return Runtime(choice.value)
 
 
-def _features(
+def _pool_features(
     catalogue: Sequence[CataloguePhoto], forward: Forward, spec: PreprocessSpec, report_progress: ReportProgress
 ) -> tuple[list[CataloguePhoto], FloatArray, list[Pixels]]:
     """Decodable photos, what the trunk pools of each (n, width), and the pixels of some to calibrate int8 on."""
@@ -277,73 +279,75 @@ def _torch_features(network: Network, *, half: bool = False) -> Forward:
     return forward
 
 
-def _candidate(fitted: Fitted, photos: list[CataloguePhoto], pooled: FloatArray) -> _Candidate:
+def _fit_candidate(inputs: BundleInputs, photos: list[CataloguePhoto], pooled: FloatArray) -> _Candidate:
     """Fit what is still missing to what the trunk pools of each photo."""
-    network = copy.deepcopy(fitted.loaded.network)
-    notes = dict(fitted.notes)
-    if fitted.needs_head:
-        rows = [row for row, photo in enumerate(photos) if photo.listing_id in fitted.split.train]
+    network = copy.deepcopy(inputs.loaded.network)
+    notes = dict(inputs.notes)
+    if inputs.needs_head:
+        rows = [row for row, photo in enumerate(photos) if photo.listing_id in inputs.split.train]
         head = fit_head(pooled[rows, : network.head.in_features], [photos[row].category for row in rows])
         network.head.load_state_dict({"weight": torch.from_numpy(head.weight), "bias": torch.from_numpy(head.bias)})
-    if fitted.project:
-        notes |= fit_projection(network, photos, pooled, fitted.split)
+    if inputs.project:
+        notes |= fit_projection(network, photos, pooled, inputs.split)
     with torch.inference_mode():
         embeddings, scores = (part.numpy() for part in network.answer(torch.from_numpy(pooled)))
     return _Candidate(network, pooled, Embeddings(normalised(embeddings), scores), notes)
 
 
-def _faster(
+def _reduced_precision(
     graph: Graph | None,
     network: Network,
     sample: list[Pixels],
     choice: PrecisionChoice,
     report_progress: ReportProgress,
-) -> _Faster | None:
+) -> _ReducedPrecision | None:
     """What is worth more than float32 on this machine, if anything."""
     if choice is PrecisionChoice.FLOAT32:
         return None
     if graph is not None:
         report_progress(f"quantising to int8 with {len(sample)} photos of the catalogue")
         quantised = int8_graph(graph, sample)
-        return _Faster(Precision.INT8, runner(quantised), lambda fitted: graph_files(with_head(quantised, fitted)))
+        return _ReducedPrecision(
+            Precision.INT8, runner(quantised), lambda fitted: graph_files(with_head(quantised, fitted))
+        )
     if choice is PrecisionChoice.BFLOAT16 or torch.cuda.is_available():
-        return _Faster(Precision.BFLOAT16, _torch_features(network, half=True), lambda _: {})
+        return _ReducedPrecision(Precision.BFLOAT16, _torch_features(network, half=True), lambda _: {})
     return None
 
 
-def _gated(
-    faster: _Faster,
+def _apply_quality_gate(
+    reduced: _ReducedPrecision,
     reference: _Candidate,
-    fitted: Fitted,
+    inputs: BundleInputs,
     photos: list[CataloguePhoto],
     spec: PreprocessSpec,
     report_progress: ReportProgress,
-) -> tuple[_Served | None, dict[str, float | str]]:
-    """The faster precision if it passes the gate against float32 on the same photos, and how they compare."""
-    _, batches, _ = run_over_photos(photos, spec, faster.forward, desc=faster.precision.value)
-    fitted.loaded.network.cpu()
-    candidate = _candidate(fitted, photos, np.concatenate([batch[0] for batch in batches]))
+) -> tuple[_ServedModel | None, dict[str, float | str]]:
+    """The reduced precision if it passes the gate against float32 on the same photos, and how they compare."""
+    _, batches, _ = run_over_photos(photos, spec, reduced.forward, desc=reduced.precision.value)
+    inputs.loaded.network.cpu()
+    candidate = _fit_candidate(inputs, photos, np.concatenate([batch[0] for batch in batches]))
     verdict = judge(candidate.features, reference.features, photos)
     gate = verdict.facts()
-    report_progress(f"{faster.precision} against float32: {describe_metrics(gate)}")
+    report_progress(f"{reduced.precision} against float32: {describe_metrics(gate)}")
     if not verdict.passed:
         return None, gate
-    return _Served(candidate, faster.precision, gate, faster.files(candidate.network)), gate
+    return _ServedModel(candidate, reduced.precision, gate, reduced.files(candidate.network)), gate
 
 
-def _describe(fitted: Fitted, spec: PreprocessSpec) -> BundleManifest:
-    loaded = fitted.loaded
+def _manifest(inputs: BundleInputs, spec: PreprocessSpec) -> BundleManifest:
+    loaded = inputs.loaded
     return BundleManifest(
         backbone=loaded.backbone,
         weights=loaded.source,
         weights_sha256="",
         embedding_dim=0,
-        recipe=fitted.recipe,
+        recipe=inputs.recipe,
         preprocess=spec,
         normalisation=NORMALISATION[loaded.backbone],
-        catalogue=fitted.catalogue,
-        head_came_with_weights=not fitted.split.listings,
-        notice=loaded.notice if fitted.split.listings else OWN_HEAD_NOTICE,
+        catalogue=inputs.catalogue,
+        head_came_with_weights=not inputs.split.listings,
+        notice=loaded.notice if inputs.split.listings else OWN_HEAD_NOTICE,
         libraries={name: library_version(name) for name in _LIBRARIES},
         built_at=datetime.now(UTC).isoformat(timespec="seconds"),
     )

@@ -21,7 +21,7 @@ _DECODE_THREADS = 2
 T = TypeVar("T")
 
 
-class Embedded(NamedTuple):
+class EmbeddedPhotos(NamedTuple):
     """A catalogue's photos that could be decoded, and a row for each."""
 
     photos: list[CataloguePhoto]

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
-from pipeline.building.embed import Embedded, decoded_batches, report_unusable, run_over_photos
+from pipeline.building.embed import EmbeddedPhotos, decoded_batches, report_unusable, run_over_photos
 from pipeline.local.locks import exclusive
 from shared.artifacts.home import DEMO, catalogue_location, remember_catalogue
 from shared.artifacts.snapshots import index_store, read_index_manifest
@@ -62,33 +62,33 @@ def prepare(settings: Settings, report_progress: ReportProgress, *, rebuild_inde
     with exclusive(settings.home / "build.lock", busy):
         bundle = _live_bundle(settings, report_progress)
         keep = settings.catalogue is None and not rebuild_index
-        if keep and bundle and (live := _prepared(settings, bundle, report_progress)):
+        if keep and bundle and (live := _current_state(settings, bundle, report_progress)):
             return live
-        catalogue = _catalogue(settings, report_progress)
-        if bundle is None or not _fits(bundle, catalogue, report_progress):
+        catalogue = _read_catalogue(settings, report_progress)
+        if bundle is None or not _is_fitted_on(bundle, catalogue, report_progress):
             from pipeline.building.bundle import build_bundle  # heavy, and not needed where everything is already built
 
             bundle, embedded = build_bundle(settings, catalogue, report_progress)
             build_index(settings, bundle, catalogue, report_progress, embedded=embedded)
-        elif not rebuild_index and (live := _prepared(settings, bundle, report_progress, catalogue)):
+        elif not rebuild_index and (live := _current_state(settings, bundle, report_progress, catalogue)):
             return live
         else:
             build_index(settings, bundle, catalogue, report_progress, anew=rebuild_index)
-        done = _prepared(settings, bundle, report_progress, built=True)
+        done = _current_state(settings, bundle, report_progress, built=True)
         assert done is not None  # it was just written for this bundle
         return done
 
 
 def embed_catalogue(
     settings: Settings, bundle: ModelBundle, catalogue: Catalogue, report_progress: ReportProgress
-) -> Embedded:
+) -> EmbeddedPhotos:
     """Run the bundle over every photo of the catalogue."""
     embedder = open_embedder(bundle, threads=settings.threads)
     photos, batches, unusable = run_over_photos(
         catalogue.photos, bundle.manifest.preprocess, embedder.embed, desc="embeddings"
     )
     report_unusable(unusable, report_progress)
-    return Embedded(photos, joined(batches))
+    return EmbeddedPhotos(photos, joined(batches))
 
 
 def build_index(
@@ -97,7 +97,7 @@ def build_index(
     catalogue: Catalogue,
     report_progress: ReportProgress,
     *,
-    embedded: Embedded | None = None,
+    embedded: EmbeddedPhotos | None = None,
     anew: bool = False,
 ) -> str:
     """Bring the index to the state of the catalogue, as a reindex of a running service does, and promote it.
@@ -123,7 +123,7 @@ def build_index(
     )
     cache = EmbeddingCache(settings.storage, fingerprint, secrets.token_hex(8) if anew else ANY_REINDEX)
     if embedded:
-        _keep(cache, embedded)
+        _cache_embeddings(cache, embedded)
     failed: dict[str, str] = {}
     known = cache.known()
     missing = [photo for photo in plan.missing if photo.sha256 not in known]
@@ -170,17 +170,17 @@ def _embed(
         return
     embedder = open_embedder(bundle, threads=settings.threads)
     batches = decoded_batches(photos, bundle.manifest.preprocess, failed, desc="embeddings")
-    while some := list(islice(batches, _BATCHES_KEPT)):
-        embeddings = joined([embedder.embed(pixels) for _, pixels in some])
-        _keep(cache, Embedded([photo for batch, _ in some for photo in batch], embeddings))
+    while group := list(islice(batches, _BATCHES_KEPT)):
+        embeddings = joined([embedder.embed(pixels) for _, pixels in group])
+        _cache_embeddings(cache, EmbeddedPhotos([photo for batch, _ in group for photo in batch], embeddings))
 
 
-def _keep(cache: EmbeddingCache, embedded: Embedded) -> None:
+def _cache_embeddings(cache: EmbeddingCache, embedded: EmbeddedPhotos) -> None:
     contents = [photo.sha256 for photo in embedded.photos]
     cache.write(shard_name(contents), Shard(contents, embedded.embeddings, {}))
 
 
-def _catalogue(settings: Settings, report_progress: ReportProgress) -> Catalogue:
+def _read_catalogue(settings: Settings, report_progress: ReportProgress) -> Catalogue:
     location = catalogue_location(settings)
     if location == settings.home / DEMO:
         _draw_demo(settings.home / DEMO, report_progress)
@@ -229,7 +229,7 @@ def _live_bundle(settings: Settings, report_progress: ReportProgress) -> ModelBu
     return bundle
 
 
-def _fits(bundle: ModelBundle, catalogue: Catalogue, report_progress: ReportProgress) -> bool:
+def _is_fitted_on(bundle: ModelBundle, catalogue: Catalogue, report_progress: ReportProgress) -> bool:
     """Whether the head was fitted on this catalogue or an earlier state of it, or is not ours to fit."""
     if bundle.manifest.head_came_with_weights:
         return True
@@ -242,7 +242,7 @@ def _fits(bundle: ModelBundle, catalogue: Catalogue, report_progress: ReportProg
     return False
 
 
-def _prepared(
+def _current_state(
     settings: Settings,
     bundle: ModelBundle,
     report_progress: ReportProgress,

@@ -22,7 +22,7 @@ from shared.progress import ReportProgress
 
 
 @dataclass(frozen=True)
-class Cleaned:
+class CleanedCatalogue:
     """A cleaned catalogue.
 
     Attributes:
@@ -49,7 +49,7 @@ def cleaned_directory(home: Path, directory: Path) -> Path:
     return home / "clean" / directory.resolve().name
 
 
-def clean(directory: Path, out: Path, *, report_progress: ReportProgress) -> Cleaned:
+def clean(directory: Path, out: Path, *, report_progress: ReportProgress) -> CleanedCatalogue:
     """Clean the dump in `directory` into `out`; a second time only what has changed is worked on.
 
     Raises:
@@ -67,7 +67,7 @@ def clean(directory: Path, out: Path, *, report_progress: ReportProgress) -> Cle
             raise unwritable(out, exc) from exc
 
 
-def _clean(read: Catalogue, out: Path, report_progress: ReportProgress) -> Cleaned:
+def _clean(read: Catalogue, out: Path, report_progress: ReportProgress) -> CleanedCatalogue:
     listings, odd = clean_listings(read.directory, read.rejected)
     prepared = prepare_photos(read.photos, out)
     rows = usable_rows(read.directory, IMAGES, read.rejected).index
@@ -83,7 +83,7 @@ def _clean(read: Catalogue, out: Path, report_progress: ReportProgress) -> Clean
     table = PHOTOS.validate(_table(catalogue, listings, pictures))
     _write(out, table, pairs, report(catalogue, table, pairs, odd))
     report_progress(f"cleaned {len(table)} photos of {catalogue.name} into {out}")
-    return Cleaned(
+    return CleanedCatalogue(
         out,
         catalogue,
         [(pair.image_a, pair.image_b) for pair in pairs],

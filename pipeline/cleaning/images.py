@@ -86,10 +86,10 @@ def prepare_photos(
     """
     wanted = {photo.sha256: photo for photo in photos}
     notes = directory / "cache" / "pictures.jsonl"
-    copies = _sweep(directory, wanted)
+    copies = _remove_stale_copies(directory, wanted)
     known = {
         sha256: picture
-        for sha256, picture in _read(notes).items()
+        for sha256, picture in _read_notes(notes).items()
         if sha256 in wanted and (sha256 in copies or isinstance(picture, str))
     }
     notes.parent.mkdir(parents=True, exist_ok=True)
@@ -146,10 +146,10 @@ def near_duplicates(photos: Sequence[CataloguePhoto], pictures: Mapping[str, Pic
         groups[photo.sha256 if _featureless(picture_hash) else picture_hash].append(photo)
     hashes = [key for key in groups if len(key) == _HASH_DIGITS]
     near = [(key, key, 0) for key in groups]
-    near += [(hashes[i], hashes[j], distance) for i, j, distance in _close(hashes)]
+    near += [(hashes[i], hashes[j], distance) for i, j, distance in _near_pairs(hashes)]
     pairs = set()
     for key, other_key, distance in near:
-        for one, other in _linked(groups[key], groups[other_key]):
+        for one, other in _joining_pairs(groups[key], groups[other_key]):
             a, b = sorted((one, other), key=attrgetter("image_id"))
             if a.listing_id != b.listing_id:
                 ids = a.image_id, b.image_id, a.listing_id, b.listing_id
@@ -157,7 +157,7 @@ def near_duplicates(photos: Sequence[CataloguePhoto], pictures: Mapping[str, Pic
     return sorted(pairs)
 
 
-def _linked(
+def _joining_pairs(
     ones: list[CataloguePhoto], others: list[CataloguePhoto]
 ) -> Iterator[tuple[CataloguePhoto, CataloguePhoto]]:
     if len(ones) * len(others) <= _ALL_PAIRS:
@@ -167,7 +167,7 @@ def _linked(
         yield from product(ones, others[:1])
 
 
-def _close(hashes: Sequence[str]) -> Iterator[tuple[int, int, int]]:
+def _near_pairs(hashes: Sequence[str]) -> Iterator[tuple[int, int, int]]:
     """Positions and distance of every two hashes that are near one another."""
     words = _words(hashes)
     n_rows = max(1, _COMPARED_AT_ONCE // max(1, len(words)))
@@ -190,11 +190,11 @@ def _featureless(picture_hash: str) -> bool:
 
     Such pictures (a white page with a dot, a sky) would all be taken for one. None of 2,527 real photos is one.
     """
-    along, down = (int(half, 16).bit_count() for half in (picture_hash[:16], picture_hash[16:]))
+    along, down = (int(digits, 16).bit_count() for digits in (picture_hash[:16], picture_hash[16:]))
     return min(along, 64 - along) + min(down, 64 - down) <= NEAR_BITS
 
 
-def _sweep(directory: Path, wanted: Mapping[str, CataloguePhoto]) -> set[str]:
+def _remove_stale_copies(directory: Path, wanted: Mapping[str, CataloguePhoto]) -> set[str]:
     """Remove copies of photos that are not wanted and those half written; returns the sha256 of the others."""
     found = [path for path in (directory / "photos").glob("??/*") if _COPY.fullmatch(path.name)]
     for path in found:
@@ -207,7 +207,7 @@ def _note(sha256: str, picture: Picture | str) -> str:
     return json.dumps([sha256, picture if isinstance(picture, str) else asdict(picture)]) + "\n"
 
 
-def _read(notes: Path) -> dict[str, Picture | str]:
+def _read_notes(notes: Path) -> dict[str, Picture | str]:
     known: dict[str, Picture | str] = {}
     for line in notes.read_text().splitlines() if notes.is_file() else []:
         try:

@@ -116,12 +116,13 @@ def overview(found: Report, pairs: Sequence[NearDuplicate], copy_of: Mapping[str
     templates = jinja2.FileSystemLoader(Path(__file__).parent / "templates")
     page = jinja2.Environment(loader=templates, autoescape=True, undefined=jinja2.StrictUndefined)
     shown = [
-        (pair, *(_inline(copy_of[image_id]) for image_id in pair[:2])) for pair in islice(_telling(pairs), _N_PAIRS)
+        (pair, *(_inline(copy_of[image_id]) for image_id in pair[:2]))
+        for pair in islice(_least_alike_first(pairs), _N_PAIRS)
     ]
     return page.get_template("overview.html").render(report=found, pairs=shown)
 
 
-def _telling(pairs: Sequence[NearDuplicate]) -> Iterator[NearDuplicate]:
+def _least_alike_first(pairs: Sequence[NearDuplicate]) -> Iterator[NearDuplicate]:
     """The least alike first, where a threshold that is too high would show, and each listing once."""
     seen: set[str] = set()
     for pair in sorted(pairs, key=lambda pair: -pair.distance):

@@ -33,8 +33,8 @@ def parse_price(text: str) -> float | None:
 
 def normalise_text(text: str) -> str:
     """Lower case, Unicode NFKC, one space for any white space; links, e-mail addresses and phone numbers removed."""
-    compacted = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).lower())
-    spaced, n_removed = " ".join(compacted.split()), 1
+    lowered = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).lower())
+    spaced, n_removed = " ".join(lowered.split()), 1
     if not spaced.isprintable():  # invisible characters would hide an address
         spaced = "".join(c for c in spaced if unicodedata.category(c) not in ("Cc", "Cf"))
     while n_removed:  # what stood around an address may be another one

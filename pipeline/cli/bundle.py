@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from pipeline.cli.common import json_option, print_facts, reported, running_jobs
+from pipeline.cli.common import json_option, print_facts, report_errors, running_jobs
 from pipeline.cli.completion import bundle_versions
 from pipeline.cli.help import with_examples
 from pipeline.cli.reindex import exit_code, outcome, run_reindex
@@ -49,7 +49,7 @@ def bundle() -> None:
 @with_examples("lookalike bundle list")
 @bundle.command("list")
 @json_option
-@reported
+@report_errors
 def bundle_list(as_json: bool) -> None:
     """Every version, newest first; the live one has a star."""
     storage = load_settings().storage
@@ -63,7 +63,7 @@ def bundle_list(as_json: bool) -> None:
 @bundle.command("show")
 @click.argument("bundle", metavar="[VERSION|DIR]", required=False, shell_complete=bundle_versions)
 @json_option
-@reported
+@report_errors
 def bundle_show(bundle: str | None, as_json: bool) -> None:
     """VERSION, a bundle in a directory DIR, or the live one: what it is, what was measured, and whether it is whole."""
     storage = load_settings().storage
@@ -78,14 +78,14 @@ def bundle_show(bundle: str | None, as_json: bool) -> None:
         "files": sorted(path.name for path in found.directory.iterdir()),
         "indexes": indexes,
     }
-    told = {
+    shown = {
         **_described(manifest),
         "runs": _RUNS[manifest.runtime],
         "listings": ", ".join(f"{count} {side}" for side, count in sides.items()),
         "indexes": ", ".join(indexes) or "none: once promoted, `lookalike reindex` makes one",
         **({"notice": manifest.notice} if manifest.notice else {}),
     }
-    lines = [found.version, *(f"  {name:16} {value}" for name, value in told.items())]
+    lines = [found.version, *(f"  {name:16} {value}" for name, value in shown.items())]
     print_facts(as_json, facts, "\n".join(lines))
 
 
@@ -94,7 +94,7 @@ def bundle_show(bundle: str | None, as_json: bool) -> None:
 @click.argument("bundle", metavar="VERSION|DIR", shell_complete=bundle_versions)
 @click.option("--reindex", is_flag=True, help="Have the running service build its index, and wait for that.")
 @json_option
-@reported
+@report_errors
 def bundle_promote(bundle: str, reindex: bool, as_json: bool) -> None:
     """Check VERSION, or the bundle in DIR, which is taken in; show what changes; and promote it.
 
@@ -147,7 +147,7 @@ def _promote(storage: Location, store: ArtifactStore, version: str) -> tuple[_Ch
 @click.argument("version", metavar="[VERSION]", nargs=-1)
 @click.argument("directory", metavar="DIR", type=click.Path(path_type=Path))
 @json_option
-@reported
+@report_errors
 def bundle_export(version: tuple[str, ...], directory: Path, as_json: bool) -> None:
     """Copy VERSION, or the live bundle, into a new directory DIR, which `promote DIR` takes in on another machine."""
     if len(version) > 1:
@@ -198,7 +198,7 @@ def _line(facts: dict[str, Any]) -> str:
     if facts["problem"]:
         return f"{facts['version']}  unusable: {facts['problem']}"
     accuracy = facts["metrics"].get("accuracy")
-    parts = [
+    cells = [
         facts["version"],
         f"{facts['backbone']} {facts['recipe']}",
         f"{facts['runtime']} {facts['precision']}",
@@ -207,7 +207,7 @@ def _line(facts: dict[str, Any]) -> str:
         f"model {facts['fingerprint'][:12]}",
         facts["catalogue"],
     ]
-    return "  ".join(parts) + ("" if facts["indexes"] else "  no index")
+    return "  ".join(cells) + ("" if facts["indexes"] else "  no index")
 
 
 def _described(manifest: BundleManifest) -> dict[str, str]:

@@ -5,7 +5,14 @@ from pathlib import Path
 
 import click
 
-from pipeline.cli.common import catalogue_option, existing_catalogue, json_option, print_facts, print_progress, reported
+from pipeline.cli.common import (
+    catalogue_option,
+    existing_catalogue,
+    json_option,
+    print_facts,
+    print_progress,
+    report_errors,
+)
 from pipeline.cli.help import with_examples
 from shared.settings import load_settings
 
@@ -21,7 +28,7 @@ from shared.settings import load_settings
     help="Where the cleaned files go. Default: clean/ in LOOKALIKE_HOME, under the catalogue's name.",
 )
 @json_option
-@reported
+@report_errors
 def clean(catalogue: Path | None, out: Path | None, as_json: bool) -> None:
     """Read a raw dump, report what of it can be used and why the rest cannot, and write what training starts from."""
     from pipeline.cleaning.clean import clean as run

@@ -1,4 +1,4 @@
-"""What every verb of the command line does alike: how it prints, and how it fails."""
+"""Options, output and error handling that the verbs of the command line share."""
 
 import json
 import signal
@@ -25,8 +25,8 @@ TIMEOUT_S = 5
 P = ParamSpec("P")
 
 
-class _CataloguePlace(click.Path):
-    """A directory that is there, or an address in an object store."""
+class _CatalogueLocation(click.Path):
+    """Parameter type: an existing directory, or an address in an object store."""
 
     name = "directory"
 
@@ -36,27 +36,30 @@ class _CataloguePlace(click.Path):
 
 catalogue_option = click.option(
     "--catalogue",
-    type=_CataloguePlace(exists=True, file_okay=False),
+    type=_CatalogueLocation(exists=True, file_okay=False),
     help="Raw dump: Products.csv, Images.csv, images/. Default: LOOKALIKE_CATALOGUE.",
 )
 backbone_option = click.option("--backbone", type=click.Choice([b.value for b in Backbone]), help="Default: auto.")
 json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 
 
-def reported(command: Callable[P, None]) -> Callable[P, None]:
-    """Errors of ours end the program with their message and exit code 1, without a stack trace."""
+def report_errors(command: Callable[P, None]) -> Callable[P, None]:
+    """Decorate a verb: known errors are printed without a stack trace and end the program with exit code 1.
+
+    A `LookalikeError` or a Redis that does not answer exits with 1, Ctrl-C with 130.
+    """
 
     @wraps(command)
     def run(*args: P.args, **kwargs: P.kwargs) -> None:
         try:
             command(*args, **kwargs)
         except LookalikeError as exc:
-            _refuse(exc, as_json=bool(kwargs.get("as_json")))
+            exit_with_error(exc.code, str(exc), as_json=bool(kwargs.get("as_json")))
         except redis.RedisError as exc:
-            away = QueueUnavailable(
+            unavailable = QueueUnavailable(
                 f"Redis does not answer ({type(exc).__name__}); is the service running?", retry_after_s=5
             )
-            _refuse(away, as_json=bool(kwargs.get("as_json")))
+            exit_with_error(unavailable.code, str(unavailable), as_json=bool(kwargs.get("as_json")))
         except KeyboardInterrupt:
             click.echo("interrupted", err=True)
             sys.exit(128 + signal.SIGINT)
@@ -64,27 +67,30 @@ def reported(command: Callable[P, None]) -> Callable[P, None]:
     return run
 
 
-def _refuse(error: LookalikeError, *, as_json: bool) -> NoReturn:
+def exit_with_error(code: str, detail: str, *, as_json: bool) -> NoReturn:
+    """Print an error, as one JSON object on standard output or as text on standard error, and exit with code 1."""
     if as_json:
-        click.echo(json.dumps({"error": {"code": error.code, "detail": str(error)}}))
+        click.echo(json.dumps({"error": {"code": code, "detail": detail}}))
     else:
-        click.echo(f"error: {error}", err=True)
+        click.echo(f"error: {detail}", err=True)
     sys.exit(1)
 
 
 def print_progress(line: str) -> None:
+    """Print one line on standard error; a `ReportProgress`."""
     click.echo(line, err=True)
 
 
 def print_facts(as_json: bool, facts: dict[str, Any], text: str) -> None:
+    """Print a verb's result on standard output: the facts as one JSON object, or else the text."""
     click.echo(json.dumps(facts, ensure_ascii=False) if as_json else text)
 
 
 def existing_catalogue(settings: Settings) -> Path:
-    """The directory of the catalogue that is named or was used last.
+    """Find the directory of the catalogue that is named, or else was used last.
 
     Raises:
-        UsageError: there is none.
+        UsageError: there is none, or it lies in an object store.
     """
     directory = catalogue_location(settings)
     if not isinstance(directory, Path):
@@ -110,5 +116,5 @@ def running_jobs() -> JobStore:
 
 
 def when(seconds: float) -> str:
-    """A moment, for people and for programs."""
+    """Seconds since the epoch as an ISO 8601 time in UTC."""
     return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds").replace("+00:00", "Z")

@@ -8,8 +8,8 @@ from dataclasses import asdict
 import click
 
 from pipeline.cli.help import with_examples
-from pipeline.doctor import installation, machine, places
-from pipeline.doctor.findings import Check, Finding, State, made_by
+from pipeline.doctor import installation, machine, remote_storage
+from pipeline.doctor.findings import Check, Finding, State, run_check
 from pipeline.doctor.redis_server import check_redis
 from pipeline.doctor.wheels import check_wheels
 
@@ -22,8 +22,8 @@ CHECKS: dict[str, Check] = {
     "home": installation.check_home,
     "port": installation.check_port,
     "redis": check_redis,
-    "store": places.check_store,
-    "index": places.check_index,
+    "store": remote_storage.check_store,
+    "index": remote_storage.check_index,
     "weights": installation.check_weights,
     "catalogue": installation.check_catalogue,
     "artifacts": installation.check_artifacts,
@@ -47,7 +47,7 @@ def doctor(as_json: bool) -> None:
     """
     found: list[Finding] = []
     for name, check in CHECKS.items():
-        for finding in made_by(name, check):
+        for finding in run_check(name, check):
             found.append(finding)
             if not as_json:
                 _print(finding)

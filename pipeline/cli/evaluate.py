@@ -8,7 +8,14 @@ import click
 from pydantic import ValidationError
 
 from pipeline.cli.bundle import open_named
-from pipeline.cli.common import catalogue_option, existing_catalogue, json_option, print_facts, print_progress, reported
+from pipeline.cli.common import (
+    catalogue_option,
+    existing_catalogue,
+    json_option,
+    print_facts,
+    print_progress,
+    report_errors,
+)
 from pipeline.cli.help import with_examples
 from shared.artifacts.snapshots import bundle_store
 from shared.artifacts.store import unwritable
@@ -31,7 +38,7 @@ bundle_option = click.option(
 @catalogue_option
 @click.option("--against", metavar="VERSION|DIR|live", help="Another bundle, on the photos that neither has seen.")
 @json_option
-@reported
+@report_errors
 def evaluate(name: str, catalogue: Path | None, against: str | None, as_json: bool) -> None:
     """Measure a bundle on a catalogue: accuracy on unseen listings, and how good its neighbours are.
 
@@ -77,7 +84,7 @@ def evaluate(name: str, catalogue: Path | None, against: str | None, as_json: bo
 @catalogue_option
 @click.option("--out", type=click.Path(file_okay=False, path_type=Path), required=True, help="Where the PNGs go.")
 @json_option
-@reported
+@report_errors
 def plot(name: str, catalogue: Path | None, out: Path, as_json: bool) -> None:
     """Draw a bundle: how it was trained, how good its answers are, and the page index.html that shows it all.
 

@@ -11,8 +11,8 @@ C = TypeVar("C", bound=click.Command)
 def with_examples(*examples: str) -> Callable[[C], C]:
     """Give a verb examples, each a command line."""
 
-    def teach(command: C) -> C:
+    def add_examples(command: C) -> C:
         command.epilog = "\n".join(["\b", "Examples:", *(f"  {example}" for example in examples)])
         return command
 
-    return teach
+    return add_examples

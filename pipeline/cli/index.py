@@ -11,7 +11,7 @@ from pipeline.cli.common import (
     json_option,
     print_facts,
     print_progress,
-    reported,
+    report_errors,
     running_jobs,
     running_redis,
     when,
@@ -32,7 +32,7 @@ from shared.settings import Settings, load_settings
 @catalogue_option
 @backbone_option
 @json_option
-@reported
+@report_errors
 def prepare(catalogue: Path | None, backbone: str | None, as_json: bool) -> None:
     """Make the model bundle and the index where they are missing or do not fit the catalogue; start nothing."""
     _prepare(load_settings(catalogue=catalogue, backbone=backbone), as_json, rebuild_index=False)
@@ -48,7 +48,7 @@ def index() -> None:
 @catalogue_option
 @backbone_option
 @json_option
-@reported
+@report_errors
 def index_build(catalogue: Path | None, backbone: str | None, as_json: bool) -> None:
     """Embed every photo of the catalogue anew and promote the snapshot; makes the model bundle if there is none."""
     _prepare(load_settings(catalogue=catalogue, backbone=backbone), as_json, rebuild_index=True)
@@ -57,7 +57,7 @@ def index_build(catalogue: Path | None, backbone: str | None, as_json: bool) -> 
 @with_examples("lookalike index list", "lookalike index list --json | jq -r '.versions[] | select(.live) | .version'")
 @index.command("list")
 @json_option
-@reported
+@report_errors
 def index_list(as_json: bool) -> None:
     """Every version, newest first."""
     found = list_versions(load_settings().storage)
@@ -69,7 +69,7 @@ def index_list(as_json: bool) -> None:
 @index.command("show")
 @click.argument("version", required=False, shell_complete=index_versions)
 @json_option
-@reported
+@report_errors
 def index_show(version: str | None, as_json: bool) -> None:
     """VERSION, or the live one, with the report of the reindex that made it."""
     storage = load_settings().storage
@@ -100,7 +100,7 @@ def _in_milvus(storage: Location, version: str) -> str | None:
 @index.command("promote")
 @click.argument("version", shell_complete=index_versions)
 @json_option
-@reported
+@report_errors
 def index_promote(version: str, as_json: bool) -> None:
     """Check every file of VERSION and make it live; a running service takes it up."""
     storage = load_settings().storage
@@ -113,7 +113,7 @@ def index_promote(version: str, as_json: bool) -> None:
 @with_examples("lookalike index rollback")
 @index.command("rollback")
 @json_option
-@reported
+@report_errors
 def index_rollback(as_json: bool) -> None:
     """Make live what was live before; a second time goes back two."""
     version = roll_back(load_settings().storage)
@@ -124,7 +124,7 @@ def index_rollback(as_json: bool) -> None:
 @index.command("verify")
 @click.argument("version", required=False, shell_complete=index_versions)
 @json_option
-@reported
+@report_errors
 def index_verify(version: str | None, as_json: bool) -> None:
     """Check every file of VERSION, or of the live index, and of the live bundle, and that they belong together."""
     from shared.index.milvus_server import open_server
@@ -153,7 +153,7 @@ def index_verify(version: str | None, as_json: bool) -> None:
 @index.command("prune")
 @click.option("--keep", type=click.IntRange(1), help="Default: LOOKALIKE_KEEP_SNAPSHOTS.")
 @json_option
-@reported
+@report_errors
 def index_prune(keep: int | None, as_json: bool) -> None:
     """Remove old versions, but for the last ones and those a rollback comes by."""
     from shared.index.milvus_server import open_server
@@ -173,7 +173,7 @@ def schedule() -> None:
 @with_examples("lookalike schedule show")
 @schedule.command("show")
 @json_option
-@reported
+@report_errors
 def schedule_show(as_json: bool) -> None:
     """The expression the workers keep, its next slot, and the last one with its job."""
     found = Schedule(running_redis(), running_jobs())
@@ -183,8 +183,8 @@ def schedule_show(as_json: bool) -> None:
         return
     following = when(next_slot(last.cron, found.now()))
     taken = {"last": when(last.slot), "job": last.job} if last.job else {"last": None, "job": None}
-    told = f"{taken['last']}  job {last.job}" if last.job else "none"
-    text = f"{last.cron}  (UTC)\nnext  {following}\nlast  {told}"
+    last_run = f"{taken['last']}  job {last.job}" if last.job else "none"
+    text = f"{last.cron}  (UTC)\nnext  {following}\nlast  {last_run}"
     print_facts(as_json, {"cron": last.cron, "next": following, **taken}, text)
 
 
@@ -207,8 +207,8 @@ def _line(version: VersionView) -> str:
     if version.problem:
         return f"{mark} {version.version}  unusable: {version.problem}"
     size = f"{version.bytes / 1e6:.1f} MB"
-    told = (
+    contents = (
         f"{version.count:9d} photos  {size:>10s}  model {(version.model_fingerprint or '')[:12]}  {version.catalogue}"
     )
     failed = version.report.gates_failed if version.report else []
-    return f"{mark} {version.version}  {told}" + (f"  failed: {', '.join(failed)}" if failed else "")
+    return f"{mark} {version.version}  {contents}" + (f"  failed: {', '.join(failed)}" if failed else "")

@@ -13,7 +13,7 @@ from pipeline.cli.common import (
     json_option,
     print_facts,
     print_progress,
-    reported,
+    report_errors,
 )
 from pipeline.cli.completion import completion
 from pipeline.cli.doctor import doctor
@@ -51,7 +51,7 @@ def main() -> None:
 @click.option("--port", type=click.IntRange(1, 65535), help="Port of the API. Default: 8080.")
 @backbone_option
 @json_option
-@reported
+@report_errors
 def up(catalogue: Path | None, port: int | None, backbone: str | None, as_json: bool) -> None:
     """Prepare what is missing, then run Valkey, a worker and the API until Ctrl-C."""
     from pipeline.local.up import up as run
@@ -74,7 +74,7 @@ def up(catalogue: Path | None, port: int | None, backbone: str | None, as_json: 
 @click.option("-k", type=click.IntRange(1, 100), default=4, show_default=True, help="Neighbours wanted.")
 @click.option("--url", help="Ask the service there; with LOOKALIKE_API_KEY, if it is set.")
 @json_option
-@reported
+@report_errors
 def search(photo: Path, k: int, url: str | None, as_json: bool) -> None:
     """Category of PHOTO and the catalogue photos most similar to it, from the live index and its model.
 

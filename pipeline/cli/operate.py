@@ -5,7 +5,7 @@ from contextlib import suppress
 
 import click
 
-from pipeline.cli.common import TIMEOUT_S, json_option, print_facts, reported, running_jobs, running_redis, when
+from pipeline.cli.common import TIMEOUT_S, json_option, print_facts, report_errors, running_jobs, running_redis, when
 from pipeline.cli.help import with_examples
 from shared.api_keys import KeyRing, Scope
 from shared.errors import QueueUnavailable
@@ -29,7 +29,7 @@ def keys() -> None:
 @click.option("--scopes", default="submit,read", show_default=True, help="submit, read, admin; comma-separated.")
 @click.option("--requests-per-minute", type=click.IntRange(0), default=0, help="0: as LOOKALIKE_REQUESTS_PER_MINUTE.")
 @json_option
-@reported
+@report_errors
 def keys_create(name: str, scopes: str, requests_per_minute: int, as_json: bool) -> None:
     """Make a key and print it. It cannot be shown again."""
     wanted = {scope.strip() for scope in scopes.split(",")}
@@ -46,7 +46,7 @@ def keys_create(name: str, scopes: str, requests_per_minute: int, as_json: bool)
 @with_examples("lookalike keys list")
 @keys.command("list")
 @json_option
-@reported
+@report_errors
 def keys_list(as_json: bool) -> None:
     """Every key, without its secret."""
     found = sorted(KeyRing(running_redis()).all().values(), key=lambda key: key.created_at)
@@ -64,7 +64,7 @@ def keys_list(as_json: bool) -> None:
 @keys.command("revoke")
 @click.argument("key_id")
 @json_option
-@reported
+@report_errors
 def keys_revoke(key_id: str, as_json: bool) -> None:
     """End the key KEY_ID, within a second."""
     ring = KeyRing(running_redis())
@@ -77,7 +77,7 @@ def keys_revoke(key_id: str, as_json: bool) -> None:
 @keys.command("reset")
 @click.confirmation_option(prompt="This opens the service to everybody who can reach it. Go on?")
 @json_option
-@reported
+@report_errors
 def keys_reset(as_json: bool) -> None:
     """Forget every key, revoked or not: the service is open again, as before the first one."""
     ring = KeyRing(running_redis())
@@ -90,7 +90,7 @@ def keys_reset(as_json: bool) -> None:
 @click.command()
 @click.option("--limit", type=click.IntRange(1, 10_000), default=50, show_default=True)
 @json_option
-@reported
+@report_errors
 def audit(limit: int, as_json: bool) -> None:
     """What administrators did, newest first."""
     entries = KeyRing(running_redis()).audit(limit)
@@ -110,7 +110,7 @@ def jobs() -> None:
 @click.option("--kind", type=click.Choice([kind.value for kind in JobKind]))
 @click.option("--limit", type=click.IntRange(1, 1000), default=50, show_default=True)
 @json_option
-@reported
+@report_errors
 def jobs_list(status: str | None, kind: str | None, limit: int, as_json: bool) -> None:
     """Jobs of every key, newest first."""
     asked_status, asked_kind = JobStatus(status) if status else None, JobKind(kind) if kind else None
@@ -131,7 +131,7 @@ def jobs_list(status: str | None, kind: str | None, limit: int, as_json: bool) -
 @jobs.command("show")
 @click.argument("job_id")
 @json_option
-@reported
+@report_errors
 def jobs_show(job_id: str, as_json: bool) -> None:
     """One job."""
     job = running_jobs().get(job_id)
@@ -142,7 +142,7 @@ def jobs_show(job_id: str, as_json: bool) -> None:
 @jobs.command("retry")
 @click.argument("job_id")
 @json_option
-@reported
+@report_errors
 def jobs_retry(job_id: str, as_json: bool) -> None:
     """Submit the failed job JOB_ID again, as a new job."""
     from shared.jobs.celery_config import make_celery
@@ -163,7 +163,7 @@ def jobs_retry(job_id: str, as_json: bool) -> None:
 @jobs.command("cancel")
 @click.argument("job_id")
 @json_option
-@reported
+@report_errors
 def jobs_cancel(job_id: str, as_json: bool) -> None:
     """Cancel the job JOB_ID."""
     job = running_jobs().cancel(job_id)

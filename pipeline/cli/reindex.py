@@ -6,7 +6,7 @@ import sys
 import click
 from tqdm import tqdm
 
-from pipeline.cli.common import json_option, print_facts, print_progress, reported, running_jobs
+from pipeline.cli.common import json_option, print_facts, print_progress, report_errors, running_jobs
 from pipeline.cli.help import with_examples
 from shared.jobs.contract import Job, JobKind, JobStatus
 from shared.jobs.records import Admission
@@ -29,7 +29,7 @@ _LOOK_EVERY_S = 0.5
 @click.option("--force", is_flag=True, help="Promote even when far fewer photos are left than are live.")
 @click.option("--wait/--no-wait", default=None, help="Show how far it is until it ends. Default: on a terminal.")
 @json_option
-@reported
+@report_errors
 def reindex(mode: str, dry_run: bool, promote: str, force: bool, wait: bool | None, as_json: bool) -> None:
     """Have the running service build a new index from its catalogue, and promote it if it is as good.
 

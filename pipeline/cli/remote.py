@@ -1,38 +1,34 @@
-"""A search by a service somewhere else: the one place where a room uses the client, as any user of it does."""
+"""`lookalike search --url`: a search by a service elsewhere, through the Python client as any user of it."""
 
-import json
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
-import click
+from pipeline.cli.common import exit_with_error, print_facts
 
-from pipeline.cli.common import print_facts
-
-_PATIENCE_S = 20.0
+_TIMEOUT_S = 20.0
 
 
 def search_remote(photo: Path, k: int, url: str, as_json: bool) -> None:
-    """Search at `url`, and print what it answers."""
+    """Search for a photo at a running service and print its result; on an error, print that and exit with code 1.
+
+    Args:
+        photo: an image file.
+        k: neighbours wanted.
+        url: of the service.
+        as_json: print one JSON object instead of text.
+    """
     from lookalike import Client, LookalikeError
 
     try:
-        with Client(url, timeout_s=_PATIENCE_S) as client:
+        with Client(url, timeout_s=_TIMEOUT_S) as client:
             result = client.search(photo, k=k)
     except LookalikeError as exc:
-        _refuse(exc.code, exc.detail, as_json)
+        exit_with_error(exc.code, exc.detail, as_json=as_json)
     facts = result.model_dump(mode="json", exclude_none=True)
     print_facts(as_json, facts, "\n".join(answer_lines(facts)))
 
 
 def answer_lines(result: dict[str, Any]) -> list[str]:
-    """A search result, for people."""
+    """Lines of text for a search result: the categories with their probabilities, then the neighbours."""
     lines = [f"{score['probability']:6.1%}  {score['name']}" for score in result["category"]["top"]]
     return lines + [f"{n['rank']:3d}. {n['score']:.3f}  {n['image_id']}  {n['category']}" for n in result["neighbours"]]
-
-
-def _refuse(code: str, detail: str, as_json: bool) -> NoReturn:
-    if as_json:
-        click.echo(json.dumps({"error": {"code": code, "detail": detail}}))
-    else:
-        click.echo(f"error: {detail}", err=True)
-    raise SystemExit(1)

@@ -8,7 +8,7 @@ from typing import Any
 import click
 import redis
 
-from pipeline.cli.common import json_option, print_facts, reported, running_jobs, running_redis, when
+from pipeline.cli.common import json_option, print_facts, report_errors, running_jobs, running_redis, when
 from pipeline.cli.help import with_examples
 from shared.jobs.contract import JobKind, JobStatus, WorkerReport
 from shared.jobs.listing import JobListing
@@ -25,7 +25,7 @@ _SHOWN_LATE_S = 10.0
 @with_examples("lookalike workers", "lookalike workers --json | jq '.workers[] | {name, state, photos_per_s}'")
 @click.command()
 @json_option
-@reported
+@report_errors
 def workers(as_json: bool) -> None:
     """List the workers: what each runs on and how fast, which index it serves, what is wrong.
 
@@ -44,7 +44,7 @@ def workers(as_json: bool) -> None:
 @click.command()
 @click.option("--watch", is_flag=True, help="Again every two seconds, until Ctrl-C.")
 @json_option
-@reported
+@report_errors
 def status(watch: bool, as_json: bool) -> None:
     """Show the running service on one screen: what waits, who works, what is served, when it is renewed.
 
@@ -52,17 +52,17 @@ def status(watch: bool, as_json: bool) -> None:
     """
     client, jobs = running_redis(), running_jobs()
     while True:
-        seen = _look(client, jobs)
+        current = _read_status(client, jobs)
         if watch and not as_json:
             click.clear()
-        print_facts(as_json, seen.facts, "\n".join(seen.lines()))
+        print_facts(as_json, current.facts, "\n".join(current.lines()))
         if not watch:
-            sys.exit(_exit_code(seen.workers))
+            sys.exit(_exit_code(current.workers))
         time.sleep(_REFRESH_S)
 
 
 @dataclass(frozen=True)
-class _Seen:
+class _ServiceStatus:
     """A service at one moment."""
 
     workers: list[WorkerReport]
@@ -87,7 +87,7 @@ class _Seen:
         return [*lines, "", *_table(self.facts["workers"])] if self.workers else [*lines, "", "no worker reports"]
 
 
-def _look(client: redis.Redis, jobs: JobStore) -> _Seen:
+def _read_status(client: redis.Redis, jobs: JobStore) -> _ServiceStatus:
     workers = WorkerRegistry(client).live()
     backlog = jobs.backlog()
     serving = next((worker.index for worker in workers if worker.index), None)
@@ -99,7 +99,7 @@ def _look(client: redis.Redis, jobs: JobStore) -> _Seen:
         for state in (JobStatus.QUEUED, JobStatus.RUNNING, JobStatus.CANCELING)
         for job in listing.page(owner=None, limit=10, status=state, kind=JobKind.REINDEX, cursor=None).jobs
     ]
-    return _Seen(
+    return _ServiceStatus(
         workers,
         {
             "queue": {
@@ -120,10 +120,10 @@ def _look(client: redis.Redis, jobs: JobStore) -> _Seen:
 
 def _facts(worker: WorkerReport) -> dict[str, Any]:
     """A heartbeat, for programs: less the histograms, which are for /metrics."""
-    told = worker.model_dump(mode="json", exclude={"stats", "index"})
+    reported = worker.model_dump(mode="json", exclude={"stats", "index"})
     index = worker.index
     return {
-        **told,
+        **reported,
         "heard_s_ago": round(time.time() - worker.reported_at, 1),
         "index_version": index.version if index else None,
         "count": index.count if index else None,
@@ -140,10 +140,10 @@ def _table(workers: list[dict[str, Any]]) -> list[str]:
     rows = [head, *(_row(worker) for worker in workers)]
     widths = [max(len(row[column]) for row in rows) for column in range(len(head))]
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
-    told = [lines[0]]
+    table = [lines[0]]
     for line, worker in zip(lines[1:], workers, strict=True):
-        told += [line, *([f"  problem: {worker['problem']}"] if worker["problem"] else [])]
-    return told
+        table += [line, *([f"  problem: {worker['problem']}"] if worker["problem"] else [])]
+    return table
 
 
 def _row(worker: dict[str, Any]) -> tuple[str, ...]:

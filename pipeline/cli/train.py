@@ -13,7 +13,7 @@ from pipeline.cli.common import (
     json_option,
     print_facts,
     print_progress,
-    reported,
+    report_errors,
 )
 from pipeline.cli.help import with_examples
 from shared.errors import ArtifactUnwritable
@@ -40,7 +40,7 @@ _FITS = ("letterbox", "crop", "stretch")
 @click.option("--resume", is_flag=True, help="Go on where the same run was stopped or killed.")
 @click.option("--out", type=click.Path(path_type=Path), help="Write the bundle as this directory, not into the store.")
 @json_option
-@reported
+@report_errors
 def train(
     catalogue: Path | None,
     recipe: str,
@@ -63,7 +63,7 @@ def train(
     """
     if out and out.exists():
         raise ArtifactUnwritable(f"{out} is there already; name a directory that is not")
-    from pipeline.training.factory import TrainingConfig, run_factory
+    from pipeline.training.factory import TrainingConfig, run_training
     from pipeline.training.recipes import RECIPES
 
     if recipe not in RECIPES:
@@ -71,17 +71,17 @@ def train(
     settings = load_settings(catalogue=catalogue, backbone=backbone)
     wanted = RECIPES[recipe] if epochs is None else replace(RECIPES[recipe], epochs=epochs)
     preprocess = {"fit": fit, "fill": fill, **({"size_px": size} if size else {})}
-    order = TrainingConfig(existing_catalogue(settings), wanted, preprocess, seed)
-    made = run_factory(order, settings, out=out, resume=resume, report_progress=print_progress)
+    config = TrainingConfig(existing_catalogue(settings), wanted, preprocess, seed)
+    result = run_training(config, settings, out=out, resume=resume, report_progress=print_progress)
     facts = {
-        "bundle": made.name,
-        "directory": str(made.directory),
-        "pictures": str(made.pictures),
+        "bundle": result.name,
+        "directory": str(result.directory),
+        "pictures": str(result.pictures),
         "recipe": recipe,
-        "notes": made.notes,
-        "metrics": made.metrics,
+        "notes": result.notes,
+        "metrics": result.metrics,
     }
-    lines = [f"bundle {made.name} in {made.directory}", f"pictures: {made.pictures}/index.html"]
-    lines += [f"  {name:32} {value}" for name, value in made.metrics.items()]
-    lines.append(f"to let it answer: lookalike bundle promote {made.name if out is None else out}")
+    lines = [f"bundle {result.name} in {result.directory}", f"pictures: {result.pictures}/index.html"]
+    lines += [f"  {name:32} {value}" for name, value in result.metrics.items()]
+    lines.append(f"to let it answer: lookalike bundle promote {result.name if out is None else out}")
     print_facts(as_json, json.loads(json.dumps(facts, default=str)), "\n".join(lines))

@@ -22,7 +22,7 @@ PX_PER_UNIT = LAYER_PX * SUPERSAMPLE / 100  # shapes are described on a square o
 
 INK, CHARCOAL, STEEL, CHROME = (34, 34, 38), (62, 64, 70), (150, 156, 166), (206, 210, 216)
 WHITE, CREAM, GOLD, GLASS = (244, 244, 242), (236, 224, 200), (206, 164, 84), (120, 158, 178)
-OAK, WALNUT, LEAF, TOAST = (188, 142, 92), (104, 70, 46), (70, 132, 66), (226, 178, 112)
+WALNUT, LEAF = (104, 70, 46), (70, 132, 66)
 PAINTS: dict[str, Colour] = {
     "red": (196, 48, 46),
     "orange": (230, 120, 44),

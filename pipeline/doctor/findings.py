@@ -45,7 +45,7 @@ def fail(what: str, found: str, advice: str) -> Finding:
     return Finding(what, State.FAIL, found, advice)
 
 
-def made_by(name: str, check: Check) -> Findings:
+def run_check(name: str, check: Check) -> Findings:
     """What a check finds; that it could not look is a finding too."""
     try:
         yield from check()

@@ -36,8 +36,11 @@ def check_settings() -> Findings:
     except CannotStart as exc:
         yield fail("settings", str(exc), "correct or unset it")
     else:
-        told = [name for name in given if name in known]
-        yield ok("settings", f"{len(told)} given: {', '.join(told)}" if told else "none given, the defaults are used")
+        recognised = [name for name in given if name in known]
+        yield ok(
+            "settings",
+            f"{len(recognised)} given: {', '.join(recognised)}" if recognised else "none given, the defaults are used",
+        )
 
 
 def check_home() -> Findings:
@@ -46,23 +49,25 @@ def check_home() -> Findings:
     from shared.settings import load_settings
 
     home = load_settings().home.absolute()
-    there = next(path for path in (home, *home.parents) if path.exists())
-    told = str(home) if there == home else f"{home}, to be made"
+    existing = next(path for path in (home, *home.parents) if path.exists())
+    described = str(home) if existing == home else f"{home}, to be made"
     try:
-        with tempfile.TemporaryFile(dir=there):
+        with tempfile.TemporaryFile(dir=existing):
             pass
     except OSError as exc:
-        yield fail("home", f"{told}: cannot be written ({exc.strerror})", "make it yours, or choose LOOKALIKE_HOME=DIR")
+        yield fail(
+            "home", f"{described}: cannot be written ({exc.strerror})", "make it yours, or choose LOOKALIKE_HOME=DIR"
+        )
         return
-    free = shutil.disk_usage(there).free
-    told += f", {free / 2**30:.1f} GiB free"
+    free = shutil.disk_usage(existing).free
+    described += f", {free / 2**30:.1f} GiB free"
     if free < _DISK_FLOOR:
-        yield fail("home", told, "make room: what does not fit is refused, and Valkey stops writing")
+        yield fail("home", described, "make room: what does not fit is refused, and Valkey stops writing")
     elif free < _DISK_GOOD:
-        yield warn("home", told, "an index of 100,000 photos and its copies take about 1 GiB; training takes more")
+        yield warn("home", described, "an index of 100,000 photos and its copies take about 1 GiB; training takes more")
     else:
-        yield ok("home", told)
-    if _held(home / "up.lock"):
+        yield ok("home", described)
+    if _is_locked(home / "up.lock"):
         yield ok("lock", "a service runs from this home")
     elif not withdrawn(home):
         yield warn(
@@ -81,7 +86,7 @@ def check_port() -> Findings:
             yield ok("port", f"{settings.authority} is free")
     except OSError as exc:
         reason = os.strerror(exc.errno or 0)
-        if _held(settings.home / "up.lock"):
+        if _is_locked(settings.home / "up.lock"):
             yield ok("port", f"{settings.authority} is in use, and a service runs from this home")
         else:
             yield fail(
@@ -110,12 +115,12 @@ def check_weights() -> Findings:
     try:
         socket.create_connection(_WEIGHTS_HOST, timeout=_HOST_WITHIN_S).close()
     except OSError as exc:
-        told = f"ResNet50's cannot be downloaded from {_WEIGHTS_HOST[0]} ({exc.strerror or exc})"
+        described = f"ResNet50's cannot be downloaded from {_WEIGHTS_HOST[0]} ({exc.strerror or exc})"
         advice = "set LOOKALIKE_WEIGHTS to a file of them"
         if settings.backbone is Backbone.RESNET50:
-            yield fail("weights", told, f"{advice}, or choose BACKBONE=efficientnet_lite0")
+            yield fail("weights", described, f"{advice}, or choose BACKBONE=efficientnet_lite0")
         else:
-            yield warn("weights", f"{told}; EfficientNet-Lite0 would be used", f"for ResNet50, {advice}")
+            yield warn("weights", f"{described}; EfficientNet-Lite0 would be used", f"for ResNet50, {advice}")
     else:
         yield ok("weights", f"ResNet50's can be downloaded from {_WEIGHTS_HOST[0]}")
 
@@ -130,11 +135,11 @@ def check_catalogue() -> Findings:
     settings = load_settings()
     try:
         location = catalogue_location(settings)
-        there = {name.lower() for name in backend_at(location).top()}
+        names = {name.lower() for name in backend_at(location).top()}
     except (CatalogueUnusable, StoreUnavailable) as exc:
         yield fail("catalogue", str(exc), "bring it back, or name another")
         return
-    missing = [name for name in ("Products.csv", "Images.csv", "images") if name.lower() not in there]
+    missing = [name for name in ("Products.csv", "Images.csv", "images") if name.lower() not in names]
     if not missing:
         yield ok("catalogue", str(location))
     elif location == settings.home / DEMO:
@@ -170,7 +175,7 @@ def check_artifacts() -> Findings:
         yield fail("artifacts", str(exc), "`lookalike index rollback` goes back; `lookalike index build` makes it anew")
 
 
-def _held(lock: Path) -> bool:
+def _is_locked(lock: Path) -> bool:
     """Whether a process holds the lock; a file nobody holds means nothing."""
     try:
         with lock.open() as file:

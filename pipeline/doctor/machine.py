@@ -85,14 +85,14 @@ def _flags() -> set[str]:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
         return set()
-    told = (line.partition(":")[2].split() for line in lines if line.startswith(("flags", "Features")))
-    return set(next(told, []))
+    fields = (line.partition(":")[2].split() for line in lines if line.startswith(("flags", "Features")))
+    return set(next(fields, []))
 
 
 def _available_bytes() -> int | None:
     try:
-        told = dict(line.split(":", 1) for line in Path("/proc/meminfo").read_text().splitlines())
-        available = int(told["MemAvailable"].split()[0]) << 10
+        fields = dict(line.split(":", 1) for line in Path("/proc/meminfo").read_text().splitlines())
+        available = int(fields["MemAvailable"].split()[0]) << 10
     except (OSError, KeyError, ValueError):
         return None
     group = Path("/sys/fs/cgroup")

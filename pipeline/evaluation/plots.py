@@ -31,7 +31,7 @@ _PERPLEXITY = 30
 _MAP_STEPS = 500  # the usual 1,000 take twice the time and move little
 
 
-class Found(NamedTuple):
+class SimilarPhoto(NamedTuple):
     """A photo of the grid: the query, or one that is similar to it."""
 
     pixels: Pixels
@@ -139,7 +139,7 @@ def draw_abstention(found: Classification, path: Path, *, title: str, abstain_be
         axes.figure.legend(loc="outside lower center", ncols=2)
 
 
-def draw_similar(found: Sequence[Found], path: Path, *, title: str) -> None:
+def draw_similar(found: Sequence[SimilarPhoto], path: Path, *, title: str) -> None:
     """The query and its similar photos, in two rows.
 
     Args:

@@ -25,12 +25,12 @@ _PR_SET_PDEATHSIG = 1
 
 @dataclass
 class Backoff:
-    """How long to wait before a part is started again: twice as long each time, until it has lived a minute."""
+    """How long to wait before a child is started again: twice as long each time, until it has lived a minute."""
 
     next_s: float = _FIRST_PAUSE_S
 
     def pause_s(self, lived_s: float) -> float:
-        """The pause after a part that ended `lived_s` seconds after its start."""
+        """The pause after a child that ended `lived_s` seconds after its start."""
         if lived_s >= _SETTLED_AFTER_S:
             self.next_s = _FIRST_PAUSE_S
         pause_s, self.next_s = self.next_s, min(2 * self.next_s, _LONGEST_PAUSE_S)
@@ -38,7 +38,7 @@ class Backoff:
 
 
 @dataclass
-class _Process:
+class _Child:
     """One program of the service, and its process while it has one."""
 
     name: str
@@ -59,41 +59,41 @@ class Supervisor:
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
-        self._parts: list[_Process] = []
+        self._children: list[_Child] = []
         self._clock = clock
 
     def start(self, name: str, command: list[str], environment: dict[str, str], *, config: str | None = None) -> None:
-        """Start a part.
+        """Start a child.
 
         Args:
-            config: what it reads from standard input; such a part logs to a file of its own and is kept quiet.
+            config: what it reads from standard input; such a child logs to a file of its own and is kept quiet.
         """
-        part = _Process(name, command, environment, config)
-        self._parts.append(part)
-        self._spawn(part)
+        child = _Child(name, command, environment, config)
+        self._children.append(child)
+        self._spawn(child)
 
-    def check(self) -> None:
-        """Raises CannotStart when a part has ended."""
-        for part in self._parts:
-            if part.process and (code := part.process.poll()) is not None:
-                raise CannotStart(f"{part.name} ended with {_how(code)}; everything else is being stopped")
+    def raise_if_ended(self) -> None:
+        """Raises CannotStart when a child has ended."""
+        for child in self._children:
+            if child.process and (code := child.process.poll()) is not None:
+                raise CannotStart(f"{child.name} ended with {_describe_exit(code)}; everything else is being stopped")
 
-    def tend(self, report_progress: ReportProgress) -> None:
-        """Start again what has ended, each part after a pause of its own; the others live on. To be called often."""
+    def restart_ended(self, report_progress: ReportProgress) -> None:
+        """Start again what has ended, each child after a pause of its own; the others live on. To be called often."""
         now = self._clock()
-        for part in self._parts:
-            if part.process is None:
-                if now >= part.due_at:
-                    self._start_again(part, report_progress)
-            elif (code := part.process.poll()) is not None:
-                _signal_group(part.process, signal.SIGKILL)  # its own children may still hold its port
-                part.process = None
-                self._postpone(part, f"ended with {_how(code)}", report_progress)
+        for child in self._children:
+            if child.process is None:
+                if now >= child.due_at:
+                    self._restart(child, report_progress)
+            elif (code := child.process.poll()) is not None:
+                _signal_group(child.process, signal.SIGKILL)  # its own children may still hold its port
+                child.process = None
+                self._postpone(child, f"ended with {_describe_exit(code)}", report_progress)
 
     def stop(self) -> None:
-        """End every part, the last started first; one that does not end in time is killed."""
-        for part in reversed(self._parts):
-            process, part.process = part.process, None
+        """End every child, the last started first; one that does not end in time is killed."""
+        for child in reversed(self._children):
+            process, child.process = child.process, None
             if process is None:
                 continue
             _signal_group(process, signal.SIGTERM)
@@ -104,39 +104,39 @@ class Supervisor:
             _signal_group(process, signal.SIGKILL)
             process.wait()
 
-    def _start_again(self, part: _Process, report_progress: ReportProgress) -> None:
+    def _restart(self, child: _Child, report_progress: ReportProgress) -> None:
         try:
-            self._spawn(part)
+            self._spawn(child)
         except OSError as exc:  # no memory or no process to be had: perhaps there is next time
-            self._postpone(part, f"could not be started ({exc.strerror})", report_progress)
+            self._postpone(child, f"could not be started ({exc.strerror})", report_progress)
 
-    def _postpone(self, part: _Process, what_happened: str, report_progress: ReportProgress) -> None:
+    def _postpone(self, child: _Child, what_happened: str, report_progress: ReportProgress) -> None:
         now = self._clock()
-        pause_s = part.backoff.pause_s(now - part.started_at)
-        part.due_at = now + pause_s
-        report_progress(f"{part.name} {what_happened}; it is started again in {pause_s:g} s")
+        pause_s = child.backoff.pause_s(now - child.started_at)
+        child.due_at = now + pause_s
+        report_progress(f"{child.name} {what_happened}; it is started again in {pause_s:g} s")
 
-    def _spawn(self, part: _Process) -> None:
+    def _spawn(self, child: _Child) -> None:
         """Start the process in a session of its own, so that Ctrl-C reaches it only through `stop`."""
         _libc()  # between fork and exec nothing may be loaded any more
-        part.started_at = self._clock()
-        part.process = subprocess.Popen(
-            part.command,
-            env=part.environment,
-            stdout=subprocess.DEVNULL if part.config is not None else None,
-            stdin=subprocess.PIPE if part.config is not None else subprocess.DEVNULL,
+        child.started_at = self._clock()
+        child.process = subprocess.Popen(
+            child.command,
+            env=child.environment,
+            stdout=subprocess.DEVNULL if child.config is not None else None,
+            stdin=subprocess.PIPE if child.config is not None else subprocess.DEVNULL,
             start_new_session=True,
             preexec_fn=partial(_die_with, os.getpid()) if sys.platform == "linux" else None,  # noqa: PLW1509
         )
-        if part.process.stdin:
+        if child.process.stdin:
             try:
-                with part.process.stdin as stdin:
-                    stdin.write((part.config or "").encode())
+                with child.process.stdin as stdin:
+                    stdin.write((child.config or "").encode())
             except BrokenPipeError:
                 pass  # it has ended already, which is noticed like any other end
 
 
-def _how(code: int) -> str:
+def _describe_exit(code: int) -> str:
     return f"signal {signal.Signals(-code).name}" if code < 0 else f"code {code}"
 
 

@@ -52,36 +52,36 @@ def up(settings: Settings, report_progress: ReportProgress) -> None:
         if prepared.built and not has_built:
             # Libraries and graphs that building needed, over a gigabyte, leave this process with its program only.
             os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], {**os.environ, _BUILT: "1"})
-        stop = _Stop()
+        stop = _StopRequest()
         for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             signal.signal(signum, stop.ask)
-        parts = Supervisor()
+        supervisor = Supervisor()
         try:
             withdraw_redis_url(settings.home)  # that of a run which was killed
             redis_url = settings.redis_url
             if redis_url is None:
-                redis_url = _start_valkey(parts, settings.home / "redis", stop)
+                redis_url = _start_valkey(supervisor, settings.home / "redis", stop)
                 publish_redis_url(settings.home, redis_url)
             if settings.reachable_by_others and not stop.asked:
                 require_some_key(KeyRing(connect(redis_url)), settings.host)
             environment = _environment(settings, redis_url)
-            parts.start("worker", [sys.executable, "-P", "-m", "worker"], environment)
+            supervisor.start("worker", [sys.executable, "-P", "-m", "worker"], environment)
             gunicorn = ["-m", "gunicorn", "-c", "python:api.http.gunicorn_conf", "api.app:create_app()"]
-            parts.start("api", [sys.executable, "-P", *gunicorn], environment)
+            supervisor.start("api", [sys.executable, "-P", *gunicorn], environment)
             address = f"http://{settings.authority}"
-            if _wait_ready(address, parts, stop):
+            if _wait_ready(address, supervisor, stop):
                 for line in _banner(settings, address, prepared):
                     report_progress(line)
             while not stop.asked:
                 time.sleep(_POLL_S)
-                parts.tend(report_progress)
+                supervisor.restart_ended(report_progress)
             report_progress("stopping")
         finally:
-            parts.stop()
+            supervisor.stop()
             withdraw_redis_url(settings.home)
 
 
-class _Stop:
+class _StopRequest:
     """Whether a signal has asked for an orderly end. A bare flag: an Event's lock may be held when a signal comes."""
 
     def __init__(self) -> None:
@@ -91,7 +91,7 @@ class _Stop:
         self.asked = True
 
 
-def _start_valkey(parts: Supervisor, directory: Path, stop: _Stop) -> str:
+def _start_valkey(supervisor: Supervisor, directory: Path, stop: _StopRequest) -> str:
     """Start the embedded Valkey on a free loopback port behind a password, and return its URL.
 
     Raises:
@@ -119,12 +119,12 @@ def _start_valkey(parts: Supervisor, directory: Path, stop: _Stop) -> str:
             "",
         ]
     )
-    parts.start("valkey", [str(get_binary_path()), "-"], dict(os.environ), config=config)
+    supervisor.start("valkey", [str(get_binary_path()), "-"], dict(os.environ), config=config)
     url = f"redis://:{password}@127.0.0.1:{port}/0"
     client = redis.Redis.from_url(url, socket_timeout=1)
     deadline = time.monotonic() + _READY_WITHIN_S
     while not stop.asked:
-        parts.check()
+        supervisor.raise_if_ended()
         try:
             client.ping()
             WorkerRegistry(client).forget_all()  # those of the last run; /readyz must wait for ours
@@ -141,9 +141,9 @@ def _quoted(path: Path) -> str:
 
 
 def _environment(settings: Settings, redis_url: str) -> dict[str, str]:
-    """What the parts read their settings from: ours, with everything the command line changed."""
+    """What the processes read their settings from: ours, with everything the command line changed."""
     given = settings.model_copy(update={"redis_url": redis_url}).model_dump(mode="json", exclude_none=True)
-    # The parts come from this checkout, wherever it was moved to since it was installed.
+    # They come from this checkout, wherever it was moved to since it was installed.
     source = {"PYTHONPATH": os.pathsep.join([_ROOT, *filter(None, [os.environ.get("PYTHONPATH")])])}
     return {**os.environ, **source, **{f"LOOKALIKE_{name.upper()}": str(value) for name, value in given.items()}}
 
@@ -178,7 +178,7 @@ def _check_redis(url: str | None) -> None:
         client.close()
 
 
-def _wait_ready(address: str, parts: Supervisor, stop: _Stop) -> bool:
+def _wait_ready(address: str, supervisor: Supervisor, stop: _StopRequest) -> bool:
     """True once /readyz says so; False when asked to stop before.
 
     Raises:
@@ -189,7 +189,7 @@ def _wait_ready(address: str, parts: Supervisor, stop: _Stop) -> bool:
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # loopback is behind no proxy
     while not stop.asked:
         time.sleep(_POLL_S)
-        parts.check()
+        supervisor.raise_if_ended()
         try:
             with opener.open(f"{address}/readyz", timeout=3) as response:
                 if response.status == 200:

@@ -49,7 +49,7 @@ class Activations(Dataset[Tensor]):
 
     def __init__(self, directory: Path, sha256: Sequence[str], shape: tuple[int, ...]) -> None:
         self._directory, self._sha256, self._shape = directory, sha256, shape
-        self._values_path, self._lines_path = directory / "values.f16", directory / "rows.txt"
+        self._values_path, self._keys_path = directory / "values.f16", directory / "rows.txt"
         self._n_bytes = 2 * int(np.prod(shape))
         self._position: dict[str, int] = {}
         self._values = np.zeros((0, *shape), np.float16)
@@ -62,7 +62,7 @@ class Activations(Dataset[Tensor]):
 
     def __getitems__(self, views: list[View]) -> Tensor:
         """(n, *shape) float32."""
-        records = self._values[[self._position[self._line(view)] for view in views]]
+        records = self._values[[self._position[self._key(view)] for view in views]]
         return torch.from_numpy(records.astype(np.float32))
 
     def fill(
@@ -79,7 +79,7 @@ class Activations(Dataset[Tensor]):
         """
         with exclusive(self._directory / "lock", "these activations are being computed by another process"):
             self._recover()
-            missing = list({line: view for view in wanted if (line := self._line(view)) not in self._position}.items())
+            missing = list({line: view for view in wanted if (line := self._key(view)) not in self._position}.items())
             report_progress(
                 f"activations: {len(missing)} views to compute, {len(self._position)} there already, "
                 f"{(len(missing) + len(self._position)) * self._n_bytes / 1e9:.2f} GB in {self._directory}"
@@ -95,24 +95,24 @@ class Activations(Dataset[Tensor]):
                     self._compute(views, missing, front())
                 except OSError as exc:
                     raise unwritable(self._directory, exc) from exc
-            self._map()
+            self._map_values()
 
     def _recover(self) -> None:
         """Take over what earlier runs left, without what they did not finish."""
-        for path in (self._values_path, self._lines_path):
+        for path in (self._values_path, self._keys_path):
             path.touch()
-        n_lines = self._lines_path.stat().st_size // _LINE_BYTES
+        n_lines = self._keys_path.stat().st_size // _LINE_BYTES
         n_records = min(n_lines, self._values_path.stat().st_size // self._n_bytes)
         os.truncate(self._values_path, n_records * self._n_bytes)
-        os.truncate(self._lines_path, n_records * _LINE_BYTES)
-        self._position = {line: i for i, line in enumerate(self._lines_path.read_text().splitlines())}
+        os.truncate(self._keys_path, n_records * _LINE_BYTES)
+        self._position = {line: i for i, line in enumerate(self._keys_path.read_text().splitlines())}
 
     def _compute(self, views: PhotoViews, missing: list[tuple[str, View]], forward: Forward) -> None:
         chunks = [missing[start : start + _CHUNK] for start in range(0, len(missing), _CHUNK)]
-        decoded = load(views, [[view for _, view in chunk] for chunk in chunks])
+        decoded = load_batches(views, [[view for _, view in chunk] for chunk in chunks])
         with (
             self._values_path.open("ab") as values,
-            self._lines_path.open("a") as lines,
+            self._keys_path.open("a") as lines,
             tqdm(
                 total=len(missing), desc="activations", unit="view", mininterval=1.0, dynamic_ncols=True, disable=None
             ) as bar,
@@ -128,17 +128,17 @@ class Activations(Dataset[Tensor]):
                 for line, _ in chunk:
                     self._position[line] = len(self._position)
 
-    def _map(self) -> None:
+    def _map_values(self) -> None:
         if self._position:
             self._values = np.memmap(self._values_path, np.float16, "r", shape=(len(self._position), *self._shape))
         os.utime(self._directory)
 
-    def _line(self, view: View) -> str:
+    def _key(self, view: View) -> str:
         row, number = view
         return f"{self._sha256[row]} {number:05d}"
 
 
-def load(source: Dataset[Tensor], batches: list[list[View]]) -> Iterator[Tensor]:
+def load_batches(source: Dataset[Tensor], batches: list[list[View]]) -> Iterator[Tensor]:
     """Batches in order, each fetched as a whole."""
     return iter(DataLoader(source, batch_sampler=batches, collate_fn=_unchanged))
 
@@ -153,7 +153,7 @@ def activations_key(front_digest: str, spec: PreprocessSpec, augmentation: Augme
     return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()[:32]
 
 
-def sweep_activations(root: Path, *, keep: str) -> None:
+def evict_activations(root: Path, *, keep: str) -> None:
     """Remove sets that nobody used within a month, and the ones used longest ago while all take more than MAX_BYTES.
 
     Args:

@@ -1,6 +1,6 @@
 """Scores -> probabilities that mean what they say, and below which one an answer is a guess.
 
-Fitted on the validation side: on what a head was fitted on it is surer than it should be. Knows no model.
+BundleInputs on the validation side: on what a head was fitted on it is surer than it should be. Knows no model.
 """
 
 from typing import NamedTuple

@@ -50,8 +50,8 @@ def split_listings(
     splitter = (GroupKFold if tiny else StratifiedGroupKFold)(_N_FOLDS, shuffle=True, random_state=seed)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # a small category cannot be on every side
-        compacts = [held_out for _, held_out in splitter.split(np.zeros(len(photos)), labels, groups)]
-    test, validation = (frozenset(photos[row].listing_id for row in fold) for fold in compacts[:2])
+        folds = [held_out for _, held_out in splitter.split(np.zeros(len(photos)), labels, groups)]
+    test, validation = (frozenset(photos[row].listing_id for row in fold) for fold in folds[:2])
     return Split(train=listings - validation - test, validation=validation, test=test)
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from pipeline.building.bundle import Fitted, assemble
+from pipeline.building.bundle import BundleInputs, assemble_bundle
 from pipeline.cleaning.clean import clean, cleaned_directory
 from pipeline.evaluation.gallery import draw_bundle
 from pipeline.training.recipes import Recipe
@@ -51,61 +51,63 @@ class TrainingResult:
     notes: Mapping[str, float | str]
 
 
-def run_factory(
-    order: TrainingConfig, settings: Settings, *, out: Path | None, resume: bool, report_progress: ReportProgress
+def run_training(
+    config: TrainingConfig, settings: Settings, *, out: Path | None, resume: bool, report_progress: ReportProgress
 ) -> TrainingResult:
     """Make a bundle.
 
     Args:
         out: where it is written as a directory of its own; None: into the installation's store.
-        resume: go on where the same order was stopped.
+        resume: go on where the same config was stopped.
 
     Raises:
         CatalogueUnusable, WeightsUnusable, TrainingFailed, ArtifactUnwritable, CannotStart: see the stages.
     """
     if settings.threads:
         torch.set_num_threads(settings.threads)
-    cleaned = clean(order.catalogue, cleaned_directory(settings.home, order.catalogue), report_progress=report_progress)
+    cleaned = clean(
+        config.catalogue, cleaned_directory(settings.home, config.catalogue), report_progress=report_progress
+    )
     loaded = load_weights(settings.backbone, settings.weights, download_timeout_s=settings.download_timeout_s)
     report_progress(f"weights: {loaded.source}")
-    spec = PreprocessSpec.model_validate({"size_px": _SIZE_PX[loaded.backbone], **order.preprocess})
+    spec = PreprocessSpec.model_validate({"size_px": _SIZE_PX[loaded.backbone], **config.preprocess})
     trained = train(
         loaded,
         cleaned,
-        order.recipe,
-        directory=settings.home / "runs" / _run_name(order, loaded.backbone, cleaned.catalogue.digest, spec),
+        config.recipe,
+        directory=settings.home / "runs" / _run_name(config, loaded.backbone, cleaned.catalogue.digest, spec),
         activations=settings.home / "activations",
         spec=spec,
         resume=resume,
-        seed=order.seed,
+        seed=config.seed,
         report_progress=report_progress,
     )
-    fitted = Fitted(
+    inputs = BundleInputs(
         loaded=loaded,
         catalogue=cleaned.catalogue.name,
         photos=cleaned.catalogue.photos,
         split=trained.split,
         recipe=trained.recipe,
         needs_head=False,
-        project=order.recipe.projection,
+        project=config.recipe.projection,
         history=trained.history,
         notes=trained.notes,
     )
-    assembled = assemble(fitted, spec, settings, report_progress)
+    contents = assemble_bundle(inputs, spec, settings, report_progress)
     if out is None:
         store = bundle_store(settings.storage)
-        bundle = open_bundle(store, assembled.write(store))
+        bundle = open_bundle(store, contents.write(store))
     else:
-        assembled.write_directory(out)
+        contents.write_directory(out)
         bundle = open_bundle_directory(out)
     pictures = settings.home / "pictures" / bundle.version
-    draw_bundle(bundle, assembled.evaluation, pictures, assembled.embedded)
-    return TrainingResult(bundle.version, bundle.directory, pictures, assembled.manifest.metrics, assembled.notes)
+    draw_bundle(bundle, contents.evaluation, pictures, contents.embedded)
+    return TrainingResult(bundle.version, bundle.directory, pictures, contents.manifest.metrics, contents.notes)
 
 
-def _run_name(order: TrainingConfig, backbone: Backbone, catalogue_digest: str, spec: PreprocessSpec) -> str:
-    """The same for the same order, so that `resume` finds what it stopped."""
-    decisive: dict[str, Any] = {"recipe": asdict(order.recipe), "spec": spec.model_dump(mode="json")}
-    decisive |= {"catalogue": catalogue_digest, "seed": order.seed}
+def _run_name(config: TrainingConfig, backbone: Backbone, catalogue_digest: str, spec: PreprocessSpec) -> str:
+    """The same for the same config, so that `resume` finds what it stopped."""
+    decisive: dict[str, Any] = {"recipe": asdict(config.recipe), "spec": spec.model_dump(mode="json")}
+    decisive |= {"catalogue": catalogue_digest, "seed": config.seed}
     digest = hashlib.sha256(json.dumps(decisive, sort_keys=True, default=str).encode()).hexdigest()
-    return f"{order.recipe.name}-{backbone}-{digest[:12]}"
+    return f"{config.recipe.name}-{backbone}-{digest[:12]}"

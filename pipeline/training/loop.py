@@ -20,7 +20,7 @@ from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
 from pipeline.evaluation.retrieval import retrieval_metrics
-from pipeline.training.activations import load
+from pipeline.training.activations import load_batches
 from pipeline.training.checkpoints import RunDirectory
 from pipeline.training.dataset import View
 from pipeline.training.objectives import Objective, draw_mixture
@@ -101,7 +101,7 @@ class Loop:
         for tail in (self.tail, self._averaged):
             tail.head.load_state_dict({"weight": torch.from_numpy(weight), "bias": torch.from_numpy(bias)})
         self.position.start = self._validate()
-        self._consider(0, self.position.start)
+        self._keep_if_best(0, self.position.start)
 
     def run(self, report_progress: ReportProgress) -> str:
         """Train, from the last checkpoint if there is one; the tail then has the weights of the best epoch.
@@ -126,12 +126,12 @@ class Loop:
     @torch.inference_mode()
     def outputs(self, rows: IntArray, tail: Tail) -> tuple[FloatArray, FloatArray]:
         """Of the plain views: pooled features and scores."""
-        parts: list[tuple[Tensor, Tensor]] = []
+        outputs: list[tuple[Tensor, Tensor]] = []
         for x in self._inputs(plain_batches(rows)):
             with self._autocast():
                 pooled = tail(x)
-                parts.append((pooled, tail.head(pooled)))
-        pooled, scores = (torch.cat(part).float().cpu().numpy() for part in zip(*parts, strict=True))
+                outputs.append((pooled, tail.head(pooled)))
+        pooled, scores = (torch.cat(batches).float().cpu().numpy() for batches in zip(*outputs, strict=True))
         return pooled, scores
 
     def _train(self, report_progress: ReportProgress) -> str:
@@ -144,16 +144,16 @@ class Loop:
             ) as bar,
         ):
             for figures in position.history:  # a kill may have come between a checkpoint and its events
-                _write(writer, figures)
+                _write_events(writer, figures)
             while position.epoch < self.recipe.epochs:
                 if position.history and 0 < self.recipe.patience <= position.epoch - position.best_epoch:
                     return f"no better epoch since {position.best_epoch}"
                 bar.set_description(f"epoch {position.epoch + 1}/{self.recipe.epochs}")
                 self._train_epoch(bar)
                 figures = self._end_epoch()
-                _write(writer, figures)
+                _write_events(writer, figures)
                 bar.clear()
-                report_progress(_line(figures))
+                report_progress(_describe_epoch(figures))
         return "all epochs done"
 
     def _train_epoch(self, bar: "tqdm[Any]") -> None:
@@ -215,7 +215,7 @@ class Loop:
             **self._validate(),
             "seconds": position.seconds,
         }
-        self._consider(position.epoch + 1, figures)
+        self._keep_if_best(position.epoch + 1, figures)
         position.history.append(figures)
         position.epoch, position.batches = position.epoch + 1, 0
         position.loss, position.n_right, position.n_seen, position.seconds = 0.0, 0, 0, 0.0
@@ -235,7 +235,7 @@ class Loop:
             **{f"val_{name}": float(value) for name, value in retrieval.items() if not name.startswith("n_")},
         }
 
-    def _consider(self, epoch: int, figures: dict[str, float]) -> None:
+    def _keep_if_best(self, epoch: int, figures: dict[str, float]) -> None:
         """Keep the weights if they are the best so far: of equal ones the first, without validation the last."""
         name, best = self.recipe.keep_best, self.position.best_figure
         figure = figures.get(name)
@@ -245,7 +245,7 @@ class Loop:
             self.position.best_epoch, self.position.best_figure = epoch, figure
 
     def _inputs(self, batches: list[list[View]]) -> Iterator[Tensor]:
-        for batch in load(self._source, batches):
+        for batch in load_batches(self._source, batches):
             with torch.no_grad(), self._autocast():
                 x = self._front(batch.to(self._device))
             yield x.contiguous(memory_format=torch.channels_last) if x.ndim == 4 else x
@@ -276,11 +276,11 @@ class Loop:
 def _parameter_groups(recipe: Recipe, tail: Tail) -> list[dict[str, Any]]:
     """Each stage with its learning rate; what BatchNorm scales and shifts by, and biases, do not decay."""
     added = (tail.head, tail.topics)
-    parts: list[tuple[nn.Module, float]] = [(module, recipe.lr_head) for module in added if module is not None]
-    parts += [(stage, recipe.lr_trunk * recipe.lr_decay**depth) for depth, stage in enumerate(reversed(tail.stages))]
+    modules: list[tuple[nn.Module, float]] = [(module, recipe.lr_head) for module in added if module is not None]
+    modules += [(stage, recipe.lr_trunk * recipe.lr_decay**depth) for depth, stage in enumerate(reversed(tail.stages))]
     return [
         {"params": parameters, "peak_lr": lr, "lr": lr, "weight_decay": recipe.weight_decay if decays else 0.0}
-        for module, lr in parts
+        for module, lr in modules
         for decays in (True, False)
         if (parameters := [p for p in module.parameters() if (p.ndim > 1) is decays])
     ]
@@ -293,11 +293,11 @@ def _lr_factor(recipe: Recipe, done: float) -> float:
     return 0.5 + 0.5 * math.cos(math.pi * (done - recipe.warmup) / (1 - recipe.warmup)) if recipe.cosine else 1.0
 
 
-def _write(writer: SummaryWriter, figures: dict[str, float]) -> None:
+def _write_events(writer: SummaryWriter, figures: dict[str, float]) -> None:
     for name, value in figures.items():
         writer.add_scalar(name, value, int(figures["epoch"]))
 
 
-def _line(figures: dict[str, float]) -> str:
-    told = (f"{name} {value:.3f}" for name, value in figures.items() if name not in ("epoch", "seconds"))
-    return f"epoch {figures['epoch']:.0f}: {', '.join(told)}, {figures['seconds']:.0f} s"
+def _describe_epoch(figures: dict[str, float]) -> str:
+    values = (f"{name} {value:.3f}" for name, value in figures.items() if name not in ("epoch", "seconds"))
+    return f"epoch {figures['epoch']:.0f}: {', '.join(values)}, {figures['seconds']:.0f} s"

@@ -32,14 +32,14 @@ Notes = dict[str, float | str]
 
 
 @dataclass(frozen=True)
-class _Found:
+class _RetrievalQuality:
     """What validation photos find among all that is known."""
 
     precision_at_4: float
     sibling_recall_at_4: float
 
     @property
-    def merit(self) -> float:
+    def total(self) -> float:
         return self.precision_at_4 + self.sibling_recall_at_4
 
 
@@ -71,10 +71,12 @@ def fit_projection(network: Network, photos: Sequence[CataloguePhoto], pooled: F
     there = trained | validated
     labels = np.array([photo.category for photo in photos], dtype=np.int64)[there]
 
-    def found(vectors: FloatArray) -> _Found:
+    def quality_of(vectors: FloatArray) -> _RetrievalQuality:
         neighbours = find_neighbours(normalised(vectors[there]), labels, listings[there], 4)
         asked = validated[there]
-        return _Found(mean(neighbours.precision(4)[asked]) or 0.0, mean(neighbours.sibling_found(4)[asked]) or 0.0)
+        return _RetrievalQuality(
+            mean(neighbours.precision(4)[asked]) or 0.0, mean(neighbours.sibling_found(4)[asked]) or 0.0
+        )
 
     def projected(evidence: float) -> FloatArray:
         with torch.inference_mode():
@@ -82,10 +84,10 @@ def fit_projection(network: Network, photos: Sequence[CataloguePhoto], pooled: F
             vectors: FloatArray = projection(torch.from_numpy(pooled), scores).numpy()
             return vectors
 
-    before = found(last.numpy())
-    tried = {evidence: found(projected(evidence)) for evidence in _EVIDENCE}
-    best = max(tried, key=lambda evidence: tried[evidence].merit)
-    better = tried[best].merit > before.merit
+    before = quality_of(last.numpy())
+    tried = {evidence: quality_of(projected(evidence)) for evidence in _EVIDENCE}
+    best = max(tried, key=lambda evidence: tried[evidence].total)
+    better = tried[best].total > before.total
     if better:
         projection.evidence.fill_(best)
         network.projection = projection
@@ -107,8 +109,8 @@ def _whitening(
     Args:
         levels: how many values of `pooled` each level of the trunk has; they are brought to one scale.
     """
-    parts = np.split(pooled.astype(np.float64), np.cumsum(levels)[:-1], axis=1)
-    scale = np.concatenate([np.full(part.shape[1], 1 / max(_mean_length(part), 1e-12)) for part in parts])
+    by_level = np.split(pooled.astype(np.float64), np.cumsum(levels)[:-1], axis=1)
+    scale = np.concatenate([np.full(level.shape[1], 1 / max(_mean_length(level), 1e-12)) for level in by_level])
     x = pooled * scale
     centre = x.mean(0)
     x = x - centre
@@ -127,5 +129,5 @@ def _whitening(
     return weight.astype(np.float32), (-centre @ kept).astype(np.float32)
 
 
-def _mean_length(part: DoubleArray) -> float:
-    return float(np.linalg.norm(part, axis=1).mean())
+def _mean_length(rows: DoubleArray) -> float:
+    return float(np.linalg.norm(rows, axis=1).mean())

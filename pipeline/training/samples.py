@@ -65,8 +65,8 @@ class Samples:
         _, unit = np.unique(together, return_inverse=True)
         order = np.argsort(rng.permutation(unit.max() + 1)[unit], kind="stable")
         views = rng.integers(recipe.n_views, size=len(order)) if recipe.cached else np.full(len(order), number + 1)
-        parts = np.array_split(np.arange(len(order)), self.n_batches(recipe))
-        return [[(int(self.train[order[i]]), int(views[i])) for i in part] for part in parts]
+        batches = np.array_split(np.arange(len(order)), self.n_batches(recipe))
+        return [[(int(self.train[order[i]]), int(views[i])) for i in batch] for batch in batches]
 
     def n_batches(self, recipe: Recipe) -> int:
         """Of one epoch; they are of about one size, and none larger than the recipe's."""

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
-from pipeline.cleaning.clean import Cleaned
+from pipeline.cleaning.clean import CleanedCatalogue
 from pipeline.local.locks import exclusive
-from pipeline.training.activations import Activations, activations_key, sweep_activations
+from pipeline.training.activations import Activations, activations_key, evict_activations
 from pipeline.training.checkpoints import RunDirectory
 from pipeline.training.dataset import PhotoViews, split_listings
 from pipeline.training.head import fit_head
@@ -30,7 +30,7 @@ _ABSENT = -1e4  # bias of a category without a photo to train on: it never wins
 
 
 @dataclass(frozen=True)
-class Trained:
+class TrainedNetwork:
     """What a run has made.
 
     Attributes:
@@ -49,7 +49,7 @@ class Trained:
 
 def train(
     loaded: LoadedWeights,
-    cleaned: Cleaned,
+    cleaned: CleanedCatalogue,
     recipe: Recipe,
     *,
     directory: Path,
@@ -58,7 +58,7 @@ def train(
     resume: bool,
     seed: int,
     report_progress: ReportProgress,
-) -> Trained:
+) -> TrainedNetwork:
     """Train the loaded network, with as many threads as torch is set to.
 
     Args:
@@ -89,7 +89,7 @@ def train(
         loop = _prepare(loaded, recipe, samples, views, run, activations, report_progress)
         notes: dict[str, float | str] = {"ended": loop.run(report_progress), "best_epoch": loop.position.best_epoch}
         notes |= {f"start_{name}": value for name, value in loop.position.start.items()}
-        return Trained(loaded.network.cpu(), split, recipe.name, loop.position.history, notes)
+        return TrainedNetwork(loaded.network.cpu(), split, recipe.name, loop.position.history, notes)
 
 
 def _prepare(
@@ -111,7 +111,9 @@ def _prepare(
     if not loaded.has_head:
         _reset_head(tail.head, samples)
     source: Dataset[Tensor] = (
-        _cached(front, views, samples, recipe, activations, device, report_progress) if recipe.cached else views
+        _cached_activations(front, views, samples, recipe, activations, device, report_progress)
+        if recipe.cached
+        else views
     )
     network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     before_tail = nn.Identity() if recipe.cached else front
@@ -123,7 +125,7 @@ def _prepare(
     return loop
 
 
-def _cached(
+def _cached_activations(
     front: Front,
     views: PhotoViews,
     samples: Samples,
@@ -133,7 +135,7 @@ def _cached(
     report_progress: ReportProgress,
 ) -> Activations:
     key = activations_key(front.digest(), views.spec, views.augmentation, views.seed)
-    sweep_activations(root, keep=key)
+    evict_activations(root, keep=key)
     size_px = views.spec.size_px
     with torch.inference_mode():
         shape = front(torch.zeros((1, size_px, size_px, 3), dtype=torch.uint8)).shape[1:]

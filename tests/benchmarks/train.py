@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from pipeline.cleaning.clean import Cleaned, clean
+from pipeline.cleaning.clean import CleanedCatalogue, clean
 from pipeline.training.activations import Activations
 from pipeline.training.dataset import PLAIN, PhotoViews, split_listings
 from pipeline.training.head import fit_head
@@ -63,7 +63,7 @@ def main() -> None:
     report.finish()
 
 
-def _sample(cleaned: Cleaned, n_photos: int) -> Cleaned:
+def _sample(cleaned: CleanedCatalogue, n_photos: int) -> CleanedCatalogue:
     photos = cleaned.catalogue.photos
     chosen = np.random.default_rng(SEED).permutation(len(photos))[:n_photos]
     catalogue = dataclasses.replace(cleaned.catalogue, photos=[photos[row] for row in np.sort(chosen)])
@@ -77,7 +77,9 @@ def _weights(backbone: Backbone, file: Path | None) -> LoadedWeights:
     return load_weights(backbone, file if backbone is Backbone.RESNET50 else None, download_timeout_s=1)
 
 
-def _epochs(cleaned: Cleaned, home: Path, n_epochs: int, backbone: Backbone, file: Path | None) -> dict[str, Any]:
+def _epochs(
+    cleaned: CleanedCatalogue, home: Path, n_epochs: int, backbone: Backbone, file: Path | None
+) -> dict[str, Any]:
     """So many epochs of both loops, in turns; the first of ours fills its cache, which is told apart."""
 
     def one_more(recipe: Recipe, n_done: int) -> list[dict[str, float]]:
@@ -111,7 +113,7 @@ def _epochs(cleaned: Cleaned, home: Path, n_epochs: int, backbone: Backbone, fil
 
 
 def _head(
-    cleaned: Cleaned, home: Path, wanted: float, old_s: float, backbone: Backbone, file: Path | None
+    cleaned: CleanedCatalogue, home: Path, wanted: float, old_s: float, backbone: Backbone, file: Path | None
 ) -> dict[str, Any]:
     """How soon the head is as good; measuring it on validation is not counted, as it is not for the older loop."""
     photos = cleaned.catalogue.photos

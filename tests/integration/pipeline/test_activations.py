@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from pipeline.training import activations
-from pipeline.training.activations import Activations, activations_key, sweep_activations
+from pipeline.training.activations import Activations, activations_key, evict_activations
 from pipeline.training.dataset import Augmentation, PhotoViews, View
 from shared.array_types import FloatArray
 from shared.catalogue.categories import CataloguePhoto
@@ -135,5 +135,5 @@ def test_old_sets_and_those_beyond_the_limit_are_removed_and_never_the_one_in_us
         (tmp_path / name).mkdir()
         (tmp_path / name / "values.f16").write_bytes(bytes(100))
         os.utime(tmp_path / name, (now - age_s, now - age_s))
-    sweep_activations(tmp_path, keep="used")
+    evict_activations(tmp_path, keep="used")
     assert {path.name for path in tmp_path.iterdir()} == {"used", "young"}

@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 from click.testing import CliRunner
 
-from pipeline.cleaning.clean import Cleaned, clean, cleaned_directory
+from pipeline.cleaning.clean import CleanedCatalogue, clean, cleaned_directory
 from pipeline.cli.main import main
 from shared.catalogue.tables import read_catalogue
 from shared.errors import CannotStart, CatalogueUnusable
@@ -43,7 +43,7 @@ def dump(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def cleaned(dump: Path, tmp_path: Path) -> Cleaned:
+def cleaned(dump: Path, tmp_path: Path) -> CleanedCatalogue:
     return clean(dump, tmp_path / "out", report_progress=silent)
 
 
@@ -56,7 +56,7 @@ def outputs(directory: Path) -> dict[str, bytes]:
     return {name: content for name, content in contents(directory).items() if not name.startswith("cache/")}
 
 
-def test_the_usable_photos_come_with_all_that_is_known_of_them(cleaned: Cleaned, dump: Path) -> None:
+def test_the_usable_photos_come_with_all_that_is_known_of_them(cleaned: CleanedCatalogue, dump: Path) -> None:
     assert [photo.image_id for photo in cleaned.catalogue.photos] == ["p1", "p2", "p3"]
     assert cleaned.near_duplicates == [("p1", "p3")]
     assert cleaned.topics == {"l1": "Appliances / Kitchen", "l2": "Sports, Leisure & Travel"}
@@ -65,11 +65,11 @@ def test_the_usable_photos_come_with_all_that_is_known_of_them(cleaned: Cleaned,
     assert cleaned.catalogue.digest != read_catalogue(dump).digest  # which counts p5
 
 
-def test_training_data_is_what_the_older_service_reads(cleaned: Cleaned) -> None:
+def test_training_data_is_what_the_older_service_reads(cleaned: CleanedCatalogue) -> None:
     assert (cleaned.directory / "training_data.csv").read_text() == "id_x,product_id,label\np1,l1,9\np2,l2,8\np3,l2,8\n"
 
 
-def test_the_parquet_holds_everything_of_a_photo(cleaned: Cleaned) -> None:
+def test_the_parquet_holds_everything_of_a_photo(cleaned: CleanedCatalogue) -> None:
     table = pd.read_parquet(cleaned.directory / "photos.parquet")
     first = cleaned.catalogue.photos[0]
     row = table.iloc[0].drop(["dhash"]).to_dict()
@@ -81,7 +81,7 @@ def test_the_parquet_holds_everything_of_a_photo(cleaned: Cleaned) -> None:
     assert table["price_gbp"].isna().tolist() == [False, True, True]  # without a price a photo still trains
 
 
-def test_every_row_that_is_left_out_or_odd_is_in_the_report(cleaned: Cleaned) -> None:
+def test_every_row_that_is_left_out_or_odd_is_in_the_report(cleaned: CleanedCatalogue) -> None:
     report = json.loads((cleaned.directory / "report.json").read_text())
     told = {
         reason: [(row["table"], row["row"], row["row_id"]) for row in problem["examples"]]
@@ -106,7 +106,7 @@ def test_many_rows_with_one_problem_are_counted_and_some_are_shown(tmp_path: Pat
     assert (found["count"], len(found["examples"])) == (50, 20)
 
 
-def test_the_overview_needs_no_other_file_and_runs_nothing_of_a_listing(cleaned: Cleaned) -> None:
+def test_the_overview_needs_no_other_file_and_runs_nothing_of_a_listing(cleaned: CleanedCatalogue) -> None:
     page = (cleaned.directory / "overview.html").read_text()
     assert "&lt;script&gt;" in page
     assert "<script" not in page
@@ -126,7 +126,7 @@ def test_cleaning_twice_gives_the_same_bytes_and_leaves_the_dump_alone(dump: Pat
     assert contents(dump) == before
 
 
-def test_a_change_of_the_dump_is_followed(dump: Path, cleaned: Cleaned) -> None:
+def test_a_change_of_the_dump_is_followed(dump: Path, cleaned: CleanedCatalogue) -> None:
     (dump / "images" / "p5.jpg").write_bytes(encode(noise_image(5)))
     again = clean(dump, cleaned.directory, report_progress=silent)
     assert [photo.image_id for photo in again.catalogue.photos] == ["p1", "p2", "p3", "p5"]

@@ -17,12 +17,12 @@ import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from pipeline.cleaning.clean import Cleaned, clean
+from pipeline.cleaning.clean import CleanedCatalogue, clean
 from pipeline.demo.catalogue import generate
 from pipeline.training import loop
 from pipeline.training.checkpoints import RunDirectory
 from pipeline.training.recipes import RECIPES, KeepBest, Recipe
-from pipeline.training.train import Trained, train
+from pipeline.training.train import TrainedNetwork, train
 from pipeline.training.weights import load_weights
 from shared.errors import CatalogueUnusable, TrainingFailed
 from shared.photos.images import PreprocessSpec
@@ -38,7 +38,7 @@ DECODED = Recipe("decoded", n_trained_stages=2, epochs=2, batch=16, cached=False
 
 
 @pytest.fixture(scope="module")
-def cleaned(tmp_path_factory: pytest.TempPathFactory) -> Cleaned:
+def cleaned(tmp_path_factory: pytest.TempPathFactory) -> CleanedCatalogue:
     directory = tmp_path_factory.mktemp("dump")
     generate(directory / "catalogue", n_listings=26)
     return clean(directory / "catalogue", directory / "clean", report_progress=lambda _: None)
@@ -54,8 +54,8 @@ def one_thread() -> Iterator[None]:
 
 
 def run(
-    cleaned: Cleaned, recipe: Recipe, home: Path, *, resume: bool = False, said: list[str] | None = None
-) -> Trained:
+    cleaned: CleanedCatalogue, recipe: Recipe, home: Path, *, resume: bool = False, said: list[str] | None = None
+) -> TrainedNetwork:
     return train(
         load_weights(Backbone.EFFICIENTNET_LITE0, None, download_timeout_s=1),
         cleaned,
@@ -69,14 +69,14 @@ def run(
     )
 
 
-def outcome(trained: Trained) -> str:
+def outcome(trained: TrainedNetwork) -> str:
     """Everything a run results in but how long it took, to the last bit of every weight."""
     weights = hashlib.sha256(b"".join(value.tobytes() for value in trained.network.tensors().values())).hexdigest()
     history = [{name: value for name, value in entry.items() if name != "seconds"} for entry in trained.history]
     return json.dumps([weights, history, trained.notes])
 
 
-def run_and_tell(cleaned: Cleaned, recipe: Recipe, home: Path, saved: Connection) -> None:
+def run_and_tell(cleaned: CleanedCatalogue, recipe: Recipe, home: Path, saved: Connection) -> None:
     """In a process of its own: a checkpoint after every batch, and a word about each."""
     torch.set_num_threads(1)
     save = RunDirectory.save
@@ -94,7 +94,7 @@ def run_and_tell(cleaned: Cleaned, recipe: Recipe, home: Path, saved: Connection
 
 @pytest.mark.parametrize("recipe", [CACHED, PAIRS, DECODED], ids=lambda recipe: recipe.name)
 def test_a_run_killed_five_times_at_random_moments_ends_as_an_undisturbed_one(
-    recipe: Recipe, cleaned: Cleaned, tmp_path: Path
+    recipe: Recipe, cleaned: CleanedCatalogue, tmp_path: Path
 ) -> None:
     processes = multiprocessing.get_context("forkserver")
     processes.set_forkserver_preload([run.__module__])
@@ -125,7 +125,7 @@ def test_a_run_killed_five_times_at_random_moments_ends_as_an_undisturbed_one(
 
 
 def test_two_runs_are_the_same_to_the_last_bit_and_the_second_computes_no_activations(
-    cleaned: Cleaned, tmp_path: Path
+    cleaned: CleanedCatalogue, tmp_path: Path
 ) -> None:
     said: list[str] = []
     first = run(cleaned, HEAD, tmp_path)
@@ -134,7 +134,7 @@ def test_two_runs_are_the_same_to_the_last_bit_and_the_second_computes_no_activa
     assert any(line.startswith("activations: 0 views to compute") for line in said)
 
 
-def test_only_the_trained_stages_and_the_head_change(cleaned: Cleaned, tmp_path: Path) -> None:
+def test_only_the_trained_stages_and_the_head_change(cleaned: CleanedCatalogue, tmp_path: Path) -> None:
     before = load_weights(Backbone.EFFICIENTNET_LITE0, None, download_timeout_s=1).network.features.trunk
     after = run(cleaned, dataclasses.replace(CACHED, epochs=1, logistic_start=False), tmp_path).network.features.trunk
     changed = [
@@ -145,7 +145,7 @@ def test_only_the_trained_stages_and_the_head_change(cleaned: Cleaned, tmp_path:
 
 
 def test_a_loss_that_is_no_number_is_told_with_its_place_and_what_was_saved_stays(
-    cleaned: Cleaned, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    cleaned: CleanedCatalogue, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     hot = dataclasses.replace(DECODED, lr_trunk=1e30, lr_head=1e30)
     monkeypatch.setattr(loop, "CHECKPOINT_EVERY_S", 0)
@@ -155,7 +155,7 @@ def test_a_loss_that_is_no_number_is_told_with_its_place_and_what_was_saved_stay
         run(cleaned, hot, tmp_path, resume=True)
 
 
-def test_resuming_with_another_recipe_or_catalogue_is_refused(cleaned: Cleaned, tmp_path: Path) -> None:
+def test_resuming_with_another_recipe_or_catalogue_is_refused(cleaned: CleanedCatalogue, tmp_path: Path) -> None:
     run(cleaned, HEAD, tmp_path)
     with pytest.raises(TrainingFailed, match="another recipe;"):
         run(cleaned, dataclasses.replace(HEAD, lr_head=0.5), tmp_path, resume=True)
@@ -164,7 +164,7 @@ def test_resuming_with_another_recipe_or_catalogue_is_refused(cleaned: Cleaned, 
 
 
 def test_an_interrupted_run_gives_the_best_weights_so_far_and_goes_on_later(
-    cleaned: Cleaned, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    cleaned: CleanedCatalogue, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = outcome(run(cleaned, CACHED, tmp_path))
     save = RunDirectory.save
@@ -185,14 +185,14 @@ def test_an_interrupted_run_gives_the_best_weights_so_far_and_goes_on_later(
     assert outcome(run(cleaned, CACHED, tmp_path, resume=True)) == whole
 
 
-def test_a_damaged_checkpoint_is_named(cleaned: Cleaned, tmp_path: Path) -> None:
+def test_a_damaged_checkpoint_is_named(cleaned: CleanedCatalogue, tmp_path: Path) -> None:
     run(cleaned, HEAD, tmp_path)
     (tmp_path / "run" / "checkpoint.pt").write_bytes(b"not one")
     with pytest.raises(TrainingFailed, match=r"checkpoint\.pt"):
         run(cleaned, HEAD, tmp_path, resume=True)
 
 
-def part_of(cleaned: Cleaned, n_photos: int) -> Cleaned:
+def part_of(cleaned: CleanedCatalogue, n_photos: int) -> CleanedCatalogue:
     photos = cleaned.catalogue.photos[:n_photos]
     catalogue = dataclasses.replace(cleaned.catalogue, photos=photos, digest=str(n_photos))
     return dataclasses.replace(cleaned, catalogue=catalogue)
@@ -201,7 +201,7 @@ def part_of(cleaned: Cleaned, n_photos: int) -> Cleaned:
 @pytest.mark.parametrize("recipe", [HEAD, CACHED], ids=lambda recipe: recipe.name)
 @pytest.mark.parametrize("n_photos", [1, 3])
 def test_a_handful_of_photos_is_trained_on_and_nothing_is_claimed(
-    recipe: Recipe, n_photos: int, cleaned: Cleaned, tmp_path: Path
+    recipe: Recipe, n_photos: int, cleaned: CleanedCatalogue, tmp_path: Path
 ) -> None:
     said: list[str] = []
     trained = run(part_of(cleaned, n_photos), recipe, tmp_path, said=said)
@@ -213,7 +213,7 @@ def test_a_handful_of_photos_is_trained_on_and_nothing_is_claimed(
     assert set(scores.argmax(1).tolist()) <= present
 
 
-def test_a_category_without_photos_is_named_and_never_answered(cleaned: Cleaned, tmp_path: Path) -> None:
+def test_a_category_without_photos_is_named_and_never_answered(cleaned: CleanedCatalogue, tmp_path: Path) -> None:
     photos = [photo for photo in cleaned.catalogue.photos if photo.category != 4]
     catalogue = dataclasses.replace(cleaned.catalogue, photos=photos, digest="without")
     said: list[str] = []
@@ -223,12 +223,12 @@ def test_a_category_without_photos_is_named_and_never_answered(cleaned: Cleaned,
     assert 4 not in scores.argmax(1)
 
 
-def test_without_a_photo_there_is_nothing_to_train_on(cleaned: Cleaned, tmp_path: Path) -> None:
+def test_without_a_photo_there_is_nothing_to_train_on(cleaned: CleanedCatalogue, tmp_path: Path) -> None:
     with pytest.raises(CatalogueUnusable):
         run(part_of(cleaned, 0), HEAD, tmp_path)
 
 
-def test_it_ends_when_nothing_gets_better(cleaned: Cleaned, tmp_path: Path) -> None:
+def test_it_ends_when_nothing_gets_better(cleaned: CleanedCatalogue, tmp_path: Path) -> None:
     still = dataclasses.replace(HEAD, lr_head=0, epochs=9, patience=2)
     trained = run(cleaned, still, tmp_path)
     assert len(trained.history) == 2
@@ -236,7 +236,7 @@ def test_it_ends_when_nothing_gets_better(cleaned: Cleaned, tmp_path: Path) -> N
     assert outcome(run(cleaned, still, tmp_path, resume=True)) == outcome(trained)
 
 
-def test_tensorboard_has_every_figure_of_every_epoch(cleaned: Cleaned, tmp_path: Path) -> None:
+def test_tensorboard_has_every_figure_of_every_epoch(cleaned: CleanedCatalogue, tmp_path: Path) -> None:
     trained = run(cleaned, HEAD, tmp_path)
     run(cleaned, HEAD, tmp_path, resume=True)
     events = EventAccumulator(str(tmp_path / "run" / "tensorboard")).Reload()

@@ -1,4 +1,4 @@
-"""Parts of a service start again after growing pauses, are told about in words, and are found by other processes."""
+"""Processes of a service start again after growing pauses, each end is reported, and others find the service."""
 
 import sys
 import time
@@ -25,30 +25,30 @@ def test_a_part_that_lived_a_minute_begins_with_a_short_pause_again() -> None:
 
 
 class Tended:
-    """Parts whose time moves when told to, and what they said."""
+    """A supervisor whose clock moves when it is advanced, and the messages it gave."""
 
     def __init__(self, clock: Clock) -> None:
         self.clock = clock
-        self.parts = Supervisor(clock)
-        self.said: list[str] = []
+        self.supervisor = Supervisor(clock)
+        self.messages: list[str] = []
 
-    def until(self, n_said: int) -> None:
-        """Tend until so much was said; real processes end in real time."""
+    def until(self, n_messages: int) -> None:
+        """Restart what ended until so many messages came; real processes end in real time."""
         deadline = time.monotonic() + 20
-        while len(self.said) < n_said:
-            assert time.monotonic() < deadline, self.said
-            self.parts.tend(self.said.append)
+        while len(self.messages) < n_messages:
+            assert time.monotonic() < deadline, self.messages
+            self.supervisor.restart_ended(self.messages.append)
             time.sleep(0.01)
 
     def start(self, name: str, program: str, config: str | None = None) -> None:
-        self.parts.start(name, [sys.executable, "-c", program], {}, config=config)
+        self.supervisor.start(name, [sys.executable, "-c", program], {}, config=config)
 
 
 @pytest.fixture
 def tended(clock: Clock) -> Iterator[Tended]:
     tended = Tended(clock)
     yield tended
-    tended.parts.stop()
+    tended.supervisor.stop()
 
 
 def test_a_part_that_keeps_ending_is_started_again_later_each_time_and_the_others_live_on(
@@ -57,12 +57,12 @@ def test_a_part_that_keeps_ending_is_started_again_later_each_time_and_the_other
     starts = tmp_path / "starts"
     tended.start("steady", f"open({str(starts)!r}, 'a').write('steady '); import time; time.sleep(600)")
     tended.start("weak", f"open({str(starts)!r}, 'a').write('weak '); raise SystemExit(3)")
-    for n_said, pause_s in enumerate((1, 2, 4), start=1):
-        tended.until(n_said)
-        assert tended.said[-1] == f"weak ended with code 3; it is started again in {pause_s} s"
+    for n_messages, pause_s in enumerate((1, 2, 4), start=1):
+        tended.until(n_messages)
+        assert tended.messages[-1] == f"weak ended with code 3; it is started again in {pause_s} s"
         tended.clock.now += pause_s - 0.1
-        tended.parts.tend(tended.said.append)  # too early
-        assert starts.read_text().count("weak") == n_said
+        tended.supervisor.restart_ended(tended.messages.append)  # too early
+        assert starts.read_text().count("weak") == n_messages
         tended.clock.now += 0.1
     tended.until(4)
     assert starts.read_text().split().count("steady") == 1
@@ -85,7 +85,7 @@ def test_the_signal_that_ended_a_part_is_named_and_its_children_end_with_it(tend
     child = tmp_path / "child"
     tended.start("forked", FORKED.format(child=str(child)))
     tended.until(1)
-    assert tended.said == ["forked ended with signal SIGKILL; it is started again in 1 s"]
+    assert tended.messages == ["forked ended with signal SIGKILL; it is started again in 1 s"]
     deadline = time.monotonic() + 10
     while _lives(int(child.read_text())):
         assert time.monotonic() < deadline
@@ -111,41 +111,41 @@ def test_a_part_gets_its_configuration_at_every_start(tended: Tended, tmp_path: 
 def test_a_part_that_ends_before_it_reads_its_configuration_is_one_that_ended(tended: Tended) -> None:
     tended.start("deaf", "import os; os.close(0); raise SystemExit(1)", config="x" * 1_000_000)
     tended.until(1)
-    assert tended.said == ["deaf ended with code 1; it is started again in 1 s"]
+    assert tended.messages == ["deaf ended with code 1; it is started again in 1 s"]
 
 
 def test_a_program_that_cannot_be_started_again_is_tried_again(tended: Tended, tmp_path: Path) -> None:
     program = tmp_path / "program"
     program.write_text("#!/bin/sh\nexit 4\n")
     program.chmod(0o700)
-    tended.parts.start("moved", [str(program)], {})
+    tended.supervisor.start("moved", [str(program)], {})
     tended.until(1)
     program.unlink()
     tended.clock.now += 1
     tended.until(2)
-    assert tended.said[1] == "moved could not be started (No such file or directory); it is started again in 2 s"
+    assert tended.messages[1] == "moved could not be started (No such file or directory); it is started again in 2 s"
 
 
-def _check_for(parts: Supervisor, seconds: float) -> None:
+def _check_for(supervisor: Supervisor, seconds: float) -> None:
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
-        parts.check()
+        supervisor.raise_if_ended()
 
 
 def test_before_all_are_ready_an_ended_part_is_an_error(tended: Tended) -> None:
     tended.start("weak", "raise SystemExit(3)")
     with pytest.raises(CannotStart, match="weak ended with code 3; everything else is being stopped"):
-        _check_for(tended.parts, 20)
+        _check_for(tended.supervisor, 20)
 
 
 def test_a_stop_during_a_pause_ends_the_others(tended: Tended) -> None:
     tended.start("steady", "import time; time.sleep(600)")
     tended.start("weak", "raise SystemExit(3)")
     tended.until(1)
-    tended.parts.stop()
+    tended.supervisor.stop()
     tended.clock.now += 60
-    tended.parts.stop()  # a second time there is nothing to do
-    assert len(tended.said) == 1
+    tended.supervisor.stop()  # a second time there is nothing to do
+    assert len(tended.messages) == 1
 
 
 # Where the running service's Redis is
