@@ -1,1 +1,1 @@
-"""The demo catalogue: invented listings, drawn and photographed."""
+"""Generate the demo catalogue: invented listings with rendered photos."""

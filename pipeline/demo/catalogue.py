@@ -1,6 +1,6 @@
-"""Demo catalogue: invented second-hand listings, drawn and photographed, in the format of a raw dump.
+"""Generate the demo catalogue: invented second-hand listings with rendered photos, in the format of a raw dump.
 
-Knows neither the cleaning that follows nor the model: it leaves two CSV tables and a folder of JPEGs.
+The result is two CSV tables and a folder of JPEGs.
 """
 
 import csv
@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageFilter
 
-from pipeline.demo import shapes
+from pipeline.demo import devices, shapes
 from pipeline.demo.pen import LAYER_PX, PAINTS, Look, Pattern, Pen
 from shared.array_types import DoubleArray, FloatArray
 
@@ -37,20 +37,28 @@ PATTERNS = {
 
 @dataclass(frozen=True)
 class Kind:
-    """One kind of thing for sale: how to draw it, where it is listed and in which words."""
+    """One kind of thing for sale.
+
+    Attributes:
+        draw: draws it.
+        section: category path below its root category.
+        names: what sellers call it.
+        price_gbp: lowest and highest price.
+        standing: photographed upright before a wall; else lying on a surface.
+    """
 
     draw: Callable[[Pen, Look], None]
-    section: str  # below its root category
+    section: str
     names: tuple[str, str]
     price_gbp: tuple[float, float]
-    standing: bool = True  # photographed upright before a wall, else lying on a surface
+    standing: bool = True
 
 
 # Six things are listed under either of two categories, as sellers do: no classifier can be right about all.
 KINDS = {
     "Home & Garden": (
         Kind(shapes.sofa, "Sofas & Armchairs / Sofas", ("sofa", "settee"), (60, 1400)),
-        Kind(shapes.table_lamp, "Lighting / Lamps", ("table lamp", "bedside lamp"), (8, 60)),
+        Kind(devices.table_lamp, "Lighting / Lamps", ("table lamp", "bedside lamp"), (8, 60)),
         Kind(shapes.potted_plant, "Garden & Patio / Plants", ("house plant", "potted plant"), (4, 40)),
         Kind(shapes.wall_clock, "Home Decor / Clocks", ("wall clock", "dining room clock"), (5, 80)),
     ),
@@ -61,7 +69,7 @@ KINDS = {
         Kind(shapes.football, "Toys / Outdoor Toys", ("football", "kickabout ball"), (3, 20)),
     ),
     "DIY Tools & Materials": (
-        Kind(shapes.power_drill, "Power Tools / Drills", ("drill", "cordless drill"), (20, 160), standing=False),
+        Kind(devices.power_drill, "Power Tools / Drills", ("drill", "cordless drill"), (20, 160), standing=False),
         Kind(shapes.hand_saw, "Hand Tools / Saws", ("hand saw", "panel saw"), (4, 35), standing=False),
     ),
     "Music, Films, Books & Games": (
@@ -69,8 +77,8 @@ KINDS = {
         Kind(shapes.vinyl_record, "Music / Vinyl", ("vinyl LP", "record"), (3, 60), standing=False),
     ),
     "Phones, Mobile Phones & Telecoms": (
-        Kind(shapes.smartphone, "Mobile Phones", ("smartphone", "mobile"), (50, 700), standing=False),
-        Kind(shapes.desk_telephone, "Home Phones", ("telephone", "desk phone"), (8, 70)),
+        Kind(devices.smartphone, "Mobile Phones", ("smartphone", "mobile"), (50, 700), standing=False),
+        Kind(devices.desk_telephone, "Home Phones", ("telephone", "desk phone"), (8, 70)),
     ),
     "Clothes, Footwear & Accessories": (
         Kind(shapes.t_shirt, "Men's Clothing / Tops", ("t-shirt", "tee"), (2, 25), standing=False),
@@ -83,7 +91,7 @@ KINDS = {
     ),
     "Health & Beauty": (
         Kind(shapes.perfume, "Fragrances / Perfume", ("perfume", "eau de toilette"), (10, 95)),
-        Kind(shapes.hair_dryer, "Hair Care / Dryers", ("hair dryer", "dryer"), (6, 99), standing=False),
+        Kind(devices.hair_dryer, "Hair Care / Dryers", ("hair dryer", "dryer"), (6, 99), standing=False),
     ),
     "Sports, Leisure & Travel": (
         Kind(shapes.bicycle, "Bicycles / Road Bikes", ("bicycle", "road bike"), (60, 1900)),
@@ -91,10 +99,10 @@ KINDS = {
         Kind(shapes.suitcase, "Travel / Luggage", ("suitcase", "travel case"), (10, 90)),
     ),
     "Appliances": (
-        Kind(shapes.washing_machine, "Washing Machines", ("washing machine", "washer"), (70, 420)),
-        Kind(shapes.kettle, "Small Appliances / Kettles", ("kettle", "cordless kettle"), (6, 60)),
+        Kind(devices.washing_machine, "Washing Machines", ("washing machine", "washer"), (70, 420)),
+        Kind(devices.kettle, "Small Appliances / Kettles", ("kettle", "cordless kettle"), (6, 60)),
         Kind(
-            shapes.hair_dryer,
+            devices.hair_dryer,
             "Small Appliances / Hair",
             ("hair dryer", "blow dryer"),
             (6, 90),
@@ -102,20 +110,20 @@ KINDS = {
         ),
     ),
     "Computers & Software": (
-        Kind(shapes.laptop, "Laptops", ("laptop", "notebook computer"), (90, 1500)),
-        Kind(shapes.tower_pc, "Desktops / Towers", ("tower PC", "desktop computer"), (120, 1800)),
-        Kind(shapes.gamepad, "Peripherals", ("PC gamepad", "USB controller"), (8, 60), standing=False),
+        Kind(devices.laptop, "Laptops", ("laptop", "notebook computer"), (90, 1500)),
+        Kind(devices.tower_pc, "Desktops / Towers", ("tower PC", "desktop computer"), (120, 1800)),
+        Kind(devices.gamepad, "Peripherals", ("PC gamepad", "USB controller"), (8, 60), standing=False),
     ),
     "Office Furniture & Equipment": (
         Kind(shapes.office_chair, "Chairs", ("office chair", "swivel chair"), (20, 320)),
         Kind(shapes.office_desk, "Desks", ("office desk", "writing desk"), (40, 480)),
         Kind(shapes.filing_cabinet, "Storage", ("filing cabinet", "cabinet"), (25, 180)),
-        Kind(shapes.desk_telephone, "Telephones", ("office telephone", "desk phone"), (8, 70)),
+        Kind(devices.desk_telephone, "Telephones", ("office telephone", "desk phone"), (8, 70)),
     ),
     "Video Games & Consoles": (
-        Kind(shapes.gamepad, "Accessories", ("gamepad", "controller"), (10, 70), standing=False),
-        Kind(shapes.handheld_console, "Consoles", ("handheld", "pocket console"), (60, 300), standing=False),
-        Kind(shapes.console_with_pad, "Consoles", ("console and pad", "console"), (70, 420), standing=False),
+        Kind(devices.gamepad, "Accessories", ("gamepad", "controller"), (10, 70), standing=False),
+        Kind(devices.handheld_console, "Consoles", ("handheld", "pocket console"), (60, 300), standing=False),
+        Kind(devices.console_with_pad, "Consoles", ("console and pad", "console"), (70, 420), standing=False),
     ),
 }
 REMARKS = (
@@ -189,7 +197,7 @@ def _backdrop(standing: bool, size_px: tuple[int, int], horizon_px: int, rng: np
 
 
 def _aim(size_px: tuple[int, int], standing: bool, view: int, rng: np.random.Generator) -> DoubleArray:
-    """Where a photographer puts the corners of the layer: (4, 2) pixels, clockwise from top left."""
+    """Choose where the corners of the layer lie in the photo: (4, 2) pixels, clockwise from top left."""
     width, height = size_px
     side_px = min(size_px) * rng.uniform(0.84, 1.1)
     turn = math.radians(rng.uniform(-5, 5) if standing else (-1) ** view * rng.uniform(4, 18))
@@ -203,7 +211,7 @@ def _aim(size_px: tuple[int, int], standing: bool, view: int, rng: np.random.Gen
 
 
 def _project(layer: Image.Image, corners: DoubleArray, size_px: tuple[int, int]) -> Image.Image:
-    """The layer seen in perspective with its corners at the given pixels."""
+    """Project the layer in perspective, its corners at the given pixels."""
     side = float(LAYER_PX)
     rows, targets = [], []
     for (x, y), (u, v) in zip(corners, [(0, 0), (side, 0), (side, side), (0, side)], strict=True):
@@ -216,7 +224,7 @@ def _project(layer: Image.Image, corners: DoubleArray, size_px: tuple[int, int])
 
 
 def _shadow(alpha: Image.Image, standing: bool, rng: np.random.Generator) -> FloatArray:
-    """How much light reaches the background behind a thing: (h, w, 1), 0..1."""
+    """Shadow of a thing on its background, as a factor of brightness: (h, w, 1), 0..1."""
     lean = rng.uniform(-0.9, 0.9)
     if standing and (bounds := alpha.getbbox()):
         foot_px = bounds[3] - 2
@@ -231,7 +239,7 @@ def _shadow(alpha: Image.Image, standing: bool, rng: np.random.Generator) -> Flo
 
 
 def _expose(scene: FloatArray, rng: np.random.Generator) -> Image.Image:
-    """Light, tint, vignette, lens blur and sensor noise: (h, w, 3) -> photo."""
+    """Apply light, tint, vignette, lens blur and sensor noise: (h, w, 3) -> photo."""
     height, width = scene.shape[:2]
     y, x = (axis.astype(np.float32)[..., None] for axis in np.ogrid[-1 : 1 : height * 1j, -1 : 1 : width * 1j])
     direction = rng.uniform(0, 2 * math.pi)
@@ -247,7 +255,7 @@ def _expose(scene: FloatArray, rng: np.random.Generator) -> Image.Image:
 
 
 def photograph(layer: Image.Image, *, standing: bool, view: int, rng: np.random.Generator) -> Image.Image:
-    """Take a photo of a drawn thing.
+    """Render a photo of a drawn thing.
 
     Args:
         layer: (LAYER_PX, LAYER_PX) RGBa, transparent around the thing.
@@ -269,14 +277,14 @@ def photograph(layer: Image.Image, *, standing: bool, view: int, rng: np.random.
 
 @dataclass(frozen=True)
 class Listing:
-    """What one listing adds to the two tables."""
+    """Rows of one listing in the two tables."""
 
     product_row: tuple[str, str, str, str, str, str]
     photo_ids: tuple[str, ...]
 
 
 def _choose_kind(index: int) -> tuple[Kind, str]:
-    """A kind and its full category; categories take turns, and so do the kinds within a category."""
+    """A kind and its full category path, round robin over categories and over the kinds of each."""
     turn, slot = divmod(index, len(KINDS))
     root, kinds = list(KINDS.items())[slot]
     kind = kinds[turn % len(kinds)]
@@ -284,7 +292,7 @@ def _choose_kind(index: int) -> tuple[Kind, str]:
 
 
 def _describe(kind: Kind, adjectives: str, rng: np.random.Generator) -> tuple[str, str, str, str]:
-    """Words of a listing: name, description, price, location."""
+    """Invent the text of a listing: name, description, price, location."""
     name = f"{adjectives} {kind.names[rng.integers(2)]}".capitalize()
     remarks = [REMARKS[i] for i in rng.permutation(len(REMARKS))[: rng.integers(1, 4)]]
     # Every third description has bare carriage returns, as descriptions typed into a web form have.
@@ -297,7 +305,7 @@ def _describe(kind: Kind, adjectives: str, rng: np.random.Generator) -> tuple[st
 
 
 def _draw_listing(index: int, seed: int, images_dir: Path) -> Listing:
-    """Invent one listing and write its photos; depends on nothing but seed and index."""
+    """Invent one listing and write its photos; seed and index alone decide the result."""
     rng = np.random.default_rng([seed, index])
     kind, category = _choose_kind(index)
     main, accent = (list(PAINTS)[i] for i in rng.permutation(len(PAINTS))[:2])
@@ -318,7 +326,7 @@ def _draw_listing(index: int, seed: int, images_dir: Path) -> Listing:
 
 
 def _draw_listings(n_listings: int, seed: int, images_dir: Path) -> Generator[Listing]:
-    """Listings in order of their index, drawn by as many processes as pay off."""
+    """Draw listings in order of their index, in several processes from POOL_FROM_LISTINGS on."""
     draw = partial(_draw_listing, seed=seed, images_dir=images_dir)
     if n_listings < POOL_FROM_LISTINGS:
         yield from map(draw, range(n_listings))

@@ -1,7 +1,4 @@
-"""Pen of the demo catalogue: shaded outlines on a transparent layer, and the ornaments many things share.
-
-Knows nothing of listings, categories, photos or files; what is drawn is the business of demo_shapes.
-"""
+"""Drawing tools of the demo catalogue: shaded outlines on a transparent layer, and ornaments that many things share."""
 
 import math
 from collections.abc import Iterator, Sequence
@@ -53,7 +50,10 @@ class Pattern:
 class Look:
     """What distinguishes one thing from others of its kind: colours, decoration and proportions.
 
-    rng yields the proportions in the order in which a drawing asks for them.
+    Attributes:
+        main, accent: colours.
+        pattern: decoration, if any.
+        rng: gives the proportions in the order in which a drawing asks for them.
     """
 
     main: Colour
@@ -62,13 +62,15 @@ class Look:
     rng: np.random.Generator
 
     def between(self, low: float, high: float) -> float:
+        """A random length or share, low <= x < high."""
         return float(self.rng.uniform(low, high))
 
     def whole(self, low: int, high: int) -> int:
-        """Both ends included."""
+        """A random whole number, both ends included."""
         return int(self.rng.integers(low, high + 1))
 
     def bright(self) -> Colour:
+        """A random bright colour."""
         return BRIGHTS[self.rng.integers(len(BRIGHTS))]
 
 

@@ -1,7 +1,6 @@
-"""The things of the demo catalogue: each function draws the thing it is named after in a 100 x 100 square.
+"""Things of the demo catalogue other than electric devices: each function draws one in a 100 x 100 square.
 
-Whatever makes two things of a kind differ comes from the Look, so the same Look draws the same thing again.
-Knows nothing of categories, photos or files.
+What makes two things of a kind differ comes from the `Look`, so the same `Look` draws the same thing again.
 """
 
 import math
@@ -11,6 +10,7 @@ from pipeline.demo.pen import Look, Pen, arc, mirrored, path, smooth, star, tone
 
 
 def sofa(pen: Pen, look: Look) -> None:
+    """Draw a sofa of two or three seats."""
     half, back, n_seats = look.between(36, 46), look.between(24, 36), look.whole(2, 3)
     for x in (57 - half, 39 + half):
         pen.rect(x, 78, x + 4, 87, p.WALNUT)
@@ -24,17 +24,8 @@ def sofa(pen: Pen, look: Look) -> None:
     pen.poly([(67 - half, 54), (80 - half, 48), (84 - half, 59), (71 - half, 65)], look.accent)
 
 
-def table_lamp(pen: Pen, look: Look) -> None:
-    top, bottom = look.between(10, 18), look.between(22, 30)
-    pen.oval(50, 90, look.between(13, 19), 4, look.accent)
-    pen.rect(48.5, 44, 51.5, 89, look.accent, shade="tube")
-    for i in range(look.whole(1, 3)):
-        pen.oval(50, 82 - 11 * i, 9 - 2 * i, 7, look.accent)
-    pen.oval(50, 50, bottom, 3.5, (255, 240, 190))
-    pen.poly(mirrored([(50 + top, 12), (50 + bottom, 50)]), look.main, "tube", look.pattern)
-
-
 def potted_plant(pen: Pen, look: Look) -> None:
+    """Draw a plant in a pot."""
     n_leaves, length, width = look.whole(7, 13), look.between(34, 50), look.between(4, 10)
     for i in sorted(range(n_leaves), key=lambda i: -abs(i - n_leaves / 2)):
         with pen.placed(50, 62, 1, -75 + 150 * i / (n_leaves - 1)):
@@ -48,6 +39,7 @@ def potted_plant(pen: Pen, look: Look) -> None:
 
 
 def pram(pen: Pen, look: Look) -> None:
+    """Draw a pram."""
     rear, front = look.between(11, 15), look.between(8, 13)
     for strut in ("30,84 68,58 88,26 95,24", "72,82 34,58"):
         pen.line(path(strut), 2, p.STEEL)
@@ -62,6 +54,7 @@ def pram(pen: Pen, look: Look) -> None:
 
 
 def teddy_bear(pen: Pen, look: Look) -> None:
+    """Draw a teddy bear."""
     pale, belly, ear = tone(look.main, 1.5), look.between(19, 25), look.between(6, 10)
     for side in (-1, 1):
         for cx, cy, r in ((20, 84, 11), (24, 57, 9), (15, 17, ear)):
@@ -77,6 +70,7 @@ def teddy_bear(pen: Pen, look: Look) -> None:
 
 
 def toy_blocks(pen: Pen, look: Look) -> None:
+    """Draw a pile of toy blocks."""
     side, rows = look.between(23, 27), (((0, 1, 2), (0.5, 1.5), (1,)), ((0, 1, 2), (0, 1.2), (0.5,)))
     for level, row in enumerate(rows[look.whole(0, 1)]):
         for slot in row:
@@ -86,20 +80,8 @@ def toy_blocks(pen: Pen, look: Look) -> None:
             p.draw_emblem(pen, Look(p.CREAM, colour, None, look.rng), x + side / 2, y + side / 2, side * 0.26)
 
 
-def power_drill(pen: Pen, look: Look) -> None:
-    pen.rect(8, 31, 24, 33, p.CHROME, shade="rod")
-    pen.poly(path("22,27 32,24 32,40 22,37"), p.INK, "rod")
-    pen.poly(smooth(path("58,44 62,60 64,78 80,78 78,60 80,44")), look.main, "across")
-    pen.rect(65, 54, 77, 72, p.INK, 4, "across")
-    pen.rect(32, 20, look.between(80, 90), 46, look.main, 8, "rod")
-    pen.rect(32, 20, 40, 46, tone(look.main, 0.55), 3, "rod")
-    pen.rect(55, 48, 60, 57, look.accent, 2)
-    pen.rect(55, 78, look.between(84, 92), look.between(88, 94), p.CHARCOAL, 3)
-    pen.rect(58, 80, 72, 85, look.accent, 1)
-    p.draw_emblem(pen, look, 54, 33, 6)
-
-
 def hand_saw(pen: Pen, look: Look) -> None:
+    """Draw a hand saw."""
     n_teeth = look.whole(18, 30)
     blade = tone(p.CHROME, look.between(0.6, 1.3))
     teeth = [(8 + 31 * i / n_teeth, 60 + i % 2 * 3) for i in range(2 * n_teeth + 1)]
@@ -112,6 +94,7 @@ def hand_saw(pen: Pen, look: Look) -> None:
 
 
 def guitar(pen: Pen, look: Look) -> None:
+    """Draw a guitar."""
     hip, shoulder = look.between(19, 24), look.between(14, 19)
     lower = [(50 + hip, 80), (50 + hip * 0.6, 94), (50.0, 96.0)]
     pen.poly(turned([(50.0, 48.0), (50 + shoulder, 53), (62.0, 65.0), *lower]), look.main, "ball", edge=1.4)
@@ -127,6 +110,7 @@ def guitar(pen: Pen, look: Look) -> None:
 
 
 def vinyl_record(pen: Pen, look: Look) -> None:
+    """Draw a vinyl record, half out of its sleeve."""
     out = look.between(62, 72)
     pen.oval(out, 50, 30, 30, p.INK)
     for radius in range(13, 30, 3):
@@ -138,33 +122,8 @@ def vinyl_record(pen: Pen, look: Look) -> None:
     pen.rect(9, 21, look.between(30, 58), 26, p.CREAM)
 
 
-def smartphone(pen: Pen, look: Look) -> None:
-    half, cols = look.between(19, 23), look.whole(3, 4)
-    pen.rect(49 - half, 6, 51 + half, 94, look.main, 7)
-    pen.rect(50.5 - half, 8, 49.5 + half, 92, p.INK, 6)
-    p.draw_landscape(pen, look, 52 - half, 11, 48 + half, 90)
-    step = (2 * half - 4) / cols
-    for i in range(cols * look.whole(2, 4)):
-        x, y = 52 - half + step * (i % cols + 0.5), 26 + 11 * (i // cols)
-        pen.rect(x - 3.6, y - 3.6, x + 3.6, y + 3.6, look.bright(), 1.8)
-    p.draw_keys(pen, (52 - half, 78, 48 + half, 89), cols, 1, p.WHITE)
-    pen.poly([(48 + half, 11), (48 + half, 50), (60 - half, 11)], p.WHITE, "flat", opacity=0.16)
-
-
-def desk_telephone(pen: Pen, look: Look) -> None:
-    cord = [(22 - 4 * math.cos(i * 0.9), 42 + i * 0.9 + 2.5 * math.sin(i * 0.9)) for i in range(50)]
-    pen.line(cord, 1.2, tone(look.main, 0.6))
-    pen.poly(turned(path("50,38 68,40 82,72 90,88 50,90")), look.main)
-    if look.whole(0, 1):
-        pen.oval(50, 65, 17, 16, look.accent)
-        for x, y in arc(50, 65, 12, 11, -60, 210)[::5]:
-            pen.oval(x, y, 2.6, 2.5, p.INK)
-    else:
-        p.draw_keys(pen, (34, 50, 66, 82), 3, 4, look.accent)
-    pen.poly(turned(path("66,20 84,26 86,38 72,40 66,31")), tone(look.main, 0.85))
-
-
 def t_shirt(pen: Pen, look: Look) -> None:
+    """Draw a T-shirt."""
     side, cuff = 50 + look.between(21, 27), look.between(34, 54)
     sleeve = [(side + 3, 17), (side + 22, cuff), (side + 10, cuff + 8), (side, 38)]
     pen.poly(mirrored([(59, 12), *sleeve, (side, 92)]), look.main, "across", look.pattern)
@@ -175,6 +134,7 @@ def t_shirt(pen: Pen, look: Look) -> None:
 
 
 def trainers(pen: Pen, look: Look) -> None:
+    """Draw a pair of trainers."""
     ankle, n_stripes = look.between(24, 34), look.whole(1, 3)
     for cx, cy in ((56, 38), (44, 62)):
         with pen.placed(cx, cy, 0.84):
@@ -192,6 +152,7 @@ def trainers(pen: Pen, look: Look) -> None:
 
 
 def framed_picture(pen: Pen, look: Look) -> None:
+    """Draw a framed landscape."""
     x, y = look.between(30, 43), look.between(28, 42)
     rail, mount = look.between(5, 9), look.between(9, 14)
     for inset, colour in ((0, p.GOLD), (rail / 2, tone(p.GOLD, 0.7)), (rail * 0.7, p.GOLD), (rail, p.CREAM)):
@@ -202,6 +163,7 @@ def framed_picture(pen: Pen, look: Look) -> None:
 
 
 def suitcase(pen: Pen, look: Look) -> None:
+    """Draw a suitcase on wheels."""
     half, top = look.between(22, 30), look.between(26, 36)
     for side in (-1, 1):
         pen.rect(50 + side * 9 - 1, 8, 50 + side * 9 + 1, top, p.CHROME)
@@ -216,6 +178,7 @@ def suitcase(pen: Pen, look: Look) -> None:
 
 
 def wall_clock(pen: Pen, look: Look) -> None:
+    """Draw a wall clock."""
     radius, hour, minute = look.between(34, 43), look.between(0, 360), look.between(0, 360)
     for share, colour in ((1.0, look.main), (0.86, tone(look.main, 0.6)), (0.83, p.CREAM)):
         pen.oval(50, 50, radius * share, radius * share, colour)
@@ -227,6 +190,7 @@ def wall_clock(pen: Pen, look: Look) -> None:
 
 
 def perfume(pen: Pen, look: Look) -> None:
+    """Draw a perfume bottle."""
     half, top, liquid = look.between(20, 30), look.between(38, 48), look.between(50, 66)
     pen.rect(43, 12, 57, 32, look.accent, 2, "tube")
     pen.rect(45, 30, 55, top, p.GOLD, 1, "tube")
@@ -237,19 +201,8 @@ def perfume(pen: Pen, look: Look) -> None:
     pen.rect(54 - half, top + 4, 57 - half, 86, p.WHITE, 1.5, "flat", opacity=0.6)
 
 
-def hair_dryer(pen: Pen, look: Look) -> None:
-    pen.line(smooth(path("66,88 74,97 86,90 94,97")), 1.6, p.INK)
-    with pen.placed(60, 62, 1, -look.between(10, 24)):
-        pen.rect(44, 34, 57, 84, tone(look.main, 0.85), 5, "tube", look.pattern)
-        pen.rect(47, 50, 53, 60, look.accent, 2)
-    pen.poly(path("8,20 30,24 30,46 8,50"), p.INK, "rod")
-    pen.poly(smooth(path("26,24 50,14 74,12 90,24 91,40 80,54 60,54 26,46"), closed=True), look.main, "ball")
-    pen.rect(30, 22, 35, 48, look.accent, 1, "rod")
-    pen.oval(80, 33, look.between(8, 11), 15, p.CHARCOAL)
-    p.draw_emblem(pen, look, 56, 33, 6)
-
-
 def bicycle(pen: Pen, look: Look) -> None:
+    """Draw a bicycle."""
     radius, seat, head = look.between(17, 21), (40, look.between(36, 46)), (70, look.between(34, 42))
     rear, front, low = (24, 92 - radius), (77, 92 - radius), (47, 90 - radius)
     for hub in (rear, front):
@@ -266,6 +219,7 @@ def bicycle(pen: Pen, look: Look) -> None:
 
 
 def football(pen: Pen, look: Look) -> None:
+    """Draw a football."""
     pen.oval(50, 50, 42, 42, p.WHITE)
     facet, turn = look.accent if look.pattern else look.main, look.between(0, 72)
     for spin in range(0, 360, 72):
@@ -276,55 +230,8 @@ def football(pen: Pen, look: Look) -> None:
             pen.poly(path("42,19 58,19 64,4 50,0.5 36,4"), facet)
 
 
-def washing_machine(pen: Pen, look: Look) -> None:
-    top, radius = look.between(12, 20), look.between(18, 23)
-    pen.box(18, top, 78, 93, 22, look.main)
-    pen.rect(20, top + 2, 42, top + 14, tone(look.main, 0.92), 1)
-    pen.rect(62, top + 4, 76, top + 11, p.INK, 1)
-    pen.oval(53, top + 8, 5, 5, p.CHROME)
-    cy = (top + 108) / 2
-    for share, colour in ((1.0, p.CHROME), (0.84, p.STEEL), (0.74, p.INK), (0.66, p.GLASS)):
-        pen.oval(48, cy, radius * share, radius * share, colour)
-    pen.poly([(48 + x, cy + y) for x, y in smooth(path("-12,6 -4,2 4,7 12,5 6,13 -6,13"))], look.accent)
-
-
-def kettle(pen: Pen, look: Look) -> None:
-    top, bottom, height = look.between(15, 20), look.between(24, 30), look.between(24, 34)
-    pen.line(smooth([(48 + top, height + 4), (84, height + 4), (88, 50), (46 + bottom, 76)]), 5, p.INK)
-    pen.poly([(52 - top, height + 4), (18, height + 2), (46 - bottom * 0.7, 56)], tone(look.main, 0.9))
-    body = turned([(48 + top, height), (46 + bottom * 0.9, 56), (48 + bottom, 84)], 48)
-    pen.poly(body, look.main, "tube", look.pattern)
-    pen.poly(arc(48, height, top, 8, 180, 360), tone(look.main, 0.8), "tube")
-    pen.oval(48, height - 10, 4, 4, p.INK)
-    pen.rect(48 - bottom, 83, 48 + bottom, 92, p.INK, 3, "tube")
-    pen.rect(54, 54, 59, 76, p.GLASS, 2)
-
-
-def laptop(pen: Pen, look: Look) -> None:
-    half, top = look.between(32, 38), look.between(14, 24)
-    pen.rect(50 - half, top, 50 + half, 62, look.main, 3)
-    pen.rect(52 - half, top + 2, 48 + half, 59, p.INK, 1)
-    p.draw_landscape(pen, look, 54 - half, top + 4, 46 + half, 57)
-    pen.poly([(50 - half, 62), (50 + half, 62), (58 + half, 88), (42 - half, 88)], tone(look.main, 1.15))
-    pen.rect(42 - half, 87.5, 58 + half, 91, tone(look.main, 0.75), 2)
-    for row in range(4):
-        reach = (half - 3) * (1 + 0.06 * row)
-        p.draw_keys(pen, (50 - reach, 64 + 3.6 * row, 50 + reach, 67.4 + 3.6 * row), 13, 1, p.CHARCOAL)
-    pen.poly(path("41,80 59,80 60,86.5 40,86.5"), look.main)
-
-
-def tower_pc(pen: Pen, look: Look) -> None:
-    right, n_fans = look.between(66, 76), look.whole(2, 3)
-    pen.box(28, 12, right, 92, 24, p.CHARCOAL)
-    pen.rect(31, 16, right - 3, 88, p.INK, 2)
-    for i in range(n_fans):
-        for spin in range(0, 360, 45):
-            with pen.placed(14 + right / 2, 20 + 66 * (i + 0.5) / n_fans, 0.6 / n_fans, spin):
-                pen.poly(smooth(path("50,50 62,30 56,12 76,22 66,42"), closed=True), look.accent)
-                pen.line(arc(50, 50, 50, 50, 0, 45), 7, tone(look.main, 1.3), "flat")
-
-
 def office_chair(pen: Pen, look: Look) -> None:
+    """Draw an office chair."""
     back, width = look.between(8, 16), look.between(17, 23)
     for x, y in path("24,90 76,90 35,94 65,94 50,87"):
         pen.line([(50, 82), (x, y)], 2.6, p.CHARCOAL)
@@ -340,6 +247,7 @@ def office_chair(pen: Pen, look: Look) -> None:
 
 
 def office_desk(pen: Pen, look: Look) -> None:
+    """Draw a desk with drawers and a lamp."""
     n_drawers, left = look.whole(2, 4), 92 - look.between(22, 30)
     pen.rect(8, 46, 12, 90, p.STEEL, shade="tube")
     pen.rect(12, 50, left, 66, tone(look.main, 0.6))
@@ -353,6 +261,7 @@ def office_desk(pen: Pen, look: Look) -> None:
 
 
 def filing_cabinet(pen: Pen, look: Look) -> None:
+    """Draw a filing cabinet."""
     n_drawers, half = look.whole(3, 4), look.between(19, 24)
     pen.box(46 - half, 12, 46 + half, 93, 26, look.main)
     height = 79 / n_drawers
@@ -360,40 +269,3 @@ def filing_cabinet(pen: Pen, look: Look) -> None:
         pen.rect(48 - half, y + 0.6, 44 + half, y + height - 0.6, tone(look.main, 1.12), 1)
         pen.rect(39, y + height * 0.55, 53, y + height * 0.66, p.CHROME, 1)
         pen.rect(41, y + height * 0.24, 51, y + height * 0.44, p.WHITE)
-
-
-def gamepad(pen: Pen, look: Look) -> None:
-    grip, wide = look.between(76, 90), 50 + look.between(36, 44)
-    for x in (16, 66):
-        pen.rect(x, 23, x + 18, 34, p.INK, 3)
-    lobe = [(wide, 52.0), (wide + 2, grip - 6), (wide - 4, grip), (72.0, 66.0), (50.0, 63.0)]
-    pen.poly(turned([*path("50,30 66,27 80,30"), *lobe]), look.main, "ball", look.pattern)
-    pen.poly(path("24,35 28,35 28,41 34,41 34,45 28,45 28,51 24,51 24,45 18,45 18,41 24,41"), p.INK)
-    for (cx, cy), colour in zip(path("80,43 74,49 68,43 74,37"), p.BRIGHTS, strict=False):
-        pen.oval(cx, cy, 2.8, 2.8, colour)
-    for x in (37, 63):
-        pen.oval(x, 57, 7.5, 7.5, p.INK)
-        pen.oval(x, 56, 5, 5, p.CHARCOAL)
-    pen.rect(41, 34, 59, 46, look.accent, 2)
-
-
-def handheld_console(pen: Pen, look: Look) -> None:
-    inset = look.between(24, 30)
-    pen.rect(3, inset, 97, 100 - inset, look.main, 12)
-    pen.rect(77, inset, 97, 100 - inset, look.accent, 10)
-    pen.rect(20, inset - 1, 80, 101 - inset, p.CHARCOAL, 1)
-    p.draw_landscape(pen, look, 23, inset + 2, 77, 98 - inset)
-    pen.poly(star(look.between(32, 68), 52, 6), (250, 210, 60))
-    for x, stick, buttons in ((11.5, 40.0, 58.0), (88.5, 60.0, 42.0)):
-        pen.oval(x, stick, 5, 5, p.INK)
-        for dx, dy in path("4.2,0 0,4.2 -4.2,0 0,-4.2"):
-            pen.oval(x + dx, buttons + dy, 1.9, 1.9, p.WHITE)
-
-
-def console_with_pad(pen: Pen, look: Look) -> None:
-    height = look.between(11, 17)
-    pen.box(12, 50 - height, 78, 50, 40, p.CHARCOAL)
-    pen.rect(12, 50 - height * 0.55, 78, 50 - height * 0.45, look.accent)
-    pen.line(smooth(path("66,48 74,58 60,64 58,72")), 1.1, p.INK)
-    with pen.placed(look.between(38, 56), 76, 0.52):
-        gamepad(pen, look)
