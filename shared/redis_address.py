@@ -1,4 +1,4 @@
-"""Where the running service's Redis is: `up` leaves its embedded Valkey's URL in the home, other verbs read it."""
+"""Find the Redis of the running service: `up` writes its embedded Valkey's URL into the home, other verbs read it."""
 
 from pathlib import Path
 
@@ -8,10 +8,10 @@ from shared.settings import Settings
 
 
 def running_redis_url(settings: Settings) -> str:
-    """The URL of the Redis that a service with these settings runs on.
+    """Return the URL of the Redis that a service with these settings uses.
 
     Raises:
-        CannotStart: no service was started from this home, or its URL is not ours to read.
+        CannotStart: no service was started from this home, or its URL may not be read.
     """
     if settings.redis_url is not None:
         return settings.redis_url
@@ -30,19 +30,19 @@ def running_redis_url(settings: Settings) -> str:
 
 
 def publish_redis_url(home: Path, url: str) -> None:
-    """Let other processes of this user find the embedded Valkey; the URL holds its password."""
+    """Write the URL of the embedded Valkey for other processes of this user only, because it holds the password."""
     with write_atomically(_path(home)) as temporary:
         temporary.touch(mode=0o600, exist_ok=False)
         temporary.write_text(url)
 
 
 def withdraw_redis_url(home: Path) -> None:
-    """Nothing runs here any more."""
+    """Remove the URL when the service has stopped."""
     _path(home).unlink(missing_ok=True)
 
 
 def withdrawn(home: Path) -> bool:
-    """Whether no URL is left here: a service that runs, or was killed, leaves its own."""
+    """Whether there is no URL in the home; a running or a killed service leaves one."""
     return not _path(home).exists()
 
 

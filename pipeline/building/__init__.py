@@ -1,1 +1,1 @@
-"""Weights and catalogue to model bundle and index snapshot."""
+"""Build a model bundle and an index snapshot from weights and a catalogue."""

@@ -1,4 +1,4 @@
-"""Weights and catalogue -> model bundle: head fitted, runtime chosen, precision gated, quality measured."""
+"""Build a model bundle: fit the head, choose runtime and precision, calibrate, and measure the quality."""
 
 import copy
 import json
@@ -66,13 +66,17 @@ _LIBRARIES = ("torch", "torchvision", "openvino", "nncf", "numpy", "pillow")
 
 @dataclass(frozen=True)
 class BundleInputs:
-    """A network to be served, and what it was fitted to.
+    """What a bundle is made from: a network with trained trunk, and the catalogue its head is or was fitted on.
 
     Attributes:
+        loaded: the network and where its weights come from.
+        catalogue: name of the catalogue.
         photos: of the catalogue, in its order.
-        split: all empty if the head came with the weights.
-        needs_head: its trunk is all that is trained; the head is fitted here.
-        project: a projection is fitted, and kept if it finds more.
+        split: listings to train, validate and test on; all empty if the head came with the weights.
+        recipe: how the network was trained, for the manifest.
+        needs_head: whether only the trunk is trained, so that the head is still to be fitted.
+        project: whether to fit a projection, which is kept if retrieval on validation photos gets better.
+        history: one entry for each epoch, as the training loop reports it.
         notes: what was decided while it was trained.
     """
 
@@ -89,7 +93,15 @@ class BundleInputs:
 
 @dataclass(frozen=True)
 class BundleContents:
-    """All that a bundle is written from, and the catalogue under it."""
+    """Everything that is written into a bundle, and the catalogue's embeddings by it.
+
+    Attributes:
+        tensors: of the network, by name.
+        graph_files: what the runtime loads, by file name; empty for torch.
+        extra_files: evaluation, notes and history, by file name.
+        embedded: the catalogue's photos with their embeddings.
+        notes: what was decided while it was trained and fitted.
+    """
 
     manifest: BundleManifest
     tensors: dict[str, npt.NDArray[np.generic]]
@@ -101,11 +113,11 @@ class BundleContents:
     notes: Mapping[str, float | str]
 
     def write(self, store: ArtifactStore) -> str:
-        """As a new version, not promoted; returns its name."""
+        """Write the bundle as a new version, not promoted, and return its name."""
         return write_bundle(store, self.manifest, self.tensors, **self._files())
 
     def write_directory(self, directory: Path) -> None:
-        """As a directory that can be copied."""
+        """Write the bundle as a directory of its own, which can be copied to another machine."""
         write_bundle_directory(directory, self.manifest, self.tensors, **self._files())
 
     def _files(self) -> Any:
@@ -114,7 +126,7 @@ class BundleContents:
 
 @dataclass(frozen=True)
 class _Candidate:
-    """The catalogue under one precision of the trunk, with the head and projection fitted to that."""
+    """The catalogue by one precision of the trunk, with the head and projection fitted to that precision."""
 
     network: Network
     pooled: FloatArray  # (n, width)
@@ -129,7 +141,7 @@ class _Candidate:
 
 @dataclass(frozen=True)
 class _ServedModel:
-    """What the bundle will be run as."""
+    """The precision that was chosen, the gate's figures, and the files that the runtime loads."""
 
     chosen: _Candidate
     precision: Precision
@@ -139,10 +151,12 @@ class _ServedModel:
 
 @dataclass(frozen=True)
 class _ReducedPrecision:
-    """A precision that is worth trying.
+    """A precision below float32 that is worth trying.
 
     Attributes:
-        files: what the runtime loads of a network that was fitted to it.
+        precision: its name.
+        forward: runs the trunk in it.
+        files: makes the files that the runtime loads, from a network with head and projection fitted.
     """
 
     precision: Precision
@@ -153,10 +167,19 @@ class _ReducedPrecision:
 def build_bundle(
     settings: Settings, catalogue: Catalogue, report_progress: ReportProgress
 ) -> tuple[ModelBundle, EmbeddedPhotos]:
-    """Load a trunk, fit head and projection on the catalogue in closed form, write and promote the bundle.
+    """Load pretrained weights, fit head and projection on the catalogue in closed form, write and promote the bundle.
+
+    Args:
+        settings: backbone, weights file, runtime, precision and storage.
+        catalogue: photos and labels to fit on.
+        report_progress: receives one line for each step.
 
     Returns:
-        the bundle, and the catalogue under it: fitting and measuring need every photo's embedding anyway.
+        the bundle, and the catalogue's embeddings by it, which were needed for fitting and measuring anyway.
+
+    Raises:
+        WeightsUnusable: the weights cannot be had.
+        CatalogueUnusable: not one photo can be decoded.
     """
     loaded = load_weights(settings.backbone, settings.weights, download_timeout_s=settings.download_timeout_s)
     report_progress(f"weights: {loaded.source}")
@@ -181,7 +204,17 @@ def build_bundle(
 def assemble_bundle(
     inputs: BundleInputs, spec: PreprocessSpec, settings: Settings, report_progress: ReportProgress
 ) -> BundleContents:
-    """Pool every photo once, fit what is still missing, choose how it is run, calibrate and measure."""
+    """Compute pooled features of every photo, fit what is missing, choose the precision, calibrate and measure.
+
+    Args:
+        inputs: the network and the catalogue.
+        spec: how photos are preprocessed.
+        settings: runtime, precision and threads.
+        report_progress: receives one line for each step.
+
+    Raises:
+        CatalogueUnusable: not one photo can be decoded.
+    """
     if settings.threads:
         torch.set_num_threads(settings.threads)
     network, split = inputs.loaded.network, inputs.split
@@ -234,7 +267,7 @@ def assemble_bundle(
 
 
 def _calibrate(embedded: EmbeddedPhotos, split: Split, report_progress: ReportProgress) -> Calibration:
-    """On the validation side; a head that came with the weights stays as it came."""
+    """Calibrate on the validation photos; a head that came with the weights is not calibrated."""
     if not split.listings:
         return Calibration()
     rows = [row for row, photo in enumerate(embedded.photos) if photo.listing_id in split.validation]
@@ -251,7 +284,12 @@ def _runtime(choice: RuntimeChoice) -> Runtime:
 def _pool_features(
     catalogue: Sequence[CataloguePhoto], forward: Forward, spec: PreprocessSpec, report_progress: ReportProgress
 ) -> tuple[list[CataloguePhoto], FloatArray, list[Pixels]]:
-    """Decodable photos, what the trunk pools of each (n, width), and the pixels of some to calibrate int8 on."""
+    """Run the trunk over every photo.
+
+    Returns:
+        the photos that could be decoded; their pooled features (n, width); pixels of some of them, (S, S, 3) each, to
+        calibrate int8 on.
+    """
     wanted = calibration_sample(len(catalogue))
     sample: list[Pixels] = []
     n_seen = 0
@@ -268,7 +306,7 @@ def _pool_features(
 
 
 def _torch_features(network: Network, *, half: bool = False) -> Forward:
-    """The reference runtime, on the GPU where there is one; with `half`, products in bfloat16."""
+    """The trunk in torch, on the GPU where there is one; with `half`, matrix products in bfloat16."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     features = network.features.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
 
@@ -280,7 +318,12 @@ def _torch_features(network: Network, *, half: bool = False) -> Forward:
 
 
 def _fit_candidate(inputs: BundleInputs, photos: list[CataloguePhoto], pooled: FloatArray) -> _Candidate:
-    """Fit what is still missing to what the trunk pools of each photo."""
+    """Fit the head and the projection, where they are missing, on pooled features.
+
+    Args:
+        photos: one a row.
+        pooled: (n, width).
+    """
     network = copy.deepcopy(inputs.loaded.network)
     notes = dict(inputs.notes)
     if inputs.needs_head:
@@ -301,7 +344,7 @@ def _reduced_precision(
     choice: PrecisionChoice,
     report_progress: ReportProgress,
 ) -> _ReducedPrecision | None:
-    """What is worth more than float32 on this machine, if anything."""
+    """The precision to try against float32: int8 with OpenVINO, bfloat16 on a GPU or where asked for; or None."""
     if choice is PrecisionChoice.FLOAT32:
         return None
     if graph is not None:
@@ -323,7 +366,11 @@ def _apply_quality_gate(
     spec: PreprocessSpec,
     report_progress: ReportProgress,
 ) -> tuple[_ServedModel | None, dict[str, float | str]]:
-    """The reduced precision if it passes the gate against float32 on the same photos, and how they compare."""
+    """Compare a reduced precision with float32 on the same photos.
+
+    Returns:
+        what is served in the reduced precision, None if it fails the gate; and the figures of the comparison.
+    """
     _, batches, _ = run_over_photos(photos, spec, reduced.forward, desc=reduced.precision.value)
     inputs.loaded.network.cpu()
     candidate = _fit_candidate(inputs, photos, np.concatenate([batch[0] for batch in batches]))

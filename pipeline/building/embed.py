@@ -1,4 +1,4 @@
-"""Catalogue photos -> rows of an array: decoding runs ahead in threads while the model works."""
+"""Decode and embed a catalogue's photos in batches; threads decode ahead while the model works."""
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -22,20 +22,20 @@ T = TypeVar("T")
 
 
 class EmbeddedPhotos(NamedTuple):
-    """A catalogue's photos that could be decoded, and a row for each."""
+    """The photos of a catalogue that could be decoded, and their embeddings, one row for each."""
 
     photos: list[CataloguePhoto]
     embeddings: Embeddings
 
 
 class Progress(Protocol):
-    """Wraps an iteration that takes long; tqdm's own signature."""
+    """Wraps a long iteration to show how far it is, with the arguments of tqdm."""
 
     def __call__(self, items: Iterable[T], *, total: int, desc: str) -> Iterable[T]: ...
 
 
 def progress_bar(items: Iterable[T], *, total: int, desc: str) -> Iterable[T]:
-    """A bar on standard error, also where that is a log file."""
+    """Show a progress bar on standard error where that is a terminal."""
     return tqdm(items, total=total, desc=desc, unit="photo", mininterval=1.0, dynamic_ncols=True, disable=None)
 
 
@@ -47,10 +47,17 @@ def decoded_batches(
     desc: str,
     progress: Progress = progress_bar,
 ) -> Iterator[tuple[list[CataloguePhoto], Pixels]]:
-    """Photos in order, at most BATCH at a time, with their pixels (n, S, S, 3).
+    """Decode photos in order.
 
     Args:
-        failed: receives why, by sha256, for photos that cannot be decoded; they are left out.
+        photos: what to decode.
+        spec: how they are preprocessed.
+        failed: receives the reason, by sha256, for each photo that cannot be decoded and is left out.
+        desc: name of the progress bar.
+        progress: wraps the iteration over photos.
+
+    Yields:
+        at most BATCH photos and their pixels, (n, S, S, 3) uint8.
     """
     batch: list[tuple[CataloguePhoto, Pixels]] = []
 
@@ -83,7 +90,7 @@ def run_over_photos(
     desc: str,
     progress: Progress = progress_bar,
 ) -> tuple[list[CataloguePhoto], list[T], dict[str, int]]:
-    """Decode every photo and hand them to `run` in batches.
+    """Decode every photo and call `run` on each batch of them.
 
     Args:
         run: takes (n, S, S, 3) uint8, 1 <= n <= BATCH.
@@ -108,6 +115,6 @@ def run_over_photos(
 
 
 def report_unusable(unusable: Mapping[str, int], report_progress: ReportProgress) -> None:
-    """One line for each reason."""
+    """Report how many photos were left out: one line for each reason, with its count."""
     for reason, count in sorted(unusable.items()):
         report_progress(f"left out: {count} x {reason}")

@@ -1,4 +1,4 @@
-"""Reference network -> OpenVINO graph: float32, or int8 where a quality gate lets it pass."""
+"""Export a network to OpenVINO in float32 or int8, and compare the two for the quality gate."""
 
 import importlib
 import logging
@@ -35,7 +35,13 @@ Forward = Callable[[Pixels], list[FloatArray]]  # (n, S, S, 3) uint8 -> what a g
 
 @dataclass(frozen=True)
 class Verdict:
-    """How a candidate compares with the reference."""
+    """How a reduced precision compares with float32 on the same photos.
+
+    Attributes:
+        mean_cosine: mean cosine similarity between a photo's features in both.
+        precision_at_4: share of the four nearest neighbours with the photo's category.
+        reference_precision_at_4: the same in float32.
+    """
 
     mean_cosine: float
     precision_at_4: float
@@ -43,11 +49,12 @@ class Verdict:
 
     @property
     def passed(self) -> bool:
+        """Whether the loss is within MIN_MEAN_COSINE and MAX_PRECISION_LOSS."""
         loss = self.reference_precision_at_4 - self.precision_at_4
         return self.mean_cosine >= MIN_MEAN_COSINE and loss <= MAX_PRECISION_LOSS
 
     def facts(self) -> dict[str, float | str]:
-        """For the manifest."""
+        """The figures and the verdict, as the bundle's manifest keeps them."""
         return {
             "mean_cosine": self.mean_cosine,
             "precision_at_4": self.precision_at_4,
@@ -57,12 +64,14 @@ class Verdict:
 
 
 def judge(candidate: FloatArray, reference: FloatArray, photos: Sequence[CataloguePhoto]) -> Verdict:
-    """Compare what two precisions of a trunk say of the same photos: row by row, and by what would be found with it.
+    """Compare the features of two precisions: by cosine similarity of each row, and by retrieval precision.
 
     Head and projection are fitted to each precision and know the photos they were fitted on, so neither is asked.
 
     Args:
-        candidate: (n, dim) features of the last stage, L2 norm 1; so is `reference`.
+        candidate: (n, dim) features of the last stage, L2 norm 1.
+        reference: (n, dim), the same in float32.
+        photos: one a row.
     """
     labels = np.array([photo.category for photo in photos])
     groups = np.array([photo.listing_id for photo in photos])
@@ -75,12 +84,12 @@ def judge(candidate: FloatArray, reference: FloatArray, photos: Sequence[Catalog
 
 
 def features_graph(network: Network, size_px: int) -> Graph:
-    """The trunk as an OpenVINO model: (n, S, S, 3) uint8 -> what it pools, (n, width)."""
+    """Convert the trunk to an OpenVINO model: (n, S, S, 3) uint8 -> pooled features (n, width)."""
     return module_graph(network.features, size_px)
 
 
 def module_graph(module: nn.Module, size_px: int) -> Graph:
-    """Anything that takes photos, (n, S, S, 3) uint8, as an OpenVINO model."""
+    """Convert a module that takes photos, (n, S, S, 3) uint8, to an OpenVINO model with dynamic batch size."""
     example = torch.zeros((2, size_px, size_px, 3), dtype=torch.uint8)
     any_batch = {0: torch.export.Dim("n_photos", min=1, max=4096)}
     program = torch.export.export(module.cpu(), (example,), dynamic_shapes=(any_batch,))
@@ -90,7 +99,11 @@ def module_graph(module: nn.Module, size_px: int) -> Graph:
 
 
 def with_head(graph: Graph, network: Network) -> Graph:
-    """A features graph with what `Network.answer` does on it: -> embeddings (n, embedding_dim), scores (n, 13)."""
+    """Append head and projection to a features graph, with the operations of `Network.answer`.
+
+    Returns:
+        a graph with two outputs: embeddings (n, embedding_dim) and scores (n, 13).
+    """
     openvino = _openvino()
     ops = importlib.import_module("openvino.opset13")
 
@@ -109,7 +122,7 @@ def with_head(graph: Graph, network: Network) -> Graph:
 
 
 def int8_graph(graph: Graph, photos: Sequence[Pixels]) -> Graph:
-    """Quantise weights and activations after training, with ranges measured on the catalogue's own photos.
+    """Quantise weights and activations to int8 after training, with ranges measured on the catalogue's photos.
 
     Args:
         graph: the trunk's; head and projection cost nothing, and their float32 is better kept.
@@ -130,7 +143,7 @@ def int8_graph(graph: Graph, photos: Sequence[Pixels]) -> Graph:
 
 
 def runner(graph: Graph) -> Forward:
-    """Compile a graph for passes over all cores: (n, S, S, 3) uint8 -> its outputs, in order."""
+    """Compile a graph for the CPU, to run on all cores: (n, S, S, 3) uint8 -> its outputs, in order."""
     hints = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": torch.get_num_threads()}
     with signal_stack_kept():
         compiled = _openvino().Core().compile_model(graph, "CPU", hints)
@@ -144,7 +157,7 @@ def runner(graph: Graph) -> Forward:
 
 
 def graph_files(graph: Graph) -> dict[str, bytes]:
-    """The files a graph is stored in, by name."""
+    """Serialise a graph: content of its files, by name."""
     with tempfile.TemporaryDirectory() as scratch:
         path = Path(scratch) / GRAPH
         _openvino().save_model(graph, path, compress_to_fp16=False)
@@ -152,13 +165,13 @@ def graph_files(graph: Graph) -> dict[str, bytes]:
 
 
 def calibration_sample(n_photos: int) -> frozenset[int]:
-    """Evenly spread positions of the photos that ranges are measured on."""
+    """Positions, evenly spread, of the photos that quantisation ranges are measured on."""
     return frozenset(np.linspace(0, n_photos - 1, min(n_photos, _N_CALIBRATION)).round().astype(int).tolist())
 
 
 @contextmanager
 def _quiet(nncf: Any) -> Iterator[None]:
-    """Without the list of every node left out."""
+    """Keep NNCF from logging every node that it does not quantise."""
     nncf.set_log_level(logging.WARNING)
     yield
     nncf.set_log_level(logging.INFO)

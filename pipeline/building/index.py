@@ -1,4 +1,4 @@
-"""Catalogue -> promoted model bundle and index snapshot; what is already there and fits is kept."""
+"""Make sure that a model bundle and an index snapshot of a catalogue are live; what fits already is kept."""
 
 import secrets
 import shutil
@@ -33,7 +33,15 @@ _BATCHES_KEPT = 64  # at a time, so that little is lost when the process is kill
 
 @dataclass(frozen=True)
 class Prepared:
-    """What an installation serves now."""
+    """The live bundle and index of an installation.
+
+    Attributes:
+        count: photos in the index.
+        catalogue: its name.
+        notice: what a person should know of the bundle, if anything.
+        metrics: of the bundle's evaluation.
+        built: whether anything had to be built.
+    """
 
     bundle_version: str
     index_version: str
@@ -42,7 +50,7 @@ class Prepared:
     backbone: str
     notice: str | None
     metrics: dict[str, float | int]
-    built: bool  # False: everything was already there
+    built: bool
 
 
 def prepare(settings: Settings, report_progress: ReportProgress, *, rebuild_index: bool = False) -> Prepared:
@@ -52,10 +60,12 @@ def prepare(settings: Settings, report_progress: ReportProgress, *, rebuild_inde
     catalogue is drawn only where none was ever named.
 
     Args:
-        report_progress: receives one line for each thing a person should know.
+        settings: catalogue, backbone, weights and storage.
+        report_progress: receives one line for each step.
         rebuild_index: embed every photo again even if nothing changed.
 
     Raises:
+        CannotStart: another process is building in this home.
         CatalogueUnusable, WeightsUnusable: what is wrong and what to do.
     """
     busy = f"another process is building in {settings.home}; wait for it"
@@ -82,7 +92,11 @@ def prepare(settings: Settings, report_progress: ReportProgress, *, rebuild_inde
 def embed_catalogue(
     settings: Settings, bundle: ModelBundle, catalogue: Catalogue, report_progress: ReportProgress
 ) -> EmbeddedPhotos:
-    """Run the bundle over every photo of the catalogue."""
+    """Embed every photo of a catalogue with a bundle's model; photos that cannot be decoded are reported and left out.
+
+    Raises:
+        CatalogueUnusable: not one photo can be decoded.
+    """
     embedder = open_embedder(bundle, threads=settings.threads)
     photos, batches, unusable = run_over_photos(
         catalogue.photos, bundle.manifest.preprocess, embedder.embed, desc="embeddings"
@@ -103,11 +117,15 @@ def build_index(
     """Bring the index to the state of the catalogue, as a reindex of a running service does, and promote it.
 
     Args:
-        embedded: what is known already.
-        anew: embed every photo, whatever is known.
+        bundle: the live one.
+        embedded: embeddings that are known already.
+        anew: embed every photo, even if its embedding is known.
+
+    Returns:
+        the new version.
 
     Raises:
-        IndexDamaged: the snapshot does not find what is in it; it is kept, and not promoted.
+        IndexDamaged: the new snapshot fails its quality gates; it is kept, and not promoted.
     """
     store = index_store(settings.storage)
     server = open_server(settings)
@@ -165,7 +183,7 @@ def _embed(
     cache: EmbeddingCache,
     failed: dict[str, str],
 ) -> None:
-    """Embed photos into the cache, where they stay even if this process is killed."""
+    """Embed photos into the cache group by group, so that a killed process loses one group at most."""
     if not photos:
         return
     embedder = open_embedder(bundle, threads=settings.threads)
@@ -194,7 +212,7 @@ def _read_catalogue(settings: Settings, report_progress: ReportProgress) -> Cata
 
 
 def _draw_demo(directory: Path, report_progress: ReportProgress) -> None:
-    """The demo catalogue, drawn the first time."""
+    """Draw the demo catalogue unless it is there."""
     if not directory.is_dir():
         from pipeline.building.embed import progress_bar
         from pipeline.demo.catalogue import generate
@@ -206,7 +224,7 @@ def _draw_demo(directory: Path, report_progress: ReportProgress) -> None:
 
 
 def _live_bundle(settings: Settings, report_progress: ReportProgress) -> ModelBundle | None:
-    """The current bundle, unless it is damaged or another backbone or weights file is asked for."""
+    """The live bundle; None if it is damaged, or another backbone or weights file is asked for."""
     try:
         store = bundle_store(settings.storage)
         if store.current() is None:
@@ -230,7 +248,7 @@ def _live_bundle(settings: Settings, report_progress: ReportProgress) -> ModelBu
 
 
 def _is_fitted_on(bundle: ModelBundle, catalogue: Catalogue, report_progress: ReportProgress) -> bool:
-    """Whether the head was fitted on this catalogue or an earlier state of it, or is not ours to fit."""
+    """Whether the head was fitted on this catalogue or an earlier state of it, or came with the weights."""
     if bundle.manifest.head_came_with_weights:
         return True
     listings = {photo.listing_id for photo in catalogue.photos}
@@ -250,7 +268,7 @@ def _current_state(
     *,
     built: bool = False,
 ) -> Prepared | None:
-    """What is live, if the current index is whole, of this bundle and, where one is given, of this catalogue."""
+    """The live bundle and index; None if the index is missing, damaged, of another bundle or of another catalogue."""
     store, server = index_store(settings.storage), open_server(settings)
     try:
         if store.current() is None:

@@ -1,1 +1,1 @@
-"""Raw dump to cleaned catalogue: tables, photos, near duplicates, report."""
+"""Clean a raw dump: tables, photos, near duplicates and a report."""

@@ -1,6 +1,6 @@
 """Clean a raw dump: tables typed and normalised, photos upright and hashed, near duplicates found, problems reported.
 
-Reads the dump, writes beside it, and gives the same bytes for the same dump. Knows nothing of models.
+The dump is read only. The same dump always gives the same bytes.
 """
 
 from dataclasses import dataclass
@@ -26,7 +26,7 @@ class CleanedCatalogue:
     """A cleaned catalogue.
 
     Attributes:
-        directory: where its files are.
+        directory: of the cleaned files.
         catalogue: the photos that can be decoded, in the order of Images.csv.
         near_duplicates: image ids of different listings that show the same picture; each pair once, sorted.
         topics: whole category path by listing id, "Home & Garden / Rugs".
@@ -40,17 +40,22 @@ class CleanedCatalogue:
     texts: dict[str, str]
 
     def working_copy(self, photo: CataloguePhoto) -> Path:
-        """The upright copy that augmentation works on; the plain view comes from the photo itself."""
+        """Path of a photo's upright copy, which augmented views are made from."""
         return working_copy(self.directory, photo.sha256)
 
 
 def cleaned_directory(home: Path, directory: Path) -> Path:
-    """Where the installation keeps what was cleaned of the dump in `directory`."""
+    """The directory in an installation's home for the cleaned files of the dump in `directory`."""
     return home / "clean" / directory.resolve().name
 
 
 def clean(directory: Path, out: Path, *, report_progress: ReportProgress) -> CleanedCatalogue:
-    """Clean the dump in `directory` into `out`; a second time only what has changed is worked on.
+    """Clean the dump in `directory` into `out`; where `out` has files of an earlier run, only changes are processed.
+
+    Args:
+        directory: a raw dump: Products.csv, Images.csv, images/.
+        out: made if it is missing; must not lie inside `directory`.
+        report_progress: receives one line when it is done.
 
     Raises:
         CatalogueUnusable: nothing of it can be used, or `out` lies inside it.
@@ -112,7 +117,7 @@ def _table(catalogue: Catalogue, listings: pd.DataFrame, pictures: dict[str, Pic
 
 
 def _write(out: Path, table: pd.DataFrame, pairs: list[NearDuplicate], found: Report) -> None:
-    """Each file at once; the report last: where it is new, everything is."""
+    """Write every file atomically, the report last: a new report means that all files are new."""
     copies = [working_copy(out, sha256) for sha256 in table["sha256"]]
     contents = {
         "training_data.csv": table[["id_x", "product_id", "label"]].to_csv(index=False).encode(),

@@ -1,4 +1,4 @@
-"""Photos -> upright working copies, sizes and dHashes, and which listings show the same picture. Knows no tables."""
+"""Make upright working copies of photos with their sizes and dHashes, and find near duplicates across listings."""
 
 import hashlib
 import json
@@ -40,7 +40,7 @@ _COPY = re.compile(r"\.?[0-9a-f]{64}\.(jpg|tmp|jpg\.tmp)")  # with what killed r
 
 @dataclass(frozen=True, slots=True)
 class Picture:
-    """What is known of a photo that can be decoded.
+    """Size and perceptual hash of a photo that can be decoded.
 
     Attributes:
         width, height: as stored, before the EXIF orientation is applied.
@@ -57,8 +57,10 @@ class NearDuplicate(NamedTuple):
     """Two photos of different listings that show the same picture.
 
     Attributes:
-        image_a, image_b: image ids, in order.
+        image_a, image_b: image ids, sorted.
+        listing_a, listing_b: their listings.
         distance: bits in which their dHashes differ.
+        same_file: whether both are the same bytes.
     """
 
     image_a: str
@@ -70,7 +72,7 @@ class NearDuplicate(NamedTuple):
 
 
 def working_copy(directory: Path, sha256: str) -> Path:
-    """Where the working copy of a photo lies: at most WORKING_SIDE_PX long, a JPEG without chroma subsampling."""
+    """Path of a photo's working copy: a JPEG without chroma subsampling, at most WORKING_SIDE_PX on its longer side."""
     return directory / "photos" / sha256[:2] / f"{sha256}.jpg"
 
 
@@ -79,10 +81,15 @@ def prepare_photos(
 ) -> dict[str, Picture | str]:
     """Make the working copies that are missing, and remove those of photos that are gone.
 
-    May be killed at any moment: what is known of a photo is noted after its copy is there.
+    A killed run is continued by the next: each photo is noted once its copy is complete.
+
+    Args:
+        photos: of the catalogue.
+        directory: of the cleaned catalogue; copies go into `photos/`, notes into `cache/pictures.jsonl`.
+        progress: wraps the iteration over missing photos.
 
     Returns:
-        what is known of each picture by its file's sha256, or why it cannot be used.
+        by the file's sha256: size and hash of each photo, or the reason why it cannot be used.
     """
     wanted = {photo.sha256: photo for photo in photos}
     notes = directory / "cache" / "pictures.jsonl"
@@ -130,15 +137,22 @@ def _prepare(photo: CataloguePhoto, directory: Path) -> Picture | str:
 
 
 def dhash(image: Image.Image) -> str:
-    """See `Picture.dhash`; after N. Krawetz, "Kind of Like That" (2013)."""
+    """Compute a 128-bit difference hash, see `Picture.dhash`; after N. Krawetz, "Kind of Like That" (2013)."""
     bits = np.stack([imagehash.dhash(image).hash, imagehash.dhash_vertical(image).hash])
     return np.packbits(bits).tobytes().hex()
 
 
 def near_duplicates(photos: Sequence[CataloguePhoto], pictures: Mapping[str, Picture]) -> list[NearDuplicate]:
-    """Pairs of photos of different listings that are the same file or at most NEAR_BITS apart, each once, sorted.
+    """Find pairs of photos of different listings that are the same file or at most NEAR_BITS apart.
 
-    Of a picture that more than a hundred photos show, not every pair is listed, but enough to join them all.
+    Where two groups of equal photos are large, not every pair is listed, but enough to connect them all.
+
+    Args:
+        photos: of the catalogue.
+        pictures: by sha256, for each of them.
+
+    Returns:
+        each pair once, sorted.
     """
     groups: dict[str, list[CataloguePhoto]] = defaultdict(list)
     for photo in photos:
@@ -168,7 +182,7 @@ def _joining_pairs(
 
 
 def _near_pairs(hashes: Sequence[str]) -> Iterator[tuple[int, int, int]]:
-    """Positions and distance of every two hashes that are near one another."""
+    """Positions i < j and distance of every two hashes that are at most NEAR_BITS apart."""
     words = _words(hashes)
     n_rows = max(1, _COMPARED_AT_ONCE // max(1, len(words)))
     for start in range(0, len(words), n_rows):
@@ -186,9 +200,9 @@ def _words(hashes: Sequence[str]) -> npt.NDArray[np.uint64]:
 
 
 def _featureless(picture_hash: str) -> bool:
-    """Whether it is as near to that of a blank or a plain gradient as duplicates are to one another.
+    """Whether a hash is within NEAR_BITS of that of a blank picture or a plain gradient.
 
-    Such pictures (a white page with a dot, a sky) would all be taken for one. None of 2,527 real photos is one.
+    Such pictures (a white page with a dot, a sky) would all count as duplicates. None of 2,527 real photos is one.
     """
     along, down = (int(digits, 16).bit_count() for digits in (picture_hash[:16], picture_hash[16:]))
     return min(along, 64 - along) + min(down, 64 - down) <= NEAR_BITS

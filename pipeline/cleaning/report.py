@@ -1,4 +1,4 @@
-"""What was found in a dump: report.json for programs, overview.html for people."""
+"""Report on a cleaned dump: report.json for programs, overview.html for people."""
 
 import json
 from base64 import b64encode
@@ -26,7 +26,7 @@ _PRICES_GBP = (1, 5, 10, 20, 50, 100, 200, 500, 1000, 5000)
 
 @dataclass(frozen=True)
 class Problem:
-    """How often something is wrong, and some of the rows."""
+    """Count of rows with one problem, and up to 20 of them as examples."""
 
     count: int
     examples: list[RowProblem]
@@ -37,11 +37,12 @@ class Report:
     """A cleaned catalogue in figures.
 
     Attributes:
-        listings: those with an id and a known category, whether or not they have photos.
+        catalogue: its name.
         digest: of the catalogue's usable photos.
+        listings: those with an id and a known category, whether or not they have photos.
         near_duplicate_bits: up to here two dHashes count as those of one picture.
         left_out: rows that are not used, by reason.
-        odd: rows that are used, though something about them is not as it should be, by reason.
+        odd: rows that are used although something about them is wrong, by reason.
     """
 
     catalogue: str
@@ -60,6 +61,7 @@ class Report:
     odd: dict[str, Problem]
 
     def to_json(self) -> str:
+        """The content of report.json."""
         return json.dumps(asdict(self), indent=1, ensure_ascii=False) + "\n"
 
 
@@ -69,8 +71,9 @@ def report(
     """Count what is in a catalogue.
 
     Args:
-        table: its photos; see `clean_tables.PHOTOS`.
-        odd: what is remarkable about rows that are used.
+        table: its photos, see `PHOTOS` in tables.py.
+        pairs: near duplicates.
+        odd: problems of rows that are used.
     """
     per_category = Counter(table["category"])
     listings = table.drop_duplicates("product_id")
@@ -108,10 +111,10 @@ def _by_reason(problems: Iterable[RowProblem]) -> dict[str, Problem]:
 
 
 def overview(found: Report, pairs: Sequence[NearDuplicate], copy_of: Mapping[str, Path]) -> str:
-    """The report as one page that needs no other file.
+    """Render the report as one HTML page, with some pairs of near duplicates inlined as thumbnails.
 
     Args:
-        copy_of: working copy by image id.
+        copy_of: path of the working copy, by image id.
     """
     templates = jinja2.FileSystemLoader(Path(__file__).parent / "templates")
     page = jinja2.Environment(loader=templates, autoescape=True, undefined=jinja2.StrictUndefined)
@@ -123,7 +126,7 @@ def overview(found: Report, pairs: Sequence[NearDuplicate], copy_of: Mapping[str
 
 
 def _least_alike_first(pairs: Sequence[NearDuplicate]) -> Iterator[NearDuplicate]:
-    """The least alike first, where a threshold that is too high would show, and each listing once."""
+    """Pairs by falling distance, where a threshold that is too high shows first; each listing at most once."""
     seen: set[str] = set()
     for pair in sorted(pairs, key=lambda pair: -pair.distance):
         if not seen & {pair.listing_a, pair.listing_b}:

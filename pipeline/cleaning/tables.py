@@ -1,4 +1,4 @@
-"""Raw tables -> typed, normalised ones, with every odd row reported. Which rows count at all the catalogue decides."""
+"""Normalise and type the raw tables, and report odd rows; which rows are used at all the catalogue decides."""
 
 import re
 import unicodedata
@@ -26,13 +26,17 @@ _CONTACT = re.compile("|".join((_LINK, _EMAIL, _DOMAIN, _PHONE)))
 
 
 def parse_price(text: str) -> float | None:
-    """ "£1,250.00" -> 1250.0; None for what is not one amount in pounds, "£10 - £20" and "1.250,00" among them."""
+    """Parse an amount in pounds, "£1,250.00" -> 1250.0; None for anything else, such as "£10 - £20" or "1.250,00"."""
     found = _PRICE.fullmatch(unicodedata.normalize("NFKC", text).strip())
     return float(found[1].replace(",", "") + (found[2] or "")) if found else None
 
 
 def normalise_text(text: str) -> str:
-    """Lower case, Unicode NFKC, one space for any white space; links, e-mail addresses and phone numbers removed."""
+    """Normalise a name or description.
+
+    Returns:
+        lower case, Unicode NFKC, single spaces, without links, e-mail addresses and phone numbers.
+    """
     lowered = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).lower())
     spaced, n_removed = " ".join(lowered.split()), 1
     if not spaced.isprintable():  # invisible characters would hide an address
@@ -43,7 +47,7 @@ def normalise_text(text: str) -> str:
 
 
 def topic(category: str) -> str:
-    """A category path with the same spaces everywhere: "Home & Garden/Rugs" -> "Home & Garden / Rugs"."""
+    """Normalise the spaces of a category path: "Home & Garden/Rugs" -> "Home & Garden / Rugs"."""
     return " / ".join(part for name in category.split("/") if (part := name.strip()))
 
 
@@ -56,7 +60,7 @@ def _is_amount(cells: "pd.Series[str]") -> "pd.Series[bool]":
 
 
 def _filled(reason: str, *more: pa.Check) -> pa.Column:
-    """A column that may be missing as a whole, but not in single rows."""
+    """A text column that may be missing as a whole, but not be empty in single rows."""
     return pa.Column(str, [pa.Check(_is_filled, error=reason), *more], required=False)
 
 
@@ -93,14 +97,28 @@ PHOTOS = pa.DataFrameSchema(
 
 
 def usable_rows(directory: Location, name: str, rejected: Sequence[RowProblem]) -> pd.DataFrame:
-    """A table's rows that the catalogue did not reject, indexed by their numbers."""
+    """Read the rows of a table that the catalogue did not reject.
+
+    Args:
+        directory: of the raw dump.
+        name: of the table.
+        rejected: rows that are not used, of any table.
+
+    Returns:
+        the rows, indexed by their number in the file.
+    """
     rows = [problem.row for problem in rejected if problem.table == name]
     table = read_table(directory, name, []).drop(index=rows, errors="ignore")
     return table.loc[:, ~table.columns.duplicated()]
 
 
 def clean_listings(directory: Location, rejected: Sequence[RowProblem]) -> tuple[pd.DataFrame, list[RowProblem]]:
-    """The usable listings by their id: topic, name, description, price_gbp (NaN: none), location; and what is odd."""
+    """Normalise the usable listings.
+
+    Returns:
+        one row a listing, indexed by its id: topic, name, description, price_gbp (NaN: none), location; and the odd
+        rows.
+    """
     raw = usable_rows(directory, PRODUCTS, rejected)
     odd = _odd(raw)
     for column in LISTINGS.columns:

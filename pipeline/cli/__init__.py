@@ -1,1 +1,1 @@
-"""The command line: one module a group of verbs."""
+"""The `lookalike` command line: one module for each group of verbs."""

@@ -1,4 +1,4 @@
-"""Verbs for model bundles: see them, promote one with its index, carry one to another machine. Needs no service."""
+"""`lookalike bundle`: list, show, promote and export model bundles. They need no running service."""
 
 import sys
 from contextlib import suppress
@@ -126,10 +126,10 @@ def bundle_promote(bundle: str, reindex: bool, as_json: bool) -> None:
 
 
 def _promote(storage: Location, store: ArtifactStore, version: str) -> tuple[_Changes, str | None]:
-    """Promote a bundle, and an index of it if there is one.
+    """Promote a bundle, and the index of it that was live last if there is one.
 
     Returns:
-        what differs, as it was and as it is, by name; and the index.
+        what differs from the old bundle, old and new value by name; and the index version.
     """
     new = open_bundle(store, version).manifest
     was, now = _described_live(store), _described(new)
@@ -159,7 +159,11 @@ def bundle_export(version: tuple[str, ...], directory: Path, as_json: bool) -> N
 
 
 def open_named(store: ArtifactStore, name: str | None) -> ModelBundle:
-    """That of a version or in a directory, or the live one; verified."""
+    """Open and verify the bundle of a version or in a directory, or the live one.
+
+    Raises:
+        BundleMissing, BundleDamaged: it is not there, or not whole.
+    """
     if name is None or name in store.versions():
         return open_bundle(store, name)
     return open_bundle_directory(_directory(name))
@@ -211,7 +215,7 @@ def _line(facts: dict[str, Any]) -> str:
 
 
 def _described(manifest: BundleManifest) -> dict[str, str]:
-    """What there is to know of a bundle, by name, as text that can be compared."""
+    """Describe a bundle as text by name, so that two can be compared."""
     metrics = {
         name: f"{value:.3f}" if isinstance(value, float) else str(value) for name, value in manifest.metrics.items()
     }
@@ -232,7 +236,7 @@ def _described(manifest: BundleManifest) -> dict[str, str]:
 
 
 def _described_live(store: ArtifactStore) -> dict[str, str]:
-    """Nothing where no bundle is live, or what is cannot be read: that is what the new one is to mend."""
+    """Describe the live bundle; empty where there is none, or it cannot be read, which must not stop a promotion."""
     try:
         live = store.current()
         return _described(read_manifest(store, live)) if live else {}
@@ -241,7 +245,7 @@ def _described_live(store: ArtifactStore) -> dict[str, str]:
 
 
 def _indexes(storage: Location, fingerprint: str) -> list[str]:
-    """The versions of the index that were made by that model, newest first."""
+    """Index versions that were made by the model with that fingerprint, newest first."""
     store, found = index_store(storage), []
     for version in reversed(store.versions()):
         with suppress(ArtifactError):  # `lookalike index list` says what is wrong with it
@@ -251,7 +255,7 @@ def _indexes(storage: Location, fingerprint: str) -> list[str]:
 
 
 def _last_live(storage: Location, fingerprint: str) -> str | None:
-    """The index of that model that was live last, if it is still there and whole; one that never was may be no good."""
+    """The index of that model that was live last, if it is whole; one that was never live may have failed its gates."""
     store, of_model = index_store(storage), _indexes(storage, fingerprint)
     for promotion in reversed(store.history()):
         with suppress(ArtifactError):

@@ -1,4 +1,4 @@
-"""`lookalike clean`: what is in a raw dump, what of it can be used, and files that training starts from."""
+"""`lookalike clean`: clean a raw dump for training, and report what of it can be used."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""`lookalike completion`: what makes a shell complete verbs, options and versions."""
+"""`lookalike completion`: shell completion of verbs, options and versions."""
 
 import json
 from contextlib import suppress
@@ -17,14 +17,14 @@ _VARIABLE = "_LOOKALIKE_COMPLETE"  # what click looks for
 
 
 def index_versions(_context: click.Context, _parameter: click.Parameter, begun: str) -> list[str]:
-    """Versions of the index that begin so, newest first."""
+    """Complete index versions that start with what was typed, newest first."""
     with suppress(LookalikeError, OSError):
         return _beginning(index_store(load_settings().home), begun)
     return []
 
 
 def bundle_versions(_context: click.Context, _parameter: click.Parameter, begun: str) -> list[str]:
-    """Versions of the bundle that begin so, newest first."""
+    """Complete bundle versions that start with what was typed, newest first."""
     with suppress(LookalikeError, OSError):
         return _beginning(bundle_store(load_settings().home), begun)
     return []

@@ -1,4 +1,4 @@
-"""`lookalike doctor`: whether this machine can run the service, and what to do where it cannot."""
+"""`lookalike doctor`: check whether this machine can run the service, and advise where it cannot."""
 
 import json
 import sys

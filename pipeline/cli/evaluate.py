@@ -1,4 +1,4 @@
-"""Verbs that judge a bundle: `lookalike evaluate` in figures, beside another bundle if wished, `plot` in pictures."""
+"""`lookalike evaluate` measures a bundle, or compares two; `lookalike plot` draws one."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -132,7 +132,7 @@ def _named(bundle: ModelBundle) -> dict[str, str]:
 
 
 def _rows(summaries: Sequence[Mapping[str, float | int]], differences: Mapping[str, "Difference"]) -> list[str]:
-    """One line a figure: of every bundle, and how far they differ."""
+    """One line for each figure: its value for every bundle, and their difference with its interval."""
     lines = []
     for name in summaries[0]:
         cells = [f"{value:>10.3f}" if isinstance(value := s[name], float) else f"{value:>10}" for s in summaries]

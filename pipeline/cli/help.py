@@ -1,4 +1,4 @@
-"""What `--help` says beneath the options: examples to copy. Imports nothing that could be missing."""
+"""Examples beneath the options of `--help`. Imports only click, so that `doctor` runs where packages are missing."""
 
 from collections.abc import Callable
 from typing import TypeVar
@@ -9,7 +9,11 @@ C = TypeVar("C", bound=click.Command)
 
 
 def with_examples(*examples: str) -> Callable[[C], C]:
-    """Give a verb examples, each a command line."""
+    """Decorate a verb with examples for its help.
+
+    Args:
+        examples: a command line each.
+    """
 
     def add_examples(command: C) -> C:
         command.epilog = "\n".join(["\b", "Examples:", *(f"  {example}" for example in examples)])

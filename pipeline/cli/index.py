@@ -1,4 +1,4 @@
-"""Verbs for the index: make it, renew it, see its versions, move between them. Those of `index` need no service."""
+"""`lookalike prepare`, `index` and `schedule`: build the index, manage its versions, show the reindex schedule."""
 
 import dataclasses
 from pathlib import Path
@@ -86,7 +86,7 @@ def index_show(version: str | None, as_json: bool) -> None:
 
 
 def _in_milvus(storage: Location, version: str) -> str | None:
-    """What a version is called there; None of one that lies in files."""
+    """Name the Milvus collection of a version; None if its vectors are in files."""
     from shared.index.milvus_server import alias_of
 
     store = index_store(storage)

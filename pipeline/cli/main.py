@@ -1,4 +1,4 @@
-"""`lookalike`: one verb for each thing a person does. Parses and prints; the work is done elsewhere."""
+"""The `lookalike` command: its group, `up`, `search`, and the verbs of the other modules."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Verbs for a running service: its API keys, its jobs, and what administrators did. They talk to its Redis."""
+"""`lookalike keys`, `jobs` and `audit`: manage API keys and jobs of a running service through its Redis."""
 
 import getpass
 from contextlib import suppress

@@ -1,4 +1,4 @@
-"""`lookalike reindex`: has the running service renew its index, watches it, and says how it ended."""
+"""`lookalike reindex`: submit a reindex to the running service, show its progress, and print its outcome."""
 
 import signal
 import sys
@@ -43,7 +43,15 @@ def reindex(mode: str, dry_run: bool, promote: str, force: bool, wait: bool | No
 
 
 def run_reindex(jobs: JobStore, request: ReindexRequest, *, wait: bool) -> Job:
-    """Submit a reindex to the running service, and watch it if it is to be waited for.
+    """Submit a reindex to the running service.
+
+    Args:
+        jobs: of the service.
+        request: what to reindex, and when to promote.
+        wait: show its progress until it ends.
+
+    Returns:
+        the job, as it is when it ended or was submitted.
 
     Raises:
         ReindexRunning: there is one already.
@@ -54,7 +62,7 @@ def run_reindex(jobs: JobStore, request: ReindexRequest, *, wait: bool) -> Job:
 
 
 def _watch(jobs: JobStore, job: Job) -> Job:
-    """The job once it has ended; meanwhile a bar says how far it is. Ctrl-C ends the watching, not the job."""
+    """Show a progress bar until the job ends, and return the job. Ctrl-C exits without canceling the job."""
     stage = ""
     try:
         with tqdm(desc="queued", dynamic_ncols=True, disable=None) as bar:
@@ -75,7 +83,7 @@ def _watch(jobs: JobStore, job: Job) -> Job:
 
 
 def outcome(job: Job) -> str:
-    """How a reindex stands, for people."""
+    """Describe the state or the result of a reindex, for people."""
     if job.error:
         return f"{job.status}: {job.error.code}: {job.error.detail}"
     if not isinstance(job.result, ReindexResult):
@@ -92,7 +100,7 @@ def outcome(job: Job) -> str:
 
 
 def exit_code(job: Job, request: ReindexRequest) -> int:
-    """0 when what was asked for is done or in hand, 1 when it failed, 3 when an index was built and is not live."""
+    """Exit code: 0 if the job is done or not finished yet, 1 if it failed, 3 if an index was built and not promoted."""
     if not job.status.terminal:
         return 0
     if job.status is not JobStatus.SUCCEEDED or not isinstance(job.result, ReindexResult):

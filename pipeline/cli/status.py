@@ -1,4 +1,4 @@
-"""Verbs that look at a running service: `lookalike status` on one screen, `lookalike workers` one by one."""
+"""`lookalike status` shows a running service on one screen, `lookalike workers` lists its workers."""
 
 import sys
 import time
@@ -63,12 +63,13 @@ def status(watch: bool, as_json: bool) -> None:
 
 @dataclass(frozen=True)
 class _ServiceStatus:
-    """A service at one moment."""
+    """State of a service at one moment, as facts for programs and lines for people."""
 
     workers: list[WorkerReport]
     facts: dict[str, Any]
 
     def lines(self) -> list[str]:
+        """Format the facts as lines of text, the table of workers last."""
         queue, index, schedule = self.facts["queue"], self.facts["index"], self.facts["schedule"]
         waiting = ", ".join(f"{count} {line}" for line, count in queue["queued"].items() if count) or "nothing"
         late = f", the oldest for {queue['oldest_wait_s']:.0f} s" if queue["oldest_wait_s"] >= _SHOWN_LATE_S else ""
@@ -119,7 +120,7 @@ def _read_status(client: redis.Redis, jobs: JobStore) -> _ServiceStatus:
 
 
 def _facts(worker: WorkerReport) -> dict[str, Any]:
-    """A heartbeat, for programs: less the histograms, which are for /metrics."""
+    """A worker's heartbeat as facts, without the histograms, which are for /metrics."""
     reported = worker.model_dump(mode="json", exclude={"stats", "index"})
     index = worker.index
     return {
@@ -133,7 +134,7 @@ def _facts(worker: WorkerReport) -> dict[str, Any]:
 
 
 def _table(workers: list[dict[str, Any]]) -> list[str]:
-    """One line a worker under a head, its problem beneath it."""
+    """Table of workers: a header, then one line for each, with its problem beneath it."""
     if not workers:
         return []
     head = ("worker", "state", "on", "photos/s", "held", "heard", "index")

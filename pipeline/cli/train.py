@@ -1,4 +1,4 @@
-"""`lookalike train`: from a raw dump to a trained, calibrated, measured bundle."""
+"""`lookalike train`: train, calibrate and evaluate a bundle from a raw dump."""
 
 import json
 from dataclasses import replace

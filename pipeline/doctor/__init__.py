@@ -1,1 +1,1 @@
-"""What `lookalike doctor` looks at: each check is a function that finds things; none changes anything"""
+"""Checks of `lookalike doctor`: each is a function that yields findings and changes nothing."""

@@ -1,4 +1,4 @@
-"""What a check found, and what to do about it. Imports nothing that could be missing."""
+"""Findings of a check, with advice. Imports the standard library only, so that it works where packages are missing."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -6,7 +6,7 @@ from enum import StrEnum
 
 
 class State(StrEnum):
-    """How bad it is."""
+    """Severity of a finding."""
 
     OK = "ok"
     WARN = "warn"  # it works, and could be better
@@ -18,9 +18,10 @@ class Finding:
     """One line of the report.
 
     Attributes:
-        what: the thing looked at.
-        found: how it is.
-        advice: what to do; empty where nothing is to be done.
+        what: the thing checked.
+        state: how bad it is.
+        found: what the check found.
+        advice: what to do; empty if nothing.
     """
 
     what: str
@@ -34,19 +35,22 @@ Check = Callable[[], Findings]
 
 
 def ok(what: str, found: str) -> Finding:
+    """A finding that all is well."""
     return Finding(what, State.OK, found)
 
 
 def warn(what: str, found: str, advice: str) -> Finding:
+    """A finding of something that works and could be better."""
     return Finding(what, State.WARN, found, advice)
 
 
 def fail(what: str, found: str, advice: str) -> Finding:
+    """A finding of something that does not work."""
     return Finding(what, State.FAIL, found, advice)
 
 
 def run_check(name: str, check: Check) -> Findings:
-    """What a check finds; that it could not look is a finding too."""
+    """Run a check and yield its findings; an exception in the check becomes a finding too."""
     try:
         yield from check()
     except ModuleNotFoundError as exc:

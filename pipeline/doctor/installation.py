@@ -1,6 +1,6 @@
-"""Settings, home, port, weights, artifacts: what is installed here and would be started. Changes nothing.
+"""Check settings, home, port, weights, catalogue and artifacts of this installation.
 
-Imports of the service stand inside the checks, so that each that can be made is made, whatever is missing.
+The service's modules are imported inside the checks, so that a missing package fails only the checks that need it.
 """
 
 import fcntl
@@ -22,7 +22,7 @@ _HOST_WITHIN_S = 3.0
 
 
 def check_settings() -> Findings:
-    """Whether they can be read, and variables that none of them is."""
+    """Check that the settings can be read, and warn of LOOKALIKE_ variables that are no settings."""
     from shared.errors import CannotStart
     from shared.settings import Settings, load_settings
 
@@ -44,7 +44,7 @@ def check_settings() -> Findings:
 
 
 def check_home() -> Findings:
-    """Whether LOOKALIKE_HOME, or where it would be made, can be written and has room; and what a killed run left."""
+    """Check that LOOKALIKE_HOME, or where it would be made, can be written and has room, and for a killed run."""
     from shared.redis_address import withdrawn
     from shared.settings import load_settings
 
@@ -76,7 +76,7 @@ def check_home() -> Findings:
 
 
 def check_port() -> Findings:
-    """Whether the API can listen, or does already."""
+    """Check that the API's port is free, or used by a service of this home."""
     from shared.settings import load_settings
 
     settings = load_settings()
@@ -95,7 +95,7 @@ def check_port() -> Findings:
 
 
 def check_weights() -> Findings:
-    """Whether the weights that a new bundle would be made from can be had."""
+    """Check that the weights for a new bundle are here or can be downloaded."""
     from shared.settings import Backbone, load_settings
 
     settings = load_settings()
@@ -126,7 +126,7 @@ def check_weights() -> Findings:
 
 
 def check_catalogue() -> Findings:
-    """Whether the catalogue that would be served is there."""
+    """Check that the catalogue that would be served has its files."""
     from shared.artifacts.backend import backend_at
     from shared.artifacts.home import DEMO, catalogue_location
     from shared.errors import CatalogueUnusable, StoreUnavailable
@@ -149,7 +149,7 @@ def check_catalogue() -> Findings:
 
 
 def check_artifacts() -> Findings:
-    """Whether the live bundle and index are whole, byte by byte, and belong together."""
+    """Check that the live bundle and index are undamaged, byte by byte, and belong together."""
     from shared.artifacts.snapshots import answering_bundle, bundle_store, index_store, read_index_manifest
     from shared.errors import ArtifactError, StoreUnavailable
     from shared.settings import load_settings
@@ -176,7 +176,7 @@ def check_artifacts() -> Findings:
 
 
 def _is_locked(lock: Path) -> bool:
-    """Whether a process holds the lock; a file nobody holds means nothing."""
+    """Whether a process holds the lock; the file alone does not mean so."""
     try:
         with lock.open() as file:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)

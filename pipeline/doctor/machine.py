@@ -1,4 +1,4 @@
-"""Python, processor, memory, graphics card: what the machine is. Needs nothing but Python."""
+"""Check Python, processor, memory and GPU of this machine, with the standard library only."""
 
 import os
 import platform
@@ -17,7 +17,7 @@ _TELLING_FLAGS = ("avx2", "avx512f", "avx512_vnni", "avx_vnni", "amx_int8", "asi
 
 
 def check_python() -> Findings:
-    """Its version, and whether it is 64 bit."""
+    """Check Python's version, and that it is 64 bit."""
     found = f"{platform.python_version()}, {platform.machine()}, {sys.executable}"
     if sys.version_info < _NEEDED:
         yield fail("python", found, "Python 3.11 or newer is needed: make PYTHON=python3.12")
@@ -28,7 +28,7 @@ def check_python() -> Findings:
 
 
 def check_processor() -> Findings:
-    """Cores this process may use, and the instructions that speed depends on."""
+    """Check the cores this process may use, and the vector instructions that speed depends on."""
     n_cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     flags = _flags()
     known = [flag for flag in _TELLING_FLAGS if flag in flags]
@@ -42,7 +42,7 @@ def check_processor() -> Findings:
 
 
 def check_memory() -> Findings:
-    """What is available, within the limit of the container if there is one."""
+    """Check the available memory, within the container's limit if there is one."""
     available = _available_bytes()
     if available is None:
         return
@@ -58,7 +58,7 @@ def check_memory() -> Findings:
 
 
 def check_graphics() -> Findings:
-    """Whether a GPU is there, and a torch that can use it."""
+    """Check for a GPU, and for a torch that can use it."""
     if (tool := shutil.which("nvidia-smi")) is None:
         yield ok("gpu", "none: the model runs on the processor")
         return
@@ -80,7 +80,7 @@ def check_graphics() -> Findings:
 
 
 def _flags() -> set[str]:
-    """What Linux says the processor can do; empty elsewhere."""
+    """CPU flags as Linux lists them; empty elsewhere."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:

@@ -1,4 +1,4 @@
-"""The Redis the service would use, or uses: whether it answers, and whether its settings keep what it is given."""
+"""Check that the service's Redis answers, and that its settings do not lose accepted jobs."""
 
 from contextlib import closing
 from typing import Any
@@ -10,7 +10,7 @@ _NOEVICTION = "noeviction"
 
 
 def check_redis() -> Findings:
-    """That of LOOKALIKE_REDIS_URL, of the running service, or the Valkey that `make run` would start."""
+    """Check the Redis of LOOKALIKE_REDIS_URL or of the running service, else the Valkey that `make run` would start."""
     import redis
 
     from shared.errors import CannotStart
@@ -41,7 +41,7 @@ def check_redis() -> Findings:
 
 
 def _check_persistence(client: Any) -> Findings:
-    """Whether it forgets."""
+    """Check that its eviction policy and persistence lose no jobs."""
     import redis
 
     try:

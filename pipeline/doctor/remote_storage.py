@@ -1,4 +1,4 @@
-"""Where artifacts and vectors lie when not in this home: LOOKALIKE_STORE and LOOKALIKE_INDEX. Only reads there."""
+"""Check the object store and the Milvus server that LOOKALIKE_STORE and LOOKALIKE_INDEX name, by reading only."""
 
 import os
 from contextlib import closing
@@ -10,7 +10,7 @@ _TIMEOUT_S = 5
 
 
 def check_store() -> Findings:
-    """Whether the object store answers and lets its objects be listed, or the directory can be used."""
+    """Check that the object store answers and can be listed, or that the directory can be used."""
     from shared.errors import StoreUnavailable
     from shared.settings import load_settings
 
@@ -34,7 +34,7 @@ def check_store() -> Findings:
 
 
 def check_index() -> Findings:
-    """Whether the Milvus that holds the vectors answers and lets its collections be listed."""
+    """Check that the Milvus server answers and its collections can be listed."""
     from shared.errors import CannotStart, IndexUnavailable
     from shared.index.milvus_server import open_server
     from shared.settings import load_settings

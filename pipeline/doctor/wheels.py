@@ -1,6 +1,6 @@
-"""Whether what the service is made of is installed and can be loaded here: each import is tried, in another process.
+"""Check that every package the service needs is installed and can be imported, in another process.
 
-A wheel built for another processor ends the process that loads it, and no `except` is of any help then.
+A wheel built for another processor may kill the process that imports it, which no `except` can catch.
 """
 
 import subprocess
@@ -41,7 +41,7 @@ for name in sys.argv[1:]:
 
 
 def check_wheels() -> Findings:
-    """One finding for each extra; of those that cannot be loaded, one each."""
+    """Yield one finding for each extra, and one for each module that cannot be imported."""
     for extra, modules in MODULES.items():
         problems = dict(_problems(modules))
         missing = [module for module, problem in problems.items() if _is_missing(module, problem)]
@@ -56,7 +56,7 @@ def check_wheels() -> Findings:
 
 
 def _problems(modules: Iterable[str]) -> Iterable[tuple[str, str]]:
-    """Module and what is wrong with it, of those that cannot be imported."""
+    """Yield module and error of those that cannot be imported."""
     left = list(modules)
     while left:
         under_way = ""
@@ -77,7 +77,7 @@ def _problems(modules: Iterable[str]) -> Iterable[tuple[str, str]]:
                 under_way = ""
         if not under_way:
             return
-        yield under_way, reason  # it took the process along: go on behind it, in another
+        yield under_way, reason  # it ended the process: continue behind it, in another
         left = left[left.index(under_way) + 1 :]
 
 
@@ -95,7 +95,7 @@ def _broken(module: str, problem: str) -> Finding:
 
 @cache
 def _distributions() -> Mapping[str, list[str]]:
-    """Which packages a module comes from; to find out reads what every installed one holds."""
+    """Installed distributions by module; cached, because it reads the metadata of all of them."""
     return packages_distributions()
 
 

@@ -1,1 +1,1 @@
-"""How good a bundle is, in figures and pictures."""
+"""Evaluate a bundle: figures, comparisons and plots."""

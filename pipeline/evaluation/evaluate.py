@@ -1,4 +1,4 @@
-"""How good the model is: category accuracy on listings it has never seen, and whether neighbours make sense."""
+"""Evaluate a bundle on a catalogue: classification of unseen photos, calibration, and retrieval."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -31,14 +31,14 @@ class _Figures(BaseModel):
 
 
 class Interval(_Figures):
-    """95 % bootstrap interval over listings: photos of one listing are not independent of each other."""
+    """95 % bootstrap interval over listings, because photos of one listing are not independent."""
 
     low: float
     high: float
 
 
 class CategoryFigures(_Figures):
-    """One category among the photos of all."""
+    """Precision, recall and F1 of one category; n: its photos."""
 
     name: str
     n: int
@@ -48,7 +48,7 @@ class CategoryFigures(_Figures):
 
 
 class ReliabilityBin(_Figures):
-    """Photos of similar confidence; the bins hold equally many."""
+    """One bin of a reliability diagram; all bins hold equally many photos."""
 
     n: int
     confidence: float
@@ -56,7 +56,7 @@ class ReliabilityBin(_Figures):
 
 
 class Coverage(_Figures):
-    """What comes of answering only from a probability on."""
+    """Coverage and accuracy when only photos of at least some probability are answered."""
 
     threshold: float
     coverage: float  # share of photos answered
@@ -64,7 +64,7 @@ class Coverage(_Figures):
 
 
 class Reliability(_Figures):
-    """How far probabilities can be believed at one temperature."""
+    """Calibration of the probabilities at one temperature."""
 
     nll: float  # nats
     ece: float  # expected calibration error, 15 bins of equal mass
@@ -72,7 +72,7 @@ class Reliability(_Figures):
 
 
 class Classification(_Figures):
-    """Category answers for unseen photos."""
+    """Classification figures of unseen photos."""
 
     n_photos: int
     n_listings: int
@@ -90,7 +90,7 @@ class Classification(_Figures):
 
 
 class Retrieval(_Figures):
-    """Neighbours that exact search among all photos of the catalogue finds; by number of neighbours looked at."""
+    """Retrieval figures by exact search among all photos of the catalogue; keys are numbers of neighbours k."""
 
     n_queries: int
     n_with_sibling: int
@@ -100,7 +100,7 @@ class Retrieval(_Figures):
 
 
 class Evaluation(_Figures):
-    """Every figure of one catalogue under one bundle; METRICS in it."""
+    """Every figure of a bundle on a catalogue; a bundle keeps its own in METRICS."""
 
     n_photos: int
     n_listings: int
@@ -136,7 +136,7 @@ class Evaluation(_Figures):
 
 
 class Difference(_Figures):
-    """What one bundle has of a figure above another, on the same photos."""
+    """Difference of one figure between two bundles on the same photos."""
 
     difference: float
     interval: Interval
@@ -144,7 +144,7 @@ class Difference(_Figures):
 
 @dataclass(frozen=True)
 class Measured:
-    """An evaluation and what it is made of, photo by photo, so that two can be compared."""
+    """An evaluation with its values for each photo, so that two can be compared."""
 
     evaluation: Evaluation
     unseen: BoolArray  # (n,)
@@ -155,15 +155,15 @@ class Measured:
 def evaluate(
     photos: Sequence[CataloguePhoto], embeddings: Embeddings, split: Split, *, temperature: float = 1.0
 ) -> Evaluation:
-    """Every figure of one catalogue under one model.
+    """Evaluate embeddings of a catalogue's photos by one bundle.
 
-    A photo is unseen if its listing was neither fitted on nor chosen on: held out for the test, or new since.
+    A photo is unseen if its listing is in neither the training nor the validation split: a test listing, or new since.
 
     Args:
         photos: one per row.
         embeddings: vectors (n, dim), scores (n, 13).
         split: of the bundle.
-        temperature: of the bundle.
+        temperature: of the bundle, for calibration.
     """
     return measure(photos, embeddings, split, temperature=temperature).evaluation
 
@@ -171,7 +171,7 @@ def evaluate(
 def measure(
     photos: Sequence[CataloguePhoto], embeddings: Embeddings, split: Split, *, temperature: float = 1.0
 ) -> Measured:
-    """See `evaluate`."""
+    """Evaluate as `evaluate` does, and keep the values for each photo."""
     labels = np.array([photo.category for photo in photos], dtype=np.int64)
     seen = split.train | split.validation
     unseen = np.array([photo.listing_id not in seen for photo in photos], dtype=bool)
@@ -211,7 +211,7 @@ def measure(
 
 
 def joint_split(splits: Sequence[Split]) -> Split:
-    """What any of several bundles has seen; on the rest they can be compared."""
+    """Union of several bundles' splits; on the listings outside of it the bundles can be compared."""
     return Split(
         train=frozenset().union(*(split.train for split in splits)),
         validation=frozenset().union(*(split.validation for split in splits)),
@@ -220,11 +220,14 @@ def joint_split(splits: Sequence[Split]) -> Split:
 
 
 def compare(new: Measured, old: Measured) -> dict[str, Difference]:
-    """How far two bundles differ on photos that neither has seen, by paired bootstrap.
+    """Compare two bundles on photos that neither has seen, by paired bootstrap.
 
     Args:
-        new: measured with what either bundle has seen as the split.
-        old: the same photos with the same split.
+        new: measured with the `joint_split` of both.
+        old: measured on the same photos with the same split.
+
+    Returns:
+        new minus old, by name of the figure.
     """
     differences = {}
     for name, values in new.per_photo.items():
@@ -237,11 +240,12 @@ def compare(new: Measured, old: Measured) -> dict[str, Difference]:
 
 
 def bootstrap(values: DoubleArray, listings: IntArray, *, seed: int = 17) -> Interval:
-    """Interval of the mean of values, when listings are drawn again with all their photos.
+    """Bootstrap interval of the mean of values: listings are resampled with all their photos.
 
     Args:
         values: (n,) one per photo, n >= 1.
         listings: (n,) numbers of their listings.
+        seed: of the resampling.
     """
     _, listing_of = np.unique(listings, return_inverse=True)
     sums, counts = np.bincount(listing_of, weights=values), np.bincount(listing_of)
@@ -255,7 +259,7 @@ def bootstrap(values: DoubleArray, listings: IntArray, *, seed: int = 17) -> Int
 
 
 def describe_metrics(metrics: Mapping[str, float | int | str]) -> str:
-    """One line for people: each figure with its name."""
+    """Format metrics as one line of text: each figure with its name."""
     return ", ".join(
         f"{name} {value:.3f}" if isinstance(value, float) else f"{name} {value}" for name, value in metrics.items()
     )

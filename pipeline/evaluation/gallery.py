@@ -1,4 +1,4 @@
-"""All pictures of a bundle in one directory, and a page that shows them."""
+"""Draw all plots of a bundle into one directory, with an HTML page that shows them."""
 
 import json
 from pathlib import Path
@@ -36,15 +36,19 @@ _THUMBNAIL = PreprocessSpec(size_px=224, fill=255)
 def draw_bundle(
     bundle: ModelBundle, evaluation: Evaluation, out: Path, embedded: EmbeddedPhotos | None = None
 ) -> list[str]:
-    """Draw what is known, and return the names of the files, the page last.
+    """Draw training history, classification and retrieval of a bundle, as far as they are known.
 
     Args:
+        bundle: with or without a training history.
         evaluation: of the bundle.
-        out: a directory; pictures of an earlier call are replaced.
-        embedded: a catalogue under the bundle.
+        out: a directory, made if it is missing; pictures of an earlier call are replaced.
+        embedded: a catalogue's photos with their embeddings by the bundle, for queries and the map.
+
+    Returns:
+        names of the files, the page last.
 
     Raises:
-        CatalogueUnusable: nothing is known that could be drawn.
+        CatalogueUnusable: there is nothing to draw.
     """
     out.mkdir(parents=True, exist_ok=True)
     manifest = bundle.manifest
@@ -81,7 +85,7 @@ def draw_bundle(
 
 
 def _queries(bundle: ModelBundle, embedded: EmbeddedPhotos) -> list[int]:
-    """Rows of some unseen photos, the same in every bundle that has not seen them."""
+    """Rows of some unseen photos, chosen by a hash of their ids so that every bundle gets the same queries."""
     seen = bundle.split.train | bundle.split.validation
     unseen = [row for row, photo in enumerate(embedded.photos) if photo.listing_id not in seen]
     return sorted(unseen, key=lambda row: crc32(embedded.photos[row].image_id.encode()))[:_N_QUERIES]

@@ -1,4 +1,7 @@
-"""Pictures of a bundle: one function each, figures in, a PNG out. Nothing is told by colour alone."""
+"""Plots of a bundle's evaluation as PNG files, one function each.
+
+Colours are distinguishable for colour-blind readers, and line styles, markers or hatching repeat what a colour says.
+"""
 
 import html
 from collections.abc import Iterator, Sequence
@@ -32,7 +35,7 @@ _MAP_STEPS = 500  # the usual 1,000 take twice the time and move little
 
 
 class SimilarPhoto(NamedTuple):
-    """A photo of the grid: the query, or one that is similar to it."""
+    """One photo of a query's result grid: the query itself, or a neighbour."""
 
     pixels: Pixels
     category: str
@@ -42,10 +45,12 @@ class SimilarPhoto(NamedTuple):
 
 
 def draw_history(history: Sequence[dict[str, float]], path: Path, *, title: str) -> None:
-    """Loss and accuracy of both sides, epoch by epoch.
+    """Plot training and validation loss and accuracy by epoch.
 
     Args:
         history: epoch, train_loss, val_loss, train_accuracy, val_accuracy; what an epoch lacks is left out.
+        path: of the PNG.
+        title: names the bundle.
     """
     figure = Figure(figsize=(10, 4), layout="constrained")
     figure.suptitle(f"Training\n{title}")
@@ -68,7 +73,7 @@ def draw_history(history: Sequence[dict[str, float]], path: Path, *, title: str)
 
 
 def draw_confusion(found: Classification, path: Path, *, title: str) -> None:
-    """Counts of answers by category, shaded by their share of the category."""
+    """Plot the confusion matrix: counts, shaded by their share of the category."""
     counts = np.array(found.confusion)
     share = counts / np.maximum(counts.sum(1, keepdims=True), 1)
     with _picture(path, f"Confusion: {found.n_photos} unseen photos\n{title}", (10, 8.5)) as axes:
@@ -86,7 +91,7 @@ def draw_confusion(found: Classification, path: Path, *, title: str) -> None:
 
 
 def draw_categories(found: Classification, path: Path, *, title: str) -> None:
-    """Precision and recall of each category."""
+    """Plot precision, recall and F1 of each category."""
     rows = np.arange(len(found.categories))
     with _picture(path, f"Per category: {found.n_photos} unseen photos\n{title}", (9, 7)) as axes:
         axes.barh(rows - 0.2, [c.precision for c in found.categories], 0.38, color=_BLUE, label="precision")
@@ -104,7 +109,7 @@ def draw_categories(found: Classification, path: Path, *, title: str) -> None:
 
 
 def draw_reliability(found: Classification, path: Path, *, title: str, temperature: float) -> None:
-    """How often answers of one confidence are right, before and after temperature scaling."""
+    """Plot the reliability diagram before and after temperature scaling."""
     with _picture(path, f"Reliability: {found.n_photos} unseen photos\n{title}", (6.5, 7)) as axes:
         axes.plot([0, 1], [0, 1], color="grey", linestyle=":", label="as sure as right")
         sides = (
@@ -121,7 +126,7 @@ def draw_reliability(found: Classification, path: Path, *, title: str, temperatu
 
 
 def draw_abstention(found: Classification, path: Path, *, title: str, abstain_below: float) -> None:
-    """Accuracy of what is answered, the fewer are answered."""
+    """Plot accuracy against coverage when answers below a probability are withheld."""
     with _picture(path, f"Answering only when sure: {found.n_photos} unseen photos\n{title}", (7.5, 5)) as axes:
         coverage, accuracy = [p.coverage for p in found.abstention], [p.accuracy for p in found.abstention]
         axes.plot(coverage, accuracy, "o-", color=_BLUE, markersize=4, label="accuracy of the photos answered")
@@ -140,10 +145,12 @@ def draw_abstention(found: Classification, path: Path, *, title: str, abstain_be
 
 
 def draw_similar(found: Sequence[SimilarPhoto], path: Path, *, title: str) -> None:
-    """The query and its similar photos, in two rows.
+    """Plot a query and its nearest neighbours, in two rows.
 
     Args:
-        found: the query first, then the similar ones, best first.
+        found: the query first, then the neighbours, most similar first.
+        path: of the PNG.
+        title: names the bundle.
     """
     n_columns = (len(found) + 1) // 2
     figure = Figure(figsize=(2.4 * n_columns, 6.4), layout=ConstrainedLayoutEngine(hspace=0.06))
@@ -169,11 +176,14 @@ def draw_similar(found: Sequence[SimilarPhoto], path: Path, *, title: str) -> No
 
 
 def draw_map(vectors: FloatArray, labels: IntArray, path: Path, *, title: str, seed: int = 17) -> None:
-    """Photos in the plane, similar ones near each other: t-SNE of the leading principal components.
+    """Plot photos in the plane, similar ones near each other: t-SNE of the leading principal components.
 
     Args:
         vectors: (n, dim), L2 norm 1; n >= 4, and a few thousand at most.
         labels: (n,) categories.
+        path: of the PNG.
+        title: names the bundle.
+        seed: of t-SNE.
     """
     n_components = min(_MAP_DIM, *vectors.shape)
     leading = PCA(n_components, svd_solver="full").fit_transform(vectors)
@@ -192,10 +202,12 @@ def draw_map(vectors: FloatArray, labels: IntArray, path: Path, *, title: str, s
 
 
 def write_page(pictures: Sequence[tuple[str, str]], path: Path, *, title: str) -> None:
-    """One page with all pictures.
+    """Write an HTML page that shows all pictures.
 
     Args:
-        pictures: file name and what it shows, in order.
+        pictures: file name and description of each, in order.
+        path: of the page.
+        title: its heading.
     """
     shown = "\n".join(
         f'<figure><img src="{html.escape(name)}" alt="{html.escape(about)}"><figcaption>{html.escape(about)}'
@@ -222,7 +234,7 @@ def _percent(axes: Axes) -> None:
 
 @contextmanager
 def _picture(path: Path, title: str, size: tuple[float, float]) -> Iterator[Axes]:
-    """One set of axes, saved when the body ends; without pyplot nothing is global and no display is needed."""
+    """Give one set of axes, and save the figure when the body ends; without pyplot no display is needed."""
     figure = Figure(figsize=size, layout="constrained")
     axes = figure.subplots()
     axes.set_title(title, fontsize=11)

@@ -1,4 +1,4 @@
-"""Neighbour quality by exact search: whether the photos nearest to a photo make sense. Knows no model and no files."""
+"""Retrieval metrics by exact search: precision, average precision and sibling recall of nearest neighbours."""
 
 from dataclasses import dataclass
 
@@ -12,13 +12,13 @@ _CHUNK_SCORES = 1 << 24  # scores held at once: 64 MiB, whatever the catalogue's
 
 @dataclass(frozen=True)
 class Neighbours:
-    """Who is nearest to each photo, best first; the photo itself is never among them.
+    """The nearest neighbours of each photo, most similar first, without the photo itself.
 
     Attributes:
         labels: (n,) categories; photos of a listing have the same one.
         listings: (n,) listings, numbered.
-        nearest: (n, <= depth) rows.
-        foreign: (n, <= depth) rows of photos of other listings; -1 where there are no more of them.
+        nearest: (n, <= depth) rows of the neighbours.
+        foreign: (n, <= depth) rows of the neighbours of other listings; -1 where there are no more of them.
     """
 
     labels: IntArray
@@ -28,20 +28,23 @@ class Neighbours:
 
     @property
     def with_sibling(self) -> BoolArray:
-        """(n,) whether the photo's listing has another photo."""
+        """Whether each photo's listing has another photo, (n,)."""
         with_sibling: BoolArray = np.bincount(self.listings)[self.listings] > 1
         return with_sibling
 
     def precision(self, k: int) -> DoubleArray:
-        """(n,) share of the k nearest photos of other listings that have the photo's category; nan without any."""
+        """Precision at k, (n,): share of the k nearest photos of other listings that have the photo's category.
+
+        nan for a photo without photos of other listings.
+        """
         there = self.foreign[:, :k] >= 0
         n_there = there.sum(1)
         return np.where(n_there > 0, self._relevant()[:, :k].sum(1) / np.maximum(n_there, 1), np.nan)
 
     def average_precision(self) -> DoubleArray:
-        """(n,) average precision of the category among photos of other listings, down to the depth searched.
+        """Average precision of the category among photos of other listings, (n,), cut off at the depth searched.
 
-        The denominator is the number of relevant photos there are, at most the depth; nan without any.
+        The denominator is the number of relevant photos, at most the depth; nan without any.
         """
         relevant = self._relevant()
         precision_at = relevant.cumsum(1) / np.arange(1, relevant.shape[1] + 1)
@@ -51,7 +54,10 @@ class Neighbours:
         return np.where(possible > 0, found / np.maximum(possible, 1), np.nan)
 
     def sibling_found(self, k: int) -> DoubleArray:
-        """(n,) 1 where another photo of the listing is among the k nearest, else 0; nan for a photo without one."""
+        """Sibling recall at k, (n,): 1 if another photo of the listing is among the k nearest, else 0.
+
+        nan for a photo whose listing has no other.
+        """
         hits = (self.listings[self.nearest[:, :k]] == self.listings[:, None]).any(1)
         return np.where(self.with_sibling, hits, np.nan)
 
@@ -61,7 +67,7 @@ class Neighbours:
 
 
 def find_neighbours(vectors: FloatArray, labels: IntArray, groups: npt.NDArray[np.str_], depth: int) -> Neighbours:
-    """Search for every photo among all the others; of equally similar ones the first is nearer.
+    """Find the nearest neighbours of every photo among all others; on ties the lower row comes first.
 
     Args:
         vectors: (n, dim), L2 norm 1.
@@ -85,7 +91,16 @@ def find_neighbours(vectors: FloatArray, labels: IntArray, groups: npt.NDArray[n
 
 
 def retrieval_metrics(vectors: FloatArray, labels: IntArray, groups: npt.NDArray[np.str_]) -> dict[str, float | int]:
-    """Neighbour quality over all photos; arguments as of `find_neighbours`. A figure that no photo has is left out."""
+    """Mean retrieval figures over all photos.
+
+    Args:
+        vectors: (n, dim), L2 norm 1.
+        labels: (n,) categories.
+        groups: (n,) listing ids.
+
+    Returns:
+        precision_at_4, sibling_recall_at_1 and _at_4 as far as any photo has them, and n_with_sibling.
+    """
     neighbours = find_neighbours(vectors, labels, groups, 4)
     figures = {
         "precision_at_4": mean(neighbours.precision(4)),
@@ -97,7 +112,7 @@ def retrieval_metrics(vectors: FloatArray, labels: IntArray, groups: npt.NDArray
 
 
 def mean(values: DoubleArray) -> float | None:
-    """Mean of what is known."""
+    """Mean of the values that are not nan; None if all are."""
     known = values[~np.isnan(values)]
     return float(known.mean()) if len(known) else None
 
@@ -105,8 +120,8 @@ def mean(values: DoubleArray) -> float | None:
 def _best(scores: FloatArray, k: int) -> IntArray:
     """Columns of the k highest scores of each row, best first; of equal ones the lower column.
 
-    A row's columns are dealt into blocks. The k-th best of the blocks' maxima is no higher than the k-th best score,
-    so what lies below it need not be sorted: two passes over memory instead of a sort of every row.
+    A row's columns are split into blocks. The k-th best of the blocks' maxima is at most the k-th best score, so
+    lower scores need not be sorted: two passes over memory instead of a sort of every row.
     """
     n_rows, n_columns = scores.shape
     if k == 0:

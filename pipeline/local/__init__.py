@@ -1,1 +1,1 @@
-"""What `make run` is: Valkey, API and worker as supervised processes of one machine."""
+"""`make run`: Valkey, API and worker as supervised processes of one machine."""

@@ -1,4 +1,4 @@
-"""One process at a time: advisory locks on files of the installation, released by the kernel when a process dies."""
+"""Advisory locks on files of the installation; the kernel releases them when a process dies."""
 
 import fcntl
 from collections.abc import Iterator
@@ -10,11 +10,11 @@ from shared.errors import CannotStart
 
 @contextmanager
 def exclusive(path: Path, taken: str) -> Iterator[None]:
-    """Hold the lock file for as long as the body runs.
+    """Hold an exclusive lock while the body runs.
 
     Args:
-        path: made with its directories where it is missing.
-        taken: what to tell the person when another process holds it.
+        path: the lock file; made with its directories if it is missing.
+        taken: message of the error when another process holds the lock.
 
     Raises:
         CannotStart: another process holds it, or the directory cannot be written.

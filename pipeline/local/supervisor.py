@@ -1,6 +1,6 @@
-"""The processes of a running service: started in order, started again when they end, stopped in reverse.
+"""Supervise child processes: start them in order, restart those that end, stop them in reverse order.
 
-Knows none of them by name. On Linux they also die with this process, even if it is killed.
+On Linux the children also end when this process is killed.
 """
 
 import ctypes
@@ -25,12 +25,16 @@ _PR_SET_PDEATHSIG = 1
 
 @dataclass
 class Backoff:
-    """How long to wait before a child is started again: twice as long each time, until it has lived a minute."""
+    """Exponential backoff between restarts of a child, from 1 s to 30 s; reset once it has run for a minute.
+
+    Attributes:
+        next_s: the next pause.
+    """
 
     next_s: float = _FIRST_PAUSE_S
 
     def pause_s(self, lived_s: float) -> float:
-        """The pause after a child that ended `lived_s` seconds after its start."""
+        """Return the pause before the next start, after a child that ran for `lived_s` seconds."""
         if lived_s >= _SETTLED_AFTER_S:
             self.next_s = _FIRST_PAUSE_S
         pause_s, self.next_s = self.next_s, min(2 * self.next_s, _LONGEST_PAUSE_S)
@@ -39,7 +43,7 @@ class Backoff:
 
 @dataclass
 class _Child:
-    """One program of the service, and its process while it has one."""
+    """One program with its current process, and when it is due to be started again."""
 
     name: str
     command: list[str]
@@ -52,10 +56,10 @@ class _Child:
 
 
 class Supervisor:
-    """The parts in the order they were started.
+    """Supervises child processes.
 
     Args:
-        clock: seconds that never go back.
+        clock: monotonic time, seconds.
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
@@ -63,23 +67,37 @@ class Supervisor:
         self._clock = clock
 
     def start(self, name: str, command: list[str], environment: dict[str, str], *, config: str | None = None) -> None:
-        """Start a child.
+        """Start a child process.
 
         Args:
-            config: what it reads from standard input; such a child logs to a file of its own and is kept quiet.
+            name: for messages.
+            command: program and arguments.
+            environment: all of its environment variables.
+            config: written to its standard input; the standard output of a child with a config is discarded.
+
+        Raises:
+            OSError: it cannot be started.
         """
         child = _Child(name, command, environment, config)
         self._children.append(child)
         self._spawn(child)
 
     def raise_if_ended(self) -> None:
-        """Raises CannotStart when a child has ended."""
+        """Check that every child still runs.
+
+        Raises:
+            CannotStart: one has ended.
+        """
         for child in self._children:
             if child.process and (code := child.process.poll()) is not None:
                 raise CannotStart(f"{child.name} ended with {_describe_exit(code)}; everything else is being stopped")
 
     def restart_ended(self, report_progress: ReportProgress) -> None:
-        """Start again what has ended, each child after a pause of its own; the others live on. To be called often."""
+        """Restart children that have ended, each after its own backoff. To be called several times a second.
+
+        Args:
+            report_progress: receives one line for each child that has ended.
+        """
         now = self._clock()
         for child in self._children:
             if child.process is None:
@@ -91,7 +109,7 @@ class Supervisor:
                 self._postpone(child, f"ended with {_describe_exit(code)}", report_progress)
 
     def stop(self) -> None:
-        """End every child, the last started first; one that does not end in time is killed."""
+        """Terminate every child, the last started first; kill one that has not ended within 15 s."""
         for child in reversed(self._children):
             process, child.process = child.process, None
             if process is None:

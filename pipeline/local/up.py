@@ -1,7 +1,7 @@
-"""The whole service on one machine: an embedded Valkey, one worker, one API, each started again if it dies.
+"""Run the whole service on one machine: an embedded Valkey, one worker and the API, supervised.
 
-Until the service is ready it is all of them or none. Stopping has an order (API, worker, Valkey), so that jobs in hand
-can still be written.
+If one of them ends before the service is ready, all are stopped; later it is restarted. They are stopped in the order
+API, worker, Valkey, so that results of running jobs can still be written.
 """
 
 import os
@@ -36,10 +36,14 @@ _BUILT = "_LOOKALIKE_HAS_BUILT"  # in the environment of this program begun anew
 
 
 def up(settings: Settings, report_progress: ReportProgress) -> None:
-    """Prepare what is missing, start everything, and serve until interrupted.
+    """Prepare what is missing, start everything, and serve until SIGINT, SIGTERM or SIGHUP.
+
+    Args:
+        settings: of the service; passed on to its processes as environment variables.
+        report_progress: receives one line for each step, restart and stop.
 
     Raises:
-        CannotStart: the port or the home directory is in use, or a part did not start or died before all were ready.
+        CannotStart: the port or the home directory is in use, or a process ended before all were ready.
     """
     has_built = os.environ.pop(_BUILT, None)
     # Before the first import of torch or the first download: what cannot work should fail within a second.
@@ -82,7 +86,7 @@ def up(settings: Settings, report_progress: ReportProgress) -> None:
 
 
 class _StopRequest:
-    """Whether a signal has asked for an orderly end. A bare flag: an Event's lock may be held when a signal comes."""
+    """Whether a signal has asked to stop. A plain flag, because an Event's lock may be held when a signal arrives."""
 
     def __init__(self) -> None:
         self.asked = False
@@ -141,7 +145,7 @@ def _quoted(path: Path) -> str:
 
 
 def _environment(settings: Settings, redis_url: str) -> dict[str, str]:
-    """What the processes read their settings from: ours, with everything the command line changed."""
+    """Environment variables for the processes: all settings, with what the command line changed."""
     given = settings.model_copy(update={"redis_url": redis_url}).model_dump(mode="json", exclude_none=True)
     # They come from this checkout, wherever it was moved to since it was installed.
     source = {"PYTHONPATH": os.pathsep.join([_ROOT, *filter(None, [os.environ.get("PYTHONPATH")])])}
@@ -162,7 +166,11 @@ def _check_port(settings: Settings) -> None:
 
 
 def _check_redis(url: str | None) -> None:
-    """A Redis of the operator's must be there, and be of a kind that serves, before anything is started."""
+    """Check that the Redis named in the settings answers and is no cluster.
+
+    Raises:
+        CannotStart: it does not answer, or is a cluster.
+    """
     if url is None:
         return
     client = connect(url, timeout_s=5)
@@ -179,10 +187,10 @@ def _check_redis(url: str | None) -> None:
 
 
 def _wait_ready(address: str, supervisor: Supervisor, stop: _StopRequest) -> bool:
-    """True once /readyz says so; False when asked to stop before.
+    """Wait until /readyz answers 200; returns False if a signal asks to stop before.
 
     Raises:
-        CannotStart: a part died, or readiness takes too long.
+        CannotStart: a process ended, or it is not ready within two minutes.
     """
     deadline = time.monotonic() + _READY_WITHIN_S
     answer = "no answer"

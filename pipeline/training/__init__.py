@@ -1,1 +1,1 @@
-"""How a network is trained: one loop, and recipes that say with which figures."""
+"""Train a network: one loop for all recipes, which hold the hyperparameters."""

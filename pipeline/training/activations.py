@@ -1,7 +1,7 @@
-"""Activations: what the frozen half of a network makes of each view of each photo, computed once and kept on disk.
+"""Cache on disk of a network's frozen activations: the output of its frozen stages for each view of each photo.
 
-Records are only ever appended: the values first, then a line that names them. A process may die at any moment; what
-has no line is computed again. Knows nothing of what is trained on them.
+Records are only ever appended: the values first, then a line with their key. A process may be killed at any moment;
+values without a key are computed again.
 """
 
 import hashlib
@@ -39,12 +39,12 @@ _LINE_BYTES = 64 + 1 + 5 + 1  # "<sha256> <view>\n"
 
 
 class Activations(Dataset[Tensor]):
-    """The records of one frozen front, float16 on disk, float32 when they are read.
+    """The activations of one set of frozen stages: float16 on disk, float32 when they are read.
 
     Args:
-        directory: this front's own.
+        directory: of this set alone, see `activations_key`.
         sha256: of the photo in each row.
-        shape: of one record.
+        shape: of one record, without a batch dimension.
     """
 
     def __init__(self, directory: Path, sha256: Sequence[str], shape: tuple[int, ...]) -> None:
@@ -61,17 +61,20 @@ class Activations(Dataset[Tensor]):
         return self.__getitems__([view])[0]
 
     def __getitems__(self, views: list[View]) -> Tensor:
-        """(n, *shape) float32."""
+        """The records of some views, (n, *shape) float32."""
         records = self._values[[self._position[self._key(view)] for view in views]]
         return torch.from_numpy(records.astype(np.float32))
 
     def fill(
         self, views: PhotoViews, wanted: Iterable[View], front: Callable[[], Forward], report_progress: ReportProgress
     ) -> None:
-        """Compute what is wanted and not there yet.
+        """Compute the activations that are wanted and missing.
 
         Args:
-            front: makes what runs the front, if it is needed.
+            views: gives the pixels of a view.
+            wanted: views that training will ask for.
+            front: makes the function that runs the frozen stages; called only if something is missing.
+            report_progress: receives one line: how much is missing and how large it all is.
 
         Raises:
             ArtifactUnwritable: the disk has no room for it, or may not be written.
@@ -98,7 +101,7 @@ class Activations(Dataset[Tensor]):
             self._map_values()
 
     def _recover(self) -> None:
-        """Take over what earlier runs left, without what they did not finish."""
+        """Read the keys that earlier runs wrote, and cut off records that were not finished."""
         for path in (self._values_path, self._keys_path):
             path.touch()
         n_lines = self._keys_path.stat().st_size // _LINE_BYTES
@@ -139,7 +142,7 @@ class Activations(Dataset[Tensor]):
 
 
 def load_batches(source: Dataset[Tensor], batches: list[list[View]]) -> Iterator[Tensor]:
-    """Batches in order, each fetched as a whole."""
+    """Load batches of views in order, each with one call of the dataset."""
     return iter(DataLoader(source, batch_sampler=batches, collate_fn=_unchanged))
 
 
@@ -148,15 +151,16 @@ def _unchanged(batch: Any) -> Any:
 
 
 def activations_key(front_digest: str, spec: PreprocessSpec, augmentation: Augmentation, seed: int) -> str:
-    """The name of the directory for activations that all these decide."""
+    """Name of the directory for activations: a hash of everything that decides their values."""
     decisive = [front_digest, spec.model_dump(mode="json"), asdict(augmentation), seed]
     return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()[:32]
 
 
 def evict_activations(root: Path, *, keep: str) -> None:
-    """Remove sets that nobody used within a month, and the ones used longest ago while all take more than MAX_BYTES.
+    """Remove sets that were not used for a month, and the least recently used while all take more than MAX_BYTES.
 
     Args:
+        root: directory of all sets.
         keep: the set that is about to be used.
     """
     n_bytes = 0

@@ -1,6 +1,6 @@
-"""Scores -> probabilities that mean what they say, and below which one an answer is a guess.
+"""Calibrate a classifier: temperature scaling, and the probability below which an answer counts as a guess.
 
-BundleInputs on the validation side: on what a head was fitted on it is surer than it should be. Knows no model.
+Fitted on validation photos, because a head is overconfident on the photos it was fitted on.
 """
 
 from typing import NamedTuple
@@ -19,14 +19,19 @@ _WIDEST = 20.0  # a temperature outside 1/20..20 means that the scores say nothi
 
 
 class Calibration(NamedTuple):
-    """For the manifest."""
+    """What calibration found, as the bundle's manifest keeps it.
+
+    Attributes:
+        temperature: scores are divided by it before the softmax.
+        abstain_below: answers of lower probability count as guesses.
+    """
 
     temperature: float = 1.0
     abstain_below: float = 0.0
 
 
 def calibrate(scores: FloatArray, labels: IntArray, report_progress: ReportProgress) -> Calibration:
-    """Temperature and abstention of one head, or neither where too little is known.
+    """Fit temperature and abstention threshold of a head; both keep their defaults where there are too few photos.
 
     Args:
         scores: (n, 13) of photos that the head was not fitted on.
@@ -46,9 +51,16 @@ def calibrate(scores: FloatArray, labels: IntArray, report_progress: ReportProgr
 
 
 def fit_temperature(scores: FloatArray, labels: IntArray) -> float:
-    """The temperature of least negative log-likelihood (Guo et al. 2017, "On Calibration of Modern Neural Networks").
+    """Find the temperature of least negative log-likelihood.
 
-    1.0 where there is no such temperature: without photos, or where scores say nothing or are never wrong.
+    After Guo et al. 2017, "On Calibration of Modern Neural Networks".
+
+    Args:
+        scores: (n, 13).
+        labels: (n,).
+
+    Returns:
+        the temperature; 1.0 where there is none: without photos, or where scores say nothing or are never wrong.
     """
     if len(labels) == 0:
         return 1.0
@@ -63,11 +75,17 @@ def fit_temperature(scores: FloatArray, labels: IntArray) -> float:
 
 
 def abstention(scores: FloatArray, labels: IntArray, temperature: float, *, target: float = TARGET_ACCURACY) -> float:
-    """The lowest probability from which on the answers reach the target accuracy together.
+    """Find the lowest threshold at which all answers of at least that probability reach the target accuracy.
+
+    Args:
+        scores: (n, 13).
+        labels: (n,).
+        temperature: that scores are divided by.
+        target: accuracy, 0..1.
 
     Returns:
-        0 where all answers together reach it; the target itself where no probability gets there, for that is what a
-        calibrated probability promises.
+        the threshold, 0..1; 0 where all answers together reach the target; the target itself where no threshold does,
+        because answers of a calibrated probability of at least the target are expected to reach it.
     """
     confidence, correct = answers(scores, labels, temperature)
     if len(labels) < _MIN_ANSWERED:
@@ -83,13 +101,19 @@ def abstention(scores: FloatArray, labels: IntArray, temperature: float, *, targ
 
 
 def answers(scores: FloatArray, labels: IntArray, temperature: float) -> tuple[DoubleArray, BoolArray]:
-    """Per photo: probability of its best category, and whether that is right."""
+    """Probability of each photo's best category, and whether that category is right; (n,) each.
+
+    Args:
+        scores: (n, 13).
+        labels: (n,).
+        temperature: that scores are divided by.
+    """
     confidence = np.exp(log_softmax(scores.astype(np.float64) / temperature, axis=1)).max(axis=1, initial=0.0)
     return confidence, scores.argmax(axis=1) == labels
 
 
 def negative_log_likelihood(scores: FloatArray, labels: IntArray, temperature: float) -> float:
-    """Mean over photos, in nats; a photo counts as if its category had a probability of at least 1e-12."""
+    """Mean negative log-likelihood over photos, in nats; probabilities are clipped to at least 1e-12."""
     logs = log_softmax(scores.astype(np.float64) / temperature, axis=1)[np.arange(len(labels)), labels]
     # A head that was fitted without one photo of a category never answers it, by a score of -10,000.
     return float(-np.maximum(logs, np.log(1e-12)).mean())

@@ -1,4 +1,4 @@
-"""The directory of one training run: what was asked for, how far it is, and how it went. Knows no network."""
+"""The directory of one training run: its configuration, its last checkpoint and its history."""
 
 import json
 from collections.abc import Callable
@@ -18,14 +18,15 @@ _CONFIG, _CHECKPOINT, _HISTORY = "run.json", "checkpoint.pt", "history.json"
 
 
 class RunDirectory:
-    """Checkpoints of one run; each replaces the one before as a whole, so killing the process leaves one or the other.
+    """Checkpoints of one run; each replaces the one before atomically, so a killed process leaves one or the other.
 
     Args:
-        config: everything that decides what the run computes.
-        resume: go on with what is there; else it is forgotten.
+        path: the directory; made if it is missing.
+        config: everything that decides what the run computes, as JSON.
+        resume: continue the run that is there; else its files are removed.
 
     Raises:
-        TrainingFailed: what is there was asked for otherwise.
+        TrainingFailed: the run that is there has another configuration.
         ArtifactUnwritable: the disk is full or may not be written.
     """
 
@@ -44,7 +45,7 @@ class RunDirectory:
             raise unwritable(path, exc) from exc
 
     def load(self, device: torch.device) -> State | None:
-        """The last checkpoint; None before the first.
+        """Read the last checkpoint; None if there is none yet.
 
         Raises:
             TrainingFailed: it cannot be read.
@@ -58,7 +59,11 @@ class RunDirectory:
         return state
 
     def save(self, state: State, history: list[dict[str, float]]) -> None:
-        """Replace the checkpoint.
+        """Replace the checkpoint and the history.
+
+        Args:
+            state: of the run, as `load` returns it.
+            history: one entry for each epoch so far.
 
         Raises:
             ArtifactUnwritable: the disk is full; the one before stays.

@@ -1,4 +1,4 @@
-"""Photos as a training run sees them: which side of the split they are on, and as which pixels. Knows no network."""
+"""Split a catalogue for training, and give photos as tensors, plain or augmented."""
 
 import warnings
 from collections import Counter
@@ -32,13 +32,15 @@ _N_FOLDS = 10
 def split_listings(
     photos: Sequence[CataloguePhoto], near_duplicates: Iterable[tuple[str, str]] = (), *, seed: int = 17
 ) -> Split:
-    """Eight tenths of the listings to train on, one to choose by, one to measure on, stratified by category.
+    """Split listings by category into 80 % for training, 10 % for validation and 10 % for testing.
 
-    Listings that share a photo, or nearly so, are on one side, however long the chain between them. With fewer than
-    ten such groups nothing is held out, and no accuracy can be stated.
+    Listings that share a photo or a near duplicate, also through others, stay on one side. With fewer than ten such
+    groups all listings are for training, and no accuracy can be stated.
 
     Args:
+        photos: of the catalogue.
         near_duplicates: pairs of image ids.
+        seed: of the shuffling.
     """
     groups = _groups(photos, near_duplicates)
     listings = frozenset(photo.listing_id for photo in photos)
@@ -56,7 +58,7 @@ def split_listings(
 
 
 def _groups(photos: Sequence[CataloguePhoto], near_duplicates: Iterable[tuple[str, str]]) -> list[str]:
-    """For each photo a listing that stands for all those joined with its own: union-find."""
+    """Group connected listings by union-find: for each photo the listing that represents its group."""
     parent = {photo.listing_id: photo.listing_id for photo in photos}
 
     def find(listing: str) -> str:
@@ -76,7 +78,7 @@ def _groups(photos: Sequence[CataloguePhoto], near_duplicates: Iterable[tuple[st
 
 @dataclass(frozen=True)
 class Augmentation:
-    """How far an augmented view strays from its photo. Turned and mirrored goods are still the same goods."""
+    """How much augmentation varies a photo. A thing that is turned or mirrored is still the same thing."""
 
     min_area: float = 0.5  # of the photo that is left, in the random crop
     stretch: float = 1.25  # the crop is at most so many times as wide, or as tall, as the photo's own shape
@@ -88,9 +90,12 @@ class Augmentation:
 
 
 def augment(image: Image.Image, how: Augmentation, rng: np.random.Generator, *, fill: int) -> Image.Image:
-    """One random variation of an upright photo.
+    """Make one random variation of an upright photo.
 
     Args:
+        image: RGB.
+        how: the ranges of the variation.
+        rng: decides everything.
         fill: grey level of the corners that a rotation leaves empty.
     """
     area = image.width * image.height * rng.uniform(how.min_area, 1)
@@ -112,11 +117,14 @@ def augment(image: Image.Image, how: Augmentation, rng: np.random.Generator, *, 
 
 
 class PhotoViews(Dataset[Tensor]):
-    """Views of photos as pixels, (S, S, 3) uint8 each. The same view always has the same pixels.
+    """Dataset of views of photos, (S, S, 3) uint8 each; the same view always has the same pixels.
 
     Args:
         photos: one a row.
-        working_copy: the upright copy of a photo that augmented views are made from.
+        working_copy: gives the path of a photo's upright copy, which augmented views are made from.
+        spec: how pixels are preprocessed.
+        augmentation: of every view but PLAIN.
+        seed: of the augmentation.
     """
 
     def __init__(
@@ -140,7 +148,7 @@ class PhotoViews(Dataset[Tensor]):
         return self.__getitems__([view])[0]
 
     def __getitems__(self, views: list[View]) -> Tensor:
-        """(n, S, S, 3) uint8; torch's DataLoader asks for a whole batch where it can."""
+        """The pixels of a batch of views, (n, S, S, 3) uint8; torch's DataLoader calls this where it can."""
         return torch.from_numpy(np.stack(list(self._pool.map(self._pixels, views))))
 
     def _pixels(self, view: View) -> Pixels:

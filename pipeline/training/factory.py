@@ -1,4 +1,4 @@
-"""The whole factory in one call: raw dump -> cleaned -> trained -> calibrated and measured -> bundle -> drawn."""
+"""`lookalike train` in one call: clean a raw dump, train, calibrate, measure, write the bundle and plot it."""
 
 import hashlib
 import json
@@ -27,11 +27,13 @@ _SIZE_PX = {Backbone.RESNET50: 224, Backbone.EFFICIENTNET_LITE0: 256}
 
 @dataclass(frozen=True)
 class TrainingConfig:
-    """What is to be made.
+    """What to train, on what.
 
     Attributes:
         catalogue: directory of the raw dump.
-        preprocess: fields of the spec; the backbone decides a size that is not among them.
+        recipe: the hyperparameters.
+        preprocess: fields of the preprocessing spec; without a size the backbone's default is used.
+        seed: of the split and of training.
     """
 
     catalogue: Path
@@ -42,7 +44,15 @@ class TrainingConfig:
 
 @dataclass(frozen=True)
 class TrainingResult:
-    """A bundle that is not live."""
+    """The bundle that was made; it is not promoted.
+
+    Attributes:
+        name: its version.
+        directory: where it is.
+        pictures: directory of its plots.
+        metrics: of its evaluation.
+        notes: what was decided on the way.
+    """
 
     name: str
     directory: Path
@@ -54,14 +64,18 @@ class TrainingResult:
 def run_training(
     config: TrainingConfig, settings: Settings, *, out: Path | None, resume: bool, report_progress: ReportProgress
 ) -> TrainingResult:
-    """Make a bundle.
+    """Make a bundle from a raw dump.
 
     Args:
-        out: where it is written as a directory of its own; None: into the installation's store.
-        resume: go on where the same config was stopped.
+        config: what to train.
+        settings: of the installation.
+        out: a directory to write the bundle as; None: into the installation's store.
+        resume: continue the run with the same config, if one was stopped.
+        report_progress: receives one line for each step.
 
     Raises:
-        CatalogueUnusable, WeightsUnusable, TrainingFailed, ArtifactUnwritable, CannotStart: see the stages.
+        CatalogueUnusable, WeightsUnusable, TrainingFailed, ArtifactUnwritable, CannotStart: as `clean`,
+            `load_weights`, `train` and `assemble_bundle` raise them.
     """
     if settings.threads:
         torch.set_num_threads(settings.threads)
@@ -106,7 +120,7 @@ def run_training(
 
 
 def _run_name(config: TrainingConfig, backbone: Backbone, catalogue_digest: str, spec: PreprocessSpec) -> str:
-    """The same for the same config, so that `resume` finds what it stopped."""
+    """Name of the run's directory, the same for the same config, so that `resume` finds the run."""
     decisive: dict[str, Any] = {"recipe": asdict(config.recipe), "spec": spec.model_dump(mode="json")}
     decisive |= {"catalogue": catalogue_digest, "seed": config.seed}
     digest = hashlib.sha256(json.dumps(decisive, sort_keys=True, default=str).encode()).hexdigest()

@@ -1,4 +1,4 @@
-"""The 13-way head by logistic regression, over features that stay as they are. Knows no network."""
+"""Fit the 13-way classification head by logistic regression on fixed features."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -22,11 +22,11 @@ class Head:
 
 
 def fit_head(features: FloatArray, labels: Sequence[int]) -> Head:
-    """Multinomial logistic regression on standardised features, folded into one linear layer.
+    """Fit a multinomial logistic regression on standardised features, and fold the scaling into one linear layer.
 
     Args:
         features: (n, dim) pooled features, not normalised.
-        labels: n positions in CATEGORIES; a category without a photo gets a score that never wins.
+        labels: n positions in CATEGORIES; a category without a photo gets a bias of -10,000, so that it never wins.
     """
     present = sorted(set(labels))
     mean, std = features.mean(0), features.std(0) + 1e-6

@@ -1,7 +1,7 @@
-"""The training loop, one for every recipe: batches in, the best epoch's weights out; may be killed at any moment.
+"""The training loop of every recipe: trains, validates after each epoch, checkpoints, and keeps the best weights.
 
-Nothing random is carried from one batch to the next: every draw's seed is (seed, epoch, batch). So a checkpoint needs
-no generator's state, and a run that is resumed on as many threads computes what it would have computed, to the bit.
+No generator's state is carried from one batch to the next: every draw is seeded with (seed, epoch, batch). So
+checkpoints need none, and a run resumed with the same number of threads gives the same bits as one not interrupted.
 """
 
 import copy
@@ -40,13 +40,16 @@ History = list[dict[str, float]]
 
 @dataclass
 class Position:
-    """Where a run is, between two batches.
+    """Progress of a run between two batches; checkpoints hold it.
 
     Attributes:
-        epoch: the one under way, from 0; batches: how many of it are done.
+        epoch: the current one, from 0.
+        batches: how many of it are done.
         loss, n_right, n_seen, seconds: sums over those batches.
-        start: how good the head was that the run began with, where it had one.
-        best_epoch: its number, from 1; 0 for the start; -1 while there is none. best_figure: what it was judged by.
+        start: validation figures of the head that the run began with, if it had one.
+        best_epoch: from 1; 0 for the start; -1 while there is none.
+        best_figure: the validation figure it was chosen by.
+        history: one entry for each epoch done.
     """
 
     epoch: int = 0
@@ -65,9 +68,14 @@ class Loop:
     """One training run.
 
     Args:
-        tail: what is trained.
-        source: gives the tail's input for views; where it gives pixels, `front` turns them into that.
-        device: where tail and front are.
+        recipe: the hyperparameters.
+        tail: the trained stages and the head.
+        samples: labels, and which rows are trained and validated on.
+        source: gives pixels or cached activations of views.
+        front: turns what `source` gives into the tail's input; the identity for cached activations.
+        run: directory of the run; if it has a checkpoint, the run continues there.
+        device: of tail and front.
+        seed: of all random draws.
     """
 
     def __init__(
@@ -97,17 +105,27 @@ class Loop:
             self._restore(state)
 
     def start_head(self, weight: FloatArray, bias: FloatArray) -> None:
-        """Begin with this head, which is kept if no epoch is better."""
+        """Start from a fitted head, which is kept if no epoch is better.
+
+        Args:
+            weight: (13, dim).
+            bias: (13,).
+        """
         for tail in (self.tail, self._averaged):
             tail.head.load_state_dict({"weight": torch.from_numpy(weight), "bias": torch.from_numpy(bias)})
         self.position.start = self._validate()
         self._keep_if_best(0, self.position.start)
 
     def run(self, report_progress: ReportProgress) -> str:
-        """Train, from the last checkpoint if there is one; the tail then has the weights of the best epoch.
+        """Train, from the last checkpoint if there is one; afterwards the tail has the weights of the best epoch.
+
+        Ctrl-C ends the training as if all epochs were done.
+
+        Args:
+            report_progress: receives one line for each epoch.
 
         Returns:
-            why it ended.
+            why it ended, for people.
 
         Raises:
             TrainingFailed: the loss is no longer a number.
@@ -125,7 +143,7 @@ class Loop:
 
     @torch.inference_mode()
     def outputs(self, rows: IntArray, tail: Tail) -> tuple[FloatArray, FloatArray]:
-        """Of the plain views: pooled features and scores."""
+        """Pooled features (n, dim) and scores (n, 13) of the plain views of rows, both float32."""
         outputs: list[tuple[Tensor, Tensor]] = []
         for x in self._inputs(plain_batches(rows)):
             with self._autocast():
@@ -206,7 +224,7 @@ class Loop:
             kept.copy_(buffer)
 
     def _end_epoch(self) -> dict[str, float]:
-        """Measure on validation, remember the weights if they are the best, save."""
+        """Validate, keep the weights if they are the best so far, and save a checkpoint."""
         position = self.position
         figures: dict[str, float] = {
             "epoch": position.epoch + 1,
@@ -236,7 +254,7 @@ class Loop:
         }
 
     def _keep_if_best(self, epoch: int, figures: dict[str, float]) -> None:
-        """Keep the weights if they are the best so far: of equal ones the first, without validation the last."""
+        """Keep the weights if they are the best so far; on a tie the earlier stay, without validation the last win."""
         name, best = self.recipe.keep_best, self.position.best_figure
         figure = figures.get(name)
         gain = math.inf if figure is None or best is None else best - figure if name is KeepBest.LOSS else figure - best
@@ -251,7 +269,7 @@ class Loop:
             yield x.contiguous(memory_format=torch.channels_last) if x.ndim == 4 else x
 
     def _autocast(self) -> torch.autocast:
-        """bfloat16 on a GPU, whose range needs no loss scaling; float32 on a CPU."""
+        """Mixed precision: bfloat16 on a GPU, whose range needs no loss scaling; float32 on a CPU."""
         return torch.autocast(self._device.type, torch.bfloat16, enabled=self._device.type == "cuda")
 
     def _save(self) -> None:
@@ -274,7 +292,7 @@ class Loop:
 
 
 def _parameter_groups(recipe: Recipe, tail: Tail) -> list[dict[str, Any]]:
-    """Each stage with its learning rate; what BatchNorm scales and shifts by, and biases, do not decay."""
+    """Optimizer groups: each stage with its learning rate; no weight decay for biases and BatchNorm parameters."""
     added = (tail.head, tail.topics)
     modules: list[tuple[nn.Module, float]] = [(module, recipe.lr_head) for module in added if module is not None]
     modules += [(stage, recipe.lr_trunk * recipe.lr_decay**depth) for depth, stage in enumerate(reversed(tail.stages))]
@@ -287,7 +305,7 @@ def _parameter_groups(recipe: Recipe, tail: Tail) -> list[dict[str, Any]]:
 
 
 def _lr_factor(recipe: Recipe, done: float) -> float:
-    """Of the peak learning rate, when `done` (0..1) of all batches are behind."""
+    """Factor of the peak learning rate after the share `done` (0..1) of all batches."""
     if done < recipe.warmup:
         return max(done / recipe.warmup, 0.01)
     return 0.5 + 0.5 * math.cos(math.pi * (done - recipe.warmup) / (1 - recipe.warmup)) if recipe.cosine else 1.0

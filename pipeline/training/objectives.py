@@ -1,4 +1,4 @@
-"""What is minimised: soft cross-entropy over categories and topics, and a contrast between listings."""
+"""The training loss: cross-entropy over categories and topics with soft targets, and a contrastive loss."""
 
 from typing import NamedTuple
 
@@ -14,23 +14,42 @@ from shared.array_types import IntArray
 
 
 class Mixture(NamedTuple):
-    """Each photo of a batch mixed with another: `share` of itself, the rest of its partner."""
+    """mixup of a batch: each photo is mixed with another one.
+
+    Attributes:
+        share: of itself that a photo keeps, 0.5..1.
+        partners: (n,) position of the photo that it is mixed with.
+    """
 
     share: float
     partners: Tensor
 
     def of(self, batch: Tensor) -> Tensor:
+        """Mix the rows of a tensor (n, ...)."""
         return batch if self.share == 1 else self.share * batch + (1 - self.share) * batch[self.partners]
 
 
 def draw_mixture(alpha: float, n_photos: int, rng: np.random.Generator) -> Mixture:
-    """mixup (arXiv:1710.09412); a photo keeps at least half of itself, so that it is still the one of its row."""
+    """Draw the mixup of a batch (arXiv:1710.09412).
+
+    Args:
+        alpha: of the Beta distribution; 0: no mixup.
+        n_photos: in the batch.
+        rng: decides share and partners; the share is at least 0.5, so that a row's label stays the main one.
+    """
     share = rng.beta(alpha, alpha) if alpha else 1.0
     return Mixture(max(share, 1 - share), torch.from_numpy(rng.permutation(n_photos)))
 
 
 class Objective:
-    """The loss of a batch under a recipe."""
+    """The loss of a batch, as a recipe weights its terms.
+
+    Args:
+        recipe: weights of the terms.
+        samples: labels, topics and listings of all rows.
+        n_categories: outputs of the head.
+        device: of the loss.
+    """
 
     def __init__(self, recipe: Recipe, samples: Samples, n_categories: int, device: torch.device) -> None:
         self._recipe, self._samples, self._device = recipe, samples, device
@@ -38,11 +57,14 @@ class Objective:
         self._topics = _soft_targets(samples.topics[samples.train], samples.n_topics, recipe.label_smoothing, device)
 
     def __call__(self, tail: Tail, pooled: Tensor, scores: Tensor, rows: IntArray, mixture: Mixture) -> Tensor:
-        """Mean over the batch.
+        """Mean loss over a batch, a scalar.
 
         Args:
+            tail: whose topics head is used.
             pooled: (n, dim) of the mixed photos.
             scores: (n, categories) of them.
+            rows: (n,) of the photos.
+            mixture: how they were mixed.
         """
         labels = torch.from_numpy(self._samples.labels[rows]).to(self._device)
         loss = functional.cross_entropy(scores, mixture.of(self._categories[labels]))
@@ -58,7 +80,7 @@ class Objective:
 
 
 def _soft_targets(labels: IntArray, n_classes: int, smoothing: float, device: torch.device) -> Tensor:
-    """(n_classes, n_classes): the row of a class is what its photos should get. A class without photos gets nothing."""
+    """Smoothed targets (n_classes, n_classes), a row for each class; classes without photos get no probability."""
     present = torch.zeros(n_classes)
     present[torch.from_numpy(np.unique(labels))] = 1
     return ((1 - smoothing) * torch.eye(n_classes) + smoothing * present / present.sum()).to(device)
@@ -68,8 +90,9 @@ def contrast(embedding: Tensor, listings: Tensor, temperature: float) -> Tensor:
     """Supervised contrastive loss (arXiv:2004.11362, L_out): photos of one listing against all others of the batch.
 
     Args:
-        embedding: (n, dim), of any length.
-        listings: (n,); photos that are alone in the batch are only what others are told from.
+        embedding: (n, dim), of any norm.
+        listings: (n,); photos without a sibling in the batch are only negatives.
+        temperature: of the softmax over similarities.
     """
     unit = functional.normalize(embedding.float(), dim=1)
     own = torch.eye(len(unit), dtype=torch.bool, device=unit.device)

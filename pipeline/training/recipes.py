@@ -1,4 +1,4 @@
-"""Recipes: everything in which one way of training differs from another, as figures. Knows no network."""
+"""Training recipes: named sets of hyperparameters."""
 
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -7,7 +7,7 @@ from pipeline.training.dataset import Augmentation
 
 
 class KeepBest(StrEnum):
-    """Which of an epoch's validation figures says whether it is the best so far."""
+    """The validation figure that the best epoch is chosen by."""
 
     ACCURACY = "val_accuracy"
     LOSS = "val_loss"
@@ -17,27 +17,29 @@ class KeepBest(StrEnum):
 
 @dataclass(frozen=True)
 class Recipe:
-    """One way of training.
+    """The hyperparameters of one way of training.
 
     Attributes:
+        name: for `--recipe`.
         n_trained_stages: stages of the trunk, from its end, that are trained; 0: the head alone.
-        cached: what the frozen stages give is computed once and kept on disk; else every epoch decodes its photos,
-            each time as another view, and runs the whole network.
-        n_views: views of a training photo that are cached, the plain one among them.
+        cached: activations of the frozen stages are computed once and kept on disk; else every epoch decodes its
+            photos, each time as another view, and runs the whole network.
+        n_views: views of a training photo that are cached, the plain one included.
         lr_trunk: peak learning rate of the last stage; each stage before it has `lr_decay` times that of the next.
         lr_head: peak learning rate of head and topics.
         warmup: share of all steps in which the learning rates rise to their peak.
-        cosine: they then fall to nothing on half a cosine; else they stay.
-        patience: epochs without a better one after which it ends; 0: never.
-        update_statistics: BatchNorm of the trained stages follows the batches; else it keeps what it came with.
+        cosine: cosine decay to zero after the warmup; else the learning rates stay at their peak.
+        patience: early stopping after so many epochs without a better one; 0: never.
+        update_statistics: BatchNorm of the trained stages updates its running statistics; else they stay frozen.
         logistic_start: the head starts as the logistic regression on plain views; else at zero.
-        mixup: a of the Beta(a, a) that photos of a batch are mixed by (arXiv:1710.09412); 0: not at all.
-        ema_decay: of the running mean of the weights, which is what is kept; 0: the weights themselves.
-        topics: weight of telling whole category paths apart, by a second head that is thrown away.
-        pairs: weight of having photos of one listing nearer to each other than to others.
-        pairs_temperature: of the softmax over similarities that `pairs` asks for.
-        projection: fit one afterwards, and keep it if it finds more on validation; see
+        mixup: a of the Beta(a, a) distribution of mixup (arXiv:1710.09412); 0: none.
+        ema_decay: of the exponential moving average of the weights, which is what is kept; 0: no average.
+        topics: weight of the loss of an auxiliary head that classifies whole category paths and is dropped later.
+        pairs: weight of the contrastive loss between photos of one listing and all others.
+        pairs_temperature: of the softmax in that loss.
+        projection: fit a projection afterwards, and keep it if retrieval on validation gets better; see
             `pipeline/training/projection.py`.
+        keep_best: what the best epoch is chosen by.
     """
 
     name: str

@@ -1,4 +1,4 @@
-"""Samples: a catalogue's photos as rows of numbers, and the batches of an epoch. Knows no pixels."""
+"""Labels, topics and listings of a catalogue's photos as arrays, and the batches of an epoch."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -17,12 +17,15 @@ _EVALUATED = 64  # photos of one pass
 
 @dataclass(frozen=True)
 class Samples:
-    """What is known of each photo, by row.
+    """The targets of each photo, by row, and which rows are trained and validated on.
 
     Attributes:
-        topics: number of the photo's whole category path; those of listings not trained on are of no use.
-        train: rows that are trained on.
-        validation: rows that are chosen by.
+        labels: (n,) categories.
+        topics: (n,) number of the photo's whole category path; used for training rows only.
+        n_topics: how many paths there are.
+        listings: (n,) numbered.
+        train: rows to train on.
+        validation: rows to choose the best epoch by.
     """
 
     labels: IntArray
@@ -34,7 +37,12 @@ class Samples:
 
     @classmethod
     def of(cls, photos: Sequence[CataloguePhoto], topics: Mapping[str, str], split: Split) -> "Samples":
-        """Number listings and category paths.
+        """Number the listings and category paths of photos.
+
+        Args:
+            photos: one a row.
+            topics: whole category path by listing id.
+            split: by listing id.
 
         Raises:
             CatalogueUnusable: no photo is left to train on.
@@ -56,9 +64,10 @@ class Samples:
         )
 
     def epoch(self, number: int, recipe: Recipe, seed: int) -> list[list[View]]:
-        """The batches of one epoch: each training photo once, in random order, as one of its views.
+        """Draw the batches of one epoch: each training photo once, in random order, as one of its views.
 
-        Where pairs are trained, photos of one listing follow one another. Nothing but the arguments decides it.
+        For a recipe with a contrastive loss, photos of one listing follow one another. The same arguments always give
+        the same batches.
         """
         rng = np.random.default_rng([seed, number])
         together = self.listings[self.train] if recipe.pairs else np.arange(len(self.train))
@@ -69,11 +78,11 @@ class Samples:
         return [[(int(self.train[order[i]]), int(views[i])) for i in batch] for batch in batches]
 
     def n_batches(self, recipe: Recipe) -> int:
-        """Of one epoch; they are of about one size, and none larger than the recipe's."""
+        """Number of batches in an epoch; they are of about one size, and none is larger than the recipe's."""
         return -(-len(self.train) // recipe.batch)
 
     def cached_views(self, recipe: Recipe) -> list[View]:
-        """Every view that the recipe's epochs may ask for, and the plain one of what is chosen by."""
+        """Every view that the recipe's epochs may ask for, and the plain view of each validation photo."""
         seen = [(int(row), view) for view in range(recipe.n_views) for row in self.train]
         return seen + [(int(row), PLAIN) for row in self.validation]
 

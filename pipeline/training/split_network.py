@@ -1,4 +1,4 @@
-"""A network cut in two: the frozen front, run once a view, and the tail that is trained. They share its weights."""
+"""Split a network into its frozen stages (`Front`) and the stages and heads that are trained (`Tail`)."""
 
 import hashlib
 
@@ -12,7 +12,15 @@ from shared.photos.images import Pixels
 
 
 class Front(nn.Module):
-    """The frozen stages: (n, S, S, 3) uint8 -> feature maps at the cut, pooled where no stage is left after it."""
+    """The frozen stages of a network, whose weights it shares.
+
+    Args:
+        network: to be split.
+        n_trained_stages: stages of the trunk, from its end, that are not part of this.
+
+    Raises:
+        ValueError: the trunk has fewer stages.
+    """
 
     def __init__(self, network: Network, n_trained_stages: int) -> None:
         super().__init__()
@@ -24,13 +32,14 @@ class Front(nn.Module):
         self.eval()
 
     def forward(self, pixels: Tensor) -> Tensor:
+        """Pixels (n, S, S, 3) uint8 -> feature maps (n, c, h, w), or (n, dim) pooled if every stage is frozen."""
         x = self.features.prepared(pixels)
         for stage in self.features.trunk.stages()[: self.n_frozen]:
             x = stage(x)
         return x.mean((2, 3)) if self.pooled else x
 
     def digest(self) -> str:
-        """SHA-256 of the frozen weights and of where the cut is."""
+        """SHA-256 of the frozen weights and of where the network is split."""
         digest = hashlib.sha256(f"{self.n_frozen} {self.pooled}".encode())
         for stage in self.features.trunk.stages()[: self.n_frozen]:
             for name, value in stage.state_dict().items():
@@ -39,10 +48,12 @@ class Front(nn.Module):
 
 
 class Tail(nn.Module):
-    """The trained stages with what hangs on the pooled features.
+    """The trained stages of a network, whose weights it shares, with the heads on the pooled features.
 
     Args:
-        n_topics: outputs of the head that tells whole category paths apart; 0: there is none.
+        network: to be split.
+        n_trained_stages: stages of the trunk, from its end.
+        n_topics: outputs of an auxiliary head that classifies whole category paths; 0: there is none.
     """
 
     def __init__(self, network: Network, n_trained_stages: int, *, n_topics: int) -> None:
@@ -54,14 +65,20 @@ class Tail(nn.Module):
         self.topics = nn.Linear(dim, n_topics) if n_topics else None
 
     def forward(self, x: Tensor) -> Tensor:
-        """What the front gave, (n, c, h, w) or (n, dim) -> pooled features (n, dim)."""
+        """The output of the front, (n, c, h, w) or (n, dim) -> pooled features (n, dim)."""
         for stage in self.stages:
             x = stage(x)
         return x.mean((2, 3)) if self.stages else x
 
 
 def front_runner(front: Front, size_px: int, device: torch.device) -> Forward:
-    """What runs the front fastest: torch on a GPU, OpenVINO on a CPU, both in float32."""
+    """Make a function that runs the front in float32: with torch on a GPU, with OpenVINO on a CPU.
+
+    Args:
+        front: moved to the device.
+        size_px: side S of the input, px.
+        device: cuda or cpu.
+    """
     if device.type == "cpu":
         return runner(module_graph(front, size_px))
     front = front.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]

@@ -1,4 +1,4 @@
-"""Train a network on a cleaned catalogue by a recipe: split, frozen half once, the rest by the loop."""
+"""Train a network on a cleaned catalogue by a recipe: split, cache frozen activations, run the loop."""
 
 import hashlib
 import json
@@ -31,10 +31,12 @@ _ABSENT = -1e4  # bias of a category without a photo to train on: it never wins
 
 @dataclass(frozen=True)
 class TrainedNetwork:
-    """What a run has made.
+    """The result of a training run.
 
     Attributes:
         network: the one that was loaded, with the weights of the best epoch.
+        split: listings that were trained, validated and will be tested on.
+        recipe: its name.
         history: one entry an epoch: epoch, train_loss, train_accuracy, seconds; with photos to validate on also
             val_loss, val_accuracy, val_precision_at_4, val_sibling_recall_at_1 and _at_4.
         notes: how it ended and what was decided on the way.
@@ -62,9 +64,15 @@ def train(
     """Train the loaded network, with as many threads as torch is set to.
 
     Args:
-        directory: of this run: checkpoints, TensorBoard's events, history.
-        activations: where what frozen stages give is kept for the next run, a directory each.
-        resume: go on where a run in `directory` stopped, to the same result; else start anew.
+        loaded: its network is trained in place.
+        cleaned: photos, labels and near duplicates.
+        recipe: the hyperparameters.
+        directory: of this run: checkpoints, TensorBoard events, history.
+        activations: directory of the cache of frozen activations.
+        spec: how photos are preprocessed.
+        resume: continue the run in `directory`, to the same result; else start anew.
+        seed: of the split and of all random draws.
+        report_progress: receives one line for each step and epoch.
 
     Raises:
         CatalogueUnusable: there is nothing to train on.
@@ -101,7 +109,7 @@ def _prepare(
     activations: Path,
     report_progress: ReportProgress,
 ) -> Loop:
-    """The loop at its start, or where the run was left."""
+    """Set up the loop, at the start of the run or at its last checkpoint."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     network = loaded.network.requires_grad_(False)
     torch.manual_seed(views.seed)  # topics start at random

@@ -1,6 +1,6 @@
-"""Where a network's weights come from: torchvision's download, a local file, or the package that carries Lite0.
+"""Load pretrained weights: torchvision's download, a local file, or the installed package with Lite0's.
 
-Never substitutes silently: what was chosen, and why, travels with the weights into the bundle.
+What was chosen, and why, is kept with the weights and written into the bundle, so that no substitution goes unnoticed.
 """
 
 import socket
@@ -40,12 +40,14 @@ LITE0_NOTICE = (
 
 @dataclass(frozen=True)
 class LoadedWeights:
-    """A network whose trunk is trained.
+    """A network with pretrained weights.
 
     Attributes:
-        source: what they are, for people.
-        has_head: the head came with them and must not be fitted again.
-        notice: what a reader of the bundle should know, if anything.
+        network: with trunk, and head if that came with the weights.
+        backbone: which network it is.
+        source: what the weights are, for people.
+        has_head: whether the head came with the weights and must not be fitted again.
+        notice: what a user of the bundle should know, if anything.
     """
 
     network: Network
@@ -56,9 +58,10 @@ class LoadedWeights:
 
 
 def load_weights(backbone: Backbone, file: Path | None, *, download_timeout_s: float) -> LoadedWeights:
-    """Build the network that `backbone` asks for and fill its trunk.
+    """Build the network of a backbone and load its pretrained weights.
 
     Args:
+        backbone: `auto` is ResNet50, or EfficientNet-Lite0 if ResNet50's weights cannot be downloaded.
         file: ResNet50 weights in torchvision's layout, with a 1000-class, a 13-class or no head.
         download_timeout_s: how long the download may stall.
 
@@ -87,7 +90,7 @@ def load_weights(backbone: Backbone, file: Path | None, *, download_timeout_s: f
 
 
 def source_of_file(file: Path) -> str:
-    """How a bundle names the local file it was made from: by content, not by place.
+    """Describe a local weights file by its name and content, as a bundle's manifest does.
 
     Raises:
         WeightsUnusable: there is no such file.
@@ -153,7 +156,7 @@ def _read(file: Path) -> dict[str, Tensor]:
 
 @contextmanager
 def _socket_timeout(timeout_s: float) -> Iterator[None]:
-    """torch.hub opens its URL without a timeout of its own: a silent network would hold it for ever."""
+    """Set a default socket timeout: torch.hub sets none, and a connection without answer would block for ever."""
     before = socket.getdefaulttimeout()
     socket.setdefaulttimeout(timeout_s)
     try:
