@@ -27,7 +27,7 @@ from shared.model.bundle import (
     write_bundle_directory,
 )
 from shared.photos.images import PreprocessSpec
-from tests.integration.pipeline.test_cli_index import Service, run, succeed, told
+from tests.integration.pipeline.test_cli_index import Service, run, run_json, succeed
 from tests.support.bundles import manifest
 from tests.support.versions import write_version
 
@@ -161,10 +161,10 @@ def test_a_directory_that_is_not_there_is_missing(tmp_path: Path) -> None:
 
 
 def test_bundles_are_listed_and_shown_with_what_was_measured(store: ArtifactStore, carried: Path) -> None:
-    assert told("bundle", "list") == {"bundles": []}
+    assert run_json("bundle", "list") == {"bundles": []}
     live = live_bundle(store)
     other = import_bundle(store, carried)
-    newest, oldest = told("bundle", "list")["bundles"]
+    newest, oldest = run_json("bundle", "list")["bundles"]
     assert [(b["version"], b["live"], len(b["indexes"])) for b in (newest, oldest)] == [
         (other, False, 0),
         (live, True, 1),
@@ -174,10 +174,10 @@ def test_bundles_are_listed_and_shown_with_what_was_measured(store: ArtifactStor
     assert f"* {live}" in listed
     assert "accuracy 0.610" in listed
     assert "no index" in listed
-    shown: Any = told("bundle", "show", other)
+    shown: Any = run_json("bundle", "show", other)
     assert shown["split"] == {"train": 2, "validation": 0, "test": 1}
-    assert shown == {**told("bundle", "show", str(carried)), "version": other}
-    assert told("bundle", "show")["version"] == live
+    assert shown == {**run_json("bundle", "show", str(carried)), "version": other}
+    assert run_json("bundle", "show")["version"] == live
     assert "on a GPU where there is one" in run("bundle", "show", other).stdout
     (store.path(other) / MANIFEST).write_text("{")
     assert f"{other}  unusable" in run("bundle", "list").stdout
@@ -188,7 +188,7 @@ def test_promoting_a_directory_says_what_changes_and_going_back_brings_the_old_i
 ) -> None:
     first = live_bundle(store)
     index = index_store(home).current()
-    promoted = told("bundle", "promote", str(carried))
+    promoted = run_json("bundle", "promote", str(carried))
     assert promoted["live"] == store.current() == store.versions()[-1]
     assert promoted["index"] is None
     assert promoted["changes"]["spec"] == ["letterbox 224 px", "crop 160 px"]
@@ -201,17 +201,17 @@ def test_promoting_a_directory_says_what_changes_and_going_back_brings_the_old_i
     assert "crop 160 px -> letterbox 224 px" in back
     assert f"and its index {index} is live" in back
     assert (store.current(), index_store(home).current()) == (first, index)
-    assert told("bundle", "promote", promoted["live"])["index"] == own[0]
+    assert run_json("bundle", "promote", promoted["live"])["index"] == own[0]
 
 
 def test_a_bundle_goes_to_another_machine_and_back(store: ArtifactStore, carried: Path, tmp_path: Path) -> None:
     live = live_bundle(store)
-    assert told("bundle", "export", str(tmp_path / "out"))["version"] == live
+    assert run_json("bundle", "export", str(tmp_path / "out"))["version"] == live
     other = import_bundle(store, carried)
     run("bundle", "export", other, str(tmp_path / "deep" / "out"))
     shutil.rmtree(store.path(other))
-    assert told("bundle", "promote", str(tmp_path / "deep" / "out"))["live"].split("-")[1] == other.split("-")[1]
-    assert told("bundle", "export", str(tmp_path / "out"), code=1)["error"]["code"] == "artifact_unwritable"
+    assert run_json("bundle", "promote", str(tmp_path / "deep" / "out"))["live"].split("-")[1] == other.split("-")[1]
+    assert run_json("bundle", "export", str(tmp_path / "out"), code=1)["error"]["code"] == "artifact_unwritable"
 
 
 def test_what_cannot_be_promoted_or_indexed_ends_with_1_and_changes_nothing(
@@ -219,8 +219,8 @@ def test_what_cannot_be_promoted_or_indexed_ends_with_1_and_changes_nothing(
 ) -> None:
     live = live_bundle(store)
     for verb in (("show",), ("promote",)):
-        assert told("bundle", *verb, "20260101T000000000000Z-00000000", code=1)["error"]["code"] == "bundle_missing"
-    assert told("bundle", "promote", str(carried), "--reindex", code=1)["error"]["code"] == "queue_unavailable"
+        assert run_json("bundle", *verb, "20260101T000000000000Z-00000000", code=1)["error"]["code"] == "bundle_missing"
+    assert run_json("bundle", "promote", str(carried), "--reindex", code=1)["error"]["code"] == "queue_unavailable"
     assert (store.current(), store.versions()) == (live, [live])
 
 
@@ -237,6 +237,6 @@ def test_promoting_can_have_the_index_built_and_waits_for_it(
     monkeypatch.setenv("LOOKALIKE_REDIS_URL", valkey_url)
     service = Service(client, jobs, succeed(index_version="v2", promoted=promoted, decision="it was measured"))
     service.start()
-    told_of = told("bundle", "promote", str(carried), "--reindex", code=code)
+    printed = run_json("bundle", "promote", str(carried), "--reindex", code=code)
     service.join()
-    assert told_of["reindex"]["result"]["decision"] == "it was measured"
+    assert printed["reindex"]["result"]["decision"] == "it was measured"

@@ -83,11 +83,11 @@ def test_the_parquet_holds_everything_of_a_photo(cleaned: CleanedCatalogue) -> N
 
 def test_every_row_that_is_left_out_or_odd_is_in_the_report(cleaned: CleanedCatalogue) -> None:
     report = json.loads((cleaned.directory / "report.json").read_text())
-    told = {
+    problems = {
         reason: [(row["table"], row["row"], row["row_id"]) for row in problem["examples"]]
         for reason, problem in {**report["left_out"], **report["odd"]}.items()
     }
-    assert told == {
+    assert problems == {
         "listing of unknown category": [("Products.csv", 4, "l3")],
         "photo cannot be used: photo_undecodable": [("Images.csv", 6, "p5")],
         "photo of an unusable listing": [("Images.csv", 5, "p4")],
@@ -139,7 +139,7 @@ def test_one_photo_is_enough(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("products", "images", "told"),
+    ("products", "images", "message"),
     [
         (PRODUCTS, "id,product_id\np5,l1\n", "photo cannot be used: photo_undecodable: 1"),
         (PRODUCTS, "id,product_id\np4,l3\n", "listing of unknown category: 1"),
@@ -148,11 +148,11 @@ def test_one_photo_is_enough(tmp_path: Path) -> None:
     ],
 )
 def test_a_dump_without_a_usable_photo_is_refused_with_the_reasons(
-    dump: Path, tmp_path: Path, products: str, images: str, told: str
+    dump: Path, tmp_path: Path, products: str, images: str, message: str
 ) -> None:
     (dump / "Products.csv").write_text(products)
     (dump / "Images.csv").write_text(images)
-    with pytest.raises(CatalogueUnusable, match=told):
+    with pytest.raises(CatalogueUnusable, match=message):
         clean(dump, tmp_path / "out", report_progress=silent)
 
 
@@ -202,9 +202,9 @@ def test_the_verb_writes_into_the_home_and_prints_one_object(
     dump: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("LOOKALIKE_HOME", str(tmp_path / "home"))
-    told = CliRunner().invoke(main, ["clean", "--catalogue", str(dump), "--json"])
-    assert told.exit_code == 0
-    facts = json.loads(told.stdout)
+    result = CliRunner().invoke(main, ["clean", "--catalogue", str(dump), "--json"])
+    assert result.exit_code == 0
+    facts = json.loads(result.stdout)
     assert (facts["catalogue"], facts["photos"]) == ("dump", 3)
     assert facts["directory"] == str(cleaned_directory(tmp_path / "home", dump))
     assert (Path(facts["directory"]) / "overview.html").is_file()
@@ -212,6 +212,6 @@ def test_the_verb_writes_into_the_home_and_prints_one_object(
 
 def test_the_verb_ends_with_the_reason_when_the_dump_cannot_be_used(dump: Path, tmp_path: Path) -> None:
     (dump / "Images.csv").write_text("id,product_id\np4,l3\n")
-    told = CliRunner().invoke(main, ["clean", "--catalogue", str(dump), "--out", str(tmp_path / "out")])
-    assert told.exit_code == 1
-    assert "photo of an unusable listing: 1" in told.stderr
+    result = CliRunner().invoke(main, ["clean", "--catalogue", str(dump), "--out", str(tmp_path / "out")])
+    assert result.exit_code == 1
+    assert "photo of an unusable listing: 1" in result.stderr

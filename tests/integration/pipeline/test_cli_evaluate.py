@@ -12,7 +12,7 @@ from PIL import Image
 from pipeline.evaluation.evaluate import METRICS, NOTHING_UNSEEN, SPLIT_UNKNOWN, Evaluation
 from pipeline.evaluation.gallery import PAGE
 from shared.model.bundle import HISTORY, ModelBundle, Split, bundle_store, open_bundle, write_bundle_directory
-from tests.integration.pipeline.test_cli_index import run, told
+from tests.integration.pipeline.test_cli_index import run, run_json
 from tests.support.installation import Installation
 
 EPOCHS = [
@@ -39,7 +39,7 @@ def directory_of(live: ModelBundle, directory: Path, split: Split, **extra: Any)
 
 
 def test_the_live_bundle_is_measured_on_the_catalogue_used_last_as_it_was_when_it_was_built(live: ModelBundle) -> None:
-    facts = told("evaluate")
+    facts = run_json("evaluate")
     assert (facts["bundle"], facts["backbone"]) == (live.version, live.manifest.backbone)
     stored = Evaluation.model_validate_json((live.directory / METRICS).read_bytes())
     assert stored.summary() == live.manifest.metrics
@@ -59,14 +59,14 @@ def test_a_bundle_is_no_better_than_itself(live: ModelBundle) -> None:
 def test_two_bundles_are_compared_only_on_photos_that_neither_has_seen(live: ModelBundle, tmp_path: Path) -> None:
     first = min(live.split.test)
     other = directory_of(live, tmp_path / "other", Split(train=live.split.listings - {first}, test=frozenset({first})))
-    facts = told("evaluate", "--against", other)
+    facts = run_json("evaluate", "--against", other)
     assert facts["against"]["bundle"] == "other"
     assert facts["n_held_out"] == facts["against"]["n_held_out"] < live.manifest.metrics["n_held_out"]
 
 
 def test_bundles_that_have_seen_everything_between_them_are_not_compared(live: ModelBundle, tmp_path: Path) -> None:
     everything = directory_of(live, tmp_path / "greedy", Split(train=live.split.listings))
-    assert told("evaluate", "--against", everything, code=1)["error"]["code"] == "catalogue_unusable"
+    assert run_json("evaluate", "--against", everything, code=1)["error"]["code"] == "catalogue_unusable"
     assert f"note: {NOTHING_UNSEEN}" in run("evaluate", "--bundle", everything).output
 
 
@@ -74,11 +74,11 @@ def test_a_bundle_that_does_not_know_what_it_has_seen_is_compared_with_a_warning
     live: ModelBundle, tmp_path: Path
 ) -> None:
     unknown = directory_of(live, tmp_path / "unknown", Split())
-    assert told("evaluate", "--against", unknown)["notes"] == [SPLIT_UNKNOWN]
+    assert run_json("evaluate", "--against", unknown)["notes"] == [SPLIT_UNKNOWN]
 
 
 def test_what_is_no_bundle_is_named(live: ModelBundle) -> None:
-    assert told("evaluate", "--bundle", "nonsense", code=1)["error"]["code"] == "bundle_missing"
+    assert run_json("evaluate", "--bundle", "nonsense", code=1)["error"]["code"] == "bundle_missing"
 
 
 # Pictures
@@ -87,7 +87,7 @@ def test_what_is_no_bundle_is_named(live: ModelBundle) -> None:
 def test_figures_and_training_are_drawn_without_a_catalogue(live: ModelBundle, tmp_path: Path) -> None:
     metrics = json.loads((live.directory / METRICS).read_bytes())
     bundle = directory_of(live, tmp_path / "trained", live.split, **{METRICS: metrics, HISTORY: EPOCHS})
-    facts = told("plot", "--bundle", bundle, "--out", str(tmp_path / "out" / "here"))
+    facts = run_json("plot", "--bundle", bundle, "--out", str(tmp_path / "out" / "here"))
     assert set(facts["pictures"]) == FIGURES | {"history.png", PAGE}
     page = (tmp_path / "out" / "here" / PAGE).read_text()
     for name in set(facts["pictures"]) - {PAGE}:
@@ -118,15 +118,15 @@ def test_without_figures_or_a_catalogue_there_is_nothing_to_draw(live: ModelBund
     silent = directory_of(live, tmp_path / "silent", live.split)
     assert "name a catalogue" in run("plot", "--bundle", silent, "--out", str(tmp_path / "out"), code=2).output
     foreign = directory_of(live, tmp_path / "foreign", live.split, **{METRICS: {"accuracy": 1}})
-    refused = told("plot", "--bundle", foreign, "--out", str(tmp_path / "out"), code=1)
+    refused = run_json("plot", "--bundle", foreign, "--out", str(tmp_path / "out"), code=1)
     assert refused["error"]["code"] == "bundle_damaged"
     greedy = json.loads((live.directory / METRICS).read_bytes()) | {"classification": None, "notes": [NOTHING_UNSEEN]}
     seen = directory_of(live, tmp_path / "seen", live.split, **{METRICS: greedy})
-    refused = told("plot", "--bundle", seen, "--out", str(tmp_path / "out"), code=1)
+    refused = run_json("plot", "--bundle", seen, "--out", str(tmp_path / "out"), code=1)
     assert NOTHING_UNSEEN in refused["error"]["detail"]
 
 
 def test_a_place_that_cannot_be_written_is_named(live: ModelBundle, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
-    refused = told("plot", "--out", str(tmp_path / "file" / "out"), code=1)
+    refused = run_json("plot", "--out", str(tmp_path / "file" / "out"), code=1)
     assert refused["error"]["code"] == "artifact_unwritable"

@@ -45,7 +45,7 @@ def run(*arguments: str, code: int = 0) -> Result:
     return result
 
 
-def told(*arguments: str, code: int = 0) -> Any:
+def run_json(*arguments: str, code: int = 0) -> Any:
     """Exactly one JSON object on standard output."""
     return json.loads(run(*arguments, "--json", code=code).stdout)
 
@@ -55,40 +55,43 @@ def told(*arguments: str, code: int = 0) -> Any:
 
 def test_versions_are_listed_shown_promoted_and_rolled_back(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LOOKALIKE_REDIS_URL", "redis://127.0.0.1:1/0")  # nothing runs
-    assert told("index", "list") == {"versions": []}
-    assert told("index", "show", code=1)["error"]["code"] == "index_missing"
+    assert run_json("index", "list") == {"versions": []}
+    assert run_json("index", "show", code=1)["error"]["code"] == "index_missing"
     promote_bundle(home)
     first, second = write_version(home), write_version(home, report=REPORT)
     for version in (first, second):
-        assert told("index", "promote", version) == {"live": version}
-    assert [(v["version"], v["live"]) for v in told("index", "list")["versions"]] == [(second, True), (first, False)]
+        assert run_json("index", "promote", version) == {"live": version}
+    assert [(v["version"], v["live"]) for v in run_json("index", "list")["versions"]] == [
+        (second, True),
+        (first, False),
+    ]
     assert f"* {second}" in run("index", "list").output
-    assert told("index", "show")["report"]["counts"]["new"] == 3
+    assert run_json("index", "show")["report"]["counts"]["new"] == 3
     assert "FAILED  recall@10: 0.9312" in run("index", "show", second).output
-    assert told("index", "rollback") == {"live": first}
+    assert run_json("index", "rollback") == {"live": first}
     assert index_store(home).current() == first
-    assert told("index", "rollback", code=1)["error"]["code"] == "promotion_refused"
+    assert run_json("index", "rollback", code=1)["error"]["code"] == "promotion_refused"
 
 
 @pytest.mark.parametrize("verb", ["show", "promote"])
 def test_a_version_that_is_not_there_ends_with_1_and_says_so(verb: str) -> None:
-    assert told("index", verb, "20260101T000000000000Z-00000000", code=1)["error"]["code"] == "version_not_found"
+    assert run_json("index", verb, "20260101T000000000000Z-00000000", code=1)["error"]["code"] == "version_not_found"
 
 
 def test_a_damaged_or_foreign_version_is_not_promoted(home: Path) -> None:
     promote_bundle(home)
     damaged, foreign = write_version(home), write_version(home, fingerprint="b" * 64)
     (index_store(home).path(damaged) / "vectors").write_bytes(bytes(999))
-    assert told("index", "promote", damaged, code=1)["error"]["code"] == "index_damaged"
-    assert told("index", "promote", foreign, code=1)["error"]["code"] == "promotion_refused"
+    assert run_json("index", "promote", damaged, code=1)["error"]["code"] == "index_damaged"
+    assert run_json("index", "promote", foreign, code=1)["error"]["code"] == "promotion_refused"
     assert index_store(home).current() is None
 
 
 def test_pruning_keeps_as_many_as_the_setting_or_the_option_says(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     versions = [write_version(home) for _ in range(7)]
     monkeypatch.setenv("LOOKALIKE_KEEP_SNAPSHOTS", "6")
-    assert told("index", "prune") == {"removed": versions[:1]}
-    assert told("index", "prune", "--keep", "2") == {"removed": versions[1:5]}
+    assert run_json("index", "prune") == {"removed": versions[:1]}
+    assert run_json("index", "prune", "--keep", "2") == {"removed": versions[1:5]}
     assert "nothing to remove" in run("index", "prune", "--keep", "2").output
 
 
@@ -122,7 +125,7 @@ def succeed(**fields: Any) -> Callable[[JobStore, Job], object]:
 
 
 @pytest.mark.parametrize(
-    ("end", "options", "code", "said"),
+    ("end", "options", "code", "printed"),
     [
         (succeed(index_version="v2", promoted=True, decision="as good as the live one"), (), 0, "version v2\n"),
         (succeed(decision="nothing has changed"), (), 0, "nothing has changed"),
@@ -138,20 +141,20 @@ def test_a_reindex_that_is_waited_for_says_how_it_ended(
     end: Callable[[JobStore, Job], object],
     options: tuple[str, ...],
     code: int,
-    said: str,
+    printed: str,
 ) -> None:
     service = Service(client, jobs, end)
     service.start()
     result = run("reindex", "--wait", *options, code=code)
     service.join()
-    assert said in result.stdout
+    assert printed in result.stdout
     assert "60/60" not in result.stderr  # a bar is for those who look
 
 
 def test_what_is_asked_reaches_the_service_and_the_result_is_told_as_json(client: redis.Redis, jobs: JobStore) -> None:
     service = Service(client, jobs, succeed(dry_run=True, decision="a dry run"))
     service.start()
-    job = told("reindex", "--mode", "all", "--dry-run", "--force", "--promote", "if_valid", "--wait")
+    job = run_json("reindex", "--mode", "all", "--dry-run", "--force", "--promote", "if_valid", "--wait")
     service.join()
     assert (job["status"], job["result"]["decision"]) == ("succeeded", "a dry run")
     assert service.request == ReindexRequest.model_validate(
@@ -160,9 +163,9 @@ def test_what_is_asked_reaches_the_service_and_the_result_is_told_as_json(client
 
 
 def test_without_a_terminal_it_is_submitted_and_a_second_one_is_told_of_it(jobs: JobStore) -> None:
-    job = told("reindex")
+    job = run_json("reindex")
     assert jobs.get(job["id"]).request_id == "cli"
-    error = told("reindex", code=1)["error"]
+    error = run_json("reindex", code=1)["error"]
     assert error["code"] == "reindex_running"
     assert job["id"] in error["detail"]
 
@@ -209,14 +212,14 @@ def test_ctrl_c_ends_the_watching_and_not_the_reindex(client: redis.Redis, jobs:
 def test_the_schedule_is_shown_with_its_next_slot_and_the_last_job(
     client: redis.Redis, jobs: JobStore, clock: Clock
 ) -> None:
-    assert told("schedule", "show") == {"cron": None}
+    assert run_json("schedule", "show") == {"cron": None}
     assert "LOOKALIKE_REINDEX_CRON" in run("schedule", "show").output
     schedule = Schedule(client, jobs, clock=clock)
     schedule.run_due("0 * * * *")
-    assert told("schedule", "show")["last"] is None
+    assert run_json("schedule", "show")["last"] is None
     clock.now += 3600
     job_id = schedule.run_due("0 * * * *")
-    shown = told("schedule", "show")
+    shown = run_json("schedule", "show")
     assert (shown["cron"], shown["job"], shown["last"]) == ("0 * * * *", job_id, "1970-01-12T14:00:00Z")
     assert shown["next"].endswith(":00:00Z")
     assert str(job_id) in run("schedule", "show").output

@@ -28,7 +28,7 @@ def run(*arguments: str, code: int = 0) -> Result:
     return result
 
 
-def told(*arguments: str, code: int = 0) -> Any:
+def run_json(*arguments: str, code: int = 0) -> Any:
     """Exactly one JSON object on standard output."""
     return json.loads(run(*arguments, "--json", code=code).stdout)
 
@@ -46,23 +46,23 @@ def fail_next(jobs: JobStore) -> Job:
 
 
 def test_a_key_is_made_shown_once_listed_and_revoked(client: redis.Redis) -> None:
-    made = told("keys", "create", "--name", "shop", "--scopes", "submit, read", "--requests-per-minute", "60")
+    made = run_json("keys", "create", "--name", "shop", "--scopes", "submit, read", "--requests-per-minute", "60")
     assert (made["name"], made["scopes"]) == ("shop", ["read", "submit"])
     ring = KeyRing(client)
     assert verify(made["key"], ring.all()).requests_per_minute == 60
-    [listed] = told("keys", "list")["keys"]
+    [listed] = run_json("keys", "list")["keys"]
     assert (listed["id"], listed["name"], sorted(listed["scopes"])) == (made["id"], "shop", ["read", "submit"])
     for text in (run("keys", "list").output, json.dumps(listed)):
         assert made["key"] not in text
         assert "sha256" not in text
-    assert told("keys", "revoke", made["id"]) == {"revoked": made["id"]}
-    [revoked] = told("keys", "list")["keys"]
+    assert run_json("keys", "revoke", made["id"]) == {"revoked": made["id"]}
+    [revoked] = run_json("keys", "list")["keys"]
     assert revoked["revoked_at"]
-    assert told("keys", "reset", "--yes") == {"forgotten": 1}
-    assert told("keys", "list") == {"keys": []}
+    assert run_json("keys", "reset", "--yes") == {"forgotten": 1}
+    assert run_json("keys", "list") == {"keys": []}
     assert "open" in run("keys", "list").output
-    assert told("keys", "revoke", made["id"], code=1)["error"]["code"] == "invalid_request"
-    assert [entry["action"] for entry in told("audit")["entries"]] == ["keys.reset", "keys.revoke", "keys.create"]
+    assert run_json("keys", "revoke", made["id"], code=1)["error"]["code"] == "invalid_request"
+    assert [entry["action"] for entry in run_json("audit")["entries"]] == ["keys.reset", "keys.revoke", "keys.create"]
 
 
 def test_without_json_the_token_alone_is_printed(client: redis.Redis) -> None:
@@ -97,11 +97,11 @@ def test_jobs_of_every_key_are_listed_newest_first_and_by_status(jobs: JobStore)
     failed = submit(jobs, owner="a")
     fail_next(jobs)
     waiting = [submit(jobs, JobKind.SEARCH, owner) for owner in ("a", "b", "")]
-    everything = told("jobs", "list")["jobs"]
+    everything = run_json("jobs", "list")["jobs"]
     assert [job["id"] for job in everything] == [job.id for job in (*waiting[::-1], failed)]
     assert [job["owner"] for job in everything] == ["", "b", "a", "a"]
-    assert [job["id"] for job in told("jobs", "list", "--status", "failed")["jobs"]] == [failed.id]
-    assert [job["id"] for job in told("jobs", "list", "--kind", "search", "--limit", "2")["jobs"]] == [
+    assert [job["id"] for job in run_json("jobs", "list", "--status", "failed")["jobs"]] == [failed.id]
+    assert [job["id"] for job in run_json("jobs", "list", "--kind", "search", "--limit", "2")["jobs"]] == [
         waiting[2].id, waiting[1].id,
     ]  # fmt: skip
     assert "internal_error: it crashed" in run("jobs", "list", "--status", "failed").output
@@ -111,32 +111,32 @@ def test_jobs_of_every_key_are_listed_newest_first_and_by_status(jobs: JobStore)
 def test_a_list_longer_than_a_page_is_whole(jobs: JobStore) -> None:
     for _ in range(260):
         submit(jobs)
-    assert len({job["id"] for job in told("jobs", "list", "--limit", "1000")["jobs"]}) == 260
+    assert len({job["id"] for job in run_json("jobs", "list", "--limit", "1000")["jobs"]}) == 260
 
 
 def test_a_job_is_shown_cancelled_and_retried(jobs: JobStore, client: redis.Redis) -> None:
     first, second = submit(jobs), submit(jobs, owner="a")
-    assert told("jobs", "cancel", second.id)["status"] == "canceled"
-    assert told("jobs", "cancel", second.id, code=1)["error"]["code"] == "job_finished"
-    assert told("jobs", "retry", first.id, code=1)["error"]["code"] == "job_not_retryable"
+    assert run_json("jobs", "cancel", second.id)["status"] == "canceled"
+    assert run_json("jobs", "cancel", second.id, code=1)["error"]["code"] == "job_finished"
+    assert run_json("jobs", "retry", first.id, code=1)["error"]["code"] == "job_not_retryable"
     fail_next(jobs)
-    shown = told("jobs", "show", first.id)
+    shown = run_json("jobs", "show", first.id)
     assert (shown["status"], shown["error"]["code"], shown["attempt"]) == ("failed", "internal_error", 1)
-    again = told("jobs", "retry", first.id)
+    again = run_json("jobs", "retry", first.id)
     assert (again["status"], again["owner"]) == ("queued", "")
     assert again["id"] != first.id
     assert client.llen(QUEUE) == 1  # a worker is woken
-    assert [(e["action"], e["subject"]) for e in told("audit")["entries"]] == [
+    assert [(e["action"], e["subject"]) for e in run_json("audit")["entries"]] == [
         ("jobs.retry", first.id), ("jobs.cancel", second.id),
     ]  # fmt: skip
-    assert all(entry["actor"].startswith("cli") for entry in told("audit")["entries"])
-    assert len(told("audit", "--limit", "1")["entries"]) == 1
+    assert all(entry["actor"].startswith("cli") for entry in run_json("audit")["entries"])
+    assert len(run_json("audit", "--limit", "1")["entries"]) == 1
 
 
 @pytest.mark.parametrize("verb", ["show", "cancel", "retry"])
 @pytest.mark.parametrize("job_id", ["0" * 32, "nonsense"])
 def test_an_unknown_job_ends_with_1_and_says_so(verb: str, job_id: str) -> None:
-    assert told("jobs", verb, job_id, code=1)["error"]["code"] == "job_not_found"
+    assert run_json("jobs", verb, job_id, code=1)["error"]["code"] == "job_not_found"
     result = run("jobs", verb, job_id, code=1)
     assert (result.stdout, result.stderr) == ("", "error: no such job\n")
 
@@ -158,9 +158,9 @@ def test_without_redis_every_verb_ends_with_1_and_says_why(
     monkeypatch: pytest.MonkeyPatch, arguments: tuple[str, ...]
 ) -> None:
     monkeypatch.setenv("LOOKALIKE_REDIS_URL", "redis://127.0.0.1:1/0")
-    error = told(*arguments, code=1)["error"]
+    error = run_json(*arguments, code=1)["error"]
     assert error["code"] == "queue_unavailable"
     assert "Redis" in error["detail"]
     assert "Traceback" not in run(*arguments, code=1).output
     monkeypatch.delenv("LOOKALIKE_REDIS_URL")
-    assert "LOOKALIKE_REDIS_URL" in told(*arguments, code=1)["error"]["detail"]
+    assert "LOOKALIKE_REDIS_URL" in run_json(*arguments, code=1)["error"]["detail"]

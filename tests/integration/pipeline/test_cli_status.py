@@ -34,7 +34,7 @@ def run(*arguments: str, code: int) -> Result:
     return result
 
 
-def told(*arguments: str, code: int) -> Any:
+def run_json(*arguments: str, code: int) -> Any:
     return json.loads(run(*arguments, "--json", code=code).stdout)
 
 
@@ -44,9 +44,9 @@ def report(client: redis.Redis, name: str, **changes: Any) -> None:
 
 
 def test_without_a_worker_both_say_so_and_end_with_3() -> None:
-    assert told("workers", code=3) == {"workers": []}
+    assert run_json("workers", code=3) == {"workers": []}
     assert "no worker has reported" in run("workers", code=3).output
-    found = told("status", code=3)
+    found = run_json("status", code=3)
     assert (found["workers"], found["index"], found["schedule"]) == ([], None, None)
     assert "no worker reports" in run("status", code=3).output
 
@@ -54,7 +54,7 @@ def test_without_a_worker_both_say_so_and_end_with_3() -> None:
 def test_workers_are_listed_with_what_they_run_and_what_is_wrong(client: redis.Redis) -> None:
     report(client, "able", held=2, device="AVX-512 processor", photos_per_s=41.6)
     report(client, "ill", state="unready", index=None, problem="the index is damaged")
-    found = {worker["name"]: worker for worker in told("workers", code=0)["workers"]}
+    found = {worker["name"]: worker for worker in run_json("workers", code=0)["workers"]}
     assert (found["able"]["runtime"], found["able"]["index_version"], found["able"]["held"]) == (
         "openvino", INDEX.version, 2,
     )  # fmt: skip
@@ -73,7 +73,7 @@ def test_status_shows_what_waits_and_what_is_served(client: redis.Redis) -> None
         jobs.create(JobKind.SEARCH, SearchRequest(), b"p", admission=PLENTY)
     reindex = jobs.create(JobKind.REINDEX, ReindexRequest(), None, admission=PLENTY).job
     report(client, "able")
-    found = told("status", code=0)
+    found = run_json("status", code=0)
     assert sum(found["queue"]["queued"].values()) == 4
     assert [job["id"] for job in found["reindexes"]] == [reindex.id]
     assert found["index"]["count"] == 1234
@@ -86,4 +86,4 @@ def test_status_shows_what_waits_and_what_is_served(client: redis.Redis) -> None
 def test_without_redis_they_end_with_1_and_say_why(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LOOKALIKE_REDIS_URL", "redis://127.0.0.1:1/0")
     for verb in ("status", "workers"):
-        assert told(verb, code=1)["error"]["code"] == "queue_unavailable"
+        assert run_json(verb, code=1)["error"]["code"] == "queue_unavailable"

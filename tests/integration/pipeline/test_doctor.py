@@ -42,10 +42,10 @@ def examined(code: int) -> dict[str, list[dict[str, str]]]:
     """Findings by the thing they are about."""
     result = CliRunner().invoke(main, ["doctor", "--json"])
     assert result.exit_code == code, result.output
-    told: Any = json.loads(result.stdout)
-    assert told["ok"] is (code == 0)
+    report: Any = json.loads(result.stdout)
+    assert report["ok"] is (code == 0)
     by_thing: dict[str, list[dict[str, str]]] = {}
-    for finding in told["findings"]:
+    for finding in report["findings"]:
         assert bool(finding["advice"]) == (finding["state"] != "ok")
         by_thing.setdefault(finding["what"], []).append(finding)
     return by_thing
@@ -142,11 +142,11 @@ def test_a_redis_that_wants_a_password_is_told_from_one_that_is_away(
 ) -> None:
     client.config_set("requirepass", "s3cret")
     try:
-        told = the("redis", State.FAIL, examined(1))
+        found = the("redis", State.FAIL, examined(1))
     finally:
         client.config_set("requirepass", "")
-    assert "password" in told
-    assert "s3cret" not in told
+    assert "password" in found
+    assert "s3cret" not in found
 
 
 def test_a_store_that_answers_is_told_from_one_without_the_bucket_and_one_that_is_away(

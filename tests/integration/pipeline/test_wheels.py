@@ -23,9 +23,9 @@ def test_packages_missing_broken_or_deadly_are_told_apart(tmp_path: Path, monkey
     monkeypatch.setattr(wheels, "MODULES", {"worker": ("click", "deadly", "absent", "broken", "noisy", "redis")})
     missing, *broken, able = check_wheels()
     assert (missing.found, "lookalike[worker]" in missing.advice) == ("not installed: absent", True)
-    told = {finding.what: finding.found for finding in broken}
-    assert "ended the process" in told["wheel deadly"]
-    assert "libfoo" in told["wheel broken"]
+    problems = {finding.what: finding.found for finding in broken}
+    assert "ended the process" in problems["wheel deadly"]
+    assert "libfoo" in problems["wheel broken"]
     assert able.state is State.OK
     assert all(name in able.found for name in ("click 8", "redis 8", "noisy"))
 
@@ -57,8 +57,8 @@ def test_the_command_without_the_service_says_what_to_install() -> None:
     assert "pip install" in done.stderr
 
 
-@pytest.mark.parametrize(("missing", "told"), [("redis", "redis is not installed"), ("numpy", "0 fail")])
-def test_doctor_runs_where_the_rest_of_the_command_line_cannot(missing: str, told: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("missing", "expected"), [("redis", "redis is not installed"), ("numpy", "0 fail")])
+def test_doctor_runs_where_the_rest_of_the_command_line_cannot(missing: str, expected: str, tmp_path: Path) -> None:
     script = (
         f"import sys; sys.modules[{missing!r}] = None; import pipeline.cli.doctor as cli; "
         "del cli.CHECKS['wheels'], cli.CHECKS['weights']; from lookalike.console import main; main()"
@@ -67,5 +67,5 @@ def test_doctor_runs_where_the_rest_of_the_command_line_cannot(missing: str, tol
         [sys.executable, "-c", script, "doctor"], capture_output=True, text=True, check=False, cwd=ROOT,
         env={"LOOKALIKE_HOME": str(tmp_path), "PATH": "/usr/bin:/bin"},
     )  # fmt: skip
-    assert told in done.stdout
+    assert expected in done.stdout
     assert done.stderr == ""

@@ -46,13 +46,13 @@ def run(*arguments: str, code: int = 0) -> Result:
     return result
 
 
-def told(*arguments: str, code: int = 0) -> Any:
+def run_json(*arguments: str, code: int = 0) -> Any:
     return json.loads(run(*arguments, "--json", code=code).stdout)
 
 
 def test_a_raw_dump_becomes_a_bundle_directory_that_can_be_promoted_and_measured(dump: Path, tmp_path: Path) -> None:
     out = tmp_path / "trained"
-    made = told("train", "--catalogue", str(dump), "--recipe", "metric", "--out", str(out), *QUICK)
+    made = run_json("train", "--catalogue", str(dump), "--recipe", "metric", "--out", str(out), *QUICK)
     bundle = open_bundle_directory(out)
     assert bundle.manifest.recipe == "metric"
     assert bundle.manifest.preprocess.size_px == 64
@@ -61,22 +61,22 @@ def test_a_raw_dump_becomes_a_bundle_directory_that_can_be_promoted_and_measured
     assert json.loads((out / "training.json").read_bytes())["projection"] == made["notes"]["projection"]
     assert len(json.loads((out / "history.json").read_bytes())) == 1
     assert (Path(made["pictures"]) / "index.html").is_file()
-    promoted = told("bundle", "promote", str(out))
+    promoted = run_json("bundle", "promote", str(out))
     live = open_bundle(bundle_store(Path(made["pictures"]).parent.parent))
     assert (promoted["live"], live.manifest.fingerprint) == (live.version, bundle.manifest.fingerprint)
-    measured = told("evaluate", "--catalogue", str(dump))
+    measured = run_json("evaluate", "--catalogue", str(dump))
     assert measured["accuracy"] == pytest.approx(made["metrics"]["accuracy"])
 
 
 def test_a_model_whose_stages_were_trained_waits_in_the_store_until_it_is_promoted(dump: Path, home: Path) -> None:
-    made = told("train", "--catalogue", str(dump), "--recipe", "finetune", *QUICK)
+    made = run_json("train", "--catalogue", str(dump), "--recipe", "finetune", *QUICK)
     assert bundle_store(home).current() != made["bundle"]  # nothing goes live by itself
     bundle = open_bundle(bundle_store(home), made["bundle"])
     assert open_embedder(bundle).manifest.embedding_dim == bundle.manifest.embedding_dim
 
 
 def test_a_place_that_is_taken_is_refused_before_anything_is_trained(dump: Path, tmp_path: Path) -> None:
-    refused = told("train", "--catalogue", str(dump), "--out", str(tmp_path), code=1)
+    refused = run_json("train", "--catalogue", str(dump), "--out", str(tmp_path), code=1)
     assert refused["error"]["code"] == "artifact_unwritable"
     assert "name a directory that is not" in refused["error"]["detail"]
 

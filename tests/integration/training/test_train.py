@@ -54,7 +54,7 @@ def one_thread() -> Iterator[None]:
 
 
 def run(
-    cleaned: CleanedCatalogue, recipe: Recipe, home: Path, *, resume: bool = False, said: list[str] | None = None
+    cleaned: CleanedCatalogue, recipe: Recipe, home: Path, *, resume: bool = False, messages: list[str] | None = None
 ) -> TrainedNetwork:
     return train(
         load_weights(Backbone.EFFICIENTNET_LITE0, None, download_timeout_s=1),
@@ -65,7 +65,7 @@ def run(
         spec=PreprocessSpec(size_px=64),
         resume=resume,
         seed=17,
-        report_progress=(said if said is not None else []).append,
+        report_progress=(messages if messages is not None else []).append,
     )
 
 
@@ -88,8 +88,8 @@ def run_and_tell(cleaned: CleanedCatalogue, recipe: Recipe, home: Path, saved: C
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(loop, "CHECKPOINT_EVERY_S", 0)
         patch.setattr(RunDirectory, "save", save_and_say)
-        told = outcome(run(cleaned, recipe, home, resume=True))
-    saved.send(told)
+        result = outcome(run(cleaned, recipe, home, resume=True))
+    saved.send(result)
 
 
 @pytest.mark.parametrize("recipe", [CACHED, PAIRS, DECODED], ids=lambda recipe: recipe.name)
@@ -117,21 +117,21 @@ def test_a_run_killed_five_times_at_random_moments_ends_as_an_undisturbed_one(
         process.kill()
         process.join()
     process, saved = start()
-    told = "saved"
-    while told == "saved":
-        told = saved.recv()
+    received = "saved"
+    while received == "saved":
+        received = saved.recv()
     process.join()
-    assert told == undisturbed
+    assert received == undisturbed
 
 
 def test_two_runs_are_the_same_to_the_last_bit_and_the_second_computes_no_activations(
     cleaned: CleanedCatalogue, tmp_path: Path
 ) -> None:
-    said: list[str] = []
+    messages: list[str] = []
     first = run(cleaned, HEAD, tmp_path)
-    assert outcome(run(cleaned, HEAD, tmp_path, said=said)) == outcome(first)
+    assert outcome(run(cleaned, HEAD, tmp_path, messages=messages)) == outcome(first)
     assert outcome(run(cleaned, HEAD, tmp_path, resume=True)) == outcome(first)  # it has ended: nothing is left to do
-    assert any(line.startswith("activations: 0 views to compute") for line in said)
+    assert any(line.startswith("activations: 0 views to compute") for line in messages)
 
 
 def test_only_the_trained_stages_and_the_head_change(cleaned: CleanedCatalogue, tmp_path: Path) -> None:
@@ -174,12 +174,12 @@ def test_an_interrupted_run_gives_the_best_weights_so_far_and_goes_on_later(
         if len(history) == 2:
             raise KeyboardInterrupt
 
-    said: list[str] = []
+    messages: list[str] = []
     with monkeypatch.context() as patch:
         patch.setattr(RunDirectory, "save", interrupt)
-        cut = run(cleaned, CACHED, tmp_path, said=said)
+        cut = run(cleaned, CACHED, tmp_path, messages=messages)
     assert cut.notes["ended"] == "interrupted in epoch 3"
-    assert any("--resume" in line for line in said)
+    assert any("--resume" in line for line in messages)
     assert len(cut.history) == 2
     assert all(np.isfinite(value).all() for value in cut.network.tensors().values())
     assert outcome(run(cleaned, CACHED, tmp_path, resume=True)) == whole
@@ -203,11 +203,11 @@ def part_of(cleaned: CleanedCatalogue, n_photos: int) -> CleanedCatalogue:
 def test_a_handful_of_photos_is_trained_on_and_nothing_is_claimed(
     recipe: Recipe, n_photos: int, cleaned: CleanedCatalogue, tmp_path: Path
 ) -> None:
-    said: list[str] = []
-    trained = run(part_of(cleaned, n_photos), recipe, tmp_path, said=said)
+    messages: list[str] = []
+    trained = run(part_of(cleaned, n_photos), recipe, tmp_path, messages=messages)
     assert not trained.split.validation | trained.split.test
     assert not any(name.startswith("val_") for entry in trained.history for name in entry)
-    assert any("cannot be said" in line for line in said)
+    assert any("cannot be said" in line for line in messages)
     present = {photo.category for photo in cleaned.catalogue.photos[:n_photos]}
     _, scores = trained.network(torch.zeros((2, 64, 64, 3), dtype=torch.uint8))
     assert set(scores.argmax(1).tolist()) <= present
@@ -216,9 +216,9 @@ def test_a_handful_of_photos_is_trained_on_and_nothing_is_claimed(
 def test_a_category_without_photos_is_named_and_never_answered(cleaned: CleanedCatalogue, tmp_path: Path) -> None:
     photos = [photo for photo in cleaned.catalogue.photos if photo.category != 4]
     catalogue = dataclasses.replace(cleaned.catalogue, photos=photos, digest="without")
-    said: list[str] = []
-    trained = run(dataclasses.replace(cleaned, catalogue=catalogue), CACHED, tmp_path, said=said)
-    assert any("Phones, Mobile Phones & Telecoms" in line for line in said)
+    messages: list[str] = []
+    trained = run(dataclasses.replace(cleaned, catalogue=catalogue), CACHED, tmp_path, messages=messages)
+    assert any("Phones, Mobile Phones & Telecoms" in line for line in messages)
     _, scores = trained.network(torch.randint(0, 255, (20, 64, 64, 3), dtype=torch.uint8))
     assert 4 not in scores.argmax(1)
 

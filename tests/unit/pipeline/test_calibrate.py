@@ -102,14 +102,14 @@ def test_when_no_probability_reaches_the_target_the_target_is_the_limit() -> Non
 
 @pytest.mark.parametrize("labels", [[], [3], [3] * 200, [1, 2] * 10], ids=["none", "one", "one category", "twenty"])
 def test_too_little_to_calibrate_on_changes_nothing_and_is_said(labels: list[int]) -> None:
-    said: list[str] = []
+    messages: list[str] = []
     scores = np.random.default_rng(0).normal(size=(len(labels), 13)).astype(np.float32)
-    assert calibrate(scores, np.array(labels, dtype=np.int64), said.append) == Calibration(1.0, 0.0)
-    assert "not calibrated" in said[0]
+    assert calibrate(scores, np.array(labels, dtype=np.int64), messages.append) == Calibration(1.0, 0.0)
+    assert "not calibrated" in messages[0]
 
 
 def test_what_was_found_is_said() -> None:
-    said: list[str] = []
-    found = calibrate(*drawn(500, surer=3), said.append)
-    assert f"{found.temperature:.3f}" in said[0]
+    messages: list[str] = []
+    found = calibrate(*drawn(500, surer=3), messages.append)
+    assert f"{found.temperature:.3f}" in messages[0]
     assert 0 < found.abstain_below < 1

@@ -34,21 +34,21 @@ def test_every_verb_has_examples_that_it_takes(name: str) -> None:
 @pytest.mark.parametrize("name", ["", *VERBS])
 def test_help_is_told_without_a_service(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LOOKALIKE_HOME", "/nonexistent/lookalike")
-    told = CliRunner().invoke(main, [*name.split(), "--help"])
-    assert told.exit_code == 0
-    assert "Exit codes:" in told.output if not name else "Examples:" in told.output
+    result = CliRunner().invoke(main, [*name.split(), "--help"])
+    assert result.exit_code == 0
+    assert "Exit codes:" in result.output if not name else "Examples:" in result.output
 
 
 def test_the_exit_codes_are_told_of_and_2_is_wrong_usage() -> None:
-    told = CliRunner().invoke(main, ["--help"]).output
-    assert re.findall(r"^    (\d+) ", told, re.MULTILINE) == ["0", "1", "2", "3", "130"]
+    output = CliRunner().invoke(main, ["--help"]).output
+    assert re.findall(r"^    (\d+) ", output, re.MULTILINE) == ["0", "1", "2", "3", "130"]
     assert CliRunner().invoke(main, ["burn"]).exit_code == 2
 
 
 def script(shell: str) -> str:
-    told = CliRunner().invoke(main, ["completion", shell, "--json"])
-    assert told.exit_code == 0, told.output
-    return str(json.loads(told.output)["script"])
+    result = CliRunner().invoke(main, ["completion", shell, "--json"])
+    assert result.exit_code == 0, result.output
+    return str(json.loads(result.output)["script"])
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
