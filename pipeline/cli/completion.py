@@ -6,6 +6,7 @@ from contextlib import suppress
 import click
 from click.shell_completion import get_completion_class
 
+from pipeline.cli.common import json_option
 from pipeline.cli.help import with_examples
 from shared.artifacts.snapshots import bundle_store, index_store
 from shared.artifacts.store import ArtifactStore
@@ -41,7 +42,7 @@ def _beginning(store: ArtifactStore, begun: str) -> list[str]:
 )
 @click.command()
 @click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@json_option
 @click.pass_context
 def completion(context: click.Context, shell: str, as_json: bool) -> None:
     """Print the script that makes SHELL complete this command's verbs, options and versions."""

@@ -1,6 +1,6 @@
 """Training recipes: named sets of hyperparameters."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
 from pipeline.training.dataset import Augmentation
@@ -72,6 +72,19 @@ class Recipe:
             raise ValueError("a photo mixed of two is of no listing: mixup and pairs exclude one another")
 
 
+_HEAD = Recipe(
+    "head",
+    n_trained_stages=0,
+    epochs=30,
+    lr_head=1e-3,
+    weight_decay=1e-2,
+    warmup=0.05,
+    cosine=True,
+    label_smoothing=0.1,
+    logistic_start=True,
+    projection=False,
+)
+
 RECIPES = {
     recipe.name: recipe
     for recipe in (
@@ -87,18 +100,7 @@ RECIPES = {
             projection=False,
             augmentation=Augmentation(min_area=1, stretch=1, p_upside_down=0.5, rotation_deg=30, colour=0, hue=0),
         ),
-        Recipe(
-            "head",
-            n_trained_stages=0,
-            epochs=30,
-            lr_head=1e-3,
-            weight_decay=1e-2,
-            warmup=0.05,
-            cosine=True,
-            label_smoothing=0.1,
-            logistic_start=True,
-            projection=False,
-        ),
+        _HEAD,
         Recipe(
             "finetune",
             n_trained_stages=6,
@@ -114,16 +116,6 @@ RECIPES = {
             ema_decay=0.99,
             topics=0.5,
         ),
-        Recipe(
-            "metric",
-            n_trained_stages=0,
-            epochs=30,
-            lr_head=1e-3,
-            weight_decay=1e-2,
-            warmup=0.05,
-            cosine=True,
-            label_smoothing=0.1,
-            logistic_start=True,
-        ),
+        replace(_HEAD, name="metric", projection=True),
     )
 }
