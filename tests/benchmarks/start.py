@@ -106,7 +106,7 @@ def _phases(home: Path) -> dict[str, float]:
     embedder = open_embedder(bundle)
     done("compile graph")
     pixels = np.zeros((1, *[bundle.manifest.preprocess.size_px] * 2, 3), dtype=np.uint8)
-    for alone in (True, False):
+    for exclusive in (True, False):
         embedder.embed(pixels, exclusive=exclusive)
     done("first passes")
     open_snapshot(index_store(home), fingerprint=bundle.manifest.fingerprint)
