@@ -99,7 +99,7 @@ def _split(contract: type[M], given: dict[str, object]) -> tuple[M, Submission]:
 
 
 def validated(contract: type[M], given: dict[str, object], known: list[str] | None = None) -> M:
-    """Validate options.
+    """Validate options; an unknown one is an error, although who else reads the contract ignores it.
 
     Args:
         contract: model of the options.
@@ -111,8 +111,8 @@ def validated(contract: type[M], given: dict[str, object], known: list[str] | No
     """
     try:
         if request.is_json:  # JSON has types: "4" is not a number, and true is not 1
-            return contract.model_validate_json(json.dumps(given), strict=True)
-        return contract.model_validate(given)
+            return contract.model_validate_json(json.dumps(given), strict=True, extra="forbid")
+        return contract.model_validate(given, extra="forbid")
     except ValidationError as exc:
         options = known or list(contract.model_fields)
         raise InvalidRequest("; ".join(_message(e, options) for e in exc.errors()[:_MAX_PROBLEMS])) from exc

@@ -151,7 +151,7 @@ class ChangeLog:
         raw = cast(bytes | None, self._redis.hget(_NEWEST, image_id))
         if raw is None:
             return None
-        entry_id, _, sha256 = raw.decode().split()
+        entry_id, _, sha256, *_ = raw.decode().split()
         return Newest(entry_id, None if sha256 == "-" else sha256)
 
     def photos(self) -> set[str]:

@@ -63,7 +63,12 @@ class Encoding(StrEnum):
 
 
 class _Contract(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    """Unknown fields are ignored: a process of a newer version may have written them.
+
+    What clients send is read more strictly, by `api.http.options`.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
 
 
 class _PhotoRequest(_Contract):
@@ -284,13 +289,7 @@ def parse_result(kind: JobKind, payload: str) -> JobResult:
     return _RESULTS[kind].model_validate_json(payload)
 
 
-class _Report(BaseModel):
-    """Read by processes of another version during an upgrade, so unknown fields are ignored."""
-
-    model_config = ConfigDict(frozen=True, extra="ignore")
-
-
-class IndexInfo(_Report):
+class IndexInfo(_Contract):
     """The index and model that a worker serves; the body of `GET /v1/index`."""
 
     version: str
@@ -317,7 +316,7 @@ class IndexInfo(_Report):
 STAGE_BOUNDS_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0)
 
 
-class StageTimes(_Report):
+class StageTimes(_Contract):
     """A histogram of how long one stage of the jobs took.
 
     Attributes:
@@ -329,14 +328,14 @@ class StageTimes(_Report):
     sum_s: float = 0.0
 
 
-class KindStats(_Report):
+class KindStats(_Contract):
     """What became of the jobs of one kind, and how long they took."""
 
     outcomes: dict[str, int] = {}  # attempts by outcome: a status, an error's code, or `late`
     stages: dict[str, StageTimes] = {}  # queued, compute, total
 
 
-class WorkerStats(_Report):
+class WorkerStats(_Contract):
     """What a worker did since it began.
 
     Attributes:
@@ -355,7 +354,7 @@ class WorkerStats(_Report):
     cache_misses: int = 0
 
 
-class WorkerReport(_Report):
+class WorkerReport(_Contract):
     """A worker's heartbeat. While the worker cannot serve, `index` is None and `problem` is the reason."""
 
     name: str

@@ -21,7 +21,9 @@ class Promotion(StrEnum):
 
 
 class _Contract(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    """As in `shared.jobs.contract`: fields of a newer version are ignored."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
 
 
 class ReindexRequest(_Contract):

@@ -67,7 +67,7 @@ class Split(BaseModel):
         test: ids of those that its metrics were measured on.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True)
 
     train: frozenset[str] = frozenset()
     validation: frozenset[str] = frozenset()

@@ -10,9 +10,10 @@ Fit: TypeAlias = Literal["letterbox", "crop", "stretch"]
 class PreprocessSpec(BaseModel):
     """How a photo is made square for the network; stored in the bundle and part of its fingerprint."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="ignore")
 
-    version: Literal[1] = 1  # raise when the same bytes would give other pixels
+    # Raise when the same bytes would give other pixels: an earlier version ignores fields that it does not know.
+    version: Literal[1] = 1
     size_px: int = Field(224, ge=32, le=1024)
     fit: Fit = "letterbox"  # all of it between bars; its middle square; all of it, out of shape
     fill: int = Field(0, ge=0, le=255)  # grey level of the bars
