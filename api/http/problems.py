@@ -21,6 +21,7 @@ from shared.errors import (
     LookalikeError,
     Overload,
     QueueUnavailable,
+    RecordUnreadable,
     ReindexRunning,
     UploadTooLarge,
 )
@@ -49,6 +50,7 @@ def install(app: Flask) -> None:
     app.before_request(_assign_request_id)
     app.after_request(_finish_response)
     app.register_error_handler(LookalikeError, problem)
+    app.register_error_handler(RecordUnreadable, _unreadable)
     app.register_error_handler(RequestEntityTooLarge, _too_large)
     app.register_error_handler(HTTPException, _http_error)
     app.register_error_handler(redis.RedisError, _redis_error)
@@ -180,6 +182,11 @@ def _drain() -> None:
     if body := g.get("body"):
         with suppress(OSError):  # the client has gone
             body.discard(_DRAIN_WITHIN_S, _DRAIN_LIMIT_BYTES)
+
+
+def _unreadable(error: RecordUnreadable) -> Response:
+    event(_LOG, "record_unreadable", level=logging.WARNING, detail=str(error), request_id=g.request_id)
+    return problem(error)
 
 
 def _redis_error(error: redis.RedisError) -> Response:

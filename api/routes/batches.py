@@ -24,6 +24,7 @@ from shared.errors import (
     InvalidRequest,
     JobFinished,
     JobGone,
+    JobNotFound,
     LookalikeError,
     Overload,
     QueueUnavailable,
@@ -196,7 +197,7 @@ def _job(item: BatchItem) -> Job | None:
     """The job of an item; None if it has none, or the record has expired."""
     try:
         return service().store.get(item.job_id) if item.job_id else None
-    except LookalikeError:
+    except (JobNotFound, JobGone):
         return None
 
 

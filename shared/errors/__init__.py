@@ -35,6 +35,7 @@ LookalikeError
 │   ├── RateLimited            429  rate_limited
 │   ├── IdempotencyPending     409  idempotency_pending
 │   └── QueueUnavailable       503  queue_unavailable
+│       └── RecordUnreadable   503  queue_unavailable  by this process, which is of an earlier version
 ├── ArtifactError              an operator can repair it
 │   ├── BundleMissing          503  bundle_missing
 │   ├── BundleDamaged          503  bundle_damaged
@@ -104,6 +105,7 @@ from shared.errors.requests import (
     QueueShareFull,
     QueueUnavailable,
     RateLimited,
+    RecordUnreadable,
     ReindexRunning,
     RequestTimeout,
     ScopeMissing,
@@ -157,6 +159,7 @@ __all__ = [
     "QueueShareFull",
     "QueueUnavailable",
     "RateLimited",
+    "RecordUnreadable",
     "ReindexRunning",
     "RequestTimeout",
     "ScopeMissing",

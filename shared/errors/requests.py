@@ -222,3 +222,7 @@ class RateLimited(Overload):
 
 class QueueUnavailable(Overload):
     """Redis cannot be reached; nothing was accepted."""
+
+
+class RecordUnreadable(QueueUnavailable):
+    """A newer version of the service wrote the record; during an upgrade another process may read it."""

@@ -9,11 +9,11 @@ Idempotency keys are shared with jobs (`idempotency:{digest}`), so that one key 
 from typing import cast
 
 import redis
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from shared.errors import BatchNotFound, IdempotencyConflict, IdempotencyPending
 from shared.jobs.contract import JobError, JobKind
-from shared.jobs.records import PREFIX, Idempotency
+from shared.jobs.records import PREFIX, Idempotency, unreadable
 from shared.jobs.store import CONFLICT, idempotency_name
 
 # Seconds that a batch being accepted holds its key: if its process dies, the key may be used again after this. Its
@@ -115,9 +115,13 @@ class BatchStore:
 
         Raises:
             BatchNotFound: there is no such batch, it has expired, or it is another owner's.
+            RecordUnreadable: it was written by a newer version.
         """
         raw = cast(bytes | None, self._redis.get(f"{PREFIX}batch:{batch_id}"))
-        batch = Batch.model_validate_json(raw) if raw else None
+        try:
+            batch = Batch.model_validate_json(raw) if raw else None
+        except ValidationError as exc:
+            raise unreadable(f"batch {batch_id}") from exc
         if batch is None or owner not in (None, batch.owner):
             raise BatchNotFound("no such batch, or it has expired")
         return batch

@@ -6,7 +6,7 @@ from typing import cast
 
 import redis
 
-from shared.errors import InvalidRequest
+from shared.errors import InvalidRequest, RecordUnreadable
 from shared.jobs.contract import Job, JobKind, JobStatus
 from shared.jobs.records import PREFIX, parse_record
 
@@ -99,7 +99,7 @@ class JobListing:
             record = {name.encode(): value for name, value in zip(_FIELDS, values, strict=True) if value is not None}
             try:
                 job = parse_record(raw.decode(), record)
-            except (ValueError, KeyError):  # expired meanwhile, or of a kind that only a newer version has
+            except RecordUnreadable:  # expired meanwhile, or of a kind or state that only a newer version has
                 job = None
             loaded.append((raw.decode(), at, job))
         return loaded

@@ -6,11 +6,13 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import NamedTuple
 
+from shared.errors import RecordUnreadable
 from shared.jobs.contract import Job, JobError, JobKind, JobStatus, Submission, parse_request, parse_result
 from shared.jobs.reindex_contract import Progress
 from shared.photos.preprocessing import PreprocessSpec
 
 PREFIX = "lookalike:"
+_UPGRADED_WITHIN_S = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,9 +147,23 @@ def parse_record(job_id: str, record: Mapping[bytes, bytes]) -> Job:
         record: the hash; of optional fields, those missing have their defaults.
 
     Raises:
-        ValueError, KeyError: the record was written by an incompatible version.
+        RecordUnreadable: its kind, its state or something else in it is of a newer version; or it is empty.
     """
-    text = {name.decode(): value.decode() for name, value in record.items()}
+    try:
+        return _parse(job_id, {name.decode(): value.decode() for name, value in record.items()})
+    except (ValueError, KeyError) as exc:
+        raise unreadable(f"job {job_id}") from exc
+
+
+def unreadable(what: str) -> RecordUnreadable:
+    """The error of whoever reads a record that this version of the service cannot."""
+    return RecordUnreadable(
+        f"{what} was written by a newer version of the service than this process; ask again",
+        retry_after_s=_UPGRADED_WITHIN_S,
+    )
+
+
+def _parse(job_id: str, text: Mapping[str, str]) -> Job:
     kind = JobKind(text["kind"])
     return Job(
         id=job_id,

@@ -182,6 +182,7 @@ class JobStore(Attempts):
         Raises:
             JobNotFound: it never existed, is another owner's, or expired so long ago that its trace is gone.
             JobGone: it is finished and has expired.
+            RecordUnreadable: it was written by a newer version.
         """
         return self._job(job_id, cast(dict[bytes, bytes], self._redis.hgetall(PREFIX + "job:" + job_id)), owner)
 

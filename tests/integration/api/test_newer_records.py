@@ -1,5 +1,6 @@
 """While a newer version is rolled out, this one reads what that one has written, and shows what it understands of it"""
 
+import json
 from io import BytesIO
 from typing import Any, cast
 
@@ -45,6 +46,8 @@ ENDED: dict[JobKind, tuple[JobRequest, JobResult]] = {
     JobKind.DELETE_IMAGE: (DeleteImageRequest(image_id="p1"), CHANGED),
     JobKind.REINDEX: (ReindexRequest(mode=ReindexMode.ALL), REINDEXED),
 }
+# What only a newer version knows, in a field of a record.
+STRANGE = [("kind", "video"), ("status", "paused")]
 
 
 def created(jobs: JobStore, kind: JobKind = JobKind.EMBED) -> Job:
@@ -203,6 +206,50 @@ def test_an_entry_of_the_change_log_with_unknown_fields_is_read(jobs: JobStore, 
     assert newest
     assert (newest.entry_id, newest.sha256) == (entry, None)
     assert log.photos() == set()
+
+
+# --- kinds and states that are not known ---
+
+
+@pytest.mark.parametrize(("field", "value"), STRANGE)
+def test_a_list_leaves_out_what_it_does_not_know_and_shows_the_rest(
+    http: FlaskClient, jobs: JobStore, client: redis.Redis, field: str, value: str
+) -> None:
+    ids = [created(jobs).id for _ in range(7)]
+    for strange in (ids.pop(5), ids.pop(3), ids.pop(0)):
+        client.hset(f"{PREFIX}job:{strange}", field, value)
+    assert listed(http) == ids[::-1]
+    assert listed(http, "&kind=embed&status=queued") == ids[::-1]
+
+
+@pytest.mark.parametrize(("field", "value"), STRANGE)
+def test_a_job_that_cannot_be_read_is_no_crash_and_nothing_is_done_to_it(
+    http: FlaskClient, jobs: JobStore, client: redis.Redis, field: str, value: str
+) -> None:
+    key = f"{PREFIX}job:{created(jobs).id}"
+    client.hset(key, field, value)
+    record = client.hgetall(key)
+    path = f"/v1/jobs/{key.rpartition(':')[2]}"
+    for answer in (http.get(path), http.get(f"{path}?wait=1"), http.post(f"{path}/cancel"), http.post(f"{path}/retry")):
+        assert "newer version" in assert_problem(answer, 503, "queue_unavailable")
+        assert int(answer.headers["Retry-After"]) >= 1
+    assert client.hgetall(key) == record
+
+
+@pytest.mark.parametrize(("field", "value"), STRANGE)
+def test_a_batch_with_a_job_that_cannot_be_read_is_not_said_to_have_ended(
+    http: FlaskClient, client: redis.Redis, field: str, value: str
+) -> None:
+    batch = batch_of_two(http)
+    client.hset(f"{PREFIX}job:{batch['items'][1]['job_id']}", field, value)
+    assert_problem(http.get(batch["links"]["self"]), 503, "queue_unavailable")
+
+
+def test_a_batch_of_an_unknown_kind_is_no_crash(http: FlaskClient, client: redis.Redis) -> None:
+    batch = batch_of_two(http)
+    key = f"{PREFIX}batch:{batch['id']}"
+    client.set(key, json.dumps({**json.loads(client.get(key) or ""), "kind": "video"}))
+    assert_problem(http.get(batch["links"]["self"]), 503, "queue_unavailable")
 
 
 def batch_of_two(http: FlaskClient) -> dict[str, Any]:
