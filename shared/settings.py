@@ -1,6 +1,6 @@
 """Settings: read from the environment, and from files of secrets, once per process; validated, passed down.
 
-Every number with a default is a setting, and lies here.
+What an operator may tune is here. The constants of an algorithm stand at the top of the module that uses them.
 """
 
 import os
