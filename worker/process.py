@@ -139,7 +139,7 @@ class WorkerProcess:
             lease_s=settings.lease_s,
         )
         photo_queues = [QUEUES[priority] for priority in self._takes]
-        stalled = StalledJobs(self.runner, leases, self.store, client, photo_queues)
+        stalled = StalledJobs(self.runner, leases, self.store, client, photo_queues, able=lambda: self.engine.ready)
         schedule = reindex_schedule(settings, app, client)
         publisher = WebhookPublisher(app, client, deliveries)
         self._beating = Periodic("heartbeat", self._heartbeat.beat)

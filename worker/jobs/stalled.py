@@ -3,7 +3,7 @@
 import logging
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import redis
 
@@ -24,12 +24,21 @@ class StalledJobs:
 
     Args:
         queues: of the photo jobs that this worker runs.
+        able: whether it could run any; while it could not its consumer reads no message, and nothing is wrong.
     """
 
     def __init__(
-        self, runner: JobRunner, leases: Leases, store: JobStore, client: redis.Redis, queues: Sequence[str]
+        self,
+        runner: JobRunner,
+        leases: Leases,
+        store: JobStore,
+        client: redis.Redis,
+        queues: Sequence[str],
+        *,
+        able: Callable[[], bool],
     ) -> None:
         self._runner = runner
+        self._able = able
         self._leases = leases
         self._store = store
         self._client = client
@@ -43,11 +52,12 @@ class StalledJobs:
         """
         asked_at = self._runner.asked_at
         idle_s = time.monotonic() - asked_at
-        if idle_s < LOST_AFTER_S:
+        if idle_s < LOST_AFTER_S or not self._able():
             self._n_rounds_deaf = 0
+            return
         until = time.monotonic() + EVERY_S
         try:
-            if idle_s < LOST_AFTER_S or self._leases.hold_photos() or self._store.oldest_wait_s() < LOST_AFTER_S:
+            if self._leases.hold_photos() or self._store.oldest_wait_s() < LOST_AFTER_S:
                 return
             n_messages = sum(int(self._client.llen(queue)) for queue in self._queues)
             while time.monotonic() < until and self._runner.asked_at == asked_at and self._runner.run_waiting():

@@ -181,8 +181,9 @@ class Engine:
 
     @property
     def max_concurrency(self) -> int:
-        """Photos in forward passes at the same time, at most; 0 while no model is loaded."""
-        return live.model.max_concurrency if (live := self.live.current) else 0
+        """Photos in forward passes at the same time, at most, be it without an index; 0 while no model is loaded."""
+        models = self.live.models()
+        return models[0].max_concurrency if models else 0
 
     @property
     def photos_per_s(self) -> float | None:
