@@ -82,6 +82,7 @@ class WorkerProcess:
         tracer: runs claimed jobs as tasks of `app`.
         store: the job records.
         webhooks: posts the ends of jobs.
+        webhook_publisher: publishes a message for each of those that is due.
         intakes: which queues are read, and when; the photo jobs' come first.
 
     Raises:
@@ -141,12 +142,12 @@ class WorkerProcess:
         photo_queues = [QUEUES[priority] for priority in self._takes]
         stalled = StalledJobs(self.runner, leases, self.store, client, photo_queues, able=lambda: self.engine.ready)
         schedule = reindex_schedule(settings, app, client)
-        publisher = WebhookPublisher(app, client, deliveries)
+        self.webhook_publisher = WebhookPublisher(app, client, deliveries, self.webhooks.deliver)
         self._beating = Periodic("heartbeat", self._heartbeat.beat)
         self._threads: list[Periodic | ChangeFollower] = [
             Periodic("promotions", self.engine.refresh),
             Periodic("stalled", stalled.poll),
-            Periodic("webhooks", publisher.publish_due),
+            Periodic("webhooks", self.webhook_publisher.publish_due),
             ChangeFollower(log, self.engine),
         ]
         if settings.worker_beat:

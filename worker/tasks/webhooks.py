@@ -57,28 +57,46 @@ class WebhookPublisher:
     Args:
         celery: a worker's application.
         client: of its Redis.
+        deliver: tries a delivery at once; for when Redis is too full for messages.
     """
 
-    def __init__(self, celery: Celery, client: redis.Redis, queue: WebhookQueue) -> None:
+    def __init__(
+        self, celery: Celery, client: redis.Redis, queue: WebhookQueue, deliver: Callable[[Delivery], object]
+    ) -> None:
         self._celery = celery
         self._client = client
         self._queue = queue
+        self._deliver = deliver
+        self._publishing = threading.Lock()
 
     def publish_due(self) -> None:
-        """Publish what is due, as far as there are threads.
+        """Publish what is due, as far as there are threads; a call while another is under way does nothing.
 
         Redis being away is logged, and what was taken falls due again with its lease.
         Never more at once than one worker has threads for: a delivery that waits for one would use up its lease.
         """
+        if not self._publishing.acquire(blocking=False):
+            return
         try:
             with broker_errors():
-                n_unread = int(self._client.llen(WEBHOOKS))
-                for delivery in self._queue.take(PARALLEL - n_unread, lease_s=LEASE_S):
-                    run_id = f"{delivery.job_id}.webhook-{delivery.attempt}"
-                    arguments = (delivery.job_id, delivery.attempt)
-                    self._celery.send_task(DELIVER_WEBHOOK, arguments, task_id=run_id, queue=WEBHOOKS)
+                for _ in range(PARALLEL - int(self._client.llen(WEBHOOKS))):
+                    # One at a time: its lease begins when it is published, or delivered here.
+                    if not (taken := self._queue.take(1, lease_s=LEASE_S)):
+                        break
+                    self._publish(taken[0])
         except QueueUnavailable as exc:
             event(_LOG, "redis_unreachable", level=logging.WARNING, reason=type(exc.__cause__).__name__)
+        finally:
+            self._publishing.release()
+
+    def _publish(self, delivery: Delivery) -> None:
+        run_id = f"{delivery.job_id}.webhook-{delivery.attempt}"
+        arguments = (delivery.job_id, delivery.attempt)
+        try:
+            with broker_errors():
+                self._celery.send_task(DELIVER_WEBHOOK, arguments, task_id=run_id, queue=WEBHOOKS)
+        except QueueUnavailable:  # full, or away since a moment ago; a try is counted, so it is made
+            self._deliver(delivery)
 
 
 class WebhookSender:
