@@ -4,6 +4,7 @@ import json
 import signal
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import UTC, datetime
 from functools import wraps
 from pathlib import Path
@@ -15,6 +16,7 @@ import redis
 from shared.artifacts.addresses import SCHEME
 from shared.artifacts.home import catalogue_location
 from shared.errors import LookalikeError, QueueUnavailable
+from shared.jobs.contract import Job
 from shared.jobs.store import JobStore
 from shared.redis_address import running_redis_url
 from shared.redis_client import connect
@@ -113,6 +115,16 @@ def running_jobs() -> JobStore:
     """The jobs of the running service; raises as `running_redis`."""
     settings = load_settings()
     return JobStore(running_redis(), job_ttl_s=settings.job_ttl_s, result_ttl_s=settings.result_ttl_s)
+
+
+def dispatch(job: Job) -> None:
+    """Have a worker of the running service begin with a job that was written."""
+    from shared.jobs.celery_config import make_celery
+    from shared.jobs.dispatcher import Dispatcher
+
+    celery = make_celery(running_redis_url(load_settings()), socket_timeout_s=TIMEOUT_S)
+    with suppress(QueueUnavailable):  # it is accepted; workers publish again what they miss
+        Dispatcher(celery, running_redis()).dispatch(job)
 
 
 def when(seconds: float) -> str:

@@ -1,18 +1,15 @@
 """`lookalike keys`, `jobs` and `audit`: manage API keys and jobs of a running service through its Redis."""
 
 import getpass
-from contextlib import suppress
 
 import click
 
-from pipeline.cli.common import TIMEOUT_S, json_option, print_facts, report_errors, running_jobs, running_redis, when
+from pipeline.cli.common import dispatch, json_option, print_facts, report_errors, running_jobs, running_redis, when
 from pipeline.cli.help import with_examples
 from shared.api_keys import KeyRing, Scope
-from shared.errors import QueueUnavailable
 from shared.jobs.contract import Job, JobKind, JobStatus
 from shared.jobs.listing import JobListing
 from shared.jobs.records import Admission
-from shared.redis_address import running_redis_url
 from shared.settings import load_settings
 
 
@@ -145,17 +142,11 @@ def jobs_show(job_id: str, as_json: bool) -> None:
 @report_errors
 def jobs_retry(job_id: str, as_json: bool) -> None:
     """Submit the failed job JOB_ID again, as a new job."""
-    from shared.jobs.celery_config import make_celery
-    from shared.jobs.dispatcher import Dispatcher
-
     settings = load_settings()
-    client = running_redis()
     admission = Admission(settings.max_queued, settings.max_queued_per_key)
     again = running_jobs().retry(job_id, admission=admission).job
-    KeyRing(client).record(_user(), "jobs.retry", job_id)
-    with suppress(QueueUnavailable):  # it is accepted; workers publish again what they miss
-        celery = make_celery(running_redis_url(settings), socket_timeout_s=TIMEOUT_S)
-        Dispatcher(celery, client).dispatch(again)
+    KeyRing(running_redis()).record(_user(), "jobs.retry", job_id)
+    dispatch(again)
     print_facts(as_json, _facts(again), f"submitted again as {again.id}")
 
 

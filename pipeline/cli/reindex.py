@@ -6,7 +6,7 @@ import sys
 import click
 from tqdm import tqdm
 
-from pipeline.cli.common import json_option, print_facts, print_progress, report_errors, running_jobs
+from pipeline.cli.common import dispatch, json_option, print_facts, print_progress, report_errors, running_jobs
 from pipeline.cli.help import with_examples
 from shared.jobs.contract import Job, JobKind, JobStatus
 from shared.jobs.records import Admission
@@ -58,6 +58,7 @@ def run_reindex(jobs: JobStore, request: ReindexRequest, *, wait: bool) -> Job:
     """
     n_queued = load_settings().max_queued
     job = jobs.create(JobKind.REINDEX, request, None, admission=Admission(n_queued, n_queued), request_id="cli").job
+    dispatch(job)
     return _watch(jobs, job) if wait else job
 
 
