@@ -31,6 +31,7 @@ from shared.jobs.celery_config import (
     RUN_QUEUED,
     TASKS,
     WEBHOOKS,
+    make_celery,
 )
 from shared.jobs.contract import JobKind, Priority
 from shared.jobs.dispatcher import Dispatcher
@@ -69,6 +70,7 @@ _MOST_THREADS = 128
 # Two: while one writes what it has embedded, the model works for the other.
 _SHARDS_AT_A_TIME = 2
 _REINDEXES_AT_A_TIME = 1
+_PUBLISH_WITHIN_S = 2.0
 
 
 class WorkerProcess:
@@ -101,7 +103,9 @@ class WorkerProcess:
         server = open_server(settings)
         log = ChangeLog(connect(url))
         self.engine = Engine(settings.storage, _engine_options(settings), partial(read_changes, log), server)
-        leases, dispatcher = Leases(), Dispatcher(app, client)
+        # Apart from the consumer's connections, which wait for ever: a heartbeat must not.
+        publishing = make_celery(url, socket_timeout_s=_PUBLISH_WITHIN_S)
+        leases, dispatcher = Leases(), Dispatcher(publishing, client)
         self.tracer = TaskTracer(app)
         change = ChangeWriter(ChangeLog(client), self.engine, settings.storage).run
         shards = ShardRunner(settings, self.store, self.engine, stopping=asked_to_stop)
@@ -141,8 +145,8 @@ class WorkerProcess:
         )
         photo_queues = [QUEUES[priority] for priority in self._takes]
         stalled = StalledJobs(self.runner, leases, self.store, client, photo_queues, able=lambda: self.engine.ready)
-        schedule = reindex_schedule(settings, app, client)
-        self.webhook_publisher = WebhookPublisher(app, client, deliveries, self.webhooks.deliver)
+        schedule = reindex_schedule(settings, publishing, client)
+        self.webhook_publisher = WebhookPublisher(publishing, client, deliveries, self.webhooks.deliver)
         self._beating = Periodic("heartbeat", self._heartbeat.beat)
         self._threads: list[Periodic | ChangeFollower] = [
             Periodic("promotions", self.engine.refresh),

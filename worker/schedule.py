@@ -14,7 +14,7 @@ from celery import Celery
 from celery.beat import Scheduler
 
 from shared.errors import JobGone, JobNotFound, QueueUnavailable
-from shared.jobs.celery_config import TASKS
+from shared.jobs.celery_config import TASKS, make_celery
 from shared.jobs.contract import JobKind
 from shared.jobs.dispatcher import Dispatcher
 from shared.jobs.store import JobStore
@@ -72,7 +72,8 @@ class ReindexScheduler(Scheduler):  # type: ignore[misc]
         """Connect; nothing is read from a file."""
         settings = load_settings()
         client = connect(running_redis_url(settings), timeout_s=_REDIS_TIMEOUT_S)
-        self._reindexes = reindex_schedule(settings, self.app, client)
+        publishing = make_celery(running_redis_url(settings), socket_timeout_s=_REDIS_TIMEOUT_S)
+        self._reindexes = reindex_schedule(settings, publishing, client)
 
     def tick(self, *_: Any, **__: Any) -> float:
         """Submit what is due; returns seconds until it should look again."""
@@ -92,6 +93,10 @@ class ReindexScheduler(Scheduler):  # type: ignore[misc]
 
 
 def reindex_schedule(settings: Settings, app: Celery, client: redis.Redis) -> ReindexSchedule:
-    """The schedule of an installation."""
+    """The schedule of an installation.
+
+    Args:
+        app: publishes the messages of reindexes.
+    """
     store = JobStore(client, job_ttl_s=settings.job_ttl_s, result_ttl_s=settings.result_ttl_s)
     return ReindexSchedule(settings.reindex_cron, client, store, Dispatcher(app, client))
