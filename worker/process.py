@@ -7,10 +7,11 @@ import logging
 import os
 import signal
 import socket
+import sys
 import time
 import warnings
-from collections.abc import Sequence
-from functools import partial
+from collections.abc import Callable, Sequence
+from functools import partial, wraps
 from typing import Any
 
 from celery import Celery
@@ -20,7 +21,7 @@ from celery.utils.nodenames import default_nodename
 from celery.worker import state
 
 from shared.changes.log import ChangeLog
-from shared.errors import JobGone, JobNotFound
+from shared.errors import CannotStart, JobGone, JobNotFound
 from shared.index.milvus_server import open_server
 from shared.jobs.celery_config import (
     DELIVER_WEBHOOK,
@@ -192,12 +193,19 @@ class WorkerProcess:
         return _REINDEXES_AT_A_TIME + _SHARDS_AT_A_TIME + PARALLEL
 
     def keep_queues(self, selected: Sequence[str]) -> None:
-        """Read only these queues, as `celery worker -Q` asks."""
+        """Read only these queues, as `celery worker -Q` asks.
+
+        Raises:
+            CannotStart: it reads none of them.
+        """
         kept = []
         for intake in self.intakes:
             queues = tuple(name for name in intake.queues if name in {*selected, *OLD_QUEUES.values()})
             if set(queues) - set(OLD_QUEUES.values()):
                 kept.append(Intake(queues, intake.tasks, intake.limit))
+        if not kept:
+            known = ", ".join(name for intake in self.intakes for name in intake.queues)
+            raise CannotStart(f"-Q: this worker reads none of {', '.join(selected)}; it reads {known}")
         self.intakes = kept
 
     def _begin(self, thread: "Periodic | ChangeFollower") -> None:
@@ -237,9 +245,6 @@ def run_worker() -> int:
     Returns:
         The process's exit code: 1 when nobody asked it to stop, because Celery's consumer met an error of Redis's that
         it does not wait out (no memory left, too few replicas). Whatever supervises the worker starts it again.
-
-    Raises:
-        CannotStart: Redis is of a kind that cannot be used.
     """
     from worker.celery_app import app
 
@@ -252,6 +257,27 @@ def run_worker() -> int:
     return 0 if asked_to_stop() else 1
 
 
+def _or_exit(listener: Callable[..., None]) -> Callable[..., None]:
+    """A listener of Celery's signals whose errors end the process: Celery would log them and go on without a worker."""
+
+    @wraps(listener)
+    def listen(*args: Any, **kwargs: Any) -> None:
+        try:
+            listener(*args, **kwargs)
+        except BaseException as exc:
+            stop_worker()
+            if not isinstance(exc, Exception):  # asked to stop
+                raise
+            if isinstance(exc, CannotStart):
+                print(f"worker: {exc}", file=sys.stderr)
+            else:
+                _LOG.exception("event=worker_failed")
+            raise SystemExit(1) from exc
+
+    return listen
+
+
+@_or_exit
 def start_worker(instance: Any, conf: Any, **_: Any) -> None:
     """Make the worker and load its model, before Celery makes its own parts (signal `celeryd_init`)."""
     global _running  # noqa: PLW0603 - Celery's tasks and signals have nothing else in common
@@ -263,14 +289,11 @@ def start_worker(instance: Any, conf: Any, **_: Any) -> None:
     # Until Celery's own handler takes over nothing is in hand, so that an end is in good order at any moment.
     signal.signal(signal.SIGTERM, _leave)
     _running = WorkerProcess(load_settings(), instance.app)
-    try:
-        _running.start()
-    except BaseException:
-        stop_worker()
-        raise
+    _running.start()
     conf.worker_concurrency = _running.n_threads
 
 
+@_or_exit
 def take_over(sender: Any, **_: Any) -> None:
     """Fit Celery's worker to what was made (signal `worker_init`): queues, threads, name."""
     running = current()
