@@ -11,7 +11,7 @@ from functools import partial
 import redis
 from celery.exceptions import Ignore
 
-from shared.errors import InternalError, JobCanceled, LookalikeError, StoreUnavailable
+from shared.errors import InternalError, JobCanceled, JobGone, JobNotFound, LookalikeError, StoreUnavailable
 from shared.jobs.contract import (
     ImageChangeResult,
     Job,
@@ -143,10 +143,15 @@ class JobRunner:
             LookalikeError: the job failed; its record says so too.
             Ignore: the job is not queued, or this attempt did not end it.
         """
-        claim = self._store.claim_job(job_id, self._worker, lease_s=self._lease_s)
-        if claim is None:
-            raise Ignore("not queued")
-        with self._lock.read() if claim.job.kind is JobKind.SHARD else nullcontext():
+        try:
+            kind = self._store.get(job_id).kind
+        except (JobNotFound, JobGone):
+            raise Ignore("unknown") from None
+        # Before it is claimed: a shard that waits for a quarantined job to end holds no lease, and dies with no worker.
+        with self._lock.read() if kind is JobKind.SHARD else nullcontext():
+            claim = self._store.claim_job(job_id, self._worker, lease_s=self._lease_s)
+            if claim is None:
+                raise Ignore("not queued")
             return self._attempt(claim)
 
     def _claim_and_run(self, queue: QueueName | None, *, relay: bool) -> bool:
