@@ -96,9 +96,9 @@ class TaskTracer:
         if info is None:
             request.on_success((0, text, runtime))
             return
-        if isinstance(value.exception, Unwanted):
+        if issubclass(value.type, Unwanted):  # the exception itself is wrapped
             request.send_event("task-revoked", terminated=False, signum=None, expired=False)
-        elif isinstance(value.exception, Released):
+        elif issubclass(value.type, Released):
             request.send_event("task-rejected", requeue=True)
         request.on_success((1, value, runtime))
 
