@@ -9,7 +9,7 @@ from shared.jobs.contract import Job, JobStatus
 from shared.jobs.records import PREFIX, Claim, QueueName
 from shared.jobs.store import JobStore
 from tests.conftest import Clock
-from tests.integration.jobs.test_store import RESULT, claim, create, reap
+from tests.support.jobs import RESULT, claim, create, reap
 
 
 def test_a_job_is_claimed_by_its_id_as_if_it_were_its_turn(store: JobStore, client: redis.Redis, clock: Clock) -> None:

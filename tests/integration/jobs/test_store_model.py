@@ -13,7 +13,7 @@ from shared.jobs.records import PREFIX, QuarantineWaits, QueueName
 from shared.jobs.store import JobStore
 from tests.conftest import Clock
 from tests.integration.conftest import PLENTY
-from tests.integration.jobs.test_store import RESULT
+from tests.support.jobs import RESULT
 
 N_STEPS = 250
 LEASE_S = 15
