@@ -21,8 +21,10 @@ from tests.conftest import Clock, encode, noise_image
 from tests.e2e.conftest import eventually
 from tests.support.bundles import make_bundle, make_index
 from tests.support.object_store import ObjectStore, Proxy
+from tests.support.runners import FakeDispatcher
 from worker.jobs import runner as tasks
-from worker.jobs.runner import JobRunner, Leases
+from worker.jobs.leases import Leases
+from worker.jobs.runner import JobRunner
 from worker.serving.engine import Engine
 
 PHOTOS = [encode(noise_image(seed, (120, 90))) for seed in range(3)]
@@ -34,8 +36,8 @@ class Host:
 
     def __init__(self, name: str, url: str, cache: Path, jobs: JobStore) -> None:
         self.engine = Engine(Bucket(url, cache))
-        self.woken: list[Job] = []
-        self.runner = JobRunner(jobs, self.engine, Leases(), worker=name, lease_s=15, wake=self.woken.append)
+        self.dispatcher = FakeDispatcher()
+        self.runner = JobRunner(jobs, self.engine, Leases(), worker=name, lease_s=15, dispatcher=self.dispatcher)
 
 
 @pytest.fixture
@@ -122,7 +124,7 @@ def test_a_machine_that_cannot_fetch_the_new_model_leaves_its_photos_to_another(
         job = submit(store, NEW)
         assert far.runner.run_waiting()
         assert store.get(job.id).status is JobStatus.QUEUED
-        assert [woken.id for woken in far.woken] == [job.id]
+        assert [told.id for told in far.dispatcher.dispatched] == [job.id]
         assert near.runner.run_waiting()
         assert answered_by(store, job, indexes) == NEW
         old = submit(store, OLD)

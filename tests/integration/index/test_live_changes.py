@@ -38,9 +38,10 @@ from shared.redis_client import connect
 from shared.settings import Settings
 from tests.integration.api.test_api import EMBEDDED
 from tests.integration.conftest import PLENTY
-from tests.integration.worker.test_worker import FakeEngine
+from tests.support.runners import FakeEngine
 from tests.support.snapshots import write_snapshot
-from worker.jobs.runner import JobRunner, Leases
+from worker.jobs.leases import Leases
+from worker.jobs.runner import JobRunner
 from worker.serving.engine import Engine
 from worker.tasks.images import ChangeFollower, ChangeWriter, as_png, read_changes
 
@@ -119,7 +120,7 @@ def test_a_photo_put_live_is_found_within_two_seconds_and_a_deleted_one_no_more(
     jobs: JobStore, log: ChangeLog, engine: Engine, home: Path
 ) -> None:
     pixels = noise(1)
-    run = runner(jobs, log, engine, home).run_next
+    run = runner(jobs, log, engine, home).run_queued
     put = submit(jobs, log, "new", pixels)
     run()
     eventually_nearest(engine, pixels, "new")
@@ -166,7 +167,7 @@ def test_a_job_that_is_cancelled_while_it_runs_changes_nothing(jobs: JobStore, l
         jobs.cancel(job.id)
         return EMBEDDED.model_copy(update={"embedding": base64.b64encode(bytes(4)).decode()})
 
-    runner(jobs, log, FakeEngine(answer_late), tmp_path).run_next()  # type: ignore[arg-type]
+    runner(jobs, log, FakeEngine(answer_late), tmp_path).run_queued()  # type: ignore[arg-type]
     assert jobs.get(job.id).status is JobStatus.CANCELED
     assert list(log.read()) == []
 
@@ -206,7 +207,7 @@ def test_no_search_misses_a_live_photo_while_snapshots_with_and_without_it_take_
 ) -> None:
     pixels = noise(4)
     submit(jobs, log, "new", pixels)
-    runner(jobs, log, engine, home).run_next()
+    runner(jobs, log, engine, home).run_queued()
     eventually_nearest(engine, pixels, "new")
     store = index_store(home)
     [change] = log.read()

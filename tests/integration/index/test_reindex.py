@@ -1,4 +1,4 @@
-"""Reindexes by a worker's own threads on a real Valkey, with the real network: what is embedded, built and promoted."""
+"""Reindexes by a worker's insides on a real Valkey, with the real network: what is embedded, built and promoted."""
 
 import os
 import shutil
@@ -17,24 +17,24 @@ from shared.artifacts.store import ArtifactStore
 from shared.errors import PromotionRefused, ReindexRunning
 from shared.index.snapshot import open_snapshot
 from shared.index.vector_index import VectorIndex
+from shared.jobs.celery_config import make_celery
 from shared.jobs.contract import Job, JobKind, JobStatus
+from shared.jobs.dispatcher import Dispatcher
 from shared.jobs.records import QueueName
 from shared.jobs.reindex_contract import Promotion, ReindexMode, ReindexRequest, ReindexResult
-from shared.jobs.reindex_jobs import ReindexStore
 from shared.jobs.store import JobStore
-from shared.redis_client import connect
 from shared.reindex.embedding_cache import EmbeddingCache
 from tests.conftest import encode, noise_image
 from tests.integration.conftest import PLENTY
 from tests.support.installation import Installation
-from worker.jobs.consumer import _LOOK_EVERY_S
-from worker.process import Heartbeat
+from tests.support.runners import NamedJobs
+from worker.jobs.reaper import Reaper
 from worker.serving.engine import Engine
 from worker.tasks.reindex import _Attempt
 
 
 class Works:
-    """A worker's insides over one installation; its threads for reindexes and shards run from `start` on."""
+    """A worker's insides over one installation; reindexes and shards are run from `start` on."""
 
     def __init__(self, installation: Installation, client: redis.Redis, url: str) -> None:
         self.installation = installation
@@ -43,7 +43,8 @@ class Works:
         self.jobs = JobStore(client)
         self.indexes: ArtifactStore = index_store(installation.home)
         self.embedded: list[int] = []  # one entry a photo
-        self._heartbeats: list[Heartbeat] = []
+        self._named_jobs: list[NamedJobs] = []
+        self.dispatcher = Dispatcher(make_celery(url, socket_timeout_s=2), client)
         self._engines: list[Engine] = []
 
     def start(self) -> Engine:
@@ -56,24 +57,26 @@ class Works:
             return embed(*given, **named)  # type: ignore[arg-type]
 
         engine.embed = counted  # type: ignore[method-assign,assignment]
-        heartbeat = Heartbeat(self.installation.settings(redis_url=self.url), self.client, self.jobs, engine)
-        heartbeat.start_lines()
-        self._heartbeats.append(heartbeat)
+        named_jobs = NamedJobs(self.installation.settings(redis_url=self.url), self.client, self.jobs, engine)
+        named_jobs.start()
+        self._named_jobs.append(named_jobs)
         self._engines.append(engine)
         return engine
 
     def stop(self) -> None:
-        for heartbeat in self._heartbeats:
-            heartbeat.stop_lines()
+        for named_jobs in self._named_jobs:
+            named_jobs.stop()
         for engine in self._engines:
             engine.close()
-        self._heartbeats.clear()
+        self._named_jobs.clear()
         self._engines.clear()
 
     def submit(self, **request: object) -> Job:
-        return self.jobs.create(
+        job = self.jobs.create(
             JobKind.REINDEX, ReindexRequest.model_validate(request), None, admission=PLENTY, request_id="test"
         ).job
+        self.dispatcher.dispatch(job)
+        return job
 
     def reindex(self, **request: object) -> ReindexResult:
         """Run one to its end, which must be a good one."""
@@ -283,7 +286,8 @@ def test_an_attempt_that_was_overtaken_promotes_nothing(works: Works, monkeypatc
     job = works.submit()
     assert stopped.wait(30)
     works.client.zadd("lookalike:running", {job.id: 0})  # its lease is over
-    assert works.jobs.reap(max_attempts=3).requeued == [job.id]
+    Reaper(works.jobs, works.dispatcher, max_attempts=3).reap()
+    assert works.jobs.get(job.id).status is JobStatus.QUEUED
     works.start()  # another worker
     ended = works.jobs.wait(job, 30)
     assert (ended.status, ended.attempt) == (JobStatus.SUCCEEDED, 2)
@@ -352,13 +356,6 @@ def test_what_a_refused_snapshot_cost_is_not_spent_again(works: Works) -> None:
     assert works.reindex(force=True).promoted
     assert len(works.embedded) == 1
     assert not list((works.installation.home / "embeddings").rglob("*.npz"))
-
-
-def test_who_waits_for_work_in_vain_is_answered_in_time(jobs: JobStore, valkey_url: str) -> None:
-    """Before a worker's client takes Redis to be away."""
-    client = connect(valkey_url)
-    ReindexStore(client, jobs).wait_for_work(QueueName.SHARD, _LOOK_EVERY_S)
-    client.close()
 
 
 def test_a_worker_that_stops_hands_its_reindex_to_another(works: Works, monkeypatch: pytest.MonkeyPatch) -> None:

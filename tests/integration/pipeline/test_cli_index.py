@@ -13,7 +13,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import redis
@@ -22,13 +22,14 @@ from click.testing import CliRunner, Result
 from pipeline.cli.main import main
 from shared.artifacts.snapshots import index_store
 from shared.errors import InternalError
-from shared.jobs.contract import Job
-from shared.jobs.records import QueueName
+from shared.jobs import scripts
+from shared.jobs.celery_config import NAMED_QUEUES
+from shared.jobs.contract import Job, JobKind
 from shared.jobs.reindex_contract import Progress, ReindexCounts, ReindexMode, ReindexRequest, ReindexResult
-from shared.jobs.reindex_jobs import ReindexStore
 from shared.jobs.store import JobStore
 from shared.schedule.slots import Schedule
 from tests.conftest import Clock
+from tests.support.runners import job_named_by
 from tests.support.versions import REPORT, promote_bundle, write_version
 
 
@@ -98,6 +99,22 @@ def test_pruning_keeps_as_many_as_the_setting_or_the_option_says(home: Path, mon
 # --- reindex: the service is a thread that ends the job ---
 
 
+def taken(client: redis.Redis, jobs: JobStore, *, within_s: int) -> Job:
+    """The reindex that the next message names, claimed."""
+    deadline, popped = time.monotonic() + within_s, None
+    while popped is None:
+        assert time.monotonic() < deadline
+        popped = cast(tuple[bytes, bytes] | None, client.brpop([NAMED_QUEUES[JobKind.REINDEX]], 1))
+    claim = jobs.claim_job(job_named_by(popped[1]), "w", lease_s=30)
+    assert claim
+    return claim.job
+
+
+def report(jobs: JobStore, job: Job, done: int) -> None:
+    progress = Progress(stage="embedding", done=done, total=60)
+    assert jobs.run(scripts.PROGRESS, job.id, job.attempt, progress.model_dump_json(), 0)
+
+
 class Service(threading.Thread):
     """Takes the next reindex, says how far it is, and ends it."""
 
@@ -107,16 +124,11 @@ class Service(threading.Thread):
         self.request: object = None
 
     def run(self) -> None:
-        deadline = time.monotonic() + 20
-        reindexes = ReindexStore(self._client, self._jobs)
-        while time.monotonic() < deadline:
-            reindexes.wait_for_work(QueueName.REINDEX, 1)
-            if taken := self._jobs.claim("w", lease_s=30, only=QueueName.REINDEX):
-                self.request = taken.job.request
-                for done in (0, 30, 60):
-                    reindexes.report(taken.job, Progress(stage="embedding", done=done, total=60))
-                self._end(self._jobs, taken.job)
-                return
+        job = taken(self._client, self._jobs, within_s=20)
+        self.request = job.request
+        for done in (0, 30, 60):
+            report(self._jobs, job, done)
+        self._end(self._jobs, job)
 
 
 def succeed(**fields: Any) -> Callable[[JobStore, Job], object]:
@@ -178,14 +190,9 @@ def test_ctrl_c_ends_the_watching_and_not_the_reindex(client: redis.Redis, jobs:
     heeding = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
     watching = subprocess.Popen(command, stderr=terminal, env=os.environ, preexec_fn=heeding)  # noqa: PLW1509
     os.close(terminal)
-    reindexes = ReindexStore(client, jobs)
     deadline = time.monotonic() + 60
-    taken = None
-    while taken is None:
-        assert time.monotonic() < deadline
-        reindexes.wait_for_work(QueueName.REINDEX, 1)
-        taken = jobs.claim("w", lease_s=30, only=QueueName.REINDEX)
-    reindexes.report(taken.job, Progress(stage="embedding", done=1, total=60))
+    job = taken(client, jobs, within_s=60)
+    report(jobs, job, 1)
     seen: list[str] = []
 
     def read() -> None:  # all the time, as a terminal does: who writes to one that nobody reads stands still
@@ -202,8 +209,8 @@ def test_ctrl_c_ends_the_watching_and_not_the_reindex(client: redis.Redis, jobs:
     assert watching.wait(20) == 130
     reader.join(20)
     os.close(screen)
-    assert f"lookalike jobs cancel {taken.job.id}" in "".join(seen).replace("\r\n", "")
-    assert jobs.get(taken.job.id).status == "running"
+    assert f"lookalike jobs cancel {job.id}" in "".join(seen).replace("\r\n", "")
+    assert jobs.get(job.id).status == "running"
 
 
 # --- schedule ---
