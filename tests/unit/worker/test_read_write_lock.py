@@ -1,4 +1,4 @@
-"""The gate: alone means alone, and everybody gets in"""
+"""The read-write lock: a writer is alone, and everybody gets in"""
 
 import random
 import threading
@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from worker.jobs.runner import ReadWriteLock
+from worker.jobs.read_write_lock import ReadWriteLock
 
 
 class Room:
@@ -44,7 +44,7 @@ def test_alone_means_alone_whatever_comes_at_once_and_nobody_is_left_outside(sha
         for _ in range(100):
             alone = chance.random() < share_alone
             try:
-                with lock.alone() if alone else lock.shared():
+                with lock.write() if alone else lock.read():
                     room.enter(alone=alone)
                     if chance.random() < 0.3:
                         time.sleep(chance.random() / 2000)
@@ -70,24 +70,24 @@ def test_who_wants_to_be_alone_waits_for_those_inside_and_goes_before_those_outs
     inside, leave = threading.Event(), threading.Event()
 
     def first() -> None:
-        with lock.shared():
+        with lock.read():
             inside.set()
             assert leave.wait(10)
             order.append("first")
 
     def alone() -> None:
-        with lock.alone():
+        with lock.write():
             order.append("alone")
 
     def later() -> None:
-        with lock.shared():
+        with lock.read():
             order.append("later")
 
     threads = [threading.Thread(target=body) for body in (first, alone, later)]
     threads[0].start()
     assert inside.wait(10)
     threads[1].start()
-    while not lock._n_wanting_alone:
+    while not lock._n_writers_waiting:
         time.sleep(0.001)
     threads[2].start()
     leave.set()
