@@ -14,6 +14,7 @@ from flask.testing import FlaskClient
 from api.app import create_app
 from shared.catalogue.categories import CATEGORIES
 from shared.errors import InternalError, LookalikeError, PhotoExpired, WorkerLost
+from shared.jobs.celery_config import QUEUES
 from shared.jobs.contract import (
     CategoryAnswer,
     Distinct,
@@ -22,11 +23,11 @@ from shared.jobs.contract import (
     JobResult,
     JobStatus,
     Neighbour,
+    Priority,
     SearchRequest,
     SearchResult,
     WorkerReport,
 )
-from shared.jobs.dispatcher import QUEUE
 from shared.jobs.records import PREFIX
 from shared.jobs.store import JobStore
 from shared.jobs.worker_registry import WorkerRegistry
@@ -55,7 +56,7 @@ class FinishNext(threading.Thread):
         self._jobs, self._client, self._outcome = jobs, client, outcome
 
     def run(self) -> None:
-        popped = self._client.blpop([QUEUE], timeout=4)
+        popped = self._client.blpop([QUEUES[Priority.INTERACTIVE]], timeout=4)
         assert popped
         claim = self._jobs.claim("w", lease_s=15)
         assert claim
@@ -79,12 +80,12 @@ def test_a_submit_answers_202_with_the_job(http: FlaskClient, jobs: JobStore, cl
     job = jobs.get(body["id"])
     assert job.request == SearchRequest(k=7, category="Appliances", distinct=Distinct.LISTING)
     assert client.strlen(f"{PREFIX}pixels:{job.id}") == 224 * 224 * 3
-    assert client.llen(QUEUE) == 1
+    assert client.llen(QUEUES[Priority.INTERACTIVE]) == 1
 
 
 def test_the_message_carries_no_photo(http: FlaskClient, client: redis.Redis) -> None:
     post(http, "/v1/jobs/embed")
-    message = client.lindex(QUEUE, 0)
+    message = client.lindex(QUEUES[Priority.INTERACTIVE], 0)
     assert isinstance(message, bytes)
     assert len(message) < 2000
 

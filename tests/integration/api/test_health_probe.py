@@ -12,7 +12,7 @@ from api.app import create_app
 from api.health_probe import HealthProbe
 from shared.errors import InternalError
 from shared.jobs.celery_config import QUEUES
-from shared.jobs.contract import JobKind
+from shared.jobs.contract import JobKind, Priority
 from shared.jobs.listing import JobListing
 from shared.jobs.records import PREFIX
 from shared.jobs.store import JobStore
@@ -153,7 +153,7 @@ def test_probes_are_sent_though_the_queue_is_full_and_are_in_nobodys_list(
 def test_probes_nobody_takes_expire_and_leave_nothing(client: redis.Redis, clock: Clock, app: Flask) -> None:
     service = app.extensions["lookalike"]
     store = JobStore(client, clock=clock)
-    HealthProbe(store, service.registry, every_s=0, spec=PreprocessSpec, dispatch=lambda: None).send()
+    HealthProbe(store, service.registry, every_s=0, spec=PreprocessSpec, dispatch=lambda job: None).send()
     clock.now += 10
     assert len(store.reap(max_attempts=3).expired) == 1  # twice the time it may take
     assert client.keys(f"{PREFIX}pixels:*") == []

@@ -11,6 +11,7 @@ from flask.testing import FlaskClient
 
 from api.app import create_app
 from shared.jobs.celery_config import QUEUES, make_celery
+from shared.jobs.contract import Priority
 from shared.jobs.dispatcher import Dispatcher
 from shared.jobs.records import PREFIX
 from shared.jobs.store import JobStore
