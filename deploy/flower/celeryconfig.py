@@ -1,7 +1,7 @@
-"""What Flower must know of our Celery: the queues, which workers cannot be asked for, since they take no commands."""
+"""What Flower must know of our Celery: the queues whose messages it counts, also while no worker runs."""
 
 from kombu import Queue
 
-task_queues = (Queue("lookalike.wake"), Queue("lookalike.wake.bulk"))
-task_default_queue = "lookalike.wake"
+task_queues = tuple(Queue(name) for name in ("interactive", "bulk", "reindex", "shards", "webhooks"))
+task_default_queue = "interactive"
 accept_content = ["json"]
