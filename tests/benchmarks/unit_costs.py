@@ -15,7 +15,7 @@ import numpy as np
 import redis
 import requests
 
-from shared.jobs.celery_config import make_celery
+from shared.jobs.celery_config import NAMED_QUEUES, make_celery
 from shared.jobs.contract import EmbedRequest, JobKind, JobStatus, WorkerReport
 from shared.jobs.dispatcher import Dispatcher
 from shared.jobs.records import Admission, QueueName
@@ -210,9 +210,11 @@ def _submits(stack: Stack) -> float:
 def _shards(stack: Stack) -> RedisUse:
     """From the reindex that submits it to the one that forgets it, less what happens in its model."""
     # Of its own, or the worker would claim what is made here.
-    with connect(f"redis://127.0.0.1:{stack.valkey.port}/1") as client:
+    url = f"redis://127.0.0.1:{stack.valkey.port}/1"
+    with connect(url) as client:
         jobs = JobStore(client)
-        store = ReindexStore(client, jobs)
+        celery = make_celery(url, socket_timeout_s=2)
+        store = ReindexStore(client, jobs, Dispatcher(celery, client))
         jobs.create(JobKind.REINDEX, ReindexRequest(), None, admission=NO_LIMIT)
         reindex = jobs.claim("bench", lease_s=60, only=QueueName.REINDEX)
         assert reindex is not None
@@ -222,7 +224,8 @@ def _shards(stack: Stack) -> RedisUse:
         for number in range(_N_SHARDS):
             request = ShardRequest(bundle_version="v", scope="any", photos=photos)
             job_id = store.submit_shard(reindex.job, request, f"shard-{number}")
-            claim = jobs.claim("bench", lease_s=60, only=QueueName.SHARD)
+            assert client.brpop([NAMED_QUEUES[JobKind.SHARD]], 5)
+            claim = jobs.claim_job(job_id, "bench", lease_s=60)
             assert claim is not None
             for _ in range(1 + n_photos // Fleet(1).shard_ahead):
                 jobs.extend([(job_id, 1)], lease_s=60)
@@ -230,4 +233,5 @@ def _shards(stack: Stack) -> RedisUse:
             store.report(reindex.job, Progress(stage="embedding", done=number, total=_N_SHARDS))
             store.ended([job_id], 1)
             store.forget_shard(job_id)
+        celery.close()
         return before.of_each(RedisUse.so_far(client), _N_SHARDS)

@@ -10,7 +10,7 @@ import pytest
 import requests
 
 from shared.jobs.celery_config import QUEUES, make_celery
-from shared.jobs.contract import JobKind, SearchRequest
+from shared.jobs.contract import JobKind, Priority, SearchRequest
 from shared.jobs.dispatcher import Dispatcher
 from shared.jobs.records import Admission
 from shared.jobs.store import JobStore

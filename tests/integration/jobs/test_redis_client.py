@@ -19,6 +19,7 @@ from api.app import create_app
 from pipeline.local.up import up
 from shared.errors import CannotStart
 from shared.jobs.celery_config import QUEUES, make_celery
+from shared.jobs.contract import Priority
 from shared.redis_client import connect, refuse_cluster
 from shared.settings import Settings, load_settings
 from tests import ROOT
@@ -29,9 +30,9 @@ from tests.support.tls import make_certificate, tls_doors
 @pytest.fixture(scope="module")
 def cluster_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A node of a Redis Cluster."""
-    with ValkeyServer(
-        port=lasting_port(), data_dir=tmp_path_factory.mktemp("node"), config={"cluster-enabled": "yes"}
-    ) as node:
+    # By default the bus has a port that an outgoing connection may have taken.
+    config = {"cluster-enabled": "yes", "cluster-port": str(lasting_port())}
+    with ValkeyServer(port=lasting_port(), data_dir=tmp_path_factory.mktemp("node"), config=config) as node:
         yield f"redis://127.0.0.1:{node.port}/0"
 
 

@@ -11,8 +11,8 @@ from click.testing import CliRunner, Result
 from pipeline.cli.main import main
 from shared.api_keys import KeyRing, verify
 from shared.errors import InternalError
-from shared.jobs.contract import EmbedRequest, Job, JobKind, SearchRequest
-from shared.jobs.dispatcher import QUEUE
+from shared.jobs.celery_config import QUEUES
+from shared.jobs.contract import EmbedRequest, Job, JobKind, Priority, SearchRequest
 from shared.jobs.store import JobStore
 from tests.integration.conftest import PLENTY
 
@@ -125,7 +125,7 @@ def test_a_job_is_shown_cancelled_and_retried(jobs: JobStore, client: redis.Redi
     again = run_json("jobs", "retry", first.id)
     assert (again["status"], again["owner"]) == ("queued", "")
     assert again["id"] != first.id
-    assert client.llen(QUEUE) == 1  # a worker is woken
+    assert client.llen(QUEUES[Priority.INTERACTIVE]) == 1  # a worker is woken
     assert [(e["action"], e["subject"]) for e in run_json("audit")["entries"]] == [
         ("jobs.retry", first.id), ("jobs.cancel", second.id),
     ]  # fmt: skip
