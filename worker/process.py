@@ -10,7 +10,7 @@ import socket
 import sys
 import time
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Mapping
 from functools import partial, wraps
 from typing import Any
 
@@ -24,6 +24,7 @@ from shared.changes.log import ChangeLog
 from shared.errors import CannotStart, JobGone, JobNotFound
 from shared.index.milvus_server import open_server
 from shared.jobs.celery_config import (
+    ALL_QUEUES,
     DELIVER_WEBHOOK,
     NAMED_QUEUES,
     OLD_QUEUES,
@@ -79,6 +80,7 @@ class WorkerProcess:
 
     Args:
         app: whose tasks it runs.
+        queues: to read, of those that the settings allow.
 
     Attributes:
         runner: what tasks call.
@@ -89,17 +91,19 @@ class WorkerProcess:
         intakes: which queues are read, and when; the photo jobs' come first.
 
     Raises:
-        CannotStart: Redis is of a kind that cannot be used.
+        CannotStart: Redis is of a kind that cannot be used, or no queue is left to read.
     """
 
-    def __init__(self, settings: Settings, app: Celery) -> None:
+    def __init__(self, settings: Settings, app: Celery, queues: Collection[str] = ALL_QUEUES) -> None:
         url = running_redis_url(settings)
         client = connect(url)
         refuse_cluster(client)
         self.name = f"{socket.gethostname()}-{os.getpid()}"
         self.n_photo_threads = settings.worker_threads
         self._settings = settings
-        self._takes = [p for p in Priority if settings.worker_takes in (WorkerTakes.ALL, WorkerTakes(p.value))]
+        allowed = [p for p in Priority if settings.worker_takes in (WorkerTakes.ALL, WorkerTakes(p.value))]
+        # Also what is claimed, not only what is read: a token of one queue stands for the jobs of all that are taken.
+        self._takes = [priority for priority in allowed if QUEUES[priority] in queues]
         self.store = JobStore(client, job_ttl_s=settings.job_ttl_s, result_ttl_s=settings.result_ttl_s)
         server = open_server(settings)
         log = ChangeLog(connect(url))
@@ -125,7 +129,7 @@ class WorkerProcess:
                 JobKind.PUT_IMAGE: change,
                 JobKind.DELETE_IMAGE: change,
             },
-            only=None if len(self._takes) > 1 else QueueName(self._takes[0].value),
+            only=QueueName(self._takes[0].value) if len(self._takes) == 1 else None,
             dispatcher=WorkerDispatcher(
                 dispatcher, IdleThreads(client), worker=self.name, takes=self._takes, asked_to_stop=asked_to_stop
             ),
@@ -144,20 +148,21 @@ class WorkerProcess:
             reaper,
             lease_s=settings.lease_s,
         )
-        photo_queues = [QUEUES[priority] for priority in self._takes]
-        stalled = StalledJobs(self.runner, leases, self.store, client, photo_queues, able=lambda: self.engine.ready)
         schedule = reindex_schedule(settings, publishing, client)
         self.webhook_publisher = WebhookPublisher(publishing, client, deliveries, self.webhooks.deliver)
         self._beating = Periodic("heartbeat", self._heartbeat.beat)
         self._threads: list[Periodic | ChangeFollower] = [
             Periodic("promotions", self.engine.refresh),
-            Periodic("stalled", stalled.poll),
             Periodic("webhooks", self.webhook_publisher.publish_due),
             ChangeFollower(log, self.engine),
         ]
+        if self._takes:
+            photo_queues = [QUEUES[priority] for priority in self._takes]
+            stalled = StalledJobs(self.runner, leases, self.store, client, photo_queues, able=lambda: self.engine.ready)
+            self._threads.append(Periodic("stalled", stalled.poll))
         if settings.worker_beat:
             self._threads.append(Periodic("beat", schedule.run_due))
-        self.intakes = self._make_intakes()
+        self.intakes = self._make_intakes(queues, named=Priority.BULK in allowed)
         self._started: list[Periodic | ChangeFollower] = []
 
     def start(self) -> None:
@@ -192,37 +197,32 @@ class WorkerProcess:
         """Threads for the tasks that are no photo jobs."""
         return _REINDEXES_AT_A_TIME + _SHARDS_AT_A_TIME + PARALLEL
 
-    def keep_queues(self, selected: Sequence[str]) -> None:
-        """Read only these queues, as `celery worker -Q` asks.
-
-        Raises:
-            CannotStart: it reads none of them.
-        """
-        kept = []
-        for intake in self.intakes:
-            queues = tuple(name for name in intake.queues if name in {*selected, *OLD_QUEUES.values()})
-            if set(queues) - set(OLD_QUEUES.values()):
-                kept.append(Intake(queues, intake.tasks, intake.limit))
-        if not kept:
-            known = ", ".join(name for intake in self.intakes for name in intake.queues)
-            raise CannotStart(f"-Q: this worker reads none of {', '.join(selected)}; it reads {known}")
-        self.intakes = kept
-
     def _begin(self, thread: "Periodic | ChangeFollower") -> None:
         thread.start()
         self._started.append(thread)
 
-    def _make_intakes(self) -> list[Intake]:
+    def _make_intakes(self, queues: Collection[str], *, named: bool) -> list[Intake]:
         engine = self.engine
-        photos = tuple(queues[priority] for queues in (QUEUES, OLD_QUEUES) for priority in self._takes)
-        tokens = frozenset({RUN_QUEUED, OLD_RUN_QUEUED, *(TASKS[kind] for kind in TASKS if kind not in NAMED_QUEUES)})
-        intakes = [Intake(photos, tokens, lambda: self.n_threads if engine.ready else 0)]
-        if Priority.BULK in self._takes:
-            for kind, limit in ((JobKind.REINDEX, _REINDEXES_AT_A_TIME), (JobKind.SHARD, _SHARDS_AT_A_TIME)):
+        intakes = []
+        if self._takes:
+            photos = tuple(names[priority] for names in (QUEUES, OLD_QUEUES) for priority in self._takes)
+            tokens = frozenset(
+                {RUN_QUEUED, OLD_RUN_QUEUED, *(TASKS[kind] for kind in TASKS if kind not in NAMED_QUEUES)}
+            )
+            intakes.append(Intake(photos, tokens, lambda: self.n_threads if engine.ready else 0))
+        for kind, limit in ((JobKind.REINDEX, _REINDEXES_AT_A_TIME), (JobKind.SHARD, _SHARDS_AT_A_TIME)):
+            if named and NAMED_QUEUES[kind] in queues:
                 # Also while there is no index: that is how there comes to be one.
                 able = partial(_when_able, engine, limit)
                 intakes.append(Intake((NAMED_QUEUES[kind],), frozenset({TASKS[kind]}), able))
-        return [*intakes, Intake((WEBHOOKS,), frozenset({DELIVER_WEBHOOK}), lambda: PARALLEL)]
+        if WEBHOOKS in queues:
+            intakes.append(Intake((WEBHOOKS,), frozenset({DELIVER_WEBHOOK}), lambda: PARALLEL))
+        if not intakes:
+            raise CannotStart(
+                f"none of the queues {', '.join(sorted(queues)) or '(none)'} is for this worker; "
+                f"there are {', '.join(ALL_QUEUES)}, and LOOKALIKE_WORKER_TAKES={self._settings.worker_takes}"
+            )
+        return intakes
 
 
 _running: WorkerProcess | None = None
@@ -278,7 +278,7 @@ def _or_exit(listener: Callable[..., None]) -> Callable[..., None]:
 
 
 @_or_exit
-def start_worker(instance: Any, conf: Any, **_: Any) -> None:
+def start_worker(instance: Any, conf: Any, options: Mapping[str, Any], **_: Any) -> None:
     """Make the worker and load its model, before Celery makes its own parts (signal `celeryd_init`)."""
     global _running  # noqa: PLW0603 - Celery's tasks and signals have nothing else in common
     configure_logging()
@@ -288,7 +288,7 @@ def start_worker(instance: Any, conf: Any, **_: Any) -> None:
     warnings.simplefilter("ignore", CPendingDeprecationWarning)
     # Until Celery's own handler takes over nothing is in hand, so that an end is in good order at any moment.
     signal.signal(signal.SIGTERM, _leave)
-    _running = WorkerProcess(load_settings(), instance.app)
+    _running = WorkerProcess(load_settings(), instance.app, _selected(options))
     _running.start()
     conf.worker_concurrency = _running.n_threads
 
@@ -298,7 +298,6 @@ def take_over(sender: Any, **_: Any) -> None:
     """Fit Celery's worker to what was made (signal `worker_init`): queues, threads, name."""
     running = current()
     queues = sender.app.amqp.queues
-    running.keep_queues(list(queues.consume_from))
     for name in running.intakes[0].queues:
         if name not in queues:
             queues.add(name)
@@ -331,6 +330,11 @@ def asked_to_stop() -> bool:
 def _leave(*_: object) -> None:
     state.should_stop = os.EX_OK  # for where an exception is lost, as in the callback of a weak reference
     raise SystemExit(os.EX_OK)
+
+
+def _selected(options: Mapping[str, Any]) -> set[str]:
+    """The queues that `celery worker` is to read, by its options -Q and -X."""
+    return {*(options.get("queues") or ALL_QUEUES)} - {*(options.get("exclude_queues") or ())}
 
 
 def _when_able(engine: Engine, limit: int) -> int:

@@ -18,6 +18,7 @@ QUEUES = {Priority.INTERACTIVE: "interactive", Priority.BULK: "bulk"}
 # Jobs whose messages name them; they are rare, and each is claimed by id.
 NAMED_QUEUES = {JobKind.REINDEX: "reindex", JobKind.SHARD: "shards"}
 WEBHOOKS = "webhooks"
+ALL_QUEUES = (*QUEUES.values(), *NAMED_QUEUES.values(), WEBHOOKS)
 
 # What processes of version 0.1 send: tokens of another name, on other queues. Read for one version more.
 OLD_RUN_QUEUED = "lookalike.run_next"
@@ -79,7 +80,7 @@ def celery_settings(redis_url: str, *, socket_timeout_s: float | None = None) ->
     return {
         "broker_url": broker.url,
         "broker_use_ssl": broker.tls,
-        "task_queues": [_queue(name) for name in (*QUEUES.values(), *NAMED_QUEUES.values(), WEBHOOKS)],
+        "task_queues": [_queue(name) for name in ALL_QUEUES],
         "task_default_queue": QUEUES[Priority.INTERACTIVE],
         "task_routes": {
             TASKS[JobKind.REINDEX]: {"queue": NAMED_QUEUES[JobKind.REINDEX]},

