@@ -327,8 +327,13 @@ def asked_to_stop() -> bool:
     return state.should_stop is not None or state.should_terminate is not None
 
 
+def ask_to_stop() -> None:
+    """Have Celery's consumer end at its next look, and every thread begin nothing more."""
+    state.should_stop = os.EX_OK
+
+
 def _leave(*_: object) -> None:
-    state.should_stop = os.EX_OK  # for where an exception is lost, as in the callback of a weak reference
+    ask_to_stop()  # for where an exception is lost, as in the callback of a weak reference
     raise SystemExit(os.EX_OK)
 
 
