@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Self
 
 import redis
 
@@ -19,6 +20,7 @@ _COMMANDS = {
     "worker": ["-m", "worker"],
     "poisonable": ["-m", "tests.e2e.support.poisonable_worker"],
     "counting": ["-m", "tests.e2e.support.counting_worker"],
+    "held": ["-m", "tests.e2e.support.held_worker"],
     "api": ["-m", "gunicorn", "-c", "python:api.http.gunicorn_conf", "api.app:create_app()"],
 }
 
@@ -37,7 +39,7 @@ class Fleet(Stack):
         self._remember_everything()
 
     @classmethod
-    def over_copies(cls, home: Path, catalogue: Path, directory: Path, **settings: object) -> "Fleet":
+    def over_copies(cls, home: Path, catalogue: Path, directory: Path, **settings: object) -> Self:
         """One that tests may change at will: its installation and its catalogue are copied to `directory`."""
         copy_installation(home, directory / "home")
         shutil.copytree(catalogue, directory / "catalogue")
@@ -46,12 +48,14 @@ class Fleet(Stack):
 
     def start(self, name: str, **settings: object) -> "subprocess.Popen[bytes]":
         """Start one part; one of that name that still lives is not touched and no longer known."""
-        command = _COMMANDS[name.partition("-")[0]]
-        given = {"redis_url": self.redis_url, "port": self.port, **self._settings, **settings}
+        return self.launch(name, _COMMANDS[name.partition("-")[0]], **settings)
+
+    def launch(self, name: str, arguments: list[str], /, **settings: object) -> "subprocess.Popen[bytes]":
+        """Start a part as Python with these arguments."""
         sink = self._log.open("ab") if self._log else None
         child = subprocess.Popen(
-            [sys.executable, *command],
-            env=environment(self.home, **given),
+            [sys.executable, *arguments],
+            env=self.environment(**settings),
             cwd=ROOT,
             start_new_session=True,
             stdout=sink,
@@ -61,6 +65,10 @@ class Fleet(Stack):
             sink.close()
         self.processes[name] = child
         return child
+
+    def environment(self, **settings: object) -> dict[str, str]:
+        """What a part is started with."""
+        return environment(self.home, **{"redis_url": self.redis_url, "port": self.port, **self._settings, **settings})
 
     def client(self) -> redis.Redis:
         """A client of its Valkey."""

@@ -6,6 +6,7 @@ keeps the photos of a reindex. `photos-HOSTNAME-here` tells that one is kept so.
 
 import os
 import socket
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -47,4 +48,4 @@ if __name__ == "__main__":
         mock.patch.object(Engine, "run", run),
         mock.patch.object(reindex, "SHARD_PHOTOS", SHARD_PHOTOS),
     ):
-        run_worker()
+        sys.exit(run_worker())
