@@ -146,13 +146,21 @@ class JobRunner:
         try:
             kind = self._store.get(job_id).kind
         except (JobNotFound, JobGone):
-            raise Ignore("unknown") from None
+            raise Ignore("gone") from None
         # Before it is claimed: a shard that waits for a quarantined job to end holds no lease, and dies with no worker.
         with self._lock.read() if kind is JobKind.SHARD else nullcontext():
             claim = self._store.claim_job(job_id, self._worker, lease_s=self._lease_s)
             if claim is None:
-                raise Ignore("not queued")
+                raise self._not_queued(job_id)
             return self._attempt(claim)
+
+    def _not_queued(self, job_id: str) -> Ignore:
+        """Why there is nothing to do for a message: the job was cancelled or expired, or the message came twice."""
+        try:
+            status = self._store.get(job_id).status
+        except (JobGone, JobNotFound):
+            return Ignore("gone")
+        return Unwanted(status) if status in (JobStatus.CANCELED, JobStatus.EXPIRED) else Ignore("not queued")
 
     def _claim_and_run(self, queue: QueueName | None, *, relay: bool) -> bool:
         """Returns whether there was a job."""

@@ -31,6 +31,14 @@ class Unwanted(Ignore):  # type: ignore[misc]
     """The job was cancelled or had expired before this attempt ended."""
 
 
+def tell_unfinished(request: Request, error: BaseException) -> None:
+    """Send the event of a task that ended neither well nor badly: Celery itself sends none."""
+    if isinstance(error, Unwanted):
+        request.send_event("task-revoked", terminated=False, signum=None, expired=False)
+    elif isinstance(error, Released):
+        request.send_event("task-rejected", requeue=True)
+
+
 class Tracer(Protocol):
     """What runs the body of an attempt."""
 
@@ -96,10 +104,8 @@ class TaskTracer:
         if info is None:
             request.on_success((0, text, runtime))
             return
-        if issubclass(value.type, Unwanted):  # the exception itself is wrapped
-            request.send_event("task-revoked", terminated=False, signum=None, expired=False)
-        elif issubclass(value.type, Released):
-            request.send_event("task-rejected", requeue=True)
+        # Celery has wrapped what was raised.
+        tell_unfinished(request, getattr(value.exception, "exc", value.exception))
         request.on_success((1, value, runtime))
 
     def body(self, run_id: str) -> Callable[[], str] | None:

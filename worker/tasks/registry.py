@@ -3,12 +3,15 @@
 from typing import Any
 
 from celery import Celery
+from celery.exceptions import Ignore
+from celery.worker import state
 
 from shared.errors import LookalikeError
 from shared.jobs.celery_config import DELIVER_WEBHOOK, OLD_RUN_QUEUED, RUN_QUEUED, TASKS
 from shared.webhooks.queue import Delivery
 from worker import process
 from worker.consumer import hide_token
+from worker.jobs.task_tracer import tell_unfinished
 
 
 def run_job(self: Any, job_id: str) -> str:
@@ -19,8 +22,14 @@ def run_job(self: Any, job_id: str) -> str:
         Ignore: it is not queued any more, or this attempt did not end it.
     """
     running = process.current()
-    body = running.tracer.body(self.request.id)
-    return body() if body else running.runner.run_job(job_id)
+    if body := running.tracer.body(self.request.id):
+        return body()
+    try:
+        return running.runner.run_job(job_id)
+    except Ignore as exc:
+        if request := state.requests.get(self.request.id):
+            tell_unfinished(request, exc)
+        raise
 
 
 def run_queued(self: Any) -> None:
