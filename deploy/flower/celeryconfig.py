@@ -1,4 +1,4 @@
-"""What Flower must know of our Celery: the queues whose messages it counts, also while no worker runs."""
+"""What Flower must know of our Celery: the queues that it shows the length of."""
 
 from kombu import Queue
 

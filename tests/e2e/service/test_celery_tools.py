@@ -1,14 +1,11 @@
 """Celery's own tools against the real service: inspect, control, a worker and a beat started by `celery`."""
 
 import signal
-import socket
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
 import pytest
-import requests
 
 from shared.jobs.celery_config import ALL_QUEUES, DELIVER_WEBHOOK, RUN_QUEUED, TASKS, make_celery
 from shared.jobs.contract import JobKind
@@ -17,59 +14,20 @@ from shared.jobs.store import JobStore
 from shared.jobs.worker_registry import WorkerRegistry
 from tests.e2e.conftest import eventually
 from tests.e2e.support.celery_cli import CELERY, celery, inspect
-from tests.e2e.support.fleet import Fleet
-from tests.e2e.support.held_worker import HELD
+from tests.e2e.support.held_fleet import HeldFleet, held_fleet
 
-HOST = socket.gethostname()
 N_THREADS = 22
 N_SEARCHES = 20
 N_SHARDS_AT_A_TIME = 2
 YEARLY = "0 0 1 1 *"
 
 
-class HeldFleet(Fleet):
-    """An API, and one worker whose jobs stop where the test says."""
-
-    held: Path
-
-    def hold(self, *what: str) -> None:
-        """Stop `photos` or `shards` before the model."""
-        for one in what:
-            (self.held / f"{one}-{HOST}").touch()
-
-    def release(self) -> None:
-        for file in self.held.iterdir():
-            file.unlink()
-
-    def submit(self, kind: JobKind, photo: Path | None = None, **options: object) -> str:
-        given: dict[str, Any] = (
-            {"files": {"image": photo.read_bytes()}, "data": options} if photo else {"json": options}
-        )
-        answer = requests.post(f"{self.url}/v1/jobs/{kind}", timeout=10, **given)
-        assert answer.status_code == 202, answer.text
-        return str(answer.json()["id"])
-
-    def status(self, job_id: str) -> str:
-        with self.client() as client:  # shards are in nobody's list
-            return JobStore(client).get(job_id).status.value
-
-    def n_running(self) -> int:
-        with self.client() as client:
-            return int(client.zcard("lookalike:running"))
-
-
 @pytest.fixture(scope="module")
 def fleet(home: Path, catalogue: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[HeldFleet]:
-    directory = tmp_path_factory.mktemp("tools")
-    settings = {"lease_s": 4, "probe_every_s": 0, "worker_beat": 0, "worker_threads": N_THREADS, "celery_events": 1}
-    fleet = HeldFleet.over_copies(home, catalogue, directory, **settings)
-    fleet.held = directory / "held"
-    fleet.held.mkdir()
-    with pytest.MonkeyPatch.context() as patched:
-        patched.setenv(HELD, str(fleet.held))
+    settings = {"worker_beat": 0, "worker_threads": N_THREADS, "celery_events": 1}
+    with held_fleet(home, catalogue, tmp_path_factory.mktemp("tools"), **settings) as fleet:
         fleet.start("api")
         yield fleet
-    fleet.close()
 
 
 @pytest.fixture
