@@ -96,9 +96,9 @@ COMPILE := compile -q --universal --generate-hashes --no-header --no-annotate --
 lock: ## resolve the dependencies again (needs uv)
 	@uv pip $(COMPILE) pyproject.toml --extra dev -o requirements/base.txt
 	@uv pip $(COMPILE) pyproject.toml --extra torch -c requirements/base.txt -o requirements/torch.txt
-	@uv pip $(COMPILE) pyproject.toml --extra api -c requirements/base.txt -o requirements/api.txt
-	@uv pip $(COMPILE) pyproject.toml --extra worker --extra milvus -c requirements/base.txt -o requirements/worker.txt
-	@uv pip $(COMPILE) pyproject.toml --extra worker --extra milvus --extra pipeline -c requirements/base.txt -o requirements/pipeline.txt
+	@uv pip $(COMPILE) pyproject.toml --extra api --extra otel -c requirements/base.txt -o requirements/api.txt
+	@uv pip $(COMPILE) pyproject.toml --extra worker --extra milvus --extra otel -c requirements/base.txt -o requirements/worker.txt
+	@uv pip $(COMPILE) pyproject.toml --extra worker --extra milvus --extra pipeline --extra otel -c requirements/base.txt -o requirements/pipeline.txt
 	@uv pip $(COMPILE) requirements/flower.in -c requirements/base.txt -o requirements/flower.txt
 
 clean: ## remove what tools left behind; keeps var/ (data) and .venv

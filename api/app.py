@@ -8,6 +8,10 @@ from api.routes import batches, docs, health, images, index, jobs, legacy, page
 from api.uploads import bodies
 from shared.settings import Settings, load_settings
 from shared.telemetry import configure_logging
+from shared.tracing import configure_tracing
+
+# What machines ask every few seconds.
+_NOT_TRACED = "/(livez|readyz|healthcheck|metrics)$"
 
 
 def create_app(settings: Settings | None = None) -> Flask:
@@ -25,6 +29,7 @@ def create_app(settings: Settings | None = None) -> Flask:
     configure_logging()
     settings = settings or load_settings()
     app = Flask(__name__, static_folder=None)
+    _trace_requests(app, settings)
     app.request_class = bodies.SpooledRequest
     bodies.accept_file_names_in_any_encoding()
     # Werkzeug counts a file's bytes between two line ends towards the memory limit too, so both limits are the same.
@@ -40,6 +45,23 @@ def create_app(settings: Settings | None = None) -> Flask:
     auth.install(app, made.authenticator)
     add_routes(app)
     return app
+
+
+def _trace_requests(app: Flask, settings: Settings) -> None:
+    """Make a span of every request, where tracing is on; before anything else sees requests.
+
+    Raises:
+        CannotStart: as `configure_tracing`.
+    """
+    provider = configure_tracing(settings, "lookalike-api")
+    if provider is None:
+        return
+    from opentelemetry.instrumentation.flask import FlaskInstrumentor
+
+    instrumentor = FlaskInstrumentor()
+    instrumentor.instrument_app(  # type: ignore[no-untyped-call]
+        app, tracer_provider=provider, excluded_urls=_NOT_TRACED
+    )
 
 
 def add_routes(app: Flask) -> None:

@@ -32,6 +32,7 @@ from shared.photos.images import PreprocessSpec
 from shared.redis_client import connect, refuse_cluster
 from shared.settings import Settings
 from shared.telemetry import event
+from shared.tracing import carrier
 
 _LOG = logging.getLogger(__name__)
 _POLL_AFTER_S = 1  # Retry-After of an unfinished job, at least
@@ -136,6 +137,7 @@ class Service:
                 idempotency=idempotency,
                 request_id=g.request_id,
                 call_idle=self._starts_unreplicated,
+                trace=carrier(),
             )
         return self._finish_acceptance(created, repeatable=idempotency is not None)
 
@@ -171,6 +173,7 @@ class Service:
                 idempotency=idempotency,
                 request_id=g.request_id,
                 call_idle=self._starts_unreplicated,
+                trace=carrier(),
             )
         return self._finish_acceptance(created, repeatable=idempotency is not None)
 

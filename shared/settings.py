@@ -143,6 +143,9 @@ class Settings(BaseSettings):
         WorkerTakes.ALL, description="jobs it runs: all, interactive, or bulk (with reindexes); each needs a worker"
     )
     celery_events: bool = Field(False, description="workers send Celery's events, for Flower to show")
+    tracing: bool = Field(
+        False, description="send traces of requests and their jobs, with OpenTelemetry; OTEL_… say where"
+    )
     worker_beat: bool = Field(
         True, description="every worker runs the schedule too; without: `celery -A worker.celery_app beat` must"
     )

@@ -65,6 +65,7 @@ from worker.tasks.images import ChangeFollower, ChangeWriter, read_changes
 from worker.tasks.reindex import Reindexer
 from worker.tasks.shards import ShardRunner
 from worker.tasks.webhooks import PARALLEL, WebhookPublisher, WebhookSender
+from worker.tracing import trace_tasks
 
 _LOG = logging.getLogger(__name__)
 _FEWEST_THREADS = 8
@@ -288,7 +289,9 @@ def start_worker(instance: Any, conf: Any, options: Mapping[str, Any], **_: Any)
     warnings.simplefilter("ignore", CPendingDeprecationWarning)
     # Until Celery's own handler takes over nothing is in hand, so that an end is in good order at any moment.
     signal.signal(signal.SIGTERM, _leave)
-    _running = WorkerProcess(load_settings(), instance.app, _selected(options))
+    settings = load_settings()
+    trace_tasks(settings)
+    _running = WorkerProcess(settings, instance.app, _selected(options))
     _running.start()
     conf.worker_concurrency = _running.n_threads
 

@@ -55,7 +55,11 @@ class Dispatcher:
         if queue := NAMED_QUEUES.get(job.kind):
             with broker_errors():
                 self._celery.send_task(
-                    TASKS[job.kind], (job.id,), task_id=task_id(job.id, job.attempt + 1), queue=queue
+                    TASKS[job.kind],
+                    (job.id,),
+                    task_id=task_id(job.id, job.attempt + 1),
+                    queue=queue,
+                    headers=job.trace or None,
                 )
         else:
             self.send_token(job.submission.priority, nobody_idle=nobody_idle)

@@ -13,6 +13,7 @@ from shared.jobs.dispatcher import Dispatcher
 from shared.jobs.records import PREFIX, Admission, Idempotency
 from shared.jobs.reindex_contract import Progress, ShardRequest
 from shared.jobs.store import JobStore
+from shared.tracing import carrier
 
 # Underscored owners are ours, and their jobs are in no list.
 SHARD_OWNER = "_reindex"
@@ -69,6 +70,7 @@ class ReindexStore:
             owner=SHARD_OWNER,
             idempotency=idempotency,
             request_id=reindex.request_id,
+            trace=carrier(),
         )
         if created.is_new:
             with suppress(QueueUnavailable):  # a worker's reaper publishes what is missing

@@ -102,6 +102,7 @@ class JobStore(Attempts):
         idempotency: Idempotency | None = None,
         request_id: str = "",
         call_idle: bool = False,
+        trace: Mapping[str, str] | None = None,
     ) -> Created:
         """Accept a new job and queue it; unless the result is `called`, the caller dispatches a message afterwards.
 
@@ -110,6 +111,7 @@ class JobStore(Attempts):
             spec: by which the pixels were made; None: the default. Only a model with the same spec may embed them.
             owner: id of the API key; jobs of internal owners, which begin with an underscore, are in no list.
             call_idle: notify an idle worker in the same transaction.
+            trace: trace context that its attempts continue, from `shared.tracing.carrier`.
 
         Raises:
             QueueFull, QueueShareFull: the backlog is at its limit; `retry_after_s` says when to try again.
@@ -131,6 +133,7 @@ class JobStore(Attempts):
             created_at=now,
             deadline_at=now + (self._job_ttl_s if asked_s is None else min(asked_s, self._job_ttl_s)),
             spec=spec or PreprocessSpec(),
+            trace=dict(trace or {}),
         )
         record = record_of(job)
         outcome, detail = cast(
@@ -236,6 +239,7 @@ class JobStore(Attempts):
         idempotency: Idempotency | None = None,
         request_id: str = "",
         call_idle: bool = False,
+        trace: Mapping[str, str] | None = None,
     ) -> Created:
         """Submit a failed job again, as a new job of the same owner; returns as `create`.
 
@@ -260,6 +264,7 @@ class JobStore(Attempts):
             idempotency=idempotency,
             request_id=request_id,
             call_idle=call_idle,
+            trace=trace,
         )
 
     def depth(self) -> int:

@@ -25,6 +25,7 @@ from shared.jobs.contract import (
 from shared.jobs.records import Claim, QuarantineWaits, QueueName
 from shared.jobs.store import JobStore
 from shared.telemetry import event
+from shared.tracing import past_span, span
 from worker.jobs.leases import Lease, Leases
 from worker.jobs.read_write_lock import ReadWriteLock
 from worker.jobs.retries import while_redis_is_away
@@ -149,7 +150,8 @@ class JobRunner:
             raise Ignore("gone") from None
         # Before it is claimed: a shard that waits for a quarantined job to end holds no lease, and dies with no worker.
         with self._lock.read() if kind is JobKind.SHARD else nullcontext():
-            claim = self._store.claim_job(job_id, self._worker, lease_s=self._lease_s)
+            with span("claim"):
+                claim = self._store.claim_job(job_id, self._worker, lease_s=self._lease_s)
             if claim is None:
                 raise self._not_queued(job_id)
             return self._attempt(claim)
@@ -164,13 +166,20 @@ class JobRunner:
 
     def _claim_and_run(self, queue: QueueName | None, *, relay: bool) -> bool:
         """Returns whether there was a job."""
+        began_ns = time.time_ns()
         claim = self._store.claim(self._worker, lease_s=self._lease_s, only=queue)
+        claimed_ns = time.time_ns()
         if claim is None:
             return False
         if relay and self._store.depth():
             # Who submits sends few tokens: each that is received brings the next, until every thread everywhere works.
             self._dispatcher.dispatch(claim.job)
-        self._tracer.run(claim.job, partial(self._attempt, claim))
+
+        def attempt() -> str:
+            past_span("claim", began_ns, claimed_ns)  # which job's span it belongs to was not known before
+            return self._attempt(claim)
+
+        self._tracer.run(claim.job, attempt)
         return True
 
     def _attempt(self, claim: Claim) -> str:
@@ -224,14 +233,16 @@ class JobRunner:
             error = InternalError("the job crashed; the service's log says why")
             outcome = error.code
         if error is not None:
-            status = while_redis_is_away(partial(self._store.fail, job, error))
+            with span("finish"):
+                status = while_redis_is_away(partial(self._store.fail, job, error))
         else:
             timing = _timing(job, claimed_at, time.perf_counter() - started)
             self.counts.took(job.kind, timing)
             if isinstance(result, PhotoResult | ImageChangeResult):
                 result = result.model_copy(update={"timing_ms": timing})
             # Nothing is written twice: if the answer to a write was lost, the next one is refused as late.
-            status = while_redis_is_away(partial(self._store.succeed, job, result))
+            with span("finish"):
+                status = while_redis_is_away(partial(self._store.succeed, job, result))
             outcome = JobStatus.SUCCEEDED.value
         if status is None:
             return _Ended("late", None)

@@ -26,6 +26,7 @@ from shared.jobs.contract import (
 from shared.model.bundle import ModelBundle
 from shared.model.embedder import Embeddings
 from shared.photos.images import Pixels, PreprocessSpec
+from shared.tracing import span
 from worker.serving.loaded_model import EngineOptions
 from worker.serving.model_manager import ArtifactNotReady, ModelManager, ReadChanges, ServingState
 from worker.serving.result_cache import ResultCache
@@ -146,7 +147,8 @@ class Engine:
         live = self.live.answering(spec if pixels else None)
         submit = partial(live.batcher.submit, priority=priority, owner=owner, unwanted=unwanted)
         try:
-            embeddings = self._embeddings(live, request, pixels, submit)
+            with span("model"):
+                embeddings = self._embeddings(live, request, pixels, submit)
         except CancelledError:
             if unwanted() or self.live.keeps(live):
                 raise
@@ -154,7 +156,8 @@ class Engine:
             return self.run(request, pixels, spec=spec, priority=priority, owner=owner, unwanted=unwanted)
         match request:
             case SearchRequest():
-                return search_result(embeddings, request, live.index, live.bundle.manifest)
+                with span("search"):
+                    return search_result(embeddings, request, live.index, live.bundle.manifest)
             case EmbedRequest():
                 return embed_result(embeddings, request.encoding, live.bundle.manifest)
 

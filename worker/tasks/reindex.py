@@ -58,6 +58,7 @@ from shared.reindex.embedding_cache import ANY_REINDEX, EmbeddingCache, shard_na
 from shared.reindex.garbage_collection import collect_garbage
 from shared.reindex.plan import Plan, make_plan
 from shared.settings import Settings
+from shared.tracing import span
 from worker.jobs.leases import Lease
 from worker.jobs.retries import while_redis_is_away, while_store_is_away
 from worker.jobs.runner import JobReleased
@@ -352,7 +353,8 @@ class _Attempt:
     def _stage(self, name: str) -> Iterator[None]:
         started = time.perf_counter()
         try:
-            yield
+            with span(name):
+                yield
         finally:
             self.timings_s[name] = round(time.perf_counter() - started, 3)
 
