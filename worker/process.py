@@ -70,6 +70,7 @@ from worker.tracing import trace_tasks
 _LOG = logging.getLogger(__name__)
 _FEWEST_THREADS = 8
 _MOST_THREADS = 128
+_OTHER_CONNECTIONS = 64
 # Two: while one writes what it has embedded, the model works for the other.
 _SHARDS_AT_A_TIME = 2
 _REINDEXES_AT_A_TIME = 1
@@ -97,8 +98,11 @@ class WorkerProcess:
 
     def __init__(self, settings: Settings, app: Celery, queues: Collection[str] = ALL_QUEUES) -> None:
         url = running_redis_url(settings)
-        client = connect(url)
+        # A thread that waits for work holds a connection, and one that runs a job may need another.
+        client = connect(url, max_connections=2 * max(settings.worker_threads, _MOST_THREADS) + _OTHER_CONNECTIONS)
         refuse_cluster(client)
+        # The heartbeat's own: whatever the threads do, it finds a connection.
+        beating = connect(url)
         self.name = f"{socket.gethostname()}-{os.getpid()}"
         self.n_photo_threads = settings.worker_threads
         self._settings = settings
@@ -138,11 +142,12 @@ class WorkerProcess:
         )
         deliveries = WebhookQueue(client)
         self.webhooks = WebhookSender(deliveries, partial(_webhook, self.store), settings.webhook_policy)
-        reaper = Reaper(self.store, dispatcher, max_attempts=settings.max_attempts)
+        records = JobStore(beating, job_ttl_s=settings.job_ttl_s, result_ttl_s=settings.result_ttl_s)
+        reaper = Reaper(records, Dispatcher(publishing, beating), max_attempts=settings.max_attempts)
         self._heartbeat = Heartbeat(
             self.name,
-            self.store,
-            WorkerRegistry(client),
+            records,
+            WorkerRegistry(beating),
             self.engine,
             leases,
             self.runner.counts,

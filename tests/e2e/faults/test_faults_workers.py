@@ -9,6 +9,9 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from shared.jobs.celery_config import QUEUES, RUN_QUEUED, make_celery
+from shared.jobs.contract import Priority
+from shared.jobs.worker_registry import WorkerRegistry
 from tests.conftest import encode
 from tests.e2e.conftest import eventually
 from tests.e2e.support.clients import Clients
@@ -115,3 +118,24 @@ def test_workers_come_and_go_under_load_and_no_attempt_is_lost(fleet: Fleet, ima
     assert (clients.errors, clients.refused) == ([], {})
     ledger.settle(30)
     assert {ledger.read(job_id)["attempt"] for job_id in ledger.accepted} == {1}
+
+
+def test_a_worker_of_many_threads_has_connections_for_all_of_them(fleet: Fleet, images: list[bytes]) -> None:
+    fleet.man(1)
+    fleet.kill("worker")
+    fleet.start("worker", worker_threads=128)
+    fleet.man(1)
+    ledger = Ledger(fleet.url)
+    celery = make_celery(fleet.redis_url, socket_timeout_s=5)
+    for _ in range(128):  # each has a thread look for a job, and then wait for one
+        celery.send_task(RUN_QUEUED, queue=QUEUES[Priority.INTERACTIVE])
+    celery.close()
+    with fleet.client() as client:
+        eventually(lambda: client.info("clients")["blocked_clients"] >= 128, 30, "every thread waits on a connection")
+        for image in images[:40]:
+            ledger.submit(image)
+        ledger.settle(60)
+        before = WorkerRegistry(client).live()[0]  # who reported last: the one that was killed does no more
+        eventually(lambda: WorkerRegistry(client).live()[0].reported_at > before.reported_at, 15, "the heart beats on")
+    assert "MaxConnectionsError" not in fleet.log_text()
+    fleet.kill("worker")

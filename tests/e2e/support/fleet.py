@@ -116,5 +116,9 @@ class Fleet(Stack):
 
     def logged(self, event: str) -> int:
         """How often an event was logged since the fleet began."""
+        return self.log_text().count(f"event={event} ")
+
+    def log_text(self) -> str:
+        """Everything that was logged since the fleet began."""
         assert self._log is not None
-        return self._log.read_text(errors="replace").count(f"event={event} ")
+        return self._log.read_text(errors="replace")
