@@ -72,7 +72,7 @@ def submit_batch() -> Response:
             return _show(service().batches.get(first, owner=owner), status=202)
     try:
         items = _accept(kind, options, submission, photos, key)
-        batch = Batch(id=batch_id, kind=kind, owner=owner, created_at=time.time(), items=items)
+        batch = Batch(id=batch_id, kind=kind, owner=owner, created_at=service().store.now(), items=items)
         service().batches.save(batch, idempotency)
     except BaseException:
         if idempotency:

@@ -33,8 +33,9 @@ def workers(as_json: bool) -> None:
 
     Exit code: 3 when none is ready.
     """
-    found = WorkerRegistry(running_redis()).live()
-    facts = [_facts(worker) for worker in found]
+    registry = WorkerRegistry(running_redis())
+    found = registry.live()
+    facts = [_facts(worker, registry.now()) for worker in found]
     text = "\n".join(_table(facts)) or "no worker has reported within 15 s: is one running?"
     print_facts(as_json, {"workers": facts}, text)
     sys.exit(_exit_code(found))
@@ -89,7 +90,8 @@ class _ServiceStatus:
 
 
 def _read_status(client: redis.Redis, jobs: JobStore) -> _ServiceStatus:
-    workers = WorkerRegistry(client).live()
+    registry = WorkerRegistry(client)
+    workers = registry.live()
     backlog = jobs.backlog()
     serving = next((worker.index for worker in workers if worker.index), None)
     schedule = Schedule(client, jobs)
@@ -114,18 +116,18 @@ def _read_status(client: redis.Redis, jobs: JobStore) -> _ServiceStatus:
             ],
             "index": serving.model_dump(mode="json") if serving else None,
             "schedule": {"cron": last.cron, "next": when(next_slot(last.cron, schedule.now()))} if last else None,
-            "workers": [_facts(worker) for worker in workers],
+            "workers": [_facts(worker, registry.now()) for worker in workers],
         },
     )
 
 
-def _facts(worker: WorkerReport) -> dict[str, Any]:
+def _facts(worker: WorkerReport, now: float) -> dict[str, Any]:
     """A worker's heartbeat as facts, without the histograms, which are for /metrics."""
     reported = worker.model_dump(mode="json", exclude={"stats", "index"})
     index = worker.index
     return {
         **reported,
-        "heard_s_ago": round(time.time() - worker.reported_at, 1),
+        "heard_s_ago": round(now - worker.reported_at, 1),
         "index_version": index.version if index else None,
         "count": index.count if index else None,
         "runtime": index.runtime if index else None,

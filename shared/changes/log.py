@@ -10,7 +10,6 @@ Keys (prefix `lookalike:`):
     changed           hash image id -> its newest entry; no TTL: truncated with the log, once no late job needs it
 """
 
-import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,6 +23,7 @@ from shared.errors import JobCanceled
 from shared.jobs.contract import Job
 from shared.jobs.records import PREFIX
 from shared.lua import load_script
+from shared.redis_clock import RedisClock
 
 BEGINNING = "0-0"  # before the first entry
 _LOG = PREFIX + "changes"
@@ -84,13 +84,15 @@ class ChangeLog:
     Args:
         client: bytes-returning client; its errors pass through unchanged.
         job_ttl_s: lifetime of a job, and so the longest that a change may arrive after it was accepted.
-        clock: returns seconds since the epoch.
+        clock: returns seconds since the epoch; None: Redis's own clock.
     """
 
-    def __init__(self, client: redis.Redis, *, job_ttl_s: int = 86_400, clock: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self, client: redis.Redis, *, job_ttl_s: int = 86_400, clock: Callable[[], float] | None = None
+    ) -> None:
         self._redis = client
         self._job_ttl_s = job_ttl_s
-        self._clock = clock
+        self._clock = clock or RedisClock(client)
         self._next = client.register_script(_SEQUENCE)
         self._append = client.register_script(_APPEND)
         self._forget = client.register_script(_FORGET)

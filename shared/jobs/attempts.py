@@ -3,7 +3,6 @@
 `shared.jobs.store` has the keys, and what the API does to the same records.
 """
 
-import time
 from collections.abc import Callable, Iterable
 from typing import cast
 
@@ -13,6 +12,7 @@ from shared.errors import LookalikeError, WorkerLost
 from shared.jobs import scripts
 from shared.jobs.contract import Job, JobError, JobResult, JobStatus
 from shared.jobs.records import PREFIX, Claim, QuarantineWaits, QueueName, ReapReport, parse_record
+from shared.redis_clock import RedisClock
 
 _GONE_S = 86_400
 _REAP_AT_MOST = 500
@@ -25,7 +25,7 @@ class Attempts:
         client: bytes-returning client; its errors pass through unchanged.
         job_ttl_s: seconds that an unfinished job and its photo are kept; the latest deadline.
         result_ttl_s: seconds that a finished job is kept.
-        clock: returns seconds since the epoch.
+        clock: returns seconds since the epoch; None: Redis's own clock.
     """
 
     def __init__(
@@ -34,13 +34,13 @@ class Attempts:
         *,
         job_ttl_s: int = 86_400,
         result_ttl_s: int = 3_600,
-        clock: Callable[[], float] = time.time,
+        clock: Callable[[], float] | None = None,
     ) -> None:
         self._redis = client
         self._job_ttl_s = job_ttl_s
         self._result_ttl_s = result_ttl_s
         self._gone_s = max(_GONE_S, job_ttl_s)  # an idempotency key must not outlive the trace of its job
-        self._clock = clock
+        self._clock = clock or RedisClock(client)
         self._scripts: dict[str, Callable[..., object]] = {}
 
     def claim(self, worker: str, *, lease_s: float, only: QueueName | None = None) -> Claim | None:
@@ -105,7 +105,7 @@ class Attempts:
         answer = cast(list[list[bytes]], self.run(scripts.REAP, max_attempts, lost, _REAP_AT_MOST))
         return ReapReport(*([job_id.decode() for job_id in ids] for ids in answer))
 
-    def _now(self) -> float:
+    def now(self) -> float:
         """The current time, rounded to microseconds as in the cursors of lists."""
         return round(self._clock(), 6)
 
@@ -114,7 +114,7 @@ class Attempts:
         registered = self._scripts.get(script)
         if registered is None:
             registered = self._scripts[script] = self._redis.register_script(script)
-        at = repr(self._now() if now is None else now)
+        at = repr(self.now() if now is None else now)
         return registered(keys=[PREFIX], args=[at, self._result_ttl_s, self._gone_s, *arguments])
 
     def _end(self, job: Job, status: JobStatus, field: str, payload: str) -> JobStatus | None:

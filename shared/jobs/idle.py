@@ -7,7 +7,6 @@ Keys (prefix `lookalike:`):
     word:{class}   list with an element for each thread that was called, at most 100; emptied by those who wait
 """
 
-import time
 from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import cast
@@ -17,6 +16,7 @@ import redis
 from shared.jobs.contract import Priority
 from shared.jobs.records import PREFIX
 from shared.lua import load_script
+from shared.redis_clock import RedisClock
 
 _LATE_S = 1.0  # clocks of hosts differ, and a thread may be slow to say that it waits no longer
 
@@ -30,12 +30,12 @@ class IdleThreads:
 
     Args:
         client: its errors pass through unchanged.
-        clock: seconds since the epoch.
+        clock: returns seconds since the epoch; None: Redis's own clock.
     """
 
-    def __init__(self, client: redis.Redis, *, clock: Callable[[], float] = time.time) -> None:
+    def __init__(self, client: redis.Redis, *, clock: Callable[[], float] | None = None) -> None:
         self._redis = client
-        self._clock = clock
+        self._clock = clock or RedisClock(client)
         self._call: Callable[..., object] = client.register_script(_CALL)
         self._join: Callable[..., object] = client.register_script(_JOIN)
 

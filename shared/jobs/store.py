@@ -119,7 +119,7 @@ class JobStore(Attempts):
             IdempotencyConflict: the key was used for another request.
             JobGone: the key's job is finished and has expired.
         """
-        now = self._now()
+        now = self.now()
         submission = submission or Submission()
         asked_s = submission.deadline_s
         job = Job(

@@ -3,7 +3,6 @@
 One key, `lookalike:workers`, a hash name -> report; no TTL: every report deletes those of workers long silent.
 """
 
-import time
 from collections.abc import Callable
 from contextlib import suppress
 
@@ -11,6 +10,7 @@ import redis
 from pydantic import ValidationError
 
 from shared.jobs.contract import WorkerReport
+from shared.redis_clock import RedisClock
 
 STALE_AFTER_S = 15.0
 _KEY = "lookalike:workers"
@@ -21,12 +21,16 @@ class WorkerRegistry:
 
     Args:
         client: bytes-returning client; its errors pass through unchanged.
-        clock: returns seconds since the epoch.
+        clock: returns seconds since the epoch; None: Redis's own clock.
     """
 
-    def __init__(self, client: redis.Redis, *, clock: Callable[[], float] = time.time) -> None:
+    def __init__(self, client: redis.Redis, *, clock: Callable[[], float] | None = None) -> None:
         self._redis = client
-        self._clock = clock
+        self._clock = clock or RedisClock(client)
+
+    def now(self) -> float:
+        """Return the time that reports are dated by, seconds since the epoch."""
+        return self._clock()
 
     def report(self, worker: WorkerReport) -> None:
         """Publish a worker's heartbeat, and delete those older than ten times STALE_AFTER_S."""

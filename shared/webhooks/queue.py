@@ -9,7 +9,6 @@ of an expired job settles it:
     lookalike:webhook_tries  hash job id -> tries begun
 """
 
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +16,7 @@ from pathlib import Path
 import redis
 
 from shared.lua import load_script
+from shared.redis_clock import RedisClock
 
 DUE_KEY = "lookalike:webhooks"
 TRIES_KEY = "lookalike:webhook_tries"
@@ -41,15 +41,19 @@ class WebhookQueue:
 
     Args:
         client: bytes-returning client; its errors pass through unchanged.
-        clock: returns seconds since the epoch.
+        clock: returns seconds since the epoch; None: Redis's own clock.
     """
 
-    def __init__(self, client: redis.Redis, *, clock: Callable[[], float] = time.time) -> None:
-        self._clock = clock
+    def __init__(self, client: redis.Redis, *, clock: Callable[[], float] | None = None) -> None:
+        self._clock = clock or RedisClock(client)
         self._keys = [DUE_KEY, TRIES_KEY]
         self._take = client.register_script(_TAKE)
         self._settle = client.register_script(_SETTLE)
         self._retry = client.register_script(_RETRY)
+
+    def now(self) -> float:
+        """Return the time that deliveries are due by, seconds since the epoch."""
+        return self._clock()
 
     def take(self, limit: int, *, lease_s: float) -> list[Delivery]:
         """Take due deliveries, the longest due first, counting one attempt of each.

@@ -2,7 +2,6 @@
 
 import logging
 import os
-import time
 
 import redis
 
@@ -77,7 +76,7 @@ class Heartbeat:
             WorkerReport(
                 name=self._worker,
                 pid=os.getpid(),
-                reported_at=time.time(),
+                reported_at=self._registry.now(),
                 state="ready" if self._engine.ready else "unready",
                 held=n_held,
                 device=self._engine.device,

@@ -208,7 +208,7 @@ class JobRunner:
         return ended.outcome
 
     def _run(self, claim: Claim, lease: Lease) -> _Ended:
-        job, claimed_at, started = claim.job, time.time(), time.perf_counter()
+        job, claimed_at, started = claim.job, self._store.now(), time.perf_counter()
         error: LookalikeError | None = None
         try:
             result = self._result(claim, lease)
@@ -236,7 +236,7 @@ class JobRunner:
             with span("finish"):
                 status = while_redis_is_away(partial(self._store.fail, job, error))
         else:
-            timing = _timing(job, claimed_at, time.perf_counter() - started)
+            timing = _timing(job, claimed_at, self._store.now(), time.perf_counter() - started)
             self.counts.took(job.kind, timing)
             if isinstance(result, PhotoResult | ImageChangeResult):
                 result = result.model_copy(update={"timing_ms": timing})
@@ -271,9 +271,9 @@ class JobRunner:
             raise ArtifactNotReady from exc
 
 
-def _timing(job: Job, claimed_at: float, compute_s: float) -> Timing:
+def _timing(job: Job, claimed_at: float, ended_at: float, compute_s: float) -> Timing:
     return Timing(
         queued=round((claimed_at - job.created_at) * 1e3, 1),
         compute=round(compute_s * 1e3, 1),
-        total=round((time.time() - job.created_at) * 1e3, 1),
+        total=round((ended_at - job.created_at) * 1e3, 1),
     )

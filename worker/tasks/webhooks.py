@@ -117,7 +117,7 @@ class WebhookSender:
         read_job: Callable[[str], WebhookMessage | None],
         policy: WebhookPolicy,
         *,
-        clock: Callable[[], float] = time.time,
+        clock: Callable[[], float] | None = None,
         draw: Callable[[], float] = random.random,
         tls: ssl.SSLContext | None = None,
         resolve: Resolve = resolve_host,
@@ -126,12 +126,12 @@ class WebhookSender:
         self._queue = queue
         self._read_job = read_job
         self._policy = policy
-        self._clock = clock
+        self._clock = clock or queue.now
         self._draw = draw
         self._tls = tls or ssl.create_default_context()
         self._resolve = resolve
         self._timeout_s = timeout_s
-        self._silent = _SilentReceivers(clock)
+        self._silent = _SilentReceivers(self._clock)
         # Its warnings quote whole URLs, and a query may hold a token.
         logging.getLogger("urllib3").setLevel(logging.ERROR)
 
