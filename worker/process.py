@@ -314,6 +314,9 @@ def take_over(sender: Any, **_: Any) -> None:
     sender.concurrency += running.n_other_threads
     if sender.hostname == default_nodename(None):  # several workers of one host each need a name
         sender.hostname = default_nodename(running.name)
+    # Workers know one another by their reports in Redis. Celery's own word of each to each grows with their square.
+    quiet = {"without_gossip": True, "without_mingle": True, "without_heartbeat": not sender.task_events}
+    sender.options.update(quiet)
     running.tracer.hostname = sender.hostname
     running.tracer.eventer = lambda: getattr(getattr(sender, "consumer", None), "event_dispatcher", None)
     event(_LOG, "worker_ready", worker=running.name, threads=running.n_photo_threads)

@@ -72,6 +72,7 @@ def test_webhooks_are_delivered_as_fast_as_there_are_threads_and_those_in_hand_b
     client: redis.Redis, jobs: JobStore, receiver: Receiver, start: Callable[..., "subprocess.Popen[bytes]"]
 ) -> None:
     worker = start(LOOKALIKE_WEBHOOK_HOSTS=f"localhost:{receiver.server_port}")
+    n_published = client.info("commandstats").get("cmdstat_publish", {"calls": 0})["calls"]
     sent = {end_with_webhook(jobs, url(receiver)) for _ in range(80)}
     began = time.monotonic()
     wait_until(lambda: {headers["webhook-id"] for _, headers, _ in receiver.seen} == sent, 15)
@@ -92,5 +93,6 @@ def test_webhooks_are_delivered_as_fast_as_there_are_threads_and_those_in_hand_b
         worker.wait(0.5)
     leave.set()
     assert worker.wait(30) == 0
+    assert client.info("commandstats").get("cmdstat_publish", {"calls": 0})["calls"] == n_published  # no events
     assert not client.exists(DUE_KEY)
     assert WorkerRegistry(client).live() == []
