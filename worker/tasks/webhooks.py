@@ -55,7 +55,7 @@ class WebhookPublisher:
     """Publishes a message for each delivery that is due.
 
     Args:
-        celery: a worker's application.
+        celery: from `make_celery`, with a time limit.
         client: of its Redis.
         deliver: tries a delivery at once; for when Redis is too full for messages.
     """
@@ -70,15 +70,13 @@ class WebhookPublisher:
         self._publishing = threading.Lock()
 
     def publish_due(self) -> None:
-        """Publish what is due, as far as there are threads; a call while another is under way does nothing.
+        """Publish what is due, as far as there are threads; calls of several threads follow one another.
 
         Redis being away is logged, and what was taken falls due again with its lease.
         Never more at once than one worker has threads for: a delivery that waits for one would use up its lease.
         """
-        if not self._publishing.acquire(blocking=False):
-            return
         try:
-            with broker_errors():
+            with self._publishing, broker_errors():
                 for _ in range(PARALLEL - int(self._client.llen(WEBHOOKS))):
                     # One at a time: its lease begins when it is published, or delivered here.
                     if not (taken := self._queue.take(1, lease_s=LEASE_S)):
@@ -86,8 +84,6 @@ class WebhookPublisher:
                     self._publish(taken[0])
         except QueueUnavailable as exc:
             event(_LOG, "redis_unreachable", level=logging.WARNING, reason=type(exc.__cause__).__name__)
-        finally:
-            self._publishing.release()
 
     def _publish(self, delivery: Delivery) -> None:
         run_id = f"{delivery.job_id}.webhook-{delivery.attempt}"
