@@ -70,6 +70,10 @@ class Fleet(Stack):
         """What a part is started with."""
         return environment(self.home, **{"redis_url": self.redis_url, "port": self.port, **self._settings, **settings})
 
+    def configure(self, **settings: object) -> None:
+        """Start parts with these settings from now on."""
+        self._settings |= settings
+
     def client(self) -> redis.Redis:
         """A client of its Valkey."""
         return connect(self.redis_url, timeout_s=5)
