@@ -13,7 +13,7 @@ import requests
 from shared.jobs.contract import JobKind
 from shared.jobs.store import JobStore
 from tests.e2e.support.fleet import Fleet
-from tests.e2e.support.held_worker import HELD
+from tests.e2e.support.held_worker import HELD, PAUSE
 
 
 class HeldFleet(Fleet):
@@ -53,7 +53,7 @@ def held_fleet(home: Path, catalogue: Path, directory: Path, **settings: object)
     fleet = HeldFleet.over_copies(home, catalogue, directory, lease_s=4, probe_every_s=0, **settings)
     fleet.held = directory / "held"
     fleet.held.mkdir()
-    with mock.patch.dict(os.environ, {HELD: str(fleet.held)}):
+    with mock.patch.dict(os.environ, {HELD: str(fleet.held), PAUSE: "0"}):
         try:
             yield fleet
         finally:

@@ -17,8 +17,9 @@ from worker.serving.engine import Engine
 from worker.tasks import reindex
 
 HELD = "HELD"
+PAUSE = "HELD_PAUSE_S"
 SHARD_PHOTOS = 4
-_PAUSE_S = 0.1  # so that a reindex is long enough to be met in the middle
+_PAUSE_S = float(os.environ.get(PAUSE, "0.1"))  # so that a reindex is long enough to be met in the middle
 
 _held = Path(os.environ[HELD]) if HELD in os.environ else Path()
 _embed, _run = Engine.embed, Engine.run
