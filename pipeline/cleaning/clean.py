@@ -16,7 +16,8 @@ from pipeline.local.locks import exclusive
 from shared.artifacts.store import unwritable
 from shared.atomic_files import write_atomically
 from shared.catalogue.categories import CATEGORIES, CataloguePhoto
-from shared.catalogue.tables import IMAGES, Catalogue, CatalogueReader, RowProblem
+from shared.catalogue.csv_files import IMAGES, RowProblem
+from shared.catalogue.tables import Catalogue, CatalogueReader
 from shared.errors import CatalogueUnusable
 from shared.progress import ReportProgress
 
@@ -86,7 +87,7 @@ def _clean(read: Catalogue, out: Path, report_progress: ReportProgress) -> Clean
     pictures = {sha256: picture for sha256, picture in prepared.items() if isinstance(picture, Picture)}
     pairs = near_duplicates(catalogue.photos, pictures)
     table = PHOTOS.validate(_table(catalogue, listings, pictures))
-    _write(out, table, pairs, report(catalogue, table, pairs, odd))
+    _write(out, table, pairs, report(catalogue, table, pairs, [*catalogue.odd, *odd]))
     report_progress(f"cleaned {len(table)} photos of {catalogue.name} into {out}")
     return CleanedCatalogue(
         out,

@@ -13,7 +13,8 @@ import pandas as pd
 
 from pipeline.cleaning.images import NEAR_BITS, NearDuplicate
 from shared.catalogue.categories import CATEGORIES
-from shared.catalogue.tables import Catalogue, RowProblem
+from shared.catalogue.csv_files import RowProblem
+from shared.catalogue.tables import Catalogue
 from shared.photos.images import open_photo, thumbnail
 
 _N_EXAMPLES = 20

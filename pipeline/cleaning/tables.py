@@ -9,8 +9,8 @@ import pandera.pandas as pa
 from pandera.errors import SchemaErrors
 
 from shared.artifacts import Location
-from shared.catalogue.categories import CATEGORIES
-from shared.catalogue.tables import PRODUCTS, RowProblem, read_table
+from shared.catalogue.categories import CATEGORIES, category_path
+from shared.catalogue.csv_files import PRODUCTS, RowProblem, read_table
 
 _PRICE = re.compile(r"£?\s*([0-9]{1,9}|[0-9]{1,3}(?:,[0-9]{3}){1,3})(\.[0-9]{1,2})?")
 _NOTHING = frozenset({"", "n/a", "na", "nan", "none", "null", "-"})
@@ -47,8 +47,8 @@ def normalise_text(text: str) -> str:
 
 
 def topic(category: str) -> str:
-    """Normalise the spaces of a category path: "Home & Garden/Rugs" -> "Home & Garden / Rugs"."""
-    return " / ".join(part for name in category.split("/") if (part := name.strip()))
+    """Normalise a category path: "Home & Garden/Rugs" and "home &amp; garden > Rugs" -> "Home & Garden / Rugs"."""
+    return " / ".join(category_path(category))
 
 
 def _is_filled(cells: "pd.Series[str]") -> "pd.Series[bool]":
@@ -108,7 +108,7 @@ def usable_rows(directory: Location, name: str, rejected: Sequence[RowProblem]) 
         the rows, indexed by their number in the file.
     """
     rows = [problem.row for problem in rejected if problem.table == name]
-    table = read_table(directory, name, []).drop(index=rows, errors="ignore")
+    table = read_table(directory, name, [], []).drop(index=rows, errors="ignore")
     return table.loc[:, ~table.columns.duplicated()]
 
 

@@ -19,6 +19,7 @@ from shared.artifacts.files import ObjectFile, Stored
 from shared.atomic_files import write_atomically
 from shared.catalogue.categories import PhotoFile
 
+ENDINGS = (".jpg", ".jpeg")
 _READERS = 4
 _STORE_READERS = 32  # reading from an object store is waiting, not work
 _RACY_NS = 2_000_000_000
@@ -44,14 +45,16 @@ class Scan(NamedTuple):
 
     Attributes:
         tables: metadata of the tables, by address.
-        photos: address and metadata of the photos, by lower-cased name without ending; of files with the same name, the
-            first in alphabetical order counts.
+        photos: address and metadata of the photos, by name without ending; of files with the same name, the first in
+            alphabetical order counts.
+        others: names of the files that are no JPEG by their ending, by name without ending.
         signature: digest of the metadata; changes when a file is added, removed or written.
         newest_ns: latest modification time, nanoseconds since the epoch.
     """
 
     tables: dict[str, Stat]
     photos: dict[str, tuple[str, Stat]]
+    others: dict[str, str]
     signature: str
     newest_ns: int
 
@@ -67,13 +70,16 @@ def scan(tables: Sequence[Path | ObjectFile], folder: Path | ObjectFile) -> Scan
         OSError, StoreUnavailable: the files cannot be listed.
     """
     of_tables = {str(table): _stat_of(table.stat()) for table in tables}
-    files = sorted((address, stat) for address, stat in _files(folder) if address.lower().endswith((".jpg", ".jpeg")))
+    everything_there = list(_files(folder))
+    files = sorted((address, stat) for address, stat in everything_there if address.lower().endswith(ENDINGS))
     # Plain strings, no Path objects: creating those takes longer than the file system does.
-    photos = {os.path.basename(path).rpartition(".")[0].lower(): (path, stat) for path, stat in reversed(files)}
+    photos = {os.path.basename(path).rpartition(".")[0]: (path, stat) for path, stat in reversed(files)}
+    names = (os.path.basename(path) for path, _ in everything_there if not path.lower().endswith(ENDINGS))
+    others = {name.rpartition(".")[0] or name: name for name in names}
     everything = (sorted((path, *stat) for path, stat in of_tables.items()), files)
     signature = hashlib.blake2b(repr(everything).encode(), digest_size=16).hexdigest()
     newest_ns = max(stat.mtime_ns for stat in (*of_tables.values(), *(stat for _, stat in files)))
-    return Scan(of_tables, photos, signature, newest_ns)
+    return Scan(of_tables, photos, others, signature, newest_ns)
 
 
 def _files(folder: Path | ObjectFile) -> Iterator[tuple[str, Stat]]:

@@ -1,0 +1,217 @@
+"""Reads one table of a dump as text, in the forms in which spreadsheets and shops export them."""
+
+import re
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from io import BytesIO
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from shared.artifacts import Location
+from shared.artifacts.backend import backend_at
+from shared.artifacts.files import ObjectFile
+from shared.catalogue.categories import category_index
+from shared.catalogue.encodings import SAVE_AS, decode_table
+from shared.catalogue.quotes import LEFT_MARK, READ_MARK, close_quotes, cut_records, split_record
+from shared.errors import CatalogueUnusable
+
+if TYPE_CHECKING:  # heavy: only what reads tables needs it
+    import pandas as pd
+
+PRODUCTS, IMAGES = "Products.csv", "Images.csv"
+LAYOUT = f"{PRODUCTS}, {IMAGES}, images/"
+_REQUIRED = {PRODUCTS: ("id", "category"), IMAGES: ("id", "product_id")}
+_MAX_COLUMNS = 256
+_SEPARATOR_LINE = re.compile(r'"?sep=([^\w\s"]|\t)"?[ \t]*\r?(?:\n|\Z)', re.IGNORECASE)
+_DELIMITERS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "vertical bars"}
+_SHOWN_CHARS = 80
+
+
+@dataclass(frozen=True, slots=True)
+class RowProblem:
+    """Why a row of a table cannot be used, or what is odd about it.
+
+    Attributes:
+        reason: one of a fixed set of texts.
+        table: file name of the table.
+        row: number as a spreadsheet shows it: the header is 1; blank lines do not count.
+        row_id: id in the row; empty where it has none, or none that can be read.
+        value: the offending value, where there is one.
+        detail: for people: what was looked for and what is there instead, or how it was read.
+    """
+
+    reason: str
+    table: str
+    row: int
+    row_id: str = ""
+    value: str = ""
+    detail: str = ""
+
+
+def find_part(directory: Location, name: str) -> Path | ObjectFile:
+    """Find a table or `images` in a dump, whatever the case of its name.
+
+    Raises:
+        CatalogueUnusable: it is missing.
+        StoreUnavailable: the object store does not answer.
+    """
+    if isinstance(directory, Path) and not directory.is_dir():
+        raise CatalogueUnusable(f"{directory} is not a directory; a catalogue holds {LAYOUT}")
+    found = [one for one in backend_at(directory).top() if one.lower() == name.lower()]
+    if not found:
+        raise CatalogueUnusable(f"{directory} has no {name}; a catalogue holds {LAYOUT}")
+    return directory / found[0]
+
+
+def read_table(directory: Location, name: str, rejected: list[RowProblem], odd: list[RowProblem]) -> "pd.DataFrame":
+    """Read one table of a dump as text.
+
+    Args:
+        directory: of the dump.
+        name: PRODUCTS or IMAGES.
+        rejected: rows that cannot be split into the header's fields are appended to it.
+        odd: what was assumed of the table, and rows with a stray quote that are read all the same, are appended to it.
+
+    Returns:
+        stripped text, missing values as empty text, indexed by row number; named columns only.
+
+    Raises:
+        CatalogueUnusable: the table is missing, empty, no CSV, in an encoding that cannot be told, or lacks a column.
+    """
+    decoded = decode_table(find_part(directory, name).read_bytes(), name)
+    text = decoded.text
+    if declared := _SEPARATOR_LINE.match(text):
+        text = text[declared.end() :]
+    if "\r" in text.strip() and "\n" not in text.strip():
+        raise CatalogueUnusable(f"{name} has carriage returns only where lines end; {SAVE_AS}")
+    delimiter = declared[1] if declared else _delimiter(text, name)
+    if decoded.encoding != "UTF-8":
+        check = "" if decoded.encoding == "UTF-16" else f"; if letters are wrong, {SAVE_AS}"
+        detail = f"read as {decoded.encoding}{check}"
+        odd.append(RowProblem("table is not UTF-8", name, decoded.line, value=decoded.sample, detail=detail))
+    if delimiter != ",":
+        said = "its first line says so" if declared else "the header has the columns then"
+        detail = f"read as separated by {_DELIMITERS.get(delimiter, repr(delimiter))}: {said}"
+        odd.append(RowProblem("table is not separated by commas", name, 1, value=delimiter, detail=detail))
+    closed = close_quotes(text, delimiter, _RowTest(name, split_record(text.lstrip("\n"), delimiter)))
+    cells = _parse(closed, delimiter, name)
+    header = cells.iloc[0].fillna("").str.strip()
+    _check_header([text for text in header if text], name)
+    if closed is not text:
+        cells = _take_marks(cells, header.tolist(), name, rejected, odd)
+    width = max(position for position, text in enumerate(header, 1) if text)
+    # Most surplus columns are empty; only rows with something in them need a closer look.
+    spare = cells.iloc[1:, width:].dropna(axis="columns", how="all").fillna("")
+    torn = (spare != "").any(axis=1)
+    torn[torn] = (_stripped(spare[torn]) != "").any(axis=1)
+    rejected += [RowProblem(f"row of {name} with too many fields", name, int(row)) for row in torn.index[torn]]
+    rows = _stripped(cells.iloc[1:, :width][~torn])
+    table: pd.DataFrame = rows.loc[(rows != "").any(axis=1)]
+    table.columns = header[:width].tolist()
+    if decoded.encoding == "Windows-1252":
+        _check_ids_do_not_depend_on_the_encoding(table, name)
+    return table
+
+
+def _parse(text: str, delimiter: str, name: str) -> "pd.DataFrame":
+    """The cells, indexed by row number; rows with far too many are cut."""
+    import pandas as pd
+    from pandas.errors import EmptyDataError, ParserError, ParserWarning
+
+    try:
+        # Descriptions hold bare carriage returns, quoted or not: only a line feed ends a row. Surplus columns show
+        # which rows have too many fields; pandas would otherwise cut or shift those to fit.
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always", ParserWarning)
+            cells = pd.read_csv(
+                BytesIO(text.encode()),
+                sep=delimiter,
+                lineterminator="\n",
+                header=None,
+                names=range(_MAX_COLUMNS),
+                dtype=str,
+                keep_default_na=False,
+                na_values=[""],
+                encoding="utf-8",
+                on_bad_lines="warn",
+            )
+    except EmptyDataError as exc:
+        raise CatalogueUnusable(f"{name} is empty") from exc
+    except ParserError as exc:
+        raise CatalogueUnusable(f"{name} cannot be read as CSV: {exc}; {SAVE_AS}") from exc
+    if cells.empty:
+        raise CatalogueUnusable(f"{name} is empty")
+    cells.index += 1  # the header is row 1
+    if any(issubclass(warning.category, ParserWarning) for warning in caught):  # rows were skipped
+        return _parse(cut_records(text, delimiter, _MAX_COLUMNS), delimiter, name)
+    return cells
+
+
+def _delimiter(text: str, name: str) -> str:
+    """The delimiter with which the header has the columns that are required; else a comma."""
+    for delimiter in _DELIMITERS:
+        columns = [column.strip() for column in split_record(text.lstrip("\r\n"), delimiter)]
+        if all(column in columns for column in _REQUIRED[name]):
+            return delimiter
+    return ","
+
+
+def _check_header(named: Sequence[str], name: str) -> None:
+    required = _REQUIRED[name]
+    if repeated := [column for column in required if named.count(column) > 1]:
+        raise CatalogueUnusable(f"{name} has more than one column {', '.join(repeated)}; rename the others")
+    if missing := [column for column in required if column not in named]:
+        raise CatalogueUnusable(f"{name} lacks the column {', '.join(missing)}; it has {', '.join(named)}")
+
+
+class _RowTest:
+    """Tells whether fields, as many as the header's, can be a row of a table: what stands in its required columns."""
+
+    def __init__(self, name: str, header: Sequence[str]) -> None:
+        columns = [column.strip() for column in header]
+        self._name = name
+        self._at = [columns.index(column) for column in _REQUIRED[name] if column in columns]
+
+    def __call__(self, fields: Sequence[str]) -> bool:
+        required = [fields[at] for at in self._at]
+        if self._name == PRODUCTS:
+            return len(required) == 2 and category_index(required[1]) is not None
+        return all(field and not any(character.isspace() for character in field) for field in required)
+
+
+def _take_marks(
+    cells: "pd.DataFrame", header: Sequence[str], name: str, rejected: list[RowProblem], odd: list[RowProblem]
+) -> "pd.DataFrame":
+    """Take the marks of `close_quotes` off, note the rows that have them, and drop those that could not be read."""
+    first = cells[0].fillna("")
+    left, read = first.str.startswith(LEFT_MARK), first.str.startswith(READ_MARK)
+    reason = f"row of {name} with a quote that is never closed"
+    for row, line in first[left].items():
+        rejected.append(RowProblem(reason, name, int(str(row)), value=line[1 : 1 + _SHOWN_CHARS]))
+    cells.loc[read, 0] = first[read].str[1:]
+    for row, fields in cells[read].iterrows():
+        filled = [str(field) for field in fields.dropna()]
+        value = next((field for field in filled if field.lstrip().startswith('"')), filled[0] if filled else "")
+        row_id = fields[header.index("id")]
+        detail = "read up to the end of its line, with the quote as part of the text"
+        problem = RowProblem(reason, name, int(str(row)), str(row_id).strip(), value[:_SHOWN_CHARS], detail)
+        odd.append(problem)
+    return cells[~left]
+
+
+def _check_ids_do_not_depend_on_the_encoding(table: "pd.DataFrame", name: str) -> None:
+    """Refuse a table whose encoding was guessed if an id has other letters than ASCII's."""
+    for column in ("id", "product_id"):
+        if column in _REQUIRED[name]:
+            for row, cell in table[column].items():
+                if not cell.isascii():
+                    raise CatalogueUnusable(
+                        f"{name} cannot be read as UTF-8, and row {row} has the {column} {cell} if it is Windows-1252: "
+                        f"ids must not depend on a guess; {SAVE_AS}"
+                    )
+
+
+def _stripped(cells: "pd.DataFrame") -> "pd.DataFrame":
+    stripped: pd.DataFrame = cells.fillna("").apply(lambda column: column.str.strip())
+    return stripped

@@ -1,0 +1,129 @@
+"""Files of photo ids: each id gets its own, and one without says what was looked for and what is there instead."""
+
+import unicodedata
+from pathlib import Path
+
+import pytest
+
+from shared.catalogue.photo_files import FileProblem, PhotoFiles, similar_ids, similar_keys
+from shared.catalogue.scan import Scan, Stat
+from shared.catalogue.tables import read_catalogue
+from tests.conftest import encode, noise_image, write_catalogue
+
+COMPOSED = unicodedata.normalize("NFC", "Küche")
+DECOMPOSED = unicodedata.normalize("NFD", "Küche")
+
+
+def found(ids: list[str], files: list[str]) -> dict[str, str]:
+    """For each id the file it gets, or the reason and the detail why it gets none. No disk: some ignore case."""
+    photos = {name.rpartition(".")[0]: (f"images/{name}", Stat(1, 1, 1)) for name in files if name.endswith("jpg")}
+    others = {name.rpartition(".")[0]: name for name in files if not name.endswith("jpg")}
+    finder = PhotoFiles(Scan({}, photos, others, "", 0), ids)
+    answers = {image_id: finder.find(image_id) for image_id in ids}
+    return {
+        image_id: ": ".join(answer) if isinstance(answer, FileProblem) else answer[0].removeprefix("images/")
+        for image_id, answer in answers.items()
+    }
+
+
+def test_ids_that_differ_in_case_only_get_each_its_own_file() -> None:
+    ids = ["aB3x", "Ab3X", "zz9", "ZZ9"]
+    assert found(ids, [f"{image_id}.jpg" for image_id in ids]) == {image_id: f"{image_id}.jpg" for image_id in ids}
+
+
+@pytest.mark.parametrize(
+    ("ids", "files", "expected"),
+    [
+        pytest.param(["a1"], ["A1.jpg"], {"a1": "A1.jpg"}, id="one file in other case"),
+        pytest.param([COMPOSED], [f"{DECOMPOSED}.jpg"], {COMPOSED: f"{DECOMPOSED}.jpg"}, id="unpacked by a Mac"),
+        pytest.param([DECOMPOSED], [f"{COMPOSED}.jpg"], {DECOMPOSED: f"{COMPOSED}.jpg"}, id="the table from a Mac"),
+        pytest.param(["KÜCHE"], [f"{DECOMPOSED}.jpg"], {"KÜCHE": f"{DECOMPOSED}.jpg"}, id="both at once"),
+        pytest.param(
+            [COMPOSED], [f"{DECOMPOSED}.jpg", "küche.jpg"], {COMPOSED: f"{DECOMPOSED}.jpg"}, id="form before case"
+        ),
+        pytest.param(
+            ["a1"],
+            ["A1.jpg", "B.jpg"],
+            {"a1": "A1.jpg"},
+            id="other files do not matter",
+        ),
+        pytest.param(
+            ["aB"],
+            ["AB.jpg", "ab.jpg"],
+            {"aB": "photo file is ambiguous: looked for images/aB.jpg; there is AB.jpg, ab.jpg"},
+            id="two files",
+        ),
+        pytest.param(
+            ["aB", "Ab"],
+            ["aB.jpg"],
+            {
+                "aB": "aB.jpg",
+                "Ab": "photo file is ambiguous: looked for images/Ab.jpg; there is aB.jpg, which may be that of aB",
+            },
+            id="one file and two ids, one of them exact",
+        ),
+        pytest.param(
+            ["aB", "Ab"],
+            ["ab.jpg"],
+            {
+                "aB": "photo file is ambiguous: looked for images/aB.jpg; there is ab.jpg, which may be that of Ab",
+                "Ab": "photo file is ambiguous: looked for images/Ab.jpg; there is ab.jpg, which may be that of aB",
+            },
+            id="one file and two ids",
+        ),
+    ],
+)
+def test_a_name_that_is_not_exact_counts_only_where_nothing_else_can_be_meant(
+    ids: list[str], files: list[str], expected: dict[str, str]
+) -> None:
+    assert found(ids, files) == expected
+
+
+@pytest.mark.parametrize(
+    ("image_id", "file", "hint"),
+    [
+        ("p1", "other.jpg", ""),
+        ("p1.jpg", "p1.jpg", "; there is p1.jpg"),
+        ("images/P1.JPEG", "p1.jpg", "; there is p1.jpg"),
+        ("123.0", "123.jpg", "; there is 123.jpg"),
+        ("7", "007.jpg", "; there is 007.jpg"),
+        ("0", "0000.jpg", ""),
+        ("shot", "Shot.png", "; there is Shot.png, and only .jpg and .jpeg are read"),
+        ("saved", "saved.jfif", "; there is saved.jfif, and only .jpg and .jpeg are read"),
+    ],
+)
+def test_a_missing_file_is_told_with_the_one_that_may_be_meant(image_id: str, file: str, hint: str) -> None:
+    expected = f"photo without file: looked for images/{image_id}.jpg{hint}"
+    assert found([image_id], [file]) == {image_id: expected}
+
+
+@pytest.mark.parametrize(("spoiled", "meant"), [("123.0", "123"), ("007", "7"), ("7", "007"), ("L1", "l1")])
+def test_ids_that_spreadsheets_spoiled_are_found_by_what_is_left_of_them(spoiled: str, meant: str) -> None:
+    index = similar_ids({meant: meant, "x": "x"})
+    assert next(index[key] for key in similar_keys(spoiled) if key in index) == meant
+
+
+def test_photos_without_a_listing_name_the_one_that_may_be_meant(tmp_path: Path) -> None:
+    photo = encode(noise_image(1, (40, 30)))
+    images = "id,product_id\np1,6\np2,6.0\np3,1.23457E+11\np4,\n"
+    dump = write_catalogue(tmp_path / "dump", "id,category\n6,Appliances\n", images, {"p1.jpg": photo})
+    rejected = read_catalogue(dump).rejected
+    assert [(row.row, row.value, row.detail) for row in rejected] == [
+        (3, "6.0", "looked for the id 6.0 in Products.csv; there is 6"),
+        (
+            4,
+            "1.23457E+11",
+            "looked for the id 1.23457E+11 in Products.csv; a spreadsheet has rounded it: export ids as text",
+        ),
+        (5, "", "the row has no product_id"),
+    ]
+
+
+def test_on_disk_each_of_two_ids_gets_its_own_pixels(tmp_path: Path) -> None:
+    photos = {"aB3x.jpg": encode(noise_image(1, (40, 30))), "Ab3X.jpg": encode(noise_image(2, (40, 30)))}
+    products, images = "id,category\n1,Appliances\n2,Appliances\n", "id,product_id\naB3x,1\nAb3X,2\n"
+    dump = write_catalogue(tmp_path / "dump", products, images, photos)
+    if len(list((dump / "images").iterdir())) < 2:
+        pytest.skip("this disk ignores case")
+    read = {photo.image_id: photo.path.read_bytes() for photo in read_catalogue(dump).photos}
+    assert read == {name.removesuffix(".jpg"): content for name, content in photos.items()}
