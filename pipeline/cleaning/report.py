@@ -20,6 +20,7 @@ from shared.photos.images import open_photo, thumbnail
 _N_EXAMPLES = 20
 _N_PAIRS = 12
 _SHOWN_CHARS = 80
+_DETAIL_CHARS = 240
 _THUMBNAIL_PX = 160
 _SIDES_PX = (128, 224, 256, 384, 512, 768, 1024, 2048, 4096)
 _PRICES_GBP = (1, 5, 10, 20, 50, 100, 200, 500, 1000, 5000)
@@ -107,7 +108,8 @@ def _histogram(values: "pd.Series[float]", edges: Sequence[int]) -> dict[str, in
 def _by_reason(problems: Iterable[RowProblem]) -> dict[str, Problem]:
     rows: dict[str, list[RowProblem]] = {}
     for problem in problems:
-        rows.setdefault(problem.reason, []).append(replace(problem, value=problem.value[:_SHOWN_CHARS]))
+        shown = replace(problem, value=problem.value[:_SHOWN_CHARS], detail=problem.detail[:_DETAIL_CHARS])
+        rows.setdefault(problem.reason, []).append(shown)
     return {reason: Problem(len(rows[reason]), rows[reason][:_N_EXAMPLES]) for reason in sorted(rows)}
 
 

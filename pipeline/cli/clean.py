@@ -1,7 +1,9 @@
 """`lookalike clean`: clean a raw dump for training, and report what of it can be used."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -40,8 +42,18 @@ def clean(catalogue: Path | None, out: Path | None, as_json: bool) -> None:
     found = json.loads((cleaned.directory / "report.json").read_text())
     lines = [f"{found['catalogue']}: {found['listings']} listings, {found['photos']} labelled photos"]
     lines += [f"  {count:6d}  {name}" for name, count in found["photos_per_category"].items()]
-    lines += [f"left out: {problem['count']} x {reason}" for reason, problem in found["left_out"].items()]
-    lines += [f"odd: {problem['count']} x {reason}" for reason, problem in found["odd"].items()]
+    for title, problems in (("left out", found["left_out"]), ("odd", found["odd"])):
+        for reason, problem in problems.items():
+            lines += [f"{title}: {problem['count']} x {reason}", f"    {describe(problem['examples'][0])}"]
     lines += [f"near duplicates across listings: {found['near_duplicate_pairs']} pairs"]
     lines += [f"see {cleaned.directory / 'overview.html'}"]
     print_facts(as_json, {"directory": str(cleaned.directory), **found}, "\n".join(lines))
+
+
+def describe(row: Mapping[str, Any]) -> str:
+    """Describe one row of the report in a line: where it stands, what was found and what was looked for."""
+    named = f" ({row['row_id']})" if row["row_id"] else ""
+    found = f": {row['value']}" if row["value"] else ""
+    detail = f": {row['detail']}" if row["detail"] else ""
+    line = f"{row['table']} row {row['row']}{named}{found}{detail}"
+    return "".join(character if character.isprintable() else repr(character)[1:-1] for character in line)

@@ -21,6 +21,9 @@ if TYPE_CHECKING:  # heavy: only what reads tables needs it
     import pandas as pd
 
 
+_DETAIL_CHARS = 240
+
+
 @dataclass(frozen=True)
 class Catalogue:
     """The usable part of a dump.
@@ -61,8 +64,12 @@ class Catalogue:
         photos = [photo for photo in self.photos if photo.image_id not in gone]
         left = replace(self, photos=photos, rejected=(*self.rejected, *rejected), digest=_digest(photos))
         if not photos:
-            reasons = ", ".join(f"{reason}: {n}" for reason, n in left.unusable.items()) or f"{IMAGES} has no rows"
-            raise CatalogueUnusable(f"no usable photo in {self.directory} ({reasons})")
+            counts = left.unusable
+            reasons = ", ".join(f"{reason}: {n}" for reason, n in counts.items()) or f"{IMAGES} has no rows"
+            told = (row for row in left.rejected if row.detail)
+            row = max(told, key=lambda row: counts[row.reason], default=None)
+            example = f"; {row.table} row {row.row}: {row.detail}" if row else ""
+            raise CatalogueUnusable(f"no usable photo in {self.directory} ({reasons}{example[:_DETAIL_CHARS]})")
         return left
 
 
