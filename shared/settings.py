@@ -22,9 +22,10 @@ from shared.errors import CannotStart
 from shared.milvus_url import FAISS, parse_milvus_url
 from shared.redis_client import parse_redis_url
 from shared.schedule.cron import parse_cron
+from shared.trusted_hosts import TrustedHost, parse_origins, parse_trusted_hosts
 from shared.webhooks.signing import WebhookPolicy, parse_hosts, parse_secrets
 
-_LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "[::1]"})
+_LOOPBACK_NAMES = "localhost,127.0.0.1,[::1]"
 
 
 class Backbone(StrEnum):
@@ -95,7 +96,13 @@ class Settings(BaseSettings):
         False, description="allow a non-loopback `host` without API keys: something in front decides who gets in"
     )
     trusted_hosts: str | None = Field(
-        None, description="names under which the API is asked, by commas; unset: loopback ones on loopback, else any"
+        None,
+        description="hosts under which the API is asked, by commas: `shop.example.org`, `*.example.org`, an address, "
+        "`host:port`, `*`; unset: loopback's on loopback, else any. Health paths answer under any",
+    )
+    trusted_origins: str | None = Field(
+        None,
+        description="other origins, `https://shop.example.org`, whose pages may submit through browsers",
     )
     catalogue: str | None = Field(
         None, description="raw dump to serve, a directory or `s3://bucket/prefix`; unset: the demo catalogue"
@@ -204,6 +211,16 @@ class Settings(BaseSettings):
             parse_milvus_url(index)
         return index
 
+    @field_validator("trusted_hosts")
+    @classmethod
+    def _are_trusted_hosts(cls, hosts: str | None) -> str | None:
+        return None if hosts is None else ",".join(map(str, parse_trusted_hosts(hosts)))
+
+    @field_validator("trusted_origins")
+    @classmethod
+    def _are_origins(cls, origins: str | None) -> str | None:
+        return None if origins is None else ",".join(parse_origins(origins)) or None
+
     @field_validator("webhook_hosts")
     @classmethod
     def _are_hosts(cls, hosts: str | None) -> str | None:
@@ -264,11 +281,16 @@ class Settings(BaseSettings):
         )
 
     @property
-    def trusted_names(self) -> frozenset[str]:
-        """Names allowed in a Host header, lower-case and without the port; empty: any."""
+    def trusted_host_list(self) -> tuple[TrustedHost, ...]:
+        """Hosts allowed in a Host header; empty: any."""
         if self.trusted_hosts is not None:
-            return frozenset(name.strip().lower() for name in self.trusted_hosts.split(",")) - {""}
-        return _LOOPBACK_NAMES | {self.host.lower()} if _is_loopback(self.host) else frozenset()
+            return parse_trusted_hosts(self.trusted_hosts)
+        return parse_trusted_hosts(f"{_LOOPBACK_NAMES},{self.host}") if _is_loopback(self.host) else ()
+
+    @property
+    def trusted_origin_list(self) -> tuple[str, ...]:
+        """Other origins whose pages may change something, as browsers send them."""
+        return parse_origins(self.trusted_origins or "")
 
     @property
     def required_redis_url(self) -> str:

@@ -75,7 +75,7 @@ class HostNotTrusted(InputError):
 
 
 class CrossSiteRefused(InputError):
-    """Another web site's page had a browser send it."""
+    """A page of another origin had a browser send it: `LOOKALIKE_TRUSTED_ORIGINS`."""
 
     code = "cross_site_refused"
     http_status = 403

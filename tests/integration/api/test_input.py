@@ -10,6 +10,7 @@ import redis
 from flask.testing import FlaskClient
 
 from api.app import create_app
+from api.uploads.bodies import PhotoReader
 from shared.jobs.celery_config import QUEUES, make_celery
 from shared.jobs.contract import Priority
 from shared.jobs.dispatcher import Dispatcher
@@ -194,29 +195,75 @@ def test_on_loopback_its_names_are_served(http: FlaskClient, host: str) -> None:
     assert http.get("/livez", headers={"Host": host}).status_code == 200
 
 
-@pytest.mark.parametrize(
-    "host", ["evil.example", "localhost.evil.example:8080", "127.0.0.1.nip.io", "", "[::1", "a:b:c"]
-)
+FOREIGN_HOSTS = ["evil.example", "localhost.evil.example:8080", "127.0.0.1.nip.io", "", "[::1", "a:b:c", "localhost:0"]
+HEALTH_PATHS = ["/livez", "/readyz", "/metrics", "/healthcheck"]
+
+
+@pytest.mark.parametrize("host", FOREIGN_HOSTS)
 def test_on_loopback_a_name_rebound_to_it_is_400(http: FlaskClient, host: str) -> None:
-    answer = http.get("/livez", headers={"Host": host})
+    answer = http.get("/", headers={"Host": host})
     assert "evil" not in assert_problem(answer, 400, "host_not_trusted")
+
+
+@pytest.mark.parametrize("host", ["10.42.8.201:8080", "[fd00::7]:8080", "api-0.pods.internal", ""])
+@pytest.mark.parametrize("path", HEALTH_PATHS)
+def test_probes_are_answered_under_any_host(http: FlaskClient, path: str, host: str) -> None:
+    answer = http.get(path, headers={"Host": host})
+    assert answer.status_code == http.get(path).status_code != 400
+    assert http.get("/v1/jobs", headers={"Host": host}).status_code == 400
 
 
 def test_the_names_served_are_a_setting(valkey_url: str) -> None:
     http = create_app(settings(valkey_url, trusted_hosts="shop.example, localhost")).test_client()
-    assert http.get("/livez", headers={"Host": "shop.example:443"}).status_code == 200
-    assert http.get("/livez", headers={"Host": "127.0.0.1"}).status_code == 400
+    assert http.get("/", headers={"Host": "shop.example:443"}).status_code == 200
+    assert http.get("/", headers={"Host": "127.0.0.1"}).status_code == 400
     anywhere = create_app(settings(valkey_url, host="0.0.0.0", published_elsewhere=True)).test_client()
-    assert anywhere.get("/livez", headers={"Host": "shop.example"}).status_code == 200
+    assert anywhere.get("/", headers={"Host": "shop.example"}).status_code == 200
 
 
-def test_another_sites_page_may_look_but_not_submit(http: FlaskClient) -> None:
-    cross = {"Sec-Fetch-Site": "cross-site"}
-    assert http.get("/livez", headers=cross).status_code == 200
-    answer = http.post("/v1/jobs/embed", data=photo_form(), headers=cross)
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"Sec-Fetch-Site": "cross-site"},
+        {"Sec-Fetch-Site": "same-site", "Origin": "http://localhost:3000"},  # another program on this machine
+        {"Origin": "http://localhost:3000"},  # to plain HTTP hosts browsers send no Sec-Fetch-Site
+        {"Origin": "http://evil.example"},
+        {"Origin": "null"},
+    ],
+)
+def test_another_sites_page_may_look_but_not_submit(http: FlaskClient, headers: dict[str, str]) -> None:
+    headers = {"Host": "localhost:8080", **headers}
+    assert http.get("/livez", headers=headers).status_code == 200
+    answer = http.post("/v1/jobs/embed", data=photo_form(), headers=headers)
     assert_problem(answer, 403, "cross_site_refused")
-    same = http.post("/v1/jobs/embed", data=photo_form(), headers={"Sec-Fetch-Site": "same-origin"})
-    assert same.status_code == 202
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {},
+        {"Sec-Fetch-Site": "same-origin", "Origin": "http://localhost:8080"},
+        {"Sec-Fetch-Site": "none"},
+        {"Origin": "http://localhost:8080"},
+        {"Host": "localhost", "Origin": "http://localhost:8443"},  # a proxy that passes on the name alone
+    ],
+)
+def test_the_services_own_page_and_programs_may_submit(http: FlaskClient, headers: dict[str, str]) -> None:
+    headers = {"Host": "localhost:8080", **headers}
+    assert http.post("/v1/jobs/embed", data=photo_form(), headers=headers).status_code == 202
+
+
+def test_an_operator_may_let_a_page_of_another_origin_submit(valkey_url: str, reader: PhotoReader) -> None:
+    app = create_app(settings(valkey_url, trusted_origins="https://Shop.example:443/, http://localhost:3000"))
+    app.extensions["lookalike"].reader = reader
+    http = app.test_client()
+    for origin, status in {
+        "https://shop.example": 202,
+        "http://localhost:3000": 202,
+        "http://localhost:4000": 403,
+    }.items():
+        headers = {"Sec-Fetch-Site": "same-site", "Origin": origin}
+        assert http.post("/v1/jobs/embed", data=photo_form(), headers=headers).status_code == status
 
 
 def test_a_form_of_much_text_is_422(http: FlaskClient) -> None:
