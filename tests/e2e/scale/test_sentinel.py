@@ -25,7 +25,10 @@ ESCAPED, SENTINEL_ESCAPED = "of%23the%2Fdata%3Anodes%40", "of%3Fthe%26sentinels"
 FAILOVER_WITHIN_S = 40
 
 # As docs/scaling.md gives them.
-USER = "~lookalike* ~_kombu.* ~unacked* &* +@all -@admin -@dangerous +info"
+USER = (
+    "~lookalike* ~interactive* ~bulk* ~reindex* ~shards* ~webhooks* "
+    "~_kombu.* ~unacked* ~*.celery.pidbox* ~celeryev.* &* +@all -@admin -@dangerous +info"
+)
 SENTINEL_USER = "+@connection -@dangerous +sentinel|masters"
 
 
