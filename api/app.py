@@ -3,7 +3,7 @@
 from flask import Flask
 
 from api import service
-from api.http import auth, origins, problems
+from api.http import auth, origins, prefix, problems
 from api.routes import batches, docs, health, images, index, jobs, legacy, page
 from api.uploads import bodies
 from shared.settings import Settings, load_settings
@@ -44,6 +44,7 @@ def create_app(settings: Settings | None = None) -> Flask:
     service.install(app, made)
     auth.install(app, made.authenticator)
     add_routes(app)
+    prefix.install(app, settings.url_prefix)
     return app
 
 

@@ -323,7 +323,7 @@ def answer(body: BaseModel, *, status: int = 200) -> Response:
 def show(job: Job, *, status: int = 200) -> Response:
     """Make the response that describes a job; with Retry-After while the job is unfinished."""
     place = service().place(job)
-    response = answer(view(job, place), status=status)
+    response = answer(view(job, place, prefix=request.script_root), status=status)
     if not job.status.terminal:
         eta_s = ceil(place.eta_s or 0) if place else 0
         response.headers["Retry-After"] = str(min(max(_POLL_AFTER_S, eta_s), _POLL_AFTER_AT_MOST_S))
@@ -338,12 +338,12 @@ def submitted(job: Job) -> Response:
     job = service().wait(job, wait_s)
     response = show(job) if job.status.terminal else accepted(job)
     response.headers["Preference-Applied"] = f"wait={wait_s}"
-    response.headers["Location"] = location(job.id)
+    response.headers["Location"] = location(job.id, request.script_root)
     return response
 
 
 def accepted(job: Job) -> Response:
     """Make the 202 response to an accepted job, with its path in Location."""
     response = show(job, status=202)
-    response.headers["Location"] = location(job.id)
+    response.headers["Location"] = location(job.id, request.script_root)
     return response

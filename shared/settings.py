@@ -22,7 +22,7 @@ from shared.errors import CannotStart
 from shared.milvus_url import FAISS, parse_milvus_url
 from shared.redis_client import parse_redis_url
 from shared.schedule.cron import parse_cron
-from shared.trusted_hosts import TrustedHost, parse_origins, parse_trusted_hosts
+from shared.web_addresses import TrustedHost, parse_origins, parse_prefix, parse_trusted_hosts
 from shared.webhooks.signing import WebhookPolicy, parse_hosts, parse_secrets
 
 _LOOPBACK_NAMES = "localhost,127.0.0.1,[::1]"
@@ -103,6 +103,12 @@ class Settings(BaseSettings):
     trusted_origins: str | None = Field(
         None,
         description="other origins, `https://shop.example.org`, whose pages may submit through browsers",
+    )
+    url_prefix: str = Field(
+        "", description="path of the API at its site, where a proxy gives it one, as `/lookalike`; the workers' too"
+    )
+    keep_alive_s: int = Field(
+        75, ge=1, le=3600, description="how long a connection may be idle; more than a load balancer's own idle time"
     )
     catalogue: str | None = Field(
         None, description="raw dump to serve, a directory or `s3://bucket/prefix`; unset: the demo catalogue"
@@ -210,6 +216,11 @@ class Settings(BaseSettings):
         if index != FAISS:
             parse_milvus_url(index)
         return index
+
+    @field_validator("url_prefix")
+    @classmethod
+    def _is_a_path(cls, prefix: str) -> str:
+        return parse_prefix(prefix)
 
     @field_validator("trusted_hosts")
     @classmethod

@@ -141,7 +141,9 @@ class WorkerProcess:
             tracer=self.tracer,
         )
         deliveries = WebhookQueue(client)
-        self.webhooks = WebhookSender(deliveries, partial(_webhook, self.store), settings.webhook_policy)
+        self.webhooks = WebhookSender(
+            deliveries, partial(_webhook, self.store, settings.url_prefix), settings.webhook_policy
+        )
         records = JobStore(beating, job_ttl_s=settings.job_ttl_s, result_ttl_s=settings.result_ttl_s)
         reaper = Reaper(records, Dispatcher(publishing, beating), max_attempts=settings.max_attempts)
         self._heartbeat = Heartbeat(
@@ -357,7 +359,7 @@ def _when_able(engine: Engine, limit: int) -> int:
     return limit if engine.can_embed else 0
 
 
-def _webhook(store: JobStore, job_id: str) -> WebhookMessage | None:
+def _webhook(store: JobStore, prefix: str, job_id: str) -> WebhookMessage | None:
     """What to tell of an ended job; None when nobody can know any more."""
     try:
         job = store.get(job_id)
@@ -365,7 +367,7 @@ def _webhook(store: JobStore, job_id: str) -> WebhookMessage | None:
         return None
     if job.submission.webhook_url is None or job.finished_at is None:
         return None
-    body = event_body(f"job.{job.status}", job.finished_at, view(job).model_dump(mode="json"))
+    body = event_body(f"job.{job.status}", job.finished_at, view(job, prefix=prefix).model_dump(mode="json"))
     return WebhookMessage(job.submission.webhook_url, body)
 
 

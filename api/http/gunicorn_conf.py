@@ -38,7 +38,9 @@ if _soft < _files <= _hard or _hard == resource.RLIM_INFINITY:
     resource.setrlimit(resource.RLIMIT_NOFILE, (max(_soft, _files), _hard))
 timeout = 60
 graceful_timeout = 5
-keepalive = 30  # seconds for the whole head of a request, also of the first on a connection
+# Seconds that a connection may be idle, and for the whole head of a request, also of the first on a connection.
+keepalive = _settings.keep_alive_s
+forwarder_headers = ""  # SCRIPT_NAME from a header would move the application; LOOKALIKE_URL_PREFIX does
 control_socket_disable = True
 accesslog = None
 loglevel = "warning"

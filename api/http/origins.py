@@ -7,7 +7,7 @@ from flask import Flask, request
 
 from shared.errors import CrossSiteRefused, HostNotTrusted
 from shared.settings import Settings
-from shared.trusted_hosts import is_origin_of, is_trusted
+from shared.web_addresses import is_origin_of, is_trusted
 
 # Kubelets, load balancers and Prometheus ask these by an address that no operator knows beforehand.
 HEALTH_ENDPOINTS = frozenset({"ops.livez", "ops.readyz", "ops.metrics", "legacy.healthcheck"})

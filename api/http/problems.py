@@ -63,7 +63,7 @@ def problem(error: LookalikeError) -> Response:
     Args:
         error: its code, HTTP status and message go into the answer; an Overload also sets Retry-After.
     """
-    job = {"job": location(error.job_id)} if isinstance(error, ReindexRunning) else {}
+    job = {"job": location(error.job_id, request.script_root)} if isinstance(error, ReindexRunning) else {}
     response = _problem(error.http_status, error.code, str(error), **job)
     if job:
         response.headers["Location"] = job["job"]

@@ -64,6 +64,7 @@ def describe(app: Flask, settings: Settings) -> Schema:
             "description": "Visual search: post a photo; get its category and the listings that look like it. "
             "Every error is `application/problem+json` with a stable `code`.",
         },
+        **({"servers": [{"url": settings.url_prefix}]} if settings.url_prefix else {}),
         "paths": paths,
         "components": {
             "schemas": defined["$defs"],

@@ -206,7 +206,7 @@ def _show(batch: Batch, *, status: int = 200) -> Response:
     counts = Counter(dict.fromkeys((*map(str, JobStatus), _GONE), 0))
     counts.update(item.status for item in items)
     is_open = any(counts[state.value] for state in JobStatus if not state.terminal)
-    at = f"/v1/batches/{batch.id}"
+    at = f"{request.script_root}/v1/batches/{batch.id}"
     body = BatchView(
         id=batch.id,
         kind=batch.kind,
@@ -235,5 +235,5 @@ def _view(item: BatchItem) -> BatchItemView:
         status=state,
         result=job.result if job else None,
         error=job.error if job else gone or item.error,
-        links={"job": location(job.id)} if job else {},
+        links={"job": location(job.id, request.script_root)} if job else {},
     )

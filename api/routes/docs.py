@@ -38,19 +38,20 @@ def asset(name: str) -> Response:
     return send_from_directory(_swagger(), name, max_age=86_400)
 
 
+# Relative addresses: the page works below any path prefix.
 _PAGE = """<!doctype html>
 <html lang="en">
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <title>Lookalike API</title>
-<link rel="stylesheet" href="/docs/css/swagger-ui.css">
-<main id="contract"><noscript>The contract is at <a href="/openapi.json">/openapi.json</a>.</noscript></main>
-<script src="/docs/js/swagger-ui-bundle.js"></script>
-<script src="/docs/start.js"></script>
+<link rel="stylesheet" href="docs/css/swagger-ui.css">
+<main id="contract"><noscript>The contract is at <a href="openapi.json">openapi.json</a>.</noscript></main>
+<script src="docs/js/swagger-ui-bundle.js"></script>
+<script src="docs/start.js"></script>
 </html>
 """
 
-_START = """SwaggerUIBundle({ url: "/openapi.json", dom_id: "#contract", deepLinking: true, validatorUrl: null });
+_START = """SwaggerUIBundle({ url: "openapi.json", dom_id: "#contract", deepLinking: true, validatorUrl: null });
 """
 
 

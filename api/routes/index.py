@@ -63,7 +63,7 @@ def get_index() -> Response:
 @Operation("The versions of the index, newest first", {200: (VersionList, "all that are kept")}, errors=_DAMAGED)
 def list_versions() -> Response:
     """GET /v1/index/versions: the versions of the index that are kept, newest first."""
-    return answer(VersionList(versions=versions.list_versions(service().settings.storage)))
+    return answer(VersionList(versions=versions.list_versions(service().settings.storage, prefix=request.script_root)))
 
 
 @bp.get("/index/versions/<version>/report")
@@ -75,7 +75,7 @@ def list_versions() -> Response:
 )
 def get_report(version: str) -> Response:
     """GET /v1/index/versions/V/report: the report of the reindex that made a version, as JSON or as a page."""
-    found = versions.show_version(service().settings.storage, version)
+    found = versions.show_version(service().settings.storage, version, prefix=request.script_root)
     if request.accept_mimetypes.best_match(["text/html", "application/json"]) == "application/json":
         return answer(found)
     return as_page(render_template("report.html", version=found.version, report=found.report, assets=assets()))
@@ -109,4 +109,4 @@ def rollback() -> Response:
 def _promoted(action: str, version: str) -> Response:
     """Write the change of the live version to the audit log, and make the response that describes the version."""
     service().audit(action, version)
-    return answer(versions.show_version(service().settings.storage, version).version)
+    return answer(versions.show_version(service().settings.storage, version, prefix=request.script_root).version)

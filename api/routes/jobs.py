@@ -76,7 +76,7 @@ def list_jobs() -> Response:
     """GET /v1/jobs: one page of the caller's jobs, newest first."""
     asked = validated(ListQuery, {**once(request.args)})
     page = service().listing.page(owner=caller().reads, **asked.model_dump())
-    return answer(JobList(jobs=[summary(job) for job in page.jobs], next_cursor=page.cursor))
+    return answer(JobList(jobs=[summary(job, request.script_root) for job in page.jobs], next_cursor=page.cursor))
 
 
 @bp.post("/jobs/<job_id>/cancel")

@@ -37,6 +37,7 @@ def root() -> Response:
         page = render_template(
             "page.html",
             assets=assets(),
+            prefix=request.script_root,
             categories=CATEGORIES,
             max_upload_bytes=limits.max_upload_mb << 20,
             photo_types=PHOTO_TYPES,  # by name: asked for any image, phones send HEIC, which is not supported
@@ -45,9 +46,9 @@ def root() -> Response:
     response = jsonify(
         {
             "name": "Lookalike",
-            "submit": "POST /v1/jobs/search",
-            "documentation": "/docs",
-            "ready": "/readyz",
+            "submit": f"POST {request.script_root}/v1/jobs/search",
+            "documentation": f"{request.script_root}/docs",
+            "ready": f"{request.script_root}/readyz",
         }
     )
     response.headers["Vary"] = "Accept"
@@ -70,8 +71,8 @@ def as_page(html: str) -> Response:
 
 
 def assets() -> str:
-    """The path under which the static files of this version are."""
-    return f"/static/{_version()}"
+    """The path under which the static files of this version are, with the path prefix of the service."""
+    return f"{request.script_root}/static/{_version()}"
 
 
 @cache

@@ -28,13 +28,19 @@ export const key = {
   forget: () => sessionStorage.removeItem(KEY),
 };
 
+/** A path below the prefix of the service; links in its answers have the prefix already. */
+function address(path) {
+  const { prefix } = document.documentElement.dataset;
+  return path.startsWith(`${prefix}/`) ? path : prefix + path;
+}
+
 async function send(path, { method = "GET", json, form, headers = {}, signal } = {}) {
   const sent = { Accept: "application/json", ...headers };
   const used = key.get();
   if (used) sent.Authorization = `Bearer ${used}`;
   if (json) sent["Content-Type"] = "application/json";
   try {
-    return [await fetch(path, { method, headers: sent, body: json ? JSON.stringify(json) : form, signal, cache: "no-cache" }), used];
+    return [await fetch(address(path), { method, headers: sent, body: json ? JSON.stringify(json) : form, signal, cache: "no-cache" }), used];
   } catch (error) {
     if (signal?.aborted) throw signal.reason;
     throw new Problem({ code: "unreachable", detail: "" });

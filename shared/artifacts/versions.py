@@ -42,26 +42,26 @@ class VersionReport(View):
     report: ReindexReport | None
 
 
-def list_versions(storage: Location) -> list[VersionView]:
-    """Every version, newest first."""
+def list_versions(storage: Location, *, prefix: str = "") -> list[VersionView]:
+    """Every version, newest first, with links below the path prefix of the service."""
     store = index_store(storage)
     found = []
     for version in reversed(store.versions()):
         try:
-            found.append(_view(store, version))
+            found.append(_view(store, version, prefix))
         except VersionNotFound:
             continue  # pruned meanwhile
     return found
 
 
-def show_version(storage: Location, version: str) -> VersionReport:
-    """One version with its report.
+def show_version(storage: Location, version: str, *, prefix: str = "") -> VersionReport:
+    """One version with its report, and links below the path prefix of the service.
 
     Raises:
         VersionNotFound: there is none of that name.
     """
     store = index_store(storage)
-    shown = _view(store, version)
+    shown = _view(store, version, prefix)
     return VersionReport(version=shown, report=None if shown.problem else read_index_manifest(store, version).report)
 
 
@@ -104,7 +104,7 @@ def _require_usable(storage: Location, view: VersionView) -> None:
         )
 
 
-def _view(store: ArtifactStore, version: str) -> VersionView:
+def _view(store: ArtifactStore, version: str, prefix: str = "") -> VersionView:
     manifest: IndexManifest | None = None
     problem: str | None = None
     try:
@@ -116,7 +116,7 @@ def _view(store: ArtifactStore, version: str) -> VersionView:
         raise VersionNotFound(f"the index has no version {version[:100]!r}") from exc
     history = store.history()
     live = bool(history) and history[-1].version == version
-    at = f"/v1/index/versions/{version}"
+    at = f"{prefix}/v1/index/versions/{version}"
     report = manifest.report if manifest else None
     return VersionView(
         version=version,

@@ -56,29 +56,30 @@ class JobView(JobSummary):
     result: PhotoResult | ImageChangeResult | ReindexResult | None
 
 
-def location(job_id: str) -> str:
-    """Return the URL path of a job."""
-    return f"/v1/jobs/{job_id}"
+def location(job_id: str, prefix: str = "") -> str:
+    """Return the URL path of a job, below the path prefix of the service."""
+    return f"{prefix}/v1/jobs/{job_id}"
 
 
-def summary(job: Job) -> JobSummary:
-    """Build the JSON form of a job for lists."""
-    return JobSummary(**_fields(job))
+def summary(job: Job, prefix: str = "") -> JobSummary:
+    """Build the JSON form of a job for lists, with links below the path prefix of the service."""
+    return JobSummary(**_fields(job, prefix))
 
 
-def view(job: Job, place: Place | None = None) -> JobView:
+def view(job: Job, place: Place | None = None, *, prefix: str = "") -> JobView:
     """Build the JSON form of a job for `GET /v1/jobs/{id}`.
 
     Args:
         job: to show.
         place: of a queued job, if it was looked up.
+        prefix: path prefix of the service, for the links.
     """
     queue = QueuePlace(ahead=place.ahead, eta_s=place.eta_s) if place else None
-    return JobView(**_fields(job), queue=queue, result=job.result)
+    return JobView(**_fields(job, prefix), queue=queue, result=job.result)
 
 
-def _fields(job: Job) -> dict[str, Any]:
-    at = location(job.id)
+def _fields(job: Job, prefix: str) -> dict[str, Any]:
+    at = location(job.id, prefix)
     links = {"self": at}
     if not job.status.terminal:
         links["cancel"] = f"{at}/cancel"

@@ -1,4 +1,4 @@
-"""Parses the lists of hosts and origins that an operator trusts, and compares request headers with them."""
+"""Parses the operator's settings of hosts, origins and the path prefix, and compares request headers with them."""
 
 import re
 from collections.abc import Iterable
@@ -9,6 +9,7 @@ _DEFAULT_PORTS = (80, 443)
 _ENTRY = re.compile(r"(?P<host>\[[^\[\]]*\]|[^:\[\]]*)(?::(?P<port>[0-9]*))?")
 _LABEL = re.compile(r"(?!-)[a-z0-9_-]{1,63}(?<!-)")
 _ORIGIN = re.compile(r"(?P<scheme>https?)://(?P<authority>[^/?#@]+)")
+_PREFIX = re.compile(r"(?:/[A-Za-z0-9._~-]+)*")
 _SCHEME_PORTS = {"http": 80, "https": 443}
 
 
@@ -83,6 +84,19 @@ def parse_origins(text: str) -> tuple[str, ...]:
             raise ValueError(f"{entry!r} is not an origin: {exc}") from exc
         origins.append(f"{found['scheme']}://{_authority(host, port, found['scheme'])}")
     return tuple(origins)
+
+
+def parse_prefix(text: str) -> str:
+    """Parse a path prefix into the form that begins with a slash and does not end with one; empty for none.
+
+    Raises:
+        ValueError: it is not a path of letters, digits and `._~-`.
+    """
+    path = text.strip().strip("/")
+    prefix = f"/{path}" if path else ""
+    if not _PREFIX.fullmatch(prefix) or {".", ".."} & set(path.split("/")):
+        raise ValueError(f"{text!r} is not a path; write it as /lookalike, of letters, digits and ._~-")
+    return prefix
 
 
 def is_origin_of(origin: str, header: str) -> bool:

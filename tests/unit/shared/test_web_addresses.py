@@ -1,10 +1,10 @@
-"""LOOKALIKE_TRUSTED_HOSTS and LOOKALIKE_TRUSTED_ORIGINS mean what they say, or are refused with the reason."""
+"""The settings of hosts, origins and the path prefix mean what they say, or are refused with the reason."""
 
 import pytest
 
 from shared.errors import CannotStart
 from shared.settings import load_settings
-from shared.trusted_hosts import is_trusted, parse_origins, parse_trusted_hosts
+from shared.web_addresses import is_trusted, parse_origins, parse_trusted_hosts
 
 # setting -> Host headers that are served, and those that are not
 MATCHES = {
@@ -95,3 +95,16 @@ def test_origins_take_the_form_in_which_browsers_send_them() -> None:
 def test_what_is_no_origin_is_refused(origin: str) -> None:
     with pytest.raises(CannotStart, match=r"LOOKALIKE_TRUSTED_ORIGINS: .*not an origin"):
         load_settings(trusted_origins=origin)
+
+
+@pytest.mark.parametrize(
+    ("given", "prefix"), [("", ""), ("/", ""), ("/lookalike", "/lookalike"), ("a/b/", "/a/b"), ("/a~1.2_-", "/a~1.2_-")]
+)
+def test_a_prefix_has_one_form(given: str, prefix: str) -> None:
+    assert load_settings(url_prefix=given).url_prefix == prefix
+
+
+@pytest.mark.parametrize("prefix", ["https://a/b", "/a b", "/a//b", "/a?b", "/../a", "/%2e", '/"><script>'])
+def test_what_is_no_path_is_refused_as_prefix(prefix: str) -> None:
+    with pytest.raises(CannotStart, match=r"LOOKALIKE_URL_PREFIX: .*not a path"):
+        load_settings(url_prefix=prefix)
