@@ -10,7 +10,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 from werkzeug.datastructures import MultiDict
 
-from api.uploads.bodies import FIELD, require_whole
+from api.uploads.bodies import FIELD, body_size, require_whole
 from shared.errors import InvalidRequest
 from shared.jobs.contract import PhotoRequest, Submission
 
@@ -84,9 +84,10 @@ def read_json_options(contract: type[M]) -> tuple[M, Submission]:
     """
     if request.args:
         raise InvalidRequest("options of this call belong into a JSON body, not into the query")
-    if request.content_length and not request.is_json:
+    n_bytes = body_size()
+    if n_bytes and not request.is_json:
         raise InvalidRequest("the body is not JSON; send it with Content-Type: application/json")
-    return _split(contract, _json() if request.content_length else {})
+    return _split(contract, _json() if n_bytes else {})
 
 
 def _split(contract: type[M], given: dict[str, object]) -> tuple[M, Submission]:
@@ -170,7 +171,7 @@ def _form(ignore: frozenset[str]) -> dict[str, str]:
 
 
 def _json() -> dict[str, object]:
-    if (request.content_length or 0) > _MAX_JSON_BYTES:
+    if body_size() > _MAX_JSON_BYTES:
         raise InvalidRequest(f"the JSON is longer than {_MAX_JSON_BYTES} bytes")
     try:
         body = request.get_json(silent=True)

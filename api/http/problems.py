@@ -23,7 +23,6 @@ from shared.errors import (
     QueueUnavailable,
     RecordUnreadable,
     ReindexRunning,
-    UploadTooLarge,
 )
 from shared.jobs.contract import Job
 from shared.jobs.view import location
@@ -51,7 +50,7 @@ def install(app: Flask) -> None:
     app.after_request(_finish_response)
     app.register_error_handler(LookalikeError, problem)
     app.register_error_handler(RecordUnreadable, _unreadable)
-    app.register_error_handler(RequestEntityTooLarge, _too_large)
+    app.register_error_handler(RequestEntityTooLarge, _too_many_parts)
     app.register_error_handler(HTTPException, _http_error)
     app.register_error_handler(redis.RedisError, _redis_error)
     app.register_error_handler(Exception, _unexpected)
@@ -163,10 +162,8 @@ def _http_error(error: HTTPException) -> Response:
     return response
 
 
-def _too_large(_: RequestEntityTooLarge) -> Response:
-    limit = request.max_content_length or 0
-    if (request.content_length or 0) > limit:
-        return problem(UploadTooLarge(f"the request is larger than {limit >> 20} MiB; send a smaller photo"))
+def _too_many_parts(_: RequestEntityTooLarge) -> Response:
+    """Make the answer for a form that Werkzeug refuses; bodies that are too large are refused before."""
     return problem(InvalidRequest(f"the form has more than {request.max_form_parts} parts"))
 
 

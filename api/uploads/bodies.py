@@ -4,6 +4,7 @@ A body is received whole before it is parsed, on disk if it is long: a slow clie
 """
 
 import hashlib
+from contextlib import suppress
 from dataclasses import dataclass
 from tempfile import SpooledTemporaryFile
 from typing import IO
@@ -11,6 +12,7 @@ from typing import IO
 import gevent
 from flask import Request, g, request
 from gevent.pool import Pool
+from gunicorn.http.errors import NoMoreData, ParseException
 from werkzeug import formparser
 from werkzeug.datastructures import Headers
 from werkzeug.sansio.multipart import MultipartDecoder
@@ -23,6 +25,7 @@ from shared.errors import (
     LengthRequired,
     LookalikeError,
     RequestTimeout,
+    UploadTooLarge,
 )
 from shared.photos.images import PreprocessSpec
 
@@ -132,6 +135,20 @@ def accept_file_names_in_any_encoding() -> None:
 class SpooledRequest(Request):
     """A request that keeps uploaded files over 128 KiB on disk; Werkzeug would keep up to 500 kB of each in memory."""
 
+    @property
+    def stream(self) -> IO[bytes]:  # type: ignore[override]
+        """The body, which has its limit already; Werkzeug would refuse one of exactly that many bytes.
+
+        Raises:
+            UploadTooLarge: it says that it is larger than the limit.
+        """
+        body: IO[bytes] = self.environ["wsgi.input"]
+        if not isinstance(body, _Body):
+            return super().stream
+        if (self.content_length or 0) > (limit := self.max_content_length or 0):
+            raise too_large(limit)
+        return body
+
     def _get_file_stream(self, *_: object, **__: object) -> IO[bytes]:
         return SpooledTemporaryFile(_IN_MEMORY_BYTES)
 
@@ -156,14 +173,24 @@ def _photo_part(upload: Request) -> IO[bytes]:
 class _Body:
     """The body of a request as a file, received whole on the first read.
 
-    Attributes:
-        missing_bytes: bytes that have not been received yet.
+    Args:
+        incoming: what the server received; it raises when a chunked body is cut short.
+        n_bytes: the Content-Length; None for a chunked body, whose end the server tells.
     """
 
-    def __init__(self, incoming: IO[bytes], n_bytes: int) -> None:
+    def __init__(self, incoming: IO[bytes], n_bytes: int | None) -> None:
         self._incoming = incoming
+        self._n_bytes = n_bytes
+        self._n_received = 0
         self._received: IO[bytes] | None = None
-        self.missing_bytes = n_bytes
+        self._failed: LookalikeError | None = None
+
+    @property
+    def problem(self) -> LookalikeError | None:
+        """Why what was received is not the whole body; None if it is."""
+        if self._failed or self._n_bytes is None or self._n_bytes == self._n_received:
+            return self._failed
+        return self._missing()
 
     def read(self, size: int = -1) -> bytes:
         return self._whole().read(size)
@@ -171,10 +198,17 @@ class _Body:
     def readline(self, size: int = -1) -> bytes:
         return self._whole().readline(size)
 
+    def size(self) -> int:
+        """Number of bytes of the body; a chunked one is received for that."""
+        if self._n_bytes is None:
+            self._whole()
+            return self._n_received
+        return self._n_bytes
+
     def discard(self, within_s: float, at_most_bytes: int) -> None:
         """Read and discard what the client still sends, within a limit of time and bytes."""
-        left = min(self.missing_bytes, at_most_bytes)
-        with gevent.Timeout(within_s, False):
+        left = at_most_bytes if self._n_bytes is None else min(self._n_bytes - self._n_received, at_most_bytes)
+        with gevent.Timeout(within_s, False), suppress(ParseException):
             while left > 0 and (chunk := self._incoming.read(min(left, _CHUNK_BYTES))):
                 left -= len(chunk)
 
@@ -183,41 +217,83 @@ class _Body:
             self._received.close()
 
     def _whole(self) -> IO[bytes]:
+        # After a failure the server's reader may report an end that is none, so nothing is read from it again.
+        if self._failed:
+            raise self._failed
         if self._received is None:
             self._received = SpooledTemporaryFile(_IN_MEMORY_BYTES)  # noqa: SIM115
-            within_s = max(BODY_WITHIN_S, self.missing_bytes / _LARGE_BODY_BYTES_PER_S)
-            late = RequestTimeout(f"the body did not arrive within {within_s:.0f} s; send it again")
-            with gevent.Timeout(within_s, late):
-                while self.missing_bytes and (chunk := self._incoming.read(min(self.missing_bytes, _CHUNK_BYTES))):
-                    self._received.write(chunk)
-                    self.missing_bytes -= len(chunk)
-            require_whole()
+            self._failed = BodyIncomplete("the body was not received to its end; send it again")
+            try:
+                self._receive(self._received)
+            except LookalikeError as exc:
+                self._failed = exc
+                raise
+            self._failed = None
             self._received.seek(0)
         return self._received
+
+    def _receive(self, file: IO[bytes]) -> None:
+        at_most = request.max_content_length or 0
+        expected = at_most if self._n_bytes is None else self._n_bytes
+        within_s = max(BODY_WITHIN_S, expected / _LARGE_BODY_BYTES_PER_S)
+        late = RequestTimeout(f"the body did not arrive within {within_s:.0f} s; send it again")
+        # One byte more than a chunked body may have shows that it has too many.
+        end = at_most + 1 if self._n_bytes is None else self._n_bytes
+        with gevent.Timeout(within_s, late):
+            try:
+                while self._n_received < end and (
+                    chunk := self._incoming.read(min(end - self._n_received, _CHUNK_BYTES))
+                ):
+                    file.write(chunk)
+                    self._n_received += len(chunk)
+            except (NoMoreData, ParseException) as exc:
+                raise BodyIncomplete("the chunked body was cut short or is malformed; send it again") from exc
+        if self._n_bytes is None and self._n_received > at_most:
+            raise too_large(at_most)
+        if self._n_bytes is not None and self._n_received < self._n_bytes:
+            raise self._missing()
+
+    def _missing(self) -> BodyIncomplete:
+        missing = (self._n_bytes or 0) - self._n_received
+        return BodyIncomplete(f"{missing} bytes of {self._n_bytes} are missing; send it again")
+
+
+def too_large(limit: int) -> UploadTooLarge:
+    """Make the error about a body of more than `limit` bytes."""
+    return UploadTooLarge(f"the request is larger than {limit >> 20} MiB; send a smaller photo")
 
 
 def spool_body() -> None:
     """Replace the body of the current request with a `_Body`; runs before every request.
 
     Raises:
-        LengthRequired: the body has no Content-Length. Without it a body that is too large could not be refused before
-            it is received, nor one that is cut short be recognised.
+        LengthRequired: the body has no Content-Length, and the server does not tell where a chunked one ends; so one
+            that is cut short could not be recognised.
     """
     if request.method in ("POST", "PUT", "PATCH", "DELETE"):
         # Neither a length nor an encoding means no body, as in `curl -X POST`.
-        if request.content_length is None and "Transfer-Encoding" in request.headers:
+        n_bytes = request.content_length or 0
+        is_chunked = request.content_length is None and "Transfer-Encoding" in request.headers
+        if is_chunked and not request.environ.get("wsgi.input_terminated"):
             raise LengthRequired("send a Content-Length header")
-        g.body = request.environ["wsgi.input"] = _Body(request.environ["wsgi.input"], request.content_length or 0)
+        g.body = request.environ["wsgi.input"] = _Body(request.environ["wsgi.input"], None if is_chunked else n_bytes)
+
+
+def body_size() -> int:
+    """Number of bytes of the current request's body; a chunked one is received for that."""
+    n_bytes: int = g.body.size()
+    return n_bytes
 
 
 def require_whole() -> None:
-    """Check that the body has as many bytes as its Content-Length says. Call it after the body was parsed.
+    """Check that the body arrived to its end. Call it after the body was parsed.
 
     Raises:
         BodyIncomplete: bytes are missing.
+        LookalikeError: what else ended its reception.
     """
-    if g.body.missing_bytes:
-        raise BodyIncomplete(f"{g.body.missing_bytes} bytes of {request.content_length} are missing; send it again")
+    if problem := g.body.problem:
+        raise problem
 
 
 def discard_body(_: BaseException | None) -> None:

@@ -47,14 +47,14 @@ class UploadTooLarge(InputError):
 
 
 class LengthRequired(InputError):
-    """No `Content-Length`."""
+    """No `Content-Length`, behind a server that does not tell where a chunked body ends; gunicorn does."""
 
     code = "length_required"
     http_status = 411
 
 
 class BodyIncomplete(InputError):
-    """Fewer bytes arrived than `Content-Length` says."""
+    """Fewer bytes arrived than `Content-Length` says, or a chunked body was cut short or is malformed."""
 
     code = "body_incomplete"
     http_status = 400

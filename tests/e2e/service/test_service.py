@@ -239,14 +239,82 @@ def test_a_body_cut_short_is_400_and_no_job(stack: Stack, path: str, content_typ
     assert b"body_incomplete" in answer
 
 
-def test_a_body_of_unstated_length_is_411(stack: Stack) -> None:
-    connection = http.client.HTTPConnection("127.0.0.1", stack.port, timeout=30)
-    headers = {"Content-Type": "multipart/form-data; boundary=x", "Transfer-Encoding": "chunked"}
-    connection.request("POST", "/v1/jobs/embed", body=iter([b"--x--\r\n"]), headers=headers, encode_chunked=True)
-    answer = connection.getresponse()
-    assert answer.status == 411
-    assert json.loads(answer.read())["code"] == "length_required"
-    connection.close()
+CHUNKED_FORM = PART + noise_bytes() + b"\r\n--x--\r\n"
+MAX_UPLOAD = 10 << 20
+
+
+def chunked(
+    stack: Stack, path: str, content_type: str, coded: bytes, *, ends: bool = True
+) -> tuple[int, dict[str, str]]:
+    """Status and JSON of the answer to a chunked body, after which the client closes, or waits."""
+    head = (
+        f"POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: {content_type}\r\nTransfer-Encoding: chunked\r\n\r\n"
+    )
+    with socket.create_connection(("127.0.0.1", stack.port), timeout=60) as connection:
+        connection.sendall(head.encode() + coded)
+        if ends:
+            connection.shutdown(socket.SHUT_WR)
+        answer = http.client.HTTPResponse(connection)
+        answer.begin()
+        return answer.status, json.loads(answer.read())
+
+
+def in_chunks(body: bytes, size: int) -> bytes:
+    parts = [body[at : at + size] for at in range(0, len(body), size)]
+    return b"".join(b"%x\r\n%s\r\n" % (len(part), part) for part in parts)
+
+
+@pytest.mark.parametrize("size", [7, 1000, 1 << 20])
+def test_a_chunked_body_is_taken(stack: Stack, size: int) -> None:
+    coded = in_chunks(CHUNKED_FORM, size) + b"0\r\nX-Trailer: t\r\n\r\n"
+    status, job = chunked(stack, "/v1/jobs/embed", FORM, coded, ends=False)
+    assert (status, job["kind"]) == (202, "embed")
+
+
+def test_options_in_chunked_json_count(stack: Stack) -> None:
+    coded = in_chunks(b'{"mode": "odd"}', 5) + b"0\r\n\r\n"
+    status, problem = chunked(stack, "/v1/jobs/reindex", "application/json", coded)
+    assert (status, problem["code"]) == (422, "invalid_request")
+    assert "mode" in problem["detail"]
+    status, problem = chunked(stack, "/v1/jobs/reindex", "text/plain", coded)
+    assert "not JSON" in problem["detail"]
+
+
+@pytest.mark.parametrize("path", ["/v1/jobs/embed", "/predict/similar_images", "/v1/batches"])
+@pytest.mark.parametrize(
+    "end",
+    [
+        b"",  # after whole chunks, so that the form in them is complete
+        b"0\r\n",  # the last chunk, without the end of the trailers
+        b"0\r\nX-Trailer: t\r\n",
+        b"100\r\nabc",
+        b"5\r\nabcdefgh\r\n0\r\n\r\n",
+        b"-5\r\nabcde\r\n0\r\n\r\n",
+        b"zz\r\n\r\n0\r\n\r\n",
+    ],
+)
+def test_a_chunked_body_cut_short_or_malformed_is_400_and_no_job(stack: Stack, path: str, end: bytes) -> None:
+    jobs = requests.get(f"{stack.url}/v1/jobs", timeout=30).json()["jobs"]
+    status, problem = chunked(stack, path, FORM, in_chunks(CHUNKED_FORM, 500) + end)
+    assert (status, problem["code"]) == (400, "body_incomplete")
+    after = requests.get(f"{stack.url}/v1/jobs", timeout=30).json()["jobs"]
+    assert [job["id"] for job in after] == [job["id"] for job in jobs]
+
+
+def test_a_chunked_json_body_cut_short_is_400(stack: Stack) -> None:
+    for path, body in {"/v1/jobs/reindex": b'{"dry_run": true}', "/v1/jobs/search": b'{"image_id": "p1"}'}.items():
+        status, problem = chunked(stack, path, "application/json", in_chunks(body, 500))
+        assert (status, problem["code"]) == (400, "body_incomplete")
+
+
+def test_a_chunked_body_has_the_same_limit_to_the_byte(stack: Stack) -> None:
+    before, after = b'--x\r\nContent-Disposition: form-data; name="n"; filename="n"\r\n\r\n', b"\r\n" + CHUNKED_FORM
+    for more, expected in ((0, 202), (1, 413)):
+        body = before + b"9" * (MAX_UPLOAD + more - len(before) - len(after)) + after
+        coded = in_chunks(body, 1 << 16) + b"0\r\n\r\n"
+        assert chunked(stack, "/v1/jobs/embed", FORM, coded, ends=False)[0] == expected
+        declared = requests.post(f"{stack.url}/v1/jobs/embed", data=body, headers={"Content-Type": FORM}, timeout=60)
+        assert declared.status_code == expected
 
 
 def test_a_slow_client_holds_up_nobody(stack: Stack, photos: list[Path]) -> None:
