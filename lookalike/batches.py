@@ -5,15 +5,16 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
 from hashlib import sha256
+from os import PathLike
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 from urllib.parse import quote
 
 from lookalike.error_codes import error_class
-from lookalike.errors import LookalikeError, Overload, PhotoUnreadable, TimedOut, UploadTooLarge
+from lookalike.errors import InputError, LookalikeError, Overload, PhotoUnreadable, TimedOut, UploadTooLarge
 from lookalike.exchange import Call, Deadline, Pause, Request, Work
 from lookalike.forms import form_fields, photo_part
 from lookalike.models import BatchItemState, BatchState, Progress
-from lookalike.photos import Photo, read_photo, rereadable
+from lookalike.photos import Photo, Picture, Readable, read_photo, rereadable
 from lookalike.progress import ProgressCallback, ProgressOption, progress_callback
 from lookalike.tracking import failure, read_result
 
@@ -264,6 +265,20 @@ def _max_photos(calls: "Calls") -> Call[int]:
         return _MAX_PHOTOS  # another version's document; a request with too many photos is refused, and fewer are sent
 
 
+def _several(photos: Iterable[Photo]) -> list[Photo]:
+    """The photos as a list.
+
+    Raises:
+        InputError: it is one photo, whose characters or bytes would be taken for photos, or nothing to go through.
+    """
+    if isinstance(photos, str | bytes | bytearray | memoryview | PathLike | Readable | Picture):
+        raise InputError("photos: a list of photos is needed; for a single one use search() or embed()")
+    try:
+        return list(photos)
+    except TypeError as exc:
+        raise InputError(f"photos: a list of photos is needed, not {type(photos).__name__}") from exc
+
+
 def batched(
     calls: "Calls",
     kind: str,
@@ -288,9 +303,10 @@ def batched(
         An outcome for each photo, in the order given.
 
     Raises:
+        InputError: `photos` is one photo, or nothing to go through.
         LookalikeError: the service accepted none of the photos.
     """
-    given = list(photos)
+    given = _several(photos)
     until = calls.deadline(float("inf") if timeout_s is None else timeout_s)
     with progress_callback(progress) as report:
         run = _Run(_Plan(calls, kind, given, options, key, until, report), deque(range(len(given))))

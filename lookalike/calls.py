@@ -8,12 +8,11 @@ from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from math import isfinite
 from typing import TYPE_CHECKING, Any, Unpack
-from urllib.parse import quote
 
 from lookalike.batches import BatchItem, batched
 from lookalike.errors import ImageNotFound, InputError
 from lookalike.exchange import Call, Request, Work
-from lookalike.forms import form_fields, idempotency_key_of, photo_part, request_options
+from lookalike.forms import form_fields, idempotency_key_of, path_segment, photo_part, request_options, text_of
 from lookalike.index_calls import IndexCalls
 from lookalike.models import EmbedResult, JobPage, JobState, Origin, SearchResult
 from lookalike.options import JobOptions, SearchOptions
@@ -195,7 +194,7 @@ class Calls(IndexCalls):
             JobNotFound: there is no such job, or it belongs to another API key.
             JobGone: it has ended and its result is no longer kept.
         """
-        request = Request(method="GET", path=f"/v1/jobs/{quote(job_id, safe='')}")
+        request = Request(method="GET", path=f"/v1/jobs/{path_segment('job_id', job_id)}")
         return Ticket((yield from self.read(JobState, request, self.deadline(None))))
 
     def jobs(self, *, status: str = "", kind: str = "", limit: int = 50) -> Call[list[JobState]]:
@@ -212,6 +211,8 @@ class Calls(IndexCalls):
         Raises:
             InputError: there is no such status or kind.
         """
+        if not isinstance(limit, int):
+            raise InputError(f"limit: a whole number is needed, not {limit!r}")
         found: list[JobState] = []
         cursor: str | None = ""
         while cursor is not None and len(found) < limit:
@@ -288,7 +289,7 @@ class Calls(IndexCalls):
         path = f"/v1/jobs/{kind}"
         until = self.deadline(wait_s)
         if photo is None:
-            body = {"image_id": image_id, **asked}
+            body = {"image_id": text_of("image_id", image_id), **asked}
             request = Request(method="POST", path=path, headers=headers, json=body, holds_s=holds_s)
         else:
             content: bytes = yield Work(partial(read_photo, photo))

@@ -1,11 +1,10 @@
 """The two clients, blocking and asynchronous: they do the I/O for the calls of `lookalike.calls`."""
 
-import os
+import asyncio
 import sys
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Iterator, Mapping
+from contextlib import contextmanager
 from functools import wraps
-from importlib.metadata import PackageNotFoundError, version
-from ipaddress import ip_address
 from time import sleep
 from types import TracebackType
 from typing import Any, Concatenate, ParamSpec, Self, TypeVar
@@ -15,13 +14,14 @@ import anyio.to_thread
 import httpx
 
 from lookalike.calls import Calls
-from lookalike.errors import NoAnswer
+from lookalike.connection import DEFAULT_URL, connection
+from lookalike.errors import InputError, NoAnswer
 from lookalike.exchange import Call, Effect, Pause, Request, Send
 from lookalike.jobs import AsyncJob, Job
 from lookalike.models import SearchResult
 from lookalike.tracking import Ticket
 
-DEFAULT_URL = "http://127.0.0.1:8080"
+__all__ = ["DEFAULT_URL", "AsyncClient", "Client"]
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -86,14 +86,16 @@ class Client:
     `Retry-After` says, until `timeout_s` is over. Idempotency keys keep a repeated submit from making a second job.
 
     Args:
-        url: address of the service. Default: LOOKALIKE_URL, else http://127.0.0.1:8080.
+        url: address of the service, perhaps with a path. Default: LOOKALIKE_URL, else http://127.0.0.1:8080.
         api_key: needed where the service has API keys. Default: LOOKALIKE_API_KEY.
         timeout_s: seconds that a call may take, with all repeated requests. Calls with a `timeout_s` of their own
             use that one.
         transport: httpx transport to send with, for proxies, certificates and tests.
 
     Raises:
-        NoAnswer: `url` is not an http or https address.
+        NoAnswer: `url` is not an http or https address, or the environment names a proxy or certificates that
+            cannot be used.
+        InputError: another argument is wrong.
 
     Example:
         >>> from lookalike import Client
@@ -112,9 +114,10 @@ class Client:
         timeout_s: float = 60.0,
         transport: httpx.BaseTransport | None = None,
     ) -> None:
-        self.calls = Calls(timeout_s)
+        found = connection(url, api_key, with_proxy=transport is None)
+        self.calls = Calls(timeout_s, proxy=str(found.proxy or ""))
         self.calls.plotter = self._plot
-        self._http = httpx.Client(transport=transport, **_connection(url, api_key))
+        self._http = httpx.Client(**found.options(transport))
 
     search = _blocking(Calls.search)
     embed = _blocking(Calls.embed)
@@ -181,7 +184,9 @@ class Client:
 
     def _do(self, effect: Effect) -> object:
         if isinstance(effect, Send):
-            return self._http.request(timeout=effect.timeout, **_arguments(effect.request))
+            _require_open(self._http)
+            with _faults_named():
+                return self._http.send(_built(self._http, effect))
         if isinstance(effect, Pause):
             sleep(effect.seconds)
             return None
@@ -197,14 +202,16 @@ class AsyncClient:
     It has the calls of `Client`, each to be awaited; any number of them may run at once.
 
     Args:
-        url: address of the service. Default: LOOKALIKE_URL, else http://127.0.0.1:8080.
+        url: address of the service, perhaps with a path. Default: LOOKALIKE_URL, else http://127.0.0.1:8080.
         api_key: needed where the service has API keys. Default: LOOKALIKE_API_KEY.
         timeout_s: seconds that a call may take, with all repeated requests. Calls with a `timeout_s` of their own
             use that one.
         transport: httpx transport to send with, for proxies, certificates and tests.
 
     Raises:
-        NoAnswer: `url` is not an http or https address.
+        NoAnswer: `url` is not an http or https address, or the environment names a proxy or certificates that
+            cannot be used.
+        InputError: another argument is wrong.
 
     Example:
         >>> import asyncio
@@ -223,9 +230,14 @@ class AsyncClient:
         timeout_s: float = 60.0,
         transport: httpx.AsyncBaseTransport | None = None,
     ) -> None:
-        self.calls = Calls(timeout_s)
+        found = connection(url, api_key, with_proxy=transport is None)
+        self.calls = Calls(timeout_s, proxy=str(found.proxy or ""))
         self.calls.plotter = self._plot
-        self._http = httpx.AsyncClient(transport=transport, **_connection(url, api_key))
+        self._options = found.options(transport)
+        self._url = found.url
+        # Connections belong to the event loop they were made in: each loop gets a client of its own.
+        self._by_loop: dict[object, httpx.AsyncClient] = {}
+        self._is_closed = False
 
     search = _awaited(Calls.search)
     embed = _awaited(Calls.embed)
@@ -252,7 +264,7 @@ class AsyncClient:
     @property
     def url(self) -> str:
         """Address of the service, without a slash at the end."""
-        return str(self._http.base_url).rstrip("/")
+        return str(self._url).rstrip("/")
 
     async def run(self, call: Call[T]) -> T:
         """Run a call of `calls`: do the I/O it yields until it returns. The methods of this class do so themselves.
@@ -280,7 +292,8 @@ class AsyncClient:
 
     async def close(self) -> None:
         """Close the connections; the client cannot be used afterwards. `async with` does it by itself."""
-        await self._http.aclose()
+        await self._of_this_loop().aclose()
+        self._is_closed = True
 
     async def __aenter__(self) -> Self:
         return self
@@ -292,46 +305,60 @@ class AsyncClient:
 
     async def _do(self, effect: Effect) -> object:
         if isinstance(effect, Send):
-            return await self._http.request(timeout=effect.timeout, **_arguments(effect.request))
+            http = self._of_this_loop()
+            with _faults_named():
+                return await http.send(_built(http, effect))
         if isinstance(effect, Pause):
             await anyio.sleep(effect.seconds)
             return None
         return await anyio.to_thread.run_sync(effect.do)
 
+    def _of_this_loop(self) -> httpx.AsyncClient:
+        if self._is_closed:
+            raise InputError("this client is closed; make a new one")
+        loop = _running_loop()
+        if loop not in self._by_loop:
+            for ended in [other for other in self._by_loop if getattr(other, "is_closed", bool)()]:
+                del self._by_loop[ended]
+            self._by_loop[loop] = httpx.AsyncClient(**self._options)
+        return self._by_loop[loop]
+
     def _plot(self, result: SearchResult) -> Any:
         raise ValueError("this result was returned by an AsyncClient: await client.plot(result)")
 
 
-def _connection(url: str | None, api_key: str | None) -> dict[str, Any]:
-    """Keyword arguments common to both httpx clients: address, headers, whether to use the environment's proxies.
+def _running_loop() -> object:
+    """The event loop of asyncio, or the token of trio's, that runs this code."""
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError:
+        return sys.modules["trio"].lowlevel.current_trio_token() if "trio" in sys.modules else None
+
+
+def _require_open(http: httpx.Client) -> None:
+    if http.is_closed:
+        raise InputError("this client is closed; make a new one")
+
+
+@contextmanager
+def _faults_named() -> Iterator[None]:
+    """Raise errors of this package for what httpx finds in a host name only when it connects."""
+    try:
+        yield
+    except UnicodeError as exc:
+        raise NoAnswer(f"url: its host name cannot be looked up ({exc})") from exc
+
+
+def _built(http: httpx.Client | httpx.AsyncClient, effect: Send) -> httpx.Request:
+    """Build a request.
 
     Raises:
-        NoAnswer: `url` is not an http or https address.
+        InputError: a value in it cannot be sent.
     """
-    address = httpx.URL(url or os.environ.get("LOOKALIKE_URL") or DEFAULT_URL)
-    if address.scheme not in ("http", "https") or not address.host:
-        raise NoAnswer(f"{str(address)!r} is no address of a service: it looks like {DEFAULT_URL}")
-    key = (api_key or os.environ.get("LOOKALIKE_API_KEY") or "").strip()  # secrets read from files end with a newline
-    headers = {"User-Agent": _user_agent(), "Accept": "application/json"}
-    if key:
-        headers["Authorization"] = f"Bearer {key}"
-    return {"base_url": address, "headers": headers, "trust_env": not _is_loopback(address.host)}
-
-
-def _is_loopback(host: str) -> bool:
-    """Whether the host is this machine, which no proxy can reach."""
     try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
-
-
-def _user_agent() -> str:
-    try:
-        ours = version("lookalike")
-    except PackageNotFoundError:  # run from a checkout
-        ours = "0"
-    return f"lookalike/{ours} python/{sys.version_info.major}.{sys.version_info.minor}"
+        return http.build_request(timeout=effect.timeout, **_arguments(effect.request))
+    except (httpx.InvalidURL, TypeError, ValueError) as exc:
+        raise InputError(f"the request to {effect.request.path} cannot be sent as it is: {exc}") from exc
 
 
 def _arguments(request: Request) -> Mapping[str, Any]:

@@ -8,6 +8,8 @@ import time
 from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass, field
 from email.utils import parsedate_to_datetime
+from math import isnan
+from numbers import Real
 from random import random
 from typing import Any, TypeVar
 
@@ -15,7 +17,7 @@ import httpx
 from pydantic import ValidationError
 
 from lookalike.error_codes import error_class
-from lookalike.errors import LookalikeError, NoAnswer, UnexpectedAnswer
+from lookalike.errors import InputError, LookalikeError, NoAnswer, UnexpectedAnswer
 from lookalike.models import Answer
 
 _CONNECT_WITHIN_S = 5.0
@@ -108,6 +110,10 @@ class Exchange:
         timeout_s: seconds that a call may take, with all repeated requests.
         clock: monotonic time in seconds.
         chance: random numbers in [0, 1), the jitter of the pauses between requests.
+        proxy: what requests go through, for people; empty for none.
+
+    Raises:
+        InputError: `timeout_s` is no number of seconds.
     """
 
     def __init__(
@@ -116,14 +122,20 @@ class Exchange:
         *,
         clock: Callable[[], float] = time.monotonic,
         chance: Callable[[], float] = random,
+        proxy: str = "",
     ) -> None:
-        self.timeout_s = timeout_s
+        self.timeout_s = seconds(timeout_s)
+        self._proxy = proxy
         self.clock = clock
         self._chance = chance
 
     def patience_s(self, timeout_s: float | None) -> float:
-        """`timeout_s`, or if it is None the client's own timeout; in seconds."""
-        return self.timeout_s if timeout_s is None else timeout_s
+        """`timeout_s`, or if it is None the client's own timeout; in seconds.
+
+        Raises:
+            InputError: it is no number of seconds.
+        """
+        return self.timeout_s if timeout_s is None else seconds(timeout_s)
 
     def deadline(self, timeout_s: float | None) -> Deadline:
         """The deadline `timeout_s` seconds from now; None means the client's own timeout."""
@@ -162,13 +174,13 @@ class Exchange:
             try:
                 response: httpx.Response = yield Send(request, _timeout(request, until))
             except httpx.RequestError as exc:
-                error: LookalikeError = _unanswered(exc)
+                error: LookalikeError = _unanswered(exc, self._proxy)
                 again = (request.repeatable or isinstance(exc, _NOT_SENT)) and not _is_permanent(exc)
                 cause: Exception | None = exc
             else:
                 if response.is_success or response.status_code in request.ok:
                     return response
-                error, cause = refusal(response), None
+                error, cause = self._refused(response), None
                 again = error.retry_after_s is not None or _is_of_proxy(response)
             pause_s = self._pause_s(attempt, error.retry_after_s)
             if not again or pause_s >= until.left_s:
@@ -176,10 +188,26 @@ class Exchange:
             yield Pause(pause_s)
             attempt += 1
 
+    def _refused(self, response: httpx.Response) -> LookalikeError:
+        if self._proxy and response.status_code == httpx.codes.PROXY_AUTHENTICATION_REQUIRED:
+            return NoAnswer(f"{self._proxy} asks for a user name and password", status=response.status_code)
+        return refusal(response)
+
     def _pause_s(self, attempt: int, retry_after_s: float | None) -> float:
         """Exponential backoff with jitter, in seconds; never less than Retry-After."""
         backoff_s = min(_FIRST_PAUSE_S * 2.0 ** min(attempt, 10), _LONGEST_PAUSE_S) * (0.5 + 0.5 * self._chance())
         return backoff_s if retry_after_s is None else retry_after_s + backoff_s * self._chance()
+
+
+def seconds(timeout_s: object) -> float:
+    """Check a time limit.
+
+    Raises:
+        InputError: it is no number.
+    """
+    if isinstance(timeout_s, bool) or not isinstance(timeout_s, Real) or isnan(timeout_s):
+        raise InputError(f"timeout_s: a number of seconds is needed, not {timeout_s!r}")
+    return timeout_s if isinstance(timeout_s, int | float) else float(timeout_s)
 
 
 def parse_answer(answer_type: type[A], response: httpx.Response) -> A:
@@ -248,12 +276,16 @@ def _is_permanent(exc: httpx.RequestError) -> bool:
     return isinstance(exc, _NOT_REPEATABLE) or "CERTIFICATE_VERIFY_FAILED" in str(exc)
 
 
-def _unanswered(exc: httpx.RequestError) -> NoAnswer:
+def _unanswered(exc: httpx.RequestError, proxy: str) -> NoAnswer:
     try:
         url = exc.request.url
         where = f"{url.scheme}://{url.netloc.decode('ascii')}"
     except RuntimeError:  # httpx made no request yet
         where = "the service"
+    if isinstance(exc, httpx.ProxyError):
+        return NoAnswer(f"{proxy or 'the proxy'} does not connect to {where} ({exc})")
+    if proxy and isinstance(exc, _NOT_SENT) and "SSL" not in str(exc):
+        return NoAnswer(f"{proxy} cannot be reached ({exc or type(exc).__name__}); {where} was not asked")
     if isinstance(exc, _NOT_SENT):
         return NoAnswer(
             f"{where} cannot be reached ({exc or type(exc).__name__}); is it running, and is that its address?"

@@ -2,7 +2,11 @@
 
 import re
 from collections.abc import Mapping
+from contextlib import suppress
+from math import isfinite
+from numbers import Integral
 from typing import Any
+from urllib.parse import quote
 from uuid import uuid4
 
 from lookalike.errors import InputError
@@ -18,8 +22,61 @@ def photo_part(content: bytes) -> Part:
 
 
 def request_options(options: Mapping[str, Any]) -> dict[str, Any]:
-    """The options that go into the body or query of a request: all that were given, without the idempotency key."""
-    return {name: value for name, value in options.items() if value is not None and name != _KEY}
+    """The options that go into the body or query of a request: all that were given, without the idempotency key.
+
+    Raises:
+        InputError: an option is neither text nor a number.
+    """
+    return {name: _plain(name, value) for name, value in options.items() if value is not None and name != _KEY}
+
+
+def text_of(name: str, value: object) -> str:
+    """An id as text; a whole number is written in digits.
+
+    Args:
+        name: the argument, for the error.
+        value: text or a whole number.
+
+    Raises:
+        InputError: it is something else, empty, or cannot be encoded.
+    """
+    if isinstance(value, Integral) and not isinstance(value, bool):
+        return str(int(value))
+    if not isinstance(value, str) or not value:
+        raise InputError(f"{name}: text or a whole number is needed, not {value!r}")
+    return _encodable(name, value)
+
+
+def path_segment(name: str, value: object) -> str:
+    """An id as a segment of a path.
+
+    Raises:
+        InputError: as of `text_of`; or a path cannot hold it.
+    """
+    text = text_of(name, value)
+    if text in (".", ".."):
+        raise InputError(f"{name}: {text!r} cannot be sent in a path")
+    return quote(text, safe="")
+
+
+def _plain(name: str, value: object) -> object:
+    """An option as a type that JSON has; scalars of numpy become Python's."""
+    if not isinstance(value, str | bool | int | float) and hasattr(value, "item"):
+        with suppress(TypeError, ValueError):  # an array, which is refused below
+            value = value.item()
+    if isinstance(value, str):
+        return _encodable(name, value)
+    if not isinstance(value, bool | int | float) or not isfinite(value):
+        raise InputError(f"{name}: text or a number is needed, not {value!r:.100}")
+    return value
+
+
+def _encodable(name: str, text: str) -> str:
+    try:
+        text.encode()
+    except UnicodeEncodeError as exc:
+        raise InputError(f"{name}: it has characters that are not text ({exc.reason})") from exc
+    return text
 
 
 def form_fields(options: Mapping[str, Any]) -> dict[str, str | list[str]]:

@@ -5,10 +5,9 @@ Each call is a generator (`exchange.Call`) that a `Client` or `AsyncClient` runs
 
 from functools import partial
 from typing import Literal, Unpack
-from urllib.parse import quote
 
 from lookalike.exchange import A, Call, Request, Work
-from lookalike.forms import form_fields, idempotency_key_of, photo_part, request_options
+from lookalike.forms import form_fields, idempotency_key_of, path_segment, photo_part, request_options, text_of
 from lookalike.models import (
     ImageChange,
     IndexInfo,
@@ -89,7 +88,7 @@ class IndexCalls(Tracking):
             ReindexRunning: one runs already.
             ScopeMissing: the API key may not reindex.
         """
-        body = {"mode": mode, "dry_run": dry_run, "promote": promote, "force": force}
+        body = request_options({"mode": mode, "dry_run": dry_run, "promote": promote, "force": force})
         headers = {"Idempotency-Key": idempotency_key_of({"idempotency_key": idempotency_key})}
         request = Request(method="POST", path="/v1/jobs/reindex", json=body, headers=headers)
         return Ticket((yield from self.read(JobState, request, self.deadline(None))))
@@ -123,12 +122,14 @@ class IndexCalls(Tracking):
             ChangesFull: too many photos were put or deleted since the last reindex.
             TimedOut: the job has not ended; it goes on.
         """
+        path = _image_path(image_id)
+        named = {"listing_id": text_of("listing_id", listing_id), "category": text_of("category", category)}
         content = yield Work(partial(read_photo, photo))
         request = Request(
             method="PUT",
-            path=_image_path(image_id),
+            path=path,
             headers={"Idempotency-Key": idempotency_key_of(options)},
-            form=form_fields({"listing_id": listing_id, "category": category, **request_options(options)}),
+            form=form_fields({**named, **request_options(options)}),
             files=(photo_part(content),),
         )
         return (yield from self._carried_out(request, timeout_s))
@@ -193,7 +194,7 @@ class IndexCalls(Tracking):
         Raises:
             VersionNotFound: the index has no such version.
         """
-        path = f"/v1/index/versions/{quote(version, safe='')}/report"
+        path = f"/v1/index/versions/{path_segment('version', version)}/report"
         request = Request(method="GET", path=path, headers={"Accept": "application/json"})
         return (yield from self.read(VersionReport, request, self.deadline(None)))
 
@@ -208,7 +209,7 @@ class IndexCalls(Tracking):
             PromotionRefused: the version belongs to another model, or another promotion came first.
             ScopeMissing: the API key may not promote.
         """
-        request = Request(method="POST", path=f"/v1/index/versions/{quote(version, safe='')}/promote")
+        request = Request(method="POST", path=f"/v1/index/versions/{path_segment('version', version)}/promote")
         return (yield from self.read(Version, request, self.deadline(None)))
 
     def rollback(self, *, live: str | None = None) -> Call[Version]:
@@ -229,7 +230,7 @@ class IndexCalls(Tracking):
             found = yield from self.versions()
             live = next((version.version for version in found if version.live), None)
         # Never repeated: if the first request was carried out and its answer lost, a second one would be refused.
-        query = {"live": live} if live else {}
+        query = {"live": text_of("live", live)} if live else {}
         request = Request(method="POST", path="/v1/index/rollback", query=query, repeatable=False)
         return (yield from self.read(Version, request, self.deadline(None)))
 
@@ -252,4 +253,4 @@ class IndexCalls(Tracking):
 
 
 def _image_path(image_id: str) -> str:
-    return f"/v1/images/{quote(image_id, safe='')}"
+    return f"/v1/images/{path_segment('image_id', image_id)}"

@@ -1,7 +1,7 @@
 """Read photos, in the forms in which callers have them, into the bytes that are sent. Decodes nothing."""
 
 from io import BytesIO
-from os import PathLike, fspath
+from os import PathLike, fsdecode
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -53,16 +53,18 @@ def read_photo(photo: Photo) -> bytes:
     if isinstance(photo, bytes | bytearray | memoryview):
         return bytes(photo)
     if isinstance(photo, str | PathLike):
-        return _read_file(fspath(photo))
+        return _read_file(fsdecode(photo))
     if isinstance(photo, Picture):
         return _encode(photo)
     if isinstance(photo, Readable):
         try:
             content: object = photo.read()
-        except (OSError, ValueError) as exc:  # ValueError: it is closed
-            raise PhotoUnreadable(f"the photo's file cannot be read: {exc}") from exc
+        except Exception as exc:  # of whatever the caller's object reads from
+            raise PhotoUnreadable(f"the photo's file cannot be read: {exc or type(exc).__name__}") from exc
         if not isinstance(content, bytes):
             raise PhotoUnreadable(f"reading the photo gave {type(content).__name__}, not bytes; open it with mode 'rb'")
+        if not content and _is_past_its_start(photo):
+            raise PhotoUnreadable("the photo's file is at its end, so nothing is left to read; call its seek(0) first")
         return content
     raise PhotoUnreadable(f"a photo is a path, bytes, a binary file or a PIL image, not {type(photo).__name__}")
 
@@ -78,6 +80,13 @@ def rereadable(photo: Photo, content: bytes) -> Photo:
         The content for an open file, which is at its end now; else the photo itself.
     """
     return content if isinstance(photo, Readable) and not isinstance(photo, Picture) else photo
+
+
+def _is_past_its_start(file: object) -> bool:
+    try:
+        return bool(file.tell() > 0)  # type: ignore[attr-defined]
+    except (AttributeError, OSError, ValueError, TypeError):  # it has no position
+        return False
 
 
 def _read_file(path: str) -> bytes:
@@ -96,12 +105,12 @@ def _read_file(path: str) -> bytes:
 def _encode(picture: Picture) -> bytes:
     """Encode as JPEG, of a quality that does not change results; as PNG where JPEG would lose transparency or depth."""
     buffer = BytesIO()
-    exif = picture.getexif()  # holds the orientation, by which the service turns the photo upright
     try:
+        exif = picture.getexif()  # holds the orientation, by which the service turns the photo upright
         if picture.mode in ("RGB", "L", "CMYK", "YCbCr"):
             picture.save(buffer, "JPEG", quality=95, subsampling=0, exif=exif)
         else:
             picture.save(buffer, "PNG", exif=exif)
-    except (OSError, ValueError) as exc:
+    except Exception as exc:  # PIL's plugins raise what they like for a closed or damaged file
         raise PhotoUnreadable(f"a picture of mode {picture.mode} cannot be sent ({exc}); convert it to RGB") from exc
     return buffer.getvalue()

@@ -25,7 +25,7 @@ def install(app: Flask, prefix: str) -> None:
     own = {rule.rule.split("/")[1] for rule in app.url_map.iter_rules()} - {""}
     if prefix and prefix.split("/")[1] in own:
         raise CannotStart(f"LOOKALIKE_URL_PREFIX: /{prefix.split('/')[1]} is a path of the service; choose another")
-    app.wsgi_app = _below(app.wsgi_app, prefix)  # type: ignore[method-assign]
+    app.wsgi_app = _below(app.wsgi_app, prefix)  # type: ignore[assignment, method-assign]
 
 
 def _below(wsgi_app: _WsgiApp, prefix: str) -> _WsgiApp:

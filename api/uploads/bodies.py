@@ -136,7 +136,7 @@ class SpooledRequest(Request):
     """A request that keeps uploaded files over 128 KiB on disk; Werkzeug would keep up to 500 kB of each in memory."""
 
     @property
-    def stream(self) -> IO[bytes]:  # type: ignore[override]
+    def stream(self) -> IO[bytes]:
         """The body, which has its limit already; Werkzeug would refuse one of exactly that many bytes.
 
         Raises:

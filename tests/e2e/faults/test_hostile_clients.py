@@ -26,7 +26,7 @@ monkey.patch_all()
 import sys
 import api.uploads.bodies
 from gunicorn.app.wsgiapp import run
-api.uploads.BODY_WITHIN_S = 2
+api.uploads.bodies.BODY_WITHIN_S = 2
 sys.argv = ["gunicorn", "--keep-alive", "1", "-c", "python:api.http.gunicorn_conf", "api.app:create_app()"]
 run()
 """
