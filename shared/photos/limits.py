@@ -1,0 +1,57 @@
+"""Limits of size and memory for photos, checked in their headers before anything is decoded."""
+
+from operator import mul
+
+from PIL import Image, JpegImagePlugin, TiffImagePlugin
+
+from shared.errors import PhotoTooHeavy, PhotoTooLarge, PhotoUndecodable
+
+MAX_PIXELS = 64_000_000
+MAX_SIDE_PX = 20_000
+MAX_ASPECT = 200
+# Estimated memory that decoding one photo may take.
+MAX_DECODING_BYTES = 256 << 20
+WEBP_BYTES = 16  # a pixel: two canvases of the animation, the frame, its copy in Pillow
+
+
+def check_size(width: int, height: int, max_pixels: int) -> None:
+    if min(width, height) < 1:
+        raise PhotoUndecodable(f"the photo has no area ({width}x{height} px)")
+    if width * height > max_pixels:
+        raise PhotoTooLarge(f"{width}x{height} px exceeds {max_pixels} pixels; send a smaller copy")
+    if max(width, height) > MAX_SIDE_PX:
+        raise PhotoTooLarge(f"{width}x{height} px has a side longer than {MAX_SIDE_PX} px; send a smaller copy")
+    if max(width, height) > MAX_ASPECT * min(width, height):
+        raise PhotoTooLarge(f"{width}x{height} px is more than {MAX_ASPECT} times as long as wide; crop it")
+
+
+def check_weight(size: tuple[int, int], image_format: str, n_bytes: int, max_bytes: int) -> None:
+    shape = f"{size[0]}x{size[1]} px of {image_format} would need {n_bytes >> 20} MiB to decode"
+    if n_bytes > MAX_DECODING_BYTES:
+        raise PhotoTooLarge(f"{shape}; send a smaller copy or a plain JPEG")
+    if n_bytes > max_bytes:
+        raise PhotoTooHeavy(shape)
+
+
+def decoding_bytes(image: Image.Image, n_scans: int) -> int:
+    """Estimate the memory that decoding takes, per pixel and format, from measurements (Pillow 13), rounded up."""
+    n_pixels = image.width * image.height
+    if image.format == "WEBP":
+        return WEBP_BYTES * n_pixels
+    if image.format == "AVIF":
+        return 12 * n_pixels
+    if isinstance(image, JpegImagePlugin.JpegImageFile):
+        # Several scans need every coefficient kept, two bytes each; a single one is scaled as it is read.
+        across, down = ([component[axis] for component in image.layer] for axis in (1, 2))
+        n_coefficients = n_pixels * sum(map(mul, across, down)) // (max(across) * max(down))
+        return 2 * n_coefficients if n_scans > 1 else n_pixels // 3
+    return 4 * n_pixels + (_largest_block(image) if isinstance(image, TiffImagePlugin.TiffImageFile) else 0)
+
+
+def _largest_block(image: TiffImagePlugin.TiffImageFile) -> int:
+    """Bytes libtiff unpacks at once: a strip, or a tile, which may be larger than the photo."""
+    tags = image.tag_v2
+    rows = min(int(tags.get(TiffImagePlugin.ROWSPERSTRIP, image.height)), image.height)
+    across, down = (int(tags.get(tag, 0)) for tag in (TiffImagePlugin.TILEWIDTH, TiffImagePlugin.TILELENGTH))
+    n_bits = sum(tags.get(TiffImagePlugin.BITSPERSAMPLE, (1,)))
+    return max(image.width * rows, across * down) * max(n_bits, 32) // 8

@@ -1,0 +1,65 @@
+"""Checks how a photo file is built, without a decoder: files that cost much time or memory just to open are refused."""
+
+import re
+from functools import partial
+
+from shared.errors import PhotoTooLarge, PhotoUndecodable
+from shared.photos.limits import WEBP_BYTES, check_size, check_weight
+
+# A progressive JPEG pays a full pass for every scan; real encoders write about ten.
+MAX_JPEG_SCANS = 64
+# Chunks of a PNG, segments of a JPEG: Pillow reads them in Python. Photos have tens, odd ones thousands.
+MAX_PIECES = 20_000
+MAX_RLE_BYTES = 1 << 20  # of a BMP, which Pillow unpacks in Python too
+# 0xFF followed by anything but stuffing, fill bytes, restarts and TEM, which carry no segment (ITU-T T.81, B.1.1).
+_JPEG_MARKER = re.compile(rb"\xff[^\x00\x01\xd0-\xd7\xff]")
+_JPEG_SCAN, _JPEG_END = b"\xff\xda", b"\xff\xd9"
+
+
+def check_structure(photo: bytes, max_pixels: int, max_decoding_bytes: int) -> int:
+    """Refuse files that would take much time or memory just to open; returns the number of a JPEG's scans, else 1."""
+    if photo.startswith(b"RIFF") and (size := _webp_size(photo)):  # libwebp reserves its canvases
+        check_size(*size, max_pixels)
+        check_weight(size, "WEBP", WEBP_BYTES * size[0] * size[1], max_decoding_bytes)
+    if photo.startswith(b"\x89PNG"):
+        _count_png_chunks(photo)
+    if photo.startswith(b"BM") and photo[30:31] in (b"\x01", b"\x02") and len(photo) > MAX_RLE_BYTES:
+        raise PhotoTooLarge(f"a run-length coded BMP may have {MAX_RLE_BYTES >> 20} MiB; send a PNG or JPEG")
+    return _count_jpeg_scans(photo) if photo.startswith(b"\xff\xd8\xff") else 1
+
+
+def _webp_size(photo: bytes) -> tuple[int, int] | None:
+    """Width and height as a WebP's first chunk states them (RFC 9649, 2.5 to 2.7)."""
+    little = partial(int.from_bytes, byteorder="little")
+    match photo[12:16]:
+        case b"VP8X":
+            return little(photo[24:27]) + 1, little(photo[27:30]) + 1
+        case b"VP8L":
+            return little(photo[21:25]) % (1 << 14) + 1, (little(photo[21:25]) >> 14) % (1 << 14) + 1
+        case b"VP8 ":
+            return little(photo[26:28]) % (1 << 14), little(photo[28:30]) % (1 << 14)
+    return None
+
+
+def _count_png_chunks(photo: bytes) -> None:
+    position = 8
+    for _ in range(MAX_PIECES):
+        if position >= len(photo):
+            return
+        position += 12 + int.from_bytes(photo[position : position + 4], "big")
+    raise PhotoUndecodable(f"the PNG has more than {MAX_PIECES} chunks; save it again")
+
+
+def _count_jpeg_scans(photo: bytes) -> int:
+    """Count the start-of-scan markers of the first picture; pictures that cameras append behind it do not count."""
+    n_scans, position = 0, 2
+    for _ in range(MAX_PIECES):
+        found = _JPEG_MARKER.search(photo, position)
+        if not found or found[0] == _JPEG_END:
+            return n_scans
+        n_scans += found[0] == _JPEG_SCAN
+        if n_scans > MAX_JPEG_SCANS:
+            raise PhotoUndecodable(f"the JPEG has more than {MAX_JPEG_SCANS} scans; save it again")
+        # A marker's segment begins with its length; the entropy-coded data behind it holds no marker.
+        position = found.end() + int.from_bytes(photo[found.end() : found.end() + 2], "big")
+    raise PhotoUndecodable(f"the JPEG has more than {MAX_PIECES} segments; save it again")
