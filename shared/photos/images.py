@@ -10,9 +10,10 @@ import numpy as np
 from PIL import Image
 
 from shared.errors import PhotoUndecodable
+from shared.photos.endings import JPEG_END, check_pixels, ended_webp, scale_of_check
 from shared.photos.formats import DECODER_ERRORS, open_image
 from shared.photos.formats import FORMATS as FORMATS  # noqa: PLC0414 - re-exported beside decode_photo
-from shared.photos.limits import MAX_DECODING_BYTES, MAX_PIXELS, check_size, check_weight, decoding_bytes
+from shared.photos.limits import DECODED_BYTES, MAX_DECODING_BYTES, MAX_PIXELS, check_size, check_weight, decoding_bytes
 from shared.photos.preprocessing import Fit as Fit  # noqa: PLC0414
 from shared.photos.preprocessing import PreprocessSpec as PreprocessSpec  # noqa: PLC0414
 from shared.photos.resize import Pixels as Pixels  # noqa: PLC0414
@@ -48,20 +49,27 @@ def decode_photo(photo: bytes, spec: PreprocessSpec, *, max_pixels: int = MAX_PI
 def open_photo(
     photo: bytes, *, max_pixels: int = MAX_PIXELS, max_decoding_bytes: int = MAX_DECODING_BYTES
 ) -> Image.Image:
-    """Open a photo and check its header; nothing is decoded yet.
+    """Open a photo and check its header; nothing is decoded yet, but for a JPEG without its end marker.
 
     Raises:
         PhotoTooHeavy: decoding would need more than `max_decoding_bytes`, but not more than MAX_DECODING_BYTES.
         UnsupportedFormat, PhotoTooLarge, PhotoUndecodable: as `decode_photo`.
     """
-    n_scans = check_structure(photo, max_pixels, max_decoding_bytes)
-    image = open_image(photo)
+    photo = ended_webp(photo)
+    scans = check_structure(photo, max_pixels, max_decoding_bytes)
+    lacks_end = scans is not None and not scans.ends
+    image = open_image(photo + JPEG_END if lacks_end else photo)
     check_size(*image.size, max_pixels)
     try:
-        n_bytes = decoding_bytes(image, n_scans)
+        n_bytes = decoding_bytes(image, scans.n_scans if scans else 1)
     except DECODER_ERRORS as exc:
         raise PhotoUndecodable("the photo's header is damaged") from exc
+    if scans and lacks_end:
+        n_pixels = image.width * image.height
+        n_bytes += DECODED_BYTES * n_pixels // scale_of_check(scans, n_pixels) ** 2
     check_weight(image.size, str(image.format), n_bytes, max_decoding_bytes)
+    if scans and lacks_end:
+        check_pixels(photo, scans)
     return image
 
 

@@ -11,6 +11,7 @@ MAX_SIDE_PX = 20_000
 MAX_ASPECT = 200
 # Estimated memory that decoding one photo may take.
 MAX_DECODING_BYTES = 256 << 20
+DECODED_BYTES = 4  # a pixel, in Pillow
 WEBP_BYTES = 16  # a pixel: two canvases of the animation, the frame, its copy in Pillow
 
 
@@ -45,7 +46,7 @@ def decoding_bytes(image: Image.Image, n_scans: int) -> int:
         across, down = ([component[axis] for component in image.layer] for axis in (1, 2))
         n_coefficients = n_pixels * sum(map(mul, across, down)) // (max(across) * max(down))
         return 2 * n_coefficients if n_scans > 1 else n_pixels // 3
-    return 4 * n_pixels + (_largest_block(image) if isinstance(image, TiffImagePlugin.TiffImageFile) else 0)
+    return DECODED_BYTES * n_pixels + (_largest_block(image) if isinstance(image, TiffImagePlugin.TiffImageFile) else 0)
 
 
 def _largest_block(image: TiffImagePlugin.TiffImageFile) -> int:
