@@ -10,6 +10,7 @@ import numpy as np
 from PIL import Image
 
 from shared.errors import PhotoUndecodable
+from shared.photos.animation import seek_shown_frame, without_hidden_picture
 from shared.photos.endings import JPEG_END, check_pixels, ended_webp, scale_of_check
 from shared.photos.formats import DECODER_ERRORS, open_image
 from shared.photos.formats import FORMATS as FORMATS  # noqa: PLC0414 - re-exported beside decode_photo
@@ -31,7 +32,7 @@ def decode_photo(photo: bytes, spec: PreprocessSpec, *, max_pixels: int = MAX_PI
     """Decode one photo, orient it by EXIF, flatten it to RGB and make it square.
 
     Args:
-        photo: the bytes of one image file; of an animation the first frame is used.
+        photo: the bytes of one image file; of an animation, the frame of `seek_shown_frame` is used.
         spec: size, and how a photo that is not square is fitted.
         max_pixels: largest width x height, checked in the header before anything is decoded.
 
@@ -49,7 +50,7 @@ def decode_photo(photo: bytes, spec: PreprocessSpec, *, max_pixels: int = MAX_PI
 def open_photo(
     photo: bytes, *, max_pixels: int = MAX_PIXELS, max_decoding_bytes: int = MAX_DECODING_BYTES
 ) -> Image.Image:
-    """Open a photo and check its header; nothing is decoded yet, but for a JPEG without its end marker.
+    """Open a photo and check its header; nothing is decoded yet, but for animations and JPEGs without an end.
 
     Raises:
         PhotoTooHeavy: decoding would need more than `max_decoding_bytes`, but not more than MAX_DECODING_BYTES.
@@ -58,6 +59,7 @@ def open_photo(
     photo = ended_webp(photo)
     scans = check_structure(photo, max_pixels, max_decoding_bytes)
     lacks_end = scans is not None and not scans.ends
+    photo = without_hidden_picture(photo)
     image = open_image(photo + JPEG_END if lacks_end else photo)
     check_size(*image.size, max_pixels)
     try:
@@ -70,6 +72,7 @@ def open_photo(
     check_weight(image.size, str(image.format), n_bytes, max_decoding_bytes)
     if scans and lacks_end:
         check_pixels(photo, scans)
+    seek_shown_frame(image, photo)
     return image
 
 

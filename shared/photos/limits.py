@@ -13,6 +13,9 @@ MAX_ASPECT = 200
 MAX_DECODING_BYTES = 256 << 20
 DECODED_BYTES = 4  # a pixel, in Pillow
 WEBP_BYTES = 16  # a pixel: two canvases of the animation, the frame, its copy in Pillow
+# Canvas of an animation that later frames of are looked at; two megapixels fit into the decoder of small photos.
+MAX_ANIMATION_PIXELS = 2_000_000
+_ANIMATION_BYTES = 16  # a pixel
 
 
 def check_size(width: int, height: int, max_pixels: int) -> None:
@@ -39,6 +42,8 @@ def decoding_bytes(image: Image.Image, n_scans: int) -> int:
     n_pixels = image.width * image.height
     if image.format == "WEBP":
         return WEBP_BYTES * n_pixels
+    if image.format in ("GIF", "PNG", "AVIF") and n_pixels <= MAX_ANIMATION_PIXELS:
+        return _ANIMATION_BYTES * n_pixels
     if image.format == "AVIF":
         return 12 * n_pixels
     if isinstance(image, JpegImagePlugin.JpegImageFile):

@@ -43,7 +43,7 @@ def oriented_and_scaled(image: Image.Image, size_px: int, fit: Fit) -> Image.Ima
         image = image.reduce(_factors(image.size, 2 * size_px, fit))
     elif max(factors := _factors(image.size, 3 * size_px, fit)) > 1 and not _resizes_lean(image):
         image = _reduced_in_bands(image, factors)
-    flat = _flatten(_resized(_eight_bit(image), _scaled_size(image.size, size_px, fit)))
+    flat = flatten(resized(to_eight_bit(image), _scaled_size(image.size, size_px, fit)))
     turn = _TURNS.get(orientation)
     return flat if turn is None else flat.transpose(turn)
 
@@ -68,7 +68,7 @@ def _factors(size: tuple[int, int], size_px: int, fit: Fit) -> tuple[int, int]:
     return max(1, across // size_px), max(1, down // size_px)
 
 
-def _eight_bit(image: Image.Image) -> Image.Image:
+def to_eight_bit(image: Image.Image) -> Image.Image:
     """Convert every mode to one that `resize` filters correctly; `convert` alone would clip 16-bit grey."""
     if image.mode.startswith("I;16"):
         levels = np.asarray(image).astype(np.uint16)
@@ -109,7 +109,7 @@ def _reduced_in_bands(image: Image.Image, factors: tuple[int, int]) -> Image.Ima
     bands = []
     band_px = factors[1] * max(1, _BAND_PIXELS // (image.width * factors[1]))
     for top in range(0, image.height, band_px):
-        band = _eight_bit(image.crop((0, top, image.width, min(top + band_px, image.height))))
+        band = to_eight_bit(image.crop((0, top, image.width, min(top + band_px, image.height))))
         # Premultiplied, as `resize` has it: hidden colours do not bleed in.
         bands.append(band.convert(_PREMULTIPLIED.get(band.mode, band.mode)).reduce(factors))
     mode = bands[0].mode
@@ -119,12 +119,13 @@ def _reduced_in_bands(image: Image.Image, factors: tuple[int, int]) -> Image.Ima
     return reduced.convert(_STRAIGHT.get(mode, mode))
 
 
-def _resized(image: Image.Image, target: tuple[int, int]) -> Image.Image:
+def resized(image: Image.Image, target: tuple[int, int]) -> Image.Image:
     """Bicubic with antialiasing; alpha is premultiplied by Pillow, so hidden colours do not bleed in."""
     return image.resize(target, Image.Resampling.BICUBIC, reducing_gap=3.0)
 
 
-def _flatten(image: Image.Image) -> Image.Image:
+def flatten(image: Image.Image) -> Image.Image:
+    """Convert an image of eight bits to RGB, on white where it is transparent."""
     if image.mode in ("LA", "RGBA"):
         photo = image.convert("RGBA")
         white = Image.new("RGBA", photo.size, (255, 255, 255, 255))
