@@ -7,6 +7,7 @@ from io import BytesIO
 from PIL import Image, UnidentifiedImageError
 
 from shared.errors import PhotoUndecodable, UnsupportedFormat
+from shared.photos.foreign import name_of, raw_name, unread_tiff
 
 # MPO, the two-picture JPEG of stereo and depth cameras, is opened by Pillow's JPEG plugin.
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF")
@@ -19,21 +20,35 @@ DECODER_ERRORS = (
 
 
 def open_image(photo: bytes) -> Image.Image:
+    """Open a photo with the decoder of its format, which reads its header.
+
+    Raises:
+        PhotoUndecodable: empty or damaged.
+        UnsupportedFormat: another format, which is named where it is known.
+    """
     if not photo:
         raise PhotoUndecodable("the photo is empty (0 bytes)")
+    if raw := raw_name(photo):
+        raise unsupported(raw)
     # Pillow would only warn between one and two times its own limit; ours is always checked, in the header.
     Image.MAX_IMAGE_PIXELS = None
     Image.init()  # registers every plugin once; `formats` may only name registered ones
     try:
         return Image.open(BytesIO(photo), formats=FORMATS)
-    except UnidentifiedImageError as exc:
+    except DECODER_ERRORS as exc:  # UnidentifiedImageError is an OSError
+        if unread := unread_tiff(photo):
+            raise unsupported(unread) from exc
         if claimed := _sniff(photo):
             raise PhotoUndecodable(f"the {claimed} file is damaged or cut short") from exc
-        if photo[4:8] == b"ftyp":
-            raise UnsupportedFormat("HEIC and other video-like containers are not read; export it as JPEG") from exc
-        raise UnsupportedFormat(f"not a photo we can read; send one of {', '.join(FORMATS)}") from exc
-    except DECODER_ERRORS as exc:
+        if isinstance(exc, UnidentifiedImageError):
+            raise unsupported(name_of(photo)) from exc
         raise PhotoUndecodable("the photo's header is damaged") from exc
+
+
+def unsupported(found: str | None) -> UnsupportedFormat:
+    """Make the error for a file that is not read: `found` says what it is, None that it is not known."""
+    what = f"{found} is not read" if found else "not a photo we can read"
+    return UnsupportedFormat(f"{what}; send one of {', '.join(FORMATS)}")
 
 
 def _sniff(photo: bytes) -> str | None:

@@ -5,6 +5,8 @@ from dataclasses import dataclass, field
 from functools import partial
 
 from shared.errors import PhotoTooLarge, PhotoUndecodable
+from shared.photos.foreign import jpeg_frame_name
+from shared.photos.formats import unsupported
 from shared.photos.limits import WEBP_BYTES, check_size, check_weight
 
 # A progressive JPEG pays a full pass for every scan; real encoders write about ten.
@@ -106,6 +108,8 @@ def _jpeg_scans(photo: bytes) -> JpegScans:
         if found[0] == _JPEG_SCAN:
             scans.add_scan(header)
         elif 0xC0 <= code <= 0xCF and code not in _JPEG_TABLES:
+            if unread := jpeg_frame_name(code, header[0] if header else 0):
+                raise unsupported(unread)
             scans.add_frame(code, header)
         if scans.n_scans > MAX_JPEG_SCANS:
             raise PhotoUndecodable(f"the JPEG has more than {MAX_JPEG_SCANS} scans; save it again")
