@@ -11,6 +11,7 @@ from PIL import Image
 
 from shared.errors import PhotoUndecodable
 from shared.photos.animation import seek_shown_frame, without_hidden_picture
+from shared.photos.colour import set_colour_codes
 from shared.photos.endings import JPEG_END, check_pixels, ended_webp, scale_of_check
 from shared.photos.formats import DECODER_ERRORS, open_image
 from shared.photos.formats import FORMATS as FORMATS  # noqa: PLC0414 - re-exported beside decode_photo
@@ -29,7 +30,7 @@ _THUMBNAIL_QUALITY = 85
 
 
 def decode_photo(photo: bytes, spec: PreprocessSpec, *, max_pixels: int = MAX_PIXELS) -> Pixels:
-    """Decode one photo, orient it by EXIF, flatten it to RGB and make it square.
+    """Decode one photo, orient it by EXIF, flatten it to sRGB and make it square.
 
     Args:
         photo: the bytes of one image file; of an animation, the frame of `seek_shown_frame` is used.
@@ -73,6 +74,7 @@ def open_photo(
     if scans and lacks_end:
         check_pixels(photo, scans)
     seek_shown_frame(image, photo)
+    set_colour_codes(image, photo)
     return image
 
 

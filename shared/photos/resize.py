@@ -6,6 +6,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from shared.photos.colour import to_srgb
 from shared.photos.formats import DECODER_ERRORS
 from shared.photos.preprocessing import Fit
 
@@ -29,14 +30,14 @@ _RESIZABLE_MODES = frozenset({"L", "LA", "La", "RGB", "RGBA", "RGBa", "CMYK", "Y
 
 
 def oriented_and_scaled(image: Image.Image, size_px: int, fit: Fit) -> Image.Image:
-    """Scale to `_scaled_size`, flatten to RGB and apply the EXIF orientation.
+    """Scale to `_scaled_size`, flatten to RGB, convert to sRGB and apply the EXIF orientation.
 
     Scaling comes first, so that everything after it touches few pixels; it commutes with flips and right angles.
     """
     # JPEG can decode at 1/2, 1/4 or 1/8; twice the target keeps the final filter in charge of quality.
     image.draft(None, _scaled_size(image.size, 2 * size_px, fit))
     image.load()
-    orientation = orientation_of(image)
+    orientation, mode, info = orientation_of(image), image.mode, image.info
     if fit == "crop":
         image = image.crop(_middle_square(*image.size))
     if image.mode in ("I", "F"):  # the stretch to eight bits looks at all of it, and takes twelve bytes a pixel
@@ -44,6 +45,7 @@ def oriented_and_scaled(image: Image.Image, size_px: int, fit: Fit) -> Image.Ima
     elif max(factors := _factors(image.size, 3 * size_px, fit)) > 1 and not _resizes_lean(image):
         image = _reduced_in_bands(image, factors)
     flat = flatten(resized(to_eight_bit(image), _scaled_size(image.size, size_px, fit)))
+    flat = to_srgb(flat, mode, info)
     turn = _TURNS.get(orientation)
     return flat if turn is None else flat.transpose(turn)
 
