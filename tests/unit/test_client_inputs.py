@@ -53,7 +53,7 @@ WRONG: list[tuple[str, Callable[[Client], object]]] = [
     ("image_id", lambda client: client.thumbnail("..")),
     ("image_id", lambda client: client.thumbnail("\udcff")),
     ("image_id", lambda client: client.delete_image(4711.0)),  # type: ignore[arg-type]
-    ("image_id", lambda client: client.delete_image(True)),
+    ("image_id", lambda client: client.delete_image(True)),  # type: ignore[arg-type]
     ("image_id", lambda client: client.put_image(b"p1", PHOTO, listing_id="l", category="c")),  # type: ignore[arg-type]
     ("image_id", lambda client: client.search(image_id=["p1"])),  # type: ignore[arg-type]
     ("listing_id", lambda client: client.put_image("p", PHOTO, listing_id=None, category="c")),  # type: ignore[arg-type]
