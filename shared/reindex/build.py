@@ -25,12 +25,13 @@ from shared.errors import CatalogueUnusable, IndexDamaged
 from shared.index.milvus_server import MilvusServer
 from shared.index.snapshot import draft_index
 from shared.index.vector_index import VectorIndex
-from shared.jobs.reindex_contract import Promotion, QualityGate, ReindexReport, ReindexRequest, SnapshotQuality
+from shared.jobs.reindex_contract import Promotion, ReindexReport, ReindexRequest, SnapshotQuality
 from shared.model.bundle import ModelBundle
 from shared.model.embedder import Embeddings
+from shared.reindex.comparison import COMPARED
 from shared.reindex.embedding_cache import EmbeddingCache
 from shared.reindex.plan import Plan
-from shared.reindex.quality import comparisons, gates, measure
+from shared.reindex.verification import quality_of, verify
 
 _IN_MEMORY_BYTES = 1 << 29
 _CHUNK_ROWS = 8192
@@ -148,8 +149,7 @@ def decide(report: ReindexReport, request: ReindexRequest) -> tuple[bool, str]:
     """
     if request.promote is Promotion.NEVER:
         return False, "promotion was not asked for"
-    compared = {gate.name for gate in comparisons(report.new, report.live)}
-    decisive = [gate for gate in report.gates if request.promote is Promotion.IF_BETTER or gate.name not in compared]
+    decisive = [gate for gate in report.gates if request.promote is Promotion.IF_BETTER or gate.name not in COMPARED]
     failed = [gate for gate in decisive if not gate.passed]
     if failed:
         return False, "; ".join(f"{gate.name}: {gate.detail}" for gate in failed)
@@ -157,16 +157,22 @@ def decide(report: ReindexReport, request: ReindexRequest) -> tuple[bool, str]:
 
 
 def _report(staged: VectorIndex, photos: list[CataloguePhoto], build: Build) -> ReindexReport:
-    new, live = measure(staged, photos), _quality_of(build.live)
-    conditions: list[QualityGate] = [
-        *gates(new, live, force=build.request.force),
-        *comparisons(new, live),
-    ]
+    counts = build.plan.counts.model_copy(
+        update={"embedded": build.n_embedded, "failed": len(build.plan.photos) - len(photos)}
+    )
+    live = _quality_of(build.live)
+    new, conditions = verify(
+        staged,
+        photos,
+        build.live,
+        live_quality=live,
+        same_model=build.live is not None and build.live.manifest.fingerprint == build.bundle.manifest.fingerprint,
+        counts=counts,
+        force=build.request.force,
+    )
     return ReindexReport(
         mode=build.request.mode,
-        counts=build.plan.counts.model_copy(
-            update={"embedded": build.n_embedded, "failed": len(build.plan.photos) - len(photos)}
-        ),
+        counts=counts,
         reasons=left_out(build.plan.photos, build.failed) + Counter(build.plan.catalogue.unusable),
         new=new,
         live=live,
@@ -182,7 +188,7 @@ def _quality_of(live: VectorIndex | None) -> SnapshotQuality | None:
         return None
     if live.manifest.report is not None:
         return live.manifest.report.new
-    return measure(live, list(live.photos()))
+    return quality_of(live, list(live.photos()))
 
 
 @contextmanager

@@ -1,78 +1,64 @@
-"""Measures a snapshot's search quality on a sample of its own photos, and defines the quality gates of promotion."""
+"""Measures a snapshot's search quality on a sample of its own photos, and defines the gates that make it valid."""
 
-from collections.abc import Sequence
-from typing import Protocol
-from zlib import crc32
+from collections.abc import Mapping, Sequence
 
 import numpy as np
-import numpy.typing as npt
 
-from shared.array_types import FloatArray
 from shared.catalogue.categories import CataloguePhoto
 from shared.jobs.reindex_contract import QualityGate, SnapshotQuality
+from shared.reindex.neighbours import Neighbourhood
 
 SAMPLE = 512
 MIN_SHARE_OF_LIVE = 0.9
 MIN_SELF_RETRIEVAL = 0.99
 MIN_RECALL = 0.95
-# On 512 photos the standard error of the differences is about half of it.
-MAX_LOSS = 0.02
+MAX_SAME_VECTORS = 0.5
 # Scores of copies of one photo differ in the last bits, and compressed indexes round.
 _SAME_SCORE = 1e-4
-_DEEP = 32
+_SAME_VECTOR = 1e-5
+_UNIT = 0.01
 _COMPARED = 128  # of the sample, with exact search: 1,280 neighbours
+_FEW = 20
 
 
-class Searchable(Protocol):
-    """The part of `VectorIndex` that measurements need."""
-
-    def __len__(self) -> int:
-        """Number of photos."""
-        ...
-
-    def vectors(self, rows: npt.NDArray[np.int64]) -> FloatArray:
-        """Return the embeddings of some rows, (n, dim) float32."""
-        ...
-
-    def nearest(self, queries: FloatArray, k: int) -> tuple[FloatArray, npt.NDArray[np.int64]]:
-        """Search as users' searches do; see `VectorIndex.nearest`."""
-        ...
-
-    def exact_nearest(self, queries: FloatArray, k: int) -> tuple[FloatArray, npt.NDArray[np.int64]]:
-        """Search by brute force; see `VectorIndex.exact_nearest`."""
-        ...
-
-
-def measure(snapshot: Searchable, photos: Sequence[CataloguePhoto], *, sample: int = SAMPLE) -> SnapshotQuality:
+def measure(
+    searched: Neighbourhood, photos: Sequence[CataloguePhoto], rows: Sequence[int], placeholders: Mapping[str, int]
+) -> SnapshotQuality:
     """Measure a snapshot's search quality with a sample of its own photos as queries.
 
-    The sample is chosen by a hash of the image id, so that two snapshots of the same photos use the same queries.
-
     Args:
-        snapshot: to measure.
+        searched: the snapshot.
         photos: one per row.
-        sample: queries at most.
+        rows: the sample, at least one.
+        placeholders: by sha256, photos that are left out of precision and sibling recall, as queries and neighbours.
     """
-    rows = np.array(sorted(range(len(photos)), key=lambda row: crc32(photos[row].image_id.encode()))[:sample])
-    queries = snapshot.vectors(rows)
-    scores, found = snapshot.nearest(queries, min(_DEEP, len(photos)))
-    exact_scores, _ = snapshot.exact_nearest(queries[:_COMPARED], min(10, len(photos)))
+    queries = searched.index.vectors(np.array(rows, dtype=np.int64))
+    scores, _ = searched.of(rows)
+    exact_scores, _ = searched.index.exact_nearest(queries[:_COMPARED], min(10, len(photos)))
     own = np.einsum("nd,nd->n", queries, queries)
-    itself = np.abs(scores[:, 0] - own) <= _SAME_SCORE  # or a copy of it, which is as good
+    # Itself, or a copy of it, which is as good; a vector of zeros is as near to every other.
+    itself = (np.abs(scores[:, 0] - own) <= _SAME_SCORE) & (np.abs(own - 1) <= _UNIT)
     recalled = scores[:_COMPARED, : exact_scores.shape[1]] >= exact_scores[:, -1:] - _SAME_SCORE
-    precisions: list[float] = []
-    siblings: list[bool] = []
     size_of: dict[str, int] = {}
     for photo in photos:
-        size_of[photo.listing_id] = size_of.get(photo.listing_id, 0) + 1
-    for row, neighbours in zip(rows.tolist(), found.tolist(), strict=True):
-        photo = photos[row]
-        others = [photos[n] for n in neighbours if n >= 0 and n != row]
-        foreign = [other for other in others if other.listing_id != photo.listing_id][:4]
-        if foreign:
-            precisions.append(sum(other.category == photo.category for other in foreign) / len(foreign))
-        if size_of[photo.listing_id] > 1:
-            siblings.append(any(other.listing_id == photo.listing_id for other in others[:4]))
+        if photo.sha256 not in placeholders:
+            size_of[photo.listing_id] = size_of.get(photo.listing_id, 0) + 1
+
+    def foreign(row: int, others: Sequence[int]) -> list[int]:
+        return [other for other in others if photos[other].listing_id != photos[row].listing_id][:4]
+
+    found = searched.others(
+        [row for row in rows if photos[row].sha256 not in placeholders],
+        lambda other: None if photos[other].sha256 in placeholders else other,
+        lambda row, others: len(foreign(row, others)) == 4,
+    )
+    precisions: list[float] = []
+    siblings: list[bool] = []
+    for row, others in found.items():
+        if nearest := foreign(row, others):
+            precisions.append(sum(photos[other].category == photos[row].category for other in nearest) / len(nearest))
+        if size_of[photos[row].listing_id] > 1:
+            siblings.append(any(photos[other].listing_id == photos[row].listing_id for other in others[:4]))
     return SnapshotQuality(
         count=len(photos),
         sampled=len(rows),
@@ -92,45 +78,71 @@ def gates(new: SnapshotQuality, live: SnapshotQuality | None, *, force: bool) ->
         force: pass the gate on the number of photos in any case.
     """
     conditions = [
-        _at_least("self_retrieval", new.self_retrieval, MIN_SELF_RETRIEVAL),
-        _at_least("recall_at_10", new.recall_at_10, MIN_RECALL),
+        _at_least(
+            "self_retrieval",
+            new.self_retrieval,
+            MIN_SELF_RETRIEVAL,
+            "cause: embeddings that are not of length 1, or an index that was not written from them; to do: check the "
+            "model's weights (`lookalike bundle list`), then `lookalike reindex --mode all`",
+        ),
+        _at_least(
+            "recall_at_10",
+            new.recall_at_10,
+            MIN_RECALL,
+            "cause: the compressed index looks into too few groups of codes; to do: reindex again, which tunes it anew",
+        ),
     ]
     if live is not None and live.count:
         share = new.count / live.count
+        enough = share >= MIN_SHARE_OF_LIVE
         detail = f"{new.count} photos, {live.count} are live; at least {MIN_SHARE_OF_LIVE:.0%} are needed"
-        detail += ", but this was forced" if force and share < MIN_SHARE_OF_LIVE else ""
-        conditions.append(QualityGate(name="count", passed=force or share >= MIN_SHARE_OF_LIVE, detail=detail))
+        if not enough and force:
+            detail += ", but this was forced"
+        elif not enough:
+            detail += (
+                "; cause: photos are gone; to do: see whether tables and photos are complete; if they are meant to be "
+                "gone, `lookalike reindex --force`"
+            )
+        conditions.append(QualityGate(name="count", passed=force or enough, detail=detail))
     return conditions
 
 
-def comparisons(new: SnapshotQuality, live: SnapshotQuality | None) -> list[QualityGate]:
-    """Evaluate the quality gates that compare a snapshot with the live one; none if there is no live one.
+def distinctness(searched: Neighbourhood, photos: Sequence[CataloguePhoto], rows: Sequence[int]) -> list[QualityGate]:
+    """Evaluate the quality gate that refuses a snapshot in which different photos have one and the same vector.
 
     Args:
-        new: measured quality of the snapshot.
-        live: that of the live one.
+        searched: the snapshot.
+        photos: one per row.
+        rows: the sample.
+
+    Returns:
+        the gate; none where there are too few photos to tell.
     """
-    if live is None:
+    if len(rows) < _FEW:
         return []
-    return [
-        _no_worse("precision_at_4", new.precision_at_4, live.precision_at_4),
-        _no_worse("sibling_recall_at_4", new.sibling_recall_at_4, live.sibling_recall_at_4),
-    ]
+    scores, found = searched.of(rows)
+    own = np.square(searched.index.vectors(np.array(rows, dtype=np.int64))).sum(axis=1)
+    same: list[str] = []
+    for i, row in enumerate(rows):
+        equal = found[i][(scores[i] >= own[i] - _SAME_VECTOR) & (found[i] >= 0)].tolist()
+        if any(photos[other].sha256 != photos[row].sha256 for other in equal):
+            same.append(photos[row].image_id)
+    passed = len(same) <= MAX_SAME_VECTORS * len(rows)
+    detail = f"{len(same)} of {len(rows)} photos have the vector of another photo; {MAX_SAME_VECTORS:.0%} may"
+    if not passed:
+        detail += (
+            f"; cause: the model gives different photos the same embedding, or vectors were written twice; for example "
+            f"photos {', '.join(same[:5])}; to do: check the model's weights, then `lookalike reindex --mode all`"
+        )
+    return [QualityGate(name="distinct_vectors", passed=passed, detail=detail)]
 
 
 def _mean(values: Sequence[float]) -> float | None:
     return round(float(np.mean(values)), 6) if values else None
 
 
-def _at_least(name: str, figure: float | None, least: float) -> QualityGate:
+def _at_least(name: str, figure: float | None, least: float, advice: str) -> QualityGate:
     measured = "not measured" if figure is None else f"{figure:.4f}"
-    return QualityGate(
-        name=name, passed=figure is None or figure >= least, detail=f"{measured}; at least {least} is needed"
-    )
-
-
-def _no_worse(name: str, new: float | None, live: float | None) -> QualityGate:
-    if new is None or live is None:
-        return QualityGate(name=name, passed=True, detail="cannot be compared: there are too few photos")
-    detail = f"{new:.4f}, live {live:.4f}; {MAX_LOSS} may be lost"
-    return QualityGate(name=name, passed=new >= live - MAX_LOSS, detail=detail)
+    passed = figure is None or figure >= least
+    detail = f"{measured}; at least {least} is needed"
+    return QualityGate(name=name, passed=passed, detail=detail if passed else f"{detail}; {advice}")

@@ -183,7 +183,8 @@ def test_everything_is_embedded_anew_when_asked_for_and_gives_the_same(works: Wo
     report = read_index_manifest(works.indexes, after.version).report
     assert report is not None
     assert {gate.name for gate in report.gates} == {
-        "self_retrieval", "recall_at_10", "count", "precision_at_4", "sibling_recall_at_4",
+        "self_retrieval", "recall_at_10", "count", "distinct_vectors",
+        "precision_at_4", "sibling_recall_at_4", "same_embeddings",
     }  # fmt: skip
     assert report.new.self_retrieval == 1
     assert not list((works.installation.home / "embeddings").rglob("*.npz"))
