@@ -26,6 +26,7 @@ from shared.progress import ReportProgress
 from shared.reindex.build import Build, build_snapshot, decide, left_out
 from shared.reindex.embedding_cache import ANY_REINDEX, EmbeddingCache, Shard, joined, shard_name
 from shared.reindex.plan import make_plan
+from shared.reindex.quality import losses
 from shared.settings import Backbone, Settings
 
 _BATCHES_KEPT = 64  # at a time, so that little is lost when the process is killed
@@ -159,6 +160,8 @@ def build_index(
     store.promote(version, fence=fence)
     cache.drop(shards)  # not before: a reindex of the service that has taken over needs them
     prune_index(store, settings.keep_snapshots, server)
+    for loss in losses(snapshot.manifest.report.gates):
+        report_progress(f"notice: {loss}")
     report_progress(f"index {version}: {len(snapshot)} photos of {catalogue.name}")
     return version
 

@@ -31,6 +31,7 @@ from shared.model.embedder import Embeddings
 from shared.reindex.comparison import COMPARED
 from shared.reindex.embedding_cache import EmbeddingCache
 from shared.reindex.plan import Plan
+from shared.reindex.quality import losses
 from shared.reindex.verification import quality_of, verify
 
 _IN_MEMORY_BYTES = 1 << 29
@@ -153,7 +154,7 @@ def decide(report: ReindexReport, request: ReindexRequest) -> tuple[bool, str]:
     failed = [gate for gate in decisive if not gate.passed]
     if failed:
         return False, "; ".join(f"{gate.name}: {gate.detail}" for gate in failed)
-    return True, "every gate was passed"
+    return True, "; ".join(["every gate was passed", *losses(report.gates)])
 
 
 def _report(staged: VectorIndex, photos: list[CataloguePhoto], build: Build) -> ReindexReport:
@@ -168,6 +169,7 @@ def _report(staged: VectorIndex, photos: list[CataloguePhoto], build: Build) -> 
         live_quality=live,
         same_model=build.live is not None and build.live.manifest.fingerprint == build.bundle.manifest.fingerprint,
         counts=counts,
+        listings=(n_listings(photos), n_listings(build.live.photos()) if build.live else 0),
         force=build.request.force,
     )
     return ReindexReport(
@@ -180,6 +182,11 @@ def _report(staged: VectorIndex, photos: list[CataloguePhoto], build: Build) -> 
         gates=tuple(conditions),
         timings_s=dict(build.timings_s or {}),
     )
+
+
+def n_listings(photos: Iterable[CataloguePhoto]) -> int:
+    """Count the listings that photos are of."""
+    return len({photo.listing_id for photo in photos})
 
 
 def _quality_of(live: VectorIndex | None) -> SnapshotQuality | None:

@@ -1,6 +1,6 @@
 """Measures a snapshot's search quality on a sample of its own photos, and defines the gates that make it valid."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
@@ -10,6 +10,7 @@ from shared.reindex.neighbours import Neighbourhood
 
 SAMPLE = 512
 MIN_SHARE_OF_LIVE = 0.9
+_FEWER = " fewer"
 MIN_SELF_RETRIEVAL = 0.99
 MIN_RECALL = 0.95
 MAX_SAME_VECTORS = 0.5
@@ -69,13 +70,16 @@ def measure(
     )
 
 
-def gates(new: SnapshotQuality, live: SnapshotQuality | None, *, force: bool) -> list[QualityGate]:
-    """Evaluate the quality gates that make a snapshot valid: self-retrieval, recall and number of photos.
+def gates(
+    new: SnapshotQuality, live: SnapshotQuality | None, *, listings: tuple[int, int] = (0, 0), force: bool
+) -> list[QualityGate]:
+    """Evaluate the quality gates that make a snapshot valid: self-retrieval, recall, number of photos and of listings.
 
     Args:
         new: measured quality of the snapshot.
         live: that of the live one, for the number of photos; None: there is none.
-        force: pass the gate on the number of photos in any case.
+        listings: number of listings in the new and in the live snapshot.
+        force: pass the gates on numbers in any case.
     """
     conditions = [
         _at_least(
@@ -92,19 +96,32 @@ def gates(new: SnapshotQuality, live: SnapshotQuality | None, *, force: bool) ->
             "cause: the compressed index looks into too few groups of codes; to do: reindex again, which tunes it anew",
         ),
     ]
-    if live is not None and live.count:
-        share = new.count / live.count
-        enough = share >= MIN_SHARE_OF_LIVE
-        detail = f"{new.count} photos, {live.count} are live; at least {MIN_SHARE_OF_LIVE:.0%} are needed"
-        if not enough and force:
-            detail += ", but this was forced"
-        elif not enough:
-            detail += (
-                "; cause: photos are gone; to do: see whether tables and photos are complete; if they are meant to be "
-                "gone, `lookalike reindex --force`"
-            )
-        conditions.append(QualityGate(name="count", passed=force or enough, detail=detail))
+    if live is not None:
+        conditions += _enough("count", "photos", new.count, live.count, force=force)
+        conditions += _enough("listings", "listings", *listings, force=force)
     return conditions
+
+
+def losses(conditions: Iterable[QualityGate]) -> list[str]:
+    """Return what the passed gates say of numbers that have fallen, for people."""
+    return [gate.detail for gate in conditions if gate.passed and _FEWER in gate.detail]
+
+
+def _enough(name: str, what: str, new: int, live: int, *, force: bool) -> list[QualityGate]:
+    """The gate on a number of photos or listings; none if the live snapshot has none."""
+    if not live:
+        return []
+    passed = new >= MIN_SHARE_OF_LIVE * live
+    detail = f"{new} {what}, {live} are live" + (f": {live - new}{_FEWER}" if new < live else "")
+    detail += f"; at least {MIN_SHARE_OF_LIVE:.0%} are needed"
+    if not passed and force:
+        detail += ", but this was forced"
+    elif not passed:
+        detail += (
+            f"; cause: {what} are gone, or their rows cannot be read; to do: see with `lookalike clean` which rows are "
+            "left out, and why; if they are meant to be gone, `lookalike reindex --force`"
+        )
+    return [QualityGate(name=name, passed=force or passed, detail=detail)]
 
 
 def distinctness(searched: Neighbourhood, photos: Sequence[CataloguePhoto], rows: Sequence[int]) -> list[QualityGate]:

@@ -27,6 +27,7 @@ def verify(
     live_quality: SnapshotQuality | None,
     same_model: bool,
     counts: ReindexCounts,
+    listings: tuple[int, int],
     force: bool,
 ) -> tuple[SnapshotQuality, list[QualityGate]]:
     """Measure a snapshot and evaluate its quality gates.
@@ -38,7 +39,8 @@ def verify(
         live_quality: of the live snapshot, for the number of photos.
         same_model: whether the live snapshot is of the same model.
         counts: what changed, to be told.
-        force: pass the gate on the number of photos in any case.
+        listings: number of listings in the new and in the live snapshot.
+        force: pass the gates on numbers in any case.
 
     Returns:
         its quality on its own sample, and the gates.
@@ -51,7 +53,7 @@ def verify(
     searched.search([*sample, *(comparison.rows if comparison else ())])
     quality = measure(searched, photos, sample, placeholders)
     return quality, [
-        *gates(quality, live_quality, force=force),
+        *gates(quality, live_quality, listings=listings, force=force),
         *distinctness(searched, photos, sample),
         *(comparison.gates(counts) if comparison else ()),
     ]

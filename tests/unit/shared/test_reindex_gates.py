@@ -1,6 +1,7 @@
 """Which new versions go live: ordinary changes of a catalogue do, night after night; broken ones never do."""
 
 import hashlib
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,7 +21,7 @@ from shared.jobs.reindex_contract import (
     ReindexRequest,
     SnapshotQuality,
 )
-from shared.reindex.build import decide
+from shared.reindex.build import decide, n_listings
 from shared.reindex.verification import verify
 
 N_LATENT = 32
@@ -93,7 +94,7 @@ def embed(photos: Sequence[CataloguePhoto], model: str = "a", *, harm: float = 0
 
 
 def unit(vectors: FloatArray) -> FloatArray:
-    return (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
+    return np.asarray(vectors / np.linalg.norm(vectors, axis=1, keepdims=True), dtype=np.float32)
 
 
 def listings(n: int, first: int = 0, *, show: int | None = None) -> list[CataloguePhoto]:
@@ -131,6 +132,7 @@ def judged(new: Version, live: Version | None = LIVE, **request: object) -> tupl
         live_quality=SnapshotQuality(count=len(live), sampled=0) if live else None,
         same_model=live is not None and live.model == new.model,
         counts=counts,
+        listings=(n_listings(new.photos), n_listings(before.values())),
         force=False,
     )
     report = ReindexReport(mode=ReindexMode.CHANGED, counts=counts, new=quality, gates=tuple(gates))
@@ -329,3 +331,18 @@ def test_the_live_version_is_not_searched_again_where_its_vectors_were_taken_ove
     judged(new, live)
     assert live.n_searched == 0
     assert new.n_searched < 600  # the sample, and those of its photos that the live version lacks
+
+
+def test_listings_that_vanish_are_refused_beyond_a_bound_though_their_photos_stay() -> None:
+    merged = [replace(photo, listing_id=f"listing-{int(photo.listing_id[8:]) // 2}") for photo in LIVE.photos]
+    promoted, why, _ = judged(Version(merged, LIVE.embeddings.copy(), "a"))
+    assert not promoted
+    assert re.search(r"listings: \d+ listings, \d+ are live: \d+ fewer; at least 90% are needed; cause: listings", why)
+
+
+def test_a_few_listings_fewer_are_told_and_go_live() -> None:
+    some = {f"listing-{n}" for n in range(3)}
+    kept = [row for row, photo in enumerate(LIVE.photos) if photo.listing_id not in some]
+    promoted, why, _ = judged(Version([LIVE.photos[row] for row in kept], LIVE.embeddings[kept], "a"))
+    assert promoted
+    assert "3 fewer" in why
