@@ -1,0 +1,1 @@
+"""A wrong clock for processes that tests start."""
