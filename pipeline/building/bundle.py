@@ -2,7 +2,7 @@
 
 import copy
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from importlib.metadata import version as library_version
@@ -16,15 +16,14 @@ import torch
 from pipeline.building.embed import EmbeddedPhotos, report_unusable, run_over_photos
 from pipeline.building.export import (
     Forward,
-    Graph,
     calibration_sample,
     features_graph,
     graph_files,
-    int8_graph,
     judge,
     runner,
     with_head,
 )
+from pipeline.building.precisions import ReducedPrecision, reduced_precision, torch_features
 from pipeline.evaluation.evaluate import METRICS, Evaluation, describe_metrics, evaluate
 from pipeline.training.calibrate import Calibration, calibrate
 from pipeline.training.dataset import split_listings
@@ -52,7 +51,7 @@ from shared.model.embedder import Embeddings, normalised
 from shared.model.network import NORMALISATION, Network
 from shared.photos.images import Pixels, PreprocessSpec
 from shared.progress import ReportProgress
-from shared.settings import PrecisionChoice, RuntimeChoice, Settings
+from shared.settings import RuntimeChoice, Settings
 
 OWN_HEAD_NOTICE = (
     "The 13-class head came with the weights file. Whether it was trained on photos of this catalogue is not known, "
@@ -149,21 +148,6 @@ class _ServedModel:
     files: dict[str, bytes]
 
 
-@dataclass(frozen=True)
-class _ReducedPrecision:
-    """A precision below float32 that is worth trying.
-
-    Attributes:
-        precision: its name.
-        forward: runs the trunk in it.
-        files: makes the files that the runtime loads, from a network with head and projection fitted.
-    """
-
-    precision: Precision
-    forward: Forward
-    files: Callable[[Network], dict[str, bytes]]
-
-
 def build_bundle(
     settings: Settings, catalogue: Catalogue, report_progress: ReportProgress
 ) -> tuple[ModelBundle, EmbeddedPhotos]:
@@ -220,12 +204,12 @@ def assemble_bundle(
     network, split = inputs.loaded.network, inputs.split
     runtime = _runtime(settings.runtime)
     graph = features_graph(network, spec.size_px) if runtime is Runtime.OPENVINO else None
-    forward = _torch_features(network) if graph is None else runner(graph)
+    forward = torch_features(network) if graph is None else runner(graph)
     photos, pooled, sample = _pool_features(inputs.photos, forward, spec, report_progress)
     network.cpu()
     chosen = _fit_candidate(inputs, photos, pooled)
     served, gate = None, dict[str, float | str]()
-    if reduced := _reduced_precision(graph, network, sample, settings.precision, report_progress):
+    if reduced := reduced_precision(graph, network, sample, settings.precision, report_progress):
         served, gate = _apply_quality_gate(reduced, chosen, inputs, photos, spec, report_progress)
     if served is None:
         files = {} if graph is None else graph_files(with_head(graph, chosen.network))
@@ -305,18 +289,6 @@ def _pool_features(
     return photos, np.concatenate(batches), sample
 
 
-def _torch_features(network: Network, *, half: bool = False) -> Forward:
-    """The trunk in torch, on the GPU where there is one; with `half`, matrix products in bfloat16."""
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    features = network.features.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-
-    def forward(pixels: Pixels) -> list[FloatArray]:
-        with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, enabled=half):
-            return [features(torch.from_numpy(pixels).to(device)).float().cpu().numpy()]
-
-    return forward
-
-
 def _fit_candidate(inputs: BundleInputs, photos: list[CataloguePhoto], pooled: FloatArray) -> _Candidate:
     """Fit the head and the projection, where they are missing, on pooled features.
 
@@ -337,29 +309,8 @@ def _fit_candidate(inputs: BundleInputs, photos: list[CataloguePhoto], pooled: F
     return _Candidate(network, pooled, Embeddings(normalised(embeddings), scores), notes)
 
 
-def _reduced_precision(
-    graph: Graph | None,
-    network: Network,
-    sample: list[Pixels],
-    choice: PrecisionChoice,
-    report_progress: ReportProgress,
-) -> _ReducedPrecision | None:
-    """The precision to try against float32: int8 with OpenVINO, bfloat16 on a GPU or where asked for; or None."""
-    if choice is PrecisionChoice.FLOAT32:
-        return None
-    if graph is not None:
-        report_progress(f"quantising to int8 with {len(sample)} photos of the catalogue")
-        quantised = int8_graph(graph, sample)
-        return _ReducedPrecision(
-            Precision.INT8, runner(quantised), lambda fitted: graph_files(with_head(quantised, fitted))
-        )
-    if choice is PrecisionChoice.BFLOAT16 or torch.cuda.is_available():
-        return _ReducedPrecision(Precision.BFLOAT16, _torch_features(network, half=True), lambda _: {})
-    return None
-
-
 def _apply_quality_gate(
-    reduced: _ReducedPrecision,
+    reduced: ReducedPrecision,
     reference: _Candidate,
     inputs: BundleInputs,
     photos: list[CataloguePhoto],
@@ -371,11 +322,14 @@ def _apply_quality_gate(
     Returns:
         what is served in the reduced precision, None if it fails the gate; and the figures of the comparison.
     """
+    if "verdict" in reduced.portability:
+        report_progress(f"{reduced.precision}: {describe_metrics(reduced.portability)}")
+        return None, reduced.portability
     _, batches, _ = run_over_photos(photos, spec, reduced.forward, desc=reduced.precision.value)
     inputs.loaded.network.cpu()
     candidate = _fit_candidate(inputs, photos, np.concatenate([batch[0] for batch in batches]))
     verdict = judge(candidate.features, reference.features, photos)
-    gate = verdict.facts()
+    gate = verdict.facts() | reduced.portability
     report_progress(f"{reduced.precision} against float32: {describe_metrics(gate)}")
     if not verdict.passed:
         return None, gate

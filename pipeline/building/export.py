@@ -132,14 +132,26 @@ def int8_graph(graph: Graph, photos: Sequence[Pixels]) -> Graph:
     os.environ["NNCF_CI"] = "1"
     logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)  # it looks for CUDA and says so
     import nncf
+    from nncf.quantization.advanced_parameters import AdvancedQuantizationParameters, OverflowFix
 
     # The first convolution sees raw pixels, and costs the most precision for the least time. Measured with Lite0 on
     # 1,264 real photos: mean cosine 0.9896 with it quantised, 0.9928 without.
     convolutions = (node for node in graph.get_ordered_ops() if node.get_type_name() == "Convolution")
     first = nncf.IgnoredScope(names=[next(convolutions).get_friendly_name()])
     batches = [photo[None] for photo in photos]
+    # Weights of seven bits: without VNNI, a processor adds two products in 16 bits, where those of eight saturate. The
+    # slow bias correction makes up for the bit. Measured as above, on 500 photos: mean cosine 0.9912 with the fast one,
+    # 0.9939 with the slow one; weights of eight bits with the fast one 0.9938.
+    portable = AdvancedQuantizationParameters(overflow_fix=OverflowFix.ENABLE)
     with _quiet(nncf), signal_stack_kept():
-        return nncf.quantize(graph, nncf.Dataset(batches), subset_size=len(batches), ignored_scope=first)
+        return nncf.quantize(
+            graph,
+            nncf.Dataset(batches),
+            subset_size=len(batches),
+            ignored_scope=first,
+            advanced_parameters=portable,
+            fast_bias_correction=False,
+        )
 
 
 def runner(graph: Graph) -> Forward:
