@@ -39,7 +39,7 @@ LookalikeError
 │   └── QueueUnavailable       queue_unavailable
 ├── NotServing                 artifact_unusable    no usable model or index; its operator has to act
 │   ├── BundleMissing, BundleDamaged, IndexMissing, IndexDamaged, IndexUnavailable, FingerprintMismatch,
-│       ArtifactUnwritable, StoreUnavailable
+│       EmbeddingsDiffer, ArtifactUnwritable, StoreUnavailable
 └── ServiceError               internal_error       the service failed
     ├── WorkerLost             worker_lost
     ├── PhotoExpired           photo_expired
@@ -354,6 +354,12 @@ class FingerprintMismatch(NotServing):
     """The index was built with another model than the one loaded. The operator rebuilds it: `lookalike index build`."""
 
     default_code = "fingerprint_mismatch"
+
+
+class EmbeddingsDiffer(NotServing):
+    """A worker's processor gives other embeddings than the model's index has. The operator builds the model again."""
+
+    default_code = "embeddings_differ"
 
 
 class ArtifactUnwritable(NotServing):

@@ -39,6 +39,13 @@ class Snapshot(Collector):
         yield from self._queue()
         ready = sum(worker.state == "ready" for worker in self._workers)
         yield GaugeMetricFamily("lookalike_workers_ready", "Workers with a loaded model and index", value=ready)
+        problems = GaugeMetricFamily(
+            "lookalike_worker_problem", "1: an error keeps the worker from what is promoted", labels=["worker", "code"]
+        )
+        for worker in self._workers:
+            if worker.problem_code:
+                problems.add_metric([worker.name, worker.problem_code], 1)
+        yield problems
         yield from self._index()
         yield from self._attempts()
         yield from self._model()

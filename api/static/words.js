@@ -65,6 +65,7 @@ const TITLES = {
   index_damaged: ["The index is damaged", "Go back to an earlier version under Index, or run: lookalike index build"],
   bundle_missing: ["There is no model yet", "Run: lookalike prepare"],
   fingerprint_mismatch: ["The index was built by another model", "Start a reindex under Index."],
+  embeddings_differ: ["A worker's processor computes another model", "Build the model again: see Operations in the documentation."],
   catalogue_unusable: ["The catalogue cannot be used", ""],
   job_gone: ["The result has expired", "Search again."],
   job_not_found: ["That job is not known any more", "Search again."],

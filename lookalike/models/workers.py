@@ -21,6 +21,7 @@ class Worker(Answer):
         photos_per_s: throughput of the model on that device, as the worker measured it when it started.
         index: the index it searches; None while none is loaded.
         problem: why it is unready; None if it is ready.
+        problem_code: code of the error behind `problem`; None if there is no error.
     """
 
     name: str
@@ -32,6 +33,7 @@ class Worker(Answer):
     photos_per_s: float | None = None
     index: IndexInfo | None = None
     problem: str | None = None
+    problem_code: str | None = None
 
 
 class QueueState(Answer):

@@ -36,6 +36,7 @@ from shared.catalogue.categories import CataloguePhoto
 from shared.catalogue.tables import Catalogue
 from shared.model.bundle import (
     HISTORY,
+    REFERENCES,
     TRAINING,
     BundleManifest,
     ModelBundle,
@@ -49,6 +50,7 @@ from shared.model.bundle import (
 )
 from shared.model.embedder import Embeddings, normalised
 from shared.model.network import NORMALISATION, Network
+from shared.model.references import reference_pixels, references_file
 from shared.photos.images import Pixels, PreprocessSpec
 from shared.progress import ReportProgress
 from shared.settings import RuntimeChoice, Settings
@@ -130,6 +132,7 @@ class _Candidate:
     network: Network
     pooled: FloatArray  # (n, width)
     embeddings: Embeddings
+    references: FloatArray  # (N_PHOTOS, dim) embeddings of the reference photos
     notes: Mapping[str, float | str]
 
     @property
@@ -206,8 +209,9 @@ def assemble_bundle(
     graph = features_graph(network, spec.size_px) if runtime is Runtime.OPENVINO else None
     forward = torch_features(network) if graph is None else runner(graph)
     photos, pooled, sample = _pool_features(inputs.photos, forward, spec, report_progress)
+    references = forward(reference_pixels(spec.size_px))[0]
     network.cpu()
-    chosen = _fit_candidate(inputs, photos, pooled)
+    chosen = _fit_candidate(inputs, photos, pooled, references)
     served, gate = None, dict[str, float | str]()
     if reduced := reduced_precision(graph, network, sample, settings.precision, report_progress):
         served, gate = _apply_quality_gate(reduced, chosen, inputs, photos, spec, report_progress)
@@ -220,6 +224,7 @@ def assemble_bundle(
     embedded = EmbeddedPhotos(photos, served.chosen.embeddings)
     calibration = _calibrate(embedded, split, report_progress)
     evaluation = evaluate(photos, embedded.embeddings, split, temperature=calibration.temperature)
+    described, reference_file = references_file(served.chosen.references)
     manifest = _manifest(inputs, spec).model_copy(
         update={
             "embedding_dim": network.embedding_dim,
@@ -227,6 +232,7 @@ def assemble_bundle(
             "runtime": runtime,
             "precision": served.precision,
             "gate": served.gate,
+            "references": described,
             "temperature": calibration.temperature,
             "abstain_below": calibration.abstain_below,
             "metrics": evaluation.summary(),
@@ -243,7 +249,7 @@ def assemble_bundle(
         tensors=network.tensors(),
         split=split,
         graph_files=served.files,
-        extra_files={name: text.encode() for name, text in extra_files.items()},
+        extra_files={REFERENCES: reference_file, **{name: text.encode() for name, text in extra_files.items()}},
         embedded=embedded,
         evaluation=evaluation,
         notes=notes,
@@ -289,12 +295,15 @@ def _pool_features(
     return photos, np.concatenate(batches), sample
 
 
-def _fit_candidate(inputs: BundleInputs, photos: list[CataloguePhoto], pooled: FloatArray) -> _Candidate:
+def _fit_candidate(
+    inputs: BundleInputs, photos: list[CataloguePhoto], pooled: FloatArray, references: FloatArray
+) -> _Candidate:
     """Fit the head and the projection, where they are missing, on pooled features.
 
     Args:
         photos: one a row.
         pooled: (n, width).
+        references: (N_PHOTOS, width) pooled features of the reference photos.
     """
     network = copy.deepcopy(inputs.loaded.network)
     notes = dict(inputs.notes)
@@ -306,7 +315,8 @@ def _fit_candidate(inputs: BundleInputs, photos: list[CataloguePhoto], pooled: F
         notes |= fit_projection(network, photos, pooled, inputs.split)
     with torch.inference_mode():
         embeddings, scores = (part.numpy() for part in network.answer(torch.from_numpy(pooled)))
-    return _Candidate(network, pooled, Embeddings(normalised(embeddings), scores), notes)
+        expected = normalised(network.answer(torch.from_numpy(references))[0].numpy())
+    return _Candidate(network, pooled, Embeddings(normalised(embeddings), scores), expected, notes)
 
 
 def _apply_quality_gate(
@@ -326,8 +336,9 @@ def _apply_quality_gate(
         report_progress(f"{reduced.precision}: {describe_metrics(reduced.portability)}")
         return None, reduced.portability
     _, batches, _ = run_over_photos(photos, spec, reduced.forward, desc=reduced.precision.value)
+    references = reduced.forward(reference_pixels(spec.size_px))[0]
     inputs.loaded.network.cpu()
-    candidate = _fit_candidate(inputs, photos, np.concatenate([batch[0] for batch in batches]))
+    candidate = _fit_candidate(inputs, photos, np.concatenate([batch[0] for batch in batches]), references)
     verdict = judge(candidate.features, reference.features, photos)
     gate = verdict.facts() | reduced.portability
     report_progress(f"{reduced.precision} against float32: {describe_metrics(gate)}")

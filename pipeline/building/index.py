@@ -21,6 +21,8 @@ from shared.index.snapshot import lies_in, open_snapshot, prune_index
 from shared.index.vector_index import VectorIndex
 from shared.jobs.reindex_contract import Promotion, ReindexMode, ReindexRequest
 from shared.model.bundle import ModelBundle, bundle_store, open_bundle
+from shared.model.embedder import Embedder
+from shared.model.references import verify_embeddings
 from shared.model.runtimes import open_embedder
 from shared.progress import ReportProgress
 from shared.reindex.build import Build, build_snapshot, decide, left_out
@@ -71,7 +73,7 @@ def prepare(settings: Settings, report_progress: ReportProgress, *, rebuild_inde
     """
     busy = f"another process is building in {settings.home}; wait for it"
     with exclusive(settings.home / "build.lock", busy):
-        bundle = _live_bundle(settings, report_progress)
+        bundle = _live_bundle(settings, report_progress, verify=rebuild_index)
         keep = settings.catalogue is None and not rebuild_index
         if keep and bundle and (live := _current_state(settings, bundle, report_progress)):
             return live
@@ -97,8 +99,9 @@ def embed_catalogue(
 
     Raises:
         CatalogueUnusable: not one photo can be decoded.
+        EmbeddingsDiffer: on this machine the model gives other embeddings than where it was built.
     """
-    embedder = open_embedder(bundle, threads=settings.threads)
+    embedder = _open_verified(settings, bundle)
     photos, batches, unusable = run_over_photos(
         catalogue.photos, bundle.manifest.preprocess, embedder.embed, desc="embeddings"
     )
@@ -127,6 +130,7 @@ def build_index(
 
     Raises:
         IndexDamaged: the new snapshot fails its quality gates; it is kept, and not promoted.
+        EmbeddingsDiffer: as `embed_catalogue`.
     """
     store = index_store(settings.storage)
     server = open_server(settings)
@@ -189,11 +193,18 @@ def _embed(
     """Embed photos into the cache group by group, so that a killed process loses one group at most."""
     if not photos:
         return
-    embedder = open_embedder(bundle, threads=settings.threads)
+    embedder = _open_verified(settings, bundle)
     batches = decoded_batches(photos, bundle.manifest.preprocess, failed, desc="embeddings")
     while group := list(islice(batches, _BATCHES_KEPT)):
         embeddings = joined([embedder.embed(pixels) for _, pixels in group])
         _cache_embeddings(cache, EmbeddedPhotos([photo for batch, _ in group for photo in batch], embeddings))
+
+
+def _open_verified(settings: Settings, bundle: ModelBundle) -> Embedder:
+    """Load a bundle whose embeddings on this machine are those of the machine that it was built on."""
+    embedder = open_embedder(bundle, threads=settings.threads)
+    verify_embeddings(bundle, embedder)
+    return embedder
 
 
 def _cache_embeddings(cache: EmbeddingCache, embedded: EmbeddedPhotos) -> None:
@@ -226,13 +237,19 @@ def _draw_demo(directory: Path, report_progress: ReportProgress) -> None:
         generate(directory, progress=lambda listings: progress_bar(listings, total=403, desc="drawing"))
 
 
-def _live_bundle(settings: Settings, report_progress: ReportProgress) -> ModelBundle | None:
-    """The live bundle; None if it is damaged, or another backbone or weights file is asked for."""
+def _live_bundle(settings: Settings, report_progress: ReportProgress, *, verify: bool) -> ModelBundle | None:
+    """The live bundle; None if it is damaged, or another backbone or weights file is asked for.
+
+    Args:
+        verify: None, too, if it gives other embeddings on this machine than where it was built.
+    """
     try:
         store = bundle_store(settings.storage)
         if store.current() is None:
             return None
         bundle = open_bundle(store)
+        if verify:
+            _open_verified(settings, bundle)
     except ArtifactError as exc:
         report_progress(f"rebuilding the model bundle: {exc}")
         return None

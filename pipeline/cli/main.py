@@ -97,9 +97,11 @@ def search(photo: Path, k: int, url: str | None, as_json: bool) -> None:
         index_store(settings.storage), fingerprint=bundle.manifest.fingerprint, server=open_server(settings)
     )
     pixels = decode_photo(photo.read_bytes(), bundle.manifest.preprocess, max_pixels=settings.max_pixels)
+    from shared.model.references import verify_embeddings
     from shared.model.runtimes import open_embedder  # heavy: only for a photo that can be decoded
 
     embedder = open_embedder(bundle, threads=settings.threads)
+    verify_embeddings(bundle, embedder)
     result = search_result(embedder.embed(pixels[None]), SearchRequest(k=k), snapshot, bundle.manifest)
     facts = result.model_dump(mode="json", exclude_none=True)
     print_facts(as_json, facts, "\n".join(answer_lines(facts)))

@@ -43,6 +43,7 @@ LookalikeError
 │   ├── IndexDamaged           503  index_damaged
 │   ├── IndexUnavailable       503  index_unavailable  Milvus, which has the vectors, does not answer
 │   ├── FingerprintMismatch    503  fingerprint_mismatch
+│   ├── EmbeddingsDiffer       503  embeddings_differ  another processor, other embeddings
 │   ├── ArtifactUnwritable     507  artifact_unwritable
 │   └── DimensionMismatch      500  dimension_mismatch
 ├── StoreUnavailable       503  store_unavailable  the object store does not answer
@@ -67,6 +68,7 @@ from shared.errors.operations import (
     CatalogueUnusable,
     DeadlineExceeded,
     DimensionMismatch,
+    EmbeddingsDiffer,
     FingerprintMismatch,
     IndexDamaged,
     IndexMissing,
@@ -130,6 +132,7 @@ __all__ = [
     "CrossSiteRefused",
     "DeadlineExceeded",
     "DimensionMismatch",
+    "EmbeddingsDiffer",
     "FingerprintMismatch",
     "HostNotTrusted",
     "IdempotencyConflict",

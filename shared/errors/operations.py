@@ -40,6 +40,14 @@ class FingerprintMismatch(ArtifactError):
     code = "fingerprint_mismatch"
 
 
+class EmbeddingsDiffer(ArtifactError):
+    """The model gives other embeddings on this worker's processor than where it was built, so it is not served there:
+    build it again with `LOOKALIKE_PRECISION=float32`.
+    """
+
+    code = "embeddings_differ"
+
+
 class ArtifactUnwritable(ArtifactError):
     """The disk is full or may not be written: make room and try again; what was live stays."""
 

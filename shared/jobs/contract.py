@@ -366,4 +366,5 @@ class WorkerReport(_Contract):
     photos_per_s: float | None = None  # highest throughput of the model there, measured when it was first loaded
     index: IndexInfo | None = None
     problem: str | None = None
+    problem_code: str | None = None  # of the error behind `problem`, if it is one
     stats: WorkerStats = WorkerStats()

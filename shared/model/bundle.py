@@ -30,6 +30,7 @@ GRAPH = "graph.xml"
 SPLIT = "split.json"
 HISTORY = "history.json"  # one object for each epoch of training
 TRAINING = "training.json"  # configuration and decisions of the training run
+REFERENCES = "references.safetensors"  # embeddings of the reference photos
 
 
 class Runtime(StrEnum):
@@ -79,6 +80,20 @@ class Split(BaseModel):
         return self.train | self.validation | self.test
 
 
+class References(BaseModel):
+    """The embeddings that the model gave for the reference photos; see `shared.model.references`.
+
+    Attributes:
+        drawing: name of the way the photos are drawn.
+        sha256: of REFERENCES.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    drawing: str
+    sha256: str
+
+
 class BundleManifest(BaseModel):
     """The manifest of a bundle: which model it is, how it was made and how good it is."""
 
@@ -96,6 +111,7 @@ class BundleManifest(BaseModel):
     precision: Precision = Precision.FLOAT32
     graph_sha256: dict[str, str] = {}  # of the runtime's graph files, by name
     fingerprint: str = ""
+    references: References | None = None  # None: made before there were any
     recipe: str = "head"  # training recipe
     # softmax(scores / temperature) is calibrated: the probability that the answer is right.
     temperature: float = Field(1.0, gt=0)
@@ -163,7 +179,7 @@ def write_bundle(
         tensors: every weight by its name in the network.
         split: the listings it was trained, selected and tested on.
         graph_files: files that the runtime loads instead of the weights, by name.
-        extra_files: records for people, by name; not part of the fingerprint.
+        extra_files: reference embeddings and records for people, by name; not part of the fingerprint.
 
     Returns:
         the new version's name.
@@ -319,6 +335,8 @@ def open_bundle_directory(directory: Path) -> ModelBundle:
     if manifest.categories != CATEGORIES:
         raise BundleDamaged(f"{directory.name}: its categories are not those of this Lookalike, in their order")
     digests = {WEIGHTS: manifest.weights_sha256, **manifest.graph_sha256}
+    if manifest.references:
+        digests[REFERENCES] = manifest.references.sha256
     for name, digest in digests.items():
         path = directory / Path(name).name
         if not path.is_file() or store.sha256(path) != digest:

@@ -71,7 +71,9 @@ def metric_families() -> Iterator[Metric]:
     )  # fmt: skip
     searches = KindStats(outcomes={"succeeded": 1}, stages={"total": StageTimes()})
     stats = WorkerStats(by_kind={"search": searches}, batch_sizes={1: 1})
-    worker = WorkerReport(name="w", pid=1, reported_at=0, state="ready", index=index, stats=stats)
+    worker = WorkerReport(
+        name="w", pid=1, reported_at=0, state="ready", index=index, problem_code="index_damaged", stats=stats
+    )
     counters = ApiCounters()
     counters.refused.labels("not_found").inc()
     counters.accepted.labels("embed").inc()

@@ -83,6 +83,7 @@ class Heartbeat:
                 photos_per_s=self._engine.photos_per_s,
                 index=self._engine.info(),
                 problem=self._engine.problem,
+                problem_code=self._engine.problem_code,
                 stats=self._engine.stats().model_copy(update=done),
             )
         )

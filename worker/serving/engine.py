@@ -81,6 +81,11 @@ class Engine:
         """Why the promoted artifacts are not the ones in use, for operators; None: they are."""
         return self.live.problem
 
+    @property
+    def problem_code(self) -> str | None:
+        """Code of the error behind `problem`; None: there is no problem, or no error."""
+        return self.live.problem_code
+
     def refresh(self) -> None:
         """Load what is promoted now; on failure the old state keeps serving and `problem` says why."""
         self.live.refresh()

@@ -11,6 +11,7 @@ import numpy as np
 from shared.errors import InternalError
 from shared.model.bundle import ModelBundle
 from shared.model.embedder import Embedder, Embeddings
+from shared.model.references import has_references, verify_embeddings
 from shared.model.runtimes import open_embedder
 from shared.photos.images import Pixels
 from shared.telemetry import event
@@ -58,7 +59,7 @@ class Model:
 
 
 def start_model(bundle: ModelBundle, options: EngineOptions, on_batch: Callable[[int], None]) -> Model:
-    """Load a bundle, tune it to the machine and warm it up.
+    """Load a bundle, tune it to the machine, warm it up and verify its embeddings.
 
     Args:
         bundle: to load.
@@ -67,6 +68,7 @@ def start_model(bundle: ModelBundle, options: EngineOptions, on_batch: Callable[
 
     Raises:
         BundleDamaged: the files do not fit the manifest.
+        EmbeddingsDiffer: on this machine the model gives other embeddings than where it was built.
     """
 
     def open_with(streams: int) -> Embedder:
@@ -81,6 +83,9 @@ def start_model(bundle: ModelBundle, options: EngineOptions, on_batch: Callable[
     size_px = bundle.manifest.preprocess.size_px
     for exclusive in (True, False):  # the first pass of each kind is the slowest
         embedder.embed(np.zeros((1, size_px, size_px, 3), dtype=np.uint8), exclusive=exclusive)
+    verify_embeddings(bundle, embedder)
+    if not has_references(bundle.manifest):
+        event(_LOG, "embeddings_unverified", level=logging.WARNING, bundle=bundle.version)
 
     def run(photos: Sequence[Pixels], exclusive: bool) -> list[Embeddings]:
         vectors, scores = embedder.embed(np.stack(photos), exclusive=exclusive)

@@ -15,6 +15,7 @@ from shared.artifacts.snapshots import bundle_of, read_index_manifest
 from shared.changes.log import BEGINNING, Change, PutPhoto
 from shared.errors import (
     ArtifactError,
+    EmbeddingsDiffer,
     FingerprintMismatch,
     IndexDamaged,
     IndexMissing,
@@ -31,6 +32,7 @@ from shared.index.vector_index import VectorIndex
 from shared.jobs.contract import IndexInfo, Priority
 from shared.model.bundle import ModelBundle, open_bundle, read_manifest
 from shared.model.embedder import Embeddings
+from shared.model.references import notice_of
 from shared.photos.images import Pixels, PreprocessSpec, decode_photo
 from shared.telemetry import event
 from worker.serving.loaded_model import EngineOptions, Model, start_model
@@ -92,7 +94,7 @@ class ServingState:
             preprocess=model.preprocess,
             temperature=model.temperature,
             abstain_below=model.abstain_below,
-            notice=model.notice,
+            notice=notice_of(model),
         )
 
 
@@ -113,6 +115,7 @@ class ModelManager:
     Attributes:
         current: the serving state; None before anything is loaded.
         problem: why the promoted artifacts are not the ones in use, for operators; None: they are.
+        problem_code: code of the error behind `problem`; None: there is no problem, or no error.
     """
 
     def __init__(
@@ -138,7 +141,9 @@ class ModelManager:
         self._following = threading.Lock()
         self._loading = threading.RLock()
         self._tried: Pointers | None = None
+        self._refused: dict[str, str] = {}  # bundles that do not fit this processor, and why
         self.problem: str | None = None
+        self.problem_code: str | None = None
 
     @property
     def can_embed(self) -> bool:
@@ -150,7 +155,8 @@ class ModelManager:
         self._promoted.fetch(self._tried, self._say_while_unready)  # before the lock is taken
         with self._following:
             try:
-                self.problem = self._follow()
+                if (problem := self._follow()) != self.problem:
+                    self.problem, self.problem_code = problem, None
                 if live := self.current:
                     live.index.snapshot.check(live=live.index.version == self._indexes.current())
             except (ArtifactError, StoreUnavailable, QueueUnavailable, OSError) as exc:
@@ -159,6 +165,7 @@ class ModelManager:
                 if str(exc) != self.problem:
                     event(_LOG, "artifacts_refused", level=logging.ERROR, kind=type(exc).__name__, reason=str(exc))
                 self.problem = "the artifacts cannot be read from disk" if isinstance(exc, OSError) else str(exc)
+                self.problem_code = ArtifactError.code if isinstance(exc, OSError) else exc.code
 
     def _say_while_unready(self, what: str) -> None:
         if self.current is None:
@@ -224,6 +231,7 @@ class ModelManager:
 
         Raises:
             BundleMissing, BundleDamaged: as `open_bundle`.
+            EmbeddingsDiffer: on this machine it gives other embeddings than where it was built.
         """
         with self._exchanging():
             for model in self.models():
@@ -233,7 +241,13 @@ class ModelManager:
             return self._coming
 
     def _started(self, version: str) -> Model:
-        return start_model(open_bundle(self._bundles, version), self._options, self._on_batch)
+        if reason := self._refused.get(version):  # what a processor computes does not change: nothing is loaded again
+            raise EmbeddingsDiffer(reason)
+        try:
+            return start_model(open_bundle(self._bundles, version), self._options, self._on_batch)
+        except EmbeddingsDiffer as exc:
+            self._refused[version] = str(exc)
+            raise
 
     @contextmanager
     def _exchanging(self) -> Iterator[None]:
@@ -304,6 +318,7 @@ class ModelManager:
 
         Raises:
             BundleMissing, BundleDamaged: as `open_bundle`.
+            EmbeddingsDiffer: as `model`.
             IndexUnavailable: Milvus, with the vectors of the promoted index, does not answer.
         """
         bundle = self.model(self._promoted.bundle()).bundle
@@ -326,6 +341,7 @@ class ModelManager:
 
         Raises:
             FingerprintMismatch: another is promoted now.
+            EmbeddingsDiffer: as `model`.
         """
         if (current := self._bundles.current()) != version:
             raise FingerprintMismatch(f"bundle {current} was promoted meanwhile, and {version} is wanted no longer")

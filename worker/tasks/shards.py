@@ -7,7 +7,7 @@ from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from pathlib import Path
 
 from shared.catalogue.decode import ahead, decode_file
-from shared.errors import CatalogueUnusable, InternalError
+from shared.errors import CatalogueUnusable, EmbeddingsDiffer, InternalError
 from shared.jobs.contract import Job
 from shared.jobs.records import Claim
 from shared.jobs.reindex_contract import ShardPhoto, ShardRequest, ShardResult
@@ -19,7 +19,7 @@ from shared.reindex.embedding_cache import EmbeddingCache, Shard, joined, shard_
 from shared.settings import Settings
 from worker.jobs.leases import Lease
 from worker.jobs.runner import JobReleased
-from worker.serving.engine import Engine
+from worker.serving.engine import ArtifactNotReady, Engine
 
 _DECODED_AT_A_TIME = 2
 _READ_AHEAD = 16  # a store answers after a while, but many at a time
@@ -51,6 +51,7 @@ class ShardRunner:
             HandedBack: the worker is about to end.
             CatalogueUnusable: this worker does not see the catalogue.
             FingerprintMismatch: another model was promoted since the shard was made.
+            ArtifactNotReady: this worker's processor gives other embeddings: the shard is for another worker.
             ArtifactUnwritable: the disk is full or may not be written.
         """
         job, request = claim.job, claim.job.request
@@ -59,7 +60,10 @@ class ShardRunner:
         folders = {Path(photo.path).parent for photo in request.photos if "://" not in photo.path}
         if folders and not any(folder.is_dir() for folder in folders):
             raise CatalogueUnusable(f"{min(folders)} is gone, or not there for every worker")
-        bundle = self._engine.live.promoted_bundle(request.bundle_version)
+        try:
+            bundle = self._engine.live.promoted_bundle(request.bundle_version)
+        except EmbeddingsDiffer as exc:  # here; where the reindex runs, they do not
+            raise ArtifactNotReady from exc
         cache = EmbeddingCache(self._settings.storage, bundle.manifest.fingerprint, request.scope)
         name = shard_name([photo.sha256 for photo in request.photos])
         if not cache.has(name):

@@ -115,6 +115,20 @@ def counted() -> WorkerStats:
     )  # fmt: skip
 
 
+def test_a_worker_that_refuses_its_model_is_told_by_name_where_operators_look(
+    http: FlaskClient, client: redis.Redis
+) -> None:
+    report(client, state="ready")
+    said = "embeddings_differ: v1 gives other embeddings on CPU, 2 threads"
+    report(client, name="other", state="unready", problem=said, problem_code="embeddings_differ")
+    [told] = Scrape(http).all("lookalike_worker_problem")
+    assert (told.labels, told.value) == ({"worker": "other", "code": "embeddings_differ"}, 1)
+    assert said in http.get("/readyz").get_json()["problems"]
+    shown = {worker["name"]: worker for worker in http.get("/v1/workers").get_json()["workers"]}
+    assert (shown["other"]["problem"], shown["other"]["problem_code"]) == (said, "embeddings_differ")
+    assert (shown["w"]["problem"], shown["w"]["problem_code"]) == (None, None)
+
+
 def test_what_workers_report_becomes_counters_and_histograms(http: FlaskClient, client: redis.Redis) -> None:
     report(client, state="ready", index=index("2026-01-01T00:00:00+00:00"), stats=counted())
     told = Scrape(http)

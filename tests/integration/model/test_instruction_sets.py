@@ -1,8 +1,9 @@
-"""int8 on processors without VNNI: the same embeddings, or refused where it is built.
+"""int8 on processors without VNNI: the same embeddings, or refused where it is built and where it is served.
 
 `ONEDNN_MAX_CPU_ISA=AVX2` in the environment of a fresh process stands in for such a processor.
 """
 
+import json
 import os
 import platform
 import subprocess
@@ -18,6 +19,7 @@ from pipeline.building.index import prepare
 from pipeline.building.instruction_sets import Agreement, Graph, compare_instruction_sets
 from pipeline.demo.catalogue import generate
 from shared.model.bundle import ModelBundle, Precision, bundle_store, open_bundle
+from shared.model.references import verify_embeddings
 from shared.model.runtimes import open_embedder
 from shared.photos.images import Pixels, PreprocessSpec, decode_photo
 from shared.settings import Settings
@@ -27,6 +29,15 @@ ON_X86 = pytest.mark.skipif(platform.machine() not in ("x86_64", "AMD64"), reaso
 WITH_VNNI = pytest.mark.skipif(
     not CPU_INFO.exists() or "_vnni" not in CPU_INFO.read_text(), reason="this processor is one without VNNI"
 )
+REFRESHED = """
+import json
+from pathlib import Path
+from worker.serving.engine import Engine
+engine = Engine(Path({home!r}))
+engine.refresh()
+print(json.dumps([engine.ready, engine.problem_code, engine.problem]))
+engine.close()
+"""
 EMBEDDED = """
 from pathlib import Path
 import numpy as np
@@ -81,11 +92,12 @@ def test_int8_gives_the_same_embeddings_on_a_processor_without_vnni(catalogue: C
     on_avx2(EMBEDDED.format(home=str(home), photos=str(photos), out=str(there)))
     here = open_embedder(bundle).embed(catalogue.photos).vectors
     assert (here * np.load(there)).sum(axis=1).min() >= 0.9999
+    assert json.loads(on_avx2(REFRESHED.format(home=str(home)))) == [True, None, None]
 
 
 @ON_X86
 @WITH_VNNI
-def test_weights_of_eight_bits_fail_the_gate(
+def test_weights_of_eight_bits_fail_the_gate_and_a_worker_without_vnni_refuses_them(
     catalogue: Catalogue, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import nncf
@@ -105,6 +117,10 @@ def test_weights_of_eight_bits_fail_the_gate(
     [agreement] = compared
     assert agreement is not None
     assert not agreement.passed
+    verify_embeddings(bundle, open_embedder(bundle))
+    ready, code, problem = json.loads(on_avx2(REFRESHED.format(home=str(tmp_path))))
+    assert (ready, code) == (False, "embeddings_differ")
+    assert f"{bundle.version} gives other embeddings on CPU" in problem
 
 
 def test_a_graph_of_which_processors_disagree_is_not_served(

@@ -16,6 +16,7 @@ from pipeline.demo.catalogue import generate
 from shared.errors import BundleDamaged
 from shared.model.bundle import GRAPH, ModelBundle, Precision, Runtime, bundle_store, open_bundle
 from shared.model.network import Network, Projection
+from shared.model.references import verify_embeddings
 from shared.model.runtimes import OpenVINOEmbedder, TorchEmbedder, open_embedder
 from shared.photos.images import Pixels, PreprocessSpec, decode_photo
 from shared.settings import Backbone, Settings
@@ -88,6 +89,15 @@ def test_a_photo_gets_the_same_embedding_alone_in_a_batch_and_beside_others(buil
         thread.join()
     for i, vector in answers.items():
         np.testing.assert_allclose(vector, together.vectors[i], atol=1e-4)
+
+
+@pytest.mark.parametrize("which", ["int8", "float32"])
+def test_a_model_gives_its_reference_photos_the_embeddings_that_its_bundle_expects(built: Built, which: str) -> None:
+    bundle: ModelBundle = getattr(built, which)
+    assert bundle.manifest.references is not None
+    verify_embeddings(bundle, open_embedder(bundle))
+    if which == "float32":  # the other runtime is the same model
+        verify_embeddings(bundle, TorchEmbedder(bundle))
 
 
 def test_a_cpu_worker_needs_no_torch(built: Built) -> None:
@@ -189,6 +199,7 @@ def test_a_bundle_in_bfloat16_passes_the_gate_and_is_run_so(built: Built, tmp_pa
     bundle = open_bundle(bundle_store(tmp_path))
     assert (bundle.manifest.runtime, bundle.manifest.precision) == (Runtime.TORCH, Precision.BFLOAT16)
     assert bundle.manifest.gate["verdict"] == "passed"
+    verify_embeddings(bundle, open_embedder(bundle))
     half = open_embedder(bundle).embed(built.photos)
     exact = TorchEmbedder(
         dataclasses.replace(bundle, manifest=bundle.manifest.model_copy(update={"precision": "float32"}))
