@@ -12,16 +12,22 @@ from shared.array_types import FloatArray
 from shared.artifacts.snapshots import bundle_store, index_store
 from shared.artifacts.store import MANIFEST
 from shared.errors import BundleDamaged, EmbeddingsDiffer
-from shared.jobs.contract import SearchRequest
+from shared.jobs.contract import JobKind, SearchRequest
+from shared.jobs.reindex_contract import ShardRequest
+from shared.jobs.reindex_jobs import SHARD_OWNER
+from shared.jobs.store import JobStore
 from shared.model.bundle import REFERENCES, Split, open_bundle, open_bundle_directory, write_bundle
 from shared.model.references import reference_pixels, references_file, verify_embeddings
 from shared.model.runtimes import TorchEmbedder, open_embedder
 from shared.photos.images import PreprocessSpec
 from tests.conftest import encode, noise_image
+from tests.integration.conftest import PLENTY, settings
 from tests.support.bundles import make_bundle, make_index, manifest, random_network
+from worker.jobs.leases import Lease
 from worker.serving import model_manager
-from worker.serving.engine import Engine
+from worker.serving.engine import ArtifactNotReady, Engine
 from worker.serving.loaded_model import start_model
+from worker.tasks.shards import ShardRunner
 
 SPEC = PreprocessSpec(size_px=96)
 PHOTOS = [encode(noise_image(seed, (120, 90))) for seed in range(4)]
@@ -127,3 +133,18 @@ def test_a_bundle_whose_expected_embeddings_were_replaced_is_not_taken_in(right:
     (directory / MANIFEST).write_text(json.dumps(listed))
     with pytest.raises(BundleDamaged, match=REFERENCES):
         open_bundle_directory(directory)
+
+
+def test_a_shard_goes_back_to_the_queue_of_a_worker_whose_embeddings_differ(
+    right: FloatArray, tmp_path: Path, jobs: JobStore
+) -> None:
+    version = with_references(tmp_path, other(right))
+    engine = Engine(tmp_path)
+    request = ShardRequest(bundle_version=version, scope="any", photos=())
+    shard = jobs.create(JobKind.SHARD, request, None, admission=PLENTY, owner=SHARD_OWNER).job
+    runner = ShardRunner(settings("redis://127.0.0.1:1/0", home=tmp_path), jobs, engine, stopping=lambda: False)
+    claim = jobs.claim_job(shard.id, "w", lease_s=15)
+    assert claim is not None
+    with pytest.raises(ArtifactNotReady):
+        runner.run(claim, Lease(JobKind.SHARD))
+    engine.close()
