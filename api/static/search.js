@@ -1,10 +1,11 @@
 // The search part: a photo comes in, its search goes out, and is shown as it goes.
 
 import { $, button, say, sleep } from "./dom.js";
+import { takeDrops } from "./dropped.js";
 import { note, noteProblem } from "./messages.js";
 import { chooseOptions, hashOf, optionsChosen, optionsSent, tellOptions } from "./options.js";
 import { dim, showAnswer, showNothing, showWaiting } from "./results.js";
-import { ask, call, ended, follow, requestKey, showPhoto } from "./service.js";
+import { Problem, ask, call, ended, follow, requestKey, showPhoto } from "./service.js";
 import { count, duration, size } from "./words.js";
 
 const WAIT_S = 2;
@@ -43,19 +44,18 @@ export function start() {
 }
 
 function takeWhatIsDropped() {
-  let depth = 0;
-  const over = (is) => $("#drop").classList.toggle("over", is);
-  const wanted = (event) => !$("#search").hidden && [...(event.dataTransfer?.types ?? [])].includes("Files");
-  // The whole page, because a photo dropped beside the frame would replace the page.
-  document.addEventListener("dragenter", (event) => wanted(event) && over((depth += 1) > 0));
-  document.addEventListener("dragleave", (event) => wanted(event) && over((depth -= 1) > 0));
-  document.addEventListener("dragover", (event) => wanted(event) && event.preventDefault());
-  document.addEventListener("drop", (event) => {
-    depth = 0;
-    over(false);
-    if (!wanted(event)) return;
-    event.preventDefault();
-    if (event.dataTransfer.files.length) take(event.dataTransfer.files[0]);
+  takeDrops({
+    wanted: () => !$("#search").hidden && !$("dialog[open]"),
+    over: (is) => $("#drop").classList.toggle("over", is),
+    take: async (dropped) => {
+      try {
+        const { file, imageId } = await dropped;
+        if (imageId) go({ imageId });
+        else take(file);
+      } catch (problem) {
+        noteProblem($("#search-message"), problem);
+      }
+    },
   });
 }
 
@@ -168,9 +168,19 @@ async function submit(given, signal) {
     try {
       return await ask("/v1/jobs/search", { method: "POST", headers, signal, ...bodyOf(given) });
     } catch (problem) {
+      if (problem.code === "unreachable" && given.file) await requireReadable(given.file);
       if (!problem.retryAfter || problem.status === 401) throw problem;
       await countDown(problem, signal);
     }
+  }
+}
+
+/** Browsers tell a file that cannot be sent from a service that does not answer only when the file is read. */
+async function requireReadable(file) {
+  try {
+    await file.slice(0, 1).arrayBuffer();
+  } catch {
+    throw new Problem({ code: "photo_unreadable", detail: `The file ${file.name} was moved, changed or deleted, or may not be read.` });
   }
 }
 

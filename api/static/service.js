@@ -34,6 +34,22 @@ function address(path) {
   return path.startsWith(`${prefix}/`) ? path : prefix + path;
 }
 
+/** The id of a photo of the index whose address this is, of its picture or of a search from it; else null. */
+export function imageIdOf(text) {
+  if (!URL.canParse(text, location.href)) return null;
+  const url = new URL(text, location.href);
+  if (url.origin !== location.origin) return null;
+  const [, query] = /^#\/search\?(.*)$/.exec(url.hash) ?? [];
+  if (query && url.pathname === location.pathname) return new URLSearchParams(query).get("image");
+  const photos = address("/v1/images/");
+  const id = url.pathname.startsWith(photos) ? url.pathname.slice(photos.length) : "";
+  try {
+    return decodeURIComponent(id) || null;
+  } catch {
+    return null; // a percent sign that encodes nothing
+  }
+}
+
 async function send(path, { method = "GET", json, form, headers = {}, signal } = {}) {
   const sent = { Accept: "application/json", ...headers };
   const used = key.get();

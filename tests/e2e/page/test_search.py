@@ -2,6 +2,7 @@
 
 import re
 import signal
+from base64 import b64encode
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -106,6 +107,74 @@ def test_a_photo_may_be_pasted_or_dropped(go: Go, photos: list[Path]) -> None:
         page.dispatch_event("main", event, {"dataTransfer": dropped})
     expect(page.locator("#preview figcaption")).to_contain_text("dropped.jpg")
     expect(page.locator(f'#grid a[href*="{photos[5].stem}"]')).to_be_visible()
+
+
+DROP = """([data, place]) => {
+    const carried = new DataTransfer();
+    for (const [type, text] of Object.entries(data)) carried.setData(type, text);
+    return ["dragenter", "dragover", "drop"].map((kind) => {
+        const event = new DragEvent(kind, { bubbles: true, cancelable: true, dataTransfer: carried });
+        document.querySelector(place).dispatchEvent(event);
+        return event.defaultPrevented;
+    });
+}"""
+
+
+def dragged_picture(url: str) -> dict[str, str]:
+    return {"text/uri-list": url, "text/html": f'<meta charset="utf-8"><img src="{url}">'}
+
+
+@pytest.mark.parametrize(
+    ("data", "told"),
+    [
+        (dragged_picture("https://shop.example/a.jpg"), "This page may not load that picture"),
+        ({"text/uri-list": "https://shop.example/a"}, "That is a link, not a photo"),
+        ({"text/uri-list": "# a comment\r\nfile:///etc/passwd"}, "That is a link, not a photo"),
+        (dragged_picture("data:text/plain,x"), "That is not a photo this service reads"),
+        ({"text/html": "<img src='data:image/png;base64,%'>"}, "The photo is damaged"),
+    ],
+)
+@pytest.mark.parametrize("place", ["#drop", "footer"])
+def test_what_cannot_be_taken_when_dropped_is_explained(go: Go, data: dict[str, str], told: str, place: str) -> None:
+    page = go().page
+    assert page.evaluate(DROP, [data, place]) == [True, True, True]
+    expect(page.locator("#search-message")).to_contain_text(told)
+
+
+def test_a_picture_dropped_from_another_tab_is_searched_from(go: Go, photos: list[Path]) -> None:
+    visit = go()
+    page = visit.page
+    encoded = b64encode(photos[3].read_bytes()).decode()
+    page.evaluate(DROP, [dragged_picture(f"data:image/jpeg;base64,{encoded}"), "#drop"])
+    expect(page.locator("#preview figcaption")).to_contain_text("picture")
+    assert visit.found()[0] == photos[3].stem
+    page.evaluate(DROP, [dragged_picture(f"{visit.url}/v1/images/{photos[4].stem}?size=640"), "#drop"])
+    page.wait_for_url(f"**/#/search?image={photos[4].stem}")
+    assert visit.found()[0] == photos[4].stem
+    page.evaluate(DROP, [{"text/uri-list": f"{visit.url}/#/search?image={photos[5].stem}"}, "footer"])
+    page.wait_for_url(f"**/#/search?image={photos[5].stem}")
+    page.evaluate(DROP, [dragged_picture(f"{visit.url}/nowhere.jpg"), "#drop"])
+    expect(page.locator("#search-message")).to_contain_text("Its address answers 404.")
+
+
+@pytest.mark.parametrize("part", ["#/search", "#/index", "#/jobs"])
+def test_a_drop_anywhere_leaves_no_part_of_the_page(go: Go, part: str) -> None:
+    page = go(part).page
+    for data in ({"text/uri-list": "https://shop.example/"}, {"text/plain": "https://shop.example/"}):
+        for place in ("body", "header", "footer", "main"):
+            assert page.evaluate(DROP, [data, place])[1:] == [True, True]
+    assert page.url.endswith(part)
+
+
+def test_a_chosen_file_that_is_gone_is_told_as_such(go: Go, photos: list[Path], tmp_path: Path) -> None:
+    visit = go()
+    page, photo = visit.page, tmp_path / "gone.jpg"
+    photo.write_bytes(photos[0].read_bytes())
+    visit.search_from(photo)
+    photo.unlink()
+    page.get_by_label("Only in").select_option("Appliances")
+    expect(page.locator("#search-message")).to_contain_text("The photo cannot be read any more")
+    expect(page.locator("#search-message")).to_contain_text("gone.jpg")
 
 
 def test_a_phone_gets_a_camera_and_nothing_wider_than_its_screen(go: Go, photos: list[Path]) -> None:
