@@ -94,12 +94,7 @@ def embed(photos: Sequence[CataloguePhoto], model: str = "a", *, harm: float = 0
 
 
 def unit(vectors: FloatArray) -> FloatArray:
-<<<<<<< ours
     return np.asarray(vectors / np.linalg.norm(vectors, axis=1, keepdims=True), dtype=np.float32)
-=======
-    scaled: FloatArray = (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
-    return scaled
->>>>>>> theirs
 
 
 def listings(n: int, first: int = 0, *, show: int | None = None) -> list[CataloguePhoto]:
