@@ -222,6 +222,13 @@ def test_hostile_bodies_get_a_short_4xx_or_are_taken(stack: Stack, content_type:
     assert answer.status_code == 202 or answer.json()["code"]
 
 
+def test_a_header_cannot_move_the_service(stack: Stack) -> None:
+    moved = b"Accept: text/html\r\nSCRIPT_NAME: /evil\r\nPATH_INFO: /evil\r\nX-Forwarded-Prefix: /evil\r\n"
+    answer = exchange(stack, b"GET / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n" + moved + b"\r\n")
+    assert answer.startswith(b"HTTP/1.1 200")
+    assert b"evil" not in answer
+
+
 @pytest.mark.parametrize(
     "path",
     [

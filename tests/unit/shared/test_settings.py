@@ -34,6 +34,10 @@ def test_an_empty_environment_gives_the_defaults(tmp_path: Path) -> None:
     assert (settings.home, settings.catalogue, settings.weights) == (tmp_path / "var", None, None)
 
 
+def test_connections_are_kept_longer_than_load_balancers_keep_them() -> None:
+    assert load_settings().keep_alive_s > 60  # the idle time of most
+
+
 def test_each_setting_is_read_from_its_variable(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     given = {
         "HOST": "localhost", "PORT": "18080", "BACKBONE": "resnet50", "REDIS_URL": "redis://127.0.0.1:1/0",
@@ -101,6 +105,7 @@ def test_an_absolute_home_is_kept(monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
 OUT_OF_RANGE = {
     "PORT": ["0", "65536", "eighty", "80.5"],
     "BACKBONE": ["resnet18", "RESNET50"],
+    "KEEP_ALIVE_S": ["0", "3601", "1.5"],
     "MAX_UPLOAD_MB": ["0", "-1"],
     "MAX_PIXELS": ["0"],
     "DECODE_THREADS": ["0"],
