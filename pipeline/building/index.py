@@ -2,6 +2,7 @@
 
 import secrets
 import shutil
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -222,6 +223,8 @@ def _read_catalogue(settings: Settings, report_progress: ReportProgress) -> Cata
         f"catalogue {catalogue.name}: {catalogue.n_listings} listings, {len(catalogue.photos)} labelled photos"
     )
     report_unusable(catalogue.unusable, report_progress)
+    for reason, count in sorted(Counter(row.reason for row in catalogue.odd).items()):
+        report_progress(f"odd: {count} x {reason}; `lookalike clean` shows which")
     return catalogue
 
 

@@ -24,6 +24,7 @@ _READERS = 4
 _STORE_READERS = 32  # reading from an object store is waiting, not work
 _RACY_NS = 2_000_000_000
 _FORMAT = 1
+_RULES = 2  # raised when unchanged files are read as other photos or categories than before
 
 
 class Stat(NamedTuple):
@@ -48,7 +49,7 @@ class Scan(NamedTuple):
         photos: address and metadata of the photos, by name without ending; of files with the same name, the first in
             alphabetical order counts.
         others: names of the files that are no JPEG by their ending, by name without ending.
-        signature: digest of the metadata; changes when a file is added, removed or written.
+        signature: digest of the metadata; changes when a file is added, removed or written, or the way to read them.
         newest_ns: latest modification time, nanoseconds since the epoch.
     """
 
@@ -76,7 +77,7 @@ def scan(tables: Sequence[Path | ObjectFile], folder: Path | ObjectFile) -> Scan
     photos = {os.path.basename(path).rpartition(".")[0]: (path, stat) for path, stat in reversed(files)}
     names = (os.path.basename(path) for path, _ in everything_there if not path.lower().endswith(ENDINGS))
     others = {name.rpartition(".")[0] or name: name for name in names}
-    everything = (sorted((path, *stat) for path, stat in of_tables.items()), files)
+    everything = (_RULES, sorted((path, *stat) for path, stat in of_tables.items()), files)
     signature = hashlib.blake2b(repr(everything).encode(), digest_size=16).hexdigest()
     newest_ns = max(stat.mtime_ns for stat in (*of_tables.values(), *(stat for _, stat in files)))
     return Scan(of_tables, photos, others, signature, newest_ns)

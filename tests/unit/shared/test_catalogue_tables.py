@@ -321,3 +321,16 @@ def test_after_a_photo_could_not_be_read_the_catalogue_is_read_again(
     whole = reader.read(directory)
     assert len(whole.photos) == 2
     assert reader.digest(scan_catalogue(directory)) == whole.digest
+
+
+def test_after_an_upgrade_that_reads_tables_otherwise_the_catalogue_is_read_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    directory = write_catalogue(tmp_path / "catalogue", PRODUCTS, IMAGES, PHOTOS)
+    for path in directory.rglob("*"):
+        os.utime(path, (time.time() - 60,) * 2)
+    cache = tmp_path / "digests.json"
+    digest = CatalogueReader(cache).read(directory).digest
+    assert CatalogueReader(cache).digest(scan_catalogue(directory)) == digest
+    monkeypatch.setattr("shared.catalogue.scan._RULES", 3)
+    assert CatalogueReader(cache).digest(scan_catalogue(directory)) is None
