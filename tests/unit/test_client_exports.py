@@ -16,7 +16,8 @@ EXPORTS = {
 }  # fmt: skip
 ERRORS = {
     "AccessDenied", "ApiKeyInvalid", "ApiKeyRequired", "ArtifactUnwritable", "BatchNotFound", "BundleDamaged",
-    "BundleMissing", "ChangesFull", "Conflict", "DeadlineExceeded", "EmbeddingsDiffer", "FingerprintMismatch", "IdempotencyConflict",
+    "BundleMissing", "ChangesFull", "Conflict", "DeadlineExceeded", "EmbeddingsDiffer", "FingerprintMismatch",
+    "IdempotencyConflict",
     "IdempotencyPending", "ImageMissing", "ImageNotFound", "IndexDamaged", "IndexMissing", "IndexUnavailable",
     "InputError", "JobCanceled", "JobFinished", "JobGone", "JobNotFound", "JobNotRetryable", "LookalikeError",
     "NoAnswer", "NotFound", "NotServing", "Overload", "PhotoExpired", "PhotoTooLarge", "PhotoUndecodable",
