@@ -30,7 +30,7 @@ def contract() -> Schema:
 
 def call_table() -> str:
     """Every call with its summary, as links into the reference."""
-    rows = ((f"[`{call}`](api-reference.md#{_anchor(call)})", op["summary"]) for call, op in _calls(contract()))
+    rows = ((f"[`{call}`](reference/api-reference.md#{_anchor(call)})", op["summary"]) for call, op in _calls(contract()))
     return table(["call", "does"], rows)
 
 
@@ -111,7 +111,7 @@ def _type(schema: Schema) -> str:
         name = schema["$ref"].rsplit("/", 1)[1]
         return f"[{name}](#{name.lower()})"
     if schema.get("enum") == list(CATEGORIES):
-        return "[category](api.md#categories)"
+        return "[category](../api.md#categories)"
     if "enum" in schema:
         return " or ".join(f"`{value}`" for value in schema["enum"])
     if "const" in schema:

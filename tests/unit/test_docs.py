@@ -91,7 +91,7 @@ def test_commands_of_a_console_are_those_behind_the_prompt() -> None:
 
 
 def test_the_notebook_holds_no_outputs() -> None:
-    cells = json.loads((ROOT / "docs/quickstart.ipynb").read_text())["cells"]
+    cells = json.loads((ROOT / "docs/clients/quickstart.ipynb").read_text())["cells"]
     assert [cell for cell in cells if cell.get("outputs") or cell.get("execution_count")] == []
 
 

@@ -33,7 +33,7 @@ def test_every_command_of_the_page_does_what_it_is_there_for(checkout: Checkout,
 
 def test_the_notebook_runs_to_its_end(checkout: Checkout) -> None:
     checkout.wait_ready()
-    assert checkout.run_notebook(ROOT / "docs/quickstart.ipynb").count("a picture of") == 2
+    assert checkout.run_notebook(ROOT / "docs/clients/quickstart.ipynb").count("a picture of") == 2
 
 
 @pytest.mark.skipif(shutil.which("patch") is None, reason="there is no patch(1) to apply the page's diff with")
