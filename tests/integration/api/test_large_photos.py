@@ -6,8 +6,8 @@ from PIL import Image
 
 from shared.photos.images import Fit, Pixels, PreprocessSpec, decode_photo
 from tests.conftest import encode, noise_image
-from tests.unit.shared.test_images import distance
-from tests.unit.test_fits import FITS
+from tests.unit.photos.test_fits import FITS
+from tests.unit.photos.test_images import distance
 
 
 def decode(photo: bytes, fit: Fit = "letterbox", size_px: int = 224) -> Pixels:

@@ -6,7 +6,7 @@ from PIL import Image
 
 from shared.photos.images import Fit, Pixels, PreprocessSpec, decode_photo
 from tests.conftest import encode, noise_image
-from tests.unit.shared.test_images import STORED, distance
+from tests.unit.photos.test_images import STORED, distance
 
 WIDE = noise_image(1, (300, 200))
 FITS: tuple[Fit, ...] = ("letterbox", "crop", "stretch")

@@ -11,7 +11,7 @@ from PIL import Image
 from shared.errors import PhotoUndecodable
 from shared.photos.images import PreprocessSpec, decode_photo, open_photo, render, thumbnail, working_copy
 from tests.conftest import encode, noise_image
-from tests.unit.shared.test_images import distance
+from tests.unit.photos.test_images import distance
 
 SPEC = PreprocessSpec()
 PHOTO = noise_image(2, (120, 90))

@@ -11,7 +11,7 @@ from PIL import Image, ImageCms
 from shared.photos.colour import SRGB_CURVE, matrix_profile
 from shared.photos.images import PreprocessSpec, decode_photo, open_photo, thumbnail, working_copy
 from tests.conftest import encode, noise_image
-from tests.unit.shared.test_images import distance
+from tests.unit.photos.test_images import distance
 
 SPEC = PreprocessSpec()
 D65 = (0.3127, 0.3290)

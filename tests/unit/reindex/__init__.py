@@ -1,0 +1,1 @@
+"""Unit tests of `shared/reindex` and `shared/changes`."""
