@@ -142,7 +142,7 @@ class PhotoUndecodable(InputError):
 
 
 class UnsupportedFormat(InputError):
-    """The photo is not JPEG, PNG, WebP, GIF, BMP, TIFF or AVIF. Convert it."""
+    """The photo is not JPEG, PNG, WebP, GIF, BMP, TIFF, AVIF or HEIC. Convert it."""
 
     default_code = "unsupported_format"
 

@@ -61,7 +61,7 @@ class WorkerTakes(StrEnum):
 
 
 class Settings(BaseSettings):
-    """Everything an operator can set. Each field is the variable `LOOKALIKE_<NAME>`; docs/reference/settings.md lists them.
+    """Everything an operator can set. Each field is the variable `LOOKALIKE_<NAME>`.
 
     settings = load_settings(port=8081)
     """

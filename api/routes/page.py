@@ -40,7 +40,7 @@ def root() -> Response:
             prefix=request.script_root,
             categories=CATEGORIES,
             max_upload_bytes=limits.max_upload_mb << 20,
-            photo_types=PHOTO_TYPES,  # by name: asked for any image, phones send HEIC, which is not supported
+            photo_types=PHOTO_TYPES,
         )
         return as_page(page)
     response = jsonify(

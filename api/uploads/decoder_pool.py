@@ -15,8 +15,8 @@ from gevent.lock import BoundedSemaphore
 from gevent.socket import socketpair
 
 from shared.errors import InputError, PhotoTooHeavy, PhotoTooLarge, PhotoUndecodable, QueueFull, UnsupportedFormat
-from shared.photos.images import PreprocessSpec
 from shared.photos.limits import MAX_DECODING_BYTES
+from shared.photos.preprocessing import PreprocessSpec
 from shared.telemetry import event
 
 _LOG = logging.getLogger(__name__)

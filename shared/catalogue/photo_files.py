@@ -11,7 +11,7 @@ from shared.catalogue.scan import ENDINGS, Scan, Stat
 
 _FLOAT = re.compile(r"([0-9]+)\.0+")
 _ROUNDED = re.compile(r"[0-9](?:[.,][0-9]+)?E\+[0-9]+", re.IGNORECASE)
-_OTHER_ENDINGS = (".jfif", ".png", ".webp", ".gif", ".heic", ".avif")
+_OTHER_ENDINGS = (".jfif", ".png", ".webp", ".gif", ".avif")
 _N_NAMED = 4
 
 
@@ -74,7 +74,7 @@ class PhotoFiles:
         there = next((name for key in similar_keys(image_id) if (name := self._similar.get(key))), None)
         hint = f"; there is {there}" if there else ""
         if there and not there.lower().endswith(ENDINGS):
-            hint += ", and only .jpg and .jpeg are read"
+            hint += f", and only {', '.join(ENDINGS)} are read"
         return f"looked for images/{image_id}.jpg{hint}"
 
 

@@ -19,12 +19,13 @@ from shared.artifacts.files import ObjectFile, Stored
 from shared.atomic_files import write_atomically
 from shared.catalogue.categories import PhotoFile
 
-ENDINGS = (".jpg", ".jpeg")
+_JPEG_ENDINGS = (".jpg", ".jpeg")
+ENDINGS = (*_JPEG_ENDINGS, ".heic", ".heif")  # of the files that are read
 _READERS = 4
 _STORE_READERS = 32  # reading from an object store is waiting, not work
 _RACY_NS = 2_000_000_000
 _FORMAT = 1
-_RULES = 2  # raised when unchanged files are read as other photos or categories than before
+_RULES = 3  # raised when unchanged files are read as other photos or categories than before
 
 
 class Stat(NamedTuple):
@@ -65,7 +66,7 @@ def scan(tables: Sequence[Path | ObjectFile], folder: Path | ObjectFile) -> Scan
 
     Args:
         tables: its CSV files.
-        folder: with its photos; subfolders and files other than JPEG are ignored.
+        folder: with its photos; subfolders and files other than JPEG and HEIC, by their endings, are ignored.
 
     Raises:
         OSError, StoreUnavailable: the files cannot be listed.
@@ -74,7 +75,8 @@ def scan(tables: Sequence[Path | ObjectFile], folder: Path | ObjectFile) -> Scan
     everything_there = list(_files(folder))
     files = sorted((address, stat) for address, stat in everything_there if address.lower().endswith(ENDINGS))
     # Plain strings, no Path objects: creating those takes longer than the file system does.
-    photos = {os.path.basename(path).rpartition(".")[0]: (path, stat) for path, stat in reversed(files)}
+    last_first = sorted(files, key=lambda file: (not file[0].lower().endswith(_JPEG_ENDINGS), file), reverse=True)
+    photos = {os.path.basename(path).rpartition(".")[0]: (path, stat) for path, stat in last_first}
     names = (os.path.basename(path) for path, _ in everything_there if not path.lower().endswith(ENDINGS))
     others = {name.rpartition(".")[0] or name: name for name in names}
     everything = (_RULES, sorted((path, *stat) for path, stat in of_tables.items()), files)

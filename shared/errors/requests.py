@@ -20,7 +20,7 @@ class PhotoUndecodable(InputError):
 
 
 class UnsupportedFormat(InputError):
-    """Not JPEG (MPO), PNG, WebP, GIF, BMP, TIFF or AVIF."""
+    """Not JPEG (MPO), PNG, WebP, GIF, BMP, TIFF, AVIF or HEIC; `detail` names what it is. No video, sequence or RAW."""
 
     code = "unsupported_format"
     http_status = 415
@@ -28,7 +28,7 @@ class UnsupportedFormat(InputError):
 
 class PhotoTooLarge(InputError):
     """More than `LOOKALIKE_MAX_PIXELS`, a side over 20,000 px, longer than 200 times its width, or over 256 MiB to
-    decode (WebP over 16 Mpx, AVIF over 22).
+    decode (WebP over 16 Mpx, AVIF over 22, HEIC over 26).
     """
 
     code = "photo_too_large"

@@ -61,12 +61,16 @@ def to_srgb(image: Image.Image, mode: str, info: dict[str | tuple[int, int], Any
 
 
 def set_colour_codes(image: Image.Image, photo: bytes) -> None:
-    """Keep the codes of a photo's primaries and transfer in `info["cicp"]`, where its file has them.
+    """Keep the codes of a photo's primaries and transfer in `info["cicp"]`, where its file has them (nclx, cICP).
 
     Args:
         image: opened.
         photo: its file.
     """
+    if image.format == "HEIF":
+        profile = image.info.get("nclx_profile") or {}
+        image.info["cicp"] = profile.get("color_primaries", 1), profile.get("transfer_characteristics", 13)
+        return
     if image.format == "AVIF" and (at := photo.find(b"colrnclx")) >= 0:
         codes = photo[at + 8 : at + 12]
     elif image.format == "PNG" and (at := photo.find(b"\0\0\0\x04cICP", 0, photo.find(b"IDAT"))) >= 0:

@@ -48,10 +48,8 @@ _RIFF = {b"AVI ": "a video (AVI)", b"WAVE": "sound (WAV)"}
 # Brands of ISO base media files (ISO/IEC 14496-12), by how they begin.
 _BRANDS = {
     b"crx": "a camera's RAW (CR3)",
-    b"hei": "HEIC",
-    b"hev": "HEIC",
-    b"mif1": "HEIF",
-    b"msf1": "HEIF",
+    b"hev": "a HEIC image sequence",
+    b"msf1": "a HEIF image sequence",
     b"qt": "a video (QuickTime)",
     b"3g": "a video (3GPP)",
 }

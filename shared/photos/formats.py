@@ -5,12 +5,16 @@ import zlib
 from io import BytesIO
 
 from PIL import Image, UnidentifiedImageError
+from pillow_heif import register_heif_opener
 
 from shared.errors import PhotoUndecodable, UnsupportedFormat
 from shared.photos.foreign import name_of, raw_name, unread_tiff
 
 # MPO, the two-picture JPEG of stereo and depth cameras, is opened by Pillow's JPEG plugin.
-FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF")
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "HEIF")
+
+# HEIC. One thread: decoders run side by side. Only the photo itself: neither previews nor depth and gain maps.
+register_heif_opener(decode_threads=1, thumbnails=False, depth_images=False, aux_images=False)
 
 # Whatever a damaged file makes Pillow's plugins raise. MemoryError too: a forged header can ask for any size.
 DECODER_ERRORS = (
@@ -66,4 +70,6 @@ def _sniff(photo: bytes) -> str | None:
         return "WEBP"
     if photo[4:12] in (b"ftypavif", b"ftypavis"):
         return "AVIF"
+    if photo[4:8] == b"ftyp" and photo[8:11] in (b"hei", b"mif"):
+        return "HEIC"
     return next((name for signature, name in signatures.items() if photo.startswith(signature)), None)

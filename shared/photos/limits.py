@@ -16,6 +16,8 @@ WEBP_BYTES = 16  # a pixel: two canvases of the animation, the frame, its copy i
 # Canvas of an animation that later frames of are looked at; two megapixels fit into the decoder of small photos.
 MAX_ANIMATION_PIXELS = 2_000_000
 _ANIMATION_BYTES = 16  # a pixel
+# A pixel: the planes and a turned copy of them, RGB, and its copy in Pillow. Ten bits take two bytes in the planes.
+_HEIF_BYTES, _DEEP_HEIF_BYTES = 10, 13
 
 
 def check_size(width: int, height: int, max_pixels: int) -> None:
@@ -44,6 +46,8 @@ def decoding_bytes(image: Image.Image, n_scans: int) -> int:
         return WEBP_BYTES * n_pixels
     if image.format in ("GIF", "PNG", "AVIF") and n_pixels <= MAX_ANIMATION_PIXELS:
         return _ANIMATION_BYTES * n_pixels
+    if image.format == "HEIF":
+        return (_HEIF_BYTES if image.info.get("bit_depth", 8) == 8 else _DEEP_HEIF_BYTES) * n_pixels
     if image.format == "AVIF":
         return 12 * n_pixels
     if isinstance(image, JpegImagePlugin.JpegImageFile):

@@ -136,6 +136,9 @@ def flatten(image: Image.Image) -> Image.Image:
 
 
 def orientation_of(image: Image.Image) -> int:
+    """EXIF orientation of an opened photo, 1 to 8; of HEIC 1, because its decoder turns the photo."""
+    if image.format == "HEIF":
+        return 1
     try:
         return int(image.getexif().get(0x0112, 1))
     except DECODER_ERRORS:

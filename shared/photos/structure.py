@@ -7,6 +7,7 @@ from functools import partial
 from shared.errors import PhotoTooLarge, PhotoUndecodable
 from shared.photos.foreign import jpeg_frame_name
 from shared.photos.formats import unsupported
+from shared.photos.heif import check_heif, is_heif
 from shared.photos.limits import WEBP_BYTES, check_size, check_weight
 
 # A progressive JPEG pays a full pass for every scan; real encoders write about ten.
@@ -65,6 +66,8 @@ def check_structure(photo: bytes, max_pixels: int, max_decoding_bytes: int) -> J
     if photo.startswith(b"RIFF") and (size := _webp_size(photo)):  # libwebp reserves its canvases
         check_size(*size, max_pixels)
         check_weight(size, "WEBP", WEBP_BYTES * size[0] * size[1], max_decoding_bytes)
+    if is_heif(photo):
+        check_heif(photo, max_pixels)
     if photo.startswith(b"\x89PNG"):
         _count_png_chunks(photo)
     if photo.startswith(b"BM") and photo[30:31] in (b"\x01", b"\x02") and len(photo) > MAX_RLE_BYTES:

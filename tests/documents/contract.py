@@ -30,7 +30,8 @@ def contract() -> Schema:
 
 def call_table() -> str:
     """Every call with its summary, as links into the reference."""
-    rows = ((f"[`{call}`](reference/api-reference.md#{_anchor(call)})", op["summary"]) for call, op in _calls(contract()))
+    calls = _calls(contract())
+    rows = ((f"[`{call}`](reference/api-reference.md#{_anchor(call)})", op["summary"]) for call, op in calls)
     return table(["call", "does"], rows)
 
 

@@ -158,6 +158,7 @@ def _odd_but_honest() -> Iterator[HostileFile]:
         "a WebP": (encode(IMAGE, "WEBP", quality=95), PLAIN),
         "a lossless WebP": (encode(IMAGE, "WEBP", lossless=True), PLAIN),
         "an AVIF": (encode(IMAGE, "AVIF", quality=95), PLAIN),
+        "a HEIC": (encode(IMAGE, "HEIF", quality=95), PLAIN),
         "a BMP": (encode(IMAGE, "BMP"), PLAIN),
         "a TIFF in LZW": (encode(IMAGE, "TIFF", compression="tiff_lzw"), PLAIN),
         "a TIFF with JPEG inside": (encode(IMAGE, "TIFF", compression="jpeg", quality=95), PLAIN),
@@ -300,7 +301,7 @@ def _not_photos() -> Iterator[HostileFile]:
         "an ELF binary": b"\x7fELF\x02\x01\x01" + b"\0" * 100,
         "zeros": b"\0" * 1_000_000,
         "random bytes": np.random.default_rng(1).bytes(1_000_000),
-        "HEIC": b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + b"\0" * 200,
+        "a HEIC sequence": b"\0\0\0\x18ftyphevc\0\0\0\0msf1hevc" + b"\0" * 200,
         "MP4": b"\0\0\0\x18ftypisom\0\0\0\0isommp42" + b"\0" * 200,
         "PSD": b"8BPS\0\x01" + b"\0" * 6 + struct.pack(">HIIHH", 3, 100, 100, 8, 3) + b"\0" * 100,
         "FITS": b"SIMPLE  =                    T".ljust(80) + b"END".ljust(2800),
@@ -315,18 +316,23 @@ def _not_photos() -> Iterator[HostileFile]:
 
 
 def _cut_short() -> Iterator[HostileFile]:
-    for image_format in ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF"):
+    for image_format in ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "HEIF"):
         whole = encode(IMAGE, image_format)
         for share in (0.1, 0.5, 0.95):
             yield HostileFile(f"{share:.0%} of a {image_format}", whole[: int(len(whole) * share)], DAMAGED)
     yield HostileFile("a JPEG's first marker", JPEG[:3], DAMAGED)
     yield HostileFile("a PNG's signature", PLAIN[:8], DAMAGED)
-    yield HostileFile("a PNG without its end", PLAIN[:-12], ANYTHING)
+    yield twin("a PNG without its end", PLAIN[:-12])
+    yield twin("a JPEG without its end", JPEG[:-2])
+    yield twin("a JPEG without its end, padded with zeros", JPEG[:-2] + b"\0" * 4096)
+    yield HostileFile("half a JPEG, padded with zeros", JPEG[: len(JPEG) // 2] + b"\0" * 500_000, DAMAGED)
+    heic = encode(IMAGE, "HEIF")
+    yield HostileFile("a HEIC's first box", heic[:28], DAMAGED)
 
 
 def _broken() -> Iterator[HostileFile]:
     rng = np.random.default_rng(3)
-    for image_format in ("JPEG", "PNG", "WEBP", "GIF", "TIFF", "AVIF"):
+    for image_format in ("JPEG", "PNG", "WEBP", "GIF", "TIFF", "AVIF", "HEIF"):
         damaged = np.frombuffer(encode(IMAGE, image_format), np.uint8).copy()
         damaged[rng.integers(12, len(damaged), 20)] = rng.integers(0, 256, 20)
         yield HostileFile(f"a {image_format} with flipped bytes", damaged.tobytes(), ANYTHING)
@@ -355,6 +361,14 @@ def _broken() -> Iterator[HostileFile]:
         "an AVIF that says 60,000 x 60,000",
         avif[:spot] + struct.pack(">II", 60_000, 60_000) + avif[spot + 8 :],
         REFUSED,
+    )
+    heic = encode(IMAGE, "HEIF")
+    spot = heic.index(b"ispe") + 8
+    for side in (60_000, 7_900):
+        lie = heic[:spot] + struct.pack(">II", side, side) + heic[spot + 8 :]
+        yield HostileFile(f"a HEIC that says {side} x {side}", lie, REFUSED)
+    yield HostileFile(
+        "a HEIC of boxes in boxes", b"\0\0\0\x1cftypheic\0\0\0\0heicmif1miaf" + b"\0\0\0\x08meta" * 50_000, DAMAGED
     )
     yield HostileFile(
         "an AVIF of boxes in boxes", b"\0\0\0\x1cftypavif\0\0\0\0avifmif1miaf" + b"\0\0\0\x08meta" * 50_000, DAMAGED
@@ -499,6 +513,16 @@ def _animations() -> Iterator[HostileFile]:
     yield HostileFile("a GIF that is JavaScript", b"GIF89a=1;/*" + gif(1, 1, GIF_FRAME)[11:] + b"*/alert(1);", ANYTHING)
     outside = b"," + struct.pack("<HHHHB", 60_000, 60_000, 60_000, 60_000, 0) + GIF_FRAME[10:]
     yield HostileFile("a GIF frame far outside its screen", gif(10, 10, outside + b";"), REFUSED)
+    yield twin(
+        "a hidden picture before an animation",
+        encode(Image.new("RGB", IMAGE.size), "PNG", save_all=True, append_images=[IMAGE], default_image=True),
+    )
+    few = IMAGE.quantize(200)
+    yield twin(
+        "a GIF that fades in",
+        encode(Image.new("P", few.size), "GIF", save_all=True, append_images=[few], duration=100),
+        encode(few.convert("RGB"), "PNG"),
+    )
     frames = [Image.new("RGB", (64, 64), (i % 256, i // 256, 0)) for i in range(600)]
     yield HostileFile(
         "a WebP of 600 frames", encode(frames[0], "WEBP", save_all=True, append_images=frames[1:], method=0), ACCEPTED
@@ -544,6 +568,8 @@ def _large() -> Iterator[HostileFile]:
         "16 Mpx of WebP", encode(Image.new("RGB", (4000, 4000)), "WEBP", lossless=True, method=0), ACCEPTED
     )
     yield HostileFile("21 Mpx of AVIF", encode(Image.new("RGB", (4600, 4600)), "AVIF", speed=10), ACCEPTED)
+    yield HostileFile("25 Mpx of HEIC", encode(Image.new("RGB", (5000, 5000)), "HEIF", quality=10), ACCEPTED)
+    yield HostileFile("30 Mpx of HEIC", encode(Image.new("RGB", (6000, 5000)), "HEIF", quality=10), TOO_LARGE)
     for mode in ("CMYK", "F", "I;16"):
         options: dict[str, Any] = {"compression": "tiff_adobe_deflate"}
         yield HostileFile(

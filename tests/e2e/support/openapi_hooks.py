@@ -19,7 +19,7 @@ _COLOURS = st.integers(0, (1 << 24) - 1)
 
 
 def _photos(media_type: str) -> "st.SearchStrategy[bytes]":
-    image_format = media_type.partition("/")[2].upper()
+    image_format = media_type.partition("/")[2].upper().replace("HEIC", "HEIF")
     return _COLOURS.map(lambda colour: _made(encode(Image.new("RGB", (16, 12), colour), image_format)))
 
 

@@ -198,6 +198,13 @@ def test_of_two_files_with_one_name_the_first_in_order_counts(tmp_path: Path) ->
     assert read_catalogue(dump).photos[0].path == dump / "images" / "p1.jpeg"
 
 
+def test_a_heic_is_found_where_no_jpeg_has_its_name(tmp_path: Path) -> None:
+    photos = {"p1.heic": PHOTO, "p1.jpg": PHOTO, "P2.HEIF": PHOTO}
+    dump = write_catalogue(tmp_path / "dump", PRODUCTS, IMAGES, photos)
+    names = [str(photo.path).rpartition("/")[2] for photo in read_catalogue(dump).photos]
+    assert names == ["p1.jpg", "P2.HEIF"]
+
+
 def test_reading_does_not_touch_the_dump(tmp_path: Path) -> None:
     dump = write_catalogue(tmp_path / "dump", PRODUCTS, IMAGES, PHOTOS)
     before = content(tmp_path)
