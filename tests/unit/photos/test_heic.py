@@ -12,6 +12,7 @@ from shared.errors import PhotoTooHeavy, PhotoTooLarge, PhotoUndecodable, Unsupp
 from shared.photos.heif import MAX_ITEMS
 from shared.photos.images import Pixels, PreprocessSpec, decode_photo, open_photo, thumbnail
 from tests.conftest import encode, noise_image
+from tests.unit.shared.heic_grid import box, heic_grid
 from tests.unit.shared.test_colour import COLOURS, P3, in_p3, middle, near, plain
 from tests.unit.photos.test_images import STORED, distance
 
@@ -25,10 +26,6 @@ def decode(photo: bytes) -> Pixels:
 
 
 PLAIN = decode(encode(IMAGE, "PNG"))
-
-
-def box(kind: bytes, content: bytes) -> bytes:
-    return struct.pack(">I", 8 + len(content)) + kind + content
 
 
 def test_a_heic_has_the_pixels_of_its_plain_twin() -> None:
@@ -59,6 +56,29 @@ def test_a_turned_photo_is_turned_once_whatever_its_exif_says(orientation: int) 
     assert distance(decode(photo), PLAIN) < 2
     with Image.open(BytesIO(thumbnail(open_photo(photo), 300))) as upright:
         assert upright.size == IMAGE.size
+
+
+@pytest.mark.parametrize("quarter_turns", range(4))
+def test_a_photo_in_tiles_as_of_phones_is_put_together_and_turned(quarter_turns: int) -> None:
+    photo = heic_grid(IMAGE.rotate(-90 * quarter_turns, expand=True), 128, quarter_turns=quarter_turns)
+    assert open_photo(photo).size == IMAGE.size
+    assert distance(decode(photo), PLAIN) < 2
+
+
+def test_a_photo_in_tiles_that_lacks_some_is_refused() -> None:
+    photo = heic_grid(IMAGE, 128)
+    for share in (0.5, 0.9, 0.99):
+        with pytest.raises(PhotoUndecodable):
+            decode(photo[: int(len(photo) * share)])
+
+
+def test_a_grid_that_says_it_is_larger_than_its_tiles_is_refused() -> None:
+    photo = heic_grid(IMAGE, 128)
+    grid = struct.pack(">BBBBHH", 0, 0, 1, 2, *IMAGE.size)
+    assert grid in photo
+    for size in ((20_000, 20_000), (60_000, 60_000)):
+        with pytest.raises((PhotoTooLarge, PhotoUndecodable)):
+            decode(photo.replace(grid, struct.pack(">BBBBHH", 0, 0, 1, 2, *size)))
 
 
 def test_an_orientation_in_exif_alone_turns_nothing() -> None:
