@@ -293,4 +293,4 @@ def test_the_command_line_searches_at_a_service_elsewhere(stack: Stack, photos: 
     assert json.loads(done.stdout)["neighbours"][0]["image_id"] == photos[0].stem
     lost = lookalike("search", str(photos[0]), "--url", "nowhere", home=tmp_path)
     assert (lost.returncode, lost.stdout) == (1, "")
-    assert lost.stderr.startswith("error: 'nowhere' is no address of a service")
+    assert lost.stderr.startswith("error: url: 'nowhere' is no address of a service")
