@@ -12,7 +12,7 @@ from shared.errors import PhotoTooHeavy, PhotoTooLarge, PhotoUndecodable, Unsupp
 from shared.photos.heif import MAX_ITEMS
 from shared.photos.images import Pixels, PreprocessSpec, decode_photo, open_photo, thumbnail
 from tests.conftest import encode, noise_image
-from tests.unit.shared.heic_grid import box, heic_grid
+from tests.unit.photos.heic_grid import box, heic_grid
 from tests.unit.photos.test_colour import COLOURS, P3, in_p3, middle, near, plain
 from tests.unit.photos.test_images import STORED, distance
 
