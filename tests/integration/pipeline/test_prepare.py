@@ -8,15 +8,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torchvision.models import resnet50
 
+from pipeline.building import index
 from pipeline.demo.catalogue import generate
 from shared.artifacts.snapshots import index_store
 from shared.artifacts.store import ArtifactStore
-from shared.errors import CatalogueUnusable, WeightsUnusable
+from shared.errors import CatalogueUnusable, EmbeddingsDiffer, WeightsUnusable
 from shared.index.snapshot import VECTORS, open_snapshot
 from shared.jobs.contract import SearchRequest
-from shared.model.bundle import WEIGHTS, bundle_store, open_bundle
+from shared.model.bundle import WEIGHTS, ModelBundle, bundle_store, open_bundle
+from shared.model.embedder import Embedder
 from shared.model.runtimes import TorchEmbedder
 from shared.photos.images import PreprocessSpec, decode_photo
 from shared.settings import Backbone
@@ -175,6 +178,28 @@ def test_a_damaged_bundle_is_rebuilt_with_its_index_and_said(installation: Insta
     assert done.bundle_version != bundle_before
     assert done.index_version != index_before
     assert installation.heard("rebuilding the model bundle", WEIGHTS)
+
+
+def test_a_bundle_whose_embeddings_differ_here_embeds_nothing_and_is_rebuilt_where_an_index_build_is_asked_for(
+    installation: Installation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    live = live_versions(installation.home)
+
+    def refuse(bundle: ModelBundle, embedder: Embedder) -> None:
+        raise EmbeddingsDiffer(f"{bundle.version} gives other embeddings")
+
+    monkeypatch.setattr(index, "verify_embeddings", refuse)
+    photo = installation.photo(installation.photo_rows()[0]["id"])
+    content = photo.read_bytes()
+    Image.open(photo).transpose(Image.Transpose.FLIP_LEFT_RIGHT).save(photo)
+    with pytest.raises(EmbeddingsDiffer):
+        installation.prepare()
+    assert live_versions(installation.home) == live
+    photo.write_bytes(content)
+    done = installation.prepare(rebuild_index=True)
+    assert done.built
+    assert done.bundle_version != live[0]
+    assert installation.heard("rebuilding the model bundle", "gives other embeddings")
 
 
 def resnet50_file(path: Path) -> Path:
