@@ -174,6 +174,42 @@ def test_a_picture_saved_again_smaller_and_poorer_is_found(tmp_path: Path) -> No
     assert [(p.image_a, p.image_b) for p in near_duplicates(photos, found)] == [("p0", "p1")]
 
 
+def cut_out(seed: int) -> Image.Image:
+    """A thing of one colour with some parts, in the middle of a white square."""
+    rng = np.random.default_rng(seed)
+    image = Image.new("RGB", (400, 400), "white")
+    draw = ImageDraw.Draw(image)
+    width, height = (int(side) for side in rng.integers(75, 170, 2))
+    box = (200 - width, 200 - height, 200 + width, 200 + height)
+    fill = tuple(rng.integers(0, 220, 3).tolist())
+    if seed % 3 == 0:
+        draw.ellipse(box, fill=fill)
+    else:
+        draw.rounded_rectangle(box, radius=30 * (seed % 3 - 1), fill=fill)
+    for _ in range(int(rng.integers(0, 4))):
+        (x, y), (w, h) = rng.integers(130, 240, 2).tolist(), rng.integers(15, 60, 2).tolist()
+        draw.ellipse((x, y, x + w, y + h), fill=tuple(rng.integers(0, 220, 3).tolist()))
+    return image
+
+
+def test_things_cut_out_on_white_are_not_all_one_but_copies_of_each_are_found(tmp_path: Path) -> None:
+    things = [cut_out(seed) for seed in range(400)]
+    copies = [encode(thing, quality=40) for thing in things[:20]]
+    copies += [encode(thing.resize((160, 160)), quality=80) for thing in things[:20]]
+    photos = stored(tmp_path, *(encode(thing, quality=92) for thing in things), *copies)
+    found = {k: v for k, v in prepare_photos(photos, tmp_path / "out").items() if isinstance(v, Picture)}
+    pairs = {(p.image_a, p.image_b) for p in near_duplicates(photos, found)}
+    expected = [(f"p{n}", f"p{n + first}") for n in range(20) for first in (400, 420)]
+    assert pairs >= {(min(pair), max(pair)) for pair in expected}
+    group = {photo.image_id: {photo.image_id} for photo in photos[:400]}
+    for a, b in pairs:
+        if a in group and b in group and group[a] is not group[b]:
+            group[a] |= group[b]
+            for image_id in group[b]:
+                group[image_id] = group[a]
+    assert max(map(len, group.values())) <= 5
+
+
 def test_a_picture_that_thousands_show_joins_them_all_without_every_pair() -> None:
     photos, pictures = catalogue_of(*[BUSY] * 3000, *[flipped(BUSY, 1)] * 3000)
     pairs = near_duplicates(photos, pictures)
