@@ -9,7 +9,14 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from pipeline.cleaning.images import NearDuplicate, Picture, near_duplicates, prepare_photos, working_copy
+from pipeline.cleaning.images import (
+    NearDuplicate,
+    Picture,
+    largest_group,
+    near_duplicates,
+    prepare_photos,
+    working_copy,
+)
 from pipeline.cleaning.report import Report, overview, report
 from pipeline.cleaning.tables import PHOTOS, clean_listings, usable_rows
 from pipeline.local.locks import exclusive
@@ -20,6 +27,8 @@ from shared.catalogue.csv_files import IMAGES, RowProblem
 from shared.catalogue.tables import Catalogue, CatalogueReader
 from shared.errors import CatalogueUnusable
 from shared.progress import ReportProgress
+
+_MUCH, _FEW = 0.05, 5  # groups of near duplicates that hold more of the photos, and more photos, are told
 
 
 @dataclass(frozen=True)
@@ -89,6 +98,11 @@ def _clean(read: Catalogue, out: Path, report_progress: ReportProgress) -> Clean
     table = PHOTOS.validate(_table(catalogue, listings, pictures))
     _write(out, table, pairs, report(catalogue, table, pairs, [*catalogue.odd, *odd]))
     report_progress(f"cleaned {len(table)} photos of {catalogue.name} into {out}")
+    if largest := largest_group(pairs, at_least=max(_FEW, _MUCH * len(table))):
+        report_progress(
+            f"warning: {len(largest)} of {len(table)} photos count as near duplicates of one another, such as "
+            f"{', '.join(sorted(largest)[:3])}: they stay on one side when the catalogue is split for training"
+        )
     return CleanedCatalogue(
         out,
         catalogue,

@@ -192,6 +192,27 @@ def near_duplicates(photos: Sequence[CataloguePhoto], pictures: Mapping[str, Pic
     return sorted(pairs)
 
 
+def largest_group(pairs: Sequence[NearDuplicate], *, at_least: float) -> frozenset[str]:
+    """Find the largest group of photos that near duplicates connect, also through others.
+
+    Args:
+        pairs: as `near_duplicates` finds them.
+        at_least: only groups of more photos count.
+
+    Returns:
+        the image ids; empty if there is no such group.
+    """
+    group: dict[str, set[str]] = {}
+    for pair in pairs:
+        one, other = (group.setdefault(image_id, {image_id}) for image_id in (pair.image_a, pair.image_b))
+        if one is not other:
+            one, other = sorted((one, other), key=len, reverse=True)
+            one |= other
+            group.update(dict.fromkeys(other, one))
+    largest = max(group.values(), key=len, default=set())
+    return frozenset(largest) if len(largest) > at_least else frozenset()
+
+
 def _joining_pairs(
     ones: list[CataloguePhoto], others: list[CataloguePhoto]
 ) -> Iterator[tuple[CataloguePhoto, CataloguePhoto]]:

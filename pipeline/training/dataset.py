@@ -57,6 +57,23 @@ def split_listings(
     return Split(train=listings - validation - test, validation=validation, test=test)
 
 
+def require_every_side(split: Split) -> None:
+    """Refuse a split in which some sides are empty and others are not; all for training is none.
+
+    Args:
+        split: of a catalogue.
+
+    Raises:
+        CatalogueUnusable: it is such a split.
+    """
+    if (split.validation or split.test) and not (split.train and split.validation and split.test):
+        empty = " and ".join(name for name in ("train", "validation", "test") if not getattr(split, name))
+        raise CatalogueUnusable(
+            f"the catalogue cannot be split: nothing is left for {empty}, because too many listings show the same "
+            "pictures and must stay together; see near_duplicates.csv of `lookalike clean`"
+        )
+
+
 def _groups(photos: Sequence[CataloguePhoto], near_duplicates: Iterable[tuple[str, str]]) -> list[str]:
     """Group connected listings by union-find: for each photo the listing that represents its group."""
     parent = {photo.listing_id: photo.listing_id for photo in photos}

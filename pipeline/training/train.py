@@ -13,7 +13,7 @@ from pipeline.cleaning.clean import CleanedCatalogue
 from pipeline.local.locks import exclusive
 from pipeline.training.activations import Activations, activations_key, evict_activations
 from pipeline.training.checkpoints import RunDirectory
-from pipeline.training.dataset import PhotoViews, split_listings
+from pipeline.training.dataset import PhotoViews, require_every_side, split_listings
 from pipeline.training.head import fit_head
 from pipeline.training.loop import Loop
 from pipeline.training.recipes import Recipe
@@ -82,6 +82,7 @@ def train(
     """
     with exclusive(directory / "lock", f"another process trains in {directory}"):
         split = split_listings(cleaned.catalogue.photos, cleaned.near_duplicates, seed=seed)
+        require_every_side(split)
         samples = Samples.of(cleaned.catalogue.photos, cleaned.topics, split)
         _report_split_sizes(samples, report_progress)
         config = {

@@ -132,6 +132,16 @@ def test_a_change_of_the_dump_is_followed(dump: Path, cleaned: CleanedCatalogue)
     assert [photo.image_id for photo in again.catalogue.photos] == ["p1", "p2", "p3", "p5"]
 
 
+def test_a_picture_that_many_listings_show_is_told(tmp_path: Path) -> None:
+    products = "id,category\n" + "".join(f"l{n},Appliances\n" for n in range(12))
+    images = "id,product_id\n" + "".join(f"p{n:02},l{n}\n" for n in range(12))
+    photos = {f"p{n:02}.jpg": encode(noise_image(max(n, 6), (320, 240)), quality=70 + n) for n in range(12)}
+    said: list[str] = []
+    clean(write_catalogue(tmp_path / "dump", products, images, photos), tmp_path / "out", report_progress=said.append)
+    warning = "warning: 7 of 12 photos count as near duplicates of one another, such as p00, p01, p02: "
+    assert any(line.startswith(warning) for line in said)
+
+
 def test_one_photo_is_enough(tmp_path: Path) -> None:
     dump = write_catalogue(tmp_path / "dump", "id,category\nl1,Appliances\n", "id,product_id\np1,l1\n",
                            {"p1.jpg": encode(noise_image(1))})  # fmt: skip

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from pipeline.training.dataset import PLAIN, Augmentation, PhotoViews, augment, split_listings
+from pipeline.training.dataset import PLAIN, Augmentation, PhotoViews, augment, require_every_side, split_listings
 from shared.catalogue.categories import CataloguePhoto
 from shared.errors import CatalogueUnusable
 from shared.model.bundle import Split
@@ -40,6 +40,13 @@ def sizes(split: Split) -> tuple[int, int, int]:
 
 def test_eight_tenths_are_trained_on_one_is_chosen_by_and_one_measured_on() -> None:
     assert sizes(split_listings(BALANCED)) == (104, 13, 13)
+
+
+def test_a_split_with_an_empty_side_is_refused_and_one_without_sides_is_not() -> None:
+    require_every_side(split_listings(BALANCED))
+    require_every_side(Split(train=frozenset({"l0"})))
+    with pytest.raises(CatalogueUnusable, match="nothing is left for validation, because"):
+        require_every_side(Split(train=frozenset({"l0"}), test=frozenset({"l1"})))
 
 
 def test_every_category_is_on_every_side_in_equal_parts() -> None:

@@ -10,7 +10,15 @@ import numpy as np
 import pytest
 from PIL import Image, ImageChops, ImageDraw
 
-from pipeline.cleaning.images import NEAR_BITS, Picture, dhash, near_duplicates, prepare_photos, working_copy
+from pipeline.cleaning.images import (
+    NEAR_BITS,
+    Picture,
+    dhash,
+    largest_group,
+    near_duplicates,
+    prepare_photos,
+    working_copy,
+)
 from shared.catalogue.categories import CataloguePhoto
 from tests.conftest import encode, noise_image
 
@@ -142,6 +150,13 @@ def test_photos_of_one_listing_are_no_near_duplicates() -> None:
     photos, pictures = catalogue_of(BUSY, BUSY)
     mine = [CataloguePhoto(photo.image_id, "l0", 0, photo.path, photo.sha256) for photo in photos]
     assert near_duplicates(mine, pictures) == []
+
+
+def test_the_largest_group_is_connected_through_others_too() -> None:
+    photos, pictures = catalogue_of(BUSY, flipped(BUSY, 10), flipped(BUSY, 20), *[flipped(BUSY, 64)] * 2)
+    pairs = near_duplicates(photos, pictures)
+    assert largest_group(pairs, at_least=2) == {"p0", "p1", "p2"}
+    assert largest_group(pairs, at_least=3) == largest_group([], at_least=0) == frozenset()
 
 
 def blank_with(draw: tuple[int, int] | None) -> Image.Image:
