@@ -2,19 +2,25 @@
 
 import struct
 import zlib
+from importlib.util import find_spec
 from io import BytesIO
 
 from PIL import Image, UnidentifiedImageError
-from pillow_heif import register_heif_opener
 
 from shared.errors import PhotoUndecodable, UnsupportedFormat
 from shared.photos.foreign import name_of, raw_name, unread_tiff
 
 # MPO, the two-picture JPEG of stereo and depth cameras, is opened by Pillow's JPEG plugin.
-FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "HEIF")
+FORMATS: tuple[str, ...] = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF")
 
-# HEIC. One thread: decoders run side by side. Only the photo itself: neither previews nor depth and gain maps.
-register_heif_opener(decode_threads=1, thumbnails=False, depth_images=False, aux_images=False)
+# Its wheels hold code under the GPL: who does not want them removes the package, and HEIC is refused by name.
+READS_HEIC = find_spec("pillow_heif") is not None
+if READS_HEIC:
+    from pillow_heif import register_heif_opener
+
+    FORMATS += ("HEIF",)
+    # One thread: decoders run side by side. Only the photo itself: neither previews nor depth and gain maps.
+    register_heif_opener(decode_threads=1, thumbnails=False, depth_images=False, aux_images=False)
 
 # Whatever a damaged file makes Pillow's plugins raise. MemoryError too: a forged header can ask for any size.
 DECODER_ERRORS = (
@@ -42,7 +48,10 @@ def open_image(photo: bytes) -> Image.Image:
     except DECODER_ERRORS as exc:  # UnidentifiedImageError is an OSError
         if unread := unread_tiff(photo):
             raise unsupported(unread) from exc
-        if claimed := _sniff(photo):
+        claimed = _sniff(photo)
+        if claimed == "HEIC" and not READS_HEIC:
+            raise unsupported("HEIC") from exc
+        if claimed:
             raise PhotoUndecodable(f"the {claimed} file is damaged or cut short") from exc
         if isinstance(exc, UnidentifiedImageError):
             raise unsupported(name_of(photo)) from exc

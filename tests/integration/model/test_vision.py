@@ -19,6 +19,7 @@ from shared.model.bundle import (
     BundleManifest,
     Normalisation,
     Precision,
+    References,
     Runtime,
     Split,
     bundle_store,
@@ -118,6 +119,7 @@ FOR_PEOPLE: dict[str, object] = {
     "head_came_with_weights": True,
     "gate": {"mean_cosine": 0.5},
     "libraries": {"torch": "0"},
+    "references": References(drawing="another", sha256="0" * 64),
     "built_at": "2030-01-01T00:00:00+00:00",
 }
 

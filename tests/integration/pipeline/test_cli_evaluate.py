@@ -11,7 +11,15 @@ from PIL import Image
 
 from pipeline.evaluation.evaluate import METRICS, NOTHING_UNSEEN, SPLIT_UNKNOWN, Evaluation
 from pipeline.evaluation.gallery import PAGE
-from shared.model.bundle import HISTORY, ModelBundle, Split, bundle_store, open_bundle, write_bundle_directory
+from shared.model.bundle import (
+    HISTORY,
+    REFERENCES,
+    ModelBundle,
+    Split,
+    bundle_store,
+    open_bundle,
+    write_bundle_directory,
+)
 from tests.integration.pipeline.test_cli_index import run, run_json
 from tests.support.installation import Installation
 
@@ -34,6 +42,7 @@ def directory_of(live: ModelBundle, directory: Path, split: Split, **extra: Any)
     """A copy of the bundle that has seen other listings, as a plain directory."""
     graphs = {name: (live.directory / name).read_bytes() for name in live.manifest.graph_sha256}
     files = {name: json.dumps(content).encode() for name, content in extra.items()}
+    files[REFERENCES] = (live.directory / REFERENCES).read_bytes()
     write_bundle_directory(directory, live.manifest, live.tensors(), split=split, graph_files=graphs, extra_files=files)
     return str(directory)
 

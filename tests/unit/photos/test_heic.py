@@ -1,6 +1,8 @@
 """HEIC photos: turned once, brought to sRGB and eight bits, within the limits of size, tiles and memory."""
 
 import struct
+import subprocess
+import sys
 from io import BytesIO
 
 import numpy as np
@@ -11,6 +13,7 @@ from PIL import Image
 from shared.errors import PhotoTooHeavy, PhotoTooLarge, PhotoUndecodable, UnsupportedFormat
 from shared.photos.heif import MAX_ITEMS
 from shared.photos.images import Pixels, PreprocessSpec, decode_photo, open_photo, thumbnail
+from tests import ROOT
 from tests.conftest import encode, noise_image
 from tests.unit.photos.heic_grid import box, heic_grid
 from tests.unit.photos.test_colour import COLOURS, P3, in_p3, middle, near, plain
@@ -187,3 +190,19 @@ def test_damaged_bytes_never_escape_as_another_error() -> None:
             assert decode(damaged.tobytes()).shape == (224, 224, 3)
         except (PhotoUndecodable, PhotoTooLarge, UnsupportedFormat):
             pass
+
+
+def test_without_the_package_heic_is_refused_by_name_and_the_rest_is_read() -> None:
+    script = (
+        "import sys; sys.modules['pillow_heif'] = None\n"
+        "from shared.photos.images import decode_photo\n"
+        "from shared.photos.preprocessing import PreprocessSpec\n"
+        "from shared.errors import UnsupportedFormat\n"
+        "photos = sys.stdin.buffer.read().split(b'--NEXT--')\n"
+        "decode_photo(photos[0], PreprocessSpec())\n"
+        "try: decode_photo(photos[1], PreprocessSpec())\n"
+        "except UnsupportedFormat as exc: print(exc)\n"
+    )
+    given = encode(IMAGE, "JPEG") + b"--NEXT--" + encode(IMAGE, "HEIF")
+    run = subprocess.run([sys.executable, "-c", script], input=given, capture_output=True, check=True, cwd=ROOT)
+    assert run.stdout.decode().startswith("HEIC is not read; send one of JPEG")
