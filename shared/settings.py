@@ -17,7 +17,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from shared.artifacts import Location
 from shared.artifacts.addresses import SCHEME, parse_bucket_url
-from shared.artifacts.files import Buckets
+from shared.artifacts.buckets import Buckets
 from shared.errors import CannotStart
 from shared.milvus_url import FAISS, parse_milvus_url
 from shared.redis_client import parse_redis_url

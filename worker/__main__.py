@@ -3,7 +3,7 @@
 import sys
 
 from shared.errors import CannotStart
-from worker.process import run_worker
+from worker.run import run_worker
 
 if __name__ == "__main__":
     try:

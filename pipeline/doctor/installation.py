@@ -129,7 +129,7 @@ def check_weights() -> Findings:
 
 def check_catalogue() -> Findings:
     """Check that the catalogue that would be served has its files."""
-    from shared.artifacts.backend import backend_at
+    from shared.artifacts.backends import backend_at
     from shared.artifacts.home import DEMO, catalogue_location
     from shared.errors import CatalogueUnusable, StoreUnavailable
     from shared.settings import load_settings

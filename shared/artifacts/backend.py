@@ -23,7 +23,6 @@ from typing import Final, Protocol
 
 from pydantic import ValidationError
 
-from shared.artifacts import Location
 from shared.artifacts.files import ObjectFile, Stored
 from shared.artifacts.promotion_log import PromotionLog
 from shared.errors import ArtifactError, ArtifactUnwritable
@@ -125,19 +124,6 @@ class Backend(Protocol):
         Raises:
             damaged: as `promotion_log`.
         """
-
-
-def backend_at(location: Location, kind: str = "", *, damaged: type[ArtifactError] = ArtifactError) -> Backend:
-    """The files and versions of one kind of an installation, or everything at a location.
-
-    Args:
-        damaged: error for a promotion log that cannot be read.
-    """
-    if isinstance(location, Path):
-        return DirectoryBackend(location / kind, damaged=damaged)
-    from shared.artifacts.bucket_backend import BucketBackend
-
-    return BucketBackend(location, kind, damaged=damaged)
 
 
 class DirectoryBackend(Backend):

@@ -4,9 +4,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, Self
 
-from shared.artifacts import Location
-from shared.artifacts.addresses import SCHEME
-
 if TYPE_CHECKING:
     from shared.artifacts.bucket import Bucket
 
@@ -71,43 +68,6 @@ class ObjectFile:
 
     def __truediv__(self, name: str) -> Self:
         return replace(self, key=f"{self.key}/{name}".lstrip("/"))
-
-
-class Buckets:
-    """Opens addresses: paths of this machine, and `s3://bucket/prefix` with one `Bucket` for each.
-
-    Args:
-        cache: directory of this machine for what is fetched.
-    """
-
-    def __init__(self, cache: Path) -> None:
-        self._cache = cache
-        self._known: dict[str, Bucket] = {}
-
-    def location(self, address: str) -> Location:
-        """A directory, or a prefix of a bucket.
-
-        Raises:
-            ValueError: it begins like the address of a bucket and is none.
-        """
-        if not address.startswith(SCHEME):
-            return Path(address)
-        if address not in self._known:
-            from shared.artifacts.bucket import Bucket
-
-            self._known[address] = Bucket(address, self._cache)
-        return self._known[address]
-
-    def file(self, address: str) -> Path | ObjectFile:
-        """A file by its absolute path, or an object by its URL.
-
-        Raises:
-            ValueError: as `location`.
-        """
-        if not address.startswith(SCHEME):
-            return Path(address)
-        name, _, key = address.removeprefix(SCHEME).partition("/")
-        return self.location(SCHEME + name) / key
 
 
 def state_of(file: Path | ObjectFile) -> str:

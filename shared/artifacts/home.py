@@ -6,7 +6,7 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, overload
 
 from shared.artifacts import Location
-from shared.artifacts.backend import backend_at
+from shared.artifacts.backends import backend_at
 from shared.artifacts.files import ObjectFile
 from shared.errors import CatalogueUnusable
 from shared.settings import Settings

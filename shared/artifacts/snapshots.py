@@ -6,7 +6,7 @@ from enum import StrEnum
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from shared.artifacts import Location
-from shared.artifacts.backend import backend_at
+from shared.artifacts.backends import backend_at
 from shared.artifacts.store import MANIFEST, ArtifactStore
 from shared.errors import ArtifactError, BundleDamaged, BundleMissing, IndexDamaged, IndexMissing
 from shared.jobs.reindex_contract import ReindexReport

@@ -18,8 +18,9 @@ from pathlib import Path
 from typing import Final
 
 from shared.artifacts.backend import MANIFEST as MANIFEST  # noqa: PLC0414 - whoever reads one asks here
-from shared.artifacts.backend import STAGING_PREFIX, UNWRITABLE, Backend, backend_at, file_digest, read_manifest
+from shared.artifacts.backend import STAGING_PREFIX, UNWRITABLE, Backend, file_digest, read_manifest
 from shared.artifacts.backend import unwritable as unwritable  # noqa: PLC0414
+from shared.artifacts.backends import backend_at
 from shared.artifacts.copies import Copies
 from shared.artifacts.promotion_log import Promotion, PromotionLog
 from shared.errors import ArtifactError, PromotionRefused

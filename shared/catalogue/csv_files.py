@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from shared.artifacts import Location
-from shared.artifacts.backend import backend_at
+from shared.artifacts.backends import backend_at
 from shared.artifacts.files import ObjectFile
 from shared.catalogue.categories import category_index
 from shared.catalogue.encodings import SAVE_AS, decode_table

@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from shared.array_types import FloatArray
 from shared.artifacts import Location
-from shared.artifacts.backend import backend_at
+from shared.artifacts.backends import backend_at
 from shared.catalogue.categories import CATEGORIES
 from shared.model.embedder import Embeddings
 

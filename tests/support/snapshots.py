@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from shared.artifacts import Location
-from shared.artifacts.backend import backend_at
+from shared.artifacts.backends import backend_at
 from shared.artifacts.snapshots import PHOTOS, IndexManifest, index_store
 from shared.artifacts.store import MANIFEST, ArtifactStore
 from shared.catalogue.categories import CataloguePhoto

@@ -15,7 +15,7 @@ from shared.catalogue.categories import CATEGORIES
 from shared.model.bundle import BundleManifest, ModelBundle
 from shared.model.embedder import Embedder, Embeddings
 from shared.photos.images import Pixels
-from worker.process import run_worker
+from worker.run import run_worker
 from worker.serving import loaded_model
 
 

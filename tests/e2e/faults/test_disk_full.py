@@ -7,7 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from shared.artifacts.backend import backend_at
+from shared.artifacts.backends import backend_at
 from shared.artifacts.files import state_of
 from tests import ROOT
 from tests.e2e.conftest import environment, lookalike

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import requests
 
-from shared.artifacts.backend import backend_at
+from shared.artifacts.backends import backend_at
 from shared.artifacts.snapshots import index_store
 from shared.model.bundle import bundle_store
 from tests.e2e.conftest import eventually

@@ -15,7 +15,7 @@ from shared.model.bundle import ModelBundle
 from shared.model.embedder import Embeddings
 from shared.photos.images import Pixels
 from shared.settings import load_settings
-from worker.process import run_worker
+from worker.run import run_worker
 from worker.serving.engine import Engine
 from worker.tasks import reindex
 

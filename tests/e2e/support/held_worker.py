@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
-from worker.process import run_worker
+from worker.run import run_worker
 from worker.serving.engine import Engine
 from worker.tasks import reindex
 

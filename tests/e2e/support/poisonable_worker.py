@@ -10,7 +10,7 @@ from shared.model.bundle import BundleManifest, ModelBundle
 from shared.model.embedder import Embedder, Embeddings
 from shared.model.runtimes import open_embedder
 from shared.photos.images import Pixels
-from worker.process import run_worker
+from worker.run import run_worker
 
 POISON = (255, 0, 255)
 

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from shared.artifacts import Location
-from shared.artifacts.backend import Backend, backend_at
+from shared.artifacts.backend import Backend
+from shared.artifacts.backends import backend_at
 from shared.artifacts.bucket import Bucket
 from shared.artifacts.files import state_of
 

@@ -9,7 +9,8 @@ import pytest
 import requests
 
 from shared.artifacts.bucket import Bucket
-from shared.artifacts.files import Buckets, ObjectFile
+from shared.artifacts.buckets import Buckets
+from shared.artifacts.files import ObjectFile
 from shared.catalogue import scan as scan_module
 from shared.catalogue.tables import CatalogueReader, read_catalogue, scan_catalogue
 from shared.errors import CatalogueUnusable, StoreUnavailable

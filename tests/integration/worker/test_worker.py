@@ -325,7 +325,7 @@ def test_a_worker_without_an_index_keeps_its_leases_however_long_it_looks_for_on
 # A signal that arrives in a callback of a weak reference: Python ignores what its handler raises.
 _ASKED_IN_A_CALLBACK = """
 import os, signal, weakref
-from worker.process import run_worker
+from worker.run import run_worker
 from worker.serving.engine import Engine
 
 def refresh(engine):
