@@ -30,6 +30,7 @@ _TOLD = {
     "docs/": "what the README has no room for",
     "docs/clients/": "for those who call the service",
     "docs/reference/": "tables that are written from the code",
+    "findings/": "what surprised us in other people's libraries, as scripts that show it",
     "pipeline/cleaning/templates/": "pages",
     "pipeline/cleaning/templates/overview.html": "what was found in a dump",
     "pyproject.toml": "dependencies, tools, import rules",
