@@ -273,7 +273,7 @@ class JobRunner:
 
 def _timing(job: Job, claimed_at: float, ended_at: float, compute_s: float) -> Timing:
     return Timing(
-        queued=round((claimed_at - job.created_at) * 1e3, 1),
+        queued=max(0.0, round((claimed_at - job.created_at) * 1e3, 1)),
         compute=round(compute_s * 1e3, 1),
-        total=round((ended_at - job.created_at) * 1e3, 1),
+        total=max(0.0, round((ended_at - job.created_at) * 1e3, 1)),
     )

@@ -2,6 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 
 import psutil
@@ -40,14 +41,18 @@ def cpu_by_part(parts: Mapping[str, int]) -> dict[str, float]:
     for part, pid in parts.items():
         first, *started = family(pid)
         for name, process in [(part, first), *((_name(process) or part, process) for process in started)]:
-            times = process.cpu_times()
-            used[name] += times.user + times.system
+            with suppress(psutil.NoSuchProcess):  # it has just ended
+                times = process.cpu_times()
+                used[name] += times.user + times.system
     return dict(used)
 
 
 def _name(process: psutil.Process) -> str | None:
     """`decode_process` of `python -m api.uploads.decoder_process`."""
-    words = process.cmdline()
+    try:
+        words = process.cmdline()
+    except psutil.Error:  # it has just ended
+        return None
     module = words[words.index("-m") + 1] if "-m" in words else ""
     return module.rpartition(".")[2] if "." in module else None
 

@@ -36,7 +36,13 @@ def own_fleet(home: Path, catalogue: Path, tmp_path: Path) -> Iterator[Fleet]:
 def elsewhere(storage: Location, directory: Path) -> str:
     """The live model as another machine would have made it, for a crop of 160 px; returns its fingerprint."""
     live = open_bundle(bundle_store(storage))
-    changed = {"preprocess": CROP, "runtime": Runtime.TORCH, "precision": Precision.FLOAT32, "recipe": "finetune"}
+    changed: dict[str, object] = {
+        "preprocess": CROP,
+        "runtime": Runtime.TORCH,
+        "precision": Precision.FLOAT32,
+        "recipe": "finetune",
+    }
+    changed["references"] = None  # they are of the photos as the live model takes them
     manifest = live.manifest.model_copy(update=changed)
     write_bundle_directory(directory, manifest, live.tensors(), split=live.split)
     return str(json.loads((directory / "manifest.json").read_text())["fingerprint"])

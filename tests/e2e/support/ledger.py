@@ -14,6 +14,7 @@ TERMINAL = frozenset({"succeeded", "failed", "canceled", "expired"})
 MAX_ATTEMPTS = 3
 _LASTING = ("status", "attempt", "created_at", "started_at", "finished_at", "error")
 _READERS = 6
+_PATIENCE_S = 60
 _READ_WHOLE = 150  # so many are read with their results; the others as the list shows them
 
 
@@ -77,11 +78,16 @@ class Ledger:
                 self._duplicated.append(f"{job['id']} ended twice: {', '.join(changes)}")
 
     def submit(self, photo: bytes, kind: str = "search", *, key: str = "", **options: object) -> str:
-        """Send a photo that must be accepted; returns the job's id."""
+        """Send a photo that must be accepted, if not at once: a 429 says when to come back; returns the job's id."""
         headers = self.headers | ({"Idempotency-Key": key} if key else {})
-        answer = requests.post(
-            f"{self.url}/v1/jobs/{kind}", files={"image": photo}, data=options, headers=headers, timeout=30
-        )
+        give_up_at = time.monotonic() + _PATIENCE_S
+        while True:
+            answer = requests.post(
+                f"{self.url}/v1/jobs/{kind}", files={"image": photo}, data=options, headers=headers, timeout=30
+            )
+            if answer.status_code != 429 or time.monotonic() > give_up_at:
+                break
+            time.sleep(float(answer.headers["Retry-After"]))
         assert answer.status_code in (200, 202), answer.text
         return self.accept(answer.json()["id"], key)
 
