@@ -17,6 +17,7 @@ let photosSeen = 0;
 let query = null; // {file | imageId, photo}
 let current = ""; // what is shown, as a text, so that coming back to it sends nothing
 let address = { hash: "#/search", state: null };
+let refusal = null; // what was said last of something that is not searched from
 let run = null;
 let preview = null;
 
@@ -53,10 +54,16 @@ function takeWhatIsDropped() {
         if (imageId) go({ imageId });
         else take(file);
       } catch (problem) {
-        noteProblem($("#search-message"), problem);
+        refuse(problem);
       }
     },
   });
+}
+
+/** Say why something is not searched from; the answer of a search that still runs leaves that to be read. */
+function refuse(problem) {
+  noteProblem($("#search-message"), problem);
+  refusal = $("#search-message").firstChild;
 }
 
 /** Search from a file of this device. */
@@ -67,7 +74,7 @@ function take(file) {
   else if (!file.size) refused = { code: "photo_undecodable", detail: "The file is empty." };
   else if (file.type && !file.type.startsWith("image/")) refused = { code: "unsupported_format", detail: `The file ${file.name} is not a photo.` };
   if (refused) {
-    noteProblem($("#search-message"), refused);
+    refuse(refused);
     return;
   }
   const photo = (photosSeen += 1);
@@ -133,6 +140,7 @@ function showPreview() {
 
 async function search() {
   run?.abort();
+  refusal = null;
   if (!query) {
     showNothing();
     $("#search-message").replaceChildren();
@@ -147,7 +155,7 @@ async function search() {
     job = await submit(given, signal);
     for await (job of follow(job, signal)) if (!ended(job)) tellProgress(job);
     if (job.status !== "succeeded") throw job.error ?? { code: job.status === "expired" ? "deadline_exceeded" : "job_canceled", detail: "" };
-    $("#search-message").replaceChildren();
+    if (!refusal) $("#search-message").replaceChildren();
     showAnswer(job, given, signal);
   } catch (problem) {
     if (signal.aborted) {
