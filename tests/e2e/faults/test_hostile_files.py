@@ -13,7 +13,9 @@ import pytest
 import requests
 
 from tests.e2e.conftest import Stack
-from tests.e2e.support.hostile_files import ACCEPTED, PLAIN, HostileFile, hostile_files, large_files
+from tests.e2e.support.hostile_file import ACCEPTED, HostileFile
+from tests.e2e.support.hostile_files import hostile_files, large_files
+from tests.e2e.support.photo_bytes import PLAIN
 
 WITHIN_S = 5
 MOST_MIB = 700

@@ -12,7 +12,7 @@ from api.uploads.decoder_pool import DecoderPool
 from shared.errors import InputError, PhotoTooLarge, PhotoUndecodable, QueueFull
 from shared.photos.images import PreprocessSpec, decode_photo
 from tests.conftest import encode, noise_image
-from tests.e2e.support.hostile_files import GIF_FRAME, SIDE, exif_blob, gif, png
+from tests.e2e.support.photo_bytes import GIF_FRAME, SIDE, exif_blob, gif, png
 
 SPEC = PreprocessSpec()
 PHOTO = encode(noise_image(3))
