@@ -27,18 +27,14 @@ from shared.jobs.reindex_jobs import SHARD_OWNER
 from shared.jobs.store import JobStore
 from shared.photos.preprocessing import PreprocessSpec
 from tests.integration.conftest import PLENTY, eventually
-from tests.support.jobs import RESULT, claim
+from tests.support.jobs import RESULT, claim, create
 from tests.support.runners import FakeDispatcher, FakeEngine, in_thread, runner, submit_suspect
 from worker.jobs.leases import Lease, Leases
 from worker.jobs.runner import JobRunner
 
 
-def submit(jobs: JobStore) -> Job:
-    return jobs.create(JobKind.EMBED, EmbedRequest(), b"pixels", admission=PLENTY)[0]
-
-
 def test_a_result_is_stored_with_its_timings(jobs: JobStore) -> None:
-    job = submit(jobs)
+    job = create(jobs)
     runner(jobs, FakeEngine(lambda: RESULT)).run_queued()
     done = jobs.get(job.id)
     assert done.status is JobStatus.SUCCEEDED
@@ -50,7 +46,7 @@ def test_a_result_is_stored_with_its_timings(jobs: JobStore) -> None:
 
 
 def test_a_message_delivered_twice_runs_the_model_once(jobs: JobStore) -> None:
-    job, engine = submit(jobs), FakeEngine(lambda: RESULT)
+    job, engine = create(jobs), FakeEngine(lambda: RESULT)
     for _ in range(2):
         runner(jobs, engine).run_queued()
     assert engine.calls == 1
@@ -61,7 +57,7 @@ def test_an_error_raised_on_purpose_is_the_jobs_error(jobs: JobStore) -> None:
     def refuse() -> PhotoResult:
         raise ImageNotFound("the live index has no photo of that id")
 
-    job = submit(jobs)
+    job = create(jobs)
     runner(jobs, FakeEngine(refuse)).run_queued()
     error = jobs.get(job.id).error
     assert error is not None
@@ -72,7 +68,7 @@ def test_a_crash_fails_the_job_without_telling_its_inside(jobs: JobStore) -> Non
     def crash() -> PhotoResult:
         raise ZeroDivisionError("secret detail")
 
-    job = submit(jobs)
+    job = create(jobs)
     runner(jobs, FakeEngine(crash)).run_queued()
     done = jobs.get(job.id)
     assert done.status is JobStatus.FAILED
@@ -90,7 +86,7 @@ def test_a_lease_is_held_exactly_while_the_job_runs(jobs: JobStore) -> None:
         assert leave.wait(10)
         return RESULT
 
-    job = submit(jobs)
+    job = create(jobs)
     thread = threading.Thread(target=runner(jobs, FakeEngine(slow), leases).run_queued)
     thread.start()
     assert inside.wait(10)
@@ -120,7 +116,7 @@ class DroppingStore(JobStore):
 @pytest.mark.parametrize("heard", [False, True])
 def test_a_connection_dropped_while_the_result_is_written_costs_no_attempt(client: redis.Redis, heard: bool) -> None:
     store = DroppingStore(client, heard=heard)
-    job = submit(store)
+    job = create(store)
     runner(store, FakeEngine(lambda: RESULT)).run_queued()
     done = store.get(job.id)
     assert (done.status, done.attempt) == (JobStatus.SUCCEEDED, 1)
@@ -128,7 +124,7 @@ def test_a_connection_dropped_while_the_result_is_written_costs_no_attempt(clien
 
 def test_a_job_claimed_again_by_the_process_that_lost_it_keeps_its_new_lease(jobs: JobStore) -> None:
     leases = Leases()
-    job = submit(jobs)
+    job = create(jobs)
     again = job.model_copy(update={"attempt": 2})
     with leases.holding(again) as second:
         with leases.holding(job.model_copy(update={"attempt": 1})) as first:
@@ -140,11 +136,11 @@ def test_a_job_claimed_again_by_the_process_that_lost_it_keeps_its_new_lease(job
 def test_one_message_has_all_that_waits_done_until_the_worker_is_asked_to_stop(client: redis.Redis) -> None:
     store, stop_after = JobStore(client), itertools.count()
     for _ in range(3):
-        submit(store)
+        create(store)
     runner(store, FakeEngine(lambda: RESULT)).run_queued()
     assert store.depth() == 0
     for _ in range(3):
-        submit(store)
+        create(store)
     dispatcher = FakeDispatcher(asked_to_stop=lambda: next(stop_after) == 1)
     runner(store, FakeEngine(lambda: RESULT), dispatcher=dispatcher).run_queued()
     assert store.depth() == 1
@@ -155,7 +151,7 @@ def test_who_obeys_a_message_while_more_jobs_wait_wakes_one_other(client: redis.
     made = runner(store, FakeEngine(lambda: RESULT), dispatcher=dispatcher)
     for n_waiting, n_woken in ((1, 0), (5, 1)):
         for _ in range(n_waiting):
-            submit(store)
+            create(store)
         dispatcher.dispatched.clear()
         made.run_queued()
         assert store.depth() == 0
@@ -244,7 +240,7 @@ def test_a_shard_waits_unclaimed_while_a_quarantined_job_is_run(jobs: JobStore, 
 def test_a_message_that_names_a_job_that_is_not_queued_is_passed_over(
     jobs: JobStore, client: redis.Redis, what: str
 ) -> None:
-    job, engine = submit(jobs), FakeEngine(lambda: RESULT)
+    job, engine = create(jobs), FakeEngine(lambda: RESULT)
     if what == "unknown":
         client.flushall()
     elif what == "expired":

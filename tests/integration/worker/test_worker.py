@@ -34,7 +34,7 @@ from shared.photos.preprocessing import PreprocessSpec
 from shared.settings import WorkerTakes
 from tests.conftest import lasting_port
 from tests.integration.conftest import PLENTY, eventually, settings
-from tests.support.jobs import RESULT
+from tests.support.jobs import RESULT, create
 from tests.support.runners import FakeEngine, in_thread, submit_suspect
 from worker import process
 from worker.jobs.periodic import Periodic
@@ -42,10 +42,6 @@ from worker.process import WorkerProcess
 from worker.serving.engine import Engine
 from worker.serving.micro_batcher import BatchLimits, MicroBatcher
 from worker.tasks.registry import register_tasks
-
-
-def submit(jobs: JobStore) -> Job:
-    return jobs.create(JobKind.EMBED, EmbedRequest(), b"pixels", admission=PLENTY)[0]
 
 
 @pytest.fixture
@@ -82,7 +78,7 @@ def poll_stalled(worker: WorkerProcess) -> None:
 def test_a_job_whose_message_does_not_come_is_run_unasked(
     client: redis.Redis, make_worker: Callable[..., WorkerProcess], idle_s: float, status: JobStatus
 ) -> None:
-    job = submit(JobStore(client, clock=lambda: time.time() - 60))
+    job = create(JobStore(client, clock=lambda: time.time() - 60))
     poll_stalled(make_worker(idle_s=idle_s))
     assert JobStore(client).get(job.id).status is status
 
@@ -96,7 +92,7 @@ def test_a_worker_that_no_message_reaches_ends_if_there_are_any(
         client.lpush(QUEUES[Priority.INTERACTIVE], b"{}")
     with mock.patch("os._exit") as exit_process:
         for _ in range(6):
-            submit(JobStore(client, clock=lambda: time.time() - 60))
+            create(JobStore(client, clock=lambda: time.time() - 60))
             poll_stalled(worker)
     assert exit_process.called == ends
 
@@ -108,7 +104,7 @@ def test_a_worker_without_an_index_leaves_photo_jobs_waiting_and_goes_on(
     engine.without_index = True
     worker = make_worker(engine, idle_s=40)
     client.lpush(QUEUES[Priority.INTERACTIVE], b"{}")
-    job = submit(JobStore(client, clock=lambda: time.time() - 60))
+    job = create(JobStore(client, clock=lambda: time.time() - 60))
     with mock.patch("os._exit") as exit_process:
         for _ in range(10):
             poll_stalled(worker)
