@@ -20,7 +20,6 @@ from shared.jobs.dispatcher import Dispatcher
 from shared.jobs.store import JobStore
 from shared.redis_address import running_redis_url
 from shared.redis_client import connect
-from shared.schedule.cron import next_slot
 from shared.schedule.slots import Schedule
 from shared.settings import Settings, load_settings
 from shared.telemetry import event
@@ -52,13 +51,6 @@ class ReindexSchedule:
                 self._dispatcher.dispatch(self._store.get(job_id))
         except (redis.RedisError, QueueUnavailable, JobGone, JobNotFound) as exc:
             event(_LOG, "schedule_waits", level=logging.WARNING, reason=type(exc).__name__)
-
-    def next_in_s(self) -> float | None:
-        """Seconds until the next slot by Redis's clock; None without a schedule."""
-        if self.cron is None:
-            return None
-        now = self._slots.now()
-        return next_slot(self.cron, now) - now
 
 
 class ReindexScheduler(Scheduler):  # type: ignore[misc]
