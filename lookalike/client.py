@@ -292,8 +292,11 @@ class AsyncClient:
 
     async def close(self) -> None:
         """Close the connections; the client cannot be used afterwards. `async with` does it by itself."""
-        await self._of_this_loop().aclose()
+        if self._is_closed:
+            return
         self._is_closed = True
+        if http := self._by_loop.pop(_running_loop(), None):
+            await http.aclose()
 
     async def __aenter__(self) -> Self:
         return self

@@ -122,11 +122,6 @@ def test_a_clients_arguments_are_named(kind: type, arguments: dict[str, object],
         kind(**arguments)
 
 
-def at_end(file: Any) -> Any:
-    file.seek(0, 2)
-    return file
-
-
 def test_a_file_at_its_end_is_told(client: Client, service: Service, tmp_path: Path) -> None:
     file = BytesIO()
     noise_image(3).save(file, "PNG")  # and no seek(0)
@@ -211,3 +206,13 @@ def test_a_closed_client_says_so(service: Service) -> None:
     client.close()
     with pytest.raises(InputError, match="closed"):
         client.ready()
+
+
+def test_an_async_client_may_be_closed_twice_and_then_refuses_calls() -> None:
+    async def close_twice() -> None:
+        async with AsyncClient("http://127.0.0.1:8080") as later:
+            await later.close()
+        with pytest.raises(LookalikeError, match="is closed"):
+            await later.search(PHOTO)
+
+    asyncio.run(close_twice())
