@@ -2,7 +2,7 @@
 
 import random
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from io import BytesIO
 from pathlib import Path
 
@@ -17,8 +17,6 @@ from shared.jobs.store import JobStore
 from shared.redis_client import connect
 from tests.support.milvus import MilvusLite
 from tests.support.object_store import ObjectStore
-
-MakePhoto = Callable[..., bytes]
 
 
 def lasting_port() -> int:

@@ -36,7 +36,9 @@ def test_every_address_in_page_and_documents_is_below_the_prefix_and_answers(
         assert path.startswith(f"{PREFIX}/")
         assert http.get(before + path.removeprefix(PREFIX)).status_code in (200, 503)  # 503: /readyz without a worker
     documents = http.get(f"{before}/docs").text
-    for path in re.findall(r'(?:src|href)="([^"#]*)"', documents):
+    linked = re.findall(r'(?:src|href)="([^"#]*)"', documents)
+    assert len(linked) > 3
+    for path in linked:
         assert path[0] not in "/."  # relative to /docs
         assert http.get(f"{before}/{path}").status_code == 200
     assert http.get(f"{before}/openapi.json").get_json()["servers"] == [{"url": PREFIX}]

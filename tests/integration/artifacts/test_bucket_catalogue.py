@@ -61,7 +61,9 @@ def test_photos_are_asked_for_many_at_a_time(tmp_path: Path, monkeypatch: pytest
 
 
 def test_a_photo_is_found_by_its_address(bucket: Bucket, tmp_path: Path) -> None:
-    for photo in read_catalogue(bucket).photos:
+    photos = read_catalogue(bucket).photos
+    assert len(photos) == 2
+    for photo in photos:
         found = Buckets(tmp_path).file(str(photo.path))
         assert isinstance(found, ObjectFile)
         assert found.read_bytes() == photo.path.read_bytes()

@@ -110,7 +110,9 @@ def test_the_manifest_says_how_it_is_searched_and_what_that_finds(snapshot: Vect
 
 def test_scores_are_exact_cosines(hasty: IndexSnapshot) -> None:
     for query in clustered(20, seed=5):
-        for hit in hasty.search(query, SearchRequest(k=20)):
+        found = hasty.search(query, SearchRequest(k=20))
+        assert found
+        for hit in found:
             cosine = float(VECTORS_OF_PHOTOS[hit.row].astype(np.float64) @ query.astype(np.float64))
             assert hit.score == pytest.approx(cosine, abs=2e-6)  # float32 product, rounded to six decimals
 

@@ -307,7 +307,7 @@ def test_a_refusal_names_the_worst_categories_and_photos() -> None:
     assert not promoted
     assert f"most is lost in {CATEGORIES[2]} -" in decision
     photo = decision.split("for example by photos ")[1].split(",")[0]
-    assert next(p for p in photos if p.image_id == photo)
+    assert [p.category for p in photos if p.image_id == photo] == [2]
 
 
 def test_placeholders_are_told_and_counted_nowhere() -> None:
