@@ -5,7 +5,6 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from ipaddress import ip_address
 
-_DEFAULT_PORTS = (80, 443)
 _ENTRY = re.compile(r"(?P<host>\[[^\[\]]*\]|[^:\[\]]*)(?::(?P<port>[0-9]*))?")
 _LABEL = re.compile(r"(?!-)[a-z0-9_-]{1,63}(?<!-)")
 _ORIGIN = re.compile(r"(?P<scheme>https?)://(?P<authority>[^/?#@]+)")
@@ -28,7 +27,8 @@ class TrustedHost:
 
     def matches(self, host: str, port: int | None) -> bool:
         """Whether a Host header's name and port are this entry's. A header without a port has the scheme's default."""
-        if self.port is not None and not (port == self.port or (port is None and self.port in _DEFAULT_PORTS)):
+        accepted = (self.port, None) if self.port in _SCHEME_PORTS.values() else (self.port,)
+        if self.port is not None and port not in accepted:
             return False
         if not self.host:
             return True

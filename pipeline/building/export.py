@@ -185,8 +185,10 @@ def calibration_sample(n_photos: int) -> frozenset[int]:
 def _quiet(nncf: Any) -> Iterator[None]:
     """Keep NNCF from logging every node that it does not quantise."""
     nncf.set_log_level(logging.WARNING)
-    yield
-    nncf.set_log_level(logging.INFO)
+    try:
+        yield
+    finally:
+        nncf.set_log_level(logging.INFO)
 
 
 def _openvino() -> Any:

@@ -11,7 +11,6 @@ class KeepBest(StrEnum):
 
     ACCURACY = "val_accuracy"
     LOSS = "val_loss"
-    PRECISION = "val_precision_at_4"
     SIBLINGS = "val_sibling_recall_at_4"
 
 

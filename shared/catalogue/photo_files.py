@@ -11,7 +11,7 @@ from shared.catalogue.scan import ENDINGS, Scan, Stat
 
 _FLOAT = re.compile(r"([0-9]+)\.0+")
 _ROUNDED = re.compile(r"[0-9](?:[.,][0-9]+)?E\+[0-9]+", re.IGNORECASE)
-_OTHER_ENDINGS = (".jfif", ".png", ".webp", ".gif", ".avif")
+_OTHER_ENDINGS = (".jfif", ".png", ".webp", ".gif", ".avif")  # that ids of tables carry, too
 _N_NAMED = 4
 
 
@@ -96,9 +96,7 @@ def similar_keys(text: str) -> Iterator[str]:
     key = _caseless(text)
     yield key
     key = key.replace("\\", "/").rpartition("/")[2]
-    key = next(
-        (key.removesuffix(ending) for ending in (*ENDINGS, ".jfif", ".png", ".webp") if key.endswith(ending)), key
-    )
+    key = next((key.removesuffix(ending) for ending in (*ENDINGS, *_OTHER_ENDINGS) if key.endswith(ending)), key)
     if whole := _FLOAT.fullmatch(key):
         key = whole[1]
     yield key.lstrip("0") or key

@@ -83,8 +83,7 @@ def celery_settings(redis_url: str, *, socket_timeout_s: float | None = None) ->
         "task_queues": [_queue(name) for name in ALL_QUEUES],
         "task_default_queue": QUEUES[Priority.INTERACTIVE],
         "task_routes": {
-            TASKS[JobKind.REINDEX]: {"queue": NAMED_QUEUES[JobKind.REINDEX]},
-            TASKS[JobKind.SHARD]: {"queue": NAMED_QUEUES[JobKind.SHARD]},
+            **{TASKS[kind]: {"queue": queue} for kind, queue in NAMED_QUEUES.items()},
             DELIVER_WEBHOOK: {"queue": WEBHOOKS},
         },
         "task_ignore_result": True,

@@ -22,6 +22,7 @@ from shared.jobs.records import PREFIX, Admission, Idempotency
 from shared.jobs.reindex_contract import Promotion, ReindexRequest
 from shared.jobs.store import JobStore
 from shared.lua import load_script
+from shared.redis_clock import RedisClock
 from shared.schedule.cron import last_slot, next_slot
 
 _SCHEDULE = PREFIX + "schedule"
@@ -53,13 +54,13 @@ class Schedule:
     Args:
         client: bytes-returning client.
         jobs: where reindexes are submitted.
-        clock: returns seconds since the epoch; None: Redis's time, which all schedulers share.
+        clock: returns seconds since the epoch; None: Redis's clock, which all schedulers share.
     """
 
     def __init__(self, client: redis.Redis, jobs: JobStore, *, clock: Callable[[], float] | None = None) -> None:
         self._redis = client
         self._jobs = jobs
-        self._clock = clock or self._redis_time
+        self._clock = clock or RedisClock(client)
         self._take = client.register_script(_TAKE)
 
     def now(self) -> float:
@@ -124,7 +125,3 @@ class Schedule:
         request = job.request
         assert isinstance(request, ReindexRequest)
         return job.status is not JobStatus.CANCELING and not request.dry_run and request.promote is not Promotion.NEVER
-
-    def _redis_time(self) -> float:
-        seconds, microseconds = self._redis.time()
-        return seconds + microseconds / 1e6
