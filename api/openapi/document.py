@@ -34,7 +34,7 @@ _PATH_PARAMETERS: dict[str, Schema] = {  # by the name of the variable in the ro
     },
 }
 # Subjects of calls by blueprint, where the blueprint is not called as its subject.
-_TAGS = {"seed": "older service", "page": "operations", "ops": "operations", "docs": "operations"}
+_TAGS = {"legacy": "older service", "page": "operations", "ops": "operations", "docs": "operations"}
 # A part without a file name is text to most parsers of forms, ours too.
 _DISPOSITION = {"schema": {"type": "string"}, "example": f'form-data; name="{FIELD}"; filename="photo.jpg"'}
 _PART: Schema = {"headers": {"Content-Disposition": _DISPOSITION}}
