@@ -81,10 +81,14 @@ class WorkerProcess:
     """Everything one worker is made of.
 
     Args:
+        settings: of the installation.
         app: whose tasks it runs.
         queues: to read, of those that the settings allow.
 
     Attributes:
+        name: host and process id, unique among workers.
+        n_photo_threads: photo jobs to have in hand at once; 0: as many as keep the model busy.
+        engine: runs the model.
         runner: what tasks call.
         tracer: runs claimed jobs as tasks of `app`.
         store: the job records.

@@ -63,8 +63,9 @@ class ReindexScheduler(Scheduler):  # type: ignore[misc]
     def setup_schedule(self) -> None:
         """Connect; nothing is read from a file."""
         settings = load_settings()
-        client = connect(running_redis_url(settings), timeout_s=_REDIS_TIMEOUT_S)
-        publishing = make_celery(running_redis_url(settings), socket_timeout_s=_REDIS_TIMEOUT_S)
+        url = running_redis_url(settings)
+        client = connect(url, timeout_s=_REDIS_TIMEOUT_S)
+        publishing = make_celery(url, socket_timeout_s=_REDIS_TIMEOUT_S)
         self._reindexes = reindex_schedule(settings, publishing, client)
 
     def tick(self, *_: Any, **__: Any) -> float:

@@ -160,16 +160,17 @@ class ModelManager:
                 if live := self.current:
                     live.index.snapshot.check(live=live.index.version == self._indexes.current())
             except (ArtifactError, StoreUnavailable, QueueUnavailable, OSError) as exc:
-                if isinstance(exc, QueueUnavailable | IndexUnavailable | StoreUnavailable):
+                if isinstance(exc, QueueUnavailable | IndexUnavailable | StoreUnavailable | OSError):
                     self._tried = None  # nothing is wrong with the artifacts
-                if str(exc) != self.problem:
+                problem = "the artifacts cannot be read from disk" if isinstance(exc, OSError) else str(exc)
+                if problem != self.problem:
                     event(_LOG, "artifacts_refused", level=logging.ERROR, kind=type(exc).__name__, reason=str(exc))
-                self.problem = "the artifacts cannot be read from disk" if isinstance(exc, OSError) else str(exc)
+                self.problem = problem
                 self.problem_code = ArtifactError.code if isinstance(exc, OSError) else exc.code
 
     def _say_while_unready(self, what: str) -> None:
         if self.current is None:
-            self.problem = what
+            self.problem, self.problem_code = what, None
 
     def _follow(self) -> str | None:
         """Load what the pointers name; returns what an operator still has to do, or None."""

@@ -115,7 +115,7 @@ class Reindexer:
 
         Raises:
             CancelledError: nobody wants it any more, or another attempt has taken over.
-            HandedBack: the worker is about to end.
+            JobReleased: the worker is about to end.
             CatalogueUnusable, ArtifactError, ShardFailed: what is wrong.
         """
         return _Attempt(self, claim.job, lease).run()
@@ -363,7 +363,7 @@ class _Attempt:
 
         Raises:
             CancelledError: nobody wants it any more, or another attempt has taken over.
-            HandedBack: the worker is about to end.
+            JobReleased: the worker is about to end.
         """
         if self.at.stopping():
             raise JobReleased

@@ -48,7 +48,7 @@ class ShardRunner:
 
         Raises:
             CancelledError: nobody wants the shard any more.
-            HandedBack: the worker is about to end.
+            JobReleased: the worker is about to end.
             CatalogueUnusable: this worker does not see the catalogue.
             FingerprintMismatch: another model was promoted since the shard was made.
             ArtifactNotReady: this worker's processor gives other embeddings: the shard is for another worker.
@@ -105,7 +105,7 @@ class ShardRunner:
         return Shard(done, joined(rows), failed)
 
     def _check(self, job: Job, lease: Lease) -> None:
-        """Raises CancelledError or HandedBack when it is time to leave the shard."""
+        """Raises CancelledError or JobReleased when it is time to leave the shard."""
         if self._stopping():
             raise JobReleased
         held = (job.id, job.attempt)
