@@ -7,6 +7,7 @@ import subprocess
 import sys
 import weakref
 from contextlib import suppress
+from functools import lru_cache
 from pathlib import Path
 from typing import IO, Any
 
@@ -14,6 +15,7 @@ import gevent
 from gevent.lock import BoundedSemaphore
 from gevent.socket import socketpair
 
+from api.uploads.sandbox import Protection
 from shared.errors import InputError, PhotoTooHeavy, PhotoTooLarge, PhotoUndecodable, QueueFull, UnsupportedFormat
 from shared.photos.limits import MAX_DECODING_BYTES
 from shared.photos.preprocessing import PreprocessSpec
@@ -35,6 +37,8 @@ _RETRY_AFTER_S = 5
 # Blocks over 4 MiB go back to the system when they are freed; else glibc keeps the memory of the largest photo so far.
 # Smaller blocks are reused for the next photo: new pages from the kernel took a quarter of the decoding time.
 _MALLOC = {"MALLOC_ARENA_MAX": "1", "MALLOC_MMAP_THRESHOLD_": "4194304", "MALLOC_TRIM_THRESHOLD_": "4194304"}
+# All that a decoder inherits: how Python is found. Passwords and keys lie in other variables.
+_INHERITED = ("LD_LIBRARY_PATH", "PYTHONHOME", "PYTHONDONTWRITEBYTECODE")
 _REFUSALS: dict[str, type[InputError]] = {
     error.code: error for error in (PhotoTooLarge, PhotoUndecodable, UnsupportedFormat)
 }
@@ -131,7 +135,8 @@ class _Decoder:
 
     def __init__(self) -> None:
         self._socket, theirs = socketpair()
-        environment = {**os.environ, **_MALLOC, "PYTHONPATH": _ROOT, "OPENBLAS_NUM_THREADS": "1"}
+        inherited = {name: os.environ[name] for name in _INHERITED if name in os.environ}
+        environment = {**inherited, **_MALLOC, "PYTHONPATH": _ROOT, "OPENBLAS_NUM_THREADS": "1"}
         self._process = subprocess.Popen(
             [sys.executable, "-P", "-W", "ignore", "-m", "api.uploads.decoder_process"],
             stdin=theirs,
@@ -140,6 +145,7 @@ class _Decoder:
         )
         theirs.close()
         self._stream: IO[bytes] = self._socket.makefile("rwb")
+        self._began = False
 
     @property
     def alive(self) -> bool:
@@ -171,6 +177,9 @@ class _Decoder:
                 self._stream.write(json.dumps(header).encode() + b"\n")
                 self._stream.write(photo)
                 self._stream.flush()
+                if not self._began:
+                    _tell_missing(tuple(sorted(set(Protection) - set(json.loads(self._stream.readline())))))
+                    self._began = True
                 answer = json.loads(self._stream.readline())
                 content = self._stream.read(answer.get("n_bytes", 0))
         except (OSError, ValueError):
@@ -200,6 +209,12 @@ class _Decoder:
             self._stream.close()
         self._socket.close()
         return self._process.wait()
+
+
+@lru_cache(maxsize=1)  # so that it is told once, and not at each start of a process
+def _tell_missing(protections: tuple[Protection, ...]) -> None:
+    if protections:
+        event(_LOG, "decoder_sandbox_incomplete", level=logging.WARNING, missing=",".join(protections))
 
 
 def _end(decoders: list[_Decoder]) -> None:

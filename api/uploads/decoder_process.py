@@ -1,8 +1,9 @@
 """The decoder process: decodes photos one after another, within limits of memory and CPU time set in the kernel.
 
-Image decoders see uploaded bytes only here: a photo that exploits or crashes one hits a process that holds nothing else
-and is replaced at once. `api.uploads.decoder_pool` starts it, and talks to it through a socket that is its standard
-input: a JSON line and the photo come in, a JSON line and the pixels go out.
+Image decoders see uploaded bytes only here: a photo that exploits or crashes one hits a process that holds nothing,
+can reach nothing (`api.uploads.sandbox`), and is replaced at once. `api.uploads.decoder_pool` starts it and talks to it
+through a socket that is its standard input: a JSON line and the photo come in, a JSON line and the pixels go out. The
+first line out, before any photo, lists what the process gave up.
 """
 
 import gc
@@ -18,6 +19,7 @@ from pathlib import Path
 
 from PIL import Image
 
+from api.uploads.sandbox import confine
 from shared.errors import InputError, PhotoTooHeavy, PhotoUndecodable
 from shared.photos.images import PreprocessSpec, open_photo, render, thumbnail, working_copy
 
@@ -36,6 +38,8 @@ def main() -> None:
         Image.init()
         gc.freeze()  # imported objects stay: the garbage collector need not scan them again
         limit_memory = _memory_limiter()
+        stream.write(json.dumps(confine()).encode() + b"\n")
+        stream.flush()
         while line := stream.readline():
             request = json.loads(line)
             limit_memory(request["memory_bytes"])
