@@ -18,14 +18,14 @@ from api.routes.metrics import ApiCounters
 from api.uploads.bodies import Photo, PhotoReader
 from api.uploads.preprocessing import ServingPreprocessing
 from shared.changes.log import ChangeLog
-from shared.errors import InvalidRequest, JobFinished, JobNotFound, QueueUnavailable
+from shared.errors import AcceptanceUnknown, InvalidRequest, JobFinished, JobNotFound, QueueUnavailable
 from shared.jobs.batches import BatchStore
 from shared.jobs.celery_config import make_celery
 from shared.jobs.contract import Job, JobKind, JobRequest, JobStatus, Submission
 from shared.jobs.dispatcher import Dispatcher, broker_errors
 from shared.jobs.listing import JobListing
 from shared.jobs.records import Admission, Created, Idempotency, Place
-from shared.jobs.store import JobStore
+from shared.jobs.store import JobStore, acceptance_unknown
 from shared.jobs.view import location, view
 from shared.jobs.worker_registry import WorkerRegistry
 from shared.photos.images import PreprocessSpec
@@ -115,6 +115,7 @@ class Service:
 
         Raises:
             QueueFull, QueueShareFull, QueueUnavailable: nothing was accepted; try again later.
+            AcceptanceUnknown: Redis broke off as the job was written.
             IdempotencyConflict: the key was used for another request.
             WebhookRefused: the operator does not allow the webhook's URL.
         """
@@ -186,10 +187,10 @@ class Service:
         """Replicate the record of a job and notify a worker.
 
         Raises:
-            QueueUnavailable: as of `_replicate`.
+            QueueUnavailable, AcceptanceUnknown: as of `_replicate`.
         """
         job = created.job
-        with broker_errors():
+        with acceptance_unknown(job.id):
             self._replicate(job, is_new=created.is_new, repeatable=repeatable)
         if created.is_new:
             self.counters.accepted.labels(job.kind.value).inc()
@@ -208,19 +209,21 @@ class Service:
             repeatable: the request has an idempotency key: repeating it gives this same job.
 
         Raises:
-            QueueUnavailable: too few replicas have it.
+            QueueUnavailable: too few replicas have it, and it was cancelled.
+            AcceptanceUnknown: too few replicas have it, and it goes on.
         """
         n_replicas = self.settings.redis_replicas
         if not n_replicas or self.store.replicated(n_replicas):
             return
-        if is_new and repeatable:
-            self._dispatch(job)
-        elif is_new:
+        too_few = f"Redis has too few replicas to keep the job safe, {n_replicas} are needed"
+        if is_new and not repeatable:
             with suppress(JobFinished):
                 self.store.cancel(job.id)
-        raise QueueUnavailable(
-            f"Redis has too few replicas to keep the job safe, {n_replicas} are needed; nothing was accepted",
-            retry_after_s=_RETRY_AFTER_S,
+            raise QueueUnavailable(f"{too_few}; nothing was accepted", retry_after_s=_RETRY_AFTER_S)
+        if is_new:
+            self._dispatch(job)
+        raise AcceptanceUnknown(
+            f"{too_few}; it goes on, and may be lost: repeat the request", retry_after_s=_RETRY_AFTER_S, job_id=job.id
         )
 
     def _dispatch(self, job: Job, *, nobody_idle: bool = False) -> None:

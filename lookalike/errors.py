@@ -36,7 +36,8 @@ LookalikeError
 │   ├── ChangesFull            changes_full
 │   ├── RateLimited            rate_limited
 │   ├── IdempotencyPending     idempotency_pending
-│   └── QueueUnavailable       queue_unavailable
+│   ├── QueueUnavailable       queue_unavailable
+│   └── AcceptanceUnknown      acceptance_unknown   `job_id` is the job's, if it was accepted
 ├── NotServing                 artifact_unusable    no usable model or index; its operator has to act
 │   ├── BundleMissing, BundleDamaged, IndexMissing, IndexDamaged, IndexUnavailable, FingerprintMismatch,
 │       EmbeddingsDiffer, ArtifactUnwritable, StoreUnavailable
@@ -312,6 +313,15 @@ class QueueUnavailable(Overload):
     """The service cannot reach its job queue; nothing was accepted. Try again after `retry_after_s`."""
 
     default_code = "queue_unavailable"
+
+
+class AcceptanceUnknown(Overload):
+    """The service's job queue broke off, and repeated requests did not help: the job may have been accepted.
+
+    `job_id` is its id if it was: `client.job(job_id)` finds it, or raises JobNotFound.
+    """
+
+    default_code = "acceptance_unknown"
 
 
 class NotServing(LookalikeError):

@@ -11,6 +11,7 @@ from urllib.parse import parse_qs, quote, unquote, urlsplit
 import redis
 from redis.backoff import NoBackoff
 from redis.connection import parse_url
+from redis.exceptions import MaxConnectionsError
 from redis.retry import Retry
 from redis.sentinel import MasterNotFoundError, Sentinel
 
@@ -208,6 +209,13 @@ def refuse_cluster(client: redis.Redis) -> None:
     if enabled:
         client.close()
         raise CannotStart(f"LOOKALIKE_REDIS_URL names a node of a Redis Cluster, and {_NO_CLUSTER}")
+
+
+def may_have_run(error: redis.RedisError) -> bool:
+    """Whether a command that failed so may have been carried out: the connection broke after it was sent."""
+    if isinstance(error, MasterNotFoundError | redis.AuthenticationError | MaxConnectionsError):
+        return False
+    return isinstance(error, redis.ConnectionError | redis.TimeoutError) and "connecting to" not in str(error)
 
 
 def reason_of(error: redis.RedisError) -> str:

@@ -13,6 +13,7 @@ from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
 
 from api.service import service
 from shared.errors import (
+    AcceptanceUnknown,
     ApiKeyInvalid,
     ApiKeyRequired,
     InternalError,
@@ -62,9 +63,11 @@ def problem(error: LookalikeError) -> Response:
     Args:
         error: its code, HTTP status and message go into the answer; an Overload also sets Retry-After.
     """
-    job = {"job": location(error.job_id, request.script_root)} if isinstance(error, ReindexRunning) else {}
+    job = {}
+    if isinstance(error, ReindexRunning | AcceptanceUnknown):
+        job["job"] = location(error.job_id, request.script_root)
     response = _problem(error.http_status, error.code, str(error), **job)
-    if job:
+    if isinstance(error, ReindexRunning):
         response.headers["Location"] = job["job"]
     if isinstance(error, ApiKeyRequired | ApiKeyInvalid):
         response.headers["WWW-Authenticate"] = 'Bearer realm="lookalike"'

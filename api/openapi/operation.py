@@ -57,7 +57,7 @@ class Operation:
 
 
 PHOTO: Errors = (e.ImageMissing, e.InvalidRequest, e.PhotoUndecodable, e.UnsupportedFormat, e.PhotoTooLarge)
-ADMISSION: Errors = (e.QueueFull, e.QueueShareFull)
+ADMISSION: Errors = (e.QueueFull, e.QueueShareFull, e.AcceptanceUnknown)
 SUBMIT: Errors = (*ADMISSION, e.InvalidRequest, e.IdempotencyConflict, e.JobGone, e.WebhookRefused)
 JOB: Errors = (e.JobNotFound, e.JobGone)
 

@@ -35,6 +35,7 @@ LookalikeError
 │   ├── RateLimited            429  rate_limited
 │   ├── IdempotencyPending     409  idempotency_pending
 │   └── QueueUnavailable       503  queue_unavailable
+│       ├── AcceptanceUnknown  503  acceptance_unknown  it may have been accepted: ask
 │       └── RecordUnreadable   503  queue_unavailable  by this process, which is of an earlier version
 ├── ArtifactError              an operator can repair it
 │   ├── BundleMissing          503  bundle_missing
@@ -82,6 +83,7 @@ from shared.errors.operations import (
     WorkerLost,
 )
 from shared.errors.requests import (
+    AcceptanceUnknown,
     ApiKeyInvalid,
     ApiKeyRequired,
     BatchNotFound,
@@ -118,6 +120,7 @@ from shared.errors.requests import (
 )
 
 __all__ = [
+    "AcceptanceUnknown",
     "ApiKeyInvalid",
     "ApiKeyRequired",
     "ArtifactError",

@@ -224,5 +224,19 @@ class QueueUnavailable(Overload):
     """Redis cannot be reached; nothing was accepted."""
 
 
+class AcceptanceUnknown(QueueUnavailable):
+    """Redis broke off as the job was written: it may have been accepted, and is then found at `job`.
+
+    Attributes:
+        job_id: id that the job has if it was accepted.
+    """
+
+    code = "acceptance_unknown"
+
+    def __init__(self, message: str, *, retry_after_s: int, job_id: str) -> None:
+        super().__init__(message, retry_after_s=retry_after_s)
+        self.job_id = job_id
+
+
 class RecordUnreadable(QueueUnavailable):
     """A newer version of the service wrote the record; during an upgrade another process may read it."""

@@ -32,11 +32,16 @@ Keys (prefix `lookalike:`), each with a TTL unless a reason is given:
 import hashlib
 import secrets
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from functools import partial
 from math import ceil
 from typing import cast
 
+import redis
+
 from shared.errors import (
+    AcceptanceUnknown,
     IdempotencyConflict,
     JobFinished,
     JobGone,
@@ -68,11 +73,13 @@ from shared.jobs.records import (
     record_of,
 )
 from shared.photos.preprocessing import PreprocessSpec
+from shared.redis_client import may_have_run
 
 CONFLICT = "this Idempotency-Key was used for another request; use a new one"
 _WAIT_SLICE_S = 1.0
 _FIRST_PACE_S = 0.05
 _LONGEST_RETRY_AFTER_S = 600
+_BROKE_OFF_RETRY_AFTER_S = 5
 
 
 class JobStore(Attempts):
@@ -118,6 +125,7 @@ class JobStore(Attempts):
             ReindexRunning: another reindex is running.
             IdempotencyConflict: the key was used for another request.
             JobGone: the key's job is finished and has expired.
+            AcceptanceUnknown: Redis broke off; after any other error of Redis's nothing was accepted.
         """
         now = self.now()
         submission = submission or Submission()
@@ -136,28 +144,29 @@ class JobStore(Attempts):
             trace=dict(trace or {}),
         )
         record = record_of(job)
-        outcome, detail = cast(
-            tuple[bytes, bytes],
-            self.run(
-                scripts.CREATE,
-                job.id,
-                admission.max_queued,
-                admission.max_queued_per_owner,
-                self._job_ttl_s,
-                pixels or b"",
-                idempotency_name(owner, idempotency) if idempotency else "",
-                idempotency.digest if idempotency else "",
-                owner,
-                record["line"],
-                record["deadline_at"],
-                int(call_idle),
-                *(part for pair in record.items() for part in pair),
-                now=now,
-            ),
+        write = partial(
+            self.run,
+            scripts.CREATE,
+            job.id,
+            admission.max_queued,
+            admission.max_queued_per_owner,
+            self._job_ttl_s,
+            pixels or b"",
+            idempotency_name(owner, idempotency) if idempotency else "",
+            idempotency.digest if idempotency else "",
+            owner,
+            record["line"],
+            record["deadline_at"],
+            int(call_idle),
+            *(part for pair in record.items() for part in pair),
+            now=now,
         )
+        outcome, detail = cast(tuple[bytes, bytes], _answered(write, job.id))
         match outcome:
             case b"known":
-                return Created(self.get(detail.decode()), is_new=False, called=False)
+                known = detail.decode()
+                with acceptance_unknown(known):
+                    return Created(self.get(known), is_new=False, called=False)
             case b"conflict":
                 raise IdempotencyConflict(CONFLICT)
             case b"busy":
@@ -315,6 +324,40 @@ class JobStore(Attempts):
         measured = cast(bytes | None, self._redis.hget(PREFIX + "pace", "interval_s"))
         interval_s = float(measured) if measured else _FIRST_PACE_S
         return max(1, min(_LONGEST_RETRY_AFTER_S, ceil(depth / 10 * interval_s)))
+
+
+@contextmanager
+def acceptance_unknown(job_id: str) -> Iterator[None]:
+    """Turn whatever Redis raises in the body, where a job may have been written, into AcceptanceUnknown."""
+    try:
+        yield
+    except redis.RedisError as exc:
+        raise AcceptanceUnknown(
+            "the job queue broke off, and whether the job was accepted is not known; ask for it at `job` "
+            "before you send it again. With an Idempotency-Key the same request can just be repeated",
+            retry_after_s=_BROKE_OFF_RETRY_AFTER_S,
+            job_id=job_id,
+        ) from exc
+
+
+def _answered(write: Callable[[], object], job_id: str) -> object:
+    """Write a job and return the answer; where the connection broke as it was awaited, ask for it once more.
+
+    Not after a timeout: Redis hangs, and whoever waits for us has waited long enough.
+
+    Raises:
+        AcceptanceUnknown: the answer is lost.
+        redis.RedisError: nothing was written.
+    """
+    try:
+        return write()
+    except redis.RedisError as exc:
+        if not may_have_run(exc):
+            raise
+        with acceptance_unknown(job_id):
+            if isinstance(exc, redis.TimeoutError):
+                raise
+            return write()
 
 
 def idempotency_name(owner: str, idempotency: Idempotency) -> str:

@@ -15,9 +15,9 @@ EXPORTS = {
     "ReindexResult", "SearchResult",
 }  # fmt: skip
 ERRORS = {
-    "AccessDenied", "ApiKeyInvalid", "ApiKeyRequired", "ArtifactUnwritable", "BatchNotFound", "BundleDamaged",
-    "BundleMissing", "ChangesFull", "Conflict", "DeadlineExceeded", "EmbeddingsDiffer", "FingerprintMismatch",
-    "IdempotencyConflict",
+    "AcceptanceUnknown", "AccessDenied", "ApiKeyInvalid", "ApiKeyRequired", "ArtifactUnwritable", "BatchNotFound",
+    "BundleDamaged", "BundleMissing", "ChangesFull", "Conflict", "DeadlineExceeded", "EmbeddingsDiffer",
+    "FingerprintMismatch", "IdempotencyConflict",
     "IdempotencyPending", "ImageMissing", "ImageNotFound", "IndexDamaged", "IndexMissing", "IndexUnavailable",
     "InputError", "JobCanceled", "JobFinished", "JobGone", "JobNotFound", "JobNotRetryable", "LookalikeError",
     "NoAnswer", "NotFound", "NotServing", "Overload", "PhotoExpired", "PhotoTooLarge", "PhotoUndecodable",

@@ -1,4 +1,5 @@
 -- Write a new job and put it in its queue, unless it is known already or too much waits. Includes call_idle.lua.
+-- Run again with the same id, because the answer was lost, it does nothing.
 --
 -- KEYS[1]    prefix of all keys
 -- ARGV[1-3]  see prelude.lua
@@ -27,6 +28,7 @@ local pixels, idempotency_key, digest = ARGV[8], ARGV[9], ARGV[10]
 local owner, class, deadline_at, wants_call = ARGV[11], ARGV[12], ARGV[13], ARGV[14] == '1'
 local fields = {unpack(ARGV, 15)}
 
+if redis.call('EXISTS', P .. 'job:' .. id) == 1 then return {'created', ''} end
 if idempotency_key ~= '' then
   local first_digest, first = unpack(redis.call('HMGET', idempotency_key, 'digest', 'id'))
   if first then

@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import socket
 import threading
 import time
 from collections.abc import Iterator
@@ -16,6 +15,7 @@ from lookalike import AsyncClient, Client, Progress, SearchResult, errors
 from lookalike.photos import Photo
 from tests.conftest import encode, noise_image
 from tests.e2e.conftest import Stack, eventually, lookalike
+from tests.support.severing import Severing
 
 CATEGORY = "Home & Garden"
 
@@ -178,54 +178,14 @@ def test_fifty_threads_may_share_a_client(client: Client, photos: list[Path]) ->
     assert [found(results[n]) for n in range(50)] == [[photo.stem] for photo in photos[:50]]
 
 
-class Severing:
-    """A way to a service that loses the answer to the first so many requests, after the service has read them."""
-
-    def __init__(self, port: int, n_lost: int) -> None:
-        self._to = port
-        self.n_lost = n_lost
-        self._listener = socket.create_server(("127.0.0.1", 0))
-        self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
-        threading.Thread(target=self._serve, daemon=True).start()
-
-    def _serve(self) -> None:
-        while True:
-            try:
-                incoming, _ = self._listener.accept()
-            except OSError:
-                return
-            threading.Thread(target=self._pass_on, args=(incoming,), daemon=True).start()
-
-    def _pass_on(self, incoming: socket.socket) -> None:
-        with closing(incoming), socket.create_connection(("127.0.0.1", self._to)) as service:
-            threading.Thread(target=self._send, args=(incoming, service), daemon=True).start()
-            while answer := service.recv(65536):
-                if self.n_lost > 0:
-                    self.n_lost -= 1
-                    incoming.sendall(answer[:100])  # not even the headers are whole
-                    incoming.shutdown(socket.SHUT_RDWR)
-                    return
-                incoming.sendall(answer)
-
-    @staticmethod
-    def _send(incoming: socket.socket, service: socket.socket) -> None:
-        try:
-            while sent := incoming.recv(65536):
-                service.sendall(sent)
-        except OSError:
-            pass
-
-    def close(self) -> None:
-        self._listener.close()
-
-
 def n_jobs(client: Client) -> int:
     return len(client.jobs(limit=10_000))
 
 
 def test_answers_that_are_lost_midway_cost_no_second_job(client: Client, stack: Stack, photos: list[Path]) -> None:
     before = n_jobs(client)
-    with closing(Severing(stack.port, n_lost=3)) as severing, Client(severing.url) as unlucky:
+    url = "http://127.0.0.1:{}".format
+    with closing(Severing(stack.port, 3)) as severing, Client(url(severing.port)) as unlucky:
         job = unlucky.submit(photos[5], k=1)
         assert severing.n_lost == 0
         assert found(job.wait(30)) == [photos[5].stem]

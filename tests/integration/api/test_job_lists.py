@@ -203,12 +203,14 @@ def test_a_job_that_a_replica_has_is_accepted_and_one_that_came_too_early_under_
 ) -> None:
     http = create_app(settings(valkey_url, redis_replicas=1)).test_client()
     headers = {"Idempotency-Key": "k"}
-    assert submit(http, headers=headers).status_code == 503
+    early = submit(http, headers=headers)
+    assert (early.status_code, early.get_json()["code"]) == (503, "acceptance_unknown")
     server = request.getfixturevalue("replica")
     deadline = time.monotonic() + 20
     while (answer := submit(http, headers=headers)).status_code == 503 and time.monotonic() < deadline:
         pass
     assert answer.status_code == 202, answer.text
+    assert answer.headers["Location"] == early.get_json()["job"]
     assert jobs.depth() == 1
     with redis.Redis(port=server.port) as replica:
         assert replica.exists(PREFIX + "job:" + answer.get_json()["id"])
