@@ -3,8 +3,9 @@
 So a message, which costs both who sends and who reads it some milliseconds, is needed only where nobody worked of late.
 
 Keys (prefix `lookalike:`):
-    idle:{class}   sorted set thread -> until when it waits; no TTL: those who are late are dropped by who looks next
-    word:{class}   list with an element for each thread that was called, at most 100; emptied by those who wait
+    idle:{class}   sorted set @thread -> until when it waits; no TTL: those who are late are dropped by who looks next
+    word:@{thread} list with an element when that thread was called; a minute, or until it has looked
+    word:{class}   the same from APIs of earlier builds, for whichever thread is first; emptied by those who wait
 """
 
 from collections.abc import Callable, Collection
@@ -50,21 +51,22 @@ class IdleThreads:
             thread: a name that no other has.
             priorities: the classes of jobs it takes.
         """
-        until = repr(self._clock() + timeout_s + _LATE_S)
-        if self._join(keys=[PREFIX], args=[thread, until, *priorities]) == 0:
+        name, until = f"@{thread}", repr(self._clock() + timeout_s + _LATE_S)
+        if self._join(keys=[PREFIX], args=[name, until, *priorities]) == 0:
             return True
-        if self._redis.blpop([_word(priority) for priority in priorities], timeout_s):
+        if self._redis.blpop([_word(name), *map(_word, priorities)], timeout_s):
             return True
         with self._redis.pipeline() as pipe:
+            pipe.delete(_word(name))
             for priority in priorities:
-                pipe.zrem(_idle(priority), thread)
-            # A name that is gone was called: the word may have come just now, or another thread has taken it.
-            return 0 in cast(list[int], pipe.execute())
+                pipe.zrem(_idle(priority), name)
+            # A name that is gone was called: the word has come just now.
+            return 0 in cast(list[int], pipe.execute()[1:])
 
 
 def _idle(priority: Priority) -> str:
     return f"{PREFIX}idle:{priority}"
 
 
-def _word(priority: Priority) -> str:
-    return f"{PREFIX}word:{priority}"
+def _word(name: str) -> str:
+    return f"{PREFIX}word:{name}"

@@ -10,8 +10,11 @@ local function call_idle(prefix, now, class)
   if not thread then return false end
   redis.call('ZREM', prefix .. 'idle:interactive', thread)
   redis.call('ZREM', prefix .. 'idle:bulk', thread)
-  redis.call('LPUSH', prefix .. 'word:' .. class, '1')
-  redis.call('LTRIM', prefix .. 'word:' .. class, 0, 99)
+  -- A list of its own, so that no other thread is woken in its place. Those of earlier builds share one per class.
+  local word = prefix .. 'word:' .. (string.sub(thread, 1, 1) == '@' and thread or class)
+  redis.call('LPUSH', word, '1')
+  redis.call('LTRIM', word, 0, 99)
+  redis.call('EXPIRE', word, 60)
   return true
 end
 

@@ -41,7 +41,7 @@ def test_a_redis_that_hangs_or_dies_is_a_503_within_3_s_and_then_all_is_well(
             answer = requests.post(own_stack.url + "/v1/jobs/embed", files={"image": photo}, timeout=10)
             took_s.append(time.monotonic() - began)
             assert answer.status_code == 503
-            assert answer.json()["code"] == "queue_unavailable"
+            assert answer.json()["code"] in ("queue_unavailable", "acceptance_unknown")
             assert int(answer.headers["Retry-After"]) >= 1
         assert min(took_s) < 3  # the machine may have had a bad moment, but not three
         assert requests.get(own_stack.url + "/readyz", timeout=10).status_code == 503

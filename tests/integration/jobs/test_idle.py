@@ -36,7 +36,7 @@ def wait(client: redis.Redis) -> Callable[..., "Future[bool]"]:
 
     def begin(thread: str, taken: list[Priority] = BOTH, timeout_s: float = LONG_S) -> "Future[bool]":
         waiting = pool.submit(IdleThreads(client).wait, thread, taken, timeout_s)
-        eventually(lambda: client.zscore(f"{PREFIX}idle:{taken[0]}", thread) is not None)
+        eventually(lambda: client.zscore(f"{PREFIX}idle:{taken[0]}", f"@{thread}") is not None)
         return waiting
 
     return begin
@@ -119,13 +119,44 @@ def test_a_thread_whose_process_died_is_counted_on_no_longer_than_it_meant_to_wa
     assert not client.exists(f"{PREFIX}idle:interactive")
 
 
-def test_a_thread_called_as_it_gives_up_looks_for_work_although_another_took_the_word(
+def test_the_thread_that_is_called_is_the_one_that_comes_however_often(
+    client: redis.Redis, waker: Dispatcher, wait: Callable[..., "Future[bool]"]
+) -> None:
+    """Else a burst after a lone client finds one thread at hand, and the others where nobody calls them."""
+    waiting = {name: wait(name) for name in "abc"}
+    for _ in range(6):
+        waker.send_token()
+        eventually(lambda: any(one.done() for one in waiting.values()))
+        [name] = [name for name, one in waiting.items() if one.done()]
+        waiting[name] = wait(name)
+        assert client.zcard(f"{PREFIX}idle:interactive") == len(waiting)
+    for _ in waiting:
+        waker.send_token()
+    assert all(one.result(10) for one in waiting.values())
+    assert n_messages(client) == 0
+
+
+def test_a_thread_that_an_api_of_an_earlier_build_calls_comes_too(
+    client: redis.Redis, wait: Callable[..., "Future[bool]"]
+) -> None:
+    waiting = wait("a")
+    client.lpush(f"{PREFIX}word:interactive", "1")
+    assert waiting.result(10)
+
+
+def test_a_thread_of_an_earlier_build_is_called_too(client: redis.Redis) -> None:
+    client.zadd(f"{PREFIX}idle:interactive", {"host-1/2": time.time() + 20})
+    assert IdleThreads(client).call(Priority.INTERACTIVE)
+    assert client.llen(f"{PREFIX}word:interactive") == 1
+
+
+def test_a_thread_called_as_it_gives_up_looks_for_work(
     client: redis.Redis, wait: Callable[..., "Future[bool]"]
 ) -> None:
     waiting = wait("a", timeout_s=0.5)
-    with client.pipeline() as pipe:  # as a call, whose word somebody else is quicker to take
-        pipe.zrem(f"{PREFIX}idle:interactive", "a")
-        pipe.zrem(f"{PREFIX}idle:bulk", "a")
+    with client.pipeline() as pipe:  # as a call, whose word comes too late
+        pipe.zrem(f"{PREFIX}idle:interactive", "@a")
+        pipe.zrem(f"{PREFIX}idle:bulk", "@a")
         pipe.execute()
     assert waiting.result(10)
 
