@@ -49,7 +49,8 @@ def read_options(
         given = {**once(request.args), **_form(ignore)}
         if "image_id" in given:
             raise InvalidRequest("image_id: send it in a JSON request; a multipart request carries the photo itself")
-    options, submission = _split(contract, {name: value for name, value in given.items() if name not in ignore})
+    asked = {name: value for name, value in given.items() if name not in ignore}
+    options, submission = _split(contract, asked, typed=request.is_json)
     if request.is_json and options.image_id is None:
         raise InvalidRequest("image_id: required in a JSON request; a photo itself is sent as multipart/form-data")
     return options, submission
@@ -87,31 +88,35 @@ def read_json_options(contract: type[M]) -> tuple[M, Submission]:
     n_bytes = body_size()
     if n_bytes and not request.is_json:
         raise InvalidRequest("the body is not JSON; send it with Content-Type: application/json")
-    return _split(contract, _json() if n_bytes else {})
+    return _split(contract, _json() if n_bytes else {}, typed=True)
 
 
-def _split(contract: type[M], given: dict[str, object]) -> tuple[M, Submission]:
-    """Split and validate the options: those of `contract`, and those of every job."""
+def _split(contract: type[M], given: dict[str, object], *, typed: bool = False) -> tuple[M, Submission]:
+    """Split and validate the options, as `validated` does: those of `contract`, and those of every job."""
     if (deadline_s := _cancel_after_s()) is not None:
         given.setdefault("deadline_s", deadline_s)
     of_every_job = {name: given.pop(name) for name in list(given) if name in Submission.model_fields}
     known = [*contract.model_fields, *Submission.model_fields]
-    return validated(contract, given, known), validated(Submission, of_every_job, known)
+    return (
+        validated(contract, given, known, typed=typed),
+        validated(Submission, of_every_job, known, typed=typed),
+    )
 
 
-def validated(contract: type[M], given: dict[str, object], known: list[str] | None = None) -> M:
+def validated(contract: type[M], given: dict[str, object], known: list[str] | None = None, *, typed: bool = False) -> M:
     """Validate options; an unknown one is an error, although who else reads the contract ignores it.
 
     Args:
         contract: model of the options.
         given: value by option.
         known: names of options to list in the error about an unknown one; by default those of `contract`.
+        typed: they come from JSON, which has types: "4" is no number, and true is not 1. Else all are text.
 
     Raises:
         InvalidRequest: names the options that are wrong and why.
     """
     try:
-        if request.is_json:  # JSON has types: "4" is not a number, and true is not 1
+        if typed:
             return contract.model_validate_json(json.dumps(given), strict=True, extra="forbid")
         return contract.model_validate(given, extra="forbid")
     except ValidationError as exc:

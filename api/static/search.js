@@ -155,7 +155,7 @@ async function search() {
     job = await submit(given, signal);
     for await (job of follow(job, signal)) if (!ended(job)) tellProgress(job);
     if (job.status !== "succeeded") throw job.error ?? { code: job.status === "expired" ? "deadline_exceeded" : "job_canceled", detail: "" };
-    if (!refusal) $("#search-message").replaceChildren();
+    if (!refusal?.isConnected) $("#search-message").replaceChildren();
     showAnswer(job, given, signal);
   } catch (problem) {
     if (signal.aborted) {
@@ -225,6 +225,7 @@ function giveUp() {
 }
 
 function tellProgress(job) {
+  if (refusal?.isConnected) return;
   const place = $("#search-message");
   let text = "A worker has your photo.";
   if (job.lost) text = "The service cannot be reached; your search goes on there, and is asked for again.";

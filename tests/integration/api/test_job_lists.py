@@ -47,6 +47,8 @@ def test_a_list_has_every_job_once_newest_first_and_without_results(http: FlaskC
     jobs.succeed(claim(jobs), EMBEDDED)
     assert [job["id"] for job in pages(http, "limit=3")] == ids[::-1]
     assert [job["id"] for job in pages(http, "limit=11")] == ids[::-1]
+    typed = http.get("/v1/jobs?limit=3", headers={"Content-Type": "application/json"})  # as some clients always send
+    assert len(typed.get_json()["jobs"]) == 3
     body = http.get("/v1/jobs").get_json()
     assert (len(body["jobs"]), body["next_cursor"]) == (11, None)
     assert all("result" not in job and job["links"]["self"] for job in body["jobs"])
