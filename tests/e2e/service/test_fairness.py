@@ -20,7 +20,7 @@ from tests.e2e.conftest import Stack, eventually
 
 pytestmark = pytest.mark.alone
 
-N_FLOOD = 1000
+N_FLOOD = 1600
 N_ROUNDS = 2
 N_SEARCHES = 20  # of one round, idle and again in the flood
 PHOTOS_A_BATCH = 50
