@@ -233,7 +233,7 @@ class AcceptanceUnknown(QueueUnavailable):
 
     code = "acceptance_unknown"
 
-    def __init__(self, message: str, *, retry_after_s: int, job_id: str) -> None:
+    def __init__(self, message: str, *, retry_after_s: int, job_id: str = "") -> None:
         super().__init__(message, retry_after_s=retry_after_s)
         self.job_id = job_id
 
