@@ -16,6 +16,7 @@ from api.openapi.operation import CANCEL_AFTER, IDEMPOTENCY_KEY, PHOTO, SUBMIT, 
 from api.openapi.schemas import many_photos
 from api.service import answer, digest_of, idempotency_key, service
 from api.uploads.bodies import FIELD, require_whole
+from shared.blocking import to_thread
 from shared.errors import (
     BatchNotFound,
     IdempotencyPending,
@@ -64,7 +65,9 @@ def submit_batch() -> Response:
     batch_id, owner = secrets.token_hex(16), caller().owner
     if key is not None:
         # One photo in memory at a time: a batch may have more bytes than the process should take.
-        contents = [text for name, photo in photos.items() for text in (name, hashlib.sha256(photo.read()).digest())]
+        contents = to_thread(
+            lambda: [text for name, photo in photos.items() for text in (name, hashlib.sha256(photo.read()).digest())]
+        )
         idempotency = Idempotency(key, digest_of(*parts, *contents))
         if first := service().batches.begin(batch_id, owner, idempotency):
             batch = service().batches.get(first, owner=owner)
