@@ -19,13 +19,14 @@ from api.uploads.bodies import Photo, PhotoReader
 from api.uploads.preprocessing import ServingPreprocessing
 from shared.changes.log import ChangeLog
 from shared.errors import AcceptanceUnknown, InvalidRequest, JobFinished, JobNotFound, QueueUnavailable
+from shared.jobs.acceptance import acceptance_unknown
 from shared.jobs.batches import BatchStore
 from shared.jobs.celery_config import make_celery
 from shared.jobs.contract import Job, JobKind, JobRequest, JobStatus, Submission
 from shared.jobs.dispatcher import Dispatcher, broker_errors
 from shared.jobs.listing import JobListing
 from shared.jobs.records import Admission, Created, Idempotency, Place
-from shared.jobs.store import JobStore, acceptance_unknown
+from shared.jobs.store import JobStore
 from shared.jobs.view import location, view
 from shared.jobs.worker_registry import WorkerRegistry
 from shared.photos.images import PreprocessSpec

@@ -25,6 +25,9 @@ from shared.schedule.cron import parse_cron
 from shared.web_addresses import TrustedHost, parse_origins, parse_prefix, parse_trusted_hosts
 from shared.webhooks.signing import WebhookPolicy, parse_hosts, parse_secrets
 
+HEARTBEAT_S = 2.0  # a worker extends its leases so often
+_SHORTEST_LEASE_S = 2 * HEARTBEAT_S  # a round begins 2 s after the last has ended, and Redis has 2 s to answer it
+CONNECTIONS = 1000  # of one API process; a hundred are for what does not wait, such as health checks
 _LOOPBACK_NAMES = "localhost,127.0.0.1,[::1]"
 
 
@@ -130,7 +133,9 @@ class Settings(BaseSettings):
     max_pixels: int = Field(64_000_000, ge=1, description="largest photo, pixels, read from its header")
     decode_threads: int = Field(2, ge=1, description="photos the API decodes at the same time, besides one large one")
     legacy_wait_s: float = Field(30, ge=0, le=30, description="how long the `/predict` endpoints wait")
-    max_waiters: int = Field(256, ge=0, description="requests that may wait for a job at the same time")
+    max_waiters: int = Field(
+        256, ge=0, le=CONNECTIONS - 100, description="requests that may wait for a job at the same time; 900 at most"
+    )
     max_queued: int = Field(10_000, ge=1, description="queued jobs above which a submit answers 429")
     max_queued_per_key: int = Field(5_000, ge=1, description="queued jobs one API key may have")
     requests_per_minute: int = Field(0, ge=0, description="of one API key without a limit of its own; 0: no limit")
@@ -144,7 +149,7 @@ class Settings(BaseSettings):
     )
     job_ttl_s: int = Field(86_400, ge=60, description="how long an unfinished job and its photo are kept")
     result_ttl_s: int = Field(3_600, ge=1, description="how long a finished job is kept; then it answers 410")
-    lease_s: float = Field(15, gt=0, description="a worker silent for so long loses its jobs")
+    lease_s: float = Field(15, description="a worker silent for so long loses its jobs; 4 at least, below `job_ttl_s`")
     max_attempts: int = Field(3, ge=1, description="a job whose worker dies so often fails as worker_lost")
     worker_threads: int = Field(
         0,
@@ -197,6 +202,16 @@ class Settings(BaseSettings):
         if address is None or "://" not in str(address):
             return None if address is None else str(_resolved(Path(address)))
         return f"{SCHEME}{'/'.join(parse_bucket_url(str(address)))}".rstrip("/")
+
+    @field_validator("lease_s")
+    @classmethod
+    def _outlasts_a_heartbeat(cls, lease_s: float) -> float:
+        if lease_s < _SHORTEST_LEASE_S:
+            raise ValueError(
+                f"must be at least {_SHORTEST_LEASE_S:g}: workers extend their leases every {HEARTBEAT_S:g} s, and "
+                "would lose the jobs they are at; unset it for the default"
+            )
+        return lease_s
 
     @field_validator("reindex_cron")
     @classmethod
@@ -251,6 +266,15 @@ class Settings(BaseSettings):
     def _precision_of_the_runtime(self) -> Self:
         if self.precision is PrecisionChoice.BFLOAT16 and self.runtime is not RuntimeChoice.TORCH:
             raise ValueError("LOOKALIKE_PRECISION=bfloat16 needs LOOKALIKE_RUNTIME=torch; `auto` chooses both")
+        return self
+
+    @model_validator(mode="after")
+    def _lease_within_a_job(self) -> Self:
+        if self.lease_s >= self.job_ttl_s:
+            raise ValueError(
+                f"LOOKALIKE_LEASE_S={self.lease_s:g} must be below LOOKALIKE_JOB_TTL_S={self.job_ttl_s}, or a job "
+                "whose worker died would expire before another may take it; lower the one or raise the other"
+            )
         return self
 
     @model_validator(mode="after")

@@ -170,7 +170,9 @@ class WorkerProcess:
         ]
         if self._takes:
             photo_queues = [QUEUES[priority] for priority in self._takes]
-            stalled = StalledJobs(self.runner, leases, self.store, client, photo_queues, able=lambda: self.engine.ready)
+            stalled = StalledJobs(
+                self.runner, leases, self.store, client, photo_queues, able=lambda: self.engine.takes_all
+            )
             self._threads.append(Periodic("stalled", stalled.poll))
         if settings.worker_beat:
             self._threads.append(Periodic("beat", schedule.run_due))
@@ -221,7 +223,7 @@ class WorkerProcess:
             tokens = frozenset(
                 {RUN_QUEUED, OLD_RUN_QUEUED, *(TASKS[kind] for kind in TASKS if kind not in NAMED_QUEUES)}
             )
-            intakes.append(Intake(photos, tokens, lambda: self.n_threads if engine.ready else 0))
+            intakes.append(Intake(photos, tokens, lambda: self.n_threads if engine.takes_all else 0))
         for kind, limit in ((JobKind.REINDEX, _REINDEXES_AT_A_TIME), (JobKind.SHARD, _SHARDS_AT_A_TIME)):
             if named and NAMED_QUEUES[kind] in queues:
                 # Also while there is no index: that is how there comes to be one.

@@ -13,7 +13,7 @@ from api.http.auth import Authenticator  # noqa: E402
 from api.service import Service  # noqa: E402
 from shared.errors import CannotStart  # noqa: E402
 from shared.redis_client import connect  # noqa: E402
-from shared.settings import load_settings  # noqa: E402
+from shared.settings import CONNECTIONS, load_settings  # noqa: E402
 
 try:
     _settings = load_settings()
@@ -31,7 +31,7 @@ def post_worker_init(worker: Worker) -> None:
 bind = _settings.authority
 workers = 1
 worker_class = "api.http.gunicorn_worker.Worker"
-worker_connections = 1000
+worker_connections = CONNECTIONS
 _soft, _hard = resource.getrlimit(resource.RLIMIT_NOFILE)
 _files = 4 * worker_connections  # each may need a client's socket, a body's file, a photo's file, a socket to Redis
 if _soft < _files <= _hard or _hard == resource.RLIM_INFINITY:

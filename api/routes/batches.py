@@ -4,7 +4,6 @@ import hashlib
 import secrets
 import time
 from collections import Counter
-from contextlib import suppress
 from http import HTTPStatus
 from typing import IO, Literal
 
@@ -17,12 +16,12 @@ from api.openapi.operation import CANCEL_AFTER, IDEMPOTENCY_KEY, PHOTO, SUBMIT, 
 from api.openapi.schemas import many_photos
 from api.service import answer, digest_of, idempotency_key, service
 from api.uploads.bodies import FIELD, require_whole
+from shared.blocking import to_thread
 from shared.errors import (
     BatchNotFound,
     IdempotencyPending,
     ImageMissing,
     InvalidRequest,
-    JobFinished,
     JobGone,
     JobNotFound,
     LookalikeError,
@@ -66,10 +65,13 @@ def submit_batch() -> Response:
     batch_id, owner = secrets.token_hex(16), caller().owner
     if key is not None:
         # One photo in memory at a time: a batch may have more bytes than the process should take.
-        contents = [text for name, photo in photos.items() for text in (name, hashlib.sha256(photo.read()).digest())]
+        contents = to_thread(
+            lambda: [text for name, photo in photos.items() for text in (name, hashlib.sha256(photo.read()).digest())]
+        )
         idempotency = Idempotency(key, digest_of(*parts, *contents))
         if first := service().batches.begin(batch_id, owner, idempotency):
-            return _show(service().batches.get(first, owner=owner), status=202)
+            batch = service().batches.get(first, owner=owner)
+            return _show(batch, _jobs(batch), status=202)
     try:
         items = _accept(kind, options, submission, photos, key)
         batch = Batch(id=batch_id, kind=kind, owner=owner, created_at=service().store.now(), items=items)
@@ -78,7 +80,7 @@ def submit_batch() -> Response:
         if idempotency:
             service().batches.give_up(owner, idempotency)
         raise
-    return _show(batch, status=202)
+    return _show(batch, _jobs(batch), status=202)
 
 
 @bp.get("/batches/<batch_id>")
@@ -89,11 +91,18 @@ def get_batch(batch_id: str) -> Response:
     """GET /v1/batches/ID: the state of a batch; `wait` waits for its end."""
     until = time.monotonic() + wait_s()
     batch = service().batches.get(batch_id, owner=caller().reads)
-    for item in batch.items:
-        if (left_s := until - time.monotonic()) > 0 and (job := _job(item)):
-            with suppress(JobGone):
-                service().wait(job, left_s)
-    return _show(batch)
+    jobs = _jobs(batch)
+    while (unfinished := _unfinished(jobs)) and (left_s := until - time.monotonic()) > 0:
+        # The job submitted last ends about last, so that few are left after it: all are read again a few times only.
+        try:
+            is_over = service().wait(jobs[unfinished[-1]], left_s).status.terminal
+        except (JobNotFound, JobGone):
+            is_over = True
+        ended = {job_id: job for job_id, job in jobs.items() if job.status.terminal}
+        jobs = ended | _read(unfinished)
+        if not is_over:
+            break  # time is up, or too many requests wait already
+    return _show(batch, jobs)
 
 
 @bp.post("/batches/<batch_id>/cancel")
@@ -105,13 +114,10 @@ def get_batch(batch_id: str) -> Response:
 def cancel_batch(batch_id: str) -> Response:
     """POST /v1/batches/ID/cancel: cancel all unfinished jobs of a batch."""
     batch = service().batches.get(batch_id, owner=caller().reads)
-    for item in batch.items:
-        if (job := _job(item)) and not job.status.terminal:
-            with suppress(JobFinished, JobGone):  # it has ended in the meantime
-                service().store.cancel(job.id)
+    service().store.cancel_all(_unfinished(_jobs(batch)))
     if batch.owner != caller().owner:
         service().audit("batches.cancel", batch.id)
-    response = _show(batch)
+    response = _show(batch, _jobs(batch))
     if "Retry-After" in response.headers:  # a worker still holds some of the jobs
         response.status_code = HTTPStatus.ACCEPTED
     return response
@@ -193,16 +199,22 @@ def _error(error: LookalikeError) -> JobError:
     return JobError(code=error.code, detail=str(error), retryable=error.retryable)
 
 
-def _job(item: BatchItem) -> Job | None:
-    """The job of an item; None if it has none, or the record has expired."""
-    try:
-        return service().store.get(item.job_id) if item.job_id else None
-    except (JobNotFound, JobGone):
-        return None
+def _jobs(batch: Batch) -> dict[str, Job]:
+    return _read([item.job_id for item in batch.items if item.job_id])
 
 
-def _show(batch: Batch, *, status: int = 200) -> Response:
-    items = [_view(item) for item in batch.items]
+def _read(job_ids: list[str]) -> dict[str, Job]:
+    """Jobs by id, without those whose records have expired."""
+    return {job.id: job for job in service().store.get_all(job_ids) if job}
+
+
+def _unfinished(jobs: dict[str, Job]) -> list[str]:
+    """Ids, in the order given."""
+    return [job.id for job in jobs.values() if not job.status.terminal]
+
+
+def _show(batch: Batch, jobs: dict[str, Job], *, status: int = 200) -> Response:
+    items = [_view(item, jobs.get(item.job_id or "")) for item in batch.items]
     counts = Counter(dict.fromkeys((*map(str, JobStatus), _GONE), 0))
     counts.update(item.status for item in items)
     is_open = any(counts[state.value] for state in JobStatus if not state.terminal)
@@ -223,8 +235,7 @@ def _show(batch: Batch, *, status: int = 200) -> Response:
     return response
 
 
-def _view(item: BatchItem) -> BatchItemView:
-    job = _job(item)
+def _view(item: BatchItem, job: Job | None) -> BatchItemView:
     state: JobStatus | Literal["gone"] = JobStatus.FAILED
     if item.job_id:
         state = job.status if job else _GONE

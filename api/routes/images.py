@@ -19,6 +19,7 @@ from shared.artifacts.files import ObjectFile, state_of
 from shared.artifacts.home import catalogue_location, live_photo
 from shared.artifacts.snapshots import PHOTOS, index_store, read_index_manifest
 from shared.artifacts.store import ArtifactStore
+from shared.blocking import to_thread
 from shared.changes.log import entry_order
 from shared.errors import (
     CatalogueUnusable,
@@ -37,6 +38,7 @@ from shared.jobs.contract import (
     PutImageRequest,
     Submission,
 )
+from shared.settings import Settings
 
 bp = Blueprint("images", __name__, url_prefix="/v1")
 
@@ -106,11 +108,12 @@ def get_image(image_id: str) -> Response:
     size_px = validated(ThumbnailQuery, {**once(request.args)}).size
     file = _find(_validated_id(image_id).image_id)
     try:
-        etag = hashlib.sha256(f"{state_of(file)}\0{size_px}".encode()).hexdigest()[:32]
+        state = to_thread(lambda: state_of(file))
+        etag = hashlib.sha256(f"{state}\0{size_px}".encode()).hexdigest()[:32]
         if request.if_none_match.contains(etag):
             response = Response(status=HTTPStatus.NOT_MODIFIED)
         else:
-            with BytesIO(file.read_bytes()) as photo:
+            with BytesIO(to_thread(file.read_bytes)) as photo:
                 response = Response(service().reader.thumbnail(photo, size_px), content_type="image/jpeg")
     except (OSError, InputError) as exc:
         raise ImageNotFound("the photo of that id is in the index, but its file cannot be read any more") from exc
@@ -151,9 +154,13 @@ def _live_snapshot() -> tuple[ArtifactStore, str, str]:
         IndexMissing: none is live yet.
     """
     store = index_store(service().settings.storage)
-    if (version := store.current()) is None:
-        raise IndexMissing("no index snapshot has been promoted yet; `lookalike index build` makes one")
-    return store, version, read_index_manifest(store, version).compacted_through
+
+    def read() -> tuple[ArtifactStore, str, str]:
+        if (version := store.current()) is None:
+            raise IndexMissing("no index snapshot has been promoted yet; `lookalike index build` makes one")
+        return store, version, read_index_manifest(store, version).compacted_through
+
+    return to_thread(read)
 
 
 def _find(image_id: str) -> Path | ObjectFile:
@@ -170,6 +177,11 @@ def _find(image_id: str) -> Path | ObjectFile:
         if newest.sha256 is None:
             raise ImageNotFound("the photo of that id was deleted")
         return live_photo(settings.storage, newest.sha256)
+    return to_thread(lambda: _find_in(store, version, image_id, settings))
+
+
+def _find_in(store: ArtifactStore, version: str, image_id: str, settings: Settings) -> Path | ObjectFile:
+    """Find the file of a photo of a snapshot; raises as `_find`."""
     try:
         uri = f"{store.file(version, PHOTOS).absolute().as_uri()}?immutable=1"
         with closing(sqlite3.connect(uri, uri=True)) as photos:

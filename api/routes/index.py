@@ -1,5 +1,8 @@
 """/v1/index: the live index, its versions, promotion and rollback; and /v1/jobs/reindex."""
 
+from collections.abc import Callable
+from typing import Concatenate, ParamSpec, TypeVar
+
 from flask import Blueprint, Response, render_template, request
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -10,12 +13,16 @@ from api.openapi.schemas import options_only
 from api.routes.page import as_page, assets
 from api.service import answer, idempotency_key, service, submitted
 from shared import errors as e
-from shared.artifacts import versions
+from shared.artifacts import Location, versions
 from shared.artifacts.versions import VersionReport, VersionView
+from shared.blocking import to_thread
 from shared.jobs.contract import IndexInfo, JobKind
 from shared.jobs.reindex_contract import ReindexRequest
 
 bp = Blueprint("index", __name__, url_prefix="/v1")
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 _DAMAGED: Errors = (e.IndexDamaged, e.BundleMissing, e.BundleDamaged)
 _MOVE: Errors = (*_DAMAGED, e.PromotionRefused, e.VersionNotFound, e.ArtifactUnwritable)
@@ -63,7 +70,7 @@ def get_index() -> Response:
 @Operation("The versions of the index, newest first", {200: (VersionList, "all that are kept")}, errors=_DAMAGED)
 def list_versions() -> Response:
     """GET /v1/index/versions: the versions of the index that are kept, newest first."""
-    return answer(VersionList(versions=versions.list_versions(service().settings.storage, prefix=request.script_root)))
+    return answer(VersionList(versions=_in_store(versions.list_versions, prefix=request.script_root)))
 
 
 @bp.get("/index/versions/<version>/report")
@@ -75,7 +82,7 @@ def list_versions() -> Response:
 )
 def get_report(version: str) -> Response:
     """GET /v1/index/versions/V/report: the report of the reindex that made a version, as JSON or as a page."""
-    found = versions.show_version(service().settings.storage, version, prefix=request.script_root)
+    found = _in_store(versions.show_version, version, prefix=request.script_root)
     if request.accept_mimetypes.best_match(["text/html", "application/json"]) == "application/json":
         return answer(found)
     return as_page(render_template("report.html", version=found.version, report=found.report, assets=assets()))
@@ -89,7 +96,7 @@ def get_report(version: str) -> Response:
 )
 def promote(version: str) -> Response:
     """POST /v1/index/versions/V/promote: make a version live."""
-    versions.promote_version(service().settings.storage, version)
+    _in_store(versions.promote_version, version)
     return _promoted("index.promote", version)
 
 
@@ -103,10 +110,16 @@ def promote(version: str) -> Response:
 def rollback() -> Response:
     """POST /v1/index/rollback: make the version live that was live before."""
     asked = validated(RollbackQuery, {**once(request.args)})
-    return _promoted("index.rollback", versions.roll_back(service().settings.storage, live=asked.live))
+    return _promoted("index.rollback", _in_store(versions.roll_back, live=asked.live))
 
 
 def _promoted(action: str, version: str) -> Response:
     """Write the change of the live version to the audit log, and make the response that describes the version."""
     service().audit(action, version)
-    return answer(versions.show_version(service().settings.storage, version, prefix=request.script_root).version)
+    return answer(_in_store(versions.show_version, version, prefix=request.script_root).version)
+
+
+def _in_store(call: Callable[Concatenate[Location, P], T], *args: P.args, **options: P.kwargs) -> T:
+    """Look at the versions in the artifact store, or change which is live: that reads files, and waits for a lock."""
+    storage = service().settings.storage
+    return to_thread(lambda: call(storage, *args, **options))

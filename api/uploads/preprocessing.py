@@ -9,6 +9,7 @@ from pydantic import ValidationError
 
 from shared.artifacts import Location
 from shared.artifacts.snapshots import answering_bundle, bundle_store, index_store
+from shared.blocking import to_thread
 from shared.errors import ArtifactError, StoreUnavailable
 from shared.photos.preprocessing import PreprocessSpec
 from shared.telemetry import event
@@ -56,16 +57,21 @@ class ServingPreprocessing:
 
     def _update(self) -> None:
         """Read the manifest again if the live model or index has changed."""
-        bundles = bundle_store(self._storage)
         try:
-            pointers = (bundles.current(), index_store(self._storage).current())
-            if pointers == self._pointers:
-                return
-            version = answering_bundle(self._storage)
-            if version is not None:
-                self._spec = PreprocessSpec.model_validate(bundles.manifest(version).get("preprocess"))
-            self._pointers = pointers
+            bundle = to_thread(self._read)
         except (ArtifactError, OSError, ValidationError):
-            pass  # workers report what is wrong
-        else:
-            event(_LOG, "spec", spec=str(self._spec), bundle=version or "none")
+            return  # workers report what is wrong
+        if bundle is not None:
+            event(_LOG, "spec", spec=str(self._spec), bundle=bundle)
+
+    def _read(self) -> str | None:
+        """Returns the version of the bundle that was read, "none" where there is none; None if nothing has changed."""
+        bundles = bundle_store(self._storage)
+        pointers = (bundles.current(), index_store(self._storage).current())
+        if pointers == self._pointers:
+            return None
+        version = answering_bundle(self._storage)
+        if version is not None:
+            self._spec = PreprocessSpec.model_validate(bundles.manifest(version).get("preprocess"))
+        self._pointers = pointers
+        return version or "none"

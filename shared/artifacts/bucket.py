@@ -7,7 +7,6 @@ import fcntl
 import hashlib
 import os
 import re
-import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -23,6 +22,7 @@ from obstore.store import S3Store
 
 from shared.artifacts.addresses import SCHEME, parse_bucket_url
 from shared.artifacts.files import ObjectFile, Stored
+from shared.blocking import to_thread
 from shared.errors import ArtifactUnwritable, StoreUnavailable
 
 _PART_BYTES = 8 << 20  # of an upload
@@ -227,7 +227,7 @@ class Bucket:
             return False
 
     def _call(self, call: Callable[[], T], *, writing: bool = False) -> T:
-        return _aside(lambda: self._in_words(call, writing))
+        return to_thread(lambda: self._in_words(call, writing))
 
     def _in_words(self, call: Callable[[], T], writing: bool) -> T:
         try:
@@ -293,12 +293,3 @@ def _code(error: Exception) -> str:
     """What the store calls it; the whole text would show addresses and key ids."""
     found = _CODE.search(str(error))
     return found[1] if found else "no connection" if "error sending request" in str(error) else type(error).__name__
-
-
-def _aside(call: Callable[[], T]) -> T:
-    """Make a call that blocks its thread. Where greenlets share one, in a thread apart: the others go on."""
-    monkey = sys.modules.get("gevent.monkey")
-    if monkey is None or not monkey.is_module_patched("socket"):
-        return call()
-    result: T = sys.modules["gevent"].get_hub().threadpool.apply(call)
-    return result

@@ -11,7 +11,8 @@ import redis
 from shared.errors import LookalikeError, WorkerLost
 from shared.jobs import scripts
 from shared.jobs.contract import Job, JobError, JobResult, JobStatus
-from shared.jobs.records import PREFIX, Claim, QuarantineWaits, QueueName, ReapReport, parse_record
+from shared.jobs.records import PREFIX, Claim, QuarantineWaits, QueueName, ReapReport, parse_record, spec_text
+from shared.photos.preprocessing import PreprocessSpec
 from shared.redis_clock import RedisClock
 
 _GONE_S = 86_400
@@ -43,7 +44,14 @@ class Attempts:
         self._clock = clock or RedisClock(client)
         self._scripts: dict[str, Callable[..., object]] = {}
 
-    def claim(self, worker: str, *, lease_s: float, only: QueueName | None = None) -> Claim | None:
+    def claim(
+        self,
+        worker: str,
+        *,
+        lease_s: float,
+        only: QueueName | None = None,
+        lacking: Iterable[PreprocessSpec] = (),
+    ) -> Claim | None:
         """Claim the next job, counting one attempt; None if there is none.
 
         Args:
@@ -51,6 +59,7 @@ class Attempts:
             lease_s: seconds until the job is requeued unless `extend` prolongs the lease.
             only: the queue to claim from; None: the interactive and the bulk one. From the quarantine queue, claim only
                 while holding no other job.
+            lacking: pass over jobs whose photo was made by one of these; they keep their places.
 
         Raises:
             QuarantineWaits: a quarantined job is next: call again with `QueueName.QUARANTINE`. Only if `only` is None.
@@ -58,7 +67,8 @@ class Attempts:
         answer: list[object] | None = [b"again"]
         while answer == [b"again"]:
             end = repr(self._clock() + lease_s)
-            answer = cast(list[object] | None, self.run(scripts.CLAIM, worker, end, only or ""))
+            passed_over = map(spec_text, lacking)
+            answer = cast(list[object] | None, self.run(scripts.CLAIM, worker, end, only or "", *passed_over))
         if not answer:
             return None
         if answer == [b"suspect"]:

@@ -130,13 +130,18 @@ def record_of(job: Job) -> dict[str, str]:
         "created_at": repr(job.created_at),
         "deadline_at": repr(job.deadline_at),
         "attempt": "0",
-        "spec": job.spec.model_dump_json(exclude_defaults=True),
+        "spec": spec_text(job.spec),
     }
     if job.trace:
         record["trace"] = json.dumps(job.trace)
     if job.submission.webhook_url:
         record["webhook_url"] = job.submission.webhook_url
     return record
+
+
+def spec_text(spec: PreprocessSpec) -> str:
+    """The preprocessing of a photo as records have it."""
+    return spec.model_dump_json(exclude_defaults=True)
 
 
 def parse_record(job_id: str, record: Mapping[bytes, bytes]) -> Job:

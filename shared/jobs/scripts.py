@@ -23,6 +23,9 @@ _LONGEST_GAP_S = 10
 # A claim that meets a backlog of jobs past their deadline must not hold up everybody else in Redis while it ends them.
 _EXPIRED_A_CLAIM = 200
 
+# A claim passes over so many photos that its worker has no model for yet; what is behind them waits for other workers.
+_PASSED_A_CLAIM = 200
+
 # One in so many claims looks at bulk jobs first, so that they are never starved.
 _BULK_TURN = 8
 
@@ -39,7 +42,7 @@ def _script(
 
 
 CREATE = _script("create.lua", flags=(), include=("call_idle.lua",))
-CLAIM = _script("claim.lua", EXPIRED_A_CLAIM=_EXPIRED_A_CLAIM, BULK_TURN=_BULK_TURN)
+CLAIM = _script("claim.lua", EXPIRED_A_CLAIM=_EXPIRED_A_CLAIM, PASSED_A_CLAIM=_PASSED_A_CLAIM, BULK_TURN=_BULK_TURN)
 CLAIM_JOB = _script("claim_job.lua")
 EXTEND = _script("extend.lua")
 FINISH = _script("finish.lua", LONGEST_GAP_S=_LONGEST_GAP_S)

@@ -32,16 +32,12 @@ Keys (prefix `lookalike:`), each with a TTL unless a reason is given:
 import hashlib
 import secrets
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from math import ceil
 from typing import cast
 
-import redis
-
 from shared.errors import (
-    AcceptanceUnknown,
     IdempotencyConflict,
     JobFinished,
     JobGone,
@@ -52,6 +48,7 @@ from shared.errors import (
     ReindexRunning,
 )
 from shared.jobs import scripts
+from shared.jobs.acceptance import acceptance_unknown, answered
 from shared.jobs.attempts import Attempts
 from shared.jobs.contract import (
     Job,
@@ -73,13 +70,14 @@ from shared.jobs.records import (
     record_of,
 )
 from shared.photos.preprocessing import PreprocessSpec
-from shared.redis_client import may_have_run
 
 CONFLICT = "this Idempotency-Key was used for another request; use a new one"
 _WAIT_SLICE_S = 1.0
+# Records of one round trip, and jobs of one script: Redis serves nobody else meanwhile, and a process of greenlets runs
+# no other one while it parses them.
+_CHUNK = 200
 _FIRST_PACE_S = 0.05
 _LONGEST_RETRY_AFTER_S = 600
-_BROKE_OFF_RETRY_AFTER_S = 5
 
 
 class JobStore(Attempts):
@@ -161,7 +159,7 @@ class JobStore(Attempts):
             *(part for pair in record.items() for part in pair),
             now=now,
         )
-        outcome, detail = cast(tuple[bytes, bytes], _answered(write, job.id))
+        outcome, detail = cast(tuple[bytes, bytes], answered(write, job.id))
         match outcome:
             case b"known":
                 known = detail.decode()
@@ -206,10 +204,39 @@ class JobStore(Attempts):
         if not record:
             raise JobGone("the job is finished and its result has expired")
         job = parse_record(job_id, record)
-        if not job.status.terminal and job.deadline_at <= self._clock():
-            self.run(scripts.EXPIRE, job_id)
-            return parse_record(job_id, cast(dict[bytes, bytes], self._redis.hgetall(PREFIX + "job:" + job_id)))
-        return job
+        return self._expired([job])[job_id] if self._is_overdue(job) else job
+
+    def get_all(self, job_ids: Sequence[str]) -> list[Job | None]:
+        """Read many jobs, 200 a round trip; in their order, None for each whose record is not there.
+
+        Raises:
+            RecordUnreadable: as `get`.
+        """
+        jobs: list[Job | None] = []
+        for some in _chunks(job_ids):
+            records = zip(some, self._records(some), strict=True)
+            found = [parse_record(job_id, record) if record else None for job_id, record in records]
+            if overdue := [job for job in found if job and self._is_overdue(job)]:
+                ended = self._expired(overdue)
+                found = [job and ended.get(job.id, job) for job in found]
+            jobs += found
+        return jobs
+
+    def _is_overdue(self, job: Job) -> bool:
+        return not job.status.terminal and job.deadline_at <= self._clock()
+
+    def _expired(self, overdue: Sequence[Job]) -> dict[str, Job]:
+        """Expire jobs whose deadline has passed; returns them as they are then, by id."""
+        ids = [job.id for job in overdue]
+        self.run(scripts.EXPIRE, *ids)
+        return {job_id: parse_record(job_id, record) for job_id, record in zip(ids, self._records(ids), strict=True)}
+
+    def _records(self, job_ids: Sequence[str]) -> list[dict[bytes, bytes]]:
+        """The records of jobs; empty where there is none."""
+        with self._redis.pipeline(transaction=False) as pipe:
+            for job_id in job_ids:
+                pipe.hgetall(PREFIX + "job:" + job_id)
+            return cast(list[dict[bytes, bytes]], pipe.execute())
 
     def wait(self, job: Job, timeout_s: float) -> Job:
         """Wait until a job is terminal, for `timeout_s` at most; returns it as it is then.
@@ -234,11 +261,16 @@ class JobStore(Attempts):
             JobNotFound, JobGone: as `get`.
             JobFinished: it has ended already.
         """
-        status = self.run(scripts.CANCEL, job_id)
+        [status] = cast(list[bytes], self.run(scripts.CANCEL, job_id))
         job = self.get(job_id)
         if status == b"ended":
             raise JobFinished(f"the job has {job.status} already")
         return job
+
+    def cancel_all(self, job_ids: Sequence[str]) -> None:
+        """Cancel many jobs as `cancel` does, 200 a round trip; those that have ended, or are gone, are passed over."""
+        for some in _chunks(job_ids):
+            self.run(scripts.CANCEL, *some)
 
     def retry(
         self,
@@ -326,38 +358,8 @@ class JobStore(Attempts):
         return max(1, min(_LONGEST_RETRY_AFTER_S, ceil(depth / 10 * interval_s)))
 
 
-@contextmanager
-def acceptance_unknown(job_id: str) -> Iterator[None]:
-    """Turn whatever Redis raises in the body, where a job may have been written, into AcceptanceUnknown."""
-    try:
-        yield
-    except redis.RedisError as exc:
-        raise AcceptanceUnknown(
-            "the job queue broke off, and whether the job was accepted is not known; ask for it at `job` "
-            "before you send it again. With an Idempotency-Key the same request can just be repeated",
-            retry_after_s=_BROKE_OFF_RETRY_AFTER_S,
-            job_id=job_id,
-        ) from exc
-
-
-def _answered(write: Callable[[], object], job_id: str) -> object:
-    """Write a job and return the answer; where the connection broke as it was awaited, ask for it once more.
-
-    Not after a timeout: Redis hangs, and whoever waits for us has waited long enough.
-
-    Raises:
-        AcceptanceUnknown: the answer is lost.
-        redis.RedisError: nothing was written.
-    """
-    try:
-        return write()
-    except redis.RedisError as exc:
-        if not may_have_run(exc):
-            raise
-        with acceptance_unknown(job_id):
-            if isinstance(exc, redis.TimeoutError):
-                raise
-            return write()
+def _chunks(job_ids: Sequence[str]) -> Iterator[Sequence[str]]:
+    return (job_ids[start : start + _CHUNK] for start in range(0, len(job_ids), _CHUNK))
 
 
 def idempotency_name(owner: str, idempotency: Idempotency) -> str:

@@ -4,8 +4,10 @@ import logging
 import threading
 from collections.abc import Callable
 
+from shared.settings import HEARTBEAT_S
+
 _LOG = logging.getLogger(__name__)
-EVERY_S = 2.0
+EVERY_S = HEARTBEAT_S
 
 
 class Periodic(threading.Thread):

@@ -1,6 +1,7 @@
 """Claims jobs and runs them: the loop behind a token, the body of every task, and how an attempt is written down."""
 
 import logging
+import threading
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import CancelledError
@@ -35,7 +36,8 @@ from worker.jobs.worker_dispatcher import NoDispatcher, WorkerDispatcher
 from worker.serving.engine import ArtifactNotReady, Engine
 
 _LOG = logging.getLogger(__name__)
-_ELSEWHERE_S = 0.25
+_ELSEWHERE_S = 0.25  # a job for another worker is held so long before it is released
+_LOOK_EVERY_S = 0.25  # for jobs that can be done without the model that is being fetched
 
 
 class JobReleased(Exception):
@@ -99,6 +101,7 @@ class JobRunner:
         self._only = only
         self._dispatcher = dispatcher or NoDispatcher()
         self._tracer = tracer or PlainTracer()
+        self._looking = threading.Lock()
         # Readers run jobs beside one another; a quarantined job is run alone.
         self._lock = ReadWriteLock()
 
@@ -107,15 +110,28 @@ class JobRunner:
 
         This is what a token asks for.
         """
-        first = True
+        first, passed_on = True, False
         while True:
             self.asked_at = time.monotonic()
             if self.run_waiting(relay=first):
                 if self._dispatcher.stopping:
                     break
+            elif self._engine.lacking.specs:
+                if self._dispatcher.stopping:
+                    break
+                if not passed_on:  # this thread was notified of a job that it leaves to others
+                    self._dispatcher.pass_on()
+                    passed_on = True
+                self._wait_for_model()
             elif not self._dispatcher.wait_for_work():  # a thread that was notified looks once more before it stops
                 break
             first = False
+
+    def _wait_for_model(self) -> None:
+        """Wait for the model that is being fetched; of all threads one looks now and then for jobs that need it not."""
+        with self._looking:
+            if not self._dispatcher.stopping:
+                self._engine.lacking.wait(_LOOK_EVERY_S)
 
     def run_waiting(self, *, relay: bool = False) -> bool:
         """Run one photo job to its end, if one waits; returns whether there was one.
@@ -167,7 +183,8 @@ class JobRunner:
     def _claim_and_run(self, queue: QueueName | None, *, relay: bool) -> bool:
         """Returns whether there was a job."""
         began_ns = time.time_ns()
-        claim = self._store.claim(self._worker, lease_s=self._lease_s, only=queue)
+        lacking = self._engine.lacking.specs
+        claim = self._store.claim(self._worker, lease_s=self._lease_s, only=queue, lacking=lacking)
         claimed_ns = time.time_ns()
         if claim is None:
             return False
@@ -209,6 +226,8 @@ class JobRunner:
 
     def _run(self, claim: Claim, lease: Lease) -> _Ended:
         job, claimed_at, started = claim.job, self._store.now(), time.perf_counter()
+        lacking = self._engine.lacking
+        known = job.spec in lacking.specs
         error: LookalikeError | None = None
         try:
             result = self._result(claim, lease)
@@ -216,7 +235,9 @@ class JobRunner:
             self._release(job)
             return _Ended("released", None)
         except ArtifactNotReady:
-            time.sleep(_ELSEWHERE_S)  # first, or every thread here would take this one again and none what is behind it
+            if known or job.spec not in lacking.specs:
+                # The next claim may not pass it over, and every thread here would take this one and none behind it.
+                time.sleep(_ELSEWHERE_S)
             self._release(job)
             return _Ended("released", None)
         except CancelledError:

@@ -53,6 +53,12 @@ class WorkerDispatcher:
         with suppress(QueueUnavailable):
             self._dispatcher.dispatch(job)
 
+    def pass_on(self) -> None:
+        """Have another worker look for jobs such as this one takes; where the broker is away, the reaper does it."""
+        with suppress(QueueUnavailable):
+            for priority in self._takes:
+                self._dispatcher.send_token(priority)
+
     def wait_for_work(self) -> bool:
         """Stay at hand for ten seconds; returns true when this thread was notified of a job.
 
@@ -80,6 +86,9 @@ class NoDispatcher(WorkerDispatcher):
         return False
 
     def dispatch(self, job: Job) -> None:
+        """Does nothing."""
+
+    def pass_on(self) -> None:
         """Does nothing."""
 
     def wait_for_work(self) -> bool:

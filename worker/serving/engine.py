@@ -27,6 +27,7 @@ from shared.model.bundle import ModelBundle
 from shared.model.embedder import Embeddings
 from shared.photos.images import Pixels, PreprocessSpec
 from shared.tracing import span
+from worker.serving.lacking import Lacking
 from worker.serving.loaded_model import EngineOptions
 from worker.serving.model_manager import ArtifactNotReady, ModelManager, ReadChanges, ServingState
 from worker.serving.result_cache import ResultCache
@@ -51,6 +52,7 @@ class Engine:
 
     Attributes:
         live: the model manager.
+        lacking: specs of photos that came for a model which is still being fetched.
     """
 
     def __init__(
@@ -63,6 +65,7 @@ class Engine:
         options = options or EngineOptions()
         self.live = ModelManager(storage, options, read_changes, server, self._count_batch)
         self._cache: ResultCache[Embeddings] = ResultCache(max_entries=options.cache_entries, ttl_s=options.cache_ttl_s)
+        self.lacking = Lacking()
         self._batch_sizes: Counter[int] = Counter()
         self._counting = threading.Lock()
 
@@ -70,6 +73,11 @@ class Engine:
     def ready(self) -> bool:
         """Whether a model and an index are loaded, so that searches can be answered."""
         return self.live.current is not None
+
+    @property
+    def takes_all(self) -> bool:
+        """Whether it is ready, and photos of every spec that came can be answered or refused."""
+        return self.ready and not self.lacking.specs
 
     @property
     def can_embed(self) -> bool:
@@ -89,6 +97,8 @@ class Engine:
     def refresh(self) -> None:
         """Load what is promoted now; on failure the old state keeps serving and `problem` says why."""
         self.live.refresh()
+        if self.lacking.specs and self.live.has_fetched:
+            self.lacking.clear()
 
     def close(self) -> None:
         """Run the queued photos of all models, then stop their batchers."""
@@ -149,7 +159,11 @@ class Engine:
             PhotoExpired: there are neither pixels nor an id, or the photo was preprocessed for a model that is gone.
             ArtifactNotReady: the model that the photo was preprocessed for is still being fetched.
         """
-        live = self.live.answering(spec if pixels else None)
+        try:
+            live = self.live.answering(spec if pixels else None)
+        except ArtifactNotReady:
+            self.lacking.add(spec or PreprocessSpec())
+            raise
         submit = partial(live.batcher.submit, priority=priority, owner=owner, unwanted=unwanted)
         try:
             with span("model"):

@@ -150,6 +150,11 @@ class ModelManager:
         """Whether a model is loaded, with or without an index."""
         return self.current is not None or self._coming is not None
 
+    @property
+    def has_fetched(self) -> bool:
+        """Whether nothing of what is promoted is left to fetch; false while the object store does not answer."""
+        return self._promoted.is_here(self._tried)
+
     def refresh(self) -> None:
         """Load what is promoted now; on failure the old state keeps serving and `problem` says why."""
         self._promoted.fetch(self._tried, self._say_while_unready)  # before the lock is taken
@@ -276,7 +281,7 @@ class ModelManager:
         if self.current is None:
             raise IndexMissing(self.problem or "nothing is loaded yet")
         if spec not in (None, self.current.spec):
-            if not self._promoted.is_here(self._tried):
+            if not self.has_fetched:
                 raise ArtifactNotReady
             self.refresh()  # the API may have noticed a promotion first
         live = self.current

@@ -5,30 +5,57 @@
 -- ARGV[4]    worker
 -- ARGV[5]    lease_end   seconds since the epoch
 -- ARGV[6]    only_class  the one to take from, or '' for interactive and bulk by turns
+-- ARGV[7+]   lacking     `spec` of records whose photos are passed over, as the worker has no model for them yet
 -- Returns    {id, record, pixels}, the record as names and values by turns
 --            {'again'} when there may be more behind the many jobs past their deadline that were ended
 --            {'suspect'} when a suspect waits, which whoever takes interactive or bulk jobs runs first
---            nothing when no job waits
-local worker, lease_end, only_class = ARGV[4], ARGV[5], ARGV[6]
+--            nothing when no job waits, or none near the front that is not passed over
+local worker, lease_end, only_class, lacking = ARGV[4], ARGV[5], ARGV[6], {unpack(ARGV, 7)}
+
+local passes_over = {}
+for _, spec in ipairs(lacking) do passes_over[spec] = true end
+
+local n_passed = 0
+local function first_of(class, owner)
+  local ids = redis.call('ZRANGE', line_of(class, owner), 0, #lacking > 0 and @PASSED_A_CLAIM@ or 0)
+  for _, id in ipairs(ids) do
+    local spec = #lacking > 0 and redis.call('HGET', P .. 'job:' .. id, 'spec')
+    if not passes_over[spec] or redis.call('EXISTS', P .. 'pixels:' .. id) == 0 then return id end
+    n_passed = n_passed + 1
+  end
+  return nil, #ids
+end
 
 local looks = @EXPIRED_A_CLAIM@
 local function next_of(class)
-  while looks > 0 do
-    looks = looks - 1
-    local owner = redis.call('ZRANGE', P .. 'turns:' .. class, 0, 0)[1]
+  local nth = 0
+  while looks > 0 and n_passed < @PASSED_A_CLAIM@ do
+    local owner = redis.call('ZRANGE', P .. 'turns:' .. class, nth, nth)[1]
     if not owner then return nil end
-    local id = redis.call('ZRANGE', line_of(class, owner), 0, 0)[1]
-    if not id then
+    local id, n_waiting = first_of(class, owner)
+    if id then
+      looks = looks - 1
+      if take(id, class, owner) then return id end
+    elseif n_waiting == 0 then
+      looks = looks - 1
       redis.call('ZREM', P .. 'turns:' .. class, owner)
-    elseif take(id, class, owner) then
-      return id
+    else
+      nth = nth + 1  -- it keeps its turn, for workers that can take its jobs
     end
+  end
+end
+
+local function suspect_waits()
+  local owners = redis.call('ZRANGE', P .. 'turns:suspect', 0, -1)
+  if #lacking == 0 then return #owners > 0 end
+  for _, owner in ipairs(owners) do
+    if first_of('suspect', owner) then return true end
   end
 end
 
 local id
 local ordinary = only_class == '' or only_class == 'interactive' or only_class == 'bulk'
-if ordinary and redis.call('EXISTS', P .. 'turns:suspect') == 1 then return {'suspect'} end
+if ordinary and suspect_waits() then return {'suspect'} end
 if only_class ~= '' then
   id = next_of(only_class)
 else

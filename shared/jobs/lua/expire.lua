@@ -1,12 +1,14 @@
--- End a job whose deadline is over, for readers who come before the reaper.
+-- End jobs whose deadline is over, for readers who come before the reaper.
 --
 -- KEYS[1]    prefix of all keys
 -- ARGV[1-3]  see prelude.lua
--- ARGV[4]    id
+-- ARGV[4+]   ids
 -- Returns    nothing
-local id = ARGV[4]
+local ids = {unpack(ARGV, 4)}
 
-local status, deadline_at = unpack(redis.call('HMGET', P .. 'job:' .. id, 'status', 'deadline_at'))
-if (status == 'queued' or status == 'running' or status == 'canceling') and tonumber(deadline_at) <= NOW then
-  expire(id)
+for _, id in ipairs(ids) do
+  local status, deadline_at = unpack(redis.call('HMGET', P .. 'job:' .. id, 'status', 'deadline_at'))
+  if (status == 'queued' or status == 'running' or status == 'canceling') and tonumber(deadline_at) <= NOW then
+    expire(id)
+  end
 end

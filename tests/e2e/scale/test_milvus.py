@@ -33,7 +33,7 @@ class Place:
             directory / "home",
             directory / "valkey",
             log=directory / "log",
-            lease_s=3,
+            lease_s=4,
             probe_every_s=0,
             catalogue=directory / "catalogue",
             index=self.milvus.address,

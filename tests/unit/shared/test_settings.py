@@ -15,6 +15,7 @@ from shared.errors import CannotStart, LookalikeError
 from shared.milvus_url import MilvusAddress, parse_milvus_url
 from shared.settings import RENAMED, Backbone, Settings, load_settings
 from shared.webhooks.signing import WebhookPolicy
+from worker.jobs.periodic import EVERY_S
 
 
 @pytest.fixture(autouse=True)
@@ -110,11 +111,11 @@ OUT_OF_RANGE = {
     "MAX_PIXELS": ["0"],
     "DECODE_THREADS": ["0"],
     "LEGACY_WAIT_S": ["-1", "31", "nan"],
-    "MAX_WAITERS": ["-1"],
+    "MAX_WAITERS": ["-1", "901"],
     "MAX_QUEUED": ["0"],
     "JOB_TTL_S": ["59"],
     "RESULT_TTL_S": ["0"],
-    "LEASE_S": ["0", "-5", "nan", "inf"],
+    "LEASE_S": ["0", "-5", "3.9", "nan", "inf"],
     "DOWNLOAD_TIMEOUT_S": ["0", "soon", "inf"],
     "MAX_ATTEMPTS": ["0"],
     "WORKER_THREADS": ["-1", "1001"],
@@ -137,6 +138,26 @@ def test_a_value_out_of_range_is_refused_under_the_name_of_its_variable(
     monkeypatch.setenv(f"LOOKALIKE_{name}", value)
     with pytest.raises(CannotStart, match=f"LOOKALIKE_{name}: "):
         load_settings()
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"LEASE_S": "1.5"}, r"LOOKALIKE_LEASE_S: must be at least 4: workers extend .* every 2 s.*; unset it"),
+        ({"LEASE_S": "60", "JOB_TTL_S": "60"}, r"LOOKALIKE_LEASE_S=60 must be below LOOKALIKE_JOB_TTL_S=60.*; lower"),
+    ],
+)
+def test_what_contradicts_the_service_or_another_setting_is_refused_with_the_bound_and_what_to_do(
+    monkeypatch: pytest.MonkeyPatch, given: dict[str, str], message: str
+) -> None:
+    for name, value in given.items():
+        monkeypatch.setenv(f"LOOKALIKE_{name}", value)
+    with pytest.raises(CannotStart, match=message):
+        load_settings()
+
+
+def test_bounds_themselves_are_allowed() -> None:
+    assert load_settings(lease_s=4, max_waiters=900).lease_s == 2 * EVERY_S
 
 
 def test_all_values_out_of_range_are_named_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
