@@ -1,12 +1,10 @@
 """Calls that block their thread: files, file locks, SQLite, an object store. Beside greenlets they run in another."""
 
+import importlib
 import sys
 from collections.abc import Callable
 from functools import cache
-from typing import TYPE_CHECKING, TypeVar
-
-if TYPE_CHECKING:
-    from gevent.threadpool import ThreadPool
+from typing import Any, TypeVar
 
 _AT_ONCE = 16
 
@@ -34,8 +32,7 @@ def to_thread(call: Callable[[], T]) -> T:
 
 
 @cache
-def _threads() -> "ThreadPool":
+def _threads() -> Any:
     # Not the hub's own, where host names are looked up: a lock that nobody frees would keep Redis out of reach.
-    from gevent.threadpool import ThreadPool
-
-    return ThreadPool(_AT_ONCE)
+    # By name, because workers, which share this module, come without gevent.
+    return importlib.import_module("gevent.threadpool").ThreadPool(_AT_ONCE)
