@@ -83,6 +83,4 @@ def test_where_redis_was_not_reached_nothing_was_accepted(
         eventually(
             lambda: submit(stack).json().get("code") == "queue_unavailable", 10, "the API knows that it is alone"
         )
-        answer = submit(stack)
-    assert (answer.status_code, "nothing was accepted" in answer.json()["detail"]) == (503, True)
     assert n_new_jobs() == 0

@@ -2,7 +2,7 @@
 
 import fcntl
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -37,8 +37,8 @@ def _lives(api: Stack) -> bool:
 
 
 @contextmanager
-def _slow(file: Path) -> Iterator[None]:
-    """Whoever reads the file waits until the end of the body, which begins when somebody does so."""
+def _slow(file: Path) -> Iterator[Callable[[], None]]:
+    """Whoever reads the file waits until the end of the body; what it is given returns when somebody does so."""
     content, whole = file.read_bytes(), file.with_suffix(".whole")
     file.rename(whole)
     os.mkfifo(file)
@@ -51,13 +51,13 @@ def _slow(file: Path) -> Iterator[None]:
             return False
         return True
 
-    eventually(is_read, _WITHIN_S, f"{file.name} is read")
     try:
-        yield
+        yield lambda: eventually(is_read, _WITHIN_S, f"{file.name} is read")
     finally:
         whole.replace(file)  # for who opens it now
-        os.write(opened[0], content)
-        os.close(opened[0])
+        for descriptor in opened:
+            os.write(descriptor, content)
+            os.close(descriptor)
 
 
 @pytest.mark.parametrize(
@@ -86,8 +86,9 @@ def test_requests_are_answered_while_another_waits_for_a_file(
     url = api.url + path.format(index=version, photo=photos[0].stem)
     form = {"image": photos[0].read_bytes()} if path.endswith("search") else None
     with ThreadPoolExecutor(1) as asking:
-        asked = asking.submit(requests.request, method, url, files=form, timeout=_WITHIN_S)
-        with _slow(files[slow]):
+        with _slow(files[slow]) as wait_until_read:
+            asked = asking.submit(requests.request, method, url, files=form, timeout=_WITHIN_S)
+            wait_until_read()
             assert _lives(api)
             assert not asked.done()
         assert asked.result().status_code in (200, 202, 409), asked.result().text
