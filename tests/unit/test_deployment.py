@@ -142,6 +142,20 @@ def test_what_an_image_copies_from_the_checkout_reaches_the_build() -> None:
             assert any(source == path or source.startswith(f"{path}/") for path in sent), f"{name}: {source}"
 
 
+@pytest.mark.parametrize("name", DOCKERFILES)
+def test_an_edit_of_code_installs_no_package_again(name: str) -> None:
+    code_is_in: dict[str, bool] = {}  # by stage, as far as it is read
+    stage = ""
+    for line in (ROOT / name).read_text().replace("\\\n", " ").splitlines():
+        if found := re.match(r"FROM (\S+)(?: AS (\S+))?", line):
+            stage = found[2] or "last"
+            code_is_in[stage] = code_is_in.get(found[1], False)
+        elif line.startswith("COPY ") and "--from" not in line:
+            code_is_in[stage] |= not line.startswith("COPY requirements/")
+        elif "pip " in line and line.startswith("RUN "):
+            assert not code_is_in[stage], stage
+
+
 def test_flower_is_told_of_the_queues_there_are() -> None:
     told: dict[str, Any] = {}
     exec((ROOT / "deploy/flower/celeryconfig.py").read_text(), told)
