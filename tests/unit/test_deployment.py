@@ -41,6 +41,19 @@ def test_without_a_profile_the_whole_service_starts_on_processors_alone() -> Non
     assert set(services("gpu")) == {"secrets", "redis", "prepare-gpu", "api", "worker-gpu"}
 
 
+def test_a_catalogue_is_mounted_under_a_name_of_its_own_and_never_made() -> None:
+    for catalogue in ("/srv/shop", ""):
+        for name, made in services("cpu,tools", CATALOGUE=catalogue).items():
+            mounts = [mount for mount in made.get("volumes", ()) if mount["target"].startswith("/catalogue")]
+            for mount in mounts:
+                assert mount["target"] == f"/catalogue{catalogue}"
+                assert (mount["type"], mount["read_only"]) == ("bind", True)
+                assert not mount["bind"].get("create_host_path"), name
+                assert made["environment"]["LOOKALIKE_CATALOGUE"] == (mount["target"] if catalogue else "")
+                assert mount["source"] == catalogue or Path(mount["source"]).is_dir()
+            assert bool(mounts) is (name in {"prepare", "lookalike", "api", "worker-interactive", "worker-bulk"}), name
+
+
 def test_nothing_is_published_beyond_loopback_and_redis_not_at_all() -> None:
     found = services("cpu,monitoring")
     published = {name: [port["host_ip"] for port in made["ports"]] for name, made in found.items() if "ports" in made}
