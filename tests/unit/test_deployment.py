@@ -37,8 +37,15 @@ def test_compose_accepts_the_file_without_an_engine_and_without_edits(profiles: 
 
 
 def test_without_a_profile_the_whole_service_starts_on_processors_alone() -> None:
-    assert set(services()) == {"secrets", "redis", "prepare", "api", "worker-interactive", "worker-bulk"}
-    assert set(services("gpu")) == {"secrets", "redis", "prepare-gpu", "api", "worker-gpu"}
+    always = {"secrets", "redis", "api"}
+    assert set(services()) == always | {"prepare", "prepared", "worker-interactive", "worker-bulk"}
+    assert set(services("gpu")) == always | {"prepare-gpu", "prepared-gpu", "worker-gpu"}
+
+
+def test_what_serves_waits_for_redis_and_nothing_else() -> None:
+    found = services() | services("gpu")
+    for name in ("api", "worker-interactive", "worker-bulk", "worker-gpu"):
+        assert set(found[name]["depends_on"]) == {"redis"}, name
 
 
 def test_a_catalogue_is_mounted_under_a_name_of_its_own_and_never_made() -> None:
