@@ -98,6 +98,10 @@ def test_images_have_versions_and_ours_that_of_the_project() -> None:
     assert {image for image in images if image.startswith("lookalike")} == {f"{name}:{version}" for name in BUILT_HERE}
     assert all(re.search(r":v?\d+\.\d+\.\d+", image) for image in images)
     assert images >= {container["image"] for _, pod in pods() for container in pod["containers"]}
+    tried = {made["image"] for made in services("cpu,monitoring,tools", VERSION="2").values()}
+    assert {image for image in tried if image.startswith("lookalike")} == {
+        f"{name}:2" for name in BUILT_HERE - {"lookalike-worker-gpu"}
+    }
 
 
 def test_every_setting_that_a_deployment_names_exists() -> None:
