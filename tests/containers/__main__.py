@@ -18,7 +18,7 @@ from tests.containers.installation import Installation, installation, missing, u
 from tests.containers.traffic import Traffic
 
 _LISTINGS = 120
-_LONG_RUNNING = ("worker-interactive", "worker-bulk", "api", "redis", "flower", "prometheus", "grafana")
+_LONG_RUNNING = ("worker-interactive", "worker-bulk", "api", "redis", "prepared", "flower", "prometheus", "grafana")
 _AFTERWARDS_S = 5
 # With these and any further ones, docs/deployment.md promises every verb but `up`.
 _VERBS = (

@@ -59,6 +59,8 @@ def test_a_catalogue_is_mounted_under_a_name_of_its_own_and_never_made() -> None
                 assert made["environment"]["LOOKALIKE_CATALOGUE"] == (mount["target"] if catalogue else "")
                 assert mount["source"] == catalogue or Path(mount["source"]).is_dir()
             assert bool(mounts) is (name in {"prepare", "lookalike", "api", "worker-interactive", "worker-bulk"}), name
+    bucket = "s3://bucket/shop"
+    assert services(LOOKALIKE_CATALOGUE=bucket)["api"]["environment"]["LOOKALIKE_CATALOGUE"] == bucket
 
 
 def test_nothing_is_published_beyond_loopback_and_redis_not_at_all() -> None:
