@@ -12,7 +12,7 @@ TORCH := $(shell sed -n 's/^torch==\([^ ]*\).*/\1/p' requirements/torch.txt)
 TORCHVISION := $(shell sed -n 's/^torchvision==\([^ ]*\).*/\1/p' requirements/torch.txt)
 LITE0 := $(shell sed -n 's/^\(efficientnet-lite-pytorch==[^ ]*\).*/\1/p' requirements/torch.txt)
 
-.PHONY: help setup run train test tools pictures check docs bench chaos audit lock format clean
+.PHONY: help setup run train test containers tools pictures check docs bench chaos audit lock format clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z]*\):[^#]*## \(.*\)/make \1\t\2/p' Makefile | expand -t 14
@@ -59,6 +59,9 @@ tools: ## what some tests need: a browser, a sandbox, network namespaces; instal
 		if [ -n "$$missing" ] && command -v apt-get >/dev/null && [ "$$(id -u)" = 0 ]; then echo "installing for the tests:$$missing"; \
 			(apt-get -qq update && apt-get -qq install -y --no-install-recommends $(DEBIAN)) >/dev/null 2>&1 \
 				|| echo "could not be installed: tests that need them are skipped"; fi
+
+containers: setup ## build the images, run docker-compose.yml, kill each container once and upgrade, under searches; needs Docker
+	@$(PY) -m tests.containers
 
 pictures: setup tools ## draw anew the documentation's pictures of the page, from the demo catalogue
 	@$(PY) -m tests.e2e.support.pictures

@@ -45,6 +45,7 @@ class Prepared:
         notice: what a person should know of the bundle, if anything.
         metrics: of the bundle's evaluation.
         built: whether anything had to be built.
+        outdated: whether the index is of an earlier state of the catalogue.
     """
 
     bundle_version: str
@@ -55,9 +56,12 @@ class Prepared:
     notice: str | None
     metrics: dict[str, float | int]
     built: bool
+    outdated: bool
 
 
-def prepare(settings: Settings, report_progress: ReportProgress, *, rebuild_index: bool = False) -> Prepared:
+def prepare(
+    settings: Settings, report_progress: ReportProgress, *, rebuild_index: bool = False, keep_outdated: bool = False
+) -> Prepared:
     """Make sure that a verified bundle and a verified index of the wanted catalogue are live.
 
     With no catalogue named, what is live stays, and where it must be built again, the one named last is read. The demo
@@ -67,6 +71,7 @@ def prepare(settings: Settings, report_progress: ReportProgress, *, rebuild_inde
         settings: catalogue, backbone, weights and storage.
         report_progress: receives one line for each step.
         rebuild_index: embed every photo again even if nothing changed.
+        keep_outdated: leave an index of an earlier state of the catalogue as it is, for the running service to reindex.
 
     Raises:
         CannotStart: another process is building in this home.
@@ -84,7 +89,9 @@ def prepare(settings: Settings, report_progress: ReportProgress, *, rebuild_inde
 
             bundle, embedded = build_bundle(settings, catalogue, report_progress)
             build_index(settings, bundle, catalogue, report_progress, embedded=embedded)
-        elif not rebuild_index and (live := _current_state(settings, bundle, report_progress, catalogue)):
+        elif not rebuild_index and (
+            live := _current_state(settings, bundle, report_progress, catalogue, keep_outdated=keep_outdated)
+        ):
             return live
         else:
             build_index(settings, bundle, catalogue, report_progress, anew=rebuild_index)
@@ -290,6 +297,7 @@ def _current_state(
     catalogue: Catalogue | None = None,
     *,
     built: bool = False,
+    keep_outdated: bool = False,
 ) -> Prepared | None:
     """The live bundle and index; None if the index is missing, damaged, of another bundle or of another catalogue."""
     store, server = index_store(settings.storage), open_server(settings)
@@ -305,7 +313,8 @@ def _current_state(
     if not lies_in(snapshot.manifest, server):
         report_progress(f"rebuilding the index: its vectors belong in {settings.index}")
         return None
-    if catalogue is not None and snapshot.manifest.catalogue_digest != catalogue.digest:
+    outdated = catalogue is not None and snapshot.manifest.catalogue_digest != catalogue.digest
+    if outdated and not keep_outdated:
         report_progress("rebuilding the index: the catalogue has changed")
         return None
     manifest = bundle.manifest
@@ -318,4 +327,5 @@ def _current_state(
         manifest.notice,
         manifest.metrics,
         built,
+        outdated,
     )

@@ -1,7 +1,9 @@
 """`lookalike prepare`, `index` and `schedule`: build the index, manage its versions, show the reindex schedule."""
 
 import dataclasses
+from contextlib import suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -18,24 +20,39 @@ from pipeline.cli.common import (
 )
 from pipeline.cli.completion import index_versions
 from pipeline.cli.help import with_examples
+from pipeline.cli.reindex import run_reindex
 from shared.artifacts import Location
+from shared.artifacts.home import catalogue_location
 from shared.artifacts.snapshots import bundle_store, index_store, read_index_manifest
 from shared.artifacts.versions import VersionView, list_versions, promote_version, roll_back, show_version
-from shared.errors import IndexMissing
+from shared.errors import IndexMissing, ReindexRunning
+from shared.jobs.reindex_contract import ReindexRequest
 from shared.schedule.cron import next_slot
 from shared.schedule.slots import Schedule
 from shared.settings import Settings, load_settings
+
+if TYPE_CHECKING:  # heavy: only what builds needs it
+    from pipeline.building.index import Prepared
 
 
 @with_examples("lookalike prepare", "lookalike prepare --catalogue /data/listings --backbone resnet50")
 @click.command()
 @catalogue_option
 @backbone_option
+@click.option(
+    "--by-service", is_flag=True, help="Where the catalogue has changed, have the running service reindex it."
+)
 @json_option
 @report_errors
-def prepare(catalogue: Path | None, backbone: str | None, as_json: bool) -> None:
+def prepare(catalogue: Path | None, backbone: str | None, by_service: bool, as_json: bool) -> None:
     """Make the model bundle and the index where they are missing or do not fit the catalogue; start nothing."""
-    _prepare(load_settings(catalogue=catalogue, backbone=backbone), as_json, rebuild_index=False)
+    settings = load_settings(catalogue=catalogue, backbone=backbone)
+    if by_service:
+        catalogue_location(settings)  # raises where the one used last is not mounted any more
+    if _prepare(settings, as_json, keep_outdated=by_service).outdated:
+        print_progress("the catalogue has changed: the running service reindexes it")
+        with suppress(ReindexRunning):
+            run_reindex(running_jobs(), ReindexRequest(), wait=False)
 
 
 @click.group()
@@ -188,11 +205,14 @@ def schedule_show(as_json: bool) -> None:
     print_facts(as_json, {"cron": last.cron, "next": following, **taken}, text)
 
 
-def _prepare(settings: Settings, as_json: bool, *, rebuild_index: bool) -> None:
+def _prepare(
+    settings: Settings, as_json: bool, *, rebuild_index: bool = False, keep_outdated: bool = False
+) -> "Prepared":
     from pipeline.building.index import prepare as make
 
-    done = make(settings, print_progress, rebuild_index=rebuild_index)
+    done = make(settings, print_progress, rebuild_index=rebuild_index, keep_outdated=keep_outdated)
     print_facts(as_json, dataclasses.asdict(done), f"{done.index_version}: {done.count} photos of {done.catalogue}")
+    return done
 
 
 def _live(storage: Location) -> str:

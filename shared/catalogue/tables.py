@@ -1,8 +1,10 @@
 """Reads a raw dump into labelled photos, and lists every unusable row with its reason; never writes to the dump."""
 
 import hashlib
+import os
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from functools import cache, partial
@@ -150,6 +152,18 @@ class CatalogueReader:
         return catalogue
 
 
+@contextmanager
+def _permitted() -> Iterator[None]:
+    """Raise CatalogueUnusable, with who may not read what, for what a dump's permissions forbid."""
+    try:
+        yield
+    except PermissionError as exc:
+        raise CatalogueUnusable(
+            f"{exc.filename} may not be read by user {os.geteuid()}; let others read it: chmod -R a+rX"
+        ) from exc
+
+
+@_permitted()
 def scan_catalogue(directory: Location) -> Scan:
     """List the files of a catalogue, without opening any.
 
@@ -157,7 +171,7 @@ def scan_catalogue(directory: Location) -> Scan:
         directory: of the dump.
 
     Raises:
-        CatalogueUnusable: a table or `images/` is missing.
+        CatalogueUnusable: a table or `images/` is missing, or may not be read.
         StoreUnavailable: the object store does not answer.
     """
     tables = [find_part(directory, name) for name in (PRODUCTS, IMAGES)]
@@ -170,6 +184,7 @@ def scan_catalogue(directory: Location) -> Scan:
     return scan(tables, folder)
 
 
+@_permitted()
 def _read_tables(directory: Location) -> _Tables:
     rejected: list[RowProblem] = []
     odd: list[RowProblem] = []

@@ -37,8 +37,30 @@ def test_compose_accepts_the_file_without_an_engine_and_without_edits(profiles: 
 
 
 def test_without_a_profile_the_whole_service_starts_on_processors_alone() -> None:
-    assert set(services()) == {"secrets", "redis", "prepare", "api", "worker-interactive", "worker-bulk"}
-    assert set(services("gpu")) == {"secrets", "redis", "prepare-gpu", "api", "worker-gpu"}
+    always = {"secrets", "redis", "api"}
+    assert set(services()) == always | {"prepare", "prepared", "worker-interactive", "worker-bulk"}
+    assert set(services("gpu")) == always | {"prepare-gpu", "prepared-gpu", "worker-gpu"}
+
+
+def test_what_serves_waits_for_redis_and_nothing_else() -> None:
+    found = services() | services("gpu")
+    for name in ("api", "worker-interactive", "worker-bulk", "worker-gpu"):
+        assert set(found[name]["depends_on"]) == {"redis"}, name
+
+
+def test_a_catalogue_is_mounted_under_a_name_of_its_own_and_never_made() -> None:
+    for catalogue in ("/srv/shop", ""):
+        for name, made in services("cpu,tools", CATALOGUE=catalogue).items():
+            mounts = [mount for mount in made.get("volumes", ()) if mount["target"].startswith("/catalogue")]
+            for mount in mounts:
+                assert mount["target"] == f"/catalogue{catalogue}"
+                assert (mount["type"], mount["read_only"]) == ("bind", True)
+                assert not mount["bind"].get("create_host_path"), name
+                assert made["environment"]["LOOKALIKE_CATALOGUE"] == (mount["target"] if catalogue else "")
+                assert mount["source"] == catalogue or Path(mount["source"]).is_dir()
+            assert bool(mounts) is (name in {"prepare", "lookalike", "api", "worker-interactive", "worker-bulk"}), name
+    bucket = "s3://bucket/shop"
+    assert services(LOOKALIKE_CATALOGUE=bucket)["api"]["environment"]["LOOKALIKE_CATALOGUE"] == bucket
 
 
 def test_nothing_is_published_beyond_loopback_and_redis_not_at_all() -> None:
@@ -78,6 +100,10 @@ def test_images_have_versions_and_ours_that_of_the_project() -> None:
     assert {image for image in images if image.startswith("lookalike")} == {f"{name}:{version}" for name in BUILT_HERE}
     assert all(re.search(r":v?\d+\.\d+\.\d+", image) for image in images)
     assert images >= {container["image"] for _, pod in pods() for container in pod["containers"]}
+    tried = {made["image"] for made in services("cpu,monitoring,tools", VERSION="2").values()}
+    assert {image for image in tried if image.startswith("lookalike")} == {
+        f"{name}:2" for name in BUILT_HERE - {"lookalike-worker-gpu"}
+    }
 
 
 def test_every_setting_that_a_deployment_names_exists() -> None:
@@ -140,6 +166,20 @@ def test_what_an_image_copies_from_the_checkout_reaches_the_build() -> None:
         for source in " ".join(copied).split():
             assert (ROOT / source).exists(), f"{name}: {source}"
             assert any(source == path or source.startswith(f"{path}/") for path in sent), f"{name}: {source}"
+
+
+@pytest.mark.parametrize("name", DOCKERFILES)
+def test_an_edit_of_code_installs_no_package_again(name: str) -> None:
+    code_is_in: dict[str, bool] = {}  # by stage, as far as it is read
+    stage = ""
+    for line in (ROOT / name).read_text().replace("\\\n", " ").splitlines():
+        if found := re.match(r"FROM (\S+)(?: AS (\S+))?", line):
+            stage = found[2] or "last"
+            code_is_in[stage] = code_is_in.get(found[1], False)
+        elif line.startswith("COPY ") and "--from" not in line:
+            code_is_in[stage] |= not line.startswith("COPY requirements/")
+        elif "pip " in line and line.startswith("RUN "):
+            assert not code_is_in[stage], stage
 
 
 def test_flower_is_told_of_the_queues_there_are() -> None:

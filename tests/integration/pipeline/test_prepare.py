@@ -7,17 +7,21 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import redis
 import torch
+from click.testing import CliRunner
 from PIL import Image
 from torchvision.models import resnet50
 
 from pipeline.building import index
+from pipeline.cli.main import main
 from pipeline.demo.catalogue import generate
 from shared.artifacts.snapshots import index_store
 from shared.artifacts.store import ArtifactStore
 from shared.errors import CatalogueUnusable, EmbeddingsDiffer, WeightsUnusable
 from shared.index.snapshot import VECTORS, open_snapshot
-from shared.jobs.contract import SearchRequest
+from shared.jobs.contract import JobKind, SearchRequest
+from shared.jobs.listing import JobListing
 from shared.model.bundle import WEIGHTS, ModelBundle, bundle_store, open_bundle
 from shared.model.embedder import Embedder
 from shared.model.runtimes import TorchEmbedder
@@ -125,6 +129,31 @@ def test_a_changed_catalogue_is_a_new_index_under_the_same_bundle(installation: 
     assert changed.index_version != index_before
     assert installation.heard("rebuilding the index", "changed")
     assert not installation.prepare().built
+
+
+def test_by_service_an_older_index_stays_and_the_service_is_asked_to_reindex(
+    installation: Installation, client: redis.Redis, valkey_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = live_versions(installation.home)
+    for name in ("home", "catalogue"):
+        monkeypatch.setenv(f"LOOKALIKE_{name.upper()}", str(getattr(installation, name)))
+    monkeypatch.setenv("LOOKALIKE_REDIS_URL", valkey_url)
+    assert CliRunner().invoke(main, ["prepare", "--by-service"]).exit_code == 0
+    assert reindexes(client) == 0
+    keep_photos(installation.catalogue, 7)
+    for _ in range(2):  # the second finds one under way
+        assert CliRunner().invoke(main, ["prepare", "--by-service"]).exit_code == 0
+        assert reindexes(client) == 1
+    assert live_versions(installation.home) == before
+    monkeypatch.delenv("LOOKALIKE_CATALOGUE")
+    (installation.home / "catalogue").write_text("/nowhere\n")
+    refused = CliRunner().invoke(main, ["prepare", "--by-service"])
+    assert (refused.exit_code, "/nowhere, is gone" in refused.output) == (1, True)
+
+
+def reindexes(client: redis.Redis) -> int:
+    page = JobListing(client).page(owner=None, limit=10, status=None, kind=JobKind.REINDEX, cursor=None)
+    return len(page.jobs)
 
 
 def test_a_photo_replaced_under_its_old_name_is_embedded_anew(installation: Installation) -> None:

@@ -30,6 +30,13 @@ def test_packages_missing_broken_or_deadly_are_told_apart(tmp_path: Path, monkey
     assert all(name in able.found for name in ("click 8", "redis 8", "noisy"))
 
 
+def test_what_serves_is_not_asked_for_where_it_is_not_part_of_the_installation(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(wheels, "MODULES", {"api": ("absent",)})
+    assert [finding.state for finding in check_wheels()] == [State.FAIL]
+    monkeypatch.setattr(wheels, "_SERVED_BY", {"api": "no_such_package"})
+    assert list(check_wheels()) == []
+
+
 def test_every_package_that_is_required_is_looked_at() -> None:
     extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
     known = packages_distributions()

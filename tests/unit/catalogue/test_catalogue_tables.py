@@ -1,6 +1,7 @@
 """Raw tables -> labelled photos: odd dumps are read as a person would, and nothing is left out silently."""
 
 import os
+import tempfile
 import time
 from pathlib import Path
 
@@ -341,3 +342,21 @@ def test_after_an_upgrade_that_reads_tables_otherwise_the_catalogue_is_read_agai
     assert CatalogueReader(cache).digest(scan_catalogue(directory)) == digest
     monkeypatch.setattr("shared.catalogue.scan._RULES", "of another version")
     assert CatalogueReader(cache).digest(scan_catalogue(directory)) is None
+
+
+@pytest.mark.parametrize("locked", ["", "images", "Products.csv", "Images.csv"])
+def test_what_may_not_be_read_is_named_with_who_may_not(locked: str) -> None:
+    with tempfile.TemporaryDirectory() as directory:
+        Path(directory).chmod(0o755)
+        dump = write_catalogue(Path(directory) / "dump", PRODUCTS, IMAGES, PHOTOS)
+        (dump / locked).chmod(0)
+        me = os.geteuid()
+        os.seteuid(me or 65534)  # root may read everything
+        try:
+            with pytest.raises(
+                CatalogueUnusable, match=f"{dump / locked} may not be read by user {me or 65534}; .*chmod"
+            ):
+                read_catalogue(dump)
+        finally:
+            os.seteuid(me)
+            (dump / locked).chmod(0o755)
