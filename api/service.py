@@ -17,12 +17,13 @@ from api.http.options import preferred_wait_s
 from api.routes.metrics import ApiCounters
 from api.uploads.bodies import Photo, PhotoReader
 from api.uploads.preprocessing import ServingPreprocessing
+from shared.catalogue.categories import Categories
 from shared.changes.log import ChangeLog
 from shared.errors import AcceptanceUnknown, InvalidRequest, JobFinished, JobNotFound, QueueUnavailable
 from shared.jobs.acceptance import acceptance_unknown
 from shared.jobs.batches import BatchStore
 from shared.jobs.celery_config import make_celery
-from shared.jobs.contract import Job, JobKind, JobRequest, JobStatus, Submission
+from shared.jobs.contract import Job, JobKind, JobRequest, JobStatus, PutImageRequest, SearchRequest, Submission
 from shared.jobs.dispatcher import Dispatcher, broker_errors
 from shared.jobs.listing import JobListing
 from shared.jobs.records import Admission, Created, Idempotency, Place
@@ -79,6 +80,11 @@ class Service:
         self._waiters = threading.BoundedSemaphore(settings.max_waiters + 1)
 
     @property
+    def categories(self) -> Categories:
+        """Categories that the model that serves tells apart; raises as `spec`."""
+        return self._preprocessing.categories()
+
+    @property
     def spec(self) -> PreprocessSpec:
         """Preprocessing of the model that serves now.
 
@@ -118,10 +124,10 @@ class Service:
             QueueFull, QueueShareFull, QueueUnavailable: nothing was accepted; try again later.
             AcceptanceUnknown: Redis broke off as the job was written.
             IdempotencyConflict: the key was used for another request.
-            WebhookRefused: the operator does not allow the webhook's URL.
+            InvalidRequest, WebhookRefused: as of `check`.
         """
         submission = submission or Submission()
-        self.check(submission)
+        self.check(request, submission)
         idempotency = None
         if idempotency_key is not None:
             # A repeated change of an image has a new sequence number, and is still the same request.
@@ -143,12 +149,15 @@ class Service:
             )
         return self._finish_acceptance(created, repeatable=idempotency is not None)
 
-    def check(self, submission: Submission) -> None:
-        """Check the options of every job against the operator's limits.
+    def check(self, request: JobRequest, submission: Submission) -> None:
+        """Check options against the model that serves, and those of every job against the operator's limits.
 
         Raises:
+            InvalidRequest: the model has no such category.
             WebhookRefused: the operator does not allow the webhook's URL.
         """
+        if isinstance(request, SearchRequest | PutImageRequest) and request.category is not None:
+            self.categories.position(request.category)
         if submission.webhook_url:
             self.settings.webhook_policy.check(submission.webhook_url)
 

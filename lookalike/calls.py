@@ -82,7 +82,7 @@ class Calls(IndexCalls):
             options: see `lookalike.options.JobOptions`.
 
         Returns:
-            The embedding (length 1), the classifier's 13 scores and the category.
+            The embedding (length 1), the classifier's score for each category and the category.
 
         Raises:
             LookalikeError: as of `search`.

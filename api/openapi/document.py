@@ -15,6 +15,7 @@ from api.openapi.operation import JPEG, Errors, Operation, Schema
 from api.openapi.schemas import PHOTO_TYPES, options_of
 from api.uploads.bodies import FIELD
 from shared import errors as e
+from shared.catalogue.categories import OLDER, Categories
 from shared.errors import LookalikeError
 from shared.settings import Settings
 
@@ -40,12 +41,13 @@ _DISPOSITION = {"schema": {"type": "string"}, "example": f'form-data; name="{FIE
 _PART: Schema = {"headers": {"Content-Disposition": _DISPOSITION}}
 
 
-def describe(app: Flask, settings: Settings) -> Schema:
+def describe(app: Flask, settings: Settings, categories: Categories = OLDER) -> Schema:
     """The contract as OpenAPI 3.1.
 
     Args:
         app: whose routes are described, in the order in which they were added.
         settings: what is switched off here is not in it.
+        categories: that the model that serves tells apart.
     """
     models: dict[type[BaseModel], None] = {Problem: None}
     paths: dict[str, dict[str, Schema]] = {}
@@ -56,7 +58,7 @@ def describe(app: Flask, settings: Settings) -> Schema:
     _, defined = models_json_schema(
         [(model, "serialization") for model in models], ref_template="#/components/schemas/{model}"
     )
-    return {
+    document: Schema = {
         "openapi": "3.1.0",
         "info": {
             "title": "Lookalike",
@@ -71,6 +73,20 @@ def describe(app: Flask, settings: Settings) -> Schema:
             "securitySchemes": {"key": {"type": "http", "scheme": "bearer", "description": "lookalike keys create"}},
         },
     }
+    _name_categories(document, list(categories))
+    return document
+
+
+def _name_categories(part: object, names: list[str]) -> None:
+    """List the categories wherever a schema asks for one."""
+    if isinstance(part, dict):
+        if part.pop("x-category", None):
+            part["enum"] = names
+        for value in part.values():
+            _name_categories(value, names)
+    elif isinstance(part, list):
+        for value in part:
+            _name_categories(value, names)
 
 
 def _operations(app: Flask) -> Iterator[tuple[Rule, str, Operation]]:

@@ -58,7 +58,7 @@ def submit_batch() -> Response:
     options, submission = read_options(PHOTO_REQUESTS[kind], ignore=frozenset({_CUSTOM_ID, "kind"}))
     if "priority" not in submission.model_fields_set:
         submission = submission.model_copy(update={"priority": Priority.BULK})
-    service().check(submission)
+    service().check(options, submission)
     photos = _photos()
     parts = ["batch", kind.value, options.model_dump_json(), submission.model_dump_json()]
     idempotency = None

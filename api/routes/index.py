@@ -63,7 +63,7 @@ def get_index() -> Response:
     serving = [worker.index for worker in service().registry.live() if worker.index]
     if not serving:
         raise e.IndexMissing("no worker with a loaded index has reported; see /readyz")
-    return answer(serving[0])
+    return answer(serving[0].model_copy(update={"categories": service().categories.names}))
 
 
 @bp.get("/index/versions")

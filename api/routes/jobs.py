@@ -50,7 +50,7 @@ def submit_search() -> Response:
 
 @bp.post("/jobs/embed")
 @Operation(
-    "Embedding of a photo, and its 13 scores",
+    "Embedding of a photo, and its score for each category",
     SUBMITTED,
     errors=(*PHOTO, *SUBMIT),
     parameters=SUBMIT_HEADERS,

@@ -35,7 +35,7 @@ def healthcheck() -> Response:
     body=photo_only,
 )
 def feature_embedding() -> Response:
-    """POST /predict/feature_embedding: the classifier's 13 scores; 202 with the job if it takes too long."""
+    """POST /predict/feature_embedding: the classifier's scores; 202 with the job if it takes too long."""
     job = _run(JobKind.EMBED, EmbedRequest())
     if not job.status.terminal:
         return accepted(job)

@@ -9,7 +9,6 @@ from flask import Blueprint, Response, jsonify, render_template, request, send_f
 from api.openapi.operation import Operation
 from api.openapi.schemas import PHOTO_TYPES
 from api.service import service
-from shared.catalogue.categories import CATEGORIES
 
 bp = Blueprint("page", __name__)
 
@@ -38,7 +37,7 @@ def root() -> Response:
             "page.html",
             assets=assets(),
             prefix=request.script_root,
-            categories=CATEGORIES,
+            categories=service().categories.names,
             max_upload_bytes=limits.max_upload_mb << 20,
             photo_types=PHOTO_TYPES,
         )

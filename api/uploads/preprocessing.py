@@ -1,25 +1,27 @@
-"""The preprocessing of the serving model: read from its bundle's manifest, and again when the live version changes."""
+"""Preprocessing and categories of the serving model, read from its bundle's manifest whenever that changes."""
 
 import logging
 import threading
 import time
 from collections.abc import Callable
 
-from pydantic import ValidationError
+from pydantic import TypeAdapter, ValidationError
 
 from shared.artifacts import Location
 from shared.artifacts.snapshots import answering_bundle, bundle_store, index_store
 from shared.blocking import to_thread
+from shared.catalogue.categories import OLDER, Categories
 from shared.errors import ArtifactError, StoreUnavailable
 from shared.photos.preprocessing import PreprocessSpec
 from shared.telemetry import event
 
 _LOG = logging.getLogger(__name__)
 _READ_EVERY_S = 1.0
+_NAMES = TypeAdapter(tuple[str, ...])
 
 
 class ServingPreprocessing:
-    """The preprocessing of the model that serves, kept up to date.
+    """Preprocessing and categories of the model that serves, kept up to date.
 
     If it cannot be read, the last one stays in use. A job carries the spec of its pixels, so that a worker whose model
     has another one notices it.
@@ -36,6 +38,7 @@ class ServingPreprocessing:
         self._read_at = float("-inf")
         self._pointers: tuple[str | None, str | None] | None = None
         self._spec = PreprocessSpec()
+        self._categories = OLDER
 
     def current(self) -> PreprocessSpec:
         """Return the spec, read at most a second ago unless it cannot be read.
@@ -55,6 +58,11 @@ class ServingPreprocessing:
                 self._reading.release()
         return self._spec
 
+    def categories(self) -> Categories:
+        """Return the categories that the model tells apart; raises as `current`."""
+        self.current()
+        return self._categories
+
     def _update(self) -> None:
         """Read the manifest again if the live model or index has changed."""
         try:
@@ -72,6 +80,8 @@ class ServingPreprocessing:
             return None
         version = answering_bundle(self._storage)
         if version is not None:
-            self._spec = PreprocessSpec.model_validate(bundles.manifest(version).get("preprocess"))
+            manifest = bundles.manifest(version)
+            self._spec = PreprocessSpec.model_validate(manifest.get("preprocess"))
+            self._categories = Categories(_NAMES.validate_python(manifest.get("categories", OLDER.names)))
         self._pointers = pointers
         return version or "none"

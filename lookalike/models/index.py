@@ -131,6 +131,7 @@ class IndexInfo(Answer):
         preprocess: how photos are made square for the model.
         temperature: scores divided by it are calibrated.
         abstain_below: a category with a lower probability is not `certain`.
+        categories: that the model tells apart, in the order of an embedding's `scores`.
         notice: what users of the model have to know, if anything.
     """
 
@@ -152,6 +153,7 @@ class IndexInfo(Answer):
     preprocess: dict[str, Any] = Field(default_factory=dict)
     temperature: float = 1.0
     abstain_below: float = 0.0
+    categories: list[str] = Field(default_factory=list)
     notice: str | None = None
 
 

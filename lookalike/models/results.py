@@ -160,7 +160,7 @@ class EmbedResult(Answer):
 
     Attributes:
         category: the photo's most probable category.
-        scores: (13,) outputs of the classifier before softmax, in the order of its categories.
+        scores: (n_categories,) outputs of the classifier before softmax, in the order of its categories.
         embedding: (dimension,) vector of length 1; the dot product of two is their cosine similarity.
         dimension: length of `embedding`.
         model_fingerprint: identifies the model; embeddings of different models cannot be compared.

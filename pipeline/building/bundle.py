@@ -32,7 +32,7 @@ from pipeline.training.projection import fit_projection
 from pipeline.training.weights import LoadedWeights, load_weights
 from shared.array_types import FloatArray
 from shared.artifacts.store import ArtifactStore
-from shared.catalogue.categories import CataloguePhoto
+from shared.catalogue.categories import CataloguePhoto, Categories
 from shared.catalogue.tables import Catalogue
 from shared.model.bundle import (
     HISTORY,
@@ -72,6 +72,7 @@ class BundleInputs:
     Attributes:
         loaded: the network and where its weights come from.
         catalogue: name of the catalogue.
+        categories: of the catalogue.
         photos: of the catalogue, in its order.
         split: listings to train, validate and test on; all empty if the head came with the weights.
         recipe: how the network was trained, for the manifest.
@@ -83,6 +84,7 @@ class BundleInputs:
 
     loaded: LoadedWeights
     catalogue: str
+    categories: Categories
     photos: Sequence[CataloguePhoto]
     split: Split
     recipe: str
@@ -168,12 +170,18 @@ def build_bundle(
         WeightsUnusable: the weights cannot be had.
         CatalogueUnusable: not one photo can be decoded.
     """
-    loaded = load_weights(settings.backbone, settings.weights, download_timeout_s=settings.download_timeout_s)
+    loaded = load_weights(
+        settings.backbone,
+        settings.weights,
+        download_timeout_s=settings.download_timeout_s,
+        categories=catalogue.categories,
+    )
     report_progress(f"weights: {loaded.source}")
     split = Split() if loaded.has_head else split_listings(catalogue.photos)
     inputs = BundleInputs(
         loaded=loaded,
         catalogue=catalogue.name,
+        categories=catalogue.categories,
         photos=catalogue.photos,
         split=split,
         recipe=CLOSED_FORM,
@@ -223,7 +231,9 @@ def assemble_bundle(
         report_progress(f"projection: {notes['projection']}")
     embedded = EmbeddedPhotos(photos, served.chosen.embeddings)
     calibration = _calibrate(embedded, split, report_progress)
-    evaluation = evaluate(photos, embedded.embeddings, split, temperature=calibration.temperature)
+    evaluation = evaluate(
+        photos, embedded.embeddings, split, temperature=calibration.temperature, categories=inputs.categories
+    )
     described, reference_file = references_file(served.chosen.references)
     manifest = _manifest(inputs, spec).model_copy(
         update={
@@ -309,7 +319,8 @@ def _fit_candidate(
     notes = dict(inputs.notes)
     if inputs.needs_head:
         rows = [row for row, photo in enumerate(photos) if photo.listing_id in inputs.split.train]
-        head = fit_head(pooled[rows, : network.head.in_features], [photos[row].category for row in rows])
+        labels = [photos[row].category for row in rows]
+        head = fit_head(pooled[rows, : network.head.in_features], labels, len(inputs.categories))
         network.head.load_state_dict({"weight": torch.from_numpy(head.weight), "bias": torch.from_numpy(head.bias)})
     if inputs.project:
         notes |= fit_projection(network, photos, pooled, inputs.split)
@@ -354,6 +365,7 @@ def _manifest(inputs: BundleInputs, spec: PreprocessSpec) -> BundleManifest:
         weights=loaded.source,
         weights_sha256="",
         embedding_dim=0,
+        categories=inputs.categories.names,
         recipe=inputs.recipe,
         preprocess=spec,
         normalisation=NORMALISATION[loaded.backbone],

@@ -102,7 +102,7 @@ def with_head(graph: Graph, network: Network) -> Graph:
     """Append head and projection to a features graph, with the operations of `Network.answer`.
 
     Returns:
-        a graph with two outputs: embeddings (n, embedding_dim) and scores (n, 13).
+        a graph with two outputs: embeddings (n, embedding_dim) and scores (n, n_categories).
     """
     openvino = _openvino()
     ops = importlib.import_module("openvino.opset13")

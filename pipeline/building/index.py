@@ -13,15 +13,15 @@ from pipeline.local.locks import exclusive
 from shared.artifacts.home import DEMO, catalogue_location, remember_catalogue
 from shared.artifacts.snapshots import index_store, read_index_manifest
 from shared.artifacts.store import ArtifactStore
-from shared.catalogue.categories import CataloguePhoto
-from shared.catalogue.tables import Catalogue, read_catalogue
+from shared.catalogue.categories import OLDER, CataloguePhoto
+from shared.catalogue.tables import Catalogue, Wanted, read_catalogue
 from shared.changes.overrides import compact, last_overrides
-from shared.errors import ArtifactError, IndexDamaged, IndexUnavailable
+from shared.errors import ArtifactError, CatalogueUnusable, IndexDamaged, IndexUnavailable
 from shared.index.milvus_server import MilvusServer, open_server
 from shared.index.snapshot import lies_in, open_snapshot, prune_index
 from shared.index.vector_index import VectorIndex
 from shared.jobs.reindex_contract import Promotion, ReindexMode, ReindexRequest
-from shared.model.bundle import ModelBundle, bundle_store, open_bundle
+from shared.model.bundle import ModelBundle, bundle_store, known_categories, open_bundle
 from shared.model.embedder import Embedder
 from shared.model.references import verify_embeddings
 from shared.model.runtimes import open_embedder
@@ -32,6 +32,8 @@ from shared.reindex.plan import make_plan
 from shared.reindex.quality import losses
 from shared.settings import Backbone, Settings
 
+_CATEGORIES_SHOWN = 8
+_FEW_PHOTOS = 5
 _BATCHES_KEPT = 64  # at a time, so that little is lost when the process is killed
 
 
@@ -83,8 +85,10 @@ def prepare(
         keep = settings.catalogue is None and not rebuild_index
         if keep and bundle and (live := _current_state(settings, bundle, report_progress)):
             return live
-        catalogue = _read_catalogue(settings, report_progress)
+        catalogue = _read_catalogue(settings, report_progress, bundle)
         if bundle is None or not _is_fitted_on(bundle, catalogue, report_progress):
+            if bundle is not None:  # its categories are another catalogue's
+                catalogue = _read_catalogue(settings, report_progress)
             from pipeline.building.bundle import build_bundle  # heavy, and not needed where everything is already built
 
             bundle, embedded = build_bundle(settings, catalogue, report_progress)
@@ -220,19 +224,45 @@ def _cache_embeddings(cache: EmbeddingCache, embedded: EmbeddedPhotos) -> None:
     cache.write(shard_name(contents), Shard(contents, embedded.embeddings, {}))
 
 
-def _read_catalogue(settings: Settings, report_progress: ReportProgress) -> Catalogue:
+def _read_catalogue(
+    settings: Settings, report_progress: ReportProgress, bundle: ModelBundle | None = None
+) -> Catalogue:
+    """Read the wanted catalogue: with the categories of a bundle, or else with its own."""
     location = catalogue_location(settings)
     if location == settings.home / DEMO:
         _draw_demo(settings.home / DEMO, report_progress)
-    catalogue = read_catalogue(location)
+    wanted = Wanted.by(settings, known_categories(settings.storage))
+    if bundle is not None:
+        wanted = Wanted.by(settings, bundle.manifest.categories, grow=False)
+    try:
+        catalogue = read_catalogue(location, wanted)
+    except CatalogueUnusable:
+        if bundle is None:
+            raise
+        catalogue = read_catalogue(location, Wanted.by(settings))  # which the bundle was not fitted on
     remember_catalogue(settings, location)
     report_progress(
         f"catalogue {catalogue.name}: {catalogue.n_listings} listings, {len(catalogue.photos)} labelled photos"
     )
+    _report_categories(catalogue, report_progress)
     report_unusable(catalogue.unusable, report_progress)
     for reason, count in sorted(Counter(row.reason for row in catalogue.odd).items()):
         report_progress(f"odd: {count} x {reason}; `lookalike clean` shows which")
     return catalogue
+
+
+def _report_categories(catalogue: Catalogue, report_progress: ReportProgress) -> None:
+    """Tell which categories were read from where, unless they are the older service's; and which have few photos."""
+    names, source = catalogue.categories.names, catalogue.source
+    if catalogue.categories != OLDER:
+        levels = "the first level" if source.level == 1 else f"the first {source.level} levels"
+        some = ", ".join(names[:_CATEGORIES_SHOWN]) + (", ..." if len(names) > _CATEGORIES_SHOWN else "")
+        report_progress(f"{len(names)} categories, {levels} of the column `{source.column}`: {some}")
+    counts = Counter(photo.category for photo in catalogue.photos)
+    few = [f"{name} ({counts[position]})" for position, name in enumerate(names) if counts[position] < _FEW_PHOTOS]
+    if few:
+        some = ", ".join(few[:_CATEGORIES_SHOWN]) + (", ..." if len(few) > _CATEGORIES_SHOWN else "")
+        report_progress(f"{len(few)} categories have fewer than {_FEW_PHOTOS} photos, too few to be learnt: {some}")
 
 
 def _draw_demo(directory: Path, report_progress: ReportProgress) -> None:
@@ -279,6 +309,9 @@ def _live_bundle(settings: Settings, report_progress: ReportProgress, *, verify:
 
 def _is_fitted_on(bundle: ModelBundle, catalogue: Catalogue, report_progress: ReportProgress) -> bool:
     """Whether the head was fitted on this catalogue or an earlier state of it, or came with the weights."""
+    if catalogue.categories.names != bundle.manifest.categories:  # none of its listings is in the bundle's
+        report_progress("rebuilding the model bundle: the catalogue has other categories")
+        return False
     if bundle.manifest.head_came_with_weights:
         return True
     listings = {photo.listing_id for photo in catalogue.photos}

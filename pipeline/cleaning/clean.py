@@ -22,9 +22,9 @@ from pipeline.cleaning.tables import PHOTOS, clean_listings, usable_rows
 from pipeline.local.locks import exclusive
 from shared.artifacts.store import unwritable
 from shared.atomic_files import write_atomically
-from shared.catalogue.categories import CATEGORIES, CataloguePhoto
+from shared.catalogue.categories import CataloguePhoto
 from shared.catalogue.csv_files import IMAGES, RowProblem
-from shared.catalogue.tables import Catalogue, CatalogueReader
+from shared.catalogue.tables import ALL_CATEGORIES, Catalogue, CatalogueReader, Wanted
 from shared.errors import CatalogueUnusable
 from shared.progress import ReportProgress
 
@@ -59,13 +59,16 @@ def cleaned_directory(home: Path, directory: Path) -> Path:
     return home / "clean" / directory.resolve().name
 
 
-def clean(directory: Path, out: Path, *, report_progress: ReportProgress) -> CleanedCatalogue:
+def clean(
+    directory: Path, out: Path, *, report_progress: ReportProgress, wanted: Wanted = ALL_CATEGORIES
+) -> CleanedCatalogue:
     """Clean the dump in `directory` into `out`; where `out` has files of an earlier run, only changes are processed.
 
     Args:
         directory: a raw dump: Products.csv, Images.csv, images/.
         out: made if it is missing; must not lie inside `directory`.
         report_progress: receives one line when it is done.
+        wanted: which categories it is to be read with.
 
     Raises:
         CatalogueUnusable: nothing of it can be used, or `out` lies inside it.
@@ -75,7 +78,7 @@ def clean(directory: Path, out: Path, *, report_progress: ReportProgress) -> Cle
     if out.resolve().is_relative_to(directory.resolve()):
         raise CatalogueUnusable(f"{out} lies in the catalogue, which is never written to; name another place")
     with exclusive(out / "cache" / ".lock", f"another process cleans into {out}"):
-        found = CatalogueReader(out / "cache" / "digests.json").read(directory)
+        found = CatalogueReader(out / "cache" / "digests.json").read(directory, wanted=wanted)
         try:
             return _clean(found, out, report_progress)
         except OSError as exc:
@@ -83,7 +86,7 @@ def clean(directory: Path, out: Path, *, report_progress: ReportProgress) -> Cle
 
 
 def _clean(read: Catalogue, out: Path, report_progress: ReportProgress) -> CleanedCatalogue:
-    listings, odd = clean_listings(read.directory, read.rejected)
+    listings, odd = clean_listings(read.directory, read.rejected, read.categories, read.source)
     prepared = prepare_photos(read.photos, out)
     rows = usable_rows(read.directory, IMAGES, read.rejected).index
     catalogue = read.without(
@@ -120,7 +123,7 @@ def _table(catalogue: Catalogue, listings: pd.DataFrame, pictures: dict[str, Pic
             "id_x": [photo.image_id for photo in photos],
             "product_id": [photo.listing_id for photo in photos],
             "label": np.array([photo.category for photo in photos], dtype=np.int64),
-            "category": [CATEGORIES[photo.category] for photo in photos],
+            "category": [catalogue.categories[photo.category] for photo in photos],
             "file": [str(photo.path).removeprefix(f"{catalogue.directory}/") for photo in photos],
             "sha256": [photo.sha256 for photo in photos],
             "dhash": [picture.dhash for picture in facts],

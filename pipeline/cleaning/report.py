@@ -12,7 +12,6 @@ import jinja2
 import pandas as pd
 
 from pipeline.cleaning.images import NEAR_BITS, NearDuplicate
-from shared.catalogue.categories import CATEGORIES
 from shared.catalogue.csv_files import RowProblem
 from shared.catalogue.tables import Catalogue
 from shared.photos.images import open_photo, thumbnail
@@ -85,7 +84,7 @@ def report(
         listings=catalogue.n_listings,
         listings_with_photos=len(listings),
         photos=len(table),
-        photos_per_category={name: per_category[name] for name in CATEGORIES},
+        photos_per_category={name: per_category[name] for name in catalogue.categories},
         photos_per_longer_side_px=_histogram(table[["width", "height"]].max(axis=1), _SIDES_PX),
         listings_per_price_gbp=_histogram(listings["price_gbp"], _PRICES_GBP),
         near_duplicate_bits=NEAR_BITS,

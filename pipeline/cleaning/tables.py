@@ -3,13 +3,14 @@
 import re
 import unicodedata
 from collections.abc import Sequence
+from functools import partial
 
 import pandas as pd
 import pandera.pandas as pa
 from pandera.errors import SchemaErrors
 
 from shared.artifacts import Location
-from shared.catalogue.categories import CATEGORIES, category_path
+from shared.catalogue.categories import OLDER, ROOTS, Categories, CategorySource
 from shared.catalogue.csv_files import PRODUCTS, RowProblem, read_table
 
 _PRICE = re.compile(r"£?\s*([0-9]{1,9}|[0-9]{1,3}(?:,[0-9]{3}){1,3})(\.[0-9]{1,2})?")
@@ -46,9 +47,9 @@ def normalise_text(text: str) -> str:
     return " ".join(spaced.split())
 
 
-def topic(category: str) -> str:
+def topic(category: str, categories: Categories = OLDER) -> str:
     """Normalise a category path: "Home & Garden/Rugs" and "home &amp; garden > Rugs" -> "Home & Garden / Rugs"."""
-    return " / ".join(category_path(category))
+    return " / ".join(categories.path(category))
 
 
 def _is_filled(cells: "pd.Series[str]") -> "pd.Series[bool]":
@@ -78,8 +79,8 @@ PHOTOS = pa.DataFrameSchema(
     {
         "id_x": pa.Column(str, unique=True),
         "product_id": pa.Column(str),
-        "label": pa.Column("int64", pa.Check.in_range(0, len(CATEGORIES) - 1)),
-        "category": pa.Column(str, pa.Check.isin(CATEGORIES)),
+        "label": pa.Column("int64", pa.Check.ge(0)),
+        "category": pa.Column(str, pa.Check(lambda names: names.str.len() > 0)),
         "topic": pa.Column(str),
         "name": pa.Column(str),
         "description": pa.Column(str),
@@ -96,37 +97,51 @@ PHOTOS = pa.DataFrameSchema(
 )
 
 
-def usable_rows(directory: Location, name: str, rejected: Sequence[RowProblem]) -> pd.DataFrame:
+def usable_rows(
+    directory: Location, name: str, rejected: Sequence[RowProblem], source: CategorySource = ROOTS
+) -> pd.DataFrame:
     """Read the rows of a table that the catalogue did not reject.
 
     Args:
         directory: of the raw dump.
         name: of the table.
         rejected: rows that are not used, of any table.
+        source: where the categories are.
 
     Returns:
         the rows, indexed by their number in the file.
     """
     rows = [problem.row for problem in rejected if problem.table == name]
-    table = read_table(directory, name, [], []).drop(index=rows, errors="ignore")
+    table = read_table(directory, name, [], [], source).drop(index=rows, errors="ignore")
     return table.loc[:, ~table.columns.duplicated()]
 
 
-def clean_listings(directory: Location, rejected: Sequence[RowProblem]) -> tuple[pd.DataFrame, list[RowProblem]]:
+def clean_listings(
+    directory: Location,
+    rejected: Sequence[RowProblem],
+    categories: Categories = OLDER,
+    source: CategorySource = ROOTS,
+) -> tuple[pd.DataFrame, list[RowProblem]]:
     """Normalise the usable listings.
+
+    Args:
+        directory: of the raw dump.
+        rejected: rows that are not used, of any table.
+        categories: of the catalogue.
+        source: where they are.
 
     Returns:
         one row a listing, indexed by its id: topic, name, description, price_gbp (NaN: none), location; and the odd
         rows.
     """
-    raw = usable_rows(directory, PRODUCTS, rejected)
+    raw = usable_rows(directory, PRODUCTS, rejected, source)
     odd = _odd(raw)
     for column in LISTINGS.columns:
         if column not in raw:
             raw[column] = ""
     listings = pd.DataFrame(
         {
-            "topic": raw["category"].map(topic),
+            "topic": raw["category"].map(partial(topic, categories=categories)),
             "name": raw["product_name"].map(normalise_text),
             "description": raw["product_description"].map(normalise_text),
             "price_gbp": raw["price"].map(parse_price).astype("float64"),

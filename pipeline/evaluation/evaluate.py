@@ -10,7 +10,7 @@ from sklearn.metrics import confusion_matrix, f1_score, precision_recall_fscore_
 from pipeline.evaluation.retrieval import Neighbours, find_neighbours, mean
 from pipeline.training.calibrate import answers, negative_log_likelihood
 from shared.array_types import BoolArray, DoubleArray, FloatArray, IntArray
-from shared.catalogue.categories import CATEGORIES, CataloguePhoto
+from shared.catalogue.categories import OLDER, CataloguePhoto, Categories
 from shared.model.bundle import Split
 from shared.model.embedder import Embeddings
 
@@ -153,7 +153,12 @@ class Measured:
 
 
 def evaluate(
-    photos: Sequence[CataloguePhoto], embeddings: Embeddings, split: Split, *, temperature: float = 1.0
+    photos: Sequence[CataloguePhoto],
+    embeddings: Embeddings,
+    split: Split,
+    *,
+    temperature: float = 1.0,
+    categories: Categories = OLDER,
 ) -> Evaluation:
     """Evaluate embeddings of a catalogue's photos by one bundle.
 
@@ -161,15 +166,21 @@ def evaluate(
 
     Args:
         photos: one per row.
-        embeddings: vectors (n, dim), scores (n, 13).
+        embeddings: vectors (n, dim), scores (n, n_categories).
         split: of the bundle.
         temperature: of the bundle, for calibration.
+        categories: that it tells apart.
     """
-    return measure(photos, embeddings, split, temperature=temperature).evaluation
+    return measure(photos, embeddings, split, temperature=temperature, categories=categories).evaluation
 
 
 def measure(
-    photos: Sequence[CataloguePhoto], embeddings: Embeddings, split: Split, *, temperature: float = 1.0
+    photos: Sequence[CataloguePhoto],
+    embeddings: Embeddings,
+    split: Split,
+    *,
+    temperature: float = 1.0,
+    categories: Categories = OLDER,
 ) -> Measured:
     """Evaluate as `evaluate` does, and keep the values for each photo."""
     labels = np.array([photo.category for photo in photos], dtype=np.int64)
@@ -181,7 +192,7 @@ def measure(
     classification = None
     if unseen.any():
         classification = _classify(
-            embeddings.scores[unseen], labels[unseen], listings[unseen], labels[~unseen], temperature
+            embeddings.scores[unseen], labels[unseen], listings[unseen], labels[~unseen], temperature, categories
         )
     notes = [
         note
@@ -266,11 +277,16 @@ def describe_metrics(metrics: Mapping[str, float | int | str]) -> str:
 
 
 def _classify(
-    scores: FloatArray, labels: IntArray, listings: IntArray, seen_labels: IntArray, temperature: float
+    scores: FloatArray,
+    labels: IntArray,
+    listings: IntArray,
+    seen_labels: IntArray,
+    temperature: float,
+    categories: Categories,
 ) -> Classification:
     best = np.argsort(-scores, axis=1, kind="stable")
     predicted, correct = best[:, 0], best[:, 0] == labels
-    every = np.arange(len(CATEGORIES))
+    every = np.arange(len(categories))
     known = seen_labels if len(seen_labels) else labels
     per_category = precision_recall_fscore_support(labels, predicted, labels=every, zero_division=0)
     return Classification(
@@ -281,11 +297,11 @@ def _classify(
         macro_f1=float(f1_score(labels, predicted, average="macro", zero_division=0)),
         top_3=float((best[:, :3] == labels[:, None]).any(1).mean()),
         majority=float((labels == np.bincount(known).argmax()).mean()),
-        chance=1 / len(CATEGORIES),
+        chance=1 / len(categories),
         confusion=confusion_matrix(labels, predicted, labels=every).tolist(),
         categories=[
             CategoryFigures(name=name, n=int(n), precision=float(precision), recall=float(recall), f1=float(f1))
-            for name, precision, recall, f1, n in zip(CATEGORIES, *per_category, strict=True)
+            for name, precision, recall, f1, n in zip(categories, *per_category, strict=True)
         ],
         uncalibrated=_reliability(scores, labels, 1.0),
         calibrated=_reliability(scores, labels, temperature),

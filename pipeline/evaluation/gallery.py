@@ -1,6 +1,7 @@
 """Draw all plots of a bundle into one directory, with an HTML page that shows them."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from zlib import crc32
 
@@ -19,7 +20,6 @@ from pipeline.evaluation.plots import (
     draw_similar,
     write_page,
 )
-from shared.catalogue.categories import CATEGORIES
 from shared.errors import CatalogueUnusable
 from shared.model.bundle import HISTORY, ModelBundle
 from shared.photos.images import PreprocessSpec, decode_photo
@@ -72,12 +72,14 @@ def draw_bundle(
     if embedded is not None:
         photos, labels = embedded.photos, np.array([photo.category for photo in embedded.photos])
         for i, query in enumerate(_queries(bundle, embedded), 1):
-            path = next_picture(f"similar-{i}", f"A photo of {CATEGORIES[labels[query]]} and those most similar to it")
-            draw_similar(_similar(embedded, query), path, title=title)
+            path = next_picture(
+                f"similar-{i}", f"A photo of {manifest.categories[labels[query]]} and those most similar to it"
+            )
+            draw_similar(_similar(embedded, query, manifest.categories), path, title=title)
         if len(photos) >= _MIN_ON_MAP:
             some = np.random.default_rng(17).permutation(len(photos))[:_N_ON_MAP]
             path = next_picture("map", "The catalogue in the plane, similar photos near each other")
-            draw_map(embedded.embeddings.vectors[some], labels[some], path, title=title)
+            draw_map(embedded.embeddings.vectors[some], labels[some], manifest.categories, path, title=title)
     if not pictures:
         raise CatalogueUnusable(f"nothing of {bundle.version} can be drawn: {'; '.join(evaluation.notes)}")
     write_page(pictures, out / PAGE, title=title)
@@ -91,14 +93,14 @@ def _queries(bundle: ModelBundle, embedded: EmbeddedPhotos) -> list[int]:
     return sorted(unseen, key=lambda row: crc32(embedded.photos[row].image_id.encode()))[:_N_QUERIES]
 
 
-def _similar(embedded: EmbeddedPhotos, query: int) -> list[SimilarPhoto]:
+def _similar(embedded: EmbeddedPhotos, query: int, categories: Sequence[str]) -> list[SimilarPhoto]:
     photos, vectors = embedded.photos, embedded.embeddings.vectors
     scores = vectors @ vectors[query]  # (n,)
     others = [row for row in np.argsort(-scores, kind="stable").tolist() if row != query][:_N_SIMILAR]
     return [
         SimilarPhoto(
             decode_photo(photos[row].path.read_bytes(), _THUMBNAIL),
-            CATEGORIES[photos[row].category],
+            categories[photos[row].category],
             None if row == query else float(scores[row]),
             same_category=photos[row].category == photos[query].category,
             same_listing=row != query and photos[row].listing_id == photos[query].listing_id,

@@ -19,7 +19,6 @@ from sklearn.manifold import TSNE
 
 from pipeline.evaluation.evaluate import Classification, ReliabilityBin
 from shared.array_types import FloatArray, IntArray
-from shared.catalogue.categories import CATEGORIES
 from shared.photos.images import Pixels
 
 # Okabe and Ito 2008, "Color Universal Design".
@@ -27,6 +26,7 @@ _BLUE, _ORANGE, _GREEN, _VERMILLION, _SKY, _PURPLE, _BLACK = (
     "#0072B2", "#E69F00", "#009E73", "#D55E00", "#56B4E9", "#CC79A7", "#000000",
 )  # fmt: skip
 _COLOURS = (_BLUE, _ORANGE, _GREEN, _VERMILLION, _SKY, _PURPLE, _BLACK)
+_MOST_DRAWN = 40  # categories; more cannot be read
 _DPI = 110
 _ALL = (-0.02, 1.02)  # from 0 to 100 % with room for what lies at the ends
 _MAP_DIM = 50
@@ -72,9 +72,18 @@ def draw_history(history: Sequence[dict[str, float]], path: Path, *, title: str)
     figure.savefig(path, dpi=_DPI)
 
 
+def _largest(counts: Sequence[int]) -> list[int]:
+    """Positions of the categories to draw, in their order: all, or of many those with the most photos."""
+    if len(counts) <= _MOST_DRAWN:
+        return list(range(len(counts)))
+    return sorted(sorted(range(len(counts)), key=lambda position: -counts[position])[:_MOST_DRAWN])
+
+
 def draw_confusion(found: Classification, path: Path, *, title: str) -> None:
-    """Plot the confusion matrix: counts, shaded by their share of the category."""
-    counts = np.array(found.confusion)
+    """Plot the confusion matrix: counts, shaded by their share of the category; of many categories the largest."""
+    drawn = _largest([category.n for category in found.categories])
+    shown = [found.categories[position] for position in drawn]
+    counts = np.array(found.confusion)[np.ix_(drawn, drawn)]
     share = counts / np.maximum(counts.sum(1, keepdims=True), 1)
     with _picture(path, f"Confusion: {found.n_photos} unseen photos\n{title}", (10, 8.5)) as axes:
         image = axes.imshow(share, cmap="Blues", vmin=0, vmax=1)
@@ -82,26 +91,27 @@ def draw_confusion(found: Classification, path: Path, *, title: str) -> None:
             if counts[row, column]:
                 ink = "white" if share[row, column] > 0.5 else "black"
                 axes.text(column, row, str(counts[row, column]), ha="center", va="center", color=ink, fontsize=8)
-        ticks = range(len(CATEGORIES))
-        axes.set_xticks(ticks, CATEGORIES, rotation=45, ha="right", rotation_mode="anchor")
-        axes.set_yticks(ticks, [f"{c.name} ({c.n})" for c in found.categories])
+        ticks = range(len(shown))
+        axes.set_xticks(ticks, [c.name for c in shown], rotation=45, ha="right", rotation_mode="anchor")
+        axes.set_yticks(ticks, [f"{c.name} ({c.n})" for c in shown])
         axes.set(xlabel="answer", ylabel="category (photos)")
         bar = axes.figure.colorbar(image, ax=axes, shrink=0.7, label="share of the category's photos")
         bar.ax.yaxis.set_major_formatter(PercentFormatter(1))
 
 
 def draw_categories(found: Classification, path: Path, *, title: str) -> None:
-    """Plot precision, recall and F1 of each category."""
-    rows = np.arange(len(found.categories))
+    """Plot precision, recall and F1 of each category; of many the largest."""
+    shown = [found.categories[position] for position in _largest([category.n for category in found.categories])]
+    rows = np.arange(len(shown))
     with _picture(path, f"Per category: {found.n_photos} unseen photos\n{title}", (9, 7)) as axes:
-        axes.barh(rows - 0.2, [c.precision for c in found.categories], 0.38, color=_BLUE, label="precision")
+        axes.barh(rows - 0.2, [c.precision for c in shown], 0.38, color=_BLUE, label="precision")
         axes.barh(
-            rows + 0.2, [c.recall for c in found.categories], 0.38,
+            rows + 0.2, [c.recall for c in shown], 0.38,
             color=_ORANGE, hatch="//", edgecolor="white", label="recall",
         )  # fmt: skip
-        axes.plot([c.f1 for c in found.categories], rows, "D", color=_BLACK, markersize=5, label="F1")
+        axes.plot([c.f1 for c in shown], rows, "D", color=_BLACK, markersize=5, label="F1")
         axes.axvline(found.accuracy, color="grey", linestyle=":", label=f"accuracy of all, {found.accuracy:.1%}")
-        axes.set_yticks(rows, [f"{c.name} ({c.n})" for c in found.categories])
+        axes.set_yticks(rows, [f"{c.name} ({c.n})" for c in shown])
         axes.invert_yaxis()
         axes.set(xlim=_ALL, xlabel="share of photos", ylabel="category (photos)")
         axes.xaxis.set_major_formatter(PercentFormatter(1))
@@ -175,12 +185,15 @@ def draw_similar(found: Sequence[SimilarPhoto], path: Path, *, title: str) -> No
     figure.savefig(path, dpi=_DPI)
 
 
-def draw_map(vectors: FloatArray, labels: IntArray, path: Path, *, title: str, seed: int = 17) -> None:
+def draw_map(
+    vectors: FloatArray, labels: IntArray, categories: Sequence[str], path: Path, *, title: str, seed: int = 17
+) -> None:
     """Plot photos in the plane, similar ones near each other: t-SNE of the leading principal components.
 
     Args:
         vectors: (n, dim), L2 norm 1; n >= 4, and a few thousand at most.
-        labels: (n,) categories.
+        labels: (n,) positions in `categories`; of many the most frequent are told apart.
+        categories: their names.
         path: of the PNG.
         title: names the bundle.
         seed: of t-SNE.
@@ -190,7 +203,11 @@ def draw_map(vectors: FloatArray, labels: IntArray, path: Path, *, title: str, s
     perplexity = min(_PERPLEXITY, (len(vectors) - 1) / 3)
     points = TSNE(perplexity=perplexity, init="pca", max_iter=_MAP_STEPS, random_state=seed).fit_transform(leading)
     with _picture(path, f"Map of {len(vectors)} photos: near means similar\n{title}", (11, 8)) as axes:
-        for category, name in enumerate(CATEGORIES):
+        drawn = _largest(np.bincount(labels, minlength=len(categories)).tolist())
+        others = np.isin(labels, drawn, invert=True)
+        if others.any():
+            axes.scatter(points[others, 0], points[others, 1], s=9, color="lightgrey", label=f"others ({others.sum()})")
+        for category, name in ((position, categories[position]) for position in drawn):
             mine = labels == category
             if mine.any():
                 axes.scatter(

@@ -34,7 +34,7 @@ def calibrate(scores: FloatArray, labels: IntArray, report_progress: ReportProgr
     """Fit temperature and abstention threshold of a head; both keep their defaults where there are too few photos.
 
     Args:
-        scores: (n, 13) of photos that the head was not fitted on.
+        scores: (n, n_categories) of photos that the head was not fitted on.
         labels: (n,) their categories.
         report_progress: receives what was found, as one line.
     """
@@ -56,7 +56,7 @@ def fit_temperature(scores: FloatArray, labels: IntArray) -> float:
     After Guo et al. 2017, "On Calibration of Modern Neural Networks".
 
     Args:
-        scores: (n, 13).
+        scores: (n, n_categories).
         labels: (n,).
 
     Returns:
@@ -78,7 +78,7 @@ def abstention(scores: FloatArray, labels: IntArray, temperature: float, *, targ
     """Find the lowest threshold at which all answers of at least that probability reach the target accuracy.
 
     Args:
-        scores: (n, 13).
+        scores: (n, n_categories).
         labels: (n,).
         temperature: that scores are divided by.
         target: accuracy, 0..1.
@@ -104,7 +104,7 @@ def answers(scores: FloatArray, labels: IntArray, temperature: float) -> tuple[D
     """Probability of each photo's best category, and whether that category is right; (n,) each.
 
     Args:
-        scores: (n, 13).
+        scores: (n, n_categories).
         labels: (n,).
         temperature: that scores are divided by.
     """

@@ -15,7 +15,8 @@ from pipeline.evaluation.gallery import draw_bundle
 from pipeline.training.recipes import Recipe
 from pipeline.training.train import train
 from pipeline.training.weights import load_weights
-from shared.model.bundle import bundle_store, open_bundle, open_bundle_directory
+from shared.catalogue.tables import Wanted
+from shared.model.bundle import bundle_store, known_categories, open_bundle, open_bundle_directory
 from shared.photos.preprocessing import PreprocessSpec
 from shared.progress import ReportProgress
 from shared.settings import Backbone, Settings
@@ -80,9 +81,17 @@ def run_training(
     if settings.threads:
         torch.set_num_threads(settings.threads)
     cleaned = clean(
-        config.catalogue, cleaned_directory(settings.home, config.catalogue), report_progress=report_progress
+        config.catalogue,
+        cleaned_directory(settings.home, config.catalogue),
+        report_progress=report_progress,
+        wanted=Wanted.by(settings, known_categories(settings.storage)),
     )
-    loaded = load_weights(settings.backbone, settings.weights, download_timeout_s=settings.download_timeout_s)
+    loaded = load_weights(
+        settings.backbone,
+        settings.weights,
+        download_timeout_s=settings.download_timeout_s,
+        categories=cleaned.catalogue.categories,
+    )
     report_progress(f"weights: {loaded.source}")
     spec = PreprocessSpec.model_validate({"size_px": _SIZE_PX[loaded.backbone], **config.preprocess})
     trained = train(
@@ -99,6 +108,7 @@ def run_training(
     inputs = BundleInputs(
         loaded=loaded,
         catalogue=cleaned.catalogue.name,
+        categories=cleaned.catalogue.categories,
         photos=cleaned.catalogue.photos,
         split=trained.split,
         recipe=trained.recipe,

@@ -1,4 +1,4 @@
-"""Fit the 13-way classification head by logistic regression on fixed features."""
+"""Fit the classification head by logistic regression on fixed features."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -7,7 +7,6 @@ import numpy as np
 from sklearn.linear_model import LogisticRegression
 
 from shared.array_types import FloatArray
-from shared.catalogue.categories import CATEGORIES
 
 # Measured on 2,527 real photos, 3 of 5 folds: 1e-4 0.437, 1e-3 0.491, 1e-2 0.487, 1e-1 0.471 accuracy.
 _C = 3e-3
@@ -17,21 +16,22 @@ _C = 3e-3
 class Head:
     """A linear classifier on pooled features."""
 
-    weight: FloatArray  # (13, dim)
-    bias: FloatArray  # (13,)
+    weight: FloatArray  # (n_categories, dim)
+    bias: FloatArray  # (n_categories,)
 
 
-def fit_head(features: FloatArray, labels: Sequence[int]) -> Head:
+def fit_head(features: FloatArray, labels: Sequence[int], n_categories: int) -> Head:
     """Fit a multinomial logistic regression on standardised features, and fold the scaling into one linear layer.
 
     Args:
         features: (n, dim) pooled features, not normalised.
-        labels: n positions in CATEGORIES; a category without a photo gets a bias of -10,000, so that it never wins.
+        labels: n positions of categories; a category without a photo gets a bias of -10,000, so that it never wins.
+        n_categories: of the catalogue.
     """
     present = sorted(set(labels))
     mean, std = features.mean(0), features.std(0) + 1e-6
-    weight = np.zeros((len(CATEGORIES), features.shape[1]), dtype=np.float64)
-    bias = np.full(len(CATEGORIES), -1e4)
+    weight = np.zeros((n_categories, features.shape[1]), dtype=np.float64)
+    bias = np.full(n_categories, -1e4)
     if len(present) == 1:
         bias[present[0]] = 0.0
         return Head(weight.astype(np.float32), bias.astype(np.float32))

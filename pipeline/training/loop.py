@@ -28,7 +28,6 @@ from pipeline.training.recipes import KeepBest, Recipe
 from pipeline.training.samples import Samples, plain_batches
 from pipeline.training.split_network import Tail
 from shared.array_types import FloatArray, IntArray
-from shared.catalogue.categories import CATEGORIES
 from shared.errors import TrainingFailed
 from shared.model.embedder import normalised
 from shared.progress import ReportProgress
@@ -96,7 +95,7 @@ class Loop:
         self._source, self._front, self._run_directory = source, front, run
         self._device, self._seed = device, seed
         self._optimizer = torch.optim.AdamW(_parameter_groups(recipe, tail))
-        self._objective = Objective(recipe, samples, len(CATEGORIES), device)
+        self._objective = Objective(recipe, samples, tail.head.out_features, device)
         self.position = Position()
         self._saved_at = time.monotonic()
         state = run.load(device)
@@ -109,7 +108,7 @@ class Loop:
 
         Args:
             weight: (13, dim).
-            bias: (13,).
+            bias: (n_categories,).
         """
         for tail in (self.tail, self._averaged):
             tail.head.load_state_dict({"weight": torch.from_numpy(weight), "bias": torch.from_numpy(bias)})
@@ -143,7 +142,7 @@ class Loop:
 
     @torch.inference_mode()
     def outputs(self, rows: IntArray, tail: Tail) -> tuple[FloatArray, FloatArray]:
-        """Pooled features (n, dim) and scores (n, 13) of the plain views of rows, both float32."""
+        """Pooled features (n, dim) and scores (n, n_categories) of the plain views of rows, both float32."""
         outputs: list[tuple[Tensor, Tensor]] = []
         for x in self._inputs(plain_batches(rows)):
             with self._autocast():

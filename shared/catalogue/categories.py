@@ -1,12 +1,18 @@
-"""The 13 categories, and the record of one catalogue photo."""
+"""The categories of a catalogue, and the record of one of its photos."""
 
 import html
 import re
 import unicodedata
+from collections import Counter
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from difflib import get_close_matches
+from functools import cached_property
 from typing import Protocol
 
-# The position is the class index of the classifier and part of the HTTP contract: never reorder.
+from shared.errors import CatalogueUnusable, InvalidRequest
+
+# Those of the older service. The position is the class index of the classifier and part of the HTTP contract.
 CATEGORIES: tuple[str, ...] = (
     "Home & Garden",
     "Baby & Kids Stuff",
@@ -23,9 +29,13 @@ CATEGORIES: tuple[str, ...] = (
     "Video Games & Consoles",
 )
 
-CATEGORY_INDEX: dict[str, int] = {name: index for index, name in enumerate(CATEGORIES)}
+MOST_CATEGORIES = 2_000
+_FEWEST = 2
+_SHOWN = 30
+_ITS_OWN = 0.5  # of a catalogue's listings that are in some categories: they are its own
 
 _SEPARATOR = re.compile(r"[/>|\\\u00bb\u203a\u2192]")  # the last: quotation marks and an arrow to the right
+_JOINED = " / "
 _AND = re.compile(r"\band\b")
 
 
@@ -33,34 +43,164 @@ def _key(name: str) -> str:
     return _AND.sub("&", name.casefold())
 
 
-_BY_KEY = {_key(name): name for name in CATEGORIES}
+@dataclass(frozen=True)
+class CategorySource:
+    """Where in `Products.csv` a listing's category stands.
 
-
-def category_path(text: str) -> tuple[str, ...]:
-    """Split a category, as a table has it, into its path from the root: "Home & Garden / Rugs" -> two names.
-
-    Where the root is not one of the 13 as it stands, it is read as spreadsheets and shops spell such a path: with HTML
-    entities, hard or double spaces, other case, "and" for "&", a separator in front, or ">", "|" or a backslash as
-    separator. So `"home &amp; garden > rugs"` gives "Home & Garden" and "rugs".
-
-    Returns:
-        names without surrounding spaces; the first is one of the 13 if it means one of them; nothing for empty text.
+    Attributes:
+        column: its name.
+        level: how much of the path is the category: 1 the root, 2 root and second level, and so on.
     """
-    plain = tuple(part for name in text.split("/") if (part := name.strip()))
-    if plain and plain[0] in CATEGORY_INDEX:
+
+    column: str = "category"
+    level: int = 1
+
+
+ROOTS = CategorySource()
+
+
+@dataclass(frozen=True)
+class Categories:
+    """The categories of a catalogue in their order: a position is the class index of a classifier.
+
+        categories = Categories(("Boats", "Cars"))
+        assert categories.find("cars > vans") == 1
+
+    Attributes:
+        names: without surrounding spaces, each once.
+        level: as of CategorySource; of several levels the names are joined by " / ".
+    """
+
+    names: tuple[str, ...]
+    level: int = 1
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def __getitem__(self, position: int) -> str:
+        return self.names[position]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.names)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._position
+
+    @cached_property
+    def _position(self) -> dict[str, int]:
+        return {name: position for position, name in enumerate(self.names)}
+
+    @cached_property
+    def _by_key(self) -> dict[str, str]:
+        return {_key(name): name for name in reversed(self.names)}  # of two that differ in case only, the first
+
+    def position(self, name: str) -> int:
+        """Return the position of a category.
+
+        Raises:
+            InvalidRequest: there is no such category; names those that are possible.
+        """
+        found = self._position.get(name)
+        if found is None:
+            raise InvalidRequest(f"category: must be one of: {self.described(name)}")
+        return found
+
+    def described(self, wrong: str) -> str:
+        """The names, for people; of many the ones most like a wrong one, and how many more there are."""
+        if len(self) <= _SHOWN:
+            return "; ".join(self.names)
+        near = get_close_matches(wrong, self.names, n=3) or self.names[:3]
+        return f"{'; '.join(near)}; and {len(self) - len(near)} more"
+
+    def path(self, text: str) -> tuple[str, ...]:
+        """Split a category, as a table has it, into its path from the root: "Home & Garden / Rugs" -> two names.
+
+        Where the root is no category as it stands, it is read as spreadsheets and shops spell such a path: with HTML
+        entities, hard or double spaces, other case, "and" for "&", a separator in front, or ">", "|" or a backslash as
+        separator. So `"home &amp; garden > rugs"` gives "Home & Garden" and "rugs".
+
+        Returns:
+            names without surrounding spaces; the first is one of the categories if it means one of them; nothing for
+            empty text.
+        """
+        plain = tuple(part for name in text.split("/") if (part := name.strip()))
+        if plain and self.level == 1 and plain[0] in self._position:
+            return plain
+        path = _read_path(text)
+        if path and (name := self._by_key.get(_key(_JOINED.join(path[: self.level])))):
+            return name, *path[self.level :]
         return plain
+
+    def find(self, text: str) -> int | None:
+        """Return the position of the category that a path, as a table has it, is in; None: it is in none of them."""
+        path = self.path(text)
+        return self._position.get(path[0]) if path else None
+
+    def as_written(self, text: str) -> str:
+        """Return the category in a path letter by letter as a table has it, to compare it with the category's name."""
+        if self == OLDER:
+            return text.split("/", maxsplit=1)[0].strip()
+        parts = [part for name in _SEPARATOR.split(text) if (part := name.strip())]
+        return _JOINED.join(parts[: self.level])
+
+    def nearest(self, root: str) -> str | None:
+        """Return the category that is spelled most like a root; None if none is."""
+        return next(iter(get_close_matches(root, self.names, n=1)), None)
+
+
+OLDER = Categories(CATEGORIES)
+
+
+def _read_path(text: str) -> tuple[str, ...]:
     unescaped = unicodedata.normalize("NFKC", html.unescape(html.unescape(text)))
     spaced = (" ".join(name.split()) for name in _SEPARATOR.split(unescaped))
-    path = tuple(name for name in spaced if name)
-    if path and (root := _BY_KEY.get(_key(path[0]))):
-        return root, *path[1:]
-    return plain
+    return tuple(name for name in spaced if name)
 
 
-def category_index(text: str) -> int | None:
-    """Return the position in CATEGORIES of the root of a category as a table has it; None: it is not one of them."""
-    path = category_path(text)
-    return CATEGORY_INDEX.get(path[0]) if path else None
+def categories_in(texts: Iterable[str], known: Categories | None = None, level: int = 1) -> Categories:
+    """Find the categories of a catalogue in its table: the roots of its category paths, or more levels of them.
+
+    A dump of the older service keeps that service's 13, in their order. In any other catalogue the known ones come
+    first, in their order, then the new ones by name: none is ever moved.
+
+    Args:
+        texts: the category of each listing, as the table has it.
+        known: those of the model that there is; they count if half of the listings are in them.
+        level: as of CategorySource.
+
+    Raises:
+        CatalogueUnusable: there are fewer than two, or more than a classifier can tell apart.
+    """
+    spelled = Counter(texts)
+    n_listings = sum(n for text, n in spelled.items() if text.strip("/ "))
+
+    def holds(categories: Categories) -> bool:
+        return sum(n for text, n in spelled.items() if categories.find(text) is not None) >= _ITS_OWN * n_listings
+
+    known = known and Categories(known.names, level)
+    if known and not holds(known):  # of another catalogue
+        known = None
+    if level == 1 and known in (None, OLDER) and holds(OLDER):
+        return OLDER
+    names: dict[str, Counter[str]] = {}
+    for text, n in spelled.items():
+        if name := _JOINED.join(_read_path(text)[:level]):
+            names.setdefault(_key(name), Counter())[name] += n
+    first = known.names if known else ()
+    taken = {_key(name) for name in first}
+    new = sorted(max(sorted(found), key=found.__getitem__) for key, found in names.items() if key not in taken)
+    found = Categories((*first, *new), level)
+    if len(found) < _FEWEST:
+        raise CatalogueUnusable(
+            f"the table's categories are {', '.join(found)}: at least {_FEWEST} different ones are needed; "
+            "is LOOKALIKE_CATEGORY_COLUMN the right column, and LOOKALIKE_CATEGORY_LEVEL deep enough?"
+        )
+    if len(found) > MOST_CATEGORIES:
+        raise CatalogueUnusable(
+            f"the table has {len(found)} categories, such as {', '.join(new[:3])}; {MOST_CATEGORIES} are the most: "
+            "is LOOKALIKE_CATEGORY_COLUMN the right column, and LOOKALIKE_CATEGORY_LEVEL not too deep?"
+        )
+    return found
 
 
 class PhotoFile(Protocol):
@@ -81,6 +221,6 @@ class CataloguePhoto:
 
     image_id: str
     listing_id: str
-    category: int  # position in CATEGORIES
+    category: int  # position in the catalogue's Categories
     path: PhotoFile
     sha256: str = ""  # of the file's bytes; empty before it was read

@@ -2,8 +2,10 @@
 
 import re
 import warnings
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,7 +13,7 @@ from typing import TYPE_CHECKING
 from shared.artifacts import Location
 from shared.artifacts.backends import backend_at
 from shared.artifacts.files import ObjectFile
-from shared.catalogue.categories import category_index
+from shared.catalogue.categories import OLDER, ROOTS, Categories, CategorySource, categories_in
 from shared.catalogue.encodings import SAVE_AS, decode_table
 from shared.catalogue.quotes import LEFT_MARK, READ_MARK, close_quotes, cut_records, split_record
 from shared.errors import CatalogueUnusable
@@ -21,7 +23,6 @@ if TYPE_CHECKING:  # heavy: only what reads tables needs it
 
 PRODUCTS, IMAGES = "Products.csv", "Images.csv"
 LAYOUT = f"{PRODUCTS}, {IMAGES}, images/"
-_REQUIRED = {PRODUCTS: ("id", "category"), IMAGES: ("id", "product_id")}
 _MAX_COLUMNS = 256
 _SEPARATOR_LINE = re.compile(r'"?sep=([^\w\s"]|\t)"?[ \t]*\r?(?:\n|\Z)', re.IGNORECASE)
 _DELIMITERS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "vertical bars"}
@@ -64,7 +65,13 @@ def find_part(directory: Location, name: str) -> Path | ObjectFile:
     return directory / found[0]
 
 
-def read_table(directory: Location, name: str, rejected: list[RowProblem], odd: list[RowProblem]) -> "pd.DataFrame":
+def read_table(
+    directory: Location,
+    name: str,
+    rejected: list[RowProblem],
+    odd: list[RowProblem],
+    source: CategorySource = ROOTS,
+) -> "pd.DataFrame":
     """Read one table of a dump as text.
 
     Args:
@@ -72,9 +79,11 @@ def read_table(directory: Location, name: str, rejected: list[RowProblem], odd: 
         name: PRODUCTS or IMAGES.
         rejected: rows that cannot be split into the header's fields are appended to it.
         odd: what was assumed of the table, and rows with a stray quote that are read all the same, are appended to it.
+        source: where the categories are.
 
     Returns:
-        stripped text, missing values as empty text, indexed by row number; named columns only.
+        stripped text, missing values as empty text, indexed by row number; named columns only. The category's is called
+        `category`; another one of that name is left out.
 
     Raises:
         CatalogueUnusable: the table is missing, empty, no CSV, in an encoding that cannot be told, or lacks a column.
@@ -85,7 +94,8 @@ def read_table(directory: Location, name: str, rejected: list[RowProblem], odd: 
         text = text[declared.end() :]
     if "\r" in text.strip() and "\n" not in text.strip():
         raise CatalogueUnusable(f"{name} has carriage returns only where lines end; {SAVE_AS}")
-    delimiter = declared[1] if declared else _delimiter(text, name)
+    required = _required(name, source)
+    delimiter = declared[1] if declared else _delimiter(text, required)
     if decoded.encoding != "UTF-8":
         check = "" if decoded.encoding == "UTF-16" else f"; if letters are wrong, {SAVE_AS}"
         detail = f"read as {decoded.encoding}{check}"
@@ -94,10 +104,10 @@ def read_table(directory: Location, name: str, rejected: list[RowProblem], odd: 
         said = "its first line says so" if declared else "the header has the columns then"
         detail = f"read as separated by {_DELIMITERS.get(delimiter, repr(delimiter))}: {said}"
         odd.append(RowProblem("table is not separated by commas", name, 1, value=delimiter, detail=detail))
-    closed = close_quotes(text, delimiter, _RowTest(name, split_record(text.lstrip("\n"), delimiter)))
+    closed = close_quotes(text, delimiter, _RowTest(name, text.lstrip("\n"), delimiter, source))
     cells = _parse(closed, delimiter, name)
     header = cells.iloc[0].fillna("").str.strip()
-    _check_header([text for text in header if text], name)
+    _check_header([text for text in header if text], name, required)
     if closed is not text:
         cells = _take_marks(cells, header.tolist(), name, rejected, odd)
     width = max(position for position, text in enumerate(header, 1) if text)
@@ -110,8 +120,14 @@ def read_table(directory: Location, name: str, rejected: list[RowProblem], odd: 
     table: pd.DataFrame = rows.loc[(rows != "").any(axis=1)]
     table.columns = header[:width].tolist()
     if decoded.encoding == "Windows-1252":
-        _check_ids_do_not_depend_on_the_encoding(table, name)
+        _check_ids_do_not_depend_on_the_encoding(table, name, required)
+    if name == PRODUCTS and source.column != ROOTS.column:
+        table = table.drop(columns=ROOTS.column, errors="ignore").rename(columns={source.column: ROOTS.column})
     return table
+
+
+def _required(name: str, source: CategorySource) -> tuple[str, ...]:
+    return ("id", source.column) if name == PRODUCTS else ("id", "product_id")
 
 
 def _parse(text: str, delimiter: str, name: str) -> "pd.DataFrame":
@@ -148,17 +164,16 @@ def _parse(text: str, delimiter: str, name: str) -> "pd.DataFrame":
     return cells
 
 
-def _delimiter(text: str, name: str) -> str:
+def _delimiter(text: str, required: Sequence[str]) -> str:
     """The delimiter with which the header has the columns that are required; else a comma."""
     for delimiter in _DELIMITERS:
         columns = [column.strip() for column in split_record(text.lstrip("\r\n"), delimiter)]
-        if all(column in columns for column in _REQUIRED[name]):
+        if all(column in columns for column in required):
             return delimiter
     return ","
 
 
-def _check_header(named: Sequence[str], name: str) -> None:
-    required = _REQUIRED[name]
+def _check_header(named: Sequence[str], name: str, required: Sequence[str]) -> None:
     if repeated := [column for column in required if named.count(column) > 1]:
         raise CatalogueUnusable(f"{name} has more than one column {', '.join(repeated)}; rename the others")
     if missing := [column for column in required if column not in named]:
@@ -168,15 +183,33 @@ def _check_header(named: Sequence[str], name: str) -> None:
 class _RowTest:
     """Tells whether fields, as many as the header's, can be a row of a table: what stands in its required columns."""
 
-    def __init__(self, name: str, header: Sequence[str]) -> None:
-        columns = [column.strip() for column in header]
-        self._name = name
-        self._at = [columns.index(column) for column in _REQUIRED[name] if column in columns]
+    def __init__(self, name: str, text: str, delimiter: str, source: CategorySource) -> None:
+        self._columns = [column.strip() for column in split_record(text, delimiter)]
+        self._name, self._text, self._delimiter = name, text, delimiter
+        self._at = [self._columns.index(column) for column in _required(name, source) if column in self._columns]
+        self._level = source.level
+
+    @cached_property
+    def _categories(self) -> Categories:
+        """Those that stand where the category does in lines that are rows by themselves, more than once."""
+        lines = (split_record(line, self._delimiter) for line in self._text.split("\n")[1:])
+        seen = Counter(fields[self._at[1]] for fields in lines if len(fields) == len(self._columns))
+        try:
+            found = categories_in(seen.elements(), level=self._level)
+        except CatalogueUnusable:
+            return OLDER
+        if found == OLDER:
+            return OLDER
+        n_lines = Counter(dict.fromkeys(range(len(found)), 0))
+        for text, n in seen.items():
+            if (position := found.find(text)) is not None:
+                n_lines[position] += n
+        return Categories(tuple(name for position, name in enumerate(found) if n_lines[position] > 1), self._level)
 
     def __call__(self, fields: Sequence[str]) -> bool:
         required = [fields[at] for at in self._at]
         if self._name == PRODUCTS:
-            return len(required) == 2 and category_index(required[1]) is not None
+            return len(required) == 2 and self._categories.find(required[1]) is not None
         return all(field and not any(character.isspace() for character in field) for field in required)
 
 
@@ -200,10 +233,10 @@ def _take_marks(
     return cells[~left]
 
 
-def _check_ids_do_not_depend_on_the_encoding(table: "pd.DataFrame", name: str) -> None:
+def _check_ids_do_not_depend_on_the_encoding(table: "pd.DataFrame", name: str, required: Sequence[str]) -> None:
     """Refuse a table whose encoding was guessed if an id has other letters than ASCII's."""
     for column in ("id", "product_id"):
-        if column in _REQUIRED[name]:
+        if column in required:
             for row, cell in table[column].items():
                 if not cell.isascii():
                     raise CatalogueUnusable(

@@ -6,18 +6,26 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from difflib import get_close_matches
 from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from shared.artifacts import Location
 from shared.artifacts.files import ObjectFile
-from shared.catalogue.categories import CATEGORIES, CataloguePhoto, PhotoFile, category_index
+from shared.catalogue.categories import (
+    OLDER,
+    ROOTS,
+    CataloguePhoto,
+    Categories,
+    CategorySource,
+    PhotoFile,
+    categories_in,
+)
 from shared.catalogue.csv_files import IMAGES, LAYOUT, PRODUCTS, RowProblem, find_part, read_table
 from shared.catalogue.photo_files import FileProblem, PhotoFiles, is_rounded, similar_ids, similar_keys
 from shared.catalogue.scan import PhotoDigests, Scan, Stat, scan
 from shared.errors import CatalogueUnusable
+from shared.settings import Settings
 
 if TYPE_CHECKING:  # heavy: only what reads tables needs it
     import pandas as pd
@@ -37,6 +45,8 @@ class Catalogue:
         photos: labelled photos in the order of Images.csv.
         rejected: rows left out.
         odd: rows that are used although something about them is wrong, and what was assumed of a table.
+        categories: that the photos' categories are positions in.
+        source: where in the table they stand.
         digest: SHA-256 over the photos, their listings and categories.
     """
 
@@ -47,6 +57,8 @@ class Catalogue:
     rejected: tuple[RowProblem, ...]
     digest: str
     odd: tuple[RowProblem, ...] = ()
+    categories: Categories = OLDER
+    source: CategorySource = ROOTS
 
     @property
     def unusable(self) -> dict[str, int]:
@@ -83,6 +95,7 @@ class _Tables(NamedTuple):
     images: list[tuple[int, str, str]]  # row, image id, listing id
     rejected: list[RowProblem]
     odd: list[RowProblem]
+    categories: Categories
 
 
 class _Labelled(NamedTuple):
@@ -93,7 +106,38 @@ class _Labelled(NamedTuple):
     file: tuple[str, Stat]
 
 
-def read_catalogue(directory: Location) -> Catalogue:
+@dataclass(frozen=True)
+class Wanted:
+    """Which categories a catalogue is to be read with.
+
+    Attributes:
+        known: of the model that there is; None: there is none.
+        grow: whether new ones of the table join them, because a model is about to be made; else their listings are
+            left out, and told.
+        source: where in the table they are.
+    """
+
+    known: Categories | None = None
+    grow: bool = True
+    source: CategorySource = ROOTS
+
+    @classmethod
+    def by(cls, settings: Settings, known: Sequence[str] | None = None, *, grow: bool = True) -> "Wanted":
+        """Read with the column and level that the settings name.
+
+        Args:
+            settings: of the installation.
+            known: names of the categories of the model that there is.
+            grow: as of the class.
+        """
+        source = CategorySource(settings.category_column, settings.category_level)
+        return cls(None if known is None else Categories(tuple(known), source.level), grow, source)
+
+
+ALL_CATEGORIES = Wanted()
+
+
+def read_catalogue(directory: Location, wanted: Wanted = ALL_CATEGORIES) -> Catalogue:
     """Read a dump: `Products.csv`, `Images.csv` and the photos in `images/`.
 
         catalogue = read_catalogue(Path("dump"))
@@ -101,12 +145,13 @@ def read_catalogue(directory: Location) -> Catalogue:
 
     Args:
         directory: of the dump.
+        wanted: which categories it is to be read with; by default those that it has.
 
     Raises:
         CatalogueUnusable: a table is missing or lacks a column, or no usable photo is left.
         StoreUnavailable: the object store does not answer.
     """
-    return CatalogueReader().read(directory)
+    return CatalogueReader().read(directory, wanted=wanted)
 
 
 class CatalogueReader:
@@ -118,23 +163,24 @@ class CatalogueReader:
 
     def __init__(self, file: Path | None = None) -> None:
         self._digests = PhotoDigests(file)
-        self._tables: tuple[Mapping[str, Stat], _Tables] | None = None
+        self._tables: tuple[Mapping[str, Stat], Wanted, _Tables] | None = None
 
     def digest(self, found: Scan) -> str | None:
         """Return the catalogue's digest if no file in `found` has changed since it was read; else None."""
         return self._digests.catalogue_digest(found)
 
-    def read(self, directory: Location, found: Scan | None = None) -> Catalogue:
+    def read(self, directory: Location, found: Scan | None = None, *, wanted: Wanted = ALL_CATEGORIES) -> Catalogue:
         """Read the catalogue; see `read_catalogue`.
 
         Args:
             directory: of the dump.
             found: its listing, if one was just made; None: list the files now.
+            wanted: which categories it is to be read with.
         """
         found = found or scan_catalogue(directory)
-        if self._tables is None or self._tables[0] != found.tables:
-            self._tables = found.tables, _read_tables(directory)
-        tables = self._tables[1]
+        if self._tables is None or self._tables[:2] != (found.tables, wanted):
+            self._tables = found.tables, wanted, _read_tables(directory, wanted)
+        tables = self._tables[2]
         open_file = partial(_file, directory)
         labelled, rejected = _photos(tables, found, open_file)
         contents = self._digests.read([one.file for one in labelled], open_file)
@@ -146,7 +192,15 @@ class CatalogueReader:
         photos = [replace(one.photo, sha256=sha256) for one, sha256 in zip(labelled, contents, strict=True)]
         rows = (*tables.rejected, *rejected)
         catalogue = Catalogue(
-            directory.name, directory, len(tables.category_of), photos, rows, "", tuple(tables.odd)
+            directory.name,
+            directory,
+            len(tables.category_of),
+            photos,
+            rows,
+            "",
+            tuple(tables.odd),
+            tables.categories,
+            wanted.source,
         ).without(unreadable)
         self._digests.remember(found, "" if unreadable else catalogue.digest)
         return catalogue
@@ -185,17 +239,22 @@ def scan_catalogue(directory: Location) -> Scan:
 
 
 @_permitted()
-def _read_tables(directory: Location) -> _Tables:
+def _read_tables(directory: Location, wanted: Wanted) -> _Tables:
     rejected: list[RowProblem] = []
     odd: list[RowProblem] = []
-    products = read_table(directory, PRODUCTS, rejected, odd)
+    products = read_table(directory, PRODUCTS, rejected, odd, wanted.source)
     images = read_table(directory, IMAGES, rejected, odd)
+    if wanted.known is None or wanted.grow:
+        categories = categories_in(products["category"], wanted.known, wanted.source.level)
+    else:
+        categories = wanted.known
     return _Tables(
         listing_ids=frozenset(products["id"]),
-        category_of=_categories(products, rejected, odd),
+        category_of=_categories(products, categories, rejected, odd),
         images=list(zip(_rows(images), images["id"], images["product_id"], strict=True)),
         rejected=rejected,
         odd=odd,
+        categories=categories,
     )
 
 
@@ -210,12 +269,15 @@ def _rows(table: "pd.DataFrame") -> list[int]:
     return [int(row) for row in table.index]
 
 
-def _categories(products: "pd.DataFrame", rejected: list[RowProblem], odd: list[RowProblem]) -> dict[str, int]:
+def _categories(
+    products: "pd.DataFrame", categories: Categories, rejected: list[RowProblem], odd: list[RowProblem]
+) -> dict[str, int]:
     """Class index by listing id, for the listings that have both."""
-    index_of = {text: category_index(text) for text in products["category"].unique()}
+    index_of = {text: categories.find(text) for text in products["category"].unique()}
+    nearest = cache(categories.nearest)
     category_of: dict[str, int] = {}
     for row, listing_id, text in zip(_rows(products), products["id"], products["category"], strict=True):
-        root, index = text.split("/")[0].strip(), index_of[text]
+        root, index = categories.as_written(text), index_of[text]
         if not listing_id:
             rejected.append(RowProblem("listing without id", PRODUCTS, row))
         elif listing_id in category_of:
@@ -224,19 +286,17 @@ def _categories(products: "pd.DataFrame", rejected: list[RowProblem], odd: list[
             rejected.append(RowProblem("listing without category", PRODUCTS, row, listing_id))
         elif index is None:
             problem = RowProblem("listing of unknown category", PRODUCTS, row, listing_id, root or text)
-            rejected.append(replace(problem, detail=_nearest_category(problem.value)))
+            near = nearest(problem.value)
+            detail = f"looked for one of the {len(categories)} categories" + (
+                f"; the nearest is {near}" if near else ""
+            )
+            rejected.append(replace(problem, detail=detail))
         else:
             category_of[listing_id] = index
-            if root != CATEGORIES[index]:
-                reason, detail = "category in another spelling", f"read as {CATEGORIES[index]}"
+            if root != categories[index]:
+                reason, detail = "category in another spelling", f"read as {categories[index]}"
                 odd.append(RowProblem(reason, PRODUCTS, row, listing_id, root or text, detail))
     return category_of
-
-
-@cache
-def _nearest_category(root: str) -> str:
-    near = get_close_matches(root, CATEGORIES, n=1)
-    return "looked for one of the 13 categories" + (f"; the nearest is {near[0]}" if near else "")
 
 
 def _photos(

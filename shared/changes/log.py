@@ -42,11 +42,11 @@ class PutPhoto:
 
     Attributes:
         listing_id: the listing it belongs to.
-        category: position in CATEGORIES.
+        category: position in the categories of the model that made `vector`.
         sha256: of its file, see `shared.artifacts.home.live_photo`.
         fingerprint: of the model that made `vector` and `scores`.
         vector: (dim,) float32, L2 norm 1.
-        scores: (13,) float32, before softmax.
+        scores: (n_categories,) float32, before softmax.
     """
 
     listing_id: str

@@ -36,7 +36,7 @@ class OverridePhoto(_Value):
     """The photo of an image that was put live."""
 
     listing_id: str
-    category: int  # position in CATEGORIES
+    category: int  # position in the categories of the model
     sha256: str  # of its file, see `shared.artifacts.home.live_photo`
 
 
@@ -52,7 +52,7 @@ class Known(NamedTuple):
     """The embedding of a photo, made when it was put."""
 
     vector: npt.NDArray[np.float32]  # (dim,)
-    scores: npt.NDArray[np.float32]  # (13,)
+    scores: npt.NDArray[np.float32]  # (n_categories,)
 
 
 @dataclass(frozen=True)

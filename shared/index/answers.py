@@ -5,7 +5,6 @@ import base64
 import numpy as np
 
 from shared.array_types import FloatArray
-from shared.catalogue.categories import CATEGORIES
 from shared.index.delta import DeltaIndex
 from shared.index.vector_index import VectorIndex
 from shared.jobs.contract import CategoryAnswer, CategoryScore, EmbedResult, Encoding, SearchRequest, SearchResult
@@ -21,11 +20,11 @@ def probabilities(scores: FloatArray, temperature: float = 1.0) -> FloatArray:
     Temperature scaling: arXiv:1706.04599, section 4.2.
 
     Args:
-        scores: (..., 13) float32, before softmax.
+        scores: (..., n_categories) float32, before softmax.
         temperature: above 0; from the bundle's manifest.
 
     Returns:
-        (..., 13) float32 that sum to 1 over the last axis.
+        (..., n_categories) float32 that sum to 1 over the last axis.
     """
     shifted = np.exp((scores - scores.max(axis=-1, keepdims=True)) / temperature)
     chances: FloatArray = (shifted / shifted.sum(axis=-1, keepdims=True)).astype(np.float32)
@@ -36,12 +35,12 @@ def category_answer(scores: FloatArray, model: BundleManifest) -> CategoryAnswer
     """Build the category part of a result: the three most probable categories of one photo.
 
     Args:
-        scores: (13,) float32, before softmax.
+        scores: (n_categories,) float32, before softmax.
         model: manifest of the model that gave them.
     """
     chances = probabilities(scores, model.temperature)
     best = np.argsort(-chances, kind="stable")[:_TOP].tolist()
-    top = [CategoryScore(name=CATEGORIES[i], probability=round(float(chances[i]), 6)) for i in best]
+    top = [CategoryScore(name=model.categories[i], probability=round(float(chances[i]), 6)) for i in best]
     chance = top[0].probability
     return CategoryAnswer(
         name=top[0].name, index=best[0], probability=chance, certain=chance >= model.abstain_below, top=top
@@ -52,7 +51,7 @@ def embed_result(embeddings: Embeddings, encoding: Encoding, model: BundleManife
     """Build the result of an embed job.
 
     Args:
-        embeddings: of one photo: vectors (1, dim), scores (1, 13).
+        embeddings: of one photo: vectors (1, dim), scores (1, n_categories).
         encoding: of the embedding in the result: a list of floats, or base64 of little-endian float32.
         model: manifest of the model that made them.
     """
@@ -73,7 +72,7 @@ def search_result(
     """Search one snapshot and build the result of a search job.
 
     Args:
-        embeddings: of the query photo: vectors (1, dim), scores (1, 13).
+        embeddings: of the query photo: vectors (1, dim), scores (1, n_categories).
         request: `k`, filters and `distinct`.
         index: the snapshot, alone or under a delta index.
         model: manifest of the model that made the embeddings.

@@ -12,7 +12,6 @@ import numpy.typing as npt
 
 from shared.array_types import FloatArray
 from shared.artifacts.snapshots import IndexManifest
-from shared.catalogue.categories import CATEGORIES
 from shared.changes.log import Change, PutPhoto, entry_order
 from shared.errors import ImageNotFound
 from shared.index.vector_index import VectorIndex, rounded
@@ -29,7 +28,7 @@ class _Put:
     image_id: str
     listing_id: str
     category: str
-    scores: FloatArray  # (13,)
+    scores: FloatArray  # (n_categories,)
 
 
 @dataclass(frozen=True)
@@ -117,7 +116,9 @@ class DeltaIndex:
                 embeddings = self._embeddings(change.photo)
                 # It takes a position even without an embedding: row numbers must be the same in every worker.
                 position = self._keep(change.image_id, change.photo, embeddings)
-                if embeddings:
+                if embeddings and change.photo.category < len(
+                    self.manifest.categories
+                ):  # else it is of another catalogue
                     positions[change.image_id] = position
         if applied_to == old.applied_to:
             return
@@ -140,7 +141,8 @@ class DeltaIndex:
         if embeddings:
             self._buffer[position] = embeddings.vectors[0]
         scores = embeddings.scores[0] if embeddings else photo.scores
-        self._puts.append(_Put(image_id, photo.listing_id, CATEGORIES[photo.category], scores))
+        category = self.manifest.categories[min(photo.category, len(self.manifest.categories) - 1)]
+        self._puts.append(_Put(image_id, photo.listing_id, category, scores))
         return position
 
     def search(self, query: FloatArray, request: SearchRequest) -> list[Neighbour]:

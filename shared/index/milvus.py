@@ -16,7 +16,7 @@ import numpy as np
 
 from shared.array_types import FloatArray, IntArray
 from shared.artifacts.snapshots import IndexFacts, IndexKind, IndexManifest
-from shared.catalogue.categories import CATEGORIES, CATEGORY_INDEX, CataloguePhoto
+from shared.catalogue.categories import CataloguePhoto, Categories
 from shared.errors import FingerprintMismatch, ImageNotFound, IndexDamaged
 from shared.index.ann import exact_nearest
 from shared.index.compression import EXACT_UP_TO, TARGET_RECALL, n_lists_for
@@ -101,7 +101,7 @@ class MilvusIndex:
         require_dimension(query, self.manifest)
         question = _Question(query, (), len(self), hidden)
         if request.category is not None:
-            category = CATEGORY_INDEX[request.category]
+            category = Categories(self.manifest.categories).position(request.category)
             question = replace(question.where(f"category == {category}"), n_fitting=self.facts.by_category[category])
         if request.exclude_listing is not None:
             question = question.where(f"listing_key != {listing_key(request.exclude_listing)}")
@@ -111,7 +111,7 @@ class MilvusIndex:
             hits = self._visible(question, min(request.k, question.n_fitting))
         photos = {hit.row: hit.photo for hit in hits}
         best = ranked((hit.score, hit.row) for hit in hits)[: request.k]
-        return as_neighbours(best, [photos[row] for _, row in best], request)
+        return as_neighbours(best, [photos[row] for _, row in best], request, self.manifest.categories)
 
     def _one_a_listing(self, question: _Question, k: int) -> list[_Hit]:
         """The best hit of each of the `k` best listings."""
@@ -196,8 +196,8 @@ class MilvusIndex:
         return self._stored(rows, VECTOR, self.manifest.dimension)
 
     def scores(self, rows: IntArray | slice) -> FloatArray:
-        """Fetch the category scores of some rows from Milvus, (n, 13) float32."""
-        return self._stored(rows, "scores", len(CATEGORIES))
+        """Fetch the category scores of some rows from Milvus, (n, n_categories) float32."""
+        return self._stored(rows, "scores", len(self.manifest.categories))
 
     def _stored(self, rows: IntArray | slice, field: str, width: int) -> FloatArray:
         wanted = list(range(*rows.indices(len(self)))) if isinstance(rows, slice) else rows.tolist()
@@ -306,7 +306,7 @@ def fill_collection(
         server: connection to Milvus.
         collection: name of the new collection.
         directory: of the snapshot, with the photos' table.
-        embeddings: one per row of the table: vectors (n, dim), scores (n, 13), float32.
+        embeddings: one per row of the table: vectors (n, dim), scores (n, n_categories), float32.
         exact_up_to: more vectors than this get inverted lists (IVF_FLAT), tuned on a sample.
         tick: called between requests; an exception it raises ends the work.
 
@@ -318,9 +318,9 @@ def fill_collection(
         IndexUnavailable: the server does not answer, or refuses.
     """
     vectors, scores = embeddings
-    server.create(collection, vectors.shape[1])
+    server.create(collection, vectors.shape[1], scores.shape[1])
     table = PhotoTable(directory)
-    by_category = [0] * len(CATEGORIES)
+    by_category = [0] * scores.shape[1]
     batch: list[dict[str, Any]] = []
     for row, photo in enumerate(table):
         if not (np.isfinite(vectors[row]).all() and np.isfinite(scores[row]).all()):

@@ -18,7 +18,6 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final, Self
 
-from shared.catalogue.categories import CATEGORIES
 from shared.errors import CannotStart, IndexDamaged, IndexUnavailable
 from shared.milvus_url import FAISS, parse_milvus_url
 from shared.settings import Settings
@@ -188,12 +187,13 @@ class MilvusServer:
 
     # --- writing ---
 
-    def create(self, collection: str, dimension: int) -> None:
+    def create(self, collection: str, dimension: int, n_categories: int) -> None:
         """Create an empty collection.
 
         Args:
             collection: its name.
             dimension: of its vectors.
+            n_categories: scores of a photo.
         """
         with self.calling() as client:
             from pymilvus import DataType
@@ -203,9 +203,9 @@ class MilvusServer:
             schema.add_field("image_id", DataType.VARCHAR, max_length=_TEXT_BYTES)
             schema.add_field("listing_id", DataType.VARCHAR, max_length=_TEXT_BYTES)
             schema.add_field("listing_key", DataType.INT64)
-            schema.add_field("category", DataType.INT8)
+            schema.add_field("category", DataType.INT16)
             schema.add_field(VECTOR, DataType.FLOAT_VECTOR, dim=dimension)
-            schema.add_field("scores", DataType.ARRAY, element_type=DataType.FLOAT, max_capacity=len(CATEGORIES))
+            schema.add_field("scores", DataType.ARRAY, element_type=DataType.FLOAT, max_capacity=n_categories)
             # A collection that never changes needs no waiting for the latest writes.
             client.create_collection(collection, schema=schema, consistency_level="Bounded", timeout=self._timeout_s)
 

@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from shared.artifacts import Location
 from shared.artifacts.snapshots import PHOTOS
-from shared.catalogue.categories import CATEGORIES, CataloguePhoto, PhotoFile
+from shared.catalogue.categories import CataloguePhoto, PhotoFile
 from shared.errors import IndexDamaged
 from shared.index.arrays import map_array, write_array
 
@@ -156,21 +156,21 @@ class PhotoRows(PhotoTable):
     """The photos of one version, with the arrays that searches filter by.
 
     Attributes:
-        categories: (n,) int16, positions in CATEGORIES.
+        categories: (n,) int16, positions of the photos' categories.
         listings: (n,) int32, equal for rows of the same listing.
 
     Raises:
         OSError, ValueError, sqlite3.Error: a file is missing or damaged, or they do not fit together.
     """
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, n_categories: int) -> None:
         super().__init__(directory)
         self.categories = map_array(directory / CATEGORY_CODES)
         self.listings = map_array(directory / LISTING_CODES)
         if self.categories.shape != (self._count,) or self.listings.shape != (self._count,):
             raise ValueError("files disagree on the number of photos")
-        if not ((self.categories >= 0) & (self.categories < len(CATEGORIES))).all():
-            raise ValueError(f"categories are not the {len(CATEGORIES)} known ones")
+        if not ((self.categories >= 0) & (self.categories < n_categories)).all():
+            raise ValueError(f"categories are not the {n_categories} known ones")
 
 
 def _photo(record: Sequence[Any]) -> CataloguePhoto:

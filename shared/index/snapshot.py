@@ -16,7 +16,7 @@ from shared.array_types import FloatArray, IntArray
 from shared.artifacts import Location
 from shared.artifacts.snapshots import IndexFacts, IndexKind, IndexManifest, read_index_manifest
 from shared.artifacts.store import MANIFEST, ArtifactStore, Draft
-from shared.catalogue.categories import CATEGORIES, CATEGORY_INDEX, CataloguePhoto
+from shared.catalogue.categories import CataloguePhoto, Categories
 from shared.errors import (
     ArtifactError,
     FingerprintMismatch,
@@ -70,7 +70,7 @@ class IndexDraft:
 
         Args:
             photos: one per row, in row order; read once.
-            embeddings: vectors (n, dim) float32, L2 norm 1, and scores (n, 13) float32, in memory or memory-mapped.
+            embeddings: vectors (n, dim) float32, L2 norm 1, and scores (n, n_categories) float32; in memory or mapped.
             root: paths of photos inside it are stored relative to it.
             threads: for building a compressed index; 0: one per core.
             exact_up_to: more vectors than this get a compressed index.
@@ -191,7 +191,7 @@ class IndexSnapshot:
     manifest: IndexManifest
     _rows: PhotoRows
     _vectors: FloatArray  # (n, dim), memory-mapped
-    _scores: FloatArray  # (n, 13), memory-mapped
+    _scores: FloatArray  # (n, n_categories), memory-mapped
     _index: RowIndex
 
     def search(self, query: FloatArray, request: SearchRequest, *, hidden: IntArray | None = None) -> list[Neighbour]:
@@ -202,7 +202,7 @@ class IndexSnapshot:
             hits = self._one_a_listing(query, request.k, allowed)
         else:
             hits = self._hits(query, request.k, allowed)
-        return as_neighbours(hits, self._rows.at([row for _, row in hits]), request)
+        return as_neighbours(hits, self._rows.at([row for _, row in hits]), request, self.manifest.categories)
 
     def _allowed(self, request: SearchRequest, hidden: IntArray | None) -> Mask | None:
         """The mask (n,) of rows that the filters allow; None when they allow all."""
@@ -210,7 +210,7 @@ class IndexSnapshot:
             return None
         allowed: Mask = np.ones(len(self), dtype=bool)
         if request.category is not None:
-            allowed = self._rows.categories == CATEGORY_INDEX[request.category]
+            allowed = self._rows.categories == Categories(self.manifest.categories).position(request.category)
         if request.exclude_listing is not None:
             allowed[self._rows.of_listing(request.exclude_listing)] = False
         if hidden is not None:
@@ -266,7 +266,7 @@ class IndexSnapshot:
         return self._vectors[rows]
 
     def scores(self, rows: IntArray | slice) -> FloatArray:
-        """Return the category scores of some rows, (n, 13) float32."""
+        """Return the category scores of some rows, (n, n_categories) float32."""
         return self._scores[rows]
 
     def stored(self, image_id: str) -> Embeddings:
@@ -330,10 +330,10 @@ def open_files(directory: Path, version: str, manifest: IndexManifest) -> IndexS
     if facts is None:
         raise IndexDamaged(f"{version}: was written by an earlier Lookalike; `lookalike index build` makes it anew")
     try:
-        rows = PhotoRows(directory)
+        rows = PhotoRows(directory, len(manifest.categories))
         vectors = map_array(directory / VECTORS)
         scores = map_array(directory / SCORES)
-        for array, width in ((vectors, manifest.dimension), (scores, len(CATEGORIES))):
+        for array, width in ((vectors, manifest.dimension), (scores, len(manifest.categories))):
             if array.shape != (manifest.count, width) or array.dtype != np.float32 or len(rows) != manifest.count:
                 raise IndexDamaged(f"{version}: files disagree on the number of rows or the dimension")
         index: RowIndex = ExactIndex(vectors)

@@ -1,13 +1,13 @@
 """VectorIndex: the interface of one index version, implemented by files with FAISS and by Milvus."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Protocol
 
 import numpy as np
 
 from shared.array_types import FloatArray, IntArray
 from shared.artifacts.snapshots import IndexManifest
-from shared.catalogue.categories import CATEGORIES, CataloguePhoto
+from shared.catalogue.categories import CataloguePhoto
 from shared.errors import DimensionMismatch
 from shared.jobs.contract import Neighbour, SearchRequest
 from shared.model.embedder import Embeddings
@@ -50,6 +50,7 @@ class VectorIndex(Protocol):
 
         Raises:
             DimensionMismatch: the query's dimension is not that of the version's vectors.
+            InvalidRequest: the index has no such category.
         """
         ...
 
@@ -87,11 +88,11 @@ class VectorIndex(Protocol):
         ...
 
     def scores(self, rows: IntArray | slice) -> FloatArray:
-        """Return the category scores of some rows, (n, 13) float32, in the given order."""
+        """Return the category scores of some rows, (n, n_categories) float32, in the given order."""
         ...
 
     def stored(self, image_id: str) -> Embeddings:
-        """Return the embedding a photo was indexed with: vectors (1, dim), scores (1, 13).
+        """Return the embedding a photo was indexed with: vectors (1, dim), scores (1, n_categories).
 
         Raises:
             ImageNotFound: the version has no such photo.
@@ -142,7 +143,10 @@ def ranked(hits: Iterable[tuple[float, int]]) -> list[tuple[float, int]]:
 
 
 def as_neighbours(
-    hits: Iterable[tuple[float, int]], photos: Iterable[CataloguePhoto], request: SearchRequest
+    hits: Iterable[tuple[float, int]],
+    photos: Iterable[CataloguePhoto],
+    request: SearchRequest,
+    categories: Sequence[str],
 ) -> list[Neighbour]:
     """Build the neighbours of a search result from its hits.
 
@@ -150,6 +154,7 @@ def as_neighbours(
         hits: scores and rows, best first.
         photos: one per hit.
         request: its `min_score` leaves hits out.
+        categories: of the index.
     """
     similar = [
         (score, row, photo)
@@ -161,7 +166,7 @@ def as_neighbours(
             rank=rank,
             image_id=photo.image_id,
             listing_id=photo.listing_id,
-            category=CATEGORIES[photo.category],
+            category=categories[photo.category],
             score=score,
             row=row,
         )

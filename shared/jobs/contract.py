@@ -6,9 +6,8 @@ Docstrings of these models are the descriptions of the API's OpenAPI document.
 from enum import StrEnum
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
-from shared.catalogue.categories import CATEGORY_INDEX
 from shared.jobs.reindex_contract import Progress, ReindexRequest, ReindexResult, ShardRequest, ShardResult
 from shared.photos.preprocessing import PreprocessSpec
 
@@ -16,7 +15,7 @@ from shared.photos.preprocessing import PreprocessSpec
 class JobKind(StrEnum):
     """What a job does."""
 
-    EMBED = "embed"  # photo -> embedding and 13 scores
+    EMBED = "embed"  # photo -> embedding and category scores
     SEARCH = "search"  # photo -> category and the most similar catalogue photos
     PUT_IMAGE = "put_image"  # photo -> an image of the live index, new or instead of the one of that id
     DELETE_IMAGE = "delete_image"  # an image of the live index, gone from it
@@ -83,19 +82,14 @@ class EmbedRequest(_PhotoRequest):
     encoding: Encoding = Encoding.FLOAT
 
 
-def _known(category: str) -> str:
-    if category not in CATEGORY_INDEX:
-        raise ValueError(f"must be one of: {'; '.join(CATEGORY_INDEX)}")
-    return category
-
-
 def _fits_a_path(name: str) -> str:
     if not name.isprintable() or name != name.strip() or "/" in name:
         raise ValueError("must be printable characters other than a slash, and neither begin nor end with a space")
     return name
 
 
-Category = Annotated[str, AfterValidator(_known), WithJsonSchema({"type": "string", "enum": list(CATEGORY_INDEX)})]
+# Which ones there are, the model that serves knows: the API checks it, and workers do.
+Category = Annotated[str, Field(min_length=1, max_length=200, json_schema_extra={"x-category": True})]
 
 
 def _whole(number: object) -> object:
@@ -193,7 +187,7 @@ class EmbedResult(_Contract):
     """The result of an embed job: the photo's embedding, L2-normalised, and its category scores."""
 
     category: CategoryAnswer
-    scores: list[float]  # the classifier's 13 outputs before softmax, in the order of CATEGORIES
+    scores: list[float]  # the classifier's outputs before softmax, one per category in the model's order
     embedding: list[float] | str
     dimension: int
     model_fingerprint: str
@@ -310,6 +304,8 @@ class IndexInfo(_Contract):
     preprocess: PreprocessSpec = PreprocessSpec()  # how photos are made square for it
     temperature: float = 1.0  # softmax(scores / temperature) is calibrated
     abstain_below: float = 0.0  # a category of lower probability is not `certain`
+    # In the order of the scores; filled by the API: in what workers report every two seconds 2,000 would have no place.
+    categories: tuple[str, ...] = ()
     notice: str | None = None
 
 

@@ -8,7 +8,7 @@ import json
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -19,9 +19,10 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
+from shared.artifacts import Location
 from shared.artifacts.snapshots import bundle_store as bundle_store  # noqa: PLC0414 - re-exported beside open_bundle
 from shared.artifacts.store import MANIFEST, ArtifactStore, unwritable
-from shared.catalogue.categories import CATEGORIES
+from shared.catalogue.categories import CATEGORIES, MOST_CATEGORIES
 from shared.errors import ArtifactUnwritable, BundleDamaged, BundleMissing
 from shared.photos.images import PreprocessSpec
 
@@ -316,6 +317,19 @@ def open_bundle(store: ArtifactStore, version: str | None = None) -> ModelBundle
     return _opened(store.path(version), read_manifest(store, version))
 
 
+def known_categories(storage: Location) -> tuple[str, ...] | None:
+    """Return the names of the promoted bundle's categories, whose order the next one keeps; None without one.
+
+    Raises:
+        StoreUnavailable: the object store does not answer.
+    """
+    store = bundle_store(storage)
+    with suppress(BundleMissing, BundleDamaged):
+        if (version := store.current()) is not None:
+            return read_manifest(store, version).categories
+    return None
+
+
 def open_bundle_directory(directory: Path) -> ModelBundle:
     """Verify and open a bundle anywhere on disk, without trusting who wrote it.
 
@@ -324,16 +338,16 @@ def open_bundle_directory(directory: Path) -> ModelBundle:
 
     Raises:
         BundleMissing: the directory does not exist.
-        BundleDamaged: a file differs from what was written, a weight is not finite, or the categories are not
-            `CATEGORIES` in their order.
+        BundleDamaged: a file differs from what was written, or a weight is not finite.
     """
     if not directory.is_dir():
         raise BundleMissing(f"there is no directory {directory}")
     store = _bundles(directory.parent)
     manifest = _parsed(directory.name, store.manifest_in(directory))
     store.verify_files(directory)
-    if manifest.categories != CATEGORIES:
-        raise BundleDamaged(f"{directory.name}: its categories are not those of this Lookalike, in their order")
+    names = manifest.categories
+    if not 2 <= len(set(names)) == len(names) <= MOST_CATEGORIES:
+        raise BundleDamaged(f"{directory.name}: a model has 2 to {MOST_CATEGORIES} different categories")
     digests = {WEIGHTS: manifest.weights_sha256, **manifest.graph_sha256}
     if manifest.references:
         digests[REFERENCES] = manifest.references.sha256

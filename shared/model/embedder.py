@@ -13,7 +13,7 @@ class Embeddings(NamedTuple):
     """Embeddings and category scores of some photos, one row per photo."""
 
     vectors: FloatArray  # (n, dim), L2 norm 1
-    scores: FloatArray  # (n, 13), before softmax
+    scores: FloatArray  # (n, n_categories), before softmax
 
 
 class Embedder(Protocol):
@@ -57,7 +57,7 @@ class Embedder(Protocol):
             exclusive: no other photo is waiting or running, so the pass may use every core.
 
         Returns:
-            vectors (n, dim) float32, L2 norm 1, and scores (n, 13) float32.
+            vectors (n, dim) float32, L2 norm 1, and scores (n, n_categories) float32.
         """
         ...
 

@@ -1,4 +1,4 @@
-"""The network in torch: uint8 photos in, embeddings and 13 scores out; normalisation and projection are part of it."""
+"""The network in torch: uint8 photos in, embeddings and category scores out; it normalises and projects, too."""
 
 from collections.abc import Mapping
 from typing import Any, cast
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torchvision.models import ResNet, resnet50
 
-from shared.catalogue.categories import CATEGORIES
+from shared.catalogue.categories import OLDER
 from shared.model.bundle import Normalisation
 from shared.settings import Backbone
 
@@ -145,7 +145,7 @@ class Projection(nn.Module):
         self.register_buffer("evidence", torch.zeros(()))
 
     def forward(self, pooled: Tensor, scores: Tensor) -> Tensor:
-        """Project pooled features (n, width) and scores (n, 13) to embeddings (n, dim + 13), not normalised."""
+        """Project pooled features (n, width) and scores (n, m) to embeddings (n, dim + m), not normalised."""
         mapped = functional.normalize(self.linear(pooled), dim=1)
         return torch.cat([mapped, self.evidence * scores.softmax(1)], dim=1)
 
@@ -153,19 +153,20 @@ class Projection(nn.Module):
 class Network(nn.Module):
     """The whole model: normalisation, trunk, a linear head on the last stage's features, and an optional projection.
 
-        network = Network(Backbone(manifest.backbone), manifest.normalisation)
+        network = Network(Backbone(manifest.backbone), manifest.normalisation, len(manifest.categories))
         network.load_tensors(bundle.tensors())
         embeddings, scores = network(torch.zeros(1, 224, 224, 3, dtype=torch.uint8))
 
     Args:
         backbone: which trunk.
         normalisation: of its inputs.
+        n_categories: that the head tells apart.
     """
 
-    def __init__(self, backbone: Backbone, normalisation: Normalisation) -> None:
+    def __init__(self, backbone: Backbone, normalisation: Normalisation, n_categories: int = len(OLDER)) -> None:
         super().__init__()
         self.features = Features(backbone, normalisation)
-        self.head = nn.Linear(EMBEDDING_DIM[backbone], len(CATEGORIES))
+        self.head = nn.Linear(EMBEDDING_DIM[backbone], n_categories)
         self.projection: Projection | None = None
         self.eval()
 
@@ -183,7 +184,7 @@ class Network(nn.Module):
             pixels: (n, S, S, 3) uint8 RGB.
 
         Returns:
-            embeddings (n, embedding_dim), not normalised, and scores (n, 13), before softmax; float32.
+            embeddings (n, embedding_dim), not normalised, and scores (n, n_categories), before softmax; float32.
         """
         return self.answer(self.features(pixels))
 

@@ -66,7 +66,9 @@ class TorchEmbedder:
         self._torch = torch
         self._manifest = bundle.manifest
         try:
-            network = Network(Backbone(bundle.manifest.backbone), bundle.manifest.normalisation)
+            network = Network(
+                Backbone(bundle.manifest.backbone), bundle.manifest.normalisation, len(bundle.manifest.categories)
+            )
             network.load_tensors(bundle.tensors())
         except (RuntimeError, ValueError, KeyError) as exc:
             raise BundleDamaged(f"{bundle.version}: weights do not fit {bundle.manifest.backbone}") from exc

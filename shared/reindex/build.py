@@ -18,7 +18,7 @@ import numpy as np
 from shared.array_types import FloatArray
 from shared.artifacts.snapshots import IndexManifest
 from shared.artifacts.store import ArtifactStore
-from shared.catalogue.categories import CATEGORIES, CataloguePhoto
+from shared.catalogue.categories import CataloguePhoto
 from shared.catalogue.decode import CHANGED
 from shared.changes.overrides import write_overrides
 from shared.errors import CatalogueUnusable, IndexDamaged
@@ -104,6 +104,7 @@ def build_snapshot(
         catalogue=build.plan.catalogue.name,
         # No digest if a photo could not be read: it may be readable next time, though nothing else has changed.
         catalogue_digest="" if CHANGED in build.failed.values() else build.plan.catalogue.digest,
+        categories=build.bundle.manifest.categories,
         built_at=datetime.now(UTC).isoformat(timespec="seconds"),
         compacted_through=build.plan.compacted_through,
         made_by=build.made_by,
@@ -111,7 +112,7 @@ def build_snapshot(
     with draft_index(store, server, fingerprint=manifest.fingerprint, made_by=build.made_by) as draft:
         on_stage("building")
         directory = draft.artifact.directory
-        with _matrix(directory.parent, len(photos), manifest.dimension) as embeddings:
+        with _matrix(directory.parent, len(photos), manifest.dimension, len(manifest.categories)) as embeddings:
             _fill(embeddings, photos, build)
             facts = draft.write(
                 photos,
@@ -171,6 +172,7 @@ def _report(staged: VectorIndex, photos: list[CataloguePhoto], build: Build) -> 
         counts=counts,
         listings=(n_listings(photos), n_listings(build.live.photos()) if build.live else 0),
         force=build.request.force,
+        categories=staged.manifest.categories,
     )
     return ReindexReport(
         mode=build.request.mode,
@@ -199,9 +201,9 @@ def _quality_of(live: VectorIndex | None) -> SnapshotQuality | None:
 
 
 @contextmanager
-def _matrix(directory: Path, n_rows: int, dimension: int) -> Iterator[Embeddings]:
+def _matrix(directory: Path, n_rows: int, dimension: int, n_categories: int) -> Iterator[Embeddings]:
     """Allocate zeroed embeddings for `n_rows` photos: in memory, or in a temporary file above _IN_MEMORY_BYTES."""
-    scores = np.zeros((n_rows, len(CATEGORIES)), np.float32)
+    scores = np.zeros((n_rows, n_categories), np.float32)
     if 4 * n_rows * dimension <= _IN_MEMORY_BYTES:
         yield Embeddings(np.zeros((n_rows, dimension), np.float32), scores)
         return

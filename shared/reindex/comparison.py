@@ -81,6 +81,7 @@ class Comparison:
         order: rows of the new snapshot in the order in which samples are taken.
         placeholders: files to leave out: number of listings by sha256.
         same_model: whether both are of one model.
+        categories: of the new snapshot.
 
     Attributes:
         rows: sampled rows of the new snapshot, whose photos both have.
@@ -95,7 +96,9 @@ class Comparison:
         placeholders: Mapping[str, int],
         *,
         same_model: bool,
+        categories: Sequence[str] = CATEGORIES,
     ) -> None:
+        self._categories = categories
         self._new = new
         self._photos = photos
         self._live = _Live(live, photos)
@@ -228,8 +231,9 @@ class Comparison:
         for i in difference.positions:
             by_category[self._photos[self.rows[i]].category].append(i)
         worst = sorted(by_category, key=lambda category: sum(difference.of[i] for i in by_category[category]))[:3]
+        names = self._categories
         categories = ", ".join(
-            f"{CATEGORIES[category]} {difference.mean_of(by_category[category]):+.3f} ({len(by_category[category])})"
+            f"{names[category]} {difference.mean_of(by_category[category]):+.3f} ({len(by_category[category])})"
             for category in worst
         )
         photos = ", ".join(self._photos[self.rows[i]].image_id for i in difference.worst(5))

@@ -19,7 +19,6 @@ import numpy.typing as npt
 from shared.array_types import FloatArray
 from shared.artifacts import Location
 from shared.artifacts.backends import backend_at
-from shared.catalogue.categories import CATEGORIES
 from shared.model.embedder import Embeddings
 
 ANY_REINDEX = "known"  # scope of embeddings that every reindex may use
@@ -33,7 +32,7 @@ class Shard(NamedTuple):
 
     Attributes:
         sha256: of the photos that were embedded, one per row.
-        embeddings: vectors (n, dim) and scores (n, 13), float32.
+        embeddings: vectors (n, dim) and scores (n, n_categories), float32.
         failed: reason by sha256, for photos that could not be embedded.
     """
 
@@ -126,8 +125,8 @@ def shard_name(sha256: Sequence[str]) -> str:
 
 
 def joined(parts: Sequence[Embeddings]) -> Embeddings:
-    """Concatenate embeddings row by row; (0, 0) vectors if there are none."""
+    """Concatenate embeddings row by row; (0, 0) vectors and scores if there are none."""
     if not parts:
-        return Embeddings(np.zeros((0, 0), np.float32), np.zeros((0, len(CATEGORIES)), np.float32))
+        return Embeddings(np.zeros((0, 0), np.float32), np.zeros((0, 0), np.float32))
     vectors: FloatArray = np.concatenate([part.vectors for part in parts])
     return Embeddings(vectors, np.concatenate([part.scores for part in parts]))

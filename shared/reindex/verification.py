@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from shared.catalogue.categories import CataloguePhoto
+from shared.catalogue.categories import CATEGORIES, CataloguePhoto
 from shared.jobs.reindex_contract import QualityGate, ReindexCounts, SnapshotQuality
 from shared.reindex.comparison import Comparison, LiveIndex
 from shared.reindex.neighbours import Neighbourhood, Searchable, same_in_many_listings, sampling_order
@@ -29,6 +29,7 @@ def verify(
     counts: ReindexCounts,
     listings: tuple[int, int],
     force: bool,
+    categories: Sequence[str] = CATEGORIES,
 ) -> tuple[SnapshotQuality, list[QualityGate]]:
     """Measure a snapshot and evaluate its quality gates.
 
@@ -41,6 +42,7 @@ def verify(
         counts: what changed, to be told.
         listings: number of listings in the new and in the live snapshot.
         force: pass the gates on numbers in any case.
+        categories: of the snapshot.
 
     Returns:
         its quality on its own sample, and the gates.
@@ -49,7 +51,9 @@ def verify(
     searched, sample = Neighbourhood(staged), order[:SAMPLE]
     comparison = None
     if live is not None:
-        comparison = Comparison(searched, photos, live, order, placeholders, same_model=same_model)
+        comparison = Comparison(
+            searched, photos, live, order, placeholders, same_model=same_model, categories=categories
+        )
     searched.search([*sample, *(comparison.rows if comparison else ())])
     quality = measure(searched, photos, sample, placeholders)
     return quality, [

@@ -27,6 +27,7 @@ from pipeline.training.split_network import Front, front_runner
 from pipeline.training.train import train
 from pipeline.training.weights import LoadedWeights, load_weights
 from shared.array_types import IntArray
+from shared.catalogue.categories import CATEGORIES
 from shared.model.network import NORMALISATION, Network
 from shared.photos.images import PreprocessSpec
 from shared.settings import Backbone
@@ -135,7 +136,7 @@ def _head(
     for share in SHARES:
         began = time.perf_counter()
         rows = order[: round(len(order) * share)]
-        head = fit_head(features(rows), samples.labels[rows].tolist())
+        head = fit_head(features(rows), samples.labels[rows].tolist(), len(CATEGORIES))
         spent += time.perf_counter() - began
         scores = features(samples.validation) @ head.weight.T + head.bias
         accuracy = float((scores.argmax(1) == samples.labels[samples.validation]).mean())

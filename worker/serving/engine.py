@@ -11,6 +11,7 @@ from functools import partial
 import numpy as np
 
 from shared.artifacts import Location
+from shared.catalogue.categories import Categories
 from shared.errors import PhotoExpired
 from shared.index.answers import embed_result, search_result
 from shared.index.milvus_server import MilvusServer
@@ -75,6 +76,15 @@ class Engine:
         return self.live.current is not None
 
     @property
+    def categories(self) -> Categories:
+        """Categories that the model tells apart.
+
+        Raises:
+            IndexMissing: nothing is loaded.
+        """
+        return Categories(self.live.answering(None).bundle.manifest.categories)
+
+    @property
     def takes_all(self) -> bool:
         """Whether it is ready, and photos of every spec that came can be answered or refused."""
         return self.ready and not self.lacking.specs
@@ -115,7 +125,7 @@ class Engine:
             unwanted: called just before the forward pass; if true, the photo is dropped and the future cancelled.
 
         Returns:
-            a future of vectors (1, dim) and scores (1, 13).
+            a future of vectors (1, dim) and scores (1, n_categories).
         """
         return self.live.model(bundle.version).batcher.submit(
             photo, priority=Priority.BULK, owner=_CATALOGUE, unwanted=unwanted

@@ -14,7 +14,6 @@ from PIL import Image
 
 from shared.artifacts import Location
 from shared.artifacts.home import keep_live_photo
-from shared.catalogue.categories import CATEGORY_INDEX
 from shared.changes.log import Change, ChangeLog, PutPhoto
 from shared.jobs.contract import (
     DeleteImageRequest,
@@ -49,6 +48,7 @@ class ChangeWriter:
         Raises:
             PhotoExpired: its photo outlived its time.
             JobCanceled, CancelledError: nobody wants it any more.
+            InvalidRequest: the model has no such category.
             ArtifactUnwritable: there is no room for the photo.
         """
         request = claim.job.request
@@ -73,7 +73,7 @@ class ChangeWriter:
         assert pixels is not None  # or it would not have been embedded
         return PutPhoto(
             listing_id=request.listing_id,
-            category=CATEGORY_INDEX[request.category],
+            category=self._engine.categories.position(request.category),
             sha256=keep_live_photo(self._storage, copy or as_png(pixels)),
             fingerprint=embedded.model_fingerprint,
             vector=np.frombuffer(base64.b64decode(embedded.embedding), dtype="<f4"),

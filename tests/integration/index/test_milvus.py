@@ -163,7 +163,7 @@ def leave(server: MilvusServer, *, alias: str, age: timedelta = timedelta(), job
     """A collection as a killed builder leaves it."""
     new = CollectionName.new(alias, FINGERPRINT, job)
     name = str(CollectionName(alias, datetime.now(UTC) - age, new.fingerprint, new.job, new.salt))
-    server.create(name, 64)
+    server.create(name, 64, 13)
     return name
 
 
@@ -176,7 +176,7 @@ def test_what_fails_half_built_leaves_no_version_and_no_collection(
     with pytest.raises(IndexDamaged, match="finite"):
         write(store, vectors=vectors, server=server)
     with suppress(KeyboardInterrupt), draft_index(store, server, fingerprint=FINGERPRINT) as draft:
-        server.create(draft.collection, 64)
+        server.create(draft.collection, 64, 13)
         raise KeyboardInterrupt
     assert (store.versions(), milvus.collections()) == ([], before)
 

@@ -133,7 +133,7 @@ WRONG: dict[str, tuple[Callable[[Path], object], str]] = {
         lambda d: (d / MANIFEST).write_text((d / MANIFEST).read_text().replace('"crop"', '"stretch"')),
         "fingerprint",
     ),
-    "other categories": (lambda directory: reseal(directory, categories=CATEGORIES[::-1]), "categories"),
+    "one category twice": (lambda d: reseal(d, categories=(*CATEGORIES[1:], CATEGORIES[1])), "categories"),
     "weights of another": (lambda directory: reseal(directory, weights_sha256="0" * 64), WEIGHTS),
     "graph missing": (lambda directory: reseal(directory, graph_sha256={"graph.xml": "0" * 64}), "graph.xml"),
     "not finite": (not_finite, "finite"),

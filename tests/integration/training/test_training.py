@@ -37,7 +37,7 @@ def head_scores(head: Head, features: FloatArray) -> FloatArray:
 )
 def test_separable_features_are_separated_and_absent_categories_never_win(categories: list[int]) -> None:
     features, labels = clusters(categories)
-    head = fit_head(features, labels)
+    head = fit_head(features, labels, len(CATEGORIES))
     assert (head.weight.shape, head.bias.shape) == ((13, 32), (13,))
     assert head.weight.dtype == head.bias.dtype == np.float32
     assert head_scores(head, features).argmax(1).tolist() == labels
@@ -50,7 +50,7 @@ def test_separable_features_are_separated_and_absent_categories_never_win(catego
 def test_the_folded_layer_equals_the_standardised_model(categories: list[int]) -> None:
     features, labels = clusters(categories)
     model = make_pipeline(StandardScaler(), LogisticRegression(C=head_module._C, max_iter=300)).fit(features, labels)
-    compacted = probabilities(head_scores(fit_head(features, labels), features))
+    compacted = probabilities(head_scores(fit_head(features, labels, len(CATEGORIES)), features))
     # Two separate runs of an optimiser that stops at a gradient of 1e-4, then float32.
     np.testing.assert_allclose(compacted[:, sorted(categories)], model.predict_proba(features), atol=2e-3)
     absent = sorted(set(range(13)) - set(categories))
@@ -60,7 +60,10 @@ def test_the_folded_layer_equals_the_standardised_model(categories: list[int]) -
 def test_scale_and_offset_of_the_features_do_not_change_the_scores() -> None:
     features, labels = clusters(list(range(13)))
     moved = features * np.float32(8) + np.float32(4)
-    one, other = head_scores(fit_head(features, labels), features), head_scores(fit_head(moved, labels), moved)
+    one, other = (
+        head_scores(fit_head(features, labels, len(CATEGORIES)), features),
+        head_scores(fit_head(moved, labels, len(CATEGORIES)), moved),
+    )
     # Standardising takes both out; what remains is float32 and where the optimiser stops.
     np.testing.assert_allclose(one, other, atol=5e-3)
 
@@ -68,12 +71,12 @@ def test_scale_and_offset_of_the_features_do_not_change_the_scores() -> None:
 def test_a_feature_that_is_always_zero_leaves_the_scores_finite() -> None:
     features, labels = clusters([0, 1, 2])
     features[:, 5] = 0
-    head = fit_head(features, labels)
+    head = fit_head(features, labels, len(CATEGORIES))
     assert np.isfinite(head.weight).all()
     assert head_scores(head, features).argmax(1).tolist() == labels
 
 
 def test_every_category_can_be_fitted_and_named() -> None:
     features, labels = clusters(list(range(len(CATEGORIES))), n_each=3)
-    best = head_scores(fit_head(features, labels), features).argmax(1)
+    best = head_scores(fit_head(features, labels, len(CATEGORIES)), features).argmax(1)
     assert {CATEGORIES[index] for index in best} == set(CATEGORIES)

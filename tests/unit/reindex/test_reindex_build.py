@@ -14,7 +14,7 @@ def test_room_on_disk_is_taken_before_it_is_written_to_and_is_nobodys_when_the_p
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(build, "_IN_MEMORY_BYTES", 0)
-    with build._matrix(tmp_path, 1000, 256) as embeddings:
+    with build._matrix(tmp_path, 1000, 256, 13) as embeddings:
         assert list(tmp_path.iterdir()) == []
         opened = [Path("/proc/self/fd", fd) for fd in os.listdir("/proc/self/fd")]
         room = next(fd.stat() for fd in opened if fd.is_symlink() and os.readlink(fd).startswith(str(tmp_path)))
