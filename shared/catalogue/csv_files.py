@@ -177,7 +177,9 @@ def _check_header(named: Sequence[str], name: str, required: Sequence[str]) -> N
     if repeated := [column for column in required if named.count(column) > 1]:
         raise CatalogueUnusable(f"{name} has more than one column {', '.join(repeated)}; rename the others")
     if missing := [column for column in required if column not in named]:
-        raise CatalogueUnusable(f"{name} lacks the column {', '.join(missing)}; it has {', '.join(named)}")
+        in_question = name == PRODUCTS and missing != ["id"]
+        hint = "; LOOKALIKE_CATEGORY_COLUMN says where the category is" if in_question else ""
+        raise CatalogueUnusable(f"{name} lacks the column {', '.join(missing)}; it has {', '.join(named)}{hint}")
 
 
 class _RowTest:

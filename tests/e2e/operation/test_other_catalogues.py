@@ -21,7 +21,7 @@ NEW = "Zelte"
 def build(home: Path) -> None:
     home.mkdir()
     catalogue = draw_catalogue(home / "german", GERMAN)
-    built = lookalike("index", "build", "--catalogue", str(catalogue), home=home)
+    built = lookalike("index", "build", "--catalogue", str(catalogue), home=home, precision="float32")
     assert built.returncode == 0, built.stderr
 
 
@@ -107,7 +107,7 @@ def test_a_category_that_is_new_is_left_out_of_a_reindex_told_and_learnt_by_trai
         csv.writer(table).writerows([[f"Z{n}-0", f"Z{n}"] for n in range(12)])
     for n in range(12):
         drawn(5, 6, 9_000 + n).save(catalogue / "images" / f"Z{n}-0.jpg", quality=90)
-    place = {"home": german.home, "catalogue": catalogue, "redis_url": german.redis_url}
+    place = {"home": german.home, "catalogue": catalogue, "redis_url": german.redis_url, "precision": "float32"}
     reindexed = lookalike("reindex", "--wait", "--json", **place)  # type: ignore[arg-type]
     assert json.loads(reindexed.stdout)["result"]["reasons"]["listing of unknown category"] == 12, reindexed.stdout
     assert lookalike("train", "--recipe", "head", **place).returncode == 0  # type: ignore[arg-type]
