@@ -11,7 +11,7 @@ from shared.catalogue.scan import ENDINGS, Scan, Stat
 
 _FLOAT = re.compile(r"([0-9]+)\.0+")
 _ROUNDED = re.compile(r"[0-9](?:[.,][0-9]+)?E\+[0-9]+", re.IGNORECASE)
-_OTHER_ENDINGS = (".jfif", ".png", ".webp", ".gif", ".avif")  # that ids of tables carry, too
+_OTHER_ENDINGS = (".gif", ".bmp", ".tif", ".tiff")  # that ids of tables carry, too
 _N_NAMED = 4
 
 

@@ -20,12 +20,13 @@ from shared.atomic_files import write_atomically
 from shared.catalogue.categories import PhotoFile
 
 _JPEG_ENDINGS = (".jpg", ".jpeg")
-ENDINGS = (*_JPEG_ENDINGS, ".heic", ".heif")  # of the files that are read
+# Of the files that are read; GIF, BMP and TIFF are not what photos are kept in.
+ENDINGS = (*_JPEG_ENDINGS, ".jfif", ".png", ".webp", ".avif", ".heic", ".heif")
 _READERS = 4
 _STORE_READERS = 32  # reading from an object store is waiting, not work
 _RACY_NS = 2_000_000_000
 _FORMAT = 1
-_RULES = 3  # raised when unchanged files are read as other photos or categories than before
+_RULES = 4  # raised when unchanged files are read as other photos or categories than before
 
 
 class Stat(NamedTuple):
@@ -48,8 +49,8 @@ class Scan(NamedTuple):
     Attributes:
         tables: metadata of the tables, by address.
         photos: address and metadata of the photos, by name without ending; of files with the same name, the first in
-            alphabetical order counts.
-        others: names of the files that are no JPEG by their ending, by name without ending.
+            alphabetical order counts, .jpg and .jpeg before the others.
+        others: names of the files with other endings, by name without ending.
         signature: digest of the metadata; changes when a file is added, removed or written, or the way to read them.
         newest_ns: latest modification time, nanoseconds since the epoch.
     """
@@ -66,7 +67,7 @@ def scan(tables: Sequence[Path | ObjectFile], folder: Path | ObjectFile) -> Scan
 
     Args:
         tables: its CSV files.
-        folder: with its photos; subfolders and files other than JPEG and HEIC, by their endings, are ignored.
+        folder: with its photos; subfolders and files of other endings are ignored.
 
     Raises:
         OSError, StoreUnavailable: the files cannot be listed.

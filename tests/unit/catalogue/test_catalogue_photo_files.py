@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from shared.catalogue.photo_files import FileProblem, PhotoFiles, similar_ids, similar_keys
-from shared.catalogue.scan import Scan, Stat
+from shared.catalogue.scan import ENDINGS, Scan, Stat
 from shared.catalogue.tables import read_catalogue
 from tests.conftest import encode, noise_image, write_catalogue
 
@@ -88,8 +88,8 @@ def test_a_name_that_is_not_exact_counts_only_where_nothing_else_can_be_meant(
         ("123.0", "123.jpg", "; there is 123.jpg"),
         ("7", "007.jpg", "; there is 007.jpg"),
         ("0", "0000.jpg", ""),
-        ("shot", "Shot.png", "; there is Shot.png, and only .jpg, .jpeg, .heic, .heif are read"),
-        ("saved", "saved.jfif", "; there is saved.jfif, and only .jpg, .jpeg, .heic, .heif are read"),
+        ("shot", "Shot.gif", f"; there is Shot.gif, and only {', '.join(ENDINGS)} are read"),
+        ("saved.tiff", "saved.bmp", f"; there is saved.bmp, and only {', '.join(ENDINGS)} are read"),
     ],
 )
 def test_a_missing_file_is_told_with_the_one_that_may_be_meant(image_id: str, file: str, hint: str) -> None:

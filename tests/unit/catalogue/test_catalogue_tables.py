@@ -199,6 +199,14 @@ def test_of_two_files_with_one_name_the_first_in_order_counts(tmp_path: Path) ->
     assert read_catalogue(dump).photos[0].path == dump / "images" / "p1.jpeg"
 
 
+@pytest.mark.parametrize("ending", [".jfif", ".png", ".webp", ".avif", ".PNG"])
+def test_a_photo_may_have_any_ending_of_those_that_photos_are_kept_in(tmp_path: Path, ending: str) -> None:
+    photos = {f"p1{ending}": PHOTO, "p2.jpg": PHOTO, "p2.png": PHOTO}
+    dump = write_catalogue(tmp_path / "dump", PRODUCTS, IMAGES, photos)
+    names = [str(photo.path).rpartition("/")[2] for photo in read_catalogue(dump).photos]
+    assert names == [f"p1{ending}", "p2.jpg"]
+
+
 def test_a_heic_is_found_where_no_jpeg_has_its_name(tmp_path: Path) -> None:
     photos = {"p1.heic": PHOTO, "p1.jpg": PHOTO, "P2.HEIF": PHOTO}
     dump = write_catalogue(tmp_path / "dump", PRODUCTS, IMAGES, photos)
