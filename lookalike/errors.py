@@ -316,10 +316,7 @@ class QueueUnavailable(Overload):
 
 
 class AcceptanceUnknown(Overload):
-    """The service's job queue broke off, and repeated requests did not help: the job may have been accepted.
-
-    `job_id` is its id if it was: `client.job(job_id)` finds it, or raises JobNotFound.
-    """
+    """The service's job queue broke off: the job may have been accepted, and `client.job(error.job_id)` finds it."""
 
     default_code = "acceptance_unknown"
 

@@ -15,7 +15,7 @@ from api.openapi.operation import JPEG, Errors, Operation, Schema
 from api.openapi.schemas import PHOTO_TYPES, options_of
 from api.uploads.bodies import FIELD
 from shared import errors as e
-from shared.catalogue.categories import OLDER, Categories
+from shared.catalogue.categories import OLDER_CATEGORIES, Categories
 from shared.errors import LookalikeError
 from shared.settings import Settings
 
@@ -41,7 +41,7 @@ _DISPOSITION = {"schema": {"type": "string"}, "example": f'form-data; name="{FIE
 _PART: Schema = {"headers": {"Content-Disposition": _DISPOSITION}}
 
 
-def describe(app: Flask, settings: Settings, categories: Categories = OLDER) -> Schema:
+def describe(app: Flask, settings: Settings, categories: Categories = OLDER_CATEGORIES) -> Schema:
     """The contract as OpenAPI 3.1.
 
     Args:

@@ -10,7 +10,7 @@ from pydantic import TypeAdapter, ValidationError
 from shared.artifacts import Location
 from shared.artifacts.snapshots import answering_bundle, bundle_store, index_store
 from shared.blocking import to_thread
-from shared.catalogue.categories import OLDER, Categories
+from shared.catalogue.categories import OLDER_CATEGORIES, Categories
 from shared.errors import ArtifactError, StoreUnavailable
 from shared.photos.preprocessing import PreprocessSpec
 from shared.telemetry import event
@@ -38,7 +38,7 @@ class ServingPreprocessing:
         self._read_at = float("-inf")
         self._pointers: tuple[str | None, str | None] | None = None
         self._spec = PreprocessSpec()
-        self._categories = OLDER
+        self._categories = OLDER_CATEGORIES
 
     def current(self) -> PreprocessSpec:
         """Return the spec, read at most a second ago unless it cannot be read.
@@ -82,6 +82,6 @@ class ServingPreprocessing:
         if version is not None:
             manifest = bundles.manifest(version)
             self._spec = PreprocessSpec.model_validate(manifest.get("preprocess"))
-            self._categories = Categories(_NAMES.validate_python(manifest.get("categories", OLDER.names)))
+            self._categories = Categories(_NAMES.validate_python(manifest.get("categories", OLDER_CATEGORIES.names)))
         self._pointers = pointers
         return version or "none"

@@ -51,15 +51,10 @@ class Protection(StrEnum):
     FILES = "files"
 
 
-class _Machine(StrEnum):
-    X86 = "x86_64"
-    ARM = "aarch64"
-
-
-# AUDIT_ARCH_*, and the numbers of seccomp, capset; socket, socketpair, execve, execveat.
+# By machine: AUDIT_ARCH_*, and the numbers of seccomp, capset; socket, socketpair, execve, execveat.
 _NUMBERS = {
-    _Machine.X86: (0xC000003E, 317, 126, (41, 53, 59, 322)),
-    _Machine.ARM: (0xC00000B7, 277, 91, (198, 199, 221, 281)),
+    "x86_64": (0xC000003E, 317, 126, (41, 53, 59, 322)),
+    "aarch64": (0xC00000B7, 277, 91, (198, 199, 221, 281)),
 }
 
 
@@ -69,9 +64,9 @@ def confine() -> list[Protection]:
     Returns:
         what was given up; the rest this kernel does not offer.
     """
-    if sys.platform != "linux" or platform.machine() not in list(_Machine):
+    if sys.platform != "linux" or platform.machine() not in _NUMBERS:
         return []
-    architecture, seccomp, capset, forbidden = _NUMBERS[_Machine(platform.machine())]
+    architecture, seccomp, capset, forbidden = _NUMBERS[platform.machine()]
     libc = ctypes.CDLL(None, use_errno=True)
 
     def call(number: int, *arguments: int | bytes | None) -> int:

@@ -13,8 +13,8 @@ from pipeline.local.locks import exclusive
 from shared.artifacts.home import DEMO, catalogue_location, remember_catalogue
 from shared.artifacts.snapshots import index_store, read_index_manifest
 from shared.artifacts.store import ArtifactStore
-from shared.catalogue.categories import OLDER, CataloguePhoto
-from shared.catalogue.tables import Catalogue, Wanted, read_catalogue
+from shared.catalogue.categories import OLDER_CATEGORIES, CataloguePhoto
+from shared.catalogue.tables import Catalogue, CategoryChoice, read_catalogue
 from shared.changes.overrides import compact, last_overrides
 from shared.errors import ArtifactError, CatalogueUnusable, IndexDamaged, IndexUnavailable
 from shared.index.milvus_server import MilvusServer, open_server
@@ -231,15 +231,16 @@ def _read_catalogue(
     location = catalogue_location(settings)
     if location == settings.home / DEMO:
         _draw_demo(settings.home / DEMO, report_progress)
-    wanted = Wanted.by(settings, known_categories(settings.storage))
-    if bundle is not None:
-        wanted = Wanted.by(settings, bundle.manifest.categories, grow=False)
+    if bundle is None:
+        wanted = CategoryChoice.by(settings, known_categories(settings.storage))
+    else:
+        wanted = CategoryChoice.by(settings, bundle.manifest.categories, grow=False)
     try:
         catalogue = read_catalogue(location, wanted)
     except CatalogueUnusable:
         if bundle is None:
             raise
-        catalogue = read_catalogue(location, Wanted.by(settings))  # which the bundle was not fitted on
+        catalogue = read_catalogue(location, CategoryChoice.by(settings))  # which the bundle was not fitted on
     remember_catalogue(settings, location)
     report_progress(
         f"catalogue {catalogue.name}: {catalogue.n_listings} listings, {len(catalogue.photos)} labelled photos"
@@ -254,7 +255,7 @@ def _read_catalogue(
 def _report_categories(catalogue: Catalogue, report_progress: ReportProgress) -> None:
     """Tell which categories were read from where, unless they are the older service's; and which have few photos."""
     names, source = catalogue.categories.names, catalogue.source
-    if catalogue.categories != OLDER:
+    if catalogue.categories != OLDER_CATEGORIES:
         levels = "the first level" if source.level == 1 else f"the first {source.level} levels"
         some = ", ".join(names[:_CATEGORIES_SHOWN]) + (", ..." if len(names) > _CATEGORIES_SHOWN else "")
         report_progress(f"{len(names)} categories, {levels} of the column `{source.column}`: {some}")

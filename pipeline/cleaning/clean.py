@@ -24,7 +24,7 @@ from shared.artifacts.store import unwritable
 from shared.atomic_files import write_atomically
 from shared.catalogue.categories import CataloguePhoto
 from shared.catalogue.csv_files import IMAGES, RowProblem
-from shared.catalogue.tables import ALL_CATEGORIES, Catalogue, CatalogueReader, Wanted
+from shared.catalogue.tables import OWN_CATEGORIES, Catalogue, CatalogueReader, CategoryChoice
 from shared.errors import CatalogueUnusable
 from shared.progress import ReportProgress
 
@@ -60,7 +60,7 @@ def cleaned_directory(home: Path, directory: Path) -> Path:
 
 
 def clean(
-    directory: Path, out: Path, *, report_progress: ReportProgress, wanted: Wanted = ALL_CATEGORIES
+    directory: Path, out: Path, *, report_progress: ReportProgress, wanted: CategoryChoice = OWN_CATEGORIES
 ) -> CleanedCatalogue:
     """Clean the dump in `directory` into `out`; where `out` has files of an earlier run, only changes are processed.
 

@@ -10,7 +10,7 @@ import pandera.pandas as pa
 from pandera.errors import SchemaErrors
 
 from shared.artifacts import Location
-from shared.catalogue.categories import OLDER, ROOTS, Categories, CategorySource
+from shared.catalogue.categories import OLDER_CATEGORIES, ROOTS, Categories, CategorySource
 from shared.catalogue.csv_files import PRODUCTS, RowProblem, read_table
 
 _PRICE = re.compile(r"£?\s*([0-9]{1,9}|[0-9]{1,3}(?:,[0-9]{3}){1,3})(\.[0-9]{1,2})?")
@@ -47,7 +47,7 @@ def normalise_text(text: str) -> str:
     return " ".join(spaced.split())
 
 
-def topic(category: str, categories: Categories = OLDER) -> str:
+def topic(category: str, categories: Categories = OLDER_CATEGORIES) -> str:
     """Normalise a category path: "Home & Garden/Rugs" and "home &amp; garden > Rugs" -> "Home & Garden / Rugs"."""
     return " / ".join(categories.path(category))
 
@@ -119,7 +119,7 @@ def usable_rows(
 def clean_listings(
     directory: Location,
     rejected: Sequence[RowProblem],
-    categories: Categories = OLDER,
+    categories: Categories = OLDER_CATEGORIES,
     source: CategorySource = ROOTS,
 ) -> tuple[pd.DataFrame, list[RowProblem]]:
     """Normalise the usable listings.

@@ -48,14 +48,14 @@ def evaluate(name: str, catalogue: Path | None, against: str | None, as_json: bo
     from pipeline.building.index import embed_catalogue
     from pipeline.evaluation.evaluate import SPLIT_UNKNOWN, compare, joint_split, measure
     from shared.catalogue.categories import Categories
-    from shared.catalogue.tables import Wanted, read_catalogue
+    from shared.catalogue.tables import CategoryChoice, read_catalogue
 
     settings = load_settings(catalogue=catalogue)
     bundles = [_open(settings, wanted) for wanted in (name, against) if wanted]
     categories = Categories(bundles[0].manifest.categories)
     if against and bundles[1].manifest.categories != categories.names:
         raise CatalogueUnusable("the two bundles tell other categories apart, so they cannot be compared")
-    found = read_catalogue(existing_catalogue(settings), Wanted.by(settings, categories.names, grow=False))
+    found = read_catalogue(existing_catalogue(settings), CategoryChoice.by(settings, categories.names, grow=False))
     split = joint_split([bundle.split for bundle in bundles])
     if against and not {photo.listing_id for photo in found.photos} - split.train - split.validation:
         raise CatalogueUnusable(f"every listing of {found.name} was seen by one of the bundles; name another catalogue")
@@ -103,7 +103,7 @@ def plot(name: str, catalogue: Path | None, out: Path, as_json: bool) -> None:
     from pipeline.evaluation.evaluate import evaluate as measure
     from pipeline.evaluation.gallery import draw_bundle
     from shared.catalogue.categories import Categories
-    from shared.catalogue.tables import Wanted, read_catalogue
+    from shared.catalogue.tables import CategoryChoice, read_catalogue
 
     settings = load_settings(catalogue=catalogue)
     bundle = _open(settings, name)
@@ -111,7 +111,7 @@ def plot(name: str, catalogue: Path | None, out: Path, as_json: bool) -> None:
     embedded = None
     if settings.catalogue is not None:
         categories = Categories(bundle.manifest.categories)
-        found = read_catalogue(existing_catalogue(settings), Wanted.by(settings, categories.names, grow=False))
+        found = read_catalogue(existing_catalogue(settings), CategoryChoice.by(settings, categories.names, grow=False))
         embedded = embed_catalogue(settings, bundle, found, print_progress)
         evaluation = measure(*embedded, bundle.split, temperature=bundle.manifest.temperature, categories=categories)
     elif stored.is_file():

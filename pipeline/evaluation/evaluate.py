@@ -10,7 +10,7 @@ from sklearn.metrics import confusion_matrix, f1_score, precision_recall_fscore_
 from pipeline.evaluation.retrieval import Neighbours, find_neighbours, mean
 from pipeline.training.calibrate import answers, negative_log_likelihood
 from shared.array_types import BoolArray, DoubleArray, FloatArray, IntArray
-from shared.catalogue.categories import OLDER, CataloguePhoto, Categories
+from shared.catalogue.categories import OLDER_CATEGORIES, CataloguePhoto, Categories
 from shared.model.bundle import Split
 from shared.model.embedder import Embeddings
 
@@ -158,7 +158,7 @@ def evaluate(
     split: Split,
     *,
     temperature: float = 1.0,
-    categories: Categories = OLDER,
+    categories: Categories = OLDER_CATEGORIES,
 ) -> Evaluation:
     """Evaluate embeddings of a catalogue's photos by one bundle.
 
@@ -180,7 +180,7 @@ def measure(
     split: Split,
     *,
     temperature: float = 1.0,
-    categories: Categories = OLDER,
+    categories: Categories = OLDER_CATEGORIES,
 ) -> Measured:
     """Evaluate as `evaluate` does, and keep the values for each photo."""
     labels = np.array([photo.category for photo in photos], dtype=np.int64)

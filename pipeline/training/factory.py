@@ -15,7 +15,7 @@ from pipeline.evaluation.gallery import draw_bundle
 from pipeline.training.recipes import Recipe
 from pipeline.training.train import train
 from pipeline.training.weights import load_weights
-from shared.catalogue.tables import Wanted
+from shared.catalogue.tables import CategoryChoice
 from shared.model.bundle import bundle_store, known_categories, open_bundle, open_bundle_directory
 from shared.photos.preprocessing import PreprocessSpec
 from shared.progress import ReportProgress
@@ -84,7 +84,7 @@ def run_training(
         config.catalogue,
         cleaned_directory(settings.home, config.catalogue),
         report_progress=report_progress,
-        wanted=Wanted.by(settings, known_categories(settings.storage)),
+        wanted=CategoryChoice.by(settings, known_categories(settings.storage)),
     )
     loaded = load_weights(
         settings.backbone,

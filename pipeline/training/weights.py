@@ -20,7 +20,7 @@ from torch import Tensor
 from torchvision.models import ResNet50_Weights
 
 from shared.artifacts.store import ArtifactStore
-from shared.catalogue.categories import OLDER, Categories
+from shared.catalogue.categories import OLDER_CATEGORIES, Categories
 from shared.errors import WeightsUnusable
 from shared.model.network import NORMALISATION, Network
 from shared.settings import Backbone
@@ -58,7 +58,7 @@ class LoadedWeights:
 
 
 def load_weights(
-    backbone: Backbone, file: Path | None, *, download_timeout_s: float, categories: Categories = OLDER
+    backbone: Backbone, file: Path | None, *, download_timeout_s: float, categories: Categories = OLDER_CATEGORIES
 ) -> LoadedWeights:
     """Build the network of a backbone and load its pretrained weights.
 
@@ -116,15 +116,19 @@ def _resnet50(state: Mapping[str, Tensor], source: str, categories: Categories) 
     network = Network(Backbone.RESNET50, NORMALISATION[Backbone.RESNET50], len(categories))
     _fill_trunk(network, {k: v for k, v in state.items() if not k.startswith("fc.")})
     head = state.get("fc.weight")
-    expected = (len(OLDER), 2048)
-    if head is None or tuple(head.shape) == (1000, 2048) or (categories != OLDER and tuple(head.shape) == expected):
+    expected = (len(OLDER_CATEGORIES), 2048)
+    if (
+        head is None
+        or tuple(head.shape) == (1000, 2048)
+        or (categories != OLDER_CATEGORIES and tuple(head.shape) == expected)
+    ):
         return LoadedWeights(network, Backbone.RESNET50, source, has_head=False)
     if tuple(head.shape) != expected:
         raise WeightsUnusable(f"the head is {tuple(head.shape)}; expected {expected} or (1000, 2048)")
     bias = state.get("fc.bias")
     if bias is None or tuple(bias.shape) != expected[:1] or not torch.isfinite(head).all():
         raise WeightsUnusable(
-            f"the head of {len(OLDER)} classes needs finite weights and fc.bias of shape {expected[:1]}"
+            f"the head of {len(OLDER_CATEGORIES)} classes needs finite weights and fc.bias of shape {expected[:1]}"
         )
     network.head.load_state_dict({"weight": head, "bias": bias})
     return LoadedWeights(network, Backbone.RESNET50, source, has_head=True)

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from difflib import get_close_matches
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Protocol
 
 from shared.errors import CatalogueUnusable, InvalidRequest
@@ -138,7 +138,7 @@ class Categories:
 
     def as_written(self, text: str) -> str:
         """Return the category in a path letter by letter as a table has it, to compare it with the category's name."""
-        if self == OLDER:
+        if self == OLDER_CATEGORIES:
             return text.split("/", maxsplit=1)[0].strip()
         parts = [part for name in _SEPARATOR.split(text) if (part := name.strip())]
         return _JOINED.join(parts[: self.level])
@@ -148,7 +148,13 @@ class Categories:
         return next(iter(get_close_matches(root, self.names, n=1)), None)
 
 
-OLDER = Categories(CATEGORIES)
+OLDER_CATEGORIES = Categories(CATEGORIES)
+
+
+@lru_cache(maxsize=16)
+def categories_named(names: tuple[str, ...]) -> Categories:
+    """The categories of a manifest; made once for each list of names, because every search with a filter asks."""
+    return Categories(names)
 
 
 def _read_path(text: str) -> tuple[str, ...]:
@@ -180,8 +186,8 @@ def categories_in(texts: Iterable[str], known: Categories | None = None, level: 
     known = known and Categories(known.names, level)
     if known and not holds(known):  # of another catalogue
         known = None
-    if level == 1 and known in (None, OLDER) and holds(OLDER):
-        return OLDER
+    if level == 1 and known in (None, OLDER_CATEGORIES) and holds(OLDER_CATEGORIES):
+        return OLDER_CATEGORIES
     names: dict[str, Counter[str]] = {}
     for text, n in spelled.items():
         if name := _JOINED.join(_read_path(text)[:level]):

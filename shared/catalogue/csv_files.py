@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from shared.artifacts import Location
 from shared.artifacts.backends import backend_at
 from shared.artifacts.files import ObjectFile
-from shared.catalogue.categories import OLDER, ROOTS, Categories, CategorySource, categories_in
+from shared.catalogue.categories import OLDER_CATEGORIES, ROOTS, Categories, CategorySource, categories_in
 from shared.catalogue.encodings import SAVE_AS, decode_table
 from shared.catalogue.quotes import LEFT_MARK, READ_MARK, close_quotes, cut_records, split_record
 from shared.errors import CatalogueUnusable
@@ -199,9 +199,9 @@ class _RowTest:
         try:
             found = categories_in(seen.elements(), level=self._level)
         except CatalogueUnusable:
-            return OLDER
-        if found == OLDER:
-            return OLDER
+            return OLDER_CATEGORIES
+        if found == OLDER_CATEGORIES:
+            return OLDER_CATEGORIES
         n_lines = Counter(dict.fromkeys(range(len(found)), 0))
         for text, n in seen.items():
             if (position := found.find(text)) is not None:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from shared.artifacts import Location
 from shared.artifacts.files import ObjectFile
 from shared.catalogue.categories import (
-    OLDER,
+    OLDER_CATEGORIES,
     ROOTS,
     CataloguePhoto,
     Categories,
@@ -57,7 +57,7 @@ class Catalogue:
     rejected: tuple[RowProblem, ...]
     digest: str
     odd: tuple[RowProblem, ...] = ()
-    categories: Categories = OLDER
+    categories: Categories = OLDER_CATEGORIES
     source: CategorySource = ROOTS
 
     @property
@@ -107,7 +107,7 @@ class _Labelled(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Wanted:
+class CategoryChoice:
     """Which categories a catalogue is to be read with.
 
     Attributes:
@@ -122,7 +122,7 @@ class Wanted:
     source: CategorySource = ROOTS
 
     @classmethod
-    def by(cls, settings: Settings, known: Sequence[str] | None = None, *, grow: bool = True) -> "Wanted":
+    def by(cls, settings: Settings, known: Sequence[str] | None = None, *, grow: bool = True) -> "CategoryChoice":
         """Read with the column and level that the settings name.
 
         Args:
@@ -134,10 +134,10 @@ class Wanted:
         return cls(None if known is None else Categories(tuple(known), source.level), grow, source)
 
 
-ALL_CATEGORIES = Wanted()
+OWN_CATEGORIES = CategoryChoice()
 
 
-def read_catalogue(directory: Location, wanted: Wanted = ALL_CATEGORIES) -> Catalogue:
+def read_catalogue(directory: Location, wanted: CategoryChoice = OWN_CATEGORIES) -> Catalogue:
     """Read a dump: `Products.csv`, `Images.csv` and the photos in `images/`.
 
         catalogue = read_catalogue(Path("dump"))
@@ -163,13 +163,15 @@ class CatalogueReader:
 
     def __init__(self, file: Path | None = None) -> None:
         self._digests = PhotoDigests(file)
-        self._tables: tuple[Mapping[str, Stat], Wanted, _Tables] | None = None
+        self._tables: tuple[Mapping[str, Stat], CategoryChoice, _Tables] | None = None
 
     def digest(self, found: Scan) -> str | None:
         """Return the catalogue's digest if no file in `found` has changed since it was read; else None."""
         return self._digests.catalogue_digest(found)
 
-    def read(self, directory: Location, found: Scan | None = None, *, wanted: Wanted = ALL_CATEGORIES) -> Catalogue:
+    def read(
+        self, directory: Location, found: Scan | None = None, *, wanted: CategoryChoice = OWN_CATEGORIES
+    ) -> Catalogue:
         """Read the catalogue; see `read_catalogue`.
 
         Args:
@@ -239,7 +241,7 @@ def scan_catalogue(directory: Location) -> Scan:
 
 
 @_permitted()
-def _read_tables(directory: Location, wanted: Wanted) -> _Tables:
+def _read_tables(directory: Location, wanted: CategoryChoice) -> _Tables:
     rejected: list[RowProblem] = []
     odd: list[RowProblem] = []
     products = read_table(directory, PRODUCTS, rejected, odd, wanted.source)

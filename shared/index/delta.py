@@ -4,6 +4,7 @@ They are few enough for exact search. The delta is built from the change log alo
 one, row numbers included.
 """
 
+import logging
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
@@ -12,12 +13,15 @@ import numpy.typing as npt
 
 from shared.array_types import FloatArray
 from shared.artifacts.snapshots import IndexManifest
+from shared.catalogue.categories import categories_named
 from shared.changes.log import Change, PutPhoto, entry_order
 from shared.errors import ImageNotFound
 from shared.index.vector_index import VectorIndex, rounded
 from shared.jobs.contract import Distinct, Neighbour, SearchRequest
 from shared.model.embedder import Embeddings
+from shared.telemetry import event
 
+_LOG = logging.getLogger(__name__)
 _INITIAL_CAPACITY = 64
 
 Embed = Callable[[PutPhoto], Embeddings | None]
@@ -27,7 +31,7 @@ Embed = Callable[[PutPhoto], Embeddings | None]
 class _Put:
     image_id: str
     listing_id: str
-    category: str
+    category: int
     scores: FloatArray  # (n_categories,)
 
 
@@ -116,9 +120,9 @@ class DeltaIndex:
                 embeddings = self._embeddings(change.photo)
                 # It takes a position even without an embedding: row numbers must be the same in every worker.
                 position = self._keep(change.image_id, change.photo, embeddings)
-                if embeddings and change.photo.category < len(
-                    self.manifest.categories
-                ):  # else it is of another catalogue
+                if change.photo.category >= len(self.manifest.categories):
+                    event(_LOG, "put_of_another_catalogue", level=logging.WARNING, image_id=change.image_id)
+                elif embeddings:
                     positions[change.image_id] = position
         if applied_to == old.applied_to:
             return
@@ -141,8 +145,7 @@ class DeltaIndex:
         if embeddings:
             self._buffer[position] = embeddings.vectors[0]
         scores = embeddings.scores[0] if embeddings else photo.scores
-        category = self.manifest.categories[min(photo.category, len(self.manifest.categories) - 1)]
-        self._puts.append(_Put(image_id, photo.listing_id, category, scores))
+        self._puts.append(_Put(image_id, photo.listing_id, photo.category, scores))
         return position
 
     def search(self, query: FloatArray, request: SearchRequest) -> list[Neighbour]:
@@ -168,13 +171,15 @@ class DeltaIndex:
         """The best photos of the delta that meet the request's filters, at most `k`."""
         scores = np.array(rounded(np.vecdot(state.vectors, query)))
         order = np.argsort(-scores, kind="stable")
+        names = self.manifest.categories
+        wanted = None if request.category is None else categories_named(names).position(request.category)
         found: list[Neighbour] = []
         listings: set[str] = set()
         for position in order[state.alive[order]].tolist():
             put, score = self._puts[position], float(scores[position])
             if len(found) == request.k or (request.min_score is not None and score < request.min_score):
                 break
-            if request.category not in (None, put.category) or put.listing_id == request.exclude_listing:
+            if wanted not in (None, put.category) or put.listing_id == request.exclude_listing:
                 continue
             if request.distinct is Distinct.LISTING and put.listing_id in listings:
                 continue
@@ -184,7 +189,7 @@ class DeltaIndex:
                     rank=len(found) + 1,
                     image_id=put.image_id,
                     listing_id=put.listing_id,
-                    category=put.category,
+                    category=names[put.category],
                     score=score,
                     row=len(self.snapshot) + position,
                 )

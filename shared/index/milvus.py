@@ -16,7 +16,7 @@ import numpy as np
 
 from shared.array_types import FloatArray, IntArray
 from shared.artifacts.snapshots import IndexFacts, IndexKind, IndexManifest
-from shared.catalogue.categories import CataloguePhoto, Categories
+from shared.catalogue.categories import CataloguePhoto, categories_named
 from shared.errors import FingerprintMismatch, ImageNotFound, IndexDamaged
 from shared.index.ann import exact_nearest
 from shared.index.compression import EXACT_UP_TO, TARGET_RECALL, n_lists_for
@@ -101,7 +101,7 @@ class MilvusIndex:
         require_dimension(query, self.manifest)
         question = _Question(query, (), len(self), hidden)
         if request.category is not None:
-            category = Categories(self.manifest.categories).position(request.category)
+            category = categories_named(self.manifest.categories).position(request.category)
             question = replace(question.where(f"category == {category}"), n_fitting=self.facts.by_category[category])
         if request.exclude_listing is not None:
             question = question.where(f"listing_key != {listing_key(request.exclude_listing)}")

@@ -16,7 +16,7 @@ from shared.array_types import FloatArray, IntArray
 from shared.artifacts import Location
 from shared.artifacts.snapshots import IndexFacts, IndexKind, IndexManifest, read_index_manifest
 from shared.artifacts.store import MANIFEST, ArtifactStore, Draft
-from shared.catalogue.categories import CataloguePhoto, Categories
+from shared.catalogue.categories import CataloguePhoto, categories_named
 from shared.errors import (
     ArtifactError,
     FingerprintMismatch,
@@ -210,7 +210,7 @@ class IndexSnapshot:
             return None
         allowed: Mask = np.ones(len(self), dtype=bool)
         if request.category is not None:
-            allowed = self._rows.categories == Categories(self.manifest.categories).position(request.category)
+            allowed = self._rows.categories == categories_named(self.manifest.categories).position(request.category)
         if request.exclude_listing is not None:
             allowed[self._rows.of_listing(request.exclude_listing)] = False
         if hidden is not None:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torchvision.models import ResNet, resnet50
 
-from shared.catalogue.categories import OLDER
+from shared.catalogue.categories import OLDER_CATEGORIES
 from shared.model.bundle import Normalisation
 from shared.settings import Backbone
 
@@ -163,7 +163,9 @@ class Network(nn.Module):
         n_categories: that the head tells apart.
     """
 
-    def __init__(self, backbone: Backbone, normalisation: Normalisation, n_categories: int = len(OLDER)) -> None:
+    def __init__(
+        self, backbone: Backbone, normalisation: Normalisation, n_categories: int = len(OLDER_CATEGORIES)
+    ) -> None:
         super().__init__()
         self.features = Features(backbone, normalisation)
         self.head = nn.Linear(EMBEDDING_DIM[backbone], n_categories)

@@ -27,7 +27,7 @@ import numpy as np
 
 from shared.array_types import FloatArray
 from shared.artifacts.snapshots import index_store, read_index_manifest
-from shared.catalogue.categories import CATEGORIES, OLDER, CataloguePhoto
+from shared.catalogue.categories import CATEGORIES, OLDER_CATEGORIES, CataloguePhoto
 from shared.index.ann import ExactIndex
 from shared.index.snapshot import VECTORS, open_files
 from shared.jobs.contract import Distinct, SearchRequest
@@ -172,7 +172,7 @@ def _search(scratch: Path, n: int) -> dict[str, Any]:
     truth = snapshot.exact_nearest(queries, K)[1]
     found = [[hit.row for hit in snapshot.search(query, request)] for query in queries]
     filtered = {
-        "category": SearchRequest(k=K, category=CATEGORIES[OLDER.position("Appliances")]),
+        "category": SearchRequest(k=K, category=CATEGORIES[OLDER_CATEGORIES.position("Appliances")]),
         "exclude_listing": SearchRequest(k=K, exclude_listing="l1"),
         "distinct": SearchRequest(k=K, distinct=Distinct.LISTING),
         "k=100": SearchRequest(k=100),

@@ -11,7 +11,7 @@ from functools import partial
 import numpy as np
 
 from shared.artifacts import Location
-from shared.catalogue.categories import Categories
+from shared.catalogue.categories import Categories, categories_named
 from shared.errors import PhotoExpired
 from shared.index.answers import embed_result, search_result
 from shared.index.milvus_server import MilvusServer
@@ -82,7 +82,7 @@ class Engine:
         Raises:
             IndexMissing: nothing is loaded.
         """
-        return Categories(self.live.answering(None).bundle.manifest.categories)
+        return categories_named(self.live.answering(None).bundle.manifest.categories)
 
     @property
     def takes_all(self) -> bool:

@@ -19,7 +19,7 @@ from shared.artifacts.snapshots import index_store, read_index_manifest
 from shared.artifacts.store import ANY
 from shared.catalogue.categories import CataloguePhoto
 from shared.catalogue.scan import Scan
-from shared.catalogue.tables import Catalogue, CatalogueReader, Wanted, scan_catalogue
+from shared.catalogue.tables import Catalogue, CatalogueReader, CategoryChoice, scan_catalogue
 from shared.changes.log import ChangeLog
 from shared.changes.overrides import compact, last_overrides
 from shared.errors import (
@@ -149,8 +149,8 @@ class _Attempt:
             if self._nothing_changed(found, bundle, live):
                 count = len(live) if live else 0
                 return self._result(_NOTHING, live_version, ReindexCounts(seen=count, unchanged=count))
-            wanted = Wanted.by(self.at.settings, bundle.manifest.categories, grow=False)
-            plan = self._plan(self.at.catalogue.read(location, found, wanted=wanted), bundle, live)
+            choice = CategoryChoice.by(self.at.settings, bundle.manifest.categories, grow=False)
+            plan = self._plan(self.at.catalogue.read(location, found, wanted=choice), bundle, live)
         if self.request.dry_run:
             return self._result("a dry run", live_version, plan.counts, plan.catalogue.unusable)
         moves = live is not None and not lies_in(live.manifest, self.at.server)

@@ -179,3 +179,14 @@ def test_a_search_in_another_thread_never_sees_half_a_change(snapshot: VectorInd
     for thread in threads:
         thread.join()
     assert odd == []
+
+
+def test_a_put_in_a_category_that_the_model_does_not_know_is_left_out_and_told(
+    snapshot: VectorIndex, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It was made for another catalogue, and is still in the log."""
+    overlay = DeltaIndex(snapshot, never)
+    overlay.apply([put("strange", 1, category=len(CATEGORIES)), put("known", 2)])
+    assert "strange" not in found(overlay, unit(1001))
+    assert "known" in found(overlay, unit(1002))
+    assert "event=put_of_another_catalogue image_id=strange" in caplog.text

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from shared.catalogue.categories import OLDER
+from shared.catalogue.categories import OLDER_CATEGORIES
 from shared.catalogue.tables import Catalogue, CatalogueReader, read_catalogue, scan_catalogue
 from shared.errors import CatalogueUnusable
 from tests.conftest import encode, noise_image, write_catalogue
@@ -22,7 +22,7 @@ BOTH = [("p1", "l1", "Appliances"), ("p2", "l2", "Sports, Leisure & Travel")]
 
 def labelled(catalogue: Catalogue) -> list[tuple[str, str, str]]:
     """Each photo with its listing and the name of its category."""
-    names = list(OLDER)
+    names = list(OLDER_CATEGORIES)
     return [(photo.image_id, photo.listing_id, names[photo.category]) for photo in catalogue.photos]
 
 

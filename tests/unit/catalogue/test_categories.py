@@ -8,12 +8,12 @@ import pytest
 from shared.catalogue.categories import (
     CATEGORIES,
     MOST_CATEGORIES,
-    OLDER,
+    OLDER_CATEGORIES,
     Categories,
     CategorySource,
     categories_in,
 )
-from shared.catalogue.tables import Wanted, read_catalogue
+from shared.catalogue.tables import CategoryChoice, read_catalogue
 from shared.errors import CatalogueUnusable, InvalidRequest
 from tests.support.catalogues import GERMAN, draw_catalogue
 
@@ -37,10 +37,10 @@ def test_spellings_of_one_category_are_one_under_the_most_frequent(spellings: li
 
 def test_a_dump_of_the_older_service_keeps_its_thirteen_in_their_order() -> None:
     texts = [f"{name} / x" for name in CATEGORIES[3:]] + ["Pets", ""]
-    assert categories_in(texts) is OLDER
-    assert categories_in(texts, OLDER) is OLDER
-    assert OLDER.find("Pets") is None
-    assert categories_in(["", " / "]) is OLDER  # there is nothing in it; its rows are told
+    assert categories_in(texts) is OLDER_CATEGORIES
+    assert categories_in(texts, OLDER_CATEGORIES) is OLDER_CATEGORIES
+    assert OLDER_CATEGORIES.find("Pets") is None
+    assert categories_in(["", " / "]) is OLDER_CATEGORIES  # there is nothing in it; its rows are told
 
 
 def test_new_categories_come_after_those_that_are_known_and_none_is_moved() -> None:
@@ -54,7 +54,7 @@ def test_new_categories_come_after_those_that_are_known_and_none_is_moved() -> N
 
 def test_the_categories_of_another_catalogue_do_not_count() -> None:
     assert categories_in(["Cars", "Boats"], Categories(("Uhren", "Boote"))).names == ("Boats", "Cars")
-    assert categories_in([f"{name}/x" for name in CATEGORIES], Categories(("Uhren", "Boote"))) is OLDER
+    assert categories_in([f"{name}/x" for name in CATEGORIES], Categories(("Uhren", "Boote"))) is OLDER_CATEGORIES
 
 
 @pytest.mark.parametrize(
@@ -90,12 +90,12 @@ def test_another_catalogue_is_read_with_its_own_categories(tmp_path: Path, separ
 
 def test_with_the_categories_of_a_model_new_ones_are_left_out_and_told(tmp_path: Path) -> None:
     directory = draw_catalogue(tmp_path / "german", GERMAN, listings_each=2)
-    wanted = Wanted(Categories(GERMAN[:4]), grow=False)
+    wanted = CategoryChoice(Categories(GERMAN[:4]), grow=False)
     catalogue = read_catalogue(directory, wanted)
     assert (catalogue.categories, catalogue.n_listings) == (wanted.known, 8)
     told = {(row.reason, row.value) for row in catalogue.rejected if row.table == "Products.csv"}
     assert told == {("listing of unknown category", "Uhren")}
-    assert read_catalogue(directory, Wanted(wanted.known)).categories.names == GERMAN
+    assert read_catalogue(directory, CategoryChoice(wanted.known)).categories.names == GERMAN
 
 
 def test_a_quote_that_is_never_closed_is_mended_in_any_catalogue(tmp_path: Path) -> None:
@@ -116,11 +116,13 @@ def test_another_column_and_two_levels_of_it_may_be_the_category(tmp_path: Path)
     directory = draw_catalogue(tmp_path / "german", GERMAN, listings_each=4, columns=columns, category_column="Rubrik")
     assert set(read_catalogue(directory).categories.names) == {f"category {n}" for n in range(4)}
     source = CategorySource("Rubrik", level=2)
-    catalogue = read_catalogue(directory, Wanted(source=source))
+    catalogue = read_catalogue(directory, CategoryChoice(source=source))
     assert catalogue.categories.names == tuple(f"{name} / Teil {n}" for name in GERMAN for n in (0, 1))
     assert (catalogue.n_listings, catalogue.odd) == (20, ())
     assert {catalogue.categories[photo.category] for photo in catalogue.photos} == set(catalogue.categories)
-    again = read_catalogue(directory, Wanted(Categories(catalogue.categories.names[:9], 2), grow=False, source=source))
+    again = read_catalogue(
+        directory, CategoryChoice(Categories(catalogue.categories.names[:9], 2), grow=False, source=source)
+    )
     assert {row.value for row in again.rejected if row.table == "Products.csv"} == {"Uhren / Teil 1"}
 
 
@@ -136,4 +138,4 @@ def test_a_column_that_is_not_there_is_named(tmp_path: Path) -> None:
     with pytest.raises(
         CatalogueUnusable, match="the column Rubrik; it has id, titel, category; LOOKALIKE_CATEGORY_COLUMN"
     ):
-        read_catalogue(directory, Wanted(source=CategorySource("Rubrik")))
+        read_catalogue(directory, CategoryChoice(source=CategorySource("Rubrik")))

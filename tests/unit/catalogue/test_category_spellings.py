@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from shared.catalogue.categories import CATEGORIES, OLDER
+from shared.catalogue.categories import CATEGORIES, OLDER_CATEGORIES
 from shared.catalogue.tables import read_catalogue
 from tests.conftest import encode, noise_image, write_catalogue
 
@@ -33,19 +33,19 @@ from tests.conftest import encode, noise_image, write_catalogue
     ],
 )
 def test_a_path_begins_with_the_category_that_is_meant(text: str, path: tuple[str, ...]) -> None:
-    assert OLDER.path(text) == path
+    assert OLDER_CATEGORIES.path(text) == path
 
 
 @pytest.mark.parametrize(
     "text", ["Home & Garden, Appliances", "Root / Home & Garden", "Homes & Gardens", "Home", "Sandals", "9", ""]
 )
 def test_what_is_not_one_category_is_none(text: str) -> None:
-    assert OLDER.find(text) is None
+    assert OLDER_CATEGORIES.find(text) is None
 
 
 def test_each_category_is_found_in_any_case_and_as_html() -> None:
     for index, name in enumerate(CATEGORIES):
-        assert OLDER.find(name.upper()) == OLDER.find(name.replace("&", "&amp;") + ">x") == index
+        assert OLDER_CATEGORIES.find(name.upper()) == OLDER_CATEGORIES.find(name.replace("&", "&amp;") + ">x") == index
 
 
 def test_merged_spellings_and_unknown_categories_are_reported_by_row(tmp_path: Path) -> None:
