@@ -8,11 +8,12 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from shared.artifacts import Location
 from shared.artifacts.backends import backend_at
 from shared.artifacts.store import MANIFEST, ArtifactStore
+from shared.attributes.schema import Attribute
 from shared.catalogue.categories import CATEGORIES
 from shared.errors import ArtifactError, BundleDamaged, BundleMissing, IndexDamaged, IndexMissing
 from shared.jobs.reindex_contract import ReindexReport
 
-PHOTOS = "photos.sqlite"  # table `photos`: row, image_id, listing_id, category, path, sha256
+PHOTOS = "photos.sqlite"  # table `photos`: row, image_id, listing_id, category, path, sha256, payload
 
 
 class IndexKind(StrEnum):
@@ -57,6 +58,7 @@ class IndexManifest(BaseModel):
     catalogue: str  # what was indexed, for people
     catalogue_digest: str  # changes when the catalogue's rows or photos do
     categories: tuple[str, ...] = CATEGORIES  # that its photos' and scores' positions stand for
+    attributes: tuple[Attribute, ...] = ()  # of its listings
     built_at: str
     index: IndexFacts | None = None  # None: of an earlier Lookalike, whose files are others
     # The last entry of the change log that is in it; files say `folded_to`, as before it was renamed.

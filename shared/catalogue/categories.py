@@ -230,3 +230,4 @@ class CataloguePhoto:
     category: int  # position in the catalogue's Categories
     path: PhotoFile
     sha256: str = ""  # of the file's bytes; empty before it was read
+    payload: str = ""  # the listing's attributes as JSON, see shared.attributes.schema.as_payload; empty: none

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from shared.artifacts import Location
 from shared.artifacts.files import ObjectFile
+from shared.attributes.schema import NO_ATTRIBUTES, AttributeSchema
+from shared.catalogue.attributes import ListingAttributes, find_configuration, read_attributes
 from shared.catalogue.categories import (
     OLDER_CATEGORIES,
     ROOTS,
@@ -47,7 +49,8 @@ class Catalogue:
         odd: rows that are used although something about them is wrong, and what was assumed of a table.
         categories: that the photos' categories are positions in.
         source: where in the table they stand.
-        digest: SHA-256 over the photos, their listings and categories.
+        attributes: of the listings; each photo carries its listing's values.
+        digest: SHA-256 over the photos, their listings, categories and attributes.
     """
 
     name: str
@@ -59,6 +62,7 @@ class Catalogue:
     odd: tuple[RowProblem, ...] = ()
     categories: Categories = OLDER_CATEGORIES
     source: CategorySource = ROOTS
+    attributes: AttributeSchema = NO_ATTRIBUTES
 
     @property
     def unusable(self) -> dict[str, int]:
@@ -96,6 +100,7 @@ class _Tables(NamedTuple):
     rejected: list[RowProblem]
     odd: list[RowProblem]
     categories: Categories
+    attributes: ListingAttributes
 
 
 class _Labelled(NamedTuple):
@@ -203,6 +208,7 @@ class CatalogueReader:
             tuple(tables.odd),
             tables.categories,
             wanted.source,
+            tables.attributes.schema,
         ).without(unreadable)
         self._digests.remember(found, "" if unreadable else catalogue.digest)
         return catalogue
@@ -231,6 +237,7 @@ def scan_catalogue(directory: Location) -> Scan:
         StoreUnavailable: the object store does not answer.
     """
     tables = [find_part(directory, name) for name in (PRODUCTS, IMAGES)]
+    tables += [configuration] if (configuration := find_configuration(directory)) else []
     folder = find_part(directory, "images")
     for path in tables:
         if isinstance(path, Path) and not path.is_file():
@@ -250,13 +257,15 @@ def _read_tables(directory: Location, wanted: CategoryChoice) -> _Tables:
         categories = categories_in(products["category"], wanted.known, wanted.source.level)
     else:
         categories = wanted.known
+    category_of = _categories(products, categories, rejected, odd)
     return _Tables(
         listing_ids=frozenset(products["id"]),
-        category_of=_categories(products, categories, rejected, odd),
+        category_of=category_of,
         images=list(zip(_rows(images), images["id"], images["product_id"], strict=True)),
         rejected=rejected,
         odd=odd,
         categories=categories,
+        attributes=read_attributes(directory, products, category_of, odd),
     )
 
 
@@ -324,7 +333,10 @@ def _photos(
         elif isinstance(file := files.find(image_id), FileProblem):
             reason, detail = file
         else:
-            photo = CataloguePhoto(image_id, listing_id, tables.category_of[listing_id], open_file(file[0]))
+            payload = tables.attributes.payloads[listing_id]
+            photo = CataloguePhoto(
+                image_id, listing_id, tables.category_of[listing_id], open_file(file[0]), payload=payload
+            )
             photos[image_id] = _Labelled(row, photo, file)
             continue
         rejected.append(RowProblem(reason, IMAGES, row, image_id, value, detail))
@@ -344,6 +356,7 @@ def _missing_listing(listing_id: str, similar: Mapping[str, str]) -> str:
 def _digest(photos: list[CataloguePhoto]) -> str:
     digest = hashlib.sha256()
     for photo in photos:
-        fields = (photo.image_id, photo.listing_id, str(photo.category), photo.sha256)
+        fields = [photo.image_id, photo.listing_id, str(photo.category), photo.sha256]
+        fields += [photo.payload] if photo.payload else []
         digest.update("\x1f".join(fields).encode() + b"\x1e")
     return digest.hexdigest()

@@ -47,6 +47,7 @@ class PutPhoto:
         fingerprint: of the model that made `vector` and `scores`.
         vector: (dim,) float32, L2 norm 1.
         scores: (n_categories,) float32, before softmax.
+        payload: the attributes as JSON, see `shared.attributes.schema.as_payload`.
     """
 
     listing_id: str
@@ -55,6 +56,7 @@ class PutPhoto:
     fingerprint: str
     vector: npt.NDArray[np.float32] = field(compare=False)
     scores: npt.NDArray[np.float32] = field(compare=False)
+    payload: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,6 +122,8 @@ class ChangeLog:
         if photo:
             fields = ("listing_id", photo.listing_id, "category", photo.category, "sha256", photo.sha256)
             fields += ("fingerprint", photo.fingerprint, "vector", _raw(photo.vector), "scores", _raw(photo.scores))
+            if photo.payload:
+                fields += ("attributes", photo.payload)
         held = (job.id, job.attempt, image_id, sequence, photo.sha256 if photo else "-")
         entry = cast(bytes | None, self._append(keys=[PREFIX], args=[*held, *fields]))
         if entry is None:
@@ -192,6 +196,7 @@ def _parse(entry: _Entry) -> Change:
             fingerprint=fields[b"fingerprint"].decode(),
             vector=np.frombuffer(fields[b"vector"], dtype="<f4"),
             scores=np.frombuffer(fields[b"scores"], dtype="<f4"),
+            payload=fields.get(b"attributes", b"").decode(),
         )
     return Change(entry_id.decode(), fields[b"image_id"].decode(), int(fields[b"sequence"]), photo)
 

@@ -38,6 +38,7 @@ class OverridePhoto(_Value):
     listing_id: str
     category: int  # position in the categories of the model
     sha256: str  # of its file, see `shared.artifacts.home.live_photo`
+    payload: str = ""  # the attributes as JSON
 
 
 class CatalogueOverride(_Value):
@@ -45,6 +46,7 @@ class CatalogueOverride(_Value):
 
     sequence: int  # of the change
     catalogue_said: str  # digest of its catalogue entry when the change was first compacted, or ABSENT
+    attributes_said: str = ""  # likewise of the attributes that the catalogue had for its listing; empty: none
     photo: OverridePhoto | None  # None: the image was deleted
 
 
@@ -91,6 +93,7 @@ def compact(
         fingerprint: of the model that the new snapshot is for; embeddings by another are not used.
     """
     entry_digests = {photo.image_id: _entry_digest(photo) for photo in catalogue}
+    payloads = {photo.listing_id: photo.payload for photo in catalogue}
     merged: dict[str, CatalogueOverride] = dict(overrides)
     known: dict[str, Known] = {}
     for entry in entries:
@@ -99,11 +102,16 @@ def compact(
             continue
         kept = None
         if photo:
-            kept = OverridePhoto(listing_id=photo.listing_id, category=photo.category, sha256=photo.sha256)
+            kept = OverridePhoto(
+                listing_id=photo.listing_id, category=photo.category, sha256=photo.sha256, payload=photo.payload
+            )
             if photo.fingerprint == fingerprint:
                 known[photo.sha256] = Known(photo.vector, photo.scores)
         merged[image_id] = CatalogueOverride(
-            sequence=entry.sequence, catalogue_said=entry_digests.get(image_id, ABSENT), photo=kept
+            sequence=entry.sequence,
+            catalogue_said=entry_digests.get(image_id, ABSENT),
+            photo=kept,
+            attributes_said=_digest_of(payloads.get(photo.listing_id, "")) if photo else "",
         )
     in_force = {
         image_id: one for image_id, one in merged.items() if one.catalogue_said == entry_digests.get(image_id, ABSENT)
@@ -111,7 +119,14 @@ def compact(
     put = sorted((one.sequence, image_id, one.photo) for image_id, one in in_force.items() if one.photo)
     photos = [photo for photo in catalogue if photo.image_id not in in_force]
     photos += [
-        CataloguePhoto(image_id, photo.listing_id, photo.category, live_photo(storage, photo.sha256), photo.sha256)
+        CataloguePhoto(
+            image_id,
+            photo.listing_id,
+            photo.category,
+            live_photo(storage, photo.sha256),
+            photo.sha256,
+            _payload(in_force[image_id], photo, payloads.get(photo.listing_id, "")),
+        )
         for _, image_id, photo in put
     ]
     # The deletion of an image that the catalogue does not have needs no override.
@@ -175,3 +190,13 @@ def _entry_digest(photo: CataloguePhoto) -> str:
     """SHA-256 of what the catalogue has for a photo: content, listing and category."""
     fields = (photo.sha256, photo.listing_id, str(photo.category))
     return hashlib.sha256("\x1f".join(fields).encode()).hexdigest()
+
+
+def _payload(override: CatalogueOverride, photo: OverridePhoto, in_catalogue: str) -> str:
+    """The attributes of a photo that was put live: its own until the catalogue says other ones of its listing."""
+    return photo.payload if photo.payload and override.attributes_said == _digest_of(in_catalogue) else in_catalogue
+
+
+def _digest_of(payload: str) -> str:
+    """Digest of a listing's attributes; empty for none."""
+    return hashlib.sha256(payload.encode()).hexdigest() if payload else ""

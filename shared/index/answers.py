@@ -5,9 +5,21 @@ import base64
 import numpy as np
 
 from shared.array_types import FloatArray
+from shared.attributes.schema import AttributeSchema
 from shared.index.delta import DeltaIndex
-from shared.index.vector_index import VectorIndex
-from shared.jobs.contract import CategoryAnswer, CategoryScore, EmbedResult, Encoding, SearchRequest, SearchResult
+from shared.index.facets import Facets, facet_names
+from shared.index.vector_index import VectorIndex, included
+from shared.jobs.contract import (
+    CategoryAnswer,
+    CategoryScore,
+    EmbedResult,
+    Encoding,
+    Facet,
+    FacetScope,
+    Neighbour,
+    SearchRequest,
+    SearchResult,
+)
 from shared.model.bundle import BundleManifest
 from shared.model.embedder import Embeddings
 
@@ -80,9 +92,30 @@ def search_result(
     Raises:
         DimensionMismatch, IndexUnavailable, IndexDamaged: as `VectorIndex.search`.
     """
+    neighbours, facets = _searched(embeddings.vectors[0], request, index)
     return SearchResult(
         category=category_answer(embeddings.scores[0], model),
-        neighbours=index.search(embeddings.vectors[0], request),
+        neighbours=neighbours,
+        facets=facets,
         index_version=index.version,
         model_fingerprint=index.manifest.fingerprint,
     )
+
+
+def _searched(
+    query: FloatArray, request: SearchRequest, index: VectorIndex | DeltaIndex
+) -> tuple[list[Neighbour], dict[str, Facet] | None]:
+    """The neighbours of a query, and the facets that the request asks for."""
+    if not request.facets:
+        return index.search(query, request), None
+    if request.facet_scope is FacetScope.MATCHES:
+        return index.search(query, request), index.count(request).answer()
+    found = index.search(query, request.model_copy(update={"include": ("*",)}))
+    schema = AttributeSchema(index.manifest.attributes)
+    facets = Facets(schema, facet_names(request.facets, schema), index.manifest.categories)
+    position = {name: number for number, name in enumerate(index.manifest.categories)}
+    for hit in {hit.listing_id: hit for hit in reversed(found)}.values():
+        facets.add(position[hit.category], hit.attributes or {})
+    carried = (included(hit.attributes or {}, request.include) if request.include else None for hit in found)
+    hits = [hit.model_copy(update={"attributes": one}) for hit, one in zip(found, carried, strict=True)]
+    return hits, facets.answer()

@@ -10,15 +10,16 @@ import numpy.typing as npt
 CHUNK_ROWS = 8192  # in memory at a time: 64 MB of vectors at 2048 dimensions
 
 
-def write_array(path: Path, array: npt.NDArray[Any]) -> None:
+def write_array(path: Path, array: npt.NDArray[Any], *, finite: bool = True) -> None:
     """Write an array as .npy, in C order, `CHUNK_ROWS` rows at a time.
 
     Args:
         path: replaced if it exists.
         array: (n, ...); may be memory-mapped and larger than memory.
+        finite: whether every number must be; else NaN may stand for one that there is not.
 
     Raises:
-        ValueError: a number in it is not finite.
+        ValueError: a number in it is not finite, and must be.
         OSError: the disk is full or may not be written.
     """
     # Not through a memory map: on a full disk that ends the process instead of raising an error.
@@ -27,7 +28,7 @@ def write_array(path: Path, array: npt.NDArray[Any]) -> None:
         np.lib.format.write_array_header_1_0(file, header)
         for start in range(0, len(array), CHUNK_ROWS):
             chunk = np.ascontiguousarray(array[start : start + CHUNK_ROWS])
-            if not np.isfinite(chunk).all():
+            if finite and not np.isfinite(chunk).all():
                 raise ValueError(f"{path.name}: not every number is finite")
             file.write(chunk.data)
 

@@ -13,10 +13,13 @@ import numpy.typing as npt
 
 from shared.array_types import FloatArray
 from shared.artifacts.snapshots import IndexManifest
+from shared.attributes.filters import PhotoFacts, bind_filter, holds
+from shared.attributes.schema import AttributeSchema, Values, of_payload
 from shared.catalogue.categories import categories_named
 from shared.changes.log import Change, PutPhoto, entry_order
 from shared.errors import ImageNotFound
-from shared.index.vector_index import VectorIndex, rounded
+from shared.index.facets import Facets
+from shared.index.vector_index import VectorIndex, included, rounded
 from shared.jobs.contract import Distinct, Neighbour, SearchRequest
 from shared.model.embedder import Embeddings
 from shared.telemetry import event
@@ -33,6 +36,12 @@ class _Put:
     listing_id: str
     category: int
     scores: FloatArray  # (n_categories,)
+    values: Values
+
+    @property
+    def facts(self) -> PhotoFacts:
+        """What filters ask of it."""
+        return PhotoFacts(self.category, self.listing_id, self.image_id, self.values)
 
 
 @dataclass(frozen=True)
@@ -145,7 +154,9 @@ class DeltaIndex:
         if embeddings:
             self._buffer[position] = embeddings.vectors[0]
         scores = embeddings.scores[0] if embeddings else photo.scores
-        self._puts.append(_Put(image_id, photo.listing_id, photo.category, scores))
+        # A photo that came without attributes has those that its listing has.
+        values = of_payload(photo.payload or self.snapshot.payload_of(photo.listing_id))
+        self._puts.append(_Put(image_id, photo.listing_id, photo.category, scores, values))
         return position
 
     def search(self, query: FloatArray, request: SearchRequest) -> list[Neighbour]:
@@ -172,14 +183,14 @@ class DeltaIndex:
         scores = np.array(rounded(np.vecdot(state.vectors, query)))
         order = np.argsort(-scores, kind="stable")
         names = self.manifest.categories
-        wanted = None if request.category is None else categories_named(names).position(request.category)
+        meets = self._meets(request)
         found: list[Neighbour] = []
         listings: set[str] = set()
         for position in order[state.alive[order]].tolist():
             put, score = self._puts[position], float(scores[position])
             if len(found) == request.k or (request.min_score is not None and score < request.min_score):
                 break
-            if wanted not in (None, put.category) or put.listing_id == request.exclude_listing:
+            if not meets(put):
                 continue
             if request.distinct is Distinct.LISTING and put.listing_id in listings:
                 continue
@@ -192,9 +203,38 @@ class DeltaIndex:
                     category=names[put.category],
                     score=score,
                     row=len(self.snapshot) + position,
+                    attributes=included(put.values, request.include) if request.include else None,
                 )
             )
         return found
+
+    def _meets(self, request: SearchRequest) -> Callable[[_Put], bool]:
+        """Whether a photo meets the filters of a search."""
+        categories = categories_named(self.manifest.categories)
+        wanted = None if request.category is None else categories.position(request.category)
+        condition = None
+        if request.filter is not None:
+            condition = bind_filter(request.filter, AttributeSchema(self.manifest.attributes), categories)
+
+        def meets(put: _Put) -> bool:
+            if wanted not in (None, put.category) or put.listing_id == request.exclude_listing:
+                return False
+            return condition is None or holds(condition, put.facts)
+
+        return meets
+
+    def count(self, request: SearchRequest) -> Facets:
+        """Count the values of facets among the listings of snapshot and delta; see `VectorIndex.count`.
+
+        A listing with photos in both counts once for each.
+        """
+        state = self._state
+        facets = self.snapshot.count(request, state.hidden if len(state.hidden) else None)
+        meets = self._meets(request)
+        met = (put for position in sorted(state.positions.values()) if meets(put := self._puts[position]))
+        for put in {put.listing_id: put for put in met}.values():
+            facets.add(put.category, put.values)
+        return facets
 
     def stored(self, image_id: str) -> Embeddings:
         """Return the embedding a photo was put or indexed with; see `VectorIndex.stored`."""

@@ -17,11 +17,13 @@ import numpy as np
 from shared.array_types import FloatArray, IntArray
 from shared.artifacts.snapshots import IndexFacts, IndexKind, IndexManifest
 from shared.catalogue.categories import CataloguePhoto, categories_named
-from shared.errors import FingerprintMismatch, ImageNotFound, IndexDamaged
+from shared.errors import FingerprintMismatch, ImageNotFound, IndexDamaged, InvalidRequest
 from shared.index.ann import exact_nearest
 from shared.index.compression import EXACT_UP_TO, TARGET_RECALL, n_lists_for
+from shared.index.facets import Facets
 from shared.index.milvus_server import VECTOR, CollectionName, MilvusServer, Tick
-from shared.index.rows import PhotoTable
+from shared.index.row_filters import RowFilters
+from shared.index.rows import CATEGORY_CODES, PhotoTable
 from shared.index.vector_index import as_neighbours, ranked, require_dimension, rounded
 from shared.jobs.contract import Distinct, Neighbour, SearchRequest
 from shared.model.embedder import Embeddings
@@ -83,6 +85,7 @@ class MilvusIndex:
         table: the photos' table on disk.
         alias: Milvus alias to point at the collection while the version is live; empty: none.
         made_from: (n, dim) float32, the vectors of a version that is being built, for exact search; None: ask Milvus.
+        filters: the columns of attributes on disk; None: the version is of an earlier Lookalike, which had none.
     """
 
     version: str
@@ -92,6 +95,7 @@ class MilvusIndex:
     table: PhotoTable
     alias: str = ""
     made_from: FloatArray | None = None
+    filters: RowFilters | None = None
 
     def __len__(self) -> int:
         return self.manifest.count
@@ -103,6 +107,8 @@ class MilvusIndex:
         if request.category is not None:
             category = categories_named(self.manifest.categories).position(request.category)
             question = replace(question.where(f"category == {category}"), n_fitting=self.facts.by_category[category])
+        if request.filter is not None:
+            question = self._among(question, request)
         if request.exclude_listing is not None:
             question = question.where(f"listing_key != {listing_key(request.exclude_listing)}")
         if request.distinct is Distinct.LISTING:
@@ -111,7 +117,29 @@ class MilvusIndex:
             hits = self._visible(question, min(request.k, question.n_fitting))
         photos = {hit.row: hit.photo for hit in hits}
         best = ranked((hit.score, hit.row) for hit in hits)[: request.k]
-        return as_neighbours(best, [photos[row] for _, row in best], request, self.manifest.categories)
+        photos_of_best = [photos[row] for _, row in best]
+        return as_neighbours(best, photos_of_best, request, self.manifest.categories, self.table.values)
+
+    def count(self, request: SearchRequest, hidden: IntArray | None = None) -> Facets:
+        """Count the values of facets over the columns on disk; see `VectorIndex.count`."""
+        return self._columns.count(request, hidden)
+
+    @property
+    def _columns(self) -> RowFilters:
+        """The columns on disk, which versions of an earlier Lookalike do not have.
+
+        Raises:
+            InvalidRequest: this one has none.
+        """
+        if self.filters is None:
+            raise InvalidRequest(f"filter: {self.version} was built before there were filters; reindex")
+        return self.filters
+
+    def _among(self, question: _Question, request: SearchRequest) -> _Question:
+        """Ask only among the rows that the filter matches on disk."""
+        assert request.filter is not None
+        rows = np.flatnonzero(self._columns.matching(request.filter)).tolist()
+        return replace(question.where(f"row in {rows}"), n_fitting=min(question.n_fitting, len(rows)))
 
     def _one_a_listing(self, question: _Question, k: int) -> list[_Hit]:
         """The best hit of each of the `k` best listings."""
@@ -190,6 +218,10 @@ class MilvusIndex:
     def row_of(self, image_id: str) -> int | None:
         """Return the row of an image, from the table on disk; None if there is none."""
         return self.table.of_image(image_id)
+
+    def payload_of(self, listing_id: str) -> str:
+        """Return the attributes of a listing as JSON; empty text if it has none."""
+        return self.table.payload_of(listing_id)
 
     def vectors(self, rows: IntArray | slice) -> FloatArray:
         """Fetch the embeddings of some rows from Milvus, (n, dim) float32."""
@@ -278,8 +310,9 @@ def open_collection(
         raise FingerprintMismatch(f"{version}: collection {facts.collection} is of another model; reindex")
     dimension = server.dimension(facts.collection)
     try:
-        table = PhotoTable(directory)
-    except (OSError, sqlite3.Error) as exc:
+        filters = RowFilters(directory, manifest) if (directory / CATEGORY_CODES).exists() else None
+        table = filters.rows if filters else PhotoTable(directory)
+    except (OSError, ValueError, sqlite3.Error) as exc:
         raise IndexDamaged(f"{version}: cannot be read") from exc
     server.load(facts.collection)
     n_there = server.count(facts.collection)
@@ -288,7 +321,7 @@ def open_collection(
             f"{version}: {manifest.count} photos of dimension {manifest.dimension}, but {len(table)} in its table, "
             f"and {n_there} of dimension {dimension} in collection {facts.collection}"
         )
-    return MilvusIndex(version, manifest, facts, server, table, alias, made_from)
+    return MilvusIndex(version, manifest, facts, server, table, alias, made_from, filters)
 
 
 def fill_collection(

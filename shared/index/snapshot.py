@@ -16,7 +16,8 @@ from shared.array_types import FloatArray, IntArray
 from shared.artifacts import Location
 from shared.artifacts.snapshots import IndexFacts, IndexKind, IndexManifest, read_index_manifest
 from shared.artifacts.store import MANIFEST, ArtifactStore, Draft
-from shared.catalogue.categories import CataloguePhoto, categories_named
+from shared.attributes.schema import NO_ATTRIBUTES, AttributeSchema
+from shared.catalogue.categories import CataloguePhoto
 from shared.errors import (
     ArtifactError,
     FingerprintMismatch,
@@ -27,9 +28,12 @@ from shared.errors import (
 )
 from shared.index.ann import CompressedIndex, ExactIndex, Mask, RowIndex, exact_nearest
 from shared.index.arrays import map_array, write_array
+from shared.index.attribute_columns import write_columns
 from shared.index.compression import EXACT_UP_TO, compress
+from shared.index.facets import Facets
 from shared.index.milvus import fill_collection, open_collection
 from shared.index.milvus_server import CollectionName, MilvusServer, alias_of
+from shared.index.row_filters import RowFilters
 from shared.index.rows import PhotoRows, write_filters, write_photos
 from shared.index.vector_index import VectorIndex, as_neighbours, ranked, require_dimension, rounded
 from shared.jobs.contract import Distinct, Neighbour, SearchRequest
@@ -49,12 +53,14 @@ class IndexDraft:
         server: Milvus, for the vectors; None: they are written to files.
         collection: in Milvus that the vectors are written to; empty without a server.
         vectors: (n, dim) float32 that were written; None before `write`.
+        attributes: of the photos, with what was found of each; none before `write`.
     """
 
     artifact: Draft
     server: MilvusServer | None = None
     collection: str = ""
     vectors: FloatArray | None = None
+    attributes: AttributeSchema = NO_ATTRIBUTES
 
     def write(
         self,
@@ -62,6 +68,7 @@ class IndexDraft:
         embeddings: Embeddings,
         *,
         root: Location | None = None,
+        attributes: AttributeSchema = NO_ATTRIBUTES,
         threads: int = 0,
         exact_up_to: int = EXACT_UP_TO,
         tick: Callable[[], None] = lambda: None,
@@ -72,6 +79,7 @@ class IndexDraft:
             photos: one per row, in row order; read once.
             embeddings: vectors (n, dim) float32, L2 norm 1, and scores (n, n_categories) float32; in memory or mapped.
             root: paths of photos inside it are stored relative to it.
+            attributes: that the photos' payloads are of.
             threads: for building a compressed index; 0: one per core.
             exact_up_to: more vectors than this get a compressed index.
             tick: called while a server works; an exception it raises ends the work.
@@ -88,11 +96,12 @@ class IndexDraft:
         if not n_photos == len(vectors) == len(scores):
             raise IndexDamaged(f"{n_photos} photos, {len(vectors)} vectors and {len(scores)} rows of scores")
         self.vectors = vectors
+        write_filters(directory)
+        self.attributes = write_columns(directory, attributes)
         if self.server:
             return fill_collection(
                 self.server, self.collection, directory, embeddings, exact_up_to=exact_up_to, tick=tick
             )
-        write_filters(directory)
         try:
             write_array(directory / SCORES, np.asarray(scores, dtype=np.float32))
             write_array(directory / VECTORS, np.asarray(vectors, dtype=np.float32))
@@ -189,7 +198,7 @@ class IndexSnapshot:
 
     version: str
     manifest: IndexManifest
-    _rows: PhotoRows
+    _filters: RowFilters
     _vectors: FloatArray  # (n, dim), memory-mapped
     _scores: FloatArray  # (n, n_categories), memory-mapped
     _index: RowIndex
@@ -197,25 +206,21 @@ class IndexSnapshot:
     def search(self, query: FloatArray, request: SearchRequest, *, hidden: IntArray | None = None) -> list[Neighbour]:
         """Find the photos most similar to a query; see `VectorIndex.search`."""
         require_dimension(query, self.manifest)
-        allowed = self._allowed(request, hidden)
+        allowed = self._filters.allowed(request, hidden)
         if request.distinct is Distinct.LISTING:
             hits = self._one_a_listing(query, request.k, allowed)
         else:
             hits = self._hits(query, request.k, allowed)
-        return as_neighbours(hits, self._rows.at([row for _, row in hits]), request, self.manifest.categories)
+        photos = self._rows.at([row for _, row in hits])
+        return as_neighbours(hits, photos, request, self.manifest.categories, self._rows.values)
 
-    def _allowed(self, request: SearchRequest, hidden: IntArray | None) -> Mask | None:
-        """The mask (n,) of rows that the filters allow; None when they allow all."""
-        if request.category is None and request.exclude_listing is None and hidden is None:
-            return None
-        allowed: Mask = np.ones(len(self), dtype=bool)
-        if request.category is not None:
-            allowed = self._rows.categories == categories_named(self.manifest.categories).position(request.category)
-        if request.exclude_listing is not None:
-            allowed[self._rows.of_listing(request.exclude_listing)] = False
-        if hidden is not None:
-            allowed[hidden] = False
-        return allowed
+    @property
+    def _rows(self) -> PhotoRows:
+        return self._filters.rows
+
+    def count(self, request: SearchRequest, hidden: IntArray | None = None) -> Facets:
+        """Count the values of facets; see `VectorIndex.count`."""
+        return self._filters.count(request, hidden)
 
     def _one_a_listing(self, query: FloatArray, k: int, allowed: Mask | None) -> list[tuple[float, int]]:
         """The best row of each of the `k` best listings, as scores and rows, best first."""
@@ -260,6 +265,10 @@ class IndexSnapshot:
     def row_of(self, image_id: str) -> int | None:
         """Return the row of an image; None if there is none."""
         return self._rows.of_image(image_id)
+
+    def payload_of(self, listing_id: str) -> str:
+        """Return the attributes of a listing as JSON; empty text if it has none."""
+        return self._rows.payload_of(listing_id)
 
     def vectors(self, rows: IntArray | slice) -> FloatArray:
         """Return the embeddings of some rows, (n, dim) float32."""
@@ -330,7 +339,8 @@ def open_files(directory: Path, version: str, manifest: IndexManifest) -> IndexS
     if facts is None:
         raise IndexDamaged(f"{version}: was written by an earlier Lookalike; `lookalike index build` makes it anew")
     try:
-        rows = PhotoRows(directory, len(manifest.categories))
+        filters = RowFilters(directory, manifest)
+        rows = filters.rows
         vectors = map_array(directory / VECTORS)
         scores = map_array(directory / SCORES)
         for array, width in ((vectors, manifest.dimension), (scores, len(manifest.categories))):
@@ -346,4 +356,4 @@ def open_files(directory: Path, version: str, manifest: IndexManifest) -> IndexS
             )
     except (OSError, ValueError, EOFError, RuntimeError, sqlite3.Error) as exc:
         raise IndexDamaged(f"{version}: cannot be read") from exc
-    return IndexSnapshot(version, manifest, rows, vectors, scores, index)
+    return IndexSnapshot(version, manifest, filters, vectors, scores, index)

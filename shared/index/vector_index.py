@@ -1,14 +1,18 @@
 """VectorIndex: the interface of one index version, implemented by files with FAISS and by Milvus."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import repeat
 from typing import Protocol
 
 import numpy as np
+from pydantic import JsonValue
 
 from shared.array_types import FloatArray, IntArray
 from shared.artifacts.snapshots import IndexManifest
+from shared.attributes.schema import Values
 from shared.catalogue.categories import CataloguePhoto
 from shared.errors import DimensionMismatch
+from shared.index.facets import Facets
 from shared.jobs.contract import Neighbour, SearchRequest
 from shared.model.embedder import Embeddings
 
@@ -50,7 +54,19 @@ class VectorIndex(Protocol):
 
         Raises:
             DimensionMismatch: the query's dimension is not that of the version's vectors.
-            InvalidRequest: the index has no such category.
+            InvalidRequest: the index has no such category, or the filter does not fit its attributes.
+        """
+        ...
+
+    def count(self, request: SearchRequest, hidden: IntArray | None = None) -> Facets:
+        """Count the values of `request.facets` among the listings that the filters allow.
+
+        Args:
+            request: filters and facets.
+            hidden: rows to leave out.
+
+        Raises:
+            InvalidRequest: the index has no such attribute or category, or the filter does not fit its attributes.
         """
         ...
 
@@ -81,6 +97,10 @@ class VectorIndex(Protocol):
 
     def row_of(self, image_id: str) -> int | None:
         """Return the row of an image; None if the version has none."""
+        ...
+
+    def payload_of(self, listing_id: str) -> str:
+        """Return the attributes of a listing as JSON; empty text if it has none, or is not there."""
         ...
 
     def vectors(self, rows: IntArray | slice) -> FloatArray:
@@ -147,20 +167,25 @@ def as_neighbours(
     photos: Iterable[CataloguePhoto],
     request: SearchRequest,
     categories: Sequence[str],
+    values: Callable[[list[int]], Iterable[Values]] = lambda rows: ({} for _ in rows),
 ) -> list[Neighbour]:
     """Build the neighbours of a search result from its hits.
 
     Args:
         hits: scores and rows, best first.
         photos: one per hit.
-        request: its `min_score` leaves hits out.
+        request: its `min_score` leaves hits out, and its `include` says which attributes they carry.
         categories: of the index.
+        values: returns the attributes of some rows.
     """
     similar = [
         (score, row, photo)
         for (score, row), photo in zip(hits, photos, strict=True)
         if request.min_score is None or score >= request.min_score
     ]
+    attributes: Iterable[dict[str, JsonValue] | None] = repeat(None)
+    if request.include:
+        attributes = (included(one, request.include) for one in values([row for _, row, _ in similar]))
     return [
         Neighbour(
             rank=rank,
@@ -169,6 +194,12 @@ def as_neighbours(
             category=categories[photo.category],
             score=score,
             row=row,
+            attributes=carried,
         )
-        for rank, (score, row, photo) in enumerate(similar, start=1)
+        for rank, ((score, row, photo), carried) in enumerate(zip(similar, attributes, strict=False), start=1)
     ]
+
+
+def included(values: Values, include: Sequence[str]) -> dict[str, JsonValue]:
+    """Select the attributes that an answer carries: those named, or with `*` all."""
+    return {name: value for name, value in values.items() if "*" in include or name in include}

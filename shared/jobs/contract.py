@@ -6,8 +6,10 @@ Docstrings of these models are the descriptions of the API's OpenAPI document.
 from enum import StrEnum
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, JsonValue
 
+from shared.attributes.json_options import AttributeValues, FilterJson, Names
+from shared.attributes.schema import Attribute, AttributeType
 from shared.jobs.reindex_contract import Progress, ReindexRequest, ReindexResult, ShardRequest, ShardResult
 from shared.photos.preprocessing import PreprocessSpec
 
@@ -52,6 +54,13 @@ class Distinct(StrEnum):
 
     NONE = "none"  # nothing: every photo counts
     LISTING = "listing"  # the listing: only the best photo of each
+
+
+class FacetScope(StrEnum):
+    """Which listings facets count."""
+
+    MATCHES = "matches"  # all in the index that meet the filters
+    HITS = "hits"  # those of the neighbours in the answer
 
 
 class Encoding(StrEnum):
@@ -107,6 +116,10 @@ class SearchRequest(_PhotoRequest):
         None, min_length=1, max_length=200, description="leave out this listing's photos"
     )
     min_score: float | None = Field(None, ge=-1, le=1, description="only neighbours at least this similar")
+    filter: FilterJson | None = Field(None, description="only neighbours whose attributes meet these conditions")
+    include: Names = Field((), description="attributes in the answer, by name; `*`: all")
+    facets: Names = Field((), description="count listings by these attributes, or by `category`")
+    facet_scope: FacetScope = FacetScope.MATCHES
 
 
 class ImageOptions(_Contract):
@@ -114,6 +127,7 @@ class ImageOptions(_Contract):
 
     listing_id: str = Field(min_length=1, max_length=200, description="the listing the photo belongs to")
     category: Category = Field(description="root category of the listing")
+    attributes: AttributeValues | None = Field(None, description="of the listing, value by name")
 
 
 class _ImageChange(_Contract):
@@ -135,6 +149,10 @@ class Submission(_Contract):
     priority: Priority = Priority.INTERACTIVE
     deadline_s: float | None = Field(None, gt=0, description="seconds after which an unfinished job expires")
     webhook_url: str | None = Field(None, min_length=1, max_length=2000, description="told when the job has ended")
+
+
+def _is_none(value: object) -> bool:
+    return value is None
 
 
 class CategoryScore(_Contract):
@@ -163,6 +181,27 @@ class Neighbour(_Contract):
     category: str
     score: float  # cosine similarity, -1..1
     row: int  # position in the index snapshot
+    attributes: dict[str, JsonValue] | None = Field(
+        None, exclude_if=_is_none, description="those of `include` that the listing has; only with `include`"
+    )
+
+
+class FacetValue(_Contract):
+    """A value of an attribute, and how many listings have it."""
+
+    value: str | bool
+    count: int
+
+
+class Facet(_Contract):
+    """How the values of one attribute are spread: the most frequent values, or for numbers their range."""
+
+    type: AttributeType
+    count: int = Field(description="listings that have a value")
+    values: list[FacetValue] = Field([], description="the most frequent first")
+    minimum: float | None = None
+    maximum: float | None = None
+    quantiles: list[float] = Field([], description="21 numbers from the lowest to the highest; times in seconds")
 
 
 class Timing(_Contract):
@@ -178,6 +217,7 @@ class SearchResult(_Contract):
 
     category: CategoryAnswer
     neighbours: list[Neighbour]
+    facets: dict[str, Facet] | None = Field(None, exclude_if=_is_none, description="only with the option `facets`")
     index_version: str
     model_fingerprint: str
     timing_ms: Timing | None = None
@@ -306,6 +346,7 @@ class IndexInfo(_Contract):
     abstain_below: float = 0.0  # a category of lower probability is not `certain`
     # In the order of the scores; filled by the API: in what workers report every two seconds 2,000 would have no place.
     categories: tuple[str, ...] = ()
+    attributes: tuple[Attribute, ...] = ()  # of the listings; filled by the API likewise
     notice: str | None = None
 
 

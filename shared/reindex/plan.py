@@ -44,7 +44,7 @@ def make_plan(
     mode: ReindexMode,
     compacted_through: str,
 ) -> Plan:
-    """Compare the wanted photos with the live snapshot, by content, listing and category.
+    """Compare the wanted photos with the live snapshot, by content, listing, category and attributes.
 
     Args:
         catalogue: as it was read.
@@ -67,7 +67,7 @@ def make_plan(
             new += 1
         elif before.sha256 != photo.sha256:
             changed += 1
-        elif (before.listing_id, before.category) != (photo.listing_id, photo.category):
+        elif _label(before) != _label(photo):
             relabelled += 1
         else:
             unchanged += 1
@@ -87,3 +87,8 @@ def make_plan(
     return Plan(
         catalogue, compacted, compacted_through, compacted.photos, counts, live_rows, list(missing.values()), is_live
     )
+
+
+def _label(photo: CataloguePhoto) -> tuple[str, int, str]:
+    """What a snapshot holds of a photo besides its embedding."""
+    return photo.listing_id, photo.category, photo.payload

@@ -12,6 +12,7 @@ import shared
 from shared.api_keys import ApiKey, Scope
 from shared.artifacts.promotion_log import Promotion, PromotionLog
 from shared.artifacts.snapshots import IndexFacts, IndexKind, IndexManifest
+from shared.attributes.schema import Attribute, AttributeType, ValueCount
 from shared.catalogue.categories import CATEGORIES
 from shared.changes.overrides import CatalogueOverride, OverridePhoto
 from shared.jobs.batches import Batch, BatchItem
@@ -118,6 +119,7 @@ STORED: list[BaseModel] = [
     ),
     Split(train=frozenset({"l1"}), test=frozenset({"l2"})),
     PromotionLog(fence=1, promotions=(Promotion(version="v", at=1),)),
+    Attribute(name="colour", type=AttributeType.KEYWORD, values=(ValueCount(value="red", count=2),)),
     CatalogueOverride(sequence=1, catalogue_said="s", photo=OverridePhoto(listing_id="l", category=1, sha256="00")),
 ]
 

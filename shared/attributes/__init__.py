@@ -1,0 +1,1 @@
+"""Attributes of listings: types inferred from a catalogue's columns, values in JSON, and filters on them."""

@@ -1,0 +1,173 @@
+"""Infers a catalogue's attributes from the columns of its table: a name and a type for each, and how it is written."""
+
+import re
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from shared.attributes.configuration import ColumnChoice
+from shared.attributes.numbers import decimal_of, parse_amount, parse_number, plain
+from shared.attributes.schema import (
+    BUILT_IN,
+    MAX_ATTRIBUTES,
+    MAX_KEYWORD_LENGTH,
+    Attribute,
+    AttributeSchema,
+    AttributeType,
+    attribute_name,
+)
+from shared.attributes.values import BOOLEANS, NOTHING, parse_time
+
+_ENOUGH = 0.95  # of a column's values are of a type: it is the column's
+_PROSE = frozenset({"title", "description", "titel", "beschreibung", "titre", "name", "text", "comment", "notes"})
+_PRICES = re.compile(
+    r"(?:^|_)(?:price|preis|prix|precio|prezzo|preco|preço|prijs|pris|cena|kaina|hind|hinta|ár|fiyat|цена|ціна)(?:_|$)"
+)
+_PLACES = re.compile(
+    r"(?:^|_)(?:location|place|city|town|region|county|country|ort|stadt|land|standort|ville|lieu|localisation|ciudad|"
+    r"lugar|città|cidade|plaats|stad|miasto|by|sted|город|место)(?:_|$)"
+)
+_CODE_IN_NAME = re.compile(r"(?:^|_)(eur|gbp|usd|chf|pln|sek|nok|dkk|czk|huf)(?:_|$)")
+_UNNAMED = re.compile(r"unnamed:? ?[0-9]*|index", re.IGNORECASE)  # of pandas' own numbering
+_PROSE_LENGTH, _PROSE_WORDS = 60, 5
+_SLASHES = re.compile(r"([0-9]{1,2})[/-]([0-9]{1,2})[/-][0-9]{4}")
+_SAMPLE = 20_000
+_MAX_DIGITS = 15
+
+
+@dataclass(frozen=True)
+class ColumnNote:
+    """What was assumed of a column, for the report.
+
+    Attributes:
+        reason: one of a fixed set of texts.
+        column: its name.
+        value: an example, where there is one.
+        detail: how it is read.
+    """
+
+    reason: str
+    column: str
+    value: str = ""
+    detail: str = ""
+
+
+def infer(
+    columns: Mapping[str, Sequence[str]], choices: Mapping[str, ColumnChoice] | None = None
+) -> tuple[AttributeSchema, list[ColumnNote]]:
+    """Infer the attributes of a table.
+
+    Args:
+        columns: the cells of each column, as text; without those of id and category.
+        choices: what the catalogue's configuration says of attributes, by name.
+
+    Returns:
+        the attributes in the columns' order, and what was assumed or left out.
+
+    Raises:
+        CatalogueUnusable: the configuration names a column that the table lacks.
+    """
+    choices = choices or {}
+    notes: list[ColumnNote] = []
+    chosen = {choice.column: (name, choice) for name, choice in choices.items() if choice.column}
+    found: dict[str, Attribute] = {}
+    for column, cells in columns.items():
+        name, choice = chosen.get(column) or (attribute_name(column), choices.get(attribute_name(column)))
+        if (choice and choice.skip) or _UNNAMED.fullmatch(column):
+            continue
+        name = f"{name}_" if name in BUILT_IN else name
+        filled = [cell for cell in cells if cell.strip().casefold() not in NOTHING]
+        if not name or name in found:
+            reason = "column without a name of its own"
+            notes.append(ColumnNote(reason, column, detail=f"left out; {found[name].column} is {name}" if name else ""))
+        elif not filled:
+            continue  # nothing is lost with it
+        elif len(found) == MAX_ATTRIBUTES:
+            notes.append(ColumnNote("too many columns", column, detail=f"left out; {MAX_ATTRIBUTES} are the most"))
+        else:
+            attribute, note = _typed(name, column, filled, choice)
+            found[name] = attribute
+            notes += [note] if note else []
+    return AttributeSchema(tuple(found.values())), notes
+
+
+def _typed(
+    name: str, column: str, filled: Sequence[str], choice: ColumnChoice | None
+) -> tuple[Attribute, ColumnNote | None]:
+    """An attribute with its type and way of writing, and a note where a number can be read both ways."""
+    some = filled if len(filled) <= _SAMPLE else filled[:: -(-len(filled) // _SAMPLE)]
+    decimal, both_ways = decimal_of(some)
+    type_ = (choice and choice.type) or _type_of(name, some, decimal)
+    if type_ is AttributeType.PRICE and both_ways and "." in both_ways:
+        decimal = ","  # prices have no three decimals: 1.250 is over a thousand
+    decimal = (choice and choice.decimal) or decimal
+    attribute = Attribute(name=name, type=type_, column=column, decimal=decimal)
+    note = None
+    if type_ in (AttributeType.NUMBER, AttributeType.PRICE) and both_ways and not (choice and choice.decimal):
+        read = parse_amount(both_ways, decimal)
+        note = ColumnNote(
+            "number that can be read both ways", column, both_ways,
+            f"read as {read.number if read else 'nothing'}; say `decimal` in catalogue.toml if that is wrong",
+        )  # fmt: skip
+    if type_ is AttributeType.PRICE:
+        given = (choice.currency,) if choice and choice.currency else ()
+        attribute = attribute.model_copy(update={"currencies": given or _currencies(name, filled, decimal)})
+    if type_ is AttributeType.TIME:
+        attribute = attribute.model_copy(update={"day_first": _is_day_first(some)})
+    return attribute, note
+
+
+def _currencies(name: str, filled: Iterable[str], decimal: str) -> tuple[str, ...]:
+    amounts = (parse_amount(cell, decimal) for cell in filled)
+    counts = Counter(amount.currency for amount in amounts if amount and amount.currency)
+    if not counts and (code := _CODE_IN_NAME.search(name)):
+        return (code[1].upper(),)
+    return tuple(code for code, _ in counts.most_common())
+
+
+def _type_of(name: str, cells: Sequence[str], decimal: str) -> AttributeType:
+    """The type that nearly all of a column's values are of."""
+    if _share(cells, lambda cell: parse_time(cell) is not None) >= _ENOUGH:
+        return AttributeType.TIME
+    if _share(cells, lambda cell: cell.strip().casefold() in BOOLEANS) == 1:
+        return AttributeType.BOOLEAN
+    if found := _numeric(name, cells, decimal):
+        return found
+    if name in _PROSE or _is_prose(cells):
+        return AttributeType.TEXT
+    return AttributeType.PLACE if _PLACES.search(name) else AttributeType.KEYWORD
+
+
+def _numeric(name: str, cells: Sequence[str], decimal: str) -> AttributeType | None:
+    amounts = [amount for cell in cells if (amount := parse_amount(cell, decimal))]
+    if len(amounts) >= _ENOUGH * len(cells):
+        if _PRICES.search(name) or sum(amount.mark for amount in amounts) >= len(amounts) / 2:
+            return AttributeType.PRICE
+        return None if any(_is_code(cell) for cell in cells) else AttributeType.NUMBER
+    # With an exponent: 1.5e-3.
+    numbers = _share(cells, lambda cell: parse_number(cell, decimal) is not None)
+    return AttributeType.NUMBER if numbers >= _ENOUGH else None
+
+
+def _share(cells: Sequence[str], holds: Callable[[str], bool]) -> float:
+    return sum(map(holds, cells)) / len(cells)
+
+
+def _is_code(cell: str) -> bool:
+    """Whether a number is none to count with: it has leading zeros, or more digits than a number keeps."""
+    digits = plain(cell).lstrip("+-")
+    return (len(digits) > 1 and digits[0] == "0" and digits[1].isdecimal()) or (
+        sum(c.isdecimal() for c in digits) > _MAX_DIGITS
+    )
+
+
+def _is_prose(cells: Sequence[str]) -> bool:
+    n_words = sum(len(cell.split()) for cell in cells) / len(cells)
+    length = sum(map(len, cells)) / len(cells)
+    too_long = any(len(cell) > MAX_KEYWORD_LENGTH for cell in cells)
+    return too_long or length > _PROSE_LENGTH or (n_words > _PROSE_WORDS and len(set(cells)) > len(cells) / 2)
+
+
+def _is_day_first(cells: Sequence[str]) -> bool:
+    """Whether the day comes before the month in a column's dates: unless some date can only be read the other way."""
+    return not any((found := _SLASHES.match(cell.strip())) and int(found[1]) <= 12 < int(found[2]) for cell in cells)

@@ -1,0 +1,61 @@
+"""Types of options that are JSON within a request: in a form they come as text, in a JSON body as they are."""
+
+import json
+from typing import Annotated
+
+from pydantic import BeforeValidator, JsonValue, WithJsonSchema
+
+MAX_JSON_CHARS = 64 << 10
+_MAX_NAMES = 64
+
+
+def _object(given: object) -> object:
+    """Parse the text of a JSON object; anything else passes."""
+    if not isinstance(given, str):
+        return given
+    if len(given) > MAX_JSON_CHARS:
+        raise ValueError(f"the JSON has {len(given)} characters; {MAX_JSON_CHARS} are the most")
+    try:
+        found = json.loads(given)
+    except RecursionError as exc:
+        raise ValueError("the JSON is nested too deep") from exc
+    except ValueError as exc:
+        raise ValueError(f"must be a JSON object; {exc}") from exc
+    if not isinstance(found, dict):
+        raise ValueError("must be a JSON object")  # pydantic turns it into a message
+    return found
+
+
+def _names(given: object) -> object:
+    """Split `title,price` into names; a list passes."""
+    names = [name for part in given.split(",") if (name := part.strip())] if isinstance(given, str) else given
+    if isinstance(names, list | tuple):
+        if len(names) > _MAX_NAMES:
+            raise ValueError(f"{len(names)} names; {_MAX_NAMES} are the most")
+        return tuple(names)
+    return names
+
+
+_CONDITIONS = {"type": ["array", "object"], "description": "conditions: match, range, is_empty, or a filter again"}
+_FILTER_SCHEMA = {
+    "type": "object",
+    "properties": {"must": _CONDITIONS, "should": _CONDITIONS, "must_not": _CONDITIONS},
+    "additionalProperties": False,
+    "example": {
+        "must": [{"key": "price", "range": {"lte": 50}}, {"key": "category", "match": {"any": ["Appliances"]}}],
+        "must_not": [{"is_empty": {"key": "title"}}],
+    },
+}
+# `shared.attributes.filters.bind_filter` checks it against the attributes that the catalogue has.
+FilterJson = Annotated[dict[str, JsonValue], BeforeValidator(_object), WithJsonSchema(_FILTER_SCHEMA)]
+# `shared.attributes.values.read_values` does likewise.
+AttributeValues = Annotated[
+    dict[str, JsonValue],
+    BeforeValidator(_object),
+    WithJsonSchema({"type": "object", "additionalProperties": True, "example": {"title": "a lamp", "price": 12.5}}),
+]
+Names = Annotated[
+    tuple[str, ...],
+    BeforeValidator(_names),
+    WithJsonSchema({"type": "array", "items": {"type": "string"}, "maxItems": _MAX_NAMES}),
+]

@@ -1,0 +1,129 @@
+"""Reads numbers and prices in the forms in which people write them into tables."""
+
+import re
+import unicodedata
+from collections import Counter
+from collections.abc import Iterable
+from typing import NamedTuple
+
+_SYMBOLS = {
+    "£": "GBP", "€": "EUR", "$": "USD", "¥": "JPY", "₹": "INR", "₽": "RUB", "₴": "UAH", "₺": "TRY", "₩": "KRW",
+    "₫": "VND", "₪": "ILS", "₦": "NGN", "₱": "PHP", "₸": "KZT", "฿": "THB", "zł": "PLN", "kč": "CZK", "ft": "HUF",
+    "lei": "RON", "kr": "", "kr.": "", "us$": "USD", "a$": "AUD", "c$": "CAD", "r$": "BRL", "nz$": "NZD",
+    "hk$": "HKD", "s$": "SGD", "chf": "CHF", "fr.": "CHF", "euro": "EUR", "euros": "EUR", "eur": "EUR", "rs.": "INR",
+}  # fmt: skip
+_MORE_CODES = "AED ARS BGN CLP CNY COP DKK EGP IDR ISK KES MAD MXN MYR NOK PEN PKR QAR RSD SAR SEK TWD UYU ZAR"
+_CODES = frozenset(re.findall("[A-Z]{3}", _MORE_CODES)) | frozenset(filter(None, _SYMBOLS.values()))
+_NUMBER = re.compile(r"[+-]?[0-9](?:[0-9.,']*[0-9])?")
+_EXPONENT = re.compile(r"[+-]?[0-9]+(?:\.[0-9]+)?[eE][+-]?[0-9]{1,3}")
+_DASHES = re.compile(r"[.,][-\u2013\u2014]+$")  # "20,-"
+_MAX_DIGITS = 15  # of which a float64 keeps every one
+
+
+class Amount(NamedTuple):
+    """A number with a currency.
+
+    Attributes:
+        number: the amount.
+        currency: ISO 4217 code; empty: none is given.
+        mark: whether something that means a currency stands beside it, such as "kr".
+    """
+
+    number: float
+    currency: str
+    mark: bool
+
+
+def plain(text: str) -> str:
+    """Turn other forms of digits, signs and spaces into the usual ones, and leave out spaces inside a number."""
+    text = unicodedata.normalize("NFKC", text).replace("\u2212", "-").replace("\u2019", "'").strip()
+    return re.sub(r"(?<=[0-9])\s(?=[0-9]{3}(?![0-9]))", "", text)
+
+
+def parse_number(text: str, decimal: str = ".") -> float | None:
+    """Parse a number: "1,250.5" -> 1250.5 and with `decimal` "," "1.250,5" likewise; None for anything else.
+
+    Args:
+        text: as a table has it.
+        decimal: what stands before the fraction; the other of point and comma, apostrophe and space group thousands.
+    """
+    text = plain(text)
+    if _EXPONENT.fullmatch(text):
+        return float(text)
+    if not _NUMBER.fullmatch(text):
+        return None
+    whole, mark, fraction = text.partition(decimal)
+    group = "," if decimal == "." else "."
+    sign, digits = ("-", whole[1:]) if whole[0] == "-" else ("", whole.removeprefix("+"))
+    for separator in (group, "'"):
+        if separator in digits:
+            first, *rest = digits.split(separator)
+            if not 1 <= len(first) <= 3 or any(len(part) != 3 for part in rest):
+                return None
+            digits = first + "".join(rest)
+    if not digits.isdecimal() or (mark and not fraction.isdecimal()) or len(digits + fraction) > _MAX_DIGITS + 15:
+        return None
+    return float(f"{sign}{digits}.{fraction or 0}")
+
+
+def parse_amount(text: str, decimal: str = ".") -> Amount | None:
+    """Parse a price: "£1,250.00", "1.250,- €" with `decimal` ",", "EUR 20", "20 kr"; None for anything else.
+
+    Args:
+        text: as a table has it.
+        decimal: as of `parse_number`.
+    """
+    text = plain(text)
+    found = re.search(r"[0-9](?:[0-9.,']*[0-9])?(?:[.,][-\u2013\u2014]+)?", text)
+    if not found:
+        return None
+    before, after = text[: found.start()].strip(), text[found.end() :].strip()
+    sign = ""
+    if before.endswith(("-", "+")):
+        before, sign = before[:-1].strip(), before[-1]
+    elif before.startswith("-"):
+        before, sign = before[1:].strip(), "-"
+    if before and after:
+        return None
+    currency = ""
+    if mark := before or after:
+        code = mark.upper().rstrip(".")
+        known = code if code in _CODES else _SYMBOLS.get(mark.lower())
+        if known is None:
+            return None
+        currency = known
+    number = parse_number(sign + _DASHES.sub("", found[0]), decimal)
+    return None if number is None else Amount(number, currency, bool(mark))
+
+
+def decimal_of(texts: Iterable[str]) -> tuple[str, str]:
+    """Tell from a column's numbers what stands before the fraction in them.
+
+    Args:
+        texts: of the column.
+
+    Returns:
+        "." or ",", and an example of a number that can be read both ways, if nothing in the column decides; else "".
+    """
+    votes: Counter[str] = Counter()
+    both_ways = ""
+    for text in texts:
+        found = _NUMBER.search(plain(text))
+        if not found:
+            continue
+        digits = found[0].lstrip("+-")
+        last = max(digits.rfind("."), digits.rfind(","))
+        if last < 0:
+            continue
+        mark, other = digits[last], "," if digits[last] == "." else "."
+        if other in digits[:last]:
+            votes[mark] += 1  # 1.250,50: the last one
+        elif digits.count(mark) > 1:
+            votes[other] += 1  # 1.250.000: groups
+        elif len(digits) - last - 1 != 3 or last > 3 or digits[0] == "0":
+            votes[mark] += 1  # 12,5 and 0,125 and 1250,125
+        else:
+            both_ways = both_ways or text
+    if not votes:
+        return ".", both_ways
+    return (",", "") if votes[","] > votes["."] else (".", "")

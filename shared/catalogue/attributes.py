@@ -1,0 +1,107 @@
+"""Reads the attributes of a catalogue's listings from the columns of its table, and tells what of them is odd."""
+
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, NamedTuple
+
+from shared.artifacts import Location
+from shared.artifacts.backends import backend_at
+from shared.artifacts.files import ObjectFile
+from shared.attributes.configuration import CONFIGURATION, parse_configuration
+from shared.attributes.inference import infer
+from shared.attributes.schema import MAX_PAYLOAD_BYTES, Attribute, AttributeSchema, as_payload
+from shared.attributes.values import EXPECTED, NOTHING, parse_text
+from shared.catalogue.csv_files import PRODUCTS, RowProblem
+from shared.errors import CatalogueUnusable
+
+if TYPE_CHECKING:  # heavy: only what reads tables needs it
+    from pathlib import Path
+
+    import pandas as pd
+
+_NOT_ATTRIBUTES = frozenset({"id", "category"})
+_SHOWN_CHARS = 80
+
+
+class ListingAttributes(NamedTuple):
+    """The attributes of a catalogue.
+
+    Attributes:
+        schema: their names and types.
+        payloads: values as JSON, by listing id.
+    """
+
+    schema: AttributeSchema
+    payloads: Mapping[str, str]
+
+
+def find_configuration(directory: Location) -> "Path | ObjectFile | None":
+    """Find `catalogue.toml` in a dump, whatever the case of its name; None: it has none."""
+    found = [one for one in backend_at(directory).top() if one.lower() == CONFIGURATION]
+    return directory / found[0] if found else None
+
+
+def read_attributes(
+    directory: Location, products: "pd.DataFrame", listing_ids: Iterable[str], odd: list[RowProblem]
+) -> ListingAttributes:
+    """Read the attributes of a catalogue's listings.
+
+    Args:
+        directory: of the dump, with or without `catalogue.toml`.
+        products: its table of listings, as `read_table` gives it.
+        listing_ids: of the listings that are used; of a repeated id the first row counts.
+        odd: columns and values that are left out, and what was assumed, are appended to it.
+
+    Raises:
+        CatalogueUnusable: `catalogue.toml` cannot be used.
+    """
+    choices = {}
+    if file := find_configuration(directory):
+        try:
+            choices = parse_configuration(file.read_bytes().decode("utf-8-sig"))
+        except UnicodeDecodeError as exc:
+            raise CatalogueUnusable(f"{CONFIGURATION} is not UTF-8; save it so") from exc
+    used = set(listing_ids)
+    rows = products[products["id"].isin(used) & ~products["id"].duplicated()]
+    rows = rows.loc[:, ~rows.columns.duplicated()]
+    columns = {str(name): rows[name].tolist() for name in rows.columns if name not in _NOT_ATTRIBUTES}
+    for name, choice in choices.items():
+        if choice.column and choice.column not in columns:
+            raise CatalogueUnusable(
+                f"{CONFIGURATION}: attributes.{name}: {PRODUCTS} has no column {choice.column}; "
+                f"it has {', '.join(columns)}"
+            )
+    schema, notes = infer(columns, choices)
+    odd += [RowProblem(note.reason, PRODUCTS, 1, "", note.value or note.column, _detail(note.column, note.detail))
+            for note in notes]  # fmt: skip
+    ids, numbers = rows["id"].tolist(), [int(row) for row in rows.index]
+    values: dict[str, dict[str, object]] = {listing_id: {} for listing_id in ids}
+    for attribute in schema:
+        for row, listing_id, text in zip(numbers, ids, columns[attribute.column], strict=True):
+            value = parse_text(attribute, text)
+            if value is not None:
+                values[listing_id][attribute.name] = value
+            elif text.strip().casefold() not in NOTHING:
+                odd.append(_unreadable(attribute, row, listing_id, text))
+    return ListingAttributes(schema, {one: _fitting(one, found, odd) for one, found in values.items()})
+
+
+def _detail(column: str, detail: str) -> str:
+    return f"column {column}: {detail}"
+
+
+def _unreadable(attribute: Attribute, row: int, listing_id: str, text: str) -> RowProblem:
+    expected = EXPECTED[attribute.type].partition(":")[0]
+    detail = f"{attribute.column} is {expected} in other rows; left out of this one"
+    return RowProblem("value of another type", PRODUCTS, row, listing_id, text[:_SHOWN_CHARS], detail)
+
+
+def _fitting(listing_id: str, values: dict[str, object], odd: list[RowProblem]) -> str:
+    """The values as JSON; of too many bytes the longest texts are left out."""
+    payload = as_payload(values)  # type: ignore[arg-type]
+    while len(payload) > MAX_PAYLOAD_BYTES // 4 and len(payload.encode()) > MAX_PAYLOAD_BYTES:
+        longest = max(values, key=lambda name: len(str(values[name])))
+        detail = f"{longest} is left out: the listing's attributes have more than {MAX_PAYLOAD_BYTES} bytes"
+        odd.append(RowProblem("listing with too much text", PRODUCTS, 1, listing_id, longest, detail))
+        del values[longest]
+        payload = as_payload(values)  # type: ignore[arg-type]
+    return payload

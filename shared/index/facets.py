@@ -1,0 +1,111 @@
+"""Facets: how many listings have each value of an attribute, counted over columns and over single photos alike."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from shared.attributes.schema import NUMERIC, AttributeSchema, AttributeType, Values
+from shared.attributes.values import number_of
+from shared.errors import InvalidRequest
+from shared.jobs.contract import Facet, FacetValue
+
+CATEGORY = "category"
+N_VALUES = 50  # that an answer names of one attribute, the most frequent
+
+
+def facet_names(asked: Sequence[str], schema: AttributeSchema) -> tuple[str, ...]:
+    """Check the names of facets.
+
+    Args:
+        asked: `category` and attributes' names.
+        schema: of the catalogue.
+
+    Raises:
+        InvalidRequest: there is no such attribute, or its values are not counted.
+    """
+    for name in asked:
+        if name != CATEGORY and (attribute := schema.require(name, "facets")).type is AttributeType.TEXT:
+            raise InvalidRequest(f"facets: {attribute.name} is a text, whose values are not counted")
+    return tuple(dict.fromkeys(asked))
+
+
+class Facets:
+    """Counts for the facets of one answer.
+
+    Args:
+        schema: of the catalogue.
+        names: of the facets, as checked by `facet_names`.
+        categories: of the catalogue.
+    """
+
+    def __init__(self, schema: AttributeSchema, names: Sequence[str], categories: Sequence[str]) -> None:
+        self.names = tuple(names)
+        self._schema = schema
+        self._categories = categories
+        self._counts: dict[str, Counter[str | bool]] = {name: Counter() for name in names}
+        self._n_listings: Counter[str] = Counter()
+        self._numbers: dict[str, list[npt.NDArray[np.float64]]] = {name: [] for name in names}
+
+    @property
+    def numeric(self) -> frozenset[str]:
+        """Names of the facets that are ranges."""
+        return frozenset(name for name in self.names if (a := self._schema.get(name)) and a.type in NUMERIC)
+
+    def add_counts(self, name: str, counts: Mapping[str | bool, int] | Mapping[str, int], n_listings: int) -> None:
+        """Add listings by their value of an attribute.
+
+        Args:
+            name: of the facet.
+            counts: the most frequent values.
+            n_listings: that have any.
+        """
+        self._counts[name].update(dict(counts))
+        self._n_listings[name] += n_listings
+
+    def add_numbers(self, name: str, numbers: npt.NDArray[np.float64]) -> None:
+        """Add listings' numbers of an attribute."""
+        self._numbers[name].append(numbers)
+
+    def add(self, category: int, values: Values) -> None:
+        """Add one listing.
+
+        Args:
+            category: its position.
+            values: of its attributes.
+        """
+        for name in self.names:
+            attribute = self._schema.get(name)
+            if attribute is None:
+                self.add_counts(name, {self._categories[category]: 1}, 1)
+            elif attribute.type in NUMERIC:
+                if (number := number_of(attribute, values)) is not None:
+                    self._numbers[name].append(np.array([number]))
+            elif isinstance(value := values.get(name), str | bool):
+                self.add_counts(name, {value: 1}, 1)
+
+    def answer(self) -> dict[str, Facet]:
+        """Write the facets as answers have them."""
+        return {name: self._range(name) if name in self.numeric else self._values(name) for name in self.names}
+
+    def _values(self, name: str) -> Facet:
+        # The most frequent first, of equal ones by name: the same counts always give the same answer.
+        ordered = sorted(self._counts[name].items(), key=lambda one: (-one[1], str(one[0])))
+        attribute = self._schema.get(name)
+        return Facet(
+            type=attribute.type if attribute else AttributeType.KEYWORD,
+            count=self._n_listings[name],
+            values=[FacetValue(value=value, count=n) for value, n in ordered[:N_VALUES]],
+        )
+
+    def _range(self, name: str) -> Facet:
+        numbers = np.concatenate([np.empty(0), *self._numbers[name]])
+        attribute = self._schema.get(name)
+        return Facet(
+            type=attribute.type if attribute else AttributeType.NUMBER,
+            count=len(numbers),
+            minimum=float(numbers.min()) if len(numbers) else None,
+            maximum=float(numbers.max()) if len(numbers) else None,
+            quantiles=np.quantile(numbers, np.linspace(0, 1, 21)).tolist() if len(numbers) else [],
+        )
