@@ -17,6 +17,8 @@ from api.http.options import preferred_wait_s
 from api.routes.metrics import ApiCounters
 from api.uploads.bodies import Photo, PhotoReader
 from api.uploads.preprocessing import ServingPreprocessing
+from shared.attributes.filters import bind_filter
+from shared.attributes.schema import AttributeSchema
 from shared.catalogue.categories import Categories
 from shared.changes.log import ChangeLog
 from shared.errors import AcceptanceUnknown, InvalidRequest, JobFinished, JobNotFound, QueueUnavailable
@@ -85,6 +87,11 @@ class Service:
         return self._preprocessing.categories()
 
     @property
+    def attributes(self) -> AttributeSchema:
+        """Attributes of the live index; raises as `spec`."""
+        return self._preprocessing.attributes()
+
+    @property
     def spec(self) -> PreprocessSpec:
         """Preprocessing of the model that serves now.
 
@@ -150,14 +157,19 @@ class Service:
         return self._finish_acceptance(created, repeatable=idempotency is not None)
 
     def check(self, request: JobRequest, submission: Submission) -> None:
-        """Check options against the model that serves, and those of every job against the operator's limits.
+        """Check options against what is served, and those of every job against the operator's limits.
 
         Raises:
-            InvalidRequest: the model has no such category.
+            InvalidRequest: the model has no such category, or the index no such attribute of that type.
             WebhookRefused: the operator does not allow the webhook's URL.
         """
         if isinstance(request, SearchRequest | PutImageRequest) and request.category is not None:
             self.categories.position(request.category)
+        if isinstance(request, SearchRequest):
+            if request.filter is not None:
+                bind_filter(request.filter, self.attributes, self.categories)
+            self.attributes.require_included(request.include)
+            self.attributes.require_countable(request.facets)
         if submission.webhook_url:
             self.settings.webhook_policy.check(submission.webhook_url)
 

@@ -19,6 +19,7 @@ from shared.artifacts.files import ObjectFile, state_of
 from shared.artifacts.home import catalogue_location, live_photo
 from shared.artifacts.snapshots import PHOTOS, index_store, read_index_manifest
 from shared.artifacts.store import ArtifactStore
+from shared.attributes.values import read_values
 from shared.blocking import to_thread
 from shared.changes.log import entry_order
 from shared.errors import (
@@ -72,7 +73,10 @@ def put_image(image_id: str) -> Response:
     """PUT /v1/images/ID: submit a job that puts a photo into the live index."""
     named = _validated_id(image_id)
     options, submission = read_form_options(ImageOptions)
-    change = PutImageRequest(image_id=named.image_id, listing_id=options.listing_id, category=options.category)
+    attributes = None if options.attributes is None else read_values(options.attributes, service().attributes)
+    change = PutImageRequest(
+        image_id=named.image_id, listing_id=options.listing_id, category=options.category, attributes=attributes
+    )
     key = idempotency_key()
     _refuse_when_full()
     photo = service().reader.read(request, service().spec, keep=True)

@@ -63,7 +63,8 @@ def get_index() -> Response:
     serving = [worker.index for worker in service().registry.live() if worker.index]
     if not serving:
         raise e.IndexMissing("no worker with a loaded index has reported; see /readyz")
-    return answer(serving[0].model_copy(update={"categories": service().categories.names}))
+    facts = {"categories": service().categories.names, "attributes": service().attributes.attributes}
+    return answer(serving[0].model_copy(update=facts))
 
 
 @bp.get("/index/versions")

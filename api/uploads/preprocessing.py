@@ -1,4 +1,4 @@
-"""Preprocessing and categories of the serving model, read from its bundle's manifest whenever that changes."""
+"""Preprocessing and categories of the serving model, and the index's attributes: read whenever another one is live."""
 
 import logging
 import threading
@@ -8,7 +8,8 @@ from collections.abc import Callable
 from pydantic import TypeAdapter, ValidationError
 
 from shared.artifacts import Location
-from shared.artifacts.snapshots import answering_bundle, bundle_store, index_store
+from shared.artifacts.snapshots import answering_bundle, bundle_store, index_store, read_index_manifest
+from shared.attributes.schema import NO_ATTRIBUTES, AttributeSchema
 from shared.blocking import to_thread
 from shared.catalogue.categories import OLDER_CATEGORIES, Categories
 from shared.errors import ArtifactError, StoreUnavailable
@@ -21,7 +22,7 @@ _NAMES = TypeAdapter(tuple[str, ...])
 
 
 class ServingPreprocessing:
-    """Preprocessing and categories of the model that serves, kept up to date.
+    """Preprocessing and categories of the model that serves and the attributes of its index, kept up to date.
 
     If it cannot be read, the last one stays in use. A job carries the spec of its pixels, so that a worker whose model
     has another one notices it.
@@ -39,6 +40,7 @@ class ServingPreprocessing:
         self._pointers: tuple[str | None, str | None] | None = None
         self._spec = PreprocessSpec()
         self._categories = OLDER_CATEGORIES
+        self._attributes = NO_ATTRIBUTES
 
     def current(self) -> PreprocessSpec:
         """Return the spec, read at most a second ago unless it cannot be read.
@@ -63,6 +65,11 @@ class ServingPreprocessing:
         self.current()
         return self._categories
 
+    def attributes(self) -> AttributeSchema:
+        """Return the attributes of the live index; raises as `current`."""
+        self.current()
+        return self._attributes
+
     def _update(self) -> None:
         """Read the manifest again if the live model or index has changed."""
         try:
@@ -75,7 +82,8 @@ class ServingPreprocessing:
     def _read(self) -> str | None:
         """Returns the version of the bundle that was read, "none" where there is none; None if nothing has changed."""
         bundles = bundle_store(self._storage)
-        pointers = (bundles.current(), index_store(self._storage).current())
+        indexes = index_store(self._storage)
+        pointers = (bundles.current(), indexes.current())
         if pointers == self._pointers:
             return None
         version = answering_bundle(self._storage)
@@ -83,5 +91,7 @@ class ServingPreprocessing:
             manifest = bundles.manifest(version)
             self._spec = PreprocessSpec.model_validate(manifest.get("preprocess"))
             self._categories = Categories(_NAMES.validate_python(manifest.get("categories", OLDER_CATEGORIES.names)))
+        if pointers[1] is not None:
+            self._attributes = AttributeSchema(read_index_manifest(indexes, pointers[1]).attributes)
         self._pointers = pointers
         return version or "none"

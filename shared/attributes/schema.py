@@ -2,7 +2,7 @@
 
 import json
 import unicodedata
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import cached_property
@@ -16,7 +16,8 @@ MAX_NAME_LENGTH = 64
 MAX_TEXT_LENGTH = 20_000
 MAX_KEYWORD_LENGTH = 400
 MAX_PAYLOAD_BYTES = 64 << 10
-BUILT_IN = ("category", "listing_id", "image_id")  # keys of filters that every photo has
+CATEGORY = "category"
+BUILT_IN = (CATEGORY, "listing_id", "image_id")  # keys of filters that every photo has
 _N_NAMED = 12
 
 Values = Mapping[str, JsonValue]  # by attribute name; a missing one has no entry
@@ -114,6 +115,22 @@ class AttributeSchema:
         if found := self._by_name.get(name):
             return found
         raise InvalidRequest(f"{where}: the catalogue has no attribute {name[:MAX_NAME_LENGTH]!r}; it has {self.names}")
+
+    def require_included(self, names: Sequence[str]) -> None:
+        """Check the names of attributes that an answer is to carry, `*` for all; raises as `require`."""
+        for name in names:
+            if name != "*":
+                self.require(name, "include")
+
+    def require_countable(self, names: Sequence[str]) -> None:
+        """Check the names of facets: `category` and attributes that are no texts.
+
+        Raises:
+            InvalidRequest: there is no such attribute, or it is a text.
+        """
+        for name in names:
+            if name != CATEGORY and self.require(name, "facets").type is AttributeType.TEXT:
+                raise InvalidRequest(f"facets: {name} is a text, whose values are not counted")
 
     @property
     def names(self) -> str:

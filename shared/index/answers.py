@@ -7,7 +7,7 @@ import numpy as np
 from shared.array_types import FloatArray
 from shared.attributes.schema import AttributeSchema
 from shared.index.delta import DeltaIndex
-from shared.index.facets import Facets, facet_names
+from shared.index.facets import Facets
 from shared.index.vector_index import VectorIndex, included
 from shared.jobs.contract import (
     CategoryAnswer,
@@ -112,7 +112,7 @@ def _searched(
         return index.search(query, request), index.count(request).answer()
     found = index.search(query, request.model_copy(update={"include": ("*",)}))
     schema = AttributeSchema(index.manifest.attributes)
-    facets = Facets(schema, facet_names(request.facets, schema), index.manifest.categories)
+    facets = Facets(schema, request.facets, index.manifest.categories)
     position = {name: number for number, name in enumerate(index.manifest.categories)}
     for hit in {hit.listing_id: hit for hit in reversed(found)}.values():
         facets.add(position[hit.category], hit.attributes or {})

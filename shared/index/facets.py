@@ -8,27 +8,9 @@ import numpy.typing as npt
 
 from shared.attributes.schema import NUMERIC, AttributeSchema, AttributeType, Values
 from shared.attributes.values import number_of
-from shared.errors import InvalidRequest
 from shared.jobs.contract import Facet, FacetValue
 
-CATEGORY = "category"
 N_VALUES = 50  # that an answer names of one attribute, the most frequent
-
-
-def facet_names(asked: Sequence[str], schema: AttributeSchema) -> tuple[str, ...]:
-    """Check the names of facets.
-
-    Args:
-        asked: `category` and attributes' names.
-        schema: of the catalogue.
-
-    Raises:
-        InvalidRequest: there is no such attribute, or its values are not counted.
-    """
-    for name in asked:
-        if name != CATEGORY and (attribute := schema.require(name, "facets")).type is AttributeType.TEXT:
-            raise InvalidRequest(f"facets: {attribute.name} is a text, whose values are not counted")
-    return tuple(dict.fromkeys(asked))
 
 
 class Facets:
@@ -36,17 +18,21 @@ class Facets:
 
     Args:
         schema: of the catalogue.
-        names: of the facets, as checked by `facet_names`.
+        names: of the facets: `category` and attributes.
         categories: of the catalogue.
+
+    Raises:
+        InvalidRequest: there is no such attribute, or it is a text.
     """
 
     def __init__(self, schema: AttributeSchema, names: Sequence[str], categories: Sequence[str]) -> None:
-        self.names = tuple(names)
+        schema.require_countable(names)
+        self.names = tuple(dict.fromkeys(names))
         self._schema = schema
         self._categories = categories
-        self._counts: dict[str, Counter[str | bool]] = {name: Counter() for name in names}
+        self._counts: dict[str, Counter[str | bool]] = {name: Counter() for name in self.names}
         self._n_listings: Counter[str] = Counter()
-        self._numbers: dict[str, list[npt.NDArray[np.float64]]] = {name: [] for name in names}
+        self._numbers: dict[str, list[npt.NDArray[np.float64]]] = {name: [] for name in self.names}
 
     @property
     def numeric(self) -> frozenset[str]:

@@ -16,7 +16,7 @@ from shared.attributes.schema import AttributeSchema
 from shared.catalogue.categories import categories_named
 from shared.index.ann import Mask
 from shared.index.attribute_columns import AttributeColumns, first_of_each
-from shared.index.facets import Facets, facet_names
+from shared.index.facets import Facets
 from shared.index.rows import PhotoRows
 from shared.jobs.contract import SearchRequest
 
@@ -108,7 +108,7 @@ class RowFilters:
         allowed = self.allowed(request, hidden)
         rows = np.arange(len(self.rows)) if allowed is None else np.flatnonzero(allowed)
         rows = first_of_each(self.rows.listings, rows)
-        facets = Facets(self.schema, facet_names(request.facets, self.schema), self._manifest.categories)
+        facets = Facets(self.schema, request.facets, self._manifest.categories)
         for name in facets.names:
             if (attribute := self.schema.get(name)) is None:
                 counts = np.bincount(self.rows.categories[rows], minlength=len(self._manifest.categories))

@@ -127,7 +127,7 @@ class ImageOptions(_Contract):
 
     listing_id: str = Field(min_length=1, max_length=200, description="the listing the photo belongs to")
     category: Category = Field(description="root category of the listing")
-    attributes: AttributeValues | None = Field(None, description="of the listing, value by name")
+    attributes: AttributeValues | None = Field(None, description="value by name; without them those of its listing")
 
 
 class _ImageChange(_Contract):

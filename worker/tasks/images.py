@@ -14,6 +14,7 @@ from PIL import Image
 
 from shared.artifacts import Location
 from shared.artifacts.home import keep_live_photo
+from shared.attributes.schema import as_payload
 from shared.changes.log import Change, ChangeLog, PutPhoto
 from shared.jobs.contract import (
     DeleteImageRequest,
@@ -78,6 +79,7 @@ class ChangeWriter:
             fingerprint=embedded.model_fingerprint,
             vector=np.frombuffer(base64.b64decode(embedded.embedding), dtype="<f4"),
             scores=np.array(embedded.scores, dtype=np.float32),
+            payload=as_payload(request.attributes or {}),
         )
 
 
