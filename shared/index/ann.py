@@ -1,9 +1,10 @@
 """Nearest-neighbour search over the rows of a vector matrix: exact, and compressed with FAISS.
 
-Rows are numbers here; callers translate filters into a mask of allowed rows, and rows into photos.
+Rows are numbers here; callers translate filters into allowed rows, and rows into photos.
 """
 
 import math
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -15,18 +16,64 @@ from shared.array_types import FloatArray, IntArray
 from shared.index.arrays import CHUNK_ROWS
 
 Mask = npt.NDArray[np.bool_]
+_GATHER_COST = 4  # of comparing a row that lies alone, beside one of many in a row
+_GATHERED = 1024  # rows at a time: their copy stays in the processor's cache
+# With so few rows allowed, comparing all of their vectors is as fast as choosing candidates, and exact.
+_BRUTE_FORCE_UP_TO = 2_000
+
+
+class Allowed:
+    """The rows that a search may find, in the forms that searches need; each is computed once, when first needed.
+
+    Args:
+        mask: (rows,) true where a row may be found; not to be written to any more.
+        rows: the same as numbers, ascending, where they are known.
+    """
+
+    def __init__(self, mask: Mask, rows: IntArray | None = None) -> None:
+        self.mask = mask
+        if rows is not None:
+            self.rows = rows
+
+    @cached_property
+    def rows(self) -> IntArray:
+        """Numbers of the rows, (m,) int64, ascending."""
+        found: IntArray = np.flatnonzero(self.mask)
+        return found
+
+    @cached_property
+    def count(self) -> int:
+        """How many rows."""
+        known = self.__dict__.get("rows")
+        return int(np.count_nonzero(self.mask)) if known is None else len(known)
+
+    @cached_property
+    def bitmap(self) -> npt.NDArray[np.uint8]:
+        """One bit a row, as FAISS's `IDSelectorBitmap` reads it."""
+        return np.packbits(self.mask, bitorder="little")
+
+    def both(self, other: Mask) -> "Allowed":
+        """Return the rows that are also true in another mask."""
+        few = self.count <= _BRUTE_FORCE_UP_TO
+        return Allowed(self.mask & other, self.rows[other[self.rows]] if few else None)
+
+    def without(self, rows: IntArray | list[int]) -> "Allowed":
+        """Return a copy without some rows."""
+        mask = self.mask.copy()
+        mask[rows] = False
+        return Allowed(mask, self.rows[mask[self.rows]] if self.count <= _BRUTE_FORCE_UP_TO else None)
 
 
 class RowIndex(Protocol):
     """Searches the rows of a vector matrix by cosine similarity; safe to share between threads."""
 
-    def search(self, query: FloatArray, n: int, allowed: Mask | None = None) -> tuple[FloatArray, IntArray]:
+    def search(self, query: FloatArray, n: int, allowed: Allowed | None = None) -> tuple[FloatArray, IntArray]:
         """Find the allowed rows most similar to one query.
 
         Args:
             query: (dim,) float32, L2 norm 1.
             n: rows wanted.
-            allowed: (rows,) true where a row may be found; None: everywhere.
+            allowed: rows that may be found; None: all.
 
         Returns:
             cosine similarities (m,) float32 and rows (m,) int64 in no order; m is `n`, or less where fewer are allowed.
@@ -44,14 +91,15 @@ class ExactIndex:
     def __init__(self, vectors: FloatArray) -> None:
         self._vectors = vectors
 
-    def search(self, query: FloatArray, n: int, allowed: Mask | None = None) -> tuple[FloatArray, IntArray]:
+    def search(self, query: FloatArray, n: int, allowed: Allowed | None = None) -> tuple[FloatArray, IntArray]:
         """Find the rows most similar to a query by brute force; see `RowIndex.search`."""
         # As fast as a matrix product on two cores, which leaves its threads spinning for 30 ms of processor time.
-        scores = np.vecdot(self._vectors, query)  # (rows, dim) -> (rows,)
         if allowed is None:
-            return best(scores, np.arange(len(scores)), n)
-        rows = np.flatnonzero(allowed)
-        return best(scores[rows], rows, n)
+            return best(np.vecdot(self._vectors, query), np.arange(len(self._vectors)), n)  # (rows, dim) -> (rows,)
+        rows = allowed.rows
+        if len(rows) * _GATHER_COST < len(self._vectors):
+            return best(_products(self._vectors, rows, query), rows, n)
+        return best(np.vecdot(self._vectors, query)[rows], rows, n)
 
 
 class CompressedIndex:
@@ -81,18 +129,18 @@ class CompressedIndex:
         self._n_probes = n_probes
         self._n_candidates = n_candidates
 
-    def search(self, query: FloatArray, n: int, allowed: Mask | None = None) -> tuple[FloatArray, IntArray]:
+    def search(self, query: FloatArray, n: int, allowed: Allowed | None = None) -> tuple[FloatArray, IntArray]:
         """Find the rows most similar to a query among the candidates; see `RowIndex.search`."""
         rows = self.candidates(query, n, allowed)
-        return best(np.vecdot(self._vectors[rows], query), rows, n)
+        return best(_products(self._vectors, rows, query), rows, n)
 
-    def candidates(self, query: FloatArray, n: int, allowed: Mask | None = None) -> IntArray:
+    def candidates(self, query: FloatArray, n: int, allowed: Allowed | None = None) -> IntArray:
         """Select the rows whose full vectors are worth comparing with a query.
 
         Args:
             query: (dim,) float32, L2 norm 1.
             n: neighbours wanted.
-            allowed: (rows,) true where a row may be found; None: everywhere.
+            allowed: rows that may be found; None: all.
 
         Returns:
             rows (m,) int64, at least `n` unless fewer are allowed; likeliest first, unless all allowed ones are given.
@@ -101,11 +149,10 @@ class CompressedIndex:
         n_wanted = max(self._n_candidates, 4 * n)
         params = faiss.SearchParametersIVF()
         if allowed is not None:
-            n_allowed = int(np.count_nonzero(allowed))
-            if n_allowed <= n_wanted:
-                return np.flatnonzero(allowed)
-            bitmap = np.packbits(allowed, bitorder="little")
-            params = faiss.SearchParametersIVF(sel=faiss.IDSelectorBitmap(bitmap))  # type: ignore[call-arg, arg-type]
+            n_allowed = allowed.count
+            if n_allowed <= max(n_wanted, _BRUTE_FORCE_UP_TO):
+                return allowed.rows
+            params = faiss.SearchParametersIVF(sel=faiss.IDSelectorBitmap(allowed.bitmap))  # type: ignore[call-arg, arg-type]
         # Done by FAISS, this product would leave threads spinning for 8 ms of processor time.
         projected = (np.vecdot(self._axes, query) + self._origin)[None]  # (dim,) -> (1, axes)
         # The settings are tuned for ten neighbours among all rows. More neighbours are spread over more lists. Those
@@ -117,6 +164,15 @@ class CompressedIndex:
             if len(rows) >= min(n, n_allowed) or params.nprobe >= self._lists.nlist:
                 return rows
             params.nprobe *= 4
+
+
+def _products(vectors: FloatArray, rows: IntArray, query: FloatArray) -> FloatArray:
+    """Multiply some rows of a matrix with a query: (rows, dim), (m,), (dim,) -> (m,)."""
+    products = np.empty(len(rows), dtype=np.float32)
+    for start in range(0, len(rows), _GATHERED):
+        some = rows[start : start + _GATHERED]
+        np.vecdot(vectors[some], query, out=products[start : start + len(some)])
+    return products
 
 
 def best(scores: FloatArray, rows: IntArray, n: int) -> tuple[FloatArray, IntArray]:

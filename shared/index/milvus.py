@@ -138,7 +138,7 @@ class MilvusIndex:
     def _among(self, question: _Question, request: SearchRequest) -> _Question:
         """Ask only among the rows that the filter matches on disk."""
         assert request.filter is not None
-        rows = np.flatnonzero(self._columns.matching(request.filter)).tolist()
+        rows = self._columns.matching(request.filter).rows.tolist()
         return replace(question.where(f"row in {rows}"), n_fitting=min(question.n_fitting, len(rows)))
 
     def _one_a_listing(self, question: _Question, k: int) -> list[_Hit]:

@@ -11,16 +11,16 @@ import numpy as np
 
 from shared.array_types import IntArray
 from shared.artifacts.snapshots import IndexManifest
-from shared.attributes.filters import Condition, bind_filter
+from shared.attributes.filters import bind_filter
 from shared.attributes.schema import AttributeSchema
-from shared.catalogue.categories import categories_named
-from shared.index.ann import Mask
+from shared.catalogue.categories import Categories, categories_named
+from shared.index.ann import Allowed
 from shared.index.attribute_columns import AttributeColumns, first_of_each
 from shared.index.facets import Facets
 from shared.index.rows import PhotoRows
 from shared.jobs.contract import SearchRequest
 
-_CACHED_BYTES = 32 << 20  # of masks: a marketplace's filters come again and again
+_CACHED_BYTES = 32 << 20  # of masks; a marketplace's filters come again and again
 
 
 class RowFilters:
@@ -41,15 +41,19 @@ class RowFilters:
         self.rows = PhotoRows(directory, len(manifest.categories))
         self._manifest = manifest
         self._columns = AttributeColumns(directory, self.schema, self.rows)
-        self._masks: OrderedDict[str, Mask] = OrderedDict()
+        self._matching: OrderedDict[str, Allowed] = OrderedDict()
         self._using = threading.Lock()
+
+    @property
+    def _categories(self) -> Categories:
+        return categories_named(self._manifest.categories)
 
     @cached_property
     def schema(self) -> AttributeSchema:
         """The snapshot's attributes."""
         return AttributeSchema(self._manifest.attributes)
 
-    def allowed(self, request: SearchRequest, hidden: IntArray | None = None) -> Mask | None:
+    def allowed(self, request: SearchRequest, hidden: IntArray | None = None) -> Allowed | None:
         """Evaluate the filters of a search.
 
         Args:
@@ -57,43 +61,37 @@ class RowFilters:
             hidden: rows to leave out.
 
         Returns:
-            (rows,) true where a row may be found, to be read only; None: everywhere.
+            the rows that may be found; None: all.
 
         Raises:
             InvalidRequest: the filter does not fit the catalogue, or there is no such category.
         """
-        if request.category is None and request.exclude_listing is None and request.filter is None and hidden is None:
-            return None
-        allowed: Mask = np.ones(len(self.rows), dtype=bool) if request.filter is None else self.matching(request.filter)
+        allowed = None if request.filter is None else self.matching(request.filter)
         if request.category is not None:
-            position = categories_named(self._manifest.categories).position(request.category)
-            in_category = self.rows.categories == position
-            allowed = in_category if request.filter is None else allowed & in_category
-        if request.exclude_listing is not None or hidden is not None:
-            allowed = allowed.copy() if request.filter is not None and request.category is None else allowed
-            if request.exclude_listing is not None:
-                allowed[self.rows.of_listing(request.exclude_listing)] = False
-            if hidden is not None:
-                allowed[hidden] = False
+            in_category = self.rows.categories == self._categories.position(request.category)
+            allowed = allowed.both(in_category) if allowed else Allowed(in_category)
+        if request.exclude_listing is not None:
+            allowed = (allowed or self._all()).without(self.rows.of_listing(request.exclude_listing))
+        if hidden is not None:
+            allowed = (allowed or self._all()).without(hidden)
         return allowed
 
-    def matching(self, given: Mapping[str, object]) -> Mask:
-        """Evaluate a filter: (rows,) true where it holds, to be read only; remembered. Raises as `allowed`."""
+    def matching(self, given: Mapping[str, object]) -> Allowed:
+        """Return the rows that a filter matches; remembered. Raises InvalidRequest as `allowed`."""
         key = json.dumps(given, sort_keys=True)
         with self._using:
-            if (known := self._masks.get(key)) is not None:
-                self._masks.move_to_end(key)
+            if (known := self._matching.get(key)) is not None:
+                self._matching.move_to_end(key)
                 return known
-        found = self._columns.mask(self.bound(given))
+        found = Allowed(self._columns.mask(bind_filter(given, self.schema, self._categories)))
         with self._using:
-            self._masks[key] = found
-            while len(self._masks) > max(1, _CACHED_BYTES // max(1, len(found))):
-                self._masks.popitem(last=False)
+            self._matching[key] = found
+            while len(self._matching) > max(1, _CACHED_BYTES // max(1, len(self.rows))):
+                self._matching.popitem(last=False)
         return found
 
-    def bound(self, given: Mapping[str, object]) -> Condition:
-        """Check a filter against the snapshot's attributes and categories; raises InvalidRequest."""
-        return bind_filter(given, self.schema, categories_named(self._manifest.categories))
+    def _all(self) -> Allowed:
+        return Allowed(np.ones(len(self.rows), dtype=bool))
 
     def count(self, request: SearchRequest, hidden: IntArray | None = None) -> Facets:
         """Count the values that the listings which the filters allow have of the attributes in `request.facets`.
@@ -106,7 +104,7 @@ class RowFilters:
             InvalidRequest: the catalogue has no such attribute, or it is a text.
         """
         allowed = self.allowed(request, hidden)
-        rows = np.arange(len(self.rows)) if allowed is None else np.flatnonzero(allowed)
+        rows = np.arange(len(self.rows)) if allowed is None else allowed.rows
         rows = first_of_each(self.rows.listings, rows)
         facets = Facets(self.schema, request.facets, self._manifest.categories)
         for name in facets.names:

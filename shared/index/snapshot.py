@@ -26,7 +26,7 @@ from shared.errors import (
     IndexMissing,
     IndexUnavailable,
 )
-from shared.index.ann import CompressedIndex, ExactIndex, Mask, RowIndex, exact_nearest
+from shared.index.ann import Allowed, CompressedIndex, ExactIndex, Mask, RowIndex, exact_nearest
 from shared.index.arrays import map_array, write_array
 from shared.index.attribute_columns import write_columns
 from shared.index.compression import EXACT_UP_TO, compress
@@ -222,7 +222,7 @@ class IndexSnapshot:
         """Count the values of facets; see `VectorIndex.count`."""
         return self._filters.count(request, hidden)
 
-    def _one_a_listing(self, query: FloatArray, k: int, allowed: Mask | None) -> list[tuple[float, int]]:
+    def _one_a_listing(self, query: FloatArray, k: int, allowed: Allowed | None) -> list[tuple[float, int]]:
         """The best row of each of the `k` best listings, as scores and rows, best first."""
         best: dict[int, tuple[float, int]] = {}
         n_asked = 4 * k
@@ -234,9 +234,9 @@ class IndexSnapshot:
                 return ranked(best.values())[:k]
             # One listing's photos may crowd out all others: search again without the listings found so far.
             others: Mask = np.isin(self._rows.listings, list(best), invert=True)
-            allowed = others if allowed is None else allowed & others
+            allowed = Allowed(others) if allowed is None else allowed.both(others)
 
-    def _hits(self, query: FloatArray, n: int, allowed: Mask | None) -> list[tuple[float, int]]:
+    def _hits(self, query: FloatArray, n: int, allowed: Allowed | None) -> list[tuple[float, int]]:
         """Scores and rows, best first."""
         scores, rows = self._index.search(query, n, allowed)
         return ranked(zip(rounded(scores), rows.tolist(), strict=True))

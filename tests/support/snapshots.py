@@ -10,6 +10,7 @@ from shared.artifacts import Location
 from shared.artifacts.backends import backend_at
 from shared.artifacts.snapshots import PHOTOS, IndexManifest, index_store
 from shared.artifacts.store import MANIFEST, ArtifactStore
+from shared.attributes.schema import NO_ATTRIBUTES, AttributeSchema
 from shared.catalogue.categories import CataloguePhoto
 from shared.index.compression import EXACT_UP_TO
 from shared.index.milvus_server import MilvusServer
@@ -33,6 +34,7 @@ def write_snapshot(
     root: Location | None = None,
     exact_up_to: int = EXACT_UP_TO,
     server: MilvusServer | None = None,
+    attributes: AttributeSchema = NO_ATTRIBUTES,
 ) -> str:
     """Write a new version of an index, as a reindex does, and return its name; it is not promoted.
 
@@ -40,7 +42,7 @@ def write_snapshot(
         IndexDamaged, IndexUnavailable: as `IndexDraft.write`.
     """
     with draft_index(store, server, fingerprint=fingerprint) as draft:
-        facts = draft.write(photos, embeddings, root=root, exact_up_to=exact_up_to)
+        facts = draft.write(photos, embeddings, root=root, attributes=attributes, exact_up_to=exact_up_to)
         draft.seal(
             IndexManifest(
                 count=len(embeddings.vectors),
@@ -52,6 +54,7 @@ def write_snapshot(
                 index=facts,
                 compacted_through=compacted_through,
                 report=report,
+                attributes=draft.attributes.attributes,
             )
         )
     return draft.artifact.version
