@@ -15,25 +15,22 @@ from typing import Any
 import numpy as np
 
 from shared.array_types import FloatArray, IntArray
-from shared.artifacts.snapshots import IndexFacts, IndexKind, IndexManifest
+from shared.artifacts.snapshots import IndexFacts, IndexManifest
 from shared.catalogue.categories import CataloguePhoto, categories_named
 from shared.errors import FingerprintMismatch, ImageNotFound, IndexDamaged, InvalidRequest
-from shared.index.ann import exact_nearest
-from shared.index.compression import EXACT_UP_TO, TARGET_RECALL, n_lists_for
+from shared.index.ann import Allowed, exact_nearest
 from shared.index.facets import Facets
-from shared.index.milvus_server import VECTOR, CollectionName, MilvusServer, Tick
+from shared.index.milvus_server import VECTOR, CollectionName, MilvusServer
 from shared.index.row_filters import RowFilters
 from shared.index.rows import CATEGORY_CODES, PhotoTable
 from shared.index.vector_index import as_neighbours, ranked, require_dimension, rounded
 from shared.jobs.contract import Distinct, Neighbour, SearchRequest
 from shared.model.embedder import Embeddings
 
-_MESSAGE_BYTES = 8 << 20  # of vectors per message; Milvus refuses messages of 64 MiB
-_QUERIES_AT_ONCE = 64
-_SEGMENT = 131_072  # vectors in one of Milvus's segments: 1 GiB of 2048 dimensions
-_MIN_PROBES = 8
-_N_QUERIES = 512
-_TIE = 2e-6  # float32 products of equal vectors differ by less, and they are rounded
+MESSAGE_BYTES = 8 << 20  # of vectors per message; Milvus refuses messages of 64 MiB
+QUERIES_AT_ONCE = 64
+_MOST_HITS = 16_384  # that Milvus answers at most
+_IN_EXPRESSION = 5_000  # rows that a filter expression names; more are filtered here, out of more hits
 _OUTPUT_FIELDS = ["image_id", "listing_id", "listing_key", "category"]
 _NOT_FOUND = (-2.0, -1)
 
@@ -61,12 +58,14 @@ class _Question:
         conditions: parts of the filter expression, joined by `and`.
         n_fitting: upper bound of the photos that meet them.
         hidden: rows to leave out; not among the conditions yet.
+        allowed: rows that a filter leaves, if they are too many for the conditions; None: all.
     """
 
     query: FloatArray
     conditions: tuple[str, ...]
     n_fitting: int
     hidden: IntArray | None
+    allowed: Allowed | None = None
 
     def where(self, condition: str) -> "_Question":
         """Return a copy with one condition more."""
@@ -136,10 +135,13 @@ class MilvusIndex:
         return self.filters
 
     def _among(self, question: _Question, request: SearchRequest) -> _Question:
-        """Ask only among the rows that the filter matches on disk."""
+        """Ask only among the rows that the filter leaves, by the columns on disk."""
         assert request.filter is not None
-        rows = self._columns.matching(request.filter).rows.tolist()
-        return replace(question.where(f"row in {rows}"), n_fitting=min(question.n_fitting, len(rows)))
+        allowed = self._columns.matching(request.filter)
+        n_fitting = min(question.n_fitting, allowed.count)
+        if allowed.count > _IN_EXPRESSION:
+            return replace(question, allowed=allowed, n_fitting=n_fitting)
+        return replace(question.where(f"row in {allowed.rows.tolist()}"), n_fitting=n_fitting)
 
     def _one_a_listing(self, question: _Question, k: int) -> list[_Hit]:
         """The best hit of each of the `k` best listings."""
@@ -164,8 +166,31 @@ class MilvusIndex:
 
     def _hits(self, question: _Question, n: int, *, grouped: bool) -> list[_Hit]:
         """The best hits, or the best of each listing, in the order of their scores and rows."""
-        if not n:
+        if not n or not question.n_fitting:
             return []
+        if question.allowed is not None:
+            return self._hits_among_many(question, question.allowed, n, grouped=grouped)
+        return self._asked(question, n, grouped=grouped)
+
+    def _hits_among_many(self, question: _Question, allowed: Allowed, n: int, *, grouped: bool) -> list[_Hit]:
+        """As `_hits`, where the rows allowed are too many to name: ask for more hits and filter those."""
+        plain = replace(question, allowed=None, n_fitting=len(self))
+        asked = math.ceil(2 * n * len(self) / allowed.count)
+        while asked <= _MOST_HITS:
+            hits = self._asked(plain, asked, grouped=False)
+            kept = [hit for hit in hits if allowed.mask[hit.row]]
+            if grouped:
+                best: dict[int, _Hit] = {}
+                for hit in kept:
+                    best.setdefault(hit.listing_key, hit)
+                kept = list(best.values())
+            if len(kept) >= n or len(hits) < asked:
+                return kept[:n]
+            asked *= 4
+        return self._asked(question.where(f"row in {allowed.rows.tolist()}"), n, grouped=grouped)
+
+    def _asked(self, question: _Question, n: int, *, grouped: bool) -> list[_Hit]:
+        """One search in Milvus, or few."""
         options: dict[str, Any] = {"group_by_field": "listing_key"} if grouped else {}
         # The same formula as in `CompressedIndex.candidates`.
         wider = max(1, n / 10) * (len(self) / max(1, question.n_fitting)) ** 1.5
@@ -200,9 +225,9 @@ class MilvusIndex:
     def _nearest(self, queries: FloatArray, k: int, n_probes: int) -> tuple[FloatArray, IntArray]:
         k = min(k, len(self))
         found: list[list[tuple[float, int]]] = []
-        for start in range(0, len(queries), _QUERIES_AT_ONCE):
-            some = list(queries[start : start + _QUERIES_AT_ONCE])
-            for hits in _search_rows(self.server, self.facts.collection, some, k, n_probes):
+        for start in range(0, len(queries), QUERIES_AT_ONCE):
+            some = list(queries[start : start + QUERIES_AT_ONCE])
+            for hits in search_rows(self.server, self.facts.collection, some, k, n_probes):
                 found.append([*hits, *[_NOT_FOUND] * (k - len(hits))])
         pairs = np.array(found, dtype=np.float64).reshape(len(queries), k, 2)
         return pairs[..., 0].astype(np.float32), pairs[..., 1].astype(np.int64)
@@ -234,7 +259,7 @@ class MilvusIndex:
     def _stored(self, rows: IntArray | slice, field: str, width: int) -> FloatArray:
         wanted = list(range(*rows.indices(len(self)))) if isinstance(rows, slice) else rows.tolist()
         stored = np.empty((len(wanted), width), dtype=np.float32)
-        step = max(1, _MESSAGE_BYTES // (4 * width))
+        step = max(1, MESSAGE_BYTES // (4 * width))
         for start in range(0, len(wanted), step):
             some = wanted[start : start + step]
             found = self.server.query(self.facts.collection, f"row in {sorted(set(some))}", ["row", field])
@@ -270,7 +295,7 @@ def _hit(score: float, hit: dict[str, Any]) -> _Hit:
     return _Hit(score, hit["row"], fields["listing_key"], photo)
 
 
-def _search_rows(
+def search_rows(
     server: MilvusServer, collection: str, queries: list[FloatArray], k: int, n_probes: int
 ) -> Iterator[list[tuple[float, int]]]:
     """Scores and rows for each query, best first."""
@@ -322,90 +347,3 @@ def open_collection(
             f"and {n_there} of dimension {dimension} in collection {facts.collection}"
         )
     return MilvusIndex(version, manifest, facts, server, table, alias, made_from, filters)
-
-
-def fill_collection(
-    server: MilvusServer,
-    collection: str,
-    directory: Path,
-    embeddings: Embeddings,
-    *,
-    exact_up_to: int = EXACT_UP_TO,
-    tick: Tick = lambda: None,
-) -> IndexFacts:
-    """Create a collection, insert the photos of a directory's table with their embeddings, index and load it.
-
-    Args:
-        server: connection to Milvus.
-        collection: name of the new collection.
-        directory: of the snapshot, with the photos' table.
-        embeddings: one per row of the table: vectors (n, dim), scores (n, n_categories), float32.
-        exact_up_to: more vectors than this get inverted lists (IVF_FLAT), tuned on a sample.
-        tick: called between requests; an exception it raises ends the work.
-
-    Returns:
-        how the collection is searched, with the recall that was measured.
-
-    Raises:
-        IndexDamaged: an embedding is not finite, or Milvus has fewer rows than were inserted.
-        IndexUnavailable: the server does not answer, or refuses.
-    """
-    vectors, scores = embeddings
-    server.create(collection, vectors.shape[1], scores.shape[1])
-    table = PhotoTable(directory)
-    by_category = [0] * scores.shape[1]
-    batch: list[dict[str, Any]] = []
-    for row, photo in enumerate(table):
-        if not (np.isfinite(vectors[row]).all() and np.isfinite(scores[row]).all()):
-            raise IndexDamaged("not every number of an embedding is finite; the model's weights are unusable")
-        by_category[photo.category] += 1
-        batch.append(_record(row, photo, vectors[row], scores[row]))
-        if len(batch) * 4 * vectors.shape[1] >= _MESSAGE_BYTES or row == len(table) - 1:
-            server.insert(collection, batch)
-            batch = []
-            tick()
-    n_lists = 0 if len(table) <= exact_up_to else n_lists_for(min(len(table), _SEGMENT))
-    server.index(collection, "IVF_FLAT" if n_lists else "FLAT", {"nlist": n_lists} if n_lists else {}, tick)
-    server.load(collection, tick)
-    if (n_there := server.count(collection)) != len(table):
-        raise IndexDamaged(f"Milvus was given {len(table)} photos and has {n_there} of them in {collection}")
-    facts = IndexFacts(
-        kind=IndexKind.MILVUS, recall_at_10=1, n_lists=n_lists, collection=collection, by_category=tuple(by_category)
-    )
-    return _tuned(server, facts, vectors) if n_lists else facts
-
-
-def _record(row: int, photo: CataloguePhoto, vector: FloatArray, scores: FloatArray) -> dict[str, Any]:
-    return {
-        "row": row,
-        "image_id": photo.image_id,
-        "listing_id": photo.listing_id,
-        "listing_key": listing_key(photo.listing_id),
-        "category": photo.category,
-        VECTOR: np.asarray(vector, dtype=np.float32),
-        "scores": scores.tolist(),
-    }
-
-
-def _tuned(server: MilvusServer, facts: IndexFacts, vectors: FloatArray, seed: int = 17) -> IndexFacts:
-    """Find the fewest probes whose recall at 10 reaches TARGET_RECALL by two standard errors of the sample."""
-    rng = np.random.default_rng(seed)
-    queries = vectors[np.sort(rng.choice(len(vectors), min(len(vectors), _N_QUERIES), replace=False))]
-    # A row finds itself first, which proves nothing: search for eleven, and do not count it.
-    worst = exact_nearest(vectors, queries, 11)[0][:, -1] - _TIE
-    n_probes = min(_MIN_PROBES, facts.n_lists)
-    while True:
-        tried = facts.model_copy(update={"n_probes": n_probes})
-        right = [
-            sum(score >= least for score, _ in hits) - 1
-            for start in range(0, len(queries), _QUERIES_AT_ONCE)
-            for hits, least in zip(
-                _search_rows(server, facts.collection, list(queries[start : start + _QUERIES_AT_ONCE]), 11, n_probes),
-                worst[start : start + _QUERIES_AT_ONCE],
-                strict=True,
-            )
-        ]
-        recalls = np.clip(right, 0, 10) / 10
-        if n_probes >= facts.n_lists or recalls.mean() - 2 * recalls.std() / math.sqrt(len(recalls)) >= TARGET_RECALL:
-            return tried.model_copy(update={"recall_at_10": round(float(recalls.mean()), 4)})
-        n_probes = min(2 * n_probes, facts.n_lists)

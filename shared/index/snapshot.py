@@ -31,7 +31,8 @@ from shared.index.arrays import map_array, write_array
 from shared.index.attribute_columns import write_columns
 from shared.index.compression import EXACT_UP_TO, compress
 from shared.index.facets import Facets
-from shared.index.milvus import fill_collection, open_collection
+from shared.index.milvus import open_collection
+from shared.index.milvus_building import fill_collection
 from shared.index.milvus_server import CollectionName, MilvusServer, alias_of
 from shared.index.row_filters import RowFilters
 from shared.index.rows import PhotoRows, write_filters, write_photos
