@@ -12,9 +12,10 @@ from werkzeug.routing import Rule
 from api.http.auth import PUBLIC
 from api.http.views import Problem
 from api.openapi.operation import JPEG, Errors, Operation, Schema
-from api.openapi.schemas import PHOTO_TYPES, options_of
+from api.openapi.schemas import PHOTO_TYPES, exactly, options_of
 from api.uploads.bodies import FIELD
 from shared import errors as e
+from shared.attributes.schema import MAX_KEYWORD_LENGTH, NO_ATTRIBUTES, AttributeSchema, AttributeType
 from shared.catalogue.categories import OLDER_CATEGORIES, Categories
 from shared.errors import LookalikeError
 from shared.settings import Settings
@@ -41,13 +42,34 @@ _DISPOSITION = {"schema": {"type": "string"}, "example": f'form-data; name="{FIE
 _PART: Schema = {"headers": {"Content-Disposition": _DISPOSITION}}
 
 
-def describe(app: Flask, settings: Settings, categories: Categories = OLDER_CATEGORIES) -> Schema:
+_MAX_LIST = 4096  # characters
+_TEXT: Schema = {"type": "string"}
+_KEYWORD: Schema = {"type": "string", "maxLength": MAX_KEYWORD_LENGTH}
+_AMOUNT: Schema = exactly(amount={"type": "number"}, currency={"type": "string", "pattern": "^[A-Z]{3}$"})
+_VALUES: dict[AttributeType, Schema] = {
+    AttributeType.NUMBER: {"type": "number"},
+    AttributeType.PRICE: {"anyOf": [{"type": "number"}, _AMOUNT]},
+    AttributeType.TEXT: _TEXT,
+    AttributeType.KEYWORD: _KEYWORD,
+    AttributeType.PLACE: _KEYWORD,
+    AttributeType.TIME: {"type": "string", "format": "date-time"},
+    AttributeType.BOOLEAN: {"type": "boolean"},
+}
+
+
+def describe(
+    app: Flask,
+    settings: Settings,
+    categories: Categories = OLDER_CATEGORIES,
+    attributes: AttributeSchema = NO_ATTRIBUTES,
+) -> Schema:
     """The contract as OpenAPI 3.1.
 
     Args:
         app: whose routes are described, in the order in which they were added.
         settings: what is switched off here is not in it.
         categories: that the model that serves tells apart.
+        attributes: of the live index.
     """
     models: dict[type[BaseModel], None] = {Problem: None}
     paths: dict[str, dict[str, Schema]] = {}
@@ -73,20 +95,33 @@ def describe(app: Flask, settings: Settings, categories: Categories = OLDER_CATE
             "securitySchemes": {"key": {"type": "http", "scheme": "bearer", "description": "lookalike keys create"}},
         },
     }
-    _name_categories(document, list(categories))
+    _name_what_is_served(document, list(categories), attributes)
     return document
 
 
-def _name_categories(part: object, names: list[str]) -> None:
-    """List the categories wherever a schema asks for one."""
+def _name_what_is_served(part: object, categories: list[str], attributes: AttributeSchema) -> None:
+    """List the categories and attributes wherever a schema asks for some."""
     if isinstance(part, dict):
         if part.pop("x-category", None):
-            part["enum"] = names
+            part["enum"] = categories
+        if kind := part.pop("x-attribute", None):
+            part |= {"enum": _names(kind, attributes)} if attributes else {}
+        if kind := part.pop("x-attributes-list", None):
+            one = "|".join(re.escape(name) for name in _names(kind, attributes))
+            part |= {"pattern": f"^({one})(,({one}))*$", "maxLength": _MAX_LIST} if attributes else {}
+        if part.pop("x-attributes", None):
+            part |= {"properties": {one.name: _VALUES[one.type] for one in attributes}, "additionalProperties": False}
         for value in part.values():
-            _name_categories(value, names)
+            _name_what_is_served(value, categories, attributes)
     elif isinstance(part, list):
         for value in part:
-            _name_categories(value, names)
+            _name_what_is_served(value, categories, attributes)
+
+
+def _names(kind: str, attributes: AttributeSchema) -> list[str]:
+    if kind == "include":
+        return [*(one.name for one in attributes), "*"]
+    return ["category", *(one.name for one in attributes if one.type is not AttributeType.TEXT)]
 
 
 def _operations(app: Flask) -> Iterator[tuple[Rule, str, Operation]]:

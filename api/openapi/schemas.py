@@ -85,7 +85,8 @@ def options_of(settings: Settings, *models: type[BaseModel], nullable: bool = Fa
     for model in models:
         schema = model.model_json_schema()
         for name, option in schema["properties"].items():
-            options[name] = _inlined(option if nullable else _without_null(option), schema.get("$defs", {}))
+            written = _inlined(option if nullable else _without_null(option), schema.get("$defs", {}))
+            options[name] = written if nullable else _as_text(written)
     if not settings.webhook_hosts:
         options.pop("webhook_url", None)
     return options
@@ -112,6 +113,14 @@ def _without_null(option: Schema) -> Schema:
     kind: Schema
     [kind] = [kind for kind in kinds if kind.get("type") != "null"]
     return {key: value for key, value in option.items() if key not in ("anyOf", "default")} | kind
+
+
+def _as_text(option: Schema) -> Schema:
+    """A list as a form or a query has it: names between commas."""
+    if option.get("type") != "array":
+        return option
+    kept = {key: value for key, value in option.items() if key not in ("items", "maxItems", "default")}
+    return kept | {"type": "string", "x-attributes-list": option["items"]["x-attribute"]}
 
 
 def _inlined(option: Schema, definitions: dict[str, Schema]) -> Schema:

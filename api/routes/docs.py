@@ -16,7 +16,7 @@ bp = Blueprint("docs", __name__)
 @Operation("This contract", {200: ({"type": "object"}, "OpenAPI 3.1")})
 def specification() -> Response:
     """GET /openapi.json: the OpenAPI document."""
-    return jsonify(describe(current_app, service().settings, service().categories))
+    return jsonify(describe(current_app, service().settings, service().categories, service().attributes))
 
 
 @bp.get("/docs")

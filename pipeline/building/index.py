@@ -11,7 +11,7 @@ from pathlib import Path
 from pipeline.building.embed import EmbeddedPhotos, decoded_batches, report_unusable, run_over_photos
 from pipeline.local.locks import exclusive
 from shared.artifacts.home import DEMO, catalogue_location, remember_catalogue
-from shared.artifacts.snapshots import index_store, read_index_manifest
+from shared.artifacts.snapshots import index_store, live_attributes, read_index_manifest
 from shared.artifacts.store import ArtifactStore
 from shared.catalogue.categories import OLDER_CATEGORIES, CataloguePhoto
 from shared.catalogue.tables import Catalogue, CategoryChoice, read_catalogue
@@ -231,10 +231,9 @@ def _read_catalogue(
     location = catalogue_location(settings)
     if location == settings.home / DEMO:
         _draw_demo(settings.home / DEMO, report_progress)
-    if bundle is None:
-        wanted = CategoryChoice.by(settings, known_categories(settings.storage))
-    else:
-        wanted = CategoryChoice.by(settings, bundle.manifest.categories, grow=False)
+    known = known_categories(settings.storage) if bundle is None else bundle.manifest.categories
+    types = live_attributes(settings.storage)
+    wanted = CategoryChoice.by(settings, known, grow=bundle is None, attributes=types)
     try:
         catalogue = read_catalogue(location, wanted)
     except CatalogueUnusable:

@@ -122,6 +122,15 @@ def answering_bundle(storage: Location) -> str | None:
     return bundle_store(storage).current()
 
 
+def live_attributes(storage: Location) -> tuple[Attribute, ...]:
+    """The attributes of the live index; none where there is no live index, or it cannot be read."""
+    store = index_store(storage)
+    with suppress(IndexMissing, IndexDamaged):
+        if version := store.current():
+            return read_index_manifest(store, version).attributes
+    return ()
+
+
 def read_index_manifest(store: ArtifactStore, version: str) -> IndexManifest:
     """The manifest of a version, without looking at the vectors.
 

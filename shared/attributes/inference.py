@@ -11,14 +11,17 @@ from shared.attributes.schema import (
     BUILT_IN,
     MAX_ATTRIBUTES,
     MAX_KEYWORD_LENGTH,
+    NO_ATTRIBUTES,
     Attribute,
     AttributeSchema,
     AttributeType,
     attribute_name,
 )
-from shared.attributes.values import BOOLEANS, NOTHING, parse_time
+from shared.attributes.values import BOOLEANS, NOTHING, parse_text, parse_time
 
 _ENOUGH = 0.95  # of a column's values are of a type: it is the column's
+_STILL_FITS = 0.5  # likewise, if it was the column's before
+_TEXTS = frozenset({AttributeType.TEXT, AttributeType.KEYWORD, AttributeType.PLACE})
 _PROSE = frozenset({"title", "description", "titel", "beschreibung", "titre", "name", "text", "comment", "notes"})
 _PRICES = re.compile(
     r"(?:^|_)(?:price|preis|prix|precio|prezzo|preco|preço|prijs|pris|cena|kaina|hind|hinta|ár|fiyat|цена|ціна)(?:_|$)"
@@ -53,13 +56,16 @@ class ColumnNote:
 
 
 def infer(
-    columns: Mapping[str, Sequence[str]], choices: Mapping[str, ColumnChoice] | None = None
+    columns: Mapping[str, Sequence[str]],
+    choices: Mapping[str, ColumnChoice] | None = None,
+    known: AttributeSchema = NO_ATTRIBUTES,
 ) -> tuple[AttributeSchema, list[ColumnNote]]:
     """Infer the attributes of a table.
 
     Args:
         columns: the cells of each column, as text; without those of id and category.
         choices: what the catalogue's configuration says of attributes, by name.
+        known: those of the live index: one bad export does not turn a price into a keyword.
 
     Returns:
         the attributes in the columns' order, and what was assumed or left out.
@@ -85,20 +91,22 @@ def infer(
         elif len(found) == MAX_ATTRIBUTES:
             notes.append(ColumnNote("too many columns", column, detail=f"left out; {MAX_ATTRIBUTES} are the most"))
         else:
-            attribute, note = _typed(name, column, filled, choice)
+            attribute, note = _typed(name, column, filled, choice, known.get(name))
             found[name] = attribute
             notes += [note] if note else []
     return AttributeSchema(tuple(found.values())), notes
 
 
 def _typed(
-    name: str, column: str, filled: Sequence[str], choice: ColumnChoice | None
+    name: str, column: str, filled: Sequence[str], choice: ColumnChoice | None, known: Attribute | None
 ) -> tuple[Attribute, ColumnNote | None]:
     """An attribute with its type and way of writing, and a note where a number can be read both ways."""
     some = filled if len(filled) <= _SAMPLE else filled[:: -(-len(filled) // _SAMPLE)]
     decimal, both_ways = decimal_of(some)
-    type_ = (choice and choice.type) or _type_of(name, some, decimal)
-    if type_ is AttributeType.PRICE and both_ways and "." in both_ways:
+    type_ = (choice and choice.type) or _kept(known, _type_of(name, some, decimal), some)
+    if known and both_ways:
+        decimal, both_ways = known.decimal, ""
+    elif type_ is AttributeType.PRICE and "." in both_ways:
         decimal = ","  # prices have no three decimals: 1.250 is over a thousand
     decimal = (choice and choice.decimal) or decimal
     attribute = Attribute(name=name, type=type_, column=column, decimal=decimal)
@@ -115,6 +123,16 @@ def _typed(
     if type_ is AttributeType.TIME:
         attribute = attribute.model_copy(update={"day_first": _is_day_first(some)})
     return attribute, note
+
+
+def _kept(known: Attribute | None, found: AttributeType, cells: Sequence[str]) -> AttributeType:
+    """The type that an attribute had, if it still fits; else the one that was found now."""
+    if known is None or known.type is found:
+        return found
+    if known.type in _TEXTS:
+        return known.type if found in _TEXTS else found
+    fits = _share(cells, lambda cell: parse_text(known, cell) is not None) >= _STILL_FITS
+    return known.type if fits else found
 
 
 def _currencies(name: str, filled: Iterable[str], decimal: str) -> tuple[str, ...]:

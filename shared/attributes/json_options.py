@@ -22,7 +22,11 @@ def _object(given: object) -> object:
     except ValueError as exc:
         raise ValueError(f"must be a JSON object; {exc}") from exc
     if not isinstance(found, dict):
-        raise ValueError("must be a JSON object")  # pydantic turns it into a message
+        raise ValueError("must be a JSON object")
+    try:
+        json.dumps(found, ensure_ascii=False).encode()
+    except UnicodeEncodeError as exc:
+        raise ValueError("must be text throughout: half a surrogate pair is no character") from exc
     return found
 
 
@@ -52,10 +56,14 @@ FilterJson = Annotated[dict[str, JsonValue], BeforeValidator(_object), WithJsonS
 AttributeValues = Annotated[
     dict[str, JsonValue],
     BeforeValidator(_object),
-    WithJsonSchema({"type": "object", "additionalProperties": True, "example": {"title": "a lamp", "price": 12.5}}),
+    WithJsonSchema({"type": "object", "x-attributes": True, "example": {"title": "a lamp", "price": 12.5}}),
 ]
-Names = Annotated[
-    tuple[str, ...],
-    BeforeValidator(_names),
-    WithJsonSchema({"type": "array", "items": {"type": "string"}, "maxItems": _MAX_NAMES}),
-]
+
+
+def _names_of(kind: str) -> dict[str, object]:
+    # The API's description names those that there are, and in forms makes a text of the list.
+    return {"type": "array", "items": {"type": "string", "x-attribute": kind}, "maxItems": _MAX_NAMES}
+
+
+IncludeNames = Annotated[tuple[str, ...], BeforeValidator(_names), WithJsonSchema(_names_of("include"))]
+FacetNames = Annotated[tuple[str, ...], BeforeValidator(_names), WithJsonSchema(_names_of("facets"))]

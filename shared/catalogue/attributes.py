@@ -41,7 +41,11 @@ def find_configuration(directory: Location) -> "Path | ObjectFile | None":
 
 
 def read_attributes(
-    directory: Location, products: "pd.DataFrame", listing_ids: Iterable[str], odd: list[RowProblem]
+    directory: Location,
+    products: "pd.DataFrame",
+    listing_ids: Iterable[str],
+    odd: list[RowProblem],
+    known: tuple[Attribute, ...] = (),
 ) -> ListingAttributes:
     """Read the attributes of a catalogue's listings.
 
@@ -50,6 +54,7 @@ def read_attributes(
         products: its table of listings, as `read_table` gives it.
         listing_ids: of the listings that are used; of a repeated id the first row counts.
         odd: columns and values that are left out, and what was assumed, are appended to it.
+        known: attributes of the live index.
 
     Raises:
         CatalogueUnusable: `catalogue.toml` cannot be used.
@@ -70,7 +75,7 @@ def read_attributes(
                 f"{CONFIGURATION}: attributes.{name}: {PRODUCTS} has no column {choice.column}; "
                 f"it has {', '.join(columns)}"
             )
-    schema, notes = infer(columns, choices)
+    schema, notes = infer(columns, choices, AttributeSchema(known))
     odd += [RowProblem(note.reason, PRODUCTS, 1, "", note.value or note.column, _detail(note.column, note.detail))
             for note in notes]  # fmt: skip
     ids, numbers = rows["id"].tolist(), [int(row) for row in rows.index]

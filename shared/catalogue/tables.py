@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from shared.artifacts import Location
 from shared.artifacts.files import ObjectFile
-from shared.attributes.schema import NO_ATTRIBUTES, AttributeSchema
+from shared.attributes.schema import NO_ATTRIBUTES, Attribute, AttributeSchema
 from shared.catalogue.attributes import ListingAttributes, find_configuration, read_attributes
 from shared.catalogue.categories import (
     OLDER_CATEGORIES,
@@ -80,7 +80,9 @@ class Catalogue:
         """
         gone = {row.row_id for row in rejected}
         photos = [photo for photo in self.photos if photo.image_id not in gone]
-        left = replace(self, photos=photos, rejected=(*self.rejected, *rejected), digest=_digest(photos))
+        left = replace(
+            self, photos=photos, rejected=(*self.rejected, *rejected), digest=_digest(photos, self.attributes)
+        )
         if not photos:
             counts = left.unusable
             reasons = ", ".join(f"{reason}: {n}" for reason, n in counts.items()) or f"{IMAGES} has no rows"
@@ -113,30 +115,40 @@ class _Labelled(NamedTuple):
 
 @dataclass(frozen=True)
 class CategoryChoice:
-    """Which categories a catalogue is to be read with.
+    """Which categories and attributes a catalogue is to be read with.
 
     Attributes:
         known: of the model that there is; None: there is none.
         grow: whether new ones of the table join them, because a model is about to be made; else their listings are
             left out, and told.
         source: where in the table they are.
+        attributes: of the live index, whose types stay where they still fit.
     """
 
     known: Categories | None = None
     grow: bool = True
     source: CategorySource = ROOTS
+    attributes: tuple[Attribute, ...] = ()
 
     @classmethod
-    def by(cls, settings: Settings, known: Sequence[str] | None = None, *, grow: bool = True) -> "CategoryChoice":
+    def by(
+        cls,
+        settings: Settings,
+        known: Sequence[str] | None = None,
+        *,
+        grow: bool = True,
+        attributes: tuple[Attribute, ...] = (),
+    ) -> "CategoryChoice":
         """Read with the column and level that the settings name.
 
         Args:
             settings: of the installation.
             known: names of the categories of the model that there is.
             grow: as of the class.
+            attributes: as of the class.
         """
         source = CategorySource(settings.category_column, settings.category_level)
-        return cls(None if known is None else Categories(tuple(known), source.level), grow, source)
+        return cls(None if known is None else Categories(tuple(known), source.level), grow, source, attributes)
 
 
 OWN_CATEGORIES = CategoryChoice()
@@ -265,7 +277,7 @@ def _read_tables(directory: Location, wanted: CategoryChoice) -> _Tables:
         rejected=rejected,
         odd=odd,
         categories=categories,
-        attributes=read_attributes(directory, products, category_of, odd),
+        attributes=read_attributes(directory, products, category_of, odd, wanted.attributes),
     )
 
 
@@ -353,8 +365,8 @@ def _missing_listing(listing_id: str, similar: Mapping[str, str]) -> str:
     return f"looked for the id {listing_id} in {PRODUCTS}{hint}"
 
 
-def _digest(photos: list[CataloguePhoto]) -> str:
-    digest = hashlib.sha256()
+def _digest(photos: list[CataloguePhoto], attributes: AttributeSchema) -> str:
+    digest = hashlib.sha256("".join(f"{one.name}\x1f{one.type}\x1e" for one in attributes).encode())
     for photo in photos:
         fields = [photo.image_id, photo.listing_id, str(photo.category), photo.sha256]
         fields += [photo.payload] if photo.payload else []

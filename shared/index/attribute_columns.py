@@ -31,7 +31,7 @@ from shared.attributes.values import number_of, parts_of_place
 from shared.index.arrays import map_array, write_array
 from shared.index.rows import LISTING_CODES, PhotoRows
 
-N_FREQUENT = 100  # values that the manifest names of an attribute
+N_FREQUENT = 50  # values that the manifest names of an attribute
 _QUANTILES = 21
 _IDS_AT_ONCE = 500
 _TERMS = """

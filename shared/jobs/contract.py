@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, JsonValue
 
-from shared.attributes.json_options import AttributeValues, FilterJson, Names
+from shared.attributes.json_options import AttributeValues, FacetNames, FilterJson, IncludeNames
 from shared.attributes.schema import Attribute, AttributeType
 from shared.jobs.reindex_contract import Progress, ReindexRequest, ReindexResult, ShardRequest, ShardResult
 from shared.photos.preprocessing import PreprocessSpec
@@ -117,8 +117,8 @@ class SearchRequest(_PhotoRequest):
     )
     min_score: float | None = Field(None, ge=-1, le=1, description="only neighbours at least this similar")
     filter: FilterJson | None = Field(None, description="only neighbours whose attributes meet these conditions")
-    include: Names = Field((), description="attributes in the answer, by name; `*`: all")
-    facets: Names = Field((), description="count listings by these attributes, or by `category`")
+    include: IncludeNames = Field((), description="attributes in the answer, by name; `*`: all")
+    facets: FacetNames = Field((), description="count listings by these attributes, or by `category`")
     facet_scope: FacetScope = FacetScope.MATCHES
 
 

@@ -149,7 +149,8 @@ class _Attempt:
             if self._nothing_changed(found, bundle, live):
                 count = len(live) if live else 0
                 return self._result(_NOTHING, live_version, ReindexCounts(seen=count, unchanged=count))
-            choice = CategoryChoice.by(self.at.settings, bundle.manifest.categories, grow=False)
+            types = live.manifest.attributes if live else ()
+            choice = CategoryChoice.by(self.at.settings, bundle.manifest.categories, grow=False, attributes=types)
             plan = self._plan(self.at.catalogue.read(location, found, wanted=choice), bundle, live)
         if self.request.dry_run:
             return self._result("a dry run", live_version, plan.counts, plan.catalogue.unusable)
