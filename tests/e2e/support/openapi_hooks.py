@@ -34,8 +34,10 @@ for _media_type in PHOTO_TYPES:
 
 @schemathesis.hook
 def filter_body(_context: Any, body: Any) -> bool:
-    """A form cannot carry null: what would be sent is the word."""
-    return not (isinstance(body, dict) and "image" in body and None in body.values())
+    """A form cannot carry null, or an empty list: what would be sent is the word, or nothing."""
+    return not (
+        isinstance(body, dict) and "image" in body and any(value is None or value == [] for value in body.values())
+    )
 
 
 @schemathesis.hook
