@@ -10,12 +10,15 @@ from typing import Any
 import pytest
 import requests
 
+from shared.artifacts.snapshots import bundle_store
 from tests.e2e.conftest import Stack, eventually, lookalike
 from tests.support.catalogues import GERMAN, draw_catalogue, drawn
 from tests.support.once import made_once
-from tests.support.places import copy_installation
+from tests.support.places import copy_installation, location_of
+from tests.support.snapshots import write_doubting
 
 NEW = "Zelte"
+THREE = GERMAN[:3]
 
 
 def build(home: Path) -> None:
@@ -64,6 +67,7 @@ def test_a_search_answers_in_the_catalogues_own_categories(german: Stack) -> Non
     assert {neighbour["category"] for one in found for neighbour in one["neighbours"]} <= set(GERMAN)
     assert sum(one["category"]["name"] == name for one, name in zip(found, GERMAN, strict=True)) >= 3
     assert all(GERMAN[one["category"]["index"]] == one["category"]["name"] for one in found)
+    assert all("certain_path" not in one["category"] for one in found)  # they have one level
 
 
 def test_a_search_can_be_narrowed_to_one_of_them_and_to_no_other(german: Stack) -> None:
@@ -126,3 +130,20 @@ def test_a_category_that_is_new_is_left_out_of_a_reindex_told_and_learnt_by_trai
     )
     inside = result(ask(german, "search", photo(0, 7_004), k="20", category=NEW))["neighbours"]
     assert {one["category"] for one in inside} == {NEW}
+
+
+def test_of_categories_of_two_levels_the_root_is_certain_where_nothing_shows_the_second(tmp_path: Path) -> None:
+    catalogue = draw_catalogue(tmp_path / "german", THREE, listings_each=6)
+    place = {"home": tmp_path / "home", "category_level": 0, "precision": "float32"}
+    built = lookalike("index", "build", "--catalogue", str(catalogue), **place)  # type: ignore[arg-type]
+    assert f"6 categories, whole paths of the column `category`: {THREE[0]} / Teil 0" in built.stderr
+    doubting = write_doubting(location_of(tmp_path / "home"), 0.6)  # so few photos calibrate nothing
+    bundle_store(location_of(tmp_path / "home")).promote(doubting)
+    query = tmp_path / "query.jpg"
+    drawn(1, len(THREE), 7_005).save(query, quality=90)
+    answer = json.loads(lookalike("search", str(query), "--json", **place).stdout)  # type: ignore[arg-type]
+    category, part = answer["category"], answer["category"]["certain_path"]
+    assert (category["certain"], part["name"], part["path"]) == (False, THREE[1], [THREE[1]])
+    assert category["name"].startswith(f"{THREE[1]} / Teil ")
+    below = [one["probability"] for one in category["top"] if one["name"].startswith(THREE[1])]
+    assert part["probability"] == pytest.approx(sum(below), abs=2e-6)  # as each is rounded
