@@ -1,5 +1,6 @@
 """Catalogue -> live bundle and index with the real network: built once, rebuilt exactly when something calls for it."""
 
+import json
 import shutil
 import subprocess
 import sys
@@ -28,7 +29,9 @@ from shared.model.runtimes import TorchEmbedder
 from shared.photos.images import PreprocessSpec, decode_photo
 from shared.settings import Backbone
 from tests import ROOT
+from tests.support.catalogues import GERMAN, draw_catalogue, drawn
 from tests.support.installation import Installation
+from tests.support.snapshots import write_doubting
 
 
 @pytest.fixture(scope="module")
@@ -355,3 +358,22 @@ def test_a_model_that_came_with_its_head_is_kept_whatever_the_catalogue(built: I
     assert second.bundle_version == first.bundle_version
     assert second.backbone == "resnet50"
     assert second.index_version != first.index_version
+
+
+def test_of_categories_of_two_levels_the_root_is_certain_where_nothing_shows_the_second(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = GERMAN[:3]
+    installation = Installation(tmp_path / "home", draw_catalogue(tmp_path / "german", names, listings_each=6))
+    installation.prepare(category_level=0)
+    assert installation.heard(f"6 categories, whole paths of the column `category`: {names[0]} / Teil 0")
+    bundle_store(installation.home).promote(write_doubting(installation.home, 0.6))  # so few photos calibrate nothing
+    drawn(1, len(names), 7_005).save(tmp_path / "query.jpg", quality=90)
+    monkeypatch.setenv("LOOKALIKE_HOME", str(installation.home))
+    answer = CliRunner().invoke(main, ["search", str(tmp_path / "query.jpg"), "--json"])
+    category = json.loads(answer.stdout)["category"]
+    part = category["certain_path"]
+    assert (category["certain"], part["name"], part["path"]) == (False, names[1], [names[1]])
+    assert category["name"].startswith(f"{names[1]} / Teil ")
+    below = [one["probability"] for one in category["top"] if one["name"].startswith(names[1])]
+    assert part["probability"] == pytest.approx(sum(below), abs=2e-6)  # as each is rounded
