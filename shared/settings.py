@@ -117,7 +117,9 @@ class Settings(BaseSettings):
         None, description="raw dump to serve, a directory or `s3://bucket/prefix`; unset: the demo catalogue"
     )
     category_column: str = Field("category", min_length=1, description="column of Products.csv with the category")
-    category_level: int = Field(1, ge=1, le=9, description="levels of a category's path that are learnt; 1: its root")
+    category_level: int = Field(
+        1, ge=0, le=9, description="levels of a category's path that are learnt; 1: its root; 0: all"
+    )
     backbone: Backbone = Field(Backbone.AUTO, description="auto, resnet50 or efficientnet_lite0")
     weights: Path | None = Field(None, description="local ResNet50 weights (.pth, .pt or .safetensors)")
     index: str = Field(

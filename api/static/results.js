@@ -60,16 +60,21 @@ function whyNothing({ category, min_score }) {
   return "The index is empty. Put photos into it, or start a reindex under Index.";
 }
 
-const sayCategory = ({ certain, name, probability }) => (certain ? `${name}, ${percent(probability)}.` : `Not sure; perhaps ${name}.`);
+function sayCategory({ certain, name, probability, certain_path: part }) {
+  if (certain) return `${name}, ${percent(probability)}.`;
+  return part ? `${part.name}, ${percent(part.probability)}; perhaps ${name}.` : `Not sure; perhaps ${name}.`;
+}
 
 function showCategory(category) {
-  const { certain, name, top } = category;
+  const { certain, name, top, certain_path: part } = category;
   const place = $("#category");
   place.hidden = false;
   fill(place,
     el("p.fine", {}, "Category"),
-    el("h2", {}, certain ? name : "Not sure"),
-    certain ? null : el("p.fine", {}, "None is probable enough to rely on. The likeliest are:"),
+    el("h2", {}, certain ? name : part ? part.name : "Not sure"),
+    certain ? null : el("p.fine", {}, part
+      ? `Sure of this much, ${percent(part.probability)}. The likeliest categories are:`
+      : "None is probable enough to rely on. The likeliest are:"),
     el("ul.bars", {}, top.map((one) => {
       const bar = el("li", {}, el("span", {}, one.name), el("span.figure", {}, percent(one.probability)));
       bar.style.setProperty("--share", one.probability);

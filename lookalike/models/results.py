@@ -23,6 +23,20 @@ class CategoryScore(Answer):
     probability: float
 
 
+class CertainPath(Answer):
+    """As much of a category's path as is probable enough to rely on.
+
+    Attributes:
+        name: the levels joined by " / ".
+        path: the levels, the root's name first.
+        probability: calibrated, 0 to 1: how often the photo's category is this or one below it.
+    """
+
+    name: str
+    path: list[str]
+    probability: float
+
+
 class CategoryAnswer(Answer):
     """The most probable category of a photo.
 
@@ -32,6 +46,8 @@ class CategoryAnswer(Answer):
         probability: calibrated, 0 to 1: how often an answer with this probability is right.
         certain: false where the probability is too low to rely on, by the model's own threshold.
         top: the three most probable categories, most probable first.
+        certain_path: where `certain` the category itself, else the deepest level above it that can be relied on;
+            None: there is none, or the service's categories have one level only.
     """
 
     name: str
@@ -39,6 +55,7 @@ class CategoryAnswer(Answer):
     probability: float
     certain: bool = True
     top: list[CategoryScore] = Field(default_factory=list)
+    certain_path: CertainPath | None = None
 
 
 class Neighbour(Answer):

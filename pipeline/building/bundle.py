@@ -33,6 +33,7 @@ from pipeline.training.weights import LoadedWeights, load_weights
 from shared.array_types import FloatArray
 from shared.artifacts.store import ArtifactStore
 from shared.catalogue.categories import CataloguePhoto, Categories
+from shared.catalogue.hierarchy import hierarchy_of
 from shared.catalogue.tables import Catalogue
 from shared.model.bundle import (
     HISTORY,
@@ -230,7 +231,7 @@ def assemble_bundle(
     if inputs.project:
         report_progress(f"projection: {notes['projection']}")
     embedded = EmbeddedPhotos(photos, served.chosen.embeddings)
-    calibration = _calibrate(embedded, split, report_progress)
+    calibration = _calibrate(embedded, split, inputs.categories, report_progress)
     evaluation = evaluate(
         photos, embedded.embeddings, split, temperature=calibration.temperature, categories=inputs.categories
     )
@@ -245,6 +246,7 @@ def assemble_bundle(
             "references": described,
             "temperature": calibration.temperature,
             "abstain_below": calibration.abstain_below,
+            "abstain_below_by_level": calibration.abstain_below_by_level,
             "metrics": evaluation.summary(),
         }
     )
@@ -266,13 +268,15 @@ def assemble_bundle(
     )
 
 
-def _calibrate(embedded: EmbeddedPhotos, split: Split, report_progress: ReportProgress) -> Calibration:
+def _calibrate(
+    embedded: EmbeddedPhotos, split: Split, categories: Categories, report_progress: ReportProgress
+) -> Calibration:
     """Calibrate on the validation photos; a head that came with the weights is not calibrated."""
     if not split.listings:
         return Calibration()
     rows = [row for row, photo in enumerate(embedded.photos) if photo.listing_id in split.validation]
     labels = np.array([embedded.photos[row].category for row in rows], dtype=np.int64)
-    return calibrate(embedded.embeddings.scores[rows], labels, report_progress)
+    return calibrate(embedded.embeddings.scores[rows], labels, report_progress, hierarchy_of(categories.names))
 
 
 def _runtime(choice: RuntimeChoice) -> Runtime:

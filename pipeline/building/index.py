@@ -255,9 +255,8 @@ def _report_categories(catalogue: Catalogue, report_progress: ReportProgress) ->
     """Tell which categories were read from where, unless they are the older service's; and which have few photos."""
     names, source = catalogue.categories.names, catalogue.source
     if catalogue.categories != OLDER_CATEGORIES:
-        levels = "the first level" if source.level == 1 else f"the first {source.level} levels"
         some = ", ".join(names[:_CATEGORIES_SHOWN]) + (", ..." if len(names) > _CATEGORIES_SHOWN else "")
-        report_progress(f"{len(names)} categories, {levels} of the column `{source.column}`: {some}")
+        report_progress(f"{len(names)} categories, {source}: {some}")
     counts = Counter(photo.category for photo in catalogue.photos)
     few = [f"{name} ({counts[position]})" for position, name in enumerate(names) if counts[position] < _FEW_PHOTOS]
     if few:

@@ -29,6 +29,12 @@ def search_remote(photo: Path, k: int, url: str, as_json: bool) -> None:
 
 
 def answer_lines(result: dict[str, Any]) -> list[str]:
-    """Lines of text for a search result: the categories with their probabilities, then the neighbours."""
-    lines = [f"{score['probability']:6.1%}  {score['name']}" for score in result["category"]["top"]]
+    """Lines of text for a search result: the categories with their probabilities, then the neighbours.
+
+    Of categories of several levels that are not certain, what is certain of the path comes first.
+    """
+    category = result["category"]
+    lines = [f"{score['probability']:6.1%}  {score['name']}" for score in category["top"]]
+    if (part := category.get("certain_path")) and not category["certain"]:
+        lines.insert(0, f"{part['probability']:6.1%}  {part['name']}, of which it is certain; perhaps:")
     return lines + [f"{n['rank']:3d}. {n['score']:.3f}  {n['image_id']}  {n['category']}" for n in result["neighbours"]]

@@ -7,9 +7,10 @@ from typing import NamedTuple
 
 import numpy as np
 from scipy.optimize import minimize_scalar
-from scipy.special import log_softmax
+from scipy.special import log_softmax, softmax
 
 from shared.array_types import BoolArray, DoubleArray, FloatArray, IntArray
+from shared.catalogue.hierarchy import Hierarchy
 from shared.progress import ReportProgress
 
 TARGET_ACCURACY = 0.8
@@ -24,19 +25,25 @@ class Calibration(NamedTuple):
     Attributes:
         temperature: scores are divided by it before the softmax.
         abstain_below: answers of lower probability count as guesses.
+        abstain_below_by_level: of each level above the categories, the root's first: where the category is a guess, so
+            is a path cut at that level, of lower probability; nothing where categories have one level.
     """
 
     temperature: float = 1.0
     abstain_below: float = 0.0
+    abstain_below_by_level: tuple[float, ...] = ()
 
 
-def calibrate(scores: FloatArray, labels: IntArray, report_progress: ReportProgress) -> Calibration:
-    """Fit temperature and abstention threshold of a head; both keep their defaults where there are too few photos.
+def calibrate(
+    scores: FloatArray, labels: IntArray, report_progress: ReportProgress, hierarchy: Hierarchy | None = None
+) -> Calibration:
+    """Fit temperature and abstention thresholds of a head; all keep their defaults where there are too few photos.
 
     Args:
         scores: (n, n_categories) of photos that the head was not fitted on.
         labels: (n,) their categories.
         report_progress: receives what was found, as one line.
+        hierarchy: of the categories, if they have several levels.
     """
     if len(labels) < _MIN_PHOTOS or len(np.unique(labels)) == 1:
         report_progress(
@@ -45,9 +52,13 @@ def calibrate(scores: FloatArray, labels: IntArray, report_progress: ReportProgr
         return Calibration()
     temperature = fit_temperature(scores, labels)
     abstain_below = abstention(scores, labels, temperature)
+    by_level: tuple[float, ...] = ()
     found = f"temperature {temperature:.3f}, a guess below probability {abstain_below:.3f}"
+    if hierarchy:
+        by_level = abstention_by_level(scores, labels, temperature, abstain_below, hierarchy)
+        found += "".join(f", cut after level {level} below {limit:.3f}" for level, limit in enumerate(by_level, 1))
     report_progress(f"calibrated on {len(labels)} validation photos: {found}")
-    return Calibration(temperature, abstain_below)
+    return Calibration(temperature, abstain_below, by_level)
 
 
 def fit_temperature(scores: FloatArray, labels: IntArray) -> float:
@@ -87,9 +98,43 @@ def abstention(scores: FloatArray, labels: IntArray, temperature: float, *, targ
         the threshold, 0..1; 0 where all answers together reach the target; the target itself where no threshold does,
         because answers of a calibrated probability of at least the target are expected to reach it.
     """
-    confidence, correct = answers(scores, labels, temperature)
     if len(labels) < _MIN_ANSWERED:
         return 0.0
+    return _lowest_threshold(*answers(scores, labels, temperature), target)
+
+
+def abstention_by_level(
+    scores: FloatArray, labels: IntArray, temperature: float, abstain_below: float, hierarchy: Hierarchy
+) -> tuple[float, ...]:
+    """Find for each level above the categories the lowest threshold at which the answers given there reach the target.
+
+    A level answers only for photos that no deeper level was certain of. These are the harder ones: at the threshold of
+    whole paths fewer of the answers would be right. So each level has its own, found on the photos that are left to it.
+
+    Args:
+        scores: (n, n_categories).
+        labels: (n,).
+        temperature: that scores are divided by.
+        abstain_below: the threshold of whole paths.
+        hierarchy: of the categories.
+
+    Returns:
+        thresholds, 0..1, the root's first; TARGET_ACCURACY at a level that too few photos are left to.
+    """
+    chances: FloatArray = softmax(scores / temperature, axis=1).astype(np.float32)
+    left = chances.max(axis=1, initial=0.0) < abstain_below
+    found = []
+    for level in reversed(hierarchy.levels):
+        sums = level.probabilities(chances)
+        confidence, correct = sums.max(axis=1).astype(np.float64), sums.argmax(axis=1) == level.path_of[labels]
+        enough = np.count_nonzero(left) >= _MIN_ANSWERED
+        threshold = _lowest_threshold(confidence[left], correct[left], TARGET_ACCURACY) if enough else TARGET_ACCURACY
+        left &= confidence < threshold
+        found.append(threshold)
+    return tuple(reversed(found))
+
+
+def _lowest_threshold(confidence: DoubleArray, correct: BoolArray, target: float) -> float:
     order = np.argsort(-confidence, kind="stable")
     confidence, accuracy = confidence[order], correct[order].cumsum() / np.arange(1, len(order) + 1)
     last_of_its_value = np.append(confidence[1:] < confidence[:-1], True)

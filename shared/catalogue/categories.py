@@ -35,7 +35,7 @@ _SHOWN = 30
 _ITS_OWN = 0.5  # of a catalogue's listings that are in some categories: they are its own
 
 _SEPARATOR = re.compile(r"[/>|\\\u00bb\u203a\u2192]")  # the last: quotation marks and an arrow to the right
-_JOINED = " / "
+JOINED = " / "
 _AND = re.compile(r"\band\b")
 
 
@@ -49,11 +49,16 @@ class CategorySource:
 
     Attributes:
         column: its name.
-        level: how much of the path is the category: 1 the root, 2 root and second level, and so on.
+        level: how much of the path is the category: 1 the root, 2 root and second level, and so on; 0 all of it.
     """
 
     column: str = "category"
     level: int = 1
+
+    def __str__(self) -> str:
+        """The first two levels of the column `category`, say, for people."""
+        levels = {0: "whole paths", 1: "the first level"}.get(self.level, f"the first {self.level} levels")
+        return f"{levels} of the column `{self.column}`"
 
 
 ROOTS = CategorySource()
@@ -127,8 +132,9 @@ class Categories:
         if plain and self.level == 1 and plain[0] in self._position:
             return plain
         path = _read_path(text)
-        if path and (name := self._by_key.get(_key(_JOINED.join(path[: self.level])))):
-            return name, *path[self.level :]
+        depth = self.level or len(path)
+        if path and (name := self._by_key.get(_key(JOINED.join(path[:depth])))):
+            return name, *path[depth:]
         return plain
 
     def find(self, text: str) -> int | None:
@@ -141,7 +147,7 @@ class Categories:
         if self == OLDER_CATEGORIES:
             return text.split("/", maxsplit=1)[0].strip()
         parts = [part for name in _SEPARATOR.split(text) if (part := name.strip())]
-        return _JOINED.join(parts[: self.level])
+        return JOINED.join(parts[: self.level or None])
 
     def nearest(self, root: str) -> str | None:
         """Return the category that is spelled most like a root; None if none is."""
@@ -190,7 +196,7 @@ def categories_in(texts: Iterable[str], known: Categories | None = None, level: 
         return OLDER_CATEGORIES
     names: dict[str, Counter[str]] = {}
     for text, n in spelled.items():
-        if name := _JOINED.join(_read_path(text)[:level]):
+        if name := JOINED.join(_read_path(text)[: level or None]):
             names.setdefault(_key(name), Counter())[name] += n
     first = known.names if known else ()
     taken = {_key(name) for name in first}

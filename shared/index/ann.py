@@ -184,14 +184,14 @@ class CompressedIndex:
         # The neighbours among one row in ten are farther apart: ten times as many lists find 93 % of them, 30 times
         # as many 98 %.
         n_all = int(self._lists.nlist)
-        n_lists = min(n_all, max(_FEWEST_PROBES, math.ceil(n_probes * share**-1.5)))
+        n_lists: int = min(n_all, max(_FEWEST_PROBES, math.ceil(n_probes * share**-1.5)))
         if n_lists == n_all:
             return n_lists
         counts, sizes = self._counted(allowed), self._sampled_sizes
         nearest = self._quantizer.search(projected, min(n_all, 4 * n_lists))[1][0]
         # A filter that goes with what photos show leaves few rows around some queries. Their neighbours are far off,
         # spread over many lists: visit many more of them the fewer rows there are around the query than elsewhere.
-        around = nearest[:n_lists]
+        around = nearest[:n_probes]
         scarcity = float(share * sizes[around].sum() / max(1, counts[around].sum()))
         wanted = n_lists * sizes.mean() * share * min(_MOST_SCARCE, max(1, scarcity**3))
         if counts[nearest].sum() < wanted:
@@ -203,7 +203,7 @@ class CompressedIndex:
         """Allowed rows of the sample in each inverted list, (lists,); remembered with the rows."""
         if allowed.in_lists is None:
             lists = self._list_of_sampled[allowed.mask[:: self._stride]]
-            allowed.in_lists = np.bincount(lists, minlength=self._lists.nlist)
+            allowed.in_lists = np.bincount(lists, minlength=int(self._lists.nlist))
         counts: IntArray = allowed.in_lists
         return counts
 

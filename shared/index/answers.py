@@ -6,12 +6,14 @@ import numpy as np
 
 from shared.array_types import FloatArray
 from shared.attributes.schema import AttributeSchema
+from shared.catalogue.hierarchy import Hierarchy, Part, hierarchy_of, split_path
 from shared.index.delta import DeltaIndex
 from shared.index.facets import Facets
 from shared.index.vector_index import VectorIndex, included
 from shared.jobs.contract import (
     CategoryAnswer,
     CategoryScore,
+    CertainPath,
     EmbedResult,
     Encoding,
     Facet,
@@ -46,6 +48,8 @@ def probabilities(scores: FloatArray, temperature: float = 1.0) -> FloatArray:
 def category_answer(scores: FloatArray, model: BundleManifest) -> CategoryAnswer:
     """Build the category part of a result: the three most probable categories of one photo.
 
+    Of categories that are paths of several levels it also says how much of the path is certain.
+
     Args:
         scores: (n_categories,) float32, before softmax.
         model: manifest of the model that gave them.
@@ -54,9 +58,27 @@ def category_answer(scores: FloatArray, model: BundleManifest) -> CategoryAnswer
     best = np.argsort(-chances, kind="stable")[:_TOP].tolist()
     top = [CategoryScore(name=model.categories[i], probability=round(float(chances[i]), 6)) for i in best]
     chance = top[0].probability
-    return CategoryAnswer(
+    answer = CategoryAnswer(
         name=top[0].name, index=best[0], probability=chance, certain=chance >= model.abstain_below, top=top
     )
+    hierarchy = hierarchy_of(model.categories)
+    if hierarchy is None:
+        return answer
+    # Set even if there is none: a field that was never set is left out of the JSON.
+    return answer.model_copy(update={"certain_path": _certain_path(answer, chances, hierarchy, model)})
+
+
+def _certain_path(
+    answer: CategoryAnswer, chances: FloatArray, hierarchy: Hierarchy, model: BundleManifest
+) -> CertainPath | None:
+    if answer.certain:
+        part: Part | None = Part(split_path(answer.name), answer.probability)
+    else:
+        by_level, n_levels = model.abstain_below_by_level, len(hierarchy.levels)
+        if len(by_level) != n_levels:  # of a bundle that was built before each level was calibrated
+            by_level = n_levels * (model.abstain_below,)
+        part = hierarchy.deepest_certain(chances, by_level)
+    return part and CertainPath(name=part.name, path=list(part.path), probability=part.probability)
 
 
 def embed_result(embeddings: Embeddings, encoding: Encoding, model: BundleManifest) -> EmbedResult:

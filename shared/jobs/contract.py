@@ -6,7 +6,16 @@ Docstrings of these models are the descriptions of the API's OpenAPI document.
 from enum import StrEnum
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, JsonValue
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    JsonValue,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+)
 
 from shared.attributes.json_options import AttributeValues, FacetNames, FilterJson, IncludeNames
 from shared.attributes.schema import Attribute, AttributeType
@@ -162,6 +171,14 @@ class CategoryScore(_Contract):
     probability: float
 
 
+class CertainPath(_Contract):
+    """As much of a category's path, from the root, as is probable enough to rely on."""
+
+    name: str = Field(description='the levels joined by " / "')
+    path: list[str] = Field(description="the levels, the root's name first", min_length=1)
+    probability: float = Field(description="calibrated: how often the photo's category is this or one below it")
+
+
 class CategoryAnswer(_Contract):
     """The most probable category first; `top` holds the best three."""
 
@@ -170,6 +187,19 @@ class CategoryAnswer(_Contract):
     probability: float = Field(description="calibrated: how often such an answer is right")
     certain: bool = Field(True, description="false: too improbable to rely on, by the threshold the model came with")
     top: list[CategoryScore]
+    certain_path: CertainPath | None = Field(
+        None,
+        description="only of categories of several levels: where `certain` the category itself, else the deepest level "
+        "above it that is; null: not even a root is",
+    )
+
+    @model_serializer(mode="wrap")
+    def _without_levels(self, serialize: SerializerFunctionWrapHandler):  # type: ignore[no-untyped-def]
+        # A return type would stand in the OpenAPI document instead of the fields.
+        fields = serialize(self)
+        if "certain_path" not in self.model_fields_set:
+            fields.pop("certain_path", None)
+        return fields
 
 
 class Neighbour(_Contract):

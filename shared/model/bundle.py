@@ -117,6 +117,8 @@ class BundleManifest(BaseModel):
     # softmax(scores / temperature) is calibrated: the probability that the answer is right.
     temperature: float = Field(1.0, gt=0)
     abstain_below: float = Field(0.0, ge=0, le=1)  # a category of lower probability is not `certain`
+    # Of each level above the categories, the root's first: where the category is not certain, a path cut there may be.
+    abstain_below_by_level: tuple[float, ...] = ()
     metrics: dict[str, float | int] = {}
     gate: dict[str, float | str] = {}  # how the chosen precision compares with float32, or why it was not chosen
     catalogue: str  # what the head was fitted on or measured on, for people

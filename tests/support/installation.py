@@ -58,6 +58,11 @@ class Installation:
         shutil.copytree(self.catalogue, directory / "catalogue")
         return Installation(directory / "home", directory / "catalogue")
 
+    def keep_photos(self, n: int) -> None:
+        """Leave only the first photos in Images.csv."""
+        table = self.catalogue / "Images.csv"
+        table.write_bytes(b"".join(table.read_bytes().splitlines(keepends=True)[: n + 1]))
+
     def photo_rows(self) -> list[dict[str, str]]:
         """The rows of Images.csv."""
         return list(csv.DictReader(io.StringIO((self.catalogue / "Images.csv").read_text())))

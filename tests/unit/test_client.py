@@ -253,6 +253,7 @@ PAIRS: list[tuple[type[BaseModel], type[BaseModel]]] = [
     (jobs.EmbedResult, models.EmbedResult),
     (jobs.ImageChangeResult, models.ImageChange),
     (jobs.CategoryAnswer, models.CategoryAnswer),
+    (jobs.CertainPath, models.CertainPath),
     (jobs.Neighbour, models.Neighbour),
     (jobs.Timing, models.Timing),
     (jobs.JobError, models.Failure),

@@ -25,13 +25,13 @@ from tests.support.places import copy_installation
 class Up:
     """One run of the supervisor."""
 
-    def __init__(self, home: Path, catalogue: Path, port: int, log: Path) -> None:
+    def __init__(self, home: Path, catalogue: Path, port: int, log: Path, **settings: object) -> None:
         self.home, self.port, self.log = home, port, log
         self.url = f"http://127.0.0.1:{port}"
         with log.open("ab") as sink:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "pipeline.cli", "up", "--port", str(port), "--catalogue", str(catalogue)],
-                env=environment(home),
+                env=environment(home, **settings),
                 cwd=ROOT,
                 stdin=subprocess.DEVNULL,
                 stdout=sink,
@@ -103,8 +103,8 @@ def _running(home: Path, catalogue: Path, directory: Path) -> Iterator[Up]:
 
 
 @contextmanager
-def _started(home: Path, catalogue: Path, log: Path) -> Iterator[Up]:
-    up = Up(home, catalogue, free_port(), log)
+def _started(home: Path, catalogue: Path, log: Path, **settings: object) -> Iterator[Up]:
+    up = Up(home, catalogue, free_port(), log, **settings)
     try:
         yield up
     finally:
@@ -195,7 +195,7 @@ def test_other_processes_of_this_user_find_the_embedded_valkey_while_it_runs(ser
 
 
 def test_what_it_has_built_it_does_not_carry_about(catalogue: Path, tmp_path: Path) -> None:
-    with _started(tmp_path / "home", catalogue, tmp_path / "log") as up:
+    with _started(tmp_path / "home", catalogue, tmp_path / "log", precision="float32") as up:
         up.wait_ready()
         assert up.log.read_text().count("model bundle (") == 1
         assert psutil.Process(up.process.pid).memory_info().rss < 400e6  # building took more than a gigabyte

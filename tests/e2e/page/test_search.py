@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import requests
 from PIL import Image
-from playwright.sync_api import expect
+from playwright.sync_api import Route, expect
 
 from shared.api_keys import KeyRing, Scope
 from tests.e2e.conftest import eventually
@@ -246,6 +246,28 @@ def test_a_category_that_is_not_probable_enough_is_told_as_a_guess(go: Go, serve
     expect(visit.page.locator("#category li").first).to_contain_text(guess["name"])
     assert visit.violations() == []
     visit.keep("not-sure")
+
+
+def test_the_part_of_a_path_that_is_certain_is_shown_and_spoken(go: Go, photos: list[Path]) -> None:
+    visit = go()
+
+    def of_two_levels(route: Route) -> None:
+        answer = route.fetch()
+        job = answer.json()
+        if job["status"] == "succeeded":
+            job["result"]["category"] |= {
+                "name": "Boats / Sail",
+                "certain": False,
+                "certain_path": {"name": "Boats", "path": ["Boats"], "probability": 0.914},
+            }
+        route.fulfill(response=answer, json=job)
+
+    visit.page.route(re.compile("/v1/jobs/"), of_two_levels)
+    visit.open(f"#/search?image={photos[0].stem}")
+    visit.found()
+    expect(visit.page.locator("#category h2")).to_have_text("Boats")
+    expect(visit.page.locator("#category")).to_contain_text("Sure of this much, 91")
+    expect(visit.page.locator("#spoken")).to_contain_text("perhaps Boats / Sail")
 
 
 # --- what is wrong, in words ---

@@ -15,14 +15,13 @@ import numpy as np
 import pytest
 
 from pipeline.building import precisions
-from pipeline.building.index import prepare
 from pipeline.building.instruction_sets import Agreement, Graph, compare_instruction_sets
 from pipeline.demo.catalogue import generate
 from shared.model.bundle import ModelBundle, Precision, bundle_store, open_bundle
 from shared.model.references import verify_embeddings
 from shared.model.runtimes import open_embedder
 from shared.photos.images import Pixels, PreprocessSpec, decode_photo
-from shared.settings import Settings
+from tests.support.installation import Installation
 
 CPU_INFO = Path("/proc/cpuinfo")
 ON_X86 = pytest.mark.skipif(platform.machine() not in ("x86_64", "AMD64"), reason="AVX2 is an instruction set of x86")
@@ -65,8 +64,7 @@ class Catalogue:
     photos: Pixels
 
     def prepare(self, home: Path) -> ModelBundle:
-        given = {"home": home, "catalogue": self.directory, "backbone": "efficientnet_lite0"}
-        prepare(Settings.model_validate(given), lambda line: None)
+        Installation(home, self.directory).prepare(precision="auto")
         return open_bundle(bundle_store(home))
 
 
@@ -80,9 +78,11 @@ def catalogue(tmp_path_factory: pytest.TempPathFactory) -> Catalogue:
 
 
 @ON_X86
-def test_int8_gives_the_same_embeddings_on_a_processor_without_vnni(catalogue: Catalogue, tmp_path: Path) -> None:
-    home = tmp_path / "home"
-    bundle = catalogue.prepare(home)
+def test_int8_gives_the_same_embeddings_on_a_processor_without_vnni(
+    built_int8: Installation, catalogue: Catalogue, tmp_path: Path
+) -> None:
+    home = built_int8.home
+    bundle = open_bundle(bundle_store(home))
     assert bundle.manifest.precision is Precision.INT8
     cosine = bundle.manifest.gate["avx2_mean_cosine"]
     assert isinstance(cosine, float)

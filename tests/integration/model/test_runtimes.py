@@ -11,20 +11,19 @@ import pytest
 import torch
 
 from pipeline.building.export import Verdict, features_graph, runner, with_head
-from pipeline.building.index import prepare
-from pipeline.demo.catalogue import generate
 from shared.errors import BundleDamaged
 from shared.model.bundle import GRAPH, ModelBundle, Precision, Runtime, bundle_store, open_bundle
 from shared.model.network import Network, Projection
 from shared.model.references import verify_embeddings
 from shared.model.runtimes import OpenVINOEmbedder, TorchEmbedder, open_embedder
 from shared.photos.images import Pixels, PreprocessSpec, decode_photo
-from shared.settings import Backbone, Settings
+from shared.settings import Backbone
+from tests.support.installation import Installation
 
 
 @dataclasses.dataclass(frozen=True)
-class Built:
-    """Two bundles of one catalogue, and some of its photos."""
+class Both:
+    """Two bundles of one catalogue, and some of its photos; the home is that of int8."""
 
     home: Path
     int8: ModelBundle
@@ -33,56 +32,49 @@ class Built:
 
 
 @pytest.fixture(scope="module")
-def built(tmp_path_factory: pytest.TempPathFactory) -> Built:
-    directory = tmp_path_factory.mktemp("runtimes")
-    generate(directory / "catalogue", n_listings=26)
-    bundles = {}
-    for precision in ("auto", "float32"):
-        home = directory / precision
-        given = {"home": home, "catalogue": directory / "catalogue", "backbone": "efficientnet_lite0"}
-        prepare(Settings.model_validate({**given, "precision": precision}), lambda line: None)
-        bundles[precision] = open_bundle(bundle_store(home))
-    files = sorted((directory / "catalogue" / "images").iterdir())[:12]
+def both(built: Installation, built_int8: Installation) -> Both:
+    files = sorted((built.catalogue / "images").iterdir())[:12]
     photos = np.stack([decode_photo(file.read_bytes(), PreprocessSpec()) for file in files])
-    return Built(directory / "auto", bundles["auto"], bundles["float32"], photos)
+    int8, float32 = (open_bundle(bundle_store(one.home)) for one in (built_int8, built))
+    return Both(built_int8.home, int8, float32, photos)
 
 
-def test_a_bundle_for_a_cpu_is_openvino_int8_and_says_how_it_compares(built: Built) -> None:
-    manifest = built.int8.manifest
+def test_a_bundle_for_a_cpu_is_openvino_int8_and_says_how_it_compares(both: Both) -> None:
+    manifest = both.int8.manifest
     assert (manifest.runtime, manifest.precision) == (Runtime.OPENVINO, Precision.INT8)
     assert isinstance(manifest.gate["mean_cosine"], float)
     assert manifest.gate["mean_cosine"] >= 0.99
     assert manifest.gate["verdict"] == "passed"
-    assert built.float32.manifest.precision is Precision.FLOAT32
-    assert built.float32.manifest.fingerprint != manifest.fingerprint
+    assert both.float32.manifest.precision is Precision.FLOAT32
+    assert both.float32.manifest.fingerprint != manifest.fingerprint
 
 
-def test_openvino_float32_is_the_torch_reference(built: Built) -> None:
-    ours = open_embedder(built.float32).embed(built.photos)
-    reference = TorchEmbedder(built.float32).embed(built.photos)
+def test_openvino_float32_is_the_torch_reference(both: Both) -> None:
+    ours = open_embedder(both.float32).embed(both.photos)
+    reference = TorchEmbedder(both.float32).embed(both.photos)
     np.testing.assert_allclose(ours.vectors, reference.vectors, atol=1e-5)  # summation order
     np.testing.assert_allclose(ours.scores, reference.scores, atol=1e-3)
 
 
-def test_int8_stays_close_to_float32_and_gives_unit_vectors(built: Built) -> None:
-    int8 = open_embedder(built.int8).embed(built.photos)
-    float32 = open_embedder(built.float32).embed(built.photos)
+def test_int8_stays_close_to_float32_and_gives_unit_vectors(both: Both) -> None:
+    int8 = open_embedder(both.int8).embed(both.photos)
+    float32 = open_embedder(both.float32).embed(both.photos)
     assert (int8.vectors * float32.vectors).sum(axis=1).mean() >= 0.99
     np.testing.assert_allclose(np.linalg.norm(int8.vectors, axis=1), 1, atol=1e-5)
 
 
 @pytest.mark.parametrize("which", ["int8", "float32"])
-def test_a_photo_gets_the_same_embedding_alone_in_a_batch_and_beside_others(built: Built, which: str) -> None:
-    embedder = OpenVINOEmbedder(getattr(built, which), streams=2)
-    together = embedder.embed(built.photos, exclusive=False)
-    for i, photo in enumerate(built.photos):
+def test_a_photo_gets_the_same_embedding_alone_in_a_batch_and_beside_others(both: Both, which: str) -> None:
+    embedder = OpenVINOEmbedder(getattr(both, which), streams=2)
+    together = embedder.embed(both.photos, exclusive=False)
+    for i, photo in enumerate(both.photos):
         np.testing.assert_allclose(embedder.embed(photo[None]).vectors[0], together.vectors[i], atol=1e-4)
     answers: dict[int, np.ndarray] = {}
 
     def ask(i: int) -> None:
-        answers[i] = embedder.embed(built.photos[i][None], exclusive=False).vectors[0]
+        answers[i] = embedder.embed(both.photos[i][None], exclusive=False).vectors[0]
 
-    threads = [threading.Thread(target=ask, args=(i,)) for i in range(len(built.photos))]
+    threads = [threading.Thread(target=ask, args=(i,)) for i in range(len(both.photos))]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -92,20 +84,20 @@ def test_a_photo_gets_the_same_embedding_alone_in_a_batch_and_beside_others(buil
 
 
 @pytest.mark.parametrize("which", ["int8", "float32"])
-def test_a_model_gives_its_reference_photos_the_embeddings_that_its_bundle_expects(built: Built, which: str) -> None:
-    bundle: ModelBundle = getattr(built, which)
+def test_a_model_gives_its_reference_photos_the_embeddings_that_its_bundle_expects(both: Both, which: str) -> None:
+    bundle: ModelBundle = getattr(both, which)
     assert bundle.manifest.references is not None
     verify_embeddings(bundle, open_embedder(bundle))
     if which == "float32":  # the other runtime is the same model
         verify_embeddings(bundle, TorchEmbedder(bundle))
 
 
-def test_a_cpu_worker_needs_no_torch(built: Built) -> None:
+def test_a_cpu_worker_needs_no_torch(both: Both) -> None:
     script = (
         "import sys; sys.modules['torch'] = None\n"
         "from pathlib import Path\n"
         "from worker.serving.engine import Engine\n"
-        f"engine = Engine(Path({str(built.home)!r})); engine.refresh()\n"
+        f"engine = Engine(Path({str(both.home)!r})); engine.refresh()\n"
         "assert engine.ready, engine.problem\n"
         "from shared.jobs.contract import SearchRequest\n"
         "result = engine.run(SearchRequest(), bytes(224 * 224 * 3)); engine.close()\n"
@@ -115,7 +107,7 @@ def test_a_cpu_worker_needs_no_torch(built: Built) -> None:
     assert (done.returncode, done.stdout.strip()) == (0, "4"), done.stderr
 
 
-def test_a_process_whose_first_inferences_come_from_several_threads_at_once_finishes(built: Built) -> None:
+def test_a_process_whose_first_inferences_come_from_several_threads_at_once_finishes(both: Both) -> None:
     """Left to itself, two times in three it would not: see `OpenVINOEmbedder.__init__`."""
     script = (
         "import threading\n"
@@ -123,7 +115,7 @@ def test_a_process_whose_first_inferences_come_from_several_threads_at_once_fini
         "import numpy as np\n"
         "from shared.model.bundle import bundle_store, open_bundle\n"
         "from shared.model.runtimes import open_embedder\n"
-        f"embedder = open_embedder(open_bundle(bundle_store(Path({str(built.home)!r}))), streams=2)\n"
+        f"embedder = open_embedder(open_bundle(bundle_store(Path({str(both.home)!r}))), streams=2)\n"
         "together = threading.Barrier(4)\n"
         "def infer():\n"
         "    together.wait()\n"
@@ -140,14 +132,14 @@ def test_a_process_whose_first_inferences_come_from_several_threads_at_once_fini
     ["follow()", "thread = threading.Thread(target=follow); thread.start(); thread.join()"],
     ids=["in the thread that compiled it", "in another"],
 )
-def test_a_model_that_is_dropped_takes_no_signal_with_it(built: Built, follow_it: str) -> None:
+def test_a_model_that_is_dropped_takes_no_signal_with_it(both: Both, follow_it: str) -> None:
     """Left to itself, the next signal would end the process with a segmentation fault: see `signal_stack`."""
     script = (
         "import gc, os, signal, sys, threading, time\n"
         "from pathlib import Path\n"
         "from shared.model.bundle import bundle_store, open_bundle\n"
         "from shared.model.runtimes import open_embedder\n"
-        f"bundle = open_bundle(bundle_store(Path({str(built.home)!r})))\n"
+        f"bundle = open_bundle(bundle_store(Path({str(both.home)!r})))\n"
         "signal.signal(signal.SIGTERM, lambda *_: sys.exit(7))\n"
         "models = [open_embedder(bundle)]\n"
         "def follow():\n"
@@ -172,45 +164,45 @@ def test_the_gate_lets_pass_what_is_close_in_both_and_nothing_else(
     assert Verdict(cosine, precision, reference_precision_at_4=0.50).passed is passed
 
 
-def test_a_graph_that_is_none_is_refused(built: Built, tmp_path: Path) -> None:
+def test_a_graph_that_is_none_is_refused(both: Both, tmp_path: Path) -> None:
     (tmp_path / GRAPH).write_text("<net/>")
     with pytest.raises(BundleDamaged):
-        OpenVINOEmbedder(dataclasses.replace(built.int8, directory=tmp_path))
+        OpenVINOEmbedder(dataclasses.replace(both.int8, directory=tmp_path))
 
 
-def test_a_projection_in_the_graph_gives_what_it_gives_in_torch(built: Built) -> None:
-    network = Network(Backbone.EFFICIENTNET_LITE0, built.float32.manifest.normalisation)
-    network.load_tensors(built.float32.tensors())
+def test_a_projection_in_the_graph_gives_what_it_gives_in_torch(both: Both) -> None:
+    network = Network(Backbone.EFFICIENTNET_LITE0, both.float32.manifest.normalisation)
+    network.load_tensors(both.float32.tensors())
     network.projection = Projection(sum(network.features.trunk.levels), 20).eval()
     network.projection.evidence.fill_(0.7)
     with torch.inference_mode():
-        vectors, scores = (part.numpy() for part in network(torch.from_numpy(built.photos)))
+        vectors, scores = (part.numpy() for part in network(torch.from_numpy(both.photos)))
     assert vectors.shape == (12, 33)
     np.testing.assert_allclose(np.linalg.norm(vectors[:, :20], axis=1), 1, rtol=1e-5)
-    embeddings, same_scores = runner(with_head(features_graph(network, 224), network))(built.photos)
+    embeddings, same_scores = runner(with_head(features_graph(network, 224), network))(both.photos)
     np.testing.assert_allclose(embeddings, vectors, atol=1e-4)
     np.testing.assert_allclose(same_scores, scores, atol=1e-3)
 
 
-def test_a_bundle_in_bfloat16_passes_the_gate_and_is_run_so(built: Built, tmp_path: Path) -> None:
-    catalogue = built.home.parent / "catalogue"
-    given = {"home": tmp_path, "catalogue": catalogue, "backbone": "efficientnet_lite0"}
-    prepare(Settings.model_validate({**given, "runtime": "torch", "precision": "bfloat16"}), lambda line: None)
-    bundle = open_bundle(bundle_store(tmp_path))
+def test_a_bundle_in_bfloat16_passes_the_gate_and_is_run_so(built: Installation, both: Both, tmp_path: Path) -> None:
+    installation = Installation(tmp_path / "new", built.copy(tmp_path).catalogue)
+    installation.keep_photos(16)  # most CPUs have no instructions for it, and take seconds for a photo or two
+    installation.prepare(runtime="torch", precision="bfloat16")
+    bundle = open_bundle(bundle_store(installation.home))
     assert (bundle.manifest.runtime, bundle.manifest.precision) == (Runtime.TORCH, Precision.BFLOAT16)
     assert bundle.manifest.gate["verdict"] == "passed"
     verify_embeddings(bundle, open_embedder(bundle))
-    half = open_embedder(bundle).embed(built.photos)
+    half = open_embedder(bundle).embed(both.photos)
     exact = TorchEmbedder(
         dataclasses.replace(bundle, manifest=bundle.manifest.model_copy(update={"precision": "float32"}))
     )
-    assert 0.99 <= (half.vectors * exact.embed(built.photos).vectors).sum(axis=1).mean() < 1 - 1e-7
+    assert 0.99 <= (half.vectors * exact.embed(both.photos).vectors).sum(axis=1).mean() < 1 - 1e-7
 
 
-def test_passes_filled_up_to_a_compiled_size_answer_for_their_own_photos_only(built: Built) -> None:
-    compiled = TorchEmbedder(built.float32, compiler="eager")  # as on a GPU, but for the code it makes
-    plain = TorchEmbedder(built.float32).embed(built.photos[:3])
-    filled = compiled.embed(built.photos[:3])
+def test_passes_filled_up_to_a_compiled_size_answer_for_their_own_photos_only(both: Both) -> None:
+    compiled = TorchEmbedder(both.float32, compiler="eager")  # as on a GPU, but for the code it makes
+    plain = TorchEmbedder(both.float32).embed(both.photos[:3])
+    filled = compiled.embed(both.photos[:3])
     assert filled.vectors.shape == plain.vectors.shape
     np.testing.assert_allclose(filled.vectors, plain.vectors, atol=1e-5)  # summation order
     np.testing.assert_allclose(filled.scores, plain.scores, atol=1e-3)

@@ -1,5 +1,6 @@
 """Catalogue -> live bundle and index with the real network: built once, rebuilt exactly when something calls for it."""
 
+import json
 import shutil
 import subprocess
 import sys
@@ -28,14 +29,16 @@ from shared.model.runtimes import TorchEmbedder
 from shared.photos.images import PreprocessSpec, decode_photo
 from shared.settings import Backbone
 from tests import ROOT
+from tests.support.catalogues import GERMAN, draw_catalogue, drawn
 from tests.support.installation import Installation
+from tests.support.snapshots import write_doubting
 
 
 @pytest.fixture(scope="module")
 def small(built: Installation, tmp_path_factory: pytest.TempPathFactory) -> Installation:
     """The same bundle over the first ten photos only: what is embedded again and again should be little."""
     installation = built.copy(tmp_path_factory.mktemp("small"))
-    keep_photos(installation.catalogue, 10)
+    installation.keep_photos(10)
     installation.prepare()
     return installation
 
@@ -48,12 +51,6 @@ def installation(small: Installation, tmp_path: Path) -> Installation:
 
 def live_versions(home: Path) -> tuple[str | None, str | None]:
     return bundle_store(home).current(), index_store(home).current()
-
-
-def keep_photos(catalogue: Path, n: int) -> None:
-    """Leave only the first photos in Images.csv."""
-    lines = (catalogue / "Images.csv").read_bytes().splitlines(keepends=True)
-    (catalogue / "Images.csv").write_bytes(b"".join(lines[: n + 1]))
 
 
 def flip_bit(path: Path) -> None:
@@ -121,7 +118,7 @@ def test_without_a_catalogue_what_is_live_stays(installation: Installation) -> N
 
 def test_a_changed_catalogue_is_a_new_index_under_the_same_bundle(installation: Installation) -> None:
     bundle_before, index_before = live_versions(installation.home)
-    keep_photos(installation.catalogue, 7)
+    installation.keep_photos(7)
     changed = installation.prepare()
     assert (changed.built, changed.count) == (True, 7)
     assert (changed.bundle_version, changed.index_version) == live_versions(installation.home)
@@ -140,7 +137,7 @@ def test_by_service_an_older_index_stays_and_the_service_is_asked_to_reindex(
     monkeypatch.setenv("LOOKALIKE_REDIS_URL", valkey_url)
     assert CliRunner().invoke(main, ["prepare", "--by-service"]).exit_code == 0
     assert reindexes(client) == 0
-    keep_photos(installation.catalogue, 7)
+    installation.keep_photos(7)
     for _ in range(2):  # the second finds one under way
         assert CliRunner().invoke(main, ["prepare", "--by-service"]).exit_code == 0
         assert reindexes(client) == 1
@@ -247,17 +244,18 @@ def resnet50_file(path: Path) -> Path:
 
 
 def test_another_backbone_or_weights_file_is_a_new_bundle(installation: Installation, tmp_path: Path) -> None:
-    keep_photos(installation.catalogue, 4)
+    installation.keep_photos(4)
     weights = resnet50_file(tmp_path / "resnet.pth")
     lite0, _ = live_versions(installation.home)
-    first = installation.prepare(backbone=Backbone.RESNET50, weights=weights)
+    # By torch: what is wanted is the same, and converting a ResNet50 takes seconds.
+    first = installation.prepare(backbone=Backbone.RESNET50, weights=weights, runtime="torch")
     assert (first.built, first.backbone, first.count) == (True, Backbone.RESNET50, 4)
     assert installation.heard("rebuilding the model bundle", "resnet50 is wanted", "efficientnet_lite0 is live")
     assert lite0 != first.bundle_version
-    kept = installation.prepare(backbone=Backbone.AUTO, weights=weights)
+    kept = installation.prepare(backbone=Backbone.AUTO, weights=weights, runtime="torch")
     assert (kept.built, kept.bundle_version) == (False, first.bundle_version)
     torch.save({**torch.load(weights), "bn1.bias": torch.full((64,), 0.1)}, weights)
-    second = installation.prepare(backbone=Backbone.AUTO, weights=weights)
+    second = installation.prepare(backbone=Backbone.AUTO, weights=weights, runtime="torch")
     assert (second.built, second.backbone) == (True, Backbone.RESNET50)
     assert second.bundle_version != first.bundle_version
     assert installation.heard("rebuilding the model bundle", "is wanted", "is live")
@@ -294,7 +292,7 @@ def test_a_photo_that_cannot_be_decoded_is_left_out_and_said_once(installation: 
 def test_a_catalogue_of_mostly_broken_photos_is_still_built_only_once(built: Installation, tmp_path: Path) -> None:
     shutil.copytree(built.catalogue, tmp_path / "catalogue")
     installation = Installation(tmp_path / "home", tmp_path / "catalogue")
-    keep_photos(installation.catalogue, 12)
+    installation.keep_photos(12)
     for row in installation.photo_rows()[4:]:
         (installation.catalogue / "images" / f"{row['id']}.jpg").write_bytes(b"not a photo")
     first = installation.prepare()
@@ -306,7 +304,7 @@ def test_a_catalogue_of_mostly_broken_photos_is_still_built_only_once(built: Ins
 
 def test_a_catalogue_without_one_decodable_photo_leaves_what_is_live(installation: Installation) -> None:
     before = live_versions(installation.home)
-    keep_photos(installation.catalogue, 2)
+    installation.keep_photos(2)
     for row in installation.photo_rows():
         (installation.catalogue / "images" / f"{row['id']}.jpg").write_bytes(b"not a photo")
     with pytest.raises(CatalogueUnusable, match="none of 2 photos can be decoded"):
@@ -350,13 +348,32 @@ def test_without_a_catalogue_the_one_used_last_is_read_again_never_the_demo(
 
 def test_a_model_that_came_with_its_head_is_kept_whatever_the_catalogue(built: Installation, tmp_path: Path) -> None:
     installation = built.copy(tmp_path)
-    keep_photos(installation.catalogue, 4)
+    installation.keep_photos(4)
     network = resnet50(num_classes=13)
     torch.save(network.state_dict(), tmp_path / "own.pth")
-    first = installation.prepare(weights=tmp_path / "own.pth", backbone="auto")
+    first = installation.prepare(weights=tmp_path / "own.pth", backbone="auto", runtime="torch")
     assert installation.heard("notice", "not known")
     generate(tmp_path / "other", n_listings=2, seed=5)
-    second = installation.prepare(catalogue=tmp_path / "other", backbone="auto")
+    second = installation.prepare(catalogue=tmp_path / "other", backbone="auto", runtime="torch")
     assert second.bundle_version == first.bundle_version
     assert second.backbone == "resnet50"
     assert second.index_version != first.index_version
+
+
+def test_of_categories_of_two_levels_the_root_is_certain_where_nothing_shows_the_second(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = GERMAN[:3]
+    installation = Installation(tmp_path / "home", draw_catalogue(tmp_path / "german", names, listings_each=6))
+    installation.prepare(category_level=0)
+    assert installation.heard(f"6 categories, whole paths of the column `category`: {names[0]} / Teil 0")
+    bundle_store(installation.home).promote(write_doubting(installation.home, 0.6))  # so few photos calibrate nothing
+    drawn(1, len(names), 7_005).save(tmp_path / "query.jpg", quality=90)
+    monkeypatch.setenv("LOOKALIKE_HOME", str(installation.home))
+    answer = CliRunner().invoke(main, ["search", str(tmp_path / "query.jpg"), "--json"])
+    category = json.loads(answer.stdout)["category"]
+    part = category["certain_path"]
+    assert (category["certain"], part["name"], part["path"]) == (False, names[1], [names[1]])
+    assert category["name"].startswith(f"{names[1]} / Teil ")
+    below = [one["probability"] for one in category["top"] if one["name"].startswith(names[1])]
+    assert part["probability"] == pytest.approx(sum(below), abs=2e-6)  # as each is rounded

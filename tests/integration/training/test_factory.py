@@ -13,21 +13,20 @@ from pipeline.cli.main import main
 from pipeline.demo.catalogue import generate
 from shared.model.bundle import bundle_store, open_bundle, open_bundle_directory
 from shared.model.runtimes import open_embedder
+from tests.support.once import made_once
 
 QUICK = ("--epochs", "1", "--size", "64", "--backbone", "efficientnet_lite0")
 
 
 @pytest.fixture(scope="module")
 def dump(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    directory = tmp_path_factory.mktemp("dump") / "shop"
-    generate(directory, n_listings=52)
-    return directory
+    return made_once(tmp_path_factory, "demo", lambda directory: generate(directory, n_listings=52))
 
 
 @pytest.fixture(scope="module")
-def home(dump: Path) -> Path:
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Shared: activations are made once."""
-    return dump.parent / "home"
+    return tmp_path_factory.mktemp("factory") / "home"
 
 
 @pytest.fixture(autouse=True)

@@ -133,6 +133,15 @@ def test_two_levels_of_a_dump_of_the_older_service_are_not_its_thirteen() -> Non
     )
 
 
+def test_whole_paths_of_unequal_length_may_be_the_categories() -> None:
+    texts = ["Boats > Sail > Old", "Boats > Sail", "boats/sail/old", "Cars"]
+    found = categories_in(texts, level=0)
+    assert found.names == ("Boats / Sail", "Boats / Sail / Old", "Cars")
+    assert [found.find(text) for text in texts] == [1, 0, 1, 2]
+    assert found.find("Boats") is None  # a path that no listing has
+    assert found.as_written("Boats > Sail > Old") == "Boats / Sail / Old"
+
+
 def test_a_column_that_is_not_there_is_named(tmp_path: Path) -> None:
     directory = draw_catalogue(tmp_path / "german", GERMAN, listings_each=2)
     with pytest.raises(

@@ -7,12 +7,14 @@ from pipeline.training.calibrate import (
     TARGET_ACCURACY,
     Calibration,
     abstention,
+    abstention_by_level,
     answers,
     calibrate,
     fit_temperature,
     negative_log_likelihood,
 )
 from shared.array_types import FloatArray, IntArray
+from shared.catalogue.hierarchy import hierarchy_of
 
 
 def drawn(n: int, *, surer: float = 1.0, seed: int = 0) -> tuple[FloatArray, IntArray]:
@@ -113,3 +115,48 @@ def test_what_was_found_is_said() -> None:
     found = calibrate(*drawn(500, surer=3), messages.append)
     assert f"{found.temperature:.3f}" in messages[0]
     assert 0 < found.abstain_below < 1
+
+
+def drawn_of_two_levels(n: int, seed: int) -> tuple[FloatArray, IntArray]:
+    """Scores of ten roots with eight categories each, whose softmax is the truth, and labels drawn from that truth."""
+    rng = np.random.default_rng(seed)
+    scores = np.repeat(rng.normal(size=(n, 10)) * 2, 8, axis=1) + rng.normal(size=(n, 80)) * 4
+    shares = np.exp(scores).cumsum(axis=1)
+    labels = (rng.random((n, 1)) * shares[:, -1:] > shares).sum(axis=1)
+    return scores.astype(np.float32), labels
+
+
+TWO_LEVELS = hierarchy_of(tuple(f"root {root} / {leaf}" for root in range(10) for leaf in range(8)))
+
+
+def test_a_level_is_calibrated_on_the_photos_that_no_deeper_one_was_certain_of() -> None:
+    assert TWO_LEVELS is not None
+    scores, labels = drawn_of_two_levels(3000, seed=0)
+    found = calibrate(scores, labels, lambda _: None, TWO_LEVELS)
+    [root_below] = found.abstain_below_by_level
+    scores, labels = drawn_of_two_levels(20_000, seed=1)
+    whole, _ = answers(scores, labels, found.temperature)
+    chances = np.exp(scores / found.temperature)
+    roots = TWO_LEVELS.levels[0].probabilities((chances / chances.sum(axis=1, keepdims=True)).astype(np.float32))
+    left = whole < found.abstain_below
+
+    def accuracy(threshold: float) -> float:
+        answered = left & (roots.max(axis=1) >= threshold)
+        return float((roots.argmax(axis=1) == labels // 8)[answered].mean())
+
+    # The threshold is fitted on about 210 answers: 0.8 +- 0.03, and more for the choice of the lowest that will do.
+    assert accuracy(root_below) == pytest.approx(TARGET_ACCURACY, abs=0.06)
+    assert accuracy(found.abstain_below) < 0.72  # that of whole paths would promise too much
+
+
+def test_a_level_that_too_few_photos_are_left_to_asks_for_the_target() -> None:
+    assert TWO_LEVELS is not None
+    scores, labels = drawn_of_two_levels(200, seed=0)
+    assert abstention_by_level(scores, labels, 1.0, 0.0, TWO_LEVELS) == (TARGET_ACCURACY,)
+    assert abstention_by_level(scores[:19], labels[:19], 1.0, 1.0, TWO_LEVELS) == (TARGET_ACCURACY,)
+
+
+def test_what_was_found_of_each_level_is_said() -> None:
+    messages: list[str] = []
+    found = calibrate(*drawn_of_two_levels(500, seed=2), messages.append, TWO_LEVELS)
+    assert f"cut after level 1 below {found.abstain_below_by_level[0]:.3f}" in messages[0]
