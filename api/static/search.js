@@ -1,5 +1,6 @@
 // The search part: a photo comes in, its search goes out, and is shown as it goes.
 
+import { catalogue } from "./catalogue.js";
 import { $, button, say, sleep } from "./dom.js";
 import { takeDrops } from "./dropped.js";
 import { note, noteProblem } from "./messages.js";
@@ -152,10 +153,12 @@ async function search() {
   showWaiting();
   let job = null;
   try {
+    await takeUp(given, signal);
     job = await submit(given, signal);
     for await (job of follow(job, signal)) if (!ended(job)) tellProgress(job);
     if (job.status !== "succeeded") throw job.error ?? { code: job.status === "expired" ? "deadline_exceeded" : "job_canceled", detail: "" };
     if (!refusal?.isConnected) $("#search-message").replaceChildren();
+    if (job.result.index_version !== given.has.version) await takeUp(given, signal, { again: true });
     showAnswer(job, given, signal);
   } catch (problem) {
     if (signal.aborted) {
@@ -166,6 +169,12 @@ async function search() {
     current = "";
     noteProblem($("#search-message"), problem, [button("Try again", search, { quiet: false })]);
   }
+}
+
+/** Have the search go by what the index has. */
+async function takeUp(given, signal, options) {
+  given.has = await catalogue(options);
+  signal.throwIfAborted();
 }
 
 /** The job; while the service is too busy, that is said and it is tried again when the service says. */
@@ -192,8 +201,8 @@ async function requireReadable(file) {
   }
 }
 
-function bodyOf({ file, imageId, ...options }) {
-  const sent = optionsSent(options);
+function bodyOf({ file, imageId, has, ...options }) {
+  const sent = { ...optionsSent(options), include: "*" };
   if (imageId) return { json: { image_id: imageId, ...sent } };
   const form = new FormData();
   for (const [name, value] of Object.entries(sent)) form.append(name, value);
