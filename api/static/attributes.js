@@ -15,6 +15,12 @@ export function money(amount, currency) {
   return new Intl.NumberFormat("en-GB", { style: "currency", currency, trailingZeroDisplay: "stripIfInteger" }).format(amount);
 }
 
+/** How a currency is written: "£"; its code where it has no sign. */
+export function currencySign(currency) {
+  const parts = new Intl.NumberFormat("en-GB", { style: "currency", currency }).formatToParts(0);
+  return parts.find((part) => part.type === "currency").value;
+}
+
 /** A value of an answer, of an attribute of that type. */
 export function worded(type, value) {
   if (type === "price") return money(value.amount, value.currency);

@@ -3,6 +3,8 @@
 import { ask } from "./service.js";
 
 const UNKNOWN = { version: null, categories: [], attributes: [] };
+// Attributes whose values are few enough to be listed are counted among the matches; the others are typed.
+const LISTED_AT_MOST = 24;
 const TITLES = ["title", "titel", "titre", "titolo", "título", "name"];
 
 let known = null;
@@ -19,6 +21,14 @@ export function catalogue({ again = false } = {}) {
     },
   ).finally(() => (asking = null));
   return asking;
+}
+
+export const isListed = ({ type, values, n_values: n }) => type === "boolean" || (["keyword", "place"].includes(type) && n <= LISTED_AT_MOST && values.length >= n);
+
+/** What a search asks for beside the photos; counts only where there is something to count besides categories. */
+export function asksOf({ attributes }) {
+  const facets = attributes.length ? ["category", ...attributes.filter(isListed).map(({ name }) => name)] : [];
+  return { include: "*", ...(facets.length && { facets: facets.join(",") }) };
 }
 
 /** The attributes that a result shows at once: {title, price, place}; undefined where there is none. */

@@ -53,10 +53,12 @@ export function showAnswer(job, given, signal) {
   grid.removeAttribute("aria-busy");
   grid.replaceChildren(...neighbours.map((neighbour) => card(neighbour, given, signal)));
   if (!neighbours.length) grid.append(el("li.nothing", {}, whyNothing(given)));
-  say(`${sayCategory(category)} ${found} found.`);
+  const narrowed = given.filters.length ? ` ${count(given.filters.length, "filter")} in force.` : "";
+  say(`${sayCategory(category)} ${found} found.${narrowed}`);
 }
 
-function whyNothing({ category, min_score }) {
+function whyNothing({ category, min_score, filter }) {
+  if (filter) return `No photo meets ${Number(min_score) ? "the filters and is that similar" : "the filters"}. Choose fewer, or clear them.`;
   if (Number(min_score) && category) return `No photo of ${category} is that similar. Lower the least similarity, or look in every category.`;
   if (Number(min_score)) return "No photo is that similar. Lower the least similarity.";
   if (category) return `The index has no photo of ${category}.`;

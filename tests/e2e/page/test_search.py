@@ -178,7 +178,7 @@ def test_a_chosen_file_that_is_gone_is_told_as_such(go: Go, photos: list[Path], 
 
 
 def test_a_phone_gets_a_camera_and_nothing_wider_than_its_screen(go: Go, photos: list[Path]) -> None:
-    visit = go(width=360)
+    visit = go(width=320)
     page = visit.page
     expect(page.get_by_text("Take a photo")).to_be_visible()
     assert page.get_attribute("#camera", "capture") == "environment"
