@@ -10,6 +10,7 @@ export function scaleOf({ type, quantiles }) {
   const least = leastStep(type, quantiles);
 
   function valueAt(position) {
+    if (position >= last) return highest;
     const from = Math.min(Math.floor(position / STEPS_EACH), quantiles.length - 2);
     const step = (quantiles[from + 1] - quantiles[from]) / STEPS_EACH;
     const exact = quantiles[from] + step * (position - STEPS_EACH * from);

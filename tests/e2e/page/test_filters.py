@@ -214,10 +214,63 @@ def test_a_price_is_chosen_by_slider_or_figures_and_stays_in_the_address(go: Go)
     expect(page.locator("#in-force")).to_be_hidden()
 
 
+WALK = """async ([type, quantiles]) => {
+    const page = document.querySelector("script[type=module]").src;
+    const { scaleOf } = await import(page.replace("main.js", "filters/scale.js"));
+    const { last, valueAt, positionOf } = scaleOf({ type, quantiles });
+    return Array.from({ length: last + 1 }, (_, position) => [valueAt(position), positionOf(valueAt(position))]);
+}"""
+
+
+@pytest.mark.parametrize(
+    ("kind", "quantiles", "step"),
+    [
+        ("price", [0, 2, 5, 5, 10, 10, 20, 45.5, 99, 863.5, 30_000], 0.01),
+        ("number", [1990, 1998, 2001, 2004, 2005, 2005, 2006, 2007.5, 2008, 2009, 2010], 1),
+        ("number", [n * 1e-4 + 3e-5 for n in range(21)], None),
+        ("number", [-5.5, -5.5, -5.5, -0.25, 1e9 + 0.5], None),
+        ("time", [86_400 * n * n + 3_600 for n in range(21)], None),
+    ],
+)
+def test_a_slider_passes_through_every_range_in_order_and_by_round_values(
+    go: Go, kind: str, quantiles: list[float], step: float | None
+) -> None:
+    walked = go().page.evaluate(WALK, [kind, quantiles])
+    values = [value for value, _ in walked]
+    assert (values[0], values[-1]) == (quantiles[0], quantiles[-1])
+    assert values == sorted(values)
+    for share, quantile in enumerate(quantiles):  # rounded by no more than half of a step
+        room = (quantiles[min(share + 1, len(quantiles) - 1)] - quantiles[max(share - 1, 0)]) / 10
+        assert abs(values[5 * share] - quantile) <= max(room, step or 0, 43_200 if kind == "time" else 0)
+    assert [values[position] for _, position in walked] == values
+    if step:
+        assert all(
+            round(value / step) * step == pytest.approx(value) for value in values[1:-1] if value not in quantiles
+        )
+
+
+def test_a_price_in_several_currencies_is_chosen_in_one(go: Go, served: Stack) -> None:
+    now = requests.get(f"{served.url}/v1/index", timeout=10).json()
+    for attribute in now["attributes"]:
+        attribute["currencies"] = ["EUR", "GBP"] if attribute["type"] == "price" else []
+    visit = go()
+    page = visit.page
+    page.route("**/v1/index", lambda route: route.fulfill(json=now))
+    page.goto(f"{visit.url}/#/search?image={FIRST}")
+    visit.found()
+    expect(page.get_by_label("Currency of Preis")).to_have_value("EUR")
+    searched(page, entered(group(page, "Preis").get_by_label("To"), "20"))
+    assert filter_of(page)["must"] == [{"key": "preis", "range": {"lte": 20, "currency": "EUR"}}]
+    page.get_by_label("Currency of Preis").select_option("GBP")
+    expect(page.get_by_role("alert")).to_contain_text("preis is in EUR, not in")  # as this catalogue has no pounds
+
+
 def test_days_are_chosen_as_dates_and_include_the_last(go: Go) -> None:
     days = {n: CELLS["eingestellt"](n) for n in range(N_LISTINGS)}
     last = sorted(days.values())[N_LISTINGS // 2]
-    page = go(address({"key": "eingestellt", "range": {"gte": "2026-02-01"}}) + "&k=100").page
+    visit = go(address({"key": "eingestellt", "range": {"gte": "2026-02-01"}}) + "&k=100")
+    page = visit.page
+    visit.found()
     expect(group(page, "Eingestellt").get_by_label("From")).to_have_value("2026-02-01")
     found = searched(page, lambda: group(page, "Eingestellt").get_by_label("To").fill(last))
     shown = {one["attributes"]["eingestellt"] for one in found["neighbours"]}
