@@ -107,9 +107,10 @@ function card(neighbour, { imageId: from, has }, signal) {
   return made;
 }
 
-/** Everything that is known of a listing, in the catalogue's order; texts as they are. */
+/** Everything that is known of a listing, in the catalogue's order, below its title; texts as they are. */
 function showDetails({ listing_id: listingId, image_id: imageId, category, attributes }, headline, has) {
-  const facts = has.attributes.filter(({ name }) => name in attributes).map(({ name, type }) => [label(name), worded(type, attributes[name])]);
+  const { title } = shownAtOnce(has);
+  const facts = has.attributes.filter(({ name }) => name in attributes && name !== title?.name).map(({ name, type }) => [label(name), worded(type, attributes[name])]);
   const told = [...facts, ["Category", category], ["Listing", listingId], ["Photo", imageId]];
   show(headline ?? `Listing ${listingId}`, el("dl.facts.details", {}, told.flatMap(([name, value]) => [el("dt", {}, name), el("dd", {}, value)])));
 }

@@ -128,6 +128,7 @@ def test_a_result_shows_title_price_and_place_and_everything_else_as_text_when_a
     details = first.get_by_role("button", name="Details of titel 0")
     details.click()
     dialog = page.get_by_role("dialog")
+    expect(dialog.get_by_role("heading")).to_have_text("titel 0")
     for told in ("Farbe", "rot", "Versand", "no", "1 Jan 2026", "<img src=x onerror=alert(0)> Nummer 0", FIRST):
         expect(dialog).to_contain_text(told)
     expect(dialog.locator("img")).to_have_count(0)
