@@ -1,25 +1,29 @@
-// The search's options: what the form says, and what an address says of them.
+// The search's options: what the forms say, and what an address says of them.
 
 import { $ } from "./dom.js";
+import { filterText, readFilter } from "./filters/terms.js";
 
 const DEFAULTS = { k: "12", category: "", distinct: "", min_score: "0" };
 
-const fields = () => $("#options form").elements;
+const field = (name) => $("#options form").elements[name] ?? $("#filters form").elements[name];
 
 export function optionsChosen() {
-  const { k, category, distinct, min_score } = fields();
-  return { k: k.value, category: category.value, distinct: distinct.checked ? "listing" : "", min_score: min_score.value };
+  const [k, category, distinct, min_score] = Object.keys(DEFAULTS).map(field);
+  return {
+    k: k.value, category: category.value, distinct: distinct.checked ? "listing" : "", min_score: min_score.value, filter: filterText(),
+  };
 }
 
-/** Set the form as an address says; what it does not say, or says wrongly, is as at the start. */
+/** Set the forms as an address says; what it does not say, or says wrongly, is as at the start. */
 export function chooseOptions(asked) {
   for (const [name, usual] of Object.entries(DEFAULTS)) {
-    const field = fields()[name];
+    const set = field(name);
     const given = asked.get(name) ?? usual;
-    if (field.type === "checkbox") field.checked = given === "listing";
-    else field.value = given;
-    if (field.selectedIndex === -1) field.value = usual;
+    if (set.type === "checkbox") set.checked = given === "listing";
+    else set.value = given;
+    if (set.selectedIndex === -1) set.value = usual;
   }
+  readFilter(asked.get("filter"));
   tellOptions();
 }
 
@@ -33,15 +37,16 @@ export function tellOptions() {
 /** The address of a search from a photo of the index, or of this device's without `imageId`, by the options chosen. */
 export function hashOf(imageId) {
   const told = new URLSearchParams(imageId ? { image: imageId } : {});
-  for (const [name, value] of Object.entries(optionsChosen())) if (value !== DEFAULTS[name]) told.set(name, value);
+  for (const [name, value] of Object.entries(optionsChosen())) if (value !== (DEFAULTS[name] ?? "")) told.set(name, value);
   return String(told) ? `#/search?${told}` : "#/search";
 }
 
-/** The options as the API takes them. */
-export function optionsSent({ k, category, distinct, min_score }) {
+/** The options as the API takes them in JSON. */
+export function optionsSent({ k, category, distinct, min_score, filter }) {
   const sent = { k: Number(k) };
   if (category) sent.category = category;
   if (distinct) sent.distinct = distinct;
   if (Number(min_score)) sent.min_score = Number(min_score);
+  if (filter) sent.filter = JSON.parse(filter);
   return sent;
 }

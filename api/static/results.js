@@ -1,6 +1,9 @@
 // What a search found: the category and the listings.
 
-import { $, el, fill, say } from "./dom.js";
+import { label, worded } from "./attributes.js";
+import { shownAtOnce } from "./catalogue.js";
+import { $, button, el, fill, say } from "./dom.js";
+import { show } from "./messages.js";
 import { hashOf } from "./options.js";
 import { showPhoto } from "./service.js";
 import { count, duration, percent, shortVersion } from "./words.js";
@@ -48,12 +51,14 @@ export function showAnswer(job, given, signal) {
   $("#told").title = `${version}${timing ? `; waited ${duration(timing.queued / 1000)}, computed ${duration(timing.compute / 1000)}` : ""}`;
   const grid = $("#grid");
   grid.removeAttribute("aria-busy");
-  grid.replaceChildren(...neighbours.map((neighbour) => card(neighbour, given.imageId, signal)));
+  grid.replaceChildren(...neighbours.map((neighbour) => card(neighbour, given, signal)));
   if (!neighbours.length) grid.append(el("li.nothing", {}, whyNothing(given)));
-  say(`${sayCategory(category)} ${found} found.`);
+  const narrowed = given.filters.length ? ` ${count(given.filters.length, "filter")} in force.` : "";
+  say(`${sayCategory(category)} ${found} found.${narrowed}`);
 }
 
-function whyNothing({ category, min_score }) {
+function whyNothing({ category, min_score, filter }) {
+  if (filter) return `No photo meets ${Number(min_score) ? "the filters and is that similar" : "the filters"}. Choose fewer, or clear them.`;
   if (Number(min_score) && category) return `No photo of ${category} is that similar. Lower the least similarity, or look in every category.`;
   if (Number(min_score)) return "No photo is that similar. Lower the least similarity.";
   if (category) return `The index has no photo of ${category}.`;
@@ -83,19 +88,34 @@ function showCategory(category) {
   );
 }
 
-function card(neighbour, from, signal) {
-  const { rank, image_id: imageId, listing_id: listingId, category, score } = neighbour;
+function card(neighbour, { imageId: from, has }, signal) {
+  const { rank, image_id: imageId, listing_id: listingId, category, score, attributes = {} } = neighbour;
   const itself = imageId === from;
   const img = el("img", { alt: "", width: 320, height: 320 });
+  const { title, price, place } = shownAtOnce(has);
+  const valueOf = (attribute) => (attribute?.name in attributes ? worded(attribute.type, attributes[attribute.name]) : null);
+  const [headline, cost, where] = [title, price, place].map(valueOf);
+  const beneath = [where, headline ? category : `Listing ${listingId}`].filter(Boolean);
   const made = el("li.result", {},
     el("a", { href: hashOf(imageId), title: "Search from this photo" },
       el("span.photo", {}, img, el("span.score", { title: "Cosine similarity" }, score.toFixed(2)), itself ? el("span.itself", {}, "this photo") : null),
       el("span.words", {},
-        el("strong", {}, category),
+        el("strong", {}, headline ?? category),
+        cost ? el("span.price", {}, el("span.unseen", {}, ", "), cost) : null,
         el("span.unseen", {}, `, rank ${rank}, similarity ${score.toFixed(2)}; search from this photo. `),
-        el("span.id", { title: `Listing ${listingId}, photo ${imageId}` }, `Listing ${listingId}`))));
+        beneath.map((line) => el("span.id", { title: `Listing ${listingId}, photo ${imageId}` }, line)))),
+    Object.keys(attributes).length
+      ? button("Details", () => showDetails(neighbour, headline, has), { ariaLabel: `Details of ${headline ?? `listing ${listingId}`}` }) : null);
   made.style.setProperty("--rank", Math.min(rank, 16));
   made.style.setProperty("--share", Math.max(0, score));
   showPhoto(img, imageId, 320, signal);
   return made;
+}
+
+/** Everything that is known of a listing, in the catalogue's order, below its title; texts as they are. */
+function showDetails({ listing_id: listingId, image_id: imageId, category, attributes }, headline, has) {
+  const { title } = shownAtOnce(has);
+  const facts = has.attributes.filter(({ name }) => name in attributes && name !== title?.name).map(({ name, type }) => [label(name), worded(type, attributes[name])]);
+  const told = [...facts, ["Category", category], ["Listing", listingId], ["Photo", imageId]];
+  show(headline ?? `Listing ${listingId}`, el("dl.facts.details", {}, told.flatMap(([name, value]) => [el("dt", {}, name), el("dd", {}, value)])));
 }

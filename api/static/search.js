@@ -1,7 +1,9 @@
 // The search part: a photo comes in, its search goes out, and is shown as it goes.
 
+import { asksOf, catalogue } from "./catalogue.js";
 import { $, button, say, sleep } from "./dom.js";
 import { takeDrops } from "./dropped.js";
+import { buildPanel, namesInForce, showCounts, showTerms, startPanel } from "./filters/panel.js";
 import { note, noteProblem } from "./messages.js";
 import { chooseOptions, hashOf, optionsChosen, optionsSent, tellOptions } from "./options.js";
 import { dim, showAnswer, showNothing, showWaiting } from "./results.js";
@@ -28,12 +30,16 @@ export function start() {
   };
   for (const input of [$("#file"), $("#camera")]) input.addEventListener("change", upload(input));
   $("#clear").addEventListener("click", () => go({}));
-  const form = $("#options form");
-  form.addEventListener("submit", (event) => event.preventDefault());
-  form.addEventListener("input", tellOptions);
-  form.addEventListener("change", () => go(query ?? {}, { replace: true }));
-  // Beside the results there is room for the options, above them there is none.
-  $("#options").open = matchMedia("(min-width: 60rem)").matches;
+  const again = () => go(query ?? {}, { replace: true });
+  for (const panel of [$("#filters"), $("#options")]) {
+    const form = $("form", panel);
+    form.addEventListener("submit", (event) => event.preventDefault());
+    form.addEventListener("input", tellOptions);
+    form.addEventListener("change", again);
+    // Beside the results there is room for it, above them there is none.
+    panel.open = matchMedia("(min-width: 60rem)").matches;
+  }
+  startPanel(again);
   takeWhatIsDropped();
   document.addEventListener("paste", (event) => {
     const file = [...(event.clipboardData?.files ?? [])][0];
@@ -99,6 +105,7 @@ export function restore() {
 export function enter(asked, state) {
   address = { hash: location.hash || "#/search", state };
   chooseOptions(asked);
+  showTerms();
   const imageId = asked.get("image");
   const photo = !imageId && photos.has(state?.photo) ? state.photo : null;
   const wanted = JSON.stringify([imageId, photo, optionsChosen()]);
@@ -138,7 +145,8 @@ function showPreview() {
   }
 }
 
-async function search() {
+/** Search as is chosen; `retried`: once more, as the index has changed meanwhile. */
+async function search({ retried = false } = {}) {
   run?.abort();
   refusal = null;
   if (!query) {
@@ -152,20 +160,41 @@ async function search() {
   showWaiting();
   let job = null;
   try {
+    await takeUp(given, signal);
     job = await submit(given, signal);
     for await (job of follow(job, signal)) if (!ended(job)) tellProgress(job);
     if (job.status !== "succeeded") throw job.error ?? { code: job.status === "expired" ? "deadline_exceeded" : "job_canceled", detail: "" };
     if (!refusal?.isConnected) $("#search-message").replaceChildren();
-    showAnswer(job, given, signal);
+    if (job.result.index_version !== given.has.version) await takeUp(given, signal, { again: true });
+    showAnswer(job, { ...given, filters: namesInForce() }, signal);
+    showCounts(job.result.facets);
   } catch (problem) {
     if (signal.aborted) {
       if (job && !ended(job)) call(job.links.cancel, { method: "POST" }).catch(() => {}); // nobody waits for it any more
       return;
     }
+    const isOutdated = problem.code === "invalid_request" && !retried && (await hasChanged(given.has));
+    if (signal.aborted) return;
+    if (isOutdated) {
+      search({ retried: true });
+      return;
+    }
     dim();
     current = "";
-    noteProblem($("#search-message"), problem, [button("Try again", search, { quiet: false })]);
+    noteProblem($("#search-message"), problem, [button("Try again", () => search(), { quiet: false })]);
   }
+}
+
+/** Have the search and the panel go by what the index has. */
+async function takeUp(given, signal, options) {
+  given.has = await catalogue(options);
+  signal.throwIfAborted();
+  buildPanel(given.has);
+}
+
+/** Whether the index has something else now. */
+async function hasChanged(has) {
+  return JSON.stringify(await catalogue({ again: true })) !== JSON.stringify(has);
 }
 
 /** The job; while the service is too busy, that is said and it is tried again when the service says. */
@@ -192,11 +221,11 @@ async function requireReadable(file) {
   }
 }
 
-function bodyOf({ file, imageId, ...options }) {
-  const sent = optionsSent(options);
+function bodyOf({ file, imageId, has, ...options }) {
+  const sent = { ...optionsSent(options), ...asksOf(has) };
   if (imageId) return { json: { image_id: imageId, ...sent } };
   const form = new FormData();
-  for (const [name, value] of Object.entries(sent)) form.append(name, value);
+  for (const [name, value] of Object.entries(sent)) form.append(name, typeof value === "object" ? JSON.stringify(value) : value);
   form.append("image", file, "photo"); // its name stays here
   return { form };
 }
@@ -220,7 +249,7 @@ function giveUp() {
   run.abort();
   current = "";
   dim();
-  note($("#search-message"), { title: "Cancelled", actions: [button("Search again", search, { quiet: false })] });
+  note($("#search-message"), { title: "Cancelled", actions: [button("Search again", () => search(), { quiet: false })] });
   say("Cancelled.");
 }
 

@@ -50,6 +50,7 @@ const TITLES = {
   photo_unreadable: ["The photo cannot be read any more", "Choose it again."],
   picture_elsewhere: ["This page may not load that picture", "Copy the picture itself and paste it here, or save it and choose the file."],
   link_dropped: ["That is a link, not a photo", "Drag the picture itself, copy and paste it, or save it and choose the file."],
+  invalid_request: ["The service cannot take that", "Where it is about a filter, the index may have changed since: clear the filters and try again."],
   image_missing: ["No photo arrived", "Choose the photo again."],
   image_not_found: ["That photo is not in the index any more", "Start from another photo."],
   request_timeout: ["Sending took too long", "Try again on a better connection, or with a smaller photo."],

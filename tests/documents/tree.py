@@ -16,6 +16,7 @@ _COMMENT = re.compile(r"(?:#!.*\n)?(?:<!doctype html>\n)?(?:#+|//|--|/\*|<!--|\{
 # What has no room for such a line.
 _TOLD = {
     "api/static/": "what the page loads: modules, a stylesheet, Pico as it comes",
+    "api/static/filters/": "the filter panel: its controls, and the filter that they make",
     "api/templates/": "pages",
     "api/templates/report.html": "a version of the index beside the one that was live when it was made",
     "deploy/": "how it is deployed, beside docker-compose.yml",

@@ -2,7 +2,7 @@
 
 import colorsys
 import csv
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +20,7 @@ def draw_catalogue(
     separator: str = " > ",
     columns: Sequence[str] = ("id", "titel", "category"),
     category_column: str = "category",
+    cells: Mapping[str, Callable[[int], str]] | None = None,
 ) -> Path:
     """Write a raw dump in which every category is a shape in a colour of its own.
 
@@ -30,17 +31,20 @@ def draw_catalogue(
         separator: of the path.
         columns: of Products.csv; beside `id` and that of the category whatever is wanted.
         category_column: which of them has the category.
+        cells: further columns: what stands in each for the listing of that number.
 
     Returns:
         the directory.
     """
     (directory / "images").mkdir(parents=True)
-    products, images = [list(columns)], [["id", "product_id"]]
+    further = cells or {}
+    products, images = [[*columns, *further]], [["id", "product_id"]]
     for position, name in enumerate(categories):
         for n in range(listings_each):
             listing = f"L{position:03}-{n:02}"
-            cells = {"id": listing, category_column: f"{name}{separator}Teil {n % 2}"}
-            products.append([cells.get(column, f"{column} {n}") for column in columns])
+            given = {"id": listing, category_column: f"{name}{separator}Teil {n % 2}"}
+            row = [given.get(column, f"{column} {n}") for column in columns]
+            products.append([*row, *(cell(position * listings_each + n) for cell in further.values())])
             for photo in range(photos_each):
                 images.append([f"{listing}-{photo}", listing])
                 drawn(position, len(categories), seed=1000 * position + 10 * n + photo).save(
