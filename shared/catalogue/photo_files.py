@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from shared.catalogue.scan import ENDINGS, Scan, Stat
 
+AMBIGUOUS = "photo file is ambiguous"
 _FLOAT = re.compile(r"([0-9]+)\.0+")
 _ROUNDED = re.compile(r"[0-9](?:[.,][0-9]+)?E\+[0-9]+", re.IGNORECASE)
 _OTHER_ENDINGS = (".gif", ".bmp", ".tif", ".tiff")  # that ids of tables carry, too
@@ -47,8 +48,8 @@ class PhotoFiles:
 
     def find(self, image_id: str) -> tuple[str, Stat] | FileProblem:
         """Return the address and metadata of a photo's file, or why there is none."""
-        if exact := self._found.photos.get(image_id):
-            return exact
+        if image_id in self._found.photos:
+            return self._named(image_id, image_id)
         if not self._names:
             self._names = [
                 (key, _by(key, self._found.photos), _by(key, self._image_ids)) for key in (_composed, _caseless)
@@ -56,25 +57,37 @@ class PhotoFiles:
         for key, files, ids in self._names:
             names, rivals = files.get(key(image_id), []), ids.get(key(image_id), [])
             if len(names) == 1 and len(rivals) == 1:
-                return self._found.photos[names[0]]
+                return self._named(image_id, names[0])
             if names:
-                return FileProblem("photo file is ambiguous", self._ambiguous(image_id, names, rivals))
+                return FileProblem(AMBIGUOUS, self._ambiguous(image_id, names, rivals))
         return FileProblem("photo without file", self._missing(image_id))
 
+    def _named(self, image_id: str, name: str) -> tuple[str, Stat] | FileProblem:
+        """The file of a name, unless several folders have one."""
+        if addresses := self._found.repeated.get(name):
+            there = ", ".join(sorted(map(self._shown, addresses))[:_N_NAMED])
+            return FileProblem(AMBIGUOUS, f"looked for {image_id} in the folders of images/; there is {there}")
+        return self._found.photos[name]
+
+    def _shown(self, address: str) -> str:
+        return address.removeprefix(f"{self._found.folder}/")
+
     def _ambiguous(self, image_id: str, names: list[str], rivals: list[str]) -> str:
-        there = ", ".join(os.path.basename(self._found.photos[name][0]) for name in sorted(names)[:_N_NAMED])
+        there = ", ".join(self._shown(self._found.photos[name][0]) for name in sorted(names)[:_N_NAMED])
         others = ", ".join(sorted(rival for rival in rivals if rival != image_id)[:_N_NAMED])
         may_be = f", which may be that of {others}" if others else ""
         return f"looked for images/{image_id}.jpg; there is {there}{may_be}"
 
     def _missing(self, image_id: str) -> str:
         if not self._similar:
-            names = {name: os.path.basename(address) for name, (address, _) in self._found.photos.items()}
+            names = {name: self._shown(address) for name, (address, _) in self._found.photos.items()}
             self._similar = similar_ids({**self._found.others, **names})
         there = next((name for key in similar_keys(image_id) if (name := self._similar.get(key))), None)
         hint = f"; there is {there}" if there else ""
         if there and not there.lower().endswith(ENDINGS):
             hint += f", and only {', '.join(ENDINGS)} are read"
+        elif not there and self._found.closed:
+            hint = f"; user {os.geteuid()} may not read {', '.join(map(self._shown, self._found.closed[:_N_NAMED]))}"
         return f"looked for images/{image_id}.jpg{hint}"
 
 

@@ -9,10 +9,11 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
+from types import MappingProxyType
 from typing import NamedTuple
 
 from shared.artifacts.files import ObjectFile, Stored
@@ -22,11 +23,12 @@ from shared.catalogue.categories import PhotoFile
 _JPEG_ENDINGS = (".jpg", ".jpeg")
 # Of the files that are read; GIF, BMP and TIFF are not what photos are kept in.
 ENDINGS = (*_JPEG_ENDINGS, ".jfif", ".png", ".webp", ".avif", ".heic", ".heif")
+_NO_FOLDERS = (".", "@eaDir", "__MACOSX")  # begin the names of those that systems keep for themselves
 _READERS = 4
 _STORE_READERS = 32  # reading from an object store is waiting, not work
 _RACY_NS = 2_000_000_000
 _FORMAT = 1
-_RULES = 4  # raised when unchanged files are read as other photos or categories than before
+_RULES = 5  # raised when unchanged files are read as other photos or categories than before
 
 
 class Stat(NamedTuple):
@@ -48,11 +50,14 @@ class Scan(NamedTuple):
 
     Attributes:
         tables: metadata of the tables, by address.
-        photos: address and metadata of the photos, by name without ending; of files with the same name, the first in
-            alphabetical order counts, .jpg and .jpeg before the others.
+        photos: address and metadata of the photos, by name without folder and ending; of files with the same name in
+            one folder, the first in alphabetical order counts, .jpg and .jpeg before the others.
         others: names of the files with other endings, by name without ending.
         signature: digest of the metadata; changes when a file is added, removed or written, or the way to read them.
         newest_ns: latest modification time, nanoseconds since the epoch.
+        folder: address of the folder with the photos.
+        repeated: addresses of the files whose name is there in several folders, by that name.
+        closed: addresses of the folders in it that may not be read.
     """
 
     tables: dict[str, Stat]
@@ -60,40 +65,77 @@ class Scan(NamedTuple):
     others: dict[str, str]
     signature: str
     newest_ns: int
+    folder: str = "images"
+    repeated: Mapping[str, list[str]] = MappingProxyType({})
+    closed: tuple[str, ...] = ()
 
 
 def scan(tables: Sequence[Path | ObjectFile], folder: Path | ObjectFile) -> Scan:
     """List a catalogue's files with their metadata, without opening any.
 
     Args:
-        tables: its CSV files.
-        folder: with its photos; subfolders and files of other endings are ignored.
+        tables: its tables.
+        folder: with its photos, in subfolders too; links to folders are not followed, files of other endings ignored.
 
     Raises:
         OSError, StoreUnavailable: the files cannot be listed.
     """
     of_tables = {str(table): _stat_of(table.stat()) for table in tables}
-    everything_there = list(_files(folder))
+    closed: list[str] = []
+    everything_there = list(_files(folder, closed))
     files = sorted((address, stat) for address, stat in everything_there if address.lower().endswith(ENDINGS))
-    # Plain strings, no Path objects: creating those takes longer than the file system does.
-    last_first = sorted(files, key=lambda file: (not file[0].lower().endswith(_JPEG_ENDINGS), file), reverse=True)
-    photos = {os.path.basename(path).rpartition(".")[0]: (path, stat) for path, stat in last_first}
+    photos, repeated = _by_name(files)
     names = (os.path.basename(path) for path, _ in everything_there if not path.lower().endswith(ENDINGS))
     others = {name.rpartition(".")[0] or name: name for name in names}
     everything = (_RULES, sorted((path, *stat) for path, stat in of_tables.items()), files)
     signature = hashlib.blake2b(repr(everything).encode(), digest_size=16).hexdigest()
     newest_ns = max(stat.mtime_ns for stat in (*of_tables.values(), *(stat for _, stat in files)))
-    return Scan(of_tables, photos, others, signature, newest_ns)
+    return Scan(of_tables, photos, others, signature, newest_ns, str(folder), repeated, tuple(closed))
 
 
-def _files(folder: Path | ObjectFile) -> Iterator[tuple[str, Stat]]:
+def _by_name(files: Sequence[tuple[str, Stat]]) -> tuple[dict[str, tuple[str, Stat]], dict[str, list[str]]]:
+    """The first file of each name, and the addresses of those that are there in several folders."""
+    # Plain strings, no Path objects: creating those takes longer than the file system does.
+    first_first = sorted(files, key=lambda file: (not file[0].lower().endswith(_JPEG_ENDINGS), file))
+    photos: dict[str, tuple[str, Stat]] = {}
+    repeated: dict[str, list[str]] = {}
+    for path, stat in first_first:
+        folder, _, file_name = path.rpartition("/")
+        first = photos.setdefault(file_name.rpartition(".")[0], (path, stat))[0]
+        if first is not path and first.rpartition("/")[0] != folder:
+            repeated.setdefault(file_name.rpartition(".")[0], [first]).append(path)
+    return photos, repeated
+
+
+def _files(folder: Path | ObjectFile, closed: list[str]) -> Iterator[tuple[str, Stat]]:
+    """Address and metadata of each file below a folder; subfolders that may not be read are appended to `closed`."""
     if isinstance(folder, Path):
-        with os.scandir(folder) as entries:
-            yield from ((entry.path, _stat_of(entry.stat())) for entry in entries if entry.is_file())
+        yield from _files_on_disk(str(folder), closed)
         return
     for stored in folder.bucket.below(folder.key):
-        if "/" not in stored.key.removeprefix(f"{folder.key}/"):
+        folders = stored.key.removeprefix(f"{folder.key}/").split("/")[:-1]
+        if not any(name.startswith(_NO_FOLDERS) for name in folders):
             yield f"{folder.bucket.url}/{stored.key}", _stat_of(stored)
+
+
+def _files_on_disk(top: str, closed: list[str]) -> Iterator[tuple[str, Stat]]:
+    folders = [top]
+    while folders:
+        folder = folders.pop()
+        try:
+            entries = os.scandir(folder)
+        except PermissionError:
+            if folder == top:
+                raise
+            closed.append(folder)
+            continue
+        with entries:
+            for entry in entries:
+                if entry.is_dir(follow_symlinks=False):
+                    if not entry.name.startswith(_NO_FOLDERS):
+                        folders.append(entry.path)
+                elif entry.is_file():
+                    yield entry.path, _stat_of(entry.stat())
 
 
 class PhotoDigests:

@@ -53,6 +53,17 @@ def test_it_reads_like_the_directory_it_was_copied_from(bucket: Bucket, director
     assert [photo.path.read_bytes() for photo in stored.photos] == [PHOTOS["p1.JPG"], PHOTOS["p2 ü~%#.jpg"]]
 
 
+def test_photos_lie_in_subfolders_too(bucket: Bucket) -> None:
+    bucket.write("images/2024/may/none.png", PHOTOS["p1.JPG"])
+    bucket.write("images/.trash/p1.jpg", b"not this")
+    found = {photo.image_id: str(photo.path) for photo in read_catalogue(bucket).photos}
+    assert found["none"] == f"{bucket.url}/images/2024/may/none.png"
+    assert len(found) == 3
+    bucket.write("images/2025/none.jpg", PHOTOS["p1.JPG"])
+    [told] = read_catalogue(bucket).rejected
+    assert told.detail == "looked for none in the folders of images/; there is 2024/may/none.png, 2025/none.jpg"
+
+
 def test_photos_are_asked_for_many_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     all_asked = threading.Barrier(16)
     monkeypatch.setattr(ObjectFile, "read_bytes", lambda file: str(all_asked.wait(30)).encode())

@@ -1,5 +1,7 @@
 """Files of photo ids: each id gets its own, and one without says what was looked for and what is there instead."""
 
+import os
+import tempfile
 import unicodedata
 from pathlib import Path
 
@@ -127,3 +129,53 @@ def test_on_disk_each_of_two_ids_gets_its_own_pixels(tmp_path: Path) -> None:
         pytest.skip("this disk ignores case")
     read = {photo.image_id: photo.path.read_bytes() for photo in read_catalogue(dump).photos}
     assert read == {name.removesuffix(".jpg"): content for name, content in photos.items()}
+
+
+def dump_of(tmp_path: Path, files: dict[str, bytes], ids: list[str]) -> Path:
+    """A catalogue with these files below `images/`, and a row for each id."""
+    images = "id,product_id\n" + "".join(f"{image_id},1\n" for image_id in ids)
+    dump = write_catalogue(tmp_path / "dump", "id,category\n1,Appliances\n", images, {})
+    for name, content in files.items():
+        (dump / "images" / name).parent.mkdir(parents=True, exist_ok=True)
+        (dump / "images" / name).write_bytes(content)
+    return dump
+
+
+def test_photos_lie_in_subfolders_at_any_depth(tmp_path: Path) -> None:
+    files = {"a.jpg": b"1", "2024/b.png": b"2", "2024/may/C.JPG": b"3", ".trash/a.jpg": b"4", "@eaDir/b.png": b"5"}
+    catalogue = read_catalogue(dump_of(tmp_path, files, ["a", "b", "c"]))
+    assert catalogue.rejected == ()
+    assert [photo.path.read_bytes() for photo in catalogue.photos] == [b"1", b"2", b"3"]
+
+
+def test_two_files_of_one_name_in_different_folders_are_named(tmp_path: Path) -> None:
+    files = {"x/a.jpg": b"1", "y/a.png": b"2", "b.jpg": b"3", "b.png": b"4"}
+    catalogue = read_catalogue(dump_of(tmp_path, files, ["a", "A", "b"]))
+    detail = "looked for {} in the folders of images/; there is x/a.jpg, y/a.png"
+    assert [(row.row, row.reason, row.detail) for row in catalogue.rejected] == [
+        (2, "photo file is ambiguous", detail.format("a")),
+        (3, "photo file is ambiguous", "looked for images/A.jpg; there is x/a.jpg, which may be that of a"),
+    ]
+    assert [photo.path.read_bytes() for photo in catalogue.photos] == [b"3"]
+
+
+def test_a_link_that_leads_back_into_the_catalogue_is_not_followed(tmp_path: Path) -> None:
+    dump = dump_of(tmp_path, {"x/a.jpg": b"1"}, ["a"])
+    (dump / "images" / "x" / "again").symlink_to(dump / "images")
+    assert [photo.path.read_bytes() for photo in read_catalogue(dump).photos] == [b"1"]
+
+
+def test_a_folder_that_may_not_be_read_is_told_with_the_photo_that_is_not_found() -> None:
+    with tempfile.TemporaryDirectory() as directory:  # below it, others than root may look
+        Path(directory).chmod(0o755)
+        dump = dump_of(Path(directory), {"a.jpg": b"1", "locked/b.jpg": b"2"}, ["a", "b"])
+        (dump / "images" / "locked").chmod(0)
+        me = os.geteuid()
+        os.seteuid(me or 65534)  # root may read everything
+        try:
+            rejected = read_catalogue(dump).rejected
+        finally:
+            os.seteuid(me)
+            (dump / "images" / "locked").chmod(0o755)
+    expected = f"looked for images/b.jpg; user {me or 65534} may not read locked"
+    assert [(row.row_id, row.detail) for row in rejected] == [("b", expected)]
