@@ -22,8 +22,9 @@ from shared.catalogue.categories import (
     categories_in,
 )
 from shared.catalogue.csv_files import IMAGES, LAYOUT, PRODUCTS, RowProblem, find_part, read_table
-from shared.catalogue.photo_files import FileProblem, PhotoFiles, is_rounded, similar_ids, similar_keys
+from shared.catalogue.photo_files import FileProblem, PhotoFiles
 from shared.catalogue.scan import PhotoDigests, Scan, Stat, scan
+from shared.catalogue.spoiled_ids import SPOILED_LISTING, SPOILED_PHOTO, SpoiledListings, is_rounded
 from shared.errors import CatalogueUnusable
 from shared.settings import Settings
 
@@ -184,7 +185,7 @@ class CatalogueReader:
             self._tables = found.tables, wanted, _read_tables(directory, wanted)
         tables = self._tables[2]
         open_file = partial(_file, directory)
-        labelled, rejected = _photos(tables, found, open_file)
+        labelled, rejected, odd = _photos(tables, found, open_file)
         contents = self._digests.read([one.file for one in labelled], open_file)
         unreadable = [
             RowProblem("photo file cannot be read", IMAGES, one.row, one.photo.image_id)
@@ -200,7 +201,7 @@ class CatalogueReader:
             photos,
             rows,
             "",
-            tuple(tables.odd),
+            (*tables.odd, *odd),
             tables.categories,
             wanted.source,
         ).without(unreadable)
@@ -303,42 +304,64 @@ def _categories(
 
 def _photos(
     tables: _Tables, found: Scan, open_file: Callable[[str], PhotoFile]
-) -> tuple[list[_Labelled], list[RowProblem]]:
-    """The labelled photos, and the rows that are left out."""
+) -> tuple[list[_Labelled], list[RowProblem], list[RowProblem]]:
+    """The labelled photos, the rows that are left out, and the odd ones."""
     files = PhotoFiles(found, (image_id for _, image_id, _ in tables.images))
-    similar_listings: dict[str, str] | None = None
+    listings = _Listings(tables)
     photos: dict[str, _Labelled] = {}
     rejected: list[RowProblem] = []
-    for row, image_id, listing_id in tables.images:
+    odd: list[RowProblem] = []
+    for row, image_id, written in tables.images:
         value = detail = ""
+        listing_id = listings.find(written)
         if not image_id:
             reason = "photo without id"
         elif image_id in photos:
             reason = "photo id repeated"
-        elif listing_id not in tables.listing_ids:
-            if similar_listings is None:
-                similar_listings = similar_ids({listing: listing for listing in tables.listing_ids})
-            reason, value, detail = "photo without listing", listing_id, _missing_listing(listing_id, similar_listings)
+        elif isinstance(listing_id, FileProblem):
+            value, (reason, detail) = written, listing_id
         elif listing_id not in tables.category_of:
             reason = "photo of an unusable listing"
         elif isinstance(file := files.find(image_id), FileProblem):
             reason, detail = file
         else:
-            photo = CataloguePhoto(image_id, listing_id, tables.category_of[listing_id], open_file(file[0]))
-            photos[image_id] = _Labelled(row, photo, file)
+            read_as = file.read_as or image_id
+            photo = CataloguePhoto(read_as, listing_id, tables.category_of[listing_id], open_file(file.address))
+            photos[image_id] = _Labelled(row, photo, (file.address, file.stat))
+            if read_as != image_id:
+                odd.append(RowProblem(SPOILED_PHOTO, IMAGES, row, image_id, image_id, f"read as {read_as}"))
+            if listing_id != written:
+                odd.append(RowProblem(SPOILED_LISTING, IMAGES, row, image_id, written, f"read as {listing_id}"))
             continue
         rejected.append(RowProblem(reason, IMAGES, row, image_id, value, detail))
-    return list(photos.values()), rejected
+    return list(photos.values()), rejected, odd
 
 
-def _missing_listing(listing_id: str, similar: Mapping[str, str]) -> str:
-    if not listing_id:
-        return "the row has no product_id"
-    there = next((listing for key in similar_keys(listing_id) if (listing := similar.get(key))), None)
-    hint = f"; there is {there}" if there else ""
-    if is_rounded(listing_id):
-        hint += "; a spreadsheet has rounded it: export ids as text"
-    return f"looked for the id {listing_id} in {PRODUCTS}{hint}"
+class _Listings:
+    """Finds the listing of each photo, or says why there is none."""
+
+    def __init__(self, tables: _Tables) -> None:
+        self._tables = tables
+        self._spoiled: SpoiledListings | None = None  # made when the first id is not there
+
+    def find(self, listing_id: str) -> str | FileProblem:
+        if listing_id in self._tables.listing_ids:
+            return listing_id
+        if not listing_id:
+            return FileProblem("photo without listing", "the row has no product_id")
+        if self._spoiled is None:
+            self._spoiled = SpoiledListings(self._tables.listing_ids, {one[2] for one in self._tables.images})
+        meant = self._spoiled.find(listing_id)
+        looked_for = f"looked for the id {listing_id} in {PRODUCTS}"
+        if len(meant) == 1:
+            return meant[0]
+        if meant:
+            return FileProblem("photo listing is ambiguous", f"{looked_for}; it may mean {', '.join(meant)}")
+        there = self._spoiled.nearest(listing_id)
+        hint = f"; there is {there}" if there else ""
+        if is_rounded(listing_id):
+            hint += "; a spreadsheet has rounded it: export ids as text"
+        return FileProblem("photo without listing", f"{looked_for}{hint}")
 
 
 def _digest(photos: list[CataloguePhoto]) -> str:

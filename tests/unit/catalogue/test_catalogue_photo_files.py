@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from shared.catalogue.photo_files import FileProblem, PhotoFiles, similar_ids, similar_keys
+from shared.catalogue.photo_files import FileProblem, PhotoFiles
 from shared.catalogue.scan import ENDINGS, Scan, Stat
 from shared.catalogue.tables import read_catalogue
 from tests.conftest import encode, noise_image, write_catalogue
@@ -43,12 +43,7 @@ def test_ids_that_differ_in_case_only_get_each_its_own_file() -> None:
         pytest.param(
             [COMPOSED], [f"{DECOMPOSED}.jpg", "küche.jpg"], {COMPOSED: f"{DECOMPOSED}.jpg"}, id="form before case"
         ),
-        pytest.param(
-            ["a1"],
-            ["A1.jpg", "B.jpg"],
-            {"a1": "A1.jpg"},
-            id="other files do not matter",
-        ),
+        pytest.param(["a1"], ["A1.jpg", "B.jpg"], {"a1": "A1.jpg"}, id="other files do not matter"),
         pytest.param(
             ["aB"],
             ["AB.jpg", "ab.jpg"],
@@ -87,8 +82,6 @@ def test_a_name_that_is_not_exact_counts_only_where_nothing_else_can_be_meant(
         ("p1", "other.jpg", ""),
         ("p1.jpg", "p1.jpg", "; there is p1.jpg"),
         ("images/P1.JPEG", "p1.jpg", "; there is p1.jpg"),
-        ("123.0", "123.jpg", "; there is 123.jpg"),
-        ("7", "007.jpg", "; there is 007.jpg"),
         ("0", "0000.jpg", ""),
         ("shot", "Shot.gif", f"; there is Shot.gif, and only {', '.join(ENDINGS)} are read"),
         ("saved.tiff", "saved.bmp", f"; there is saved.bmp, and only {', '.join(ENDINGS)} are read"),
@@ -97,28 +90,6 @@ def test_a_name_that_is_not_exact_counts_only_where_nothing_else_can_be_meant(
 def test_a_missing_file_is_told_with_the_one_that_may_be_meant(image_id: str, file: str, hint: str) -> None:
     expected = f"photo without file: looked for images/{image_id}.jpg{hint}"
     assert found([image_id], [file]) == {image_id: expected}
-
-
-@pytest.mark.parametrize(("spoiled", "meant"), [("123.0", "123"), ("007", "7"), ("7", "007"), ("L1", "l1")])
-def test_ids_that_spreadsheets_spoiled_are_found_by_what_is_left_of_them(spoiled: str, meant: str) -> None:
-    index = similar_ids({meant: meant, "x": "x"})
-    assert next(index[key] for key in similar_keys(spoiled) if key in index) == meant
-
-
-def test_photos_without_a_listing_name_the_one_that_may_be_meant(tmp_path: Path) -> None:
-    photo = encode(noise_image(1, (40, 30)))
-    images = "id,product_id\np1,6\np2,6.0\np3,1.23457E+11\np4,\n"
-    dump = write_catalogue(tmp_path / "dump", "id,category\n6,Appliances\n", images, {"p1.jpg": photo})
-    rejected = read_catalogue(dump).rejected
-    assert [(row.row, row.value, row.detail) for row in rejected] == [
-        (3, "6.0", "looked for the id 6.0 in Products.csv; there is 6"),
-        (
-            4,
-            "1.23457E+11",
-            "looked for the id 1.23457E+11 in Products.csv; a spreadsheet has rounded it: export ids as text",
-        ),
-        (5, "", "the row has no product_id"),
-    ]
 
 
 def test_on_disk_each_of_two_ids_gets_its_own_pixels(tmp_path: Path) -> None:
