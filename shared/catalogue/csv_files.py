@@ -65,6 +65,12 @@ def find_part(directory: Location, name: str) -> Path | ObjectFile:
     return directory / found[0]
 
 
+def find_folder(directory: Location) -> Path | ObjectFile | None:
+    """Find the folder `images` of a dump, whatever the case of its name; None: there is none."""
+    found = [one for one in backend_at(directory).top() if one.lower() == "images"]
+    return directory / found[0] if found else None
+
+
 def read_table(
     directory: Location,
     name: str,

@@ -4,6 +4,7 @@ import os
 from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
+from shared.catalogue.photo_paths import PhotoPaths, PhotoPlace
 from shared.catalogue.scan import ENDINGS, Scan, Stat
 from shared.catalogue.spoiled_ids import (
     by_key,
@@ -38,11 +39,13 @@ class FoundFile(NamedTuple):
         address: of the file.
         stat: its metadata.
         read_as: the id that is meant, where the one in the table was spoiled.
+        odd: reason and detail, where the table says something else of it.
     """
 
     address: str
     stat: Stat
     read_as: str = ""
+    odd: FileProblem | None = None
 
 
 class PhotoFiles:
@@ -59,13 +62,34 @@ class PhotoFiles:
 
     def __init__(self, found: Scan, image_ids: Iterable[str]) -> None:
         self._found = found
+        self._paths = PhotoPaths(found)
         self._image_ids = frozenset(image_ids)
         # By each way to compare names; made when the first id has no file of its exact name.
         self._names: list[tuple[Callable[[str], str | None], dict[str, list[str]], dict[str, list[str]]]] = []
         self._similar: dict[str, str] = {}
 
-    def find(self, image_id: str) -> FoundFile | FileProblem:
-        """Return a photo's file, or why there is none."""
+    def find(self, image_id: str, place: PhotoPlace | None = None) -> FoundFile | FileProblem:
+        """Return a photo's file, or why there is none.
+
+        Args:
+            image_id: of the photo.
+            place: where the table says that it is.
+        """
+        if place is None:
+            return self._by_id(image_id)
+        at = self._paths.find(place.path)
+        if isinstance(at, str):
+            return FoundFile(at, self._found.files[at])
+        problem = FileProblem(at.reason, f"{at.detail} (column {place.column})")
+        if place.is_sure or not at.is_missing:
+            return problem
+        file = self._by_id(image_id)
+        if isinstance(file, FileProblem):
+            return problem
+        odd = FileProblem(f"column {place.column} names no photo file", "read by its id")
+        return file._replace(odd=odd)
+
+    def _by_id(self, image_id: str) -> FoundFile | FileProblem:
         if image_id in self._found.photos:
             return self._named(image_id, image_id)
         if not self._names:

@@ -9,13 +9,14 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 from types import MappingProxyType
 from typing import NamedTuple
 
+from shared.artifacts.bucket import Bucket
 from shared.artifacts.files import ObjectFile, Stored
 from shared.atomic_files import write_atomically
 from shared.catalogue.categories import PhotoFile
@@ -58,6 +59,10 @@ class Scan(NamedTuple):
         folder: address of the folder with the photos.
         repeated: addresses of the files whose name is there in several folders, by that name.
         closed: addresses of the folders in it that may not be read.
+        root: address of the catalogue.
+        files: metadata of all photos, in that folder or elsewhere in the catalogue, by address.
+        links: addresses of those that are links.
+        has_folder: whether there is a folder with the photos.
     """
 
     tables: dict[str, Stat]
@@ -68,29 +73,54 @@ class Scan(NamedTuple):
     folder: str = "images"
     repeated: Mapping[str, list[str]] = MappingProxyType({})
     closed: tuple[str, ...] = ()
+    root: str = ""
+    files: Mapping[str, Stat] = MappingProxyType({})
+    links: frozenset[str] = frozenset()
+    has_folder: bool = True
 
 
-def scan(tables: Sequence[Path | ObjectFile], folder: Path | ObjectFile) -> Scan:
+def scan(root: Path | Bucket, tables: Sequence[Path | ObjectFile], folder: Path | ObjectFile | None) -> Scan:
     """List a catalogue's files with their metadata, without opening any.
 
+    Links to folders are not followed, and folders that systems keep for themselves passed over.
+
     Args:
+        root: the catalogue; a table may name photos by path wherever they are in it.
         tables: its tables.
-        folder: with its photos, in subfolders too; links to folders are not followed, files of other endings ignored.
+        folder: with its photos, in subfolders too; files of other endings are ignored. None: there is none.
 
     Raises:
         OSError, StoreUnavailable: the files cannot be listed.
     """
     of_tables = {str(table): _stat_of(table.stat()) for table in tables}
-    closed: list[str] = []
-    everything_there = list(_files(folder, closed))
-    files = sorted((address, stat) for address, stat in everything_there if address.lower().endswith(ENDINGS))
+    listed, beside = _Listing(), _Listing()
+    if isinstance(root, Path):
+        beside.add_from_disk(str(root), without=str(folder))
+        if folder is not None:
+            listed.add_from_disk(str(folder))
+    else:
+        for stored in root.below(""):
+            is_in_folder = isinstance(folder, ObjectFile) and stored.key.startswith(f"{folder.key}/")
+            (listed if is_in_folder else beside).add_stored(root.url, stored)
+    elsewhere = sorted(file for file in beside.found if file[0].lower().endswith(ENDINGS))
+    files = sorted((address, stat) for address, stat in listed.found if address.lower().endswith(ENDINGS))
     photos, repeated = _by_name(files)
-    names = (os.path.basename(path) for path, _ in everything_there if not path.lower().endswith(ENDINGS))
-    others = {name.rpartition(".")[0] or name: name for name in names}
-    everything = (_RULES, sorted((path, *stat) for path, stat in of_tables.items()), files)
-    signature = hashlib.blake2b(repr(everything).encode(), digest_size=16).hexdigest()
-    newest_ns = max(stat.mtime_ns for stat in (*of_tables.values(), *(stat for _, stat in files)))
-    return Scan(of_tables, photos, others, signature, newest_ns, str(folder), repeated, tuple(closed))
+    names = (os.path.basename(path) for path, _ in listed.found if not path.lower().endswith(ENDINGS))
+    everything = (_RULES, sorted((path, *stat) for path, stat in of_tables.items()), files, elsewhere)
+    return Scan(
+        of_tables,
+        photos,
+        {name.rpartition(".")[0] or name: name for name in names},
+        hashlib.blake2b(repr(everything).encode(), digest_size=16).hexdigest(),
+        max(stat.mtime_ns for stat in (*of_tables.values(), *(stat for _, stat in (*files, *elsewhere)))),
+        f"{root}/images" if folder is None else str(folder),
+        repeated,
+        tuple(listed.closed),
+        str(root),
+        dict((*files, *elsewhere)),
+        frozenset((*listed.links, *beside.links)),
+        folder is not None,
+    )
 
 
 def _by_name(files: Sequence[tuple[str, Stat]]) -> tuple[dict[str, tuple[str, Stat]], dict[str, list[str]]]:
@@ -107,35 +137,46 @@ def _by_name(files: Sequence[tuple[str, Stat]]) -> tuple[dict[str, tuple[str, St
     return photos, repeated
 
 
-def _files(folder: Path | ObjectFile, closed: list[str]) -> Iterator[tuple[str, Stat]]:
-    """Address and metadata of each file below a folder; subfolders that may not be read are appended to `closed`."""
-    if isinstance(folder, Path):
-        yield from _files_on_disk(str(folder), closed)
-        return
-    for stored in folder.bucket.below(folder.key):
-        folders = stored.key.removeprefix(f"{folder.key}/").split("/")[:-1]
-        if not any(name.startswith(_NO_FOLDERS) for name in folders):
-            yield f"{folder.bucket.url}/{stored.key}", _stat_of(stored)
+class _Listing:
+    """Collects the files of folders.
 
+    Attributes:
+        found: address and metadata of each file.
+        links: addresses of those that are links.
+        closed: addresses of the subfolders that may not be read.
+    """
 
-def _files_on_disk(top: str, closed: list[str]) -> Iterator[tuple[str, Stat]]:
-    folders = [top]
-    while folders:
-        folder = folders.pop()
-        try:
-            entries = os.scandir(folder)
-        except PermissionError:
-            if folder == top:
-                raise
-            closed.append(folder)
-            continue
-        with entries:
-            for entry in entries:
-                if entry.is_dir(follow_symlinks=False):
-                    if not entry.name.startswith(_NO_FOLDERS):
-                        folders.append(entry.path)
-                elif entry.is_file():
-                    yield entry.path, _stat_of(entry.stat())
+    def __init__(self) -> None:
+        self.found: list[tuple[str, Stat]] = []
+        self.links: list[str] = []
+        self.closed: list[str] = []
+
+    def add_stored(self, url: str, stored: Stored) -> None:
+        """Add an object of the bucket with this URL."""
+        if not any(name.startswith(_NO_FOLDERS) for name in stored.key.split("/")[:-1]):
+            self.found.append((f"{url}/{stored.key}", _stat_of(stored)))
+
+    def add_from_disk(self, top: str, without: str = "") -> None:
+        """List a folder of this machine, but for the one that is named."""
+        folders = [top]
+        while folders:
+            folder = folders.pop()
+            try:
+                entries = os.scandir(folder)
+            except PermissionError:
+                if folder == top:
+                    raise
+                self.closed.append(folder)
+                continue
+            with entries:
+                for entry in entries:
+                    if entry.is_dir(follow_symlinks=False):
+                        if not entry.name.startswith(_NO_FOLDERS) and entry.path != without:
+                            folders.append(entry.path)
+                    elif entry.is_file():
+                        self.found.append((entry.path, _stat_of(entry.stat())))
+                        if entry.is_symlink():
+                            self.links.append(entry.path)
 
 
 class PhotoDigests:

@@ -1,4 +1,4 @@
-"""Tells which id is meant by one that a spreadsheet spoiled, `123.0` for `123` or `7` for `007`, if that can be told."""
+"""Tells which id is meant by one that a spreadsheet spoiled: `123.0` for `123`, `7` for `007`, if that can be told."""
 
 import re
 import unicodedata

@@ -21,8 +21,9 @@ from shared.catalogue.categories import (
     PhotoFile,
     categories_in,
 )
-from shared.catalogue.csv_files import IMAGES, LAYOUT, PRODUCTS, RowProblem, find_part, read_table
+from shared.catalogue.csv_files import IMAGES, LAYOUT, PRODUCTS, RowProblem, find_folder, find_part, read_table
 from shared.catalogue.photo_files import FileProblem, PhotoFiles
+from shared.catalogue.photo_paths import PhotoPlace, photo_places
 from shared.catalogue.scan import PhotoDigests, Scan, Stat, scan
 from shared.catalogue.spoiled_ids import SPOILED_LISTING, SPOILED_PHOTO, SpoiledListings, is_rounded
 from shared.errors import CatalogueUnusable
@@ -97,6 +98,7 @@ class _Tables(NamedTuple):
     rejected: list[RowProblem]
     odd: list[RowProblem]
     categories: Categories
+    places: dict[int, PhotoPlace]  # by row of the photos' table, where it says where a photo is
 
 
 class _Labelled(NamedTuple):
@@ -184,6 +186,10 @@ class CatalogueReader:
         if self._tables is None or self._tables[:2] != (found.tables, wanted):
             self._tables = found.tables, wanted, _read_tables(directory, wanted)
         tables = self._tables[2]
+        if not (found.has_folder or tables.places):
+            raise CatalogueUnusable(
+                f"{directory} has no images; a catalogue holds {LAYOUT}, or says in a column path where photos are"
+            )
         open_file = partial(_file, directory)
         labelled, rejected, odd = _photos(tables, found, open_file)
         contents = self._digests.read([one.file for one in labelled], open_file)
@@ -228,17 +234,17 @@ def scan_catalogue(directory: Location) -> Scan:
         directory: of the dump.
 
     Raises:
-        CatalogueUnusable: a table or `images/` is missing, or may not be read.
+        CatalogueUnusable: a table is missing, or may not be read.
         StoreUnavailable: the object store does not answer.
     """
     tables = [find_part(directory, name) for name in (PRODUCTS, IMAGES)]
-    folder = find_part(directory, "images")
+    folder = find_folder(directory)
     for path in tables:
         if isinstance(path, Path) and not path.is_file():
             raise CatalogueUnusable(f"{path.name} is not a file; a catalogue holds {LAYOUT}")
     if isinstance(folder, Path) and not folder.is_dir():
         raise CatalogueUnusable(f"{folder.name} is not a directory; a catalogue holds {LAYOUT}")
-    return scan(tables, folder)
+    return scan(directory, tables, folder)
 
 
 @_permitted()
@@ -258,6 +264,7 @@ def _read_tables(directory: Location, wanted: CategoryChoice) -> _Tables:
         rejected=rejected,
         odd=odd,
         categories=categories,
+        places=photo_places(images),
     )
 
 
@@ -322,7 +329,7 @@ def _photos(
             value, (reason, detail) = written, listing_id
         elif listing_id not in tables.category_of:
             reason = "photo of an unusable listing"
-        elif isinstance(file := files.find(image_id), FileProblem):
+        elif isinstance(file := files.find(image_id, tables.places.get(row)), FileProblem):
             reason, detail = file
         else:
             read_as = file.read_as or image_id
@@ -330,6 +337,8 @@ def _photos(
             photos[image_id] = _Labelled(row, photo, (file.address, file.stat))
             if read_as != image_id:
                 odd.append(RowProblem(SPOILED_PHOTO, IMAGES, row, image_id, image_id, f"read as {read_as}"))
+            if file.odd:
+                odd.append(RowProblem(file.odd.reason, IMAGES, row, image_id, tables.places[row].path, file.odd.detail))
             if listing_id != written:
                 odd.append(RowProblem(SPOILED_LISTING, IMAGES, row, image_id, written, f"read as {listing_id}"))
             continue

@@ -64,6 +64,15 @@ def test_photos_lie_in_subfolders_too(bucket: Bucket) -> None:
     assert told.detail == "looked for none in the folders of images/; there is 2024/may/none.png, 2025/none.jpg"
 
 
+def test_photos_are_found_by_path_wherever_they_are(bucket: Bucket) -> None:
+    bucket.write("photos/of/1.jpg", PHOTOS["p1.JPG"])
+    bucket.write("Images.csv", b"id,product_id,path\na,l1,photos/of/1.jpg\nb,l2,p1.JPG\nc,l2,../../elsewhere.jpg\n")
+    catalogue = read_catalogue(bucket)
+    urls = [f"{bucket.url}/photos/of/1.jpg", f"{bucket.url}/images/p1.JPG"]
+    assert [str(photo.path) for photo in catalogue.photos] == urls
+    assert catalogue.unusable == {"photo path leads out of the catalogue": 1}
+
+
 def test_photos_are_asked_for_many_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     all_asked = threading.Barrier(16)
     monkeypatch.setattr(ObjectFile, "read_bytes", lambda file: str(all_asked.wait(30)).encode())
