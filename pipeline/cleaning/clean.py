@@ -23,7 +23,7 @@ from pipeline.local.locks import exclusive
 from shared.artifacts.store import unwritable
 from shared.atomic_files import write_atomically
 from shared.catalogue.categories import CataloguePhoto
-from shared.catalogue.csv_files import IMAGES, RowProblem
+from shared.catalogue.rows import IMAGES, RowProblem
 from shared.catalogue.tables import OWN_CATEGORIES, Catalogue, CatalogueReader, CategoryChoice
 from shared.errors import CatalogueUnusable
 from shared.progress import ReportProgress

@@ -5,7 +5,7 @@ import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -21,9 +21,10 @@ from shared.catalogue.categories import (
     PhotoFile,
     categories_in,
 )
-from shared.catalogue.csv_files import IMAGES, LAYOUT, PRODUCTS, RowProblem, find_folder, find_part, read_table
+from shared.catalogue.csv_files import LAYOUT, find_folder, find_table, read_table, table_name
 from shared.catalogue.photo_files import FileProblem, PhotoFiles
 from shared.catalogue.photo_paths import PhotoPlace, photo_places
+from shared.catalogue.rows import IMAGES, PRODUCTS, RowProblem, with_names
 from shared.catalogue.scan import PhotoDigests, Scan, Stat, scan
 from shared.catalogue.spoiled_ids import SPOILED_LISTING, SPOILED_PHOTO, SpoiledListings, is_rounded
 from shared.errors import CatalogueUnusable
@@ -49,6 +50,7 @@ class Catalogue:
         odd: rows that are used although something about them is wrong, and what was assumed of a table.
         categories: that the photos' categories are positions in.
         source: where in the table they stand.
+        table_names: what PRODUCTS and IMAGES are called, with their endings.
         digest: SHA-256 over the photos, their listings and categories.
     """
 
@@ -61,6 +63,7 @@ class Catalogue:
     odd: tuple[RowProblem, ...] = ()
     categories: Categories = OLDER_CATEGORIES
     source: CategorySource = ROOTS
+    table_names: Mapping[str, str] = field(default_factory=lambda: {PRODUCTS: PRODUCTS, IMAGES: IMAGES})
 
     @property
     def unusable(self) -> dict[str, int]:
@@ -78,10 +81,13 @@ class Catalogue:
         """
         gone = {row.row_id for row in rejected}
         photos = [photo for photo in self.photos if photo.image_id not in gone]
-        left = replace(self, photos=photos, rejected=(*self.rejected, *rejected), digest=_digest(photos))
+        rows = (*self.rejected, *with_names(rejected, self.table_names))
+        left = replace(self, photos=photos, rejected=rows, digest=_digest(photos))
         if not photos:
             counts = left.unusable
-            reasons = ", ".join(f"{reason}: {n}" for reason, n in counts.items()) or f"{IMAGES} has no rows"
+            reasons = (
+                ", ".join(f"{reason}: {n}" for reason, n in counts.items()) or f"{self.table_names[IMAGES]} has no rows"
+            )
             told = (row for row in left.rejected if row.detail)
             row = max(told, key=lambda row: counts[row.reason], default=None)
             example = f"; {row.table} row {row.row}: {row.detail}" if row else ""
@@ -141,7 +147,7 @@ OWN_CATEGORIES = CategoryChoice()
 
 
 def read_catalogue(directory: Location, wanted: CategoryChoice = OWN_CATEGORIES) -> Catalogue:
-    """Read a dump: `Products.csv`, `Images.csv` and the photos in `images/`.
+    """Read a dump: `Products.csv`, `Images.csv`, or as Parquet or JSON Lines, and the photos in `images/`.
 
         catalogue = read_catalogue(Path("dump"))
         print(len(catalogue.photos), catalogue.unusable)
@@ -199,17 +205,18 @@ class CatalogueReader:
             if not sha256
         ]
         photos = [replace(one.photo, sha256=sha256) for one, sha256 in zip(labelled, contents, strict=True)]
-        rows = (*tables.rejected, *rejected)
+        names = {name: table_name(at, name) for name, at in zip((PRODUCTS, IMAGES), found.tables, strict=True)}
         catalogue = Catalogue(
             directory.name,
             directory,
             len(tables.category_of),
             photos,
-            rows,
+            with_names((*tables.rejected, *rejected), names),
             "",
-            (*tables.odd, *odd),
+            with_names((*tables.odd, *odd), names),
             tables.categories,
             wanted.source,
+            names,
         ).without(unreadable)
         self._digests.remember(found, "" if unreadable else catalogue.digest)
         return catalogue
@@ -237,7 +244,7 @@ def scan_catalogue(directory: Location) -> Scan:
         CatalogueUnusable: a table is missing, or may not be read.
         StoreUnavailable: the object store does not answer.
     """
-    tables = [find_part(directory, name) for name in (PRODUCTS, IMAGES)]
+    tables = [find_table(directory, name) for name in (PRODUCTS, IMAGES)]
     folder = find_folder(directory)
     for path in tables:
         if isinstance(path, Path) and not path.is_file():
