@@ -20,10 +20,11 @@ from shared.artifacts.addresses import SCHEME, parse_bucket_url
 from shared.artifacts.buckets import Buckets
 from shared.errors import CannotStart
 from shared.milvus_url import FAISS, parse_milvus_url
+from shared.outbound.hosts import parse_hosts
 from shared.redis_client import parse_redis_url
 from shared.schedule.cron import parse_cron
 from shared.web_addresses import TrustedHost, parse_origins, parse_prefix, parse_trusted_hosts
-from shared.webhooks.signing import WebhookPolicy, parse_hosts, parse_secrets
+from shared.webhooks.signing import WebhookPolicy, parse_secrets
 
 HEARTBEAT_S = 2.0  # a worker extends its leases so often
 _SHORTEST_LEASE_S = 2 * HEARTBEAT_S  # a round begins 2 s after the last has ended, and Redis has 2 s to answer it
