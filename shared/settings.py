@@ -117,6 +117,8 @@ class Settings(BaseSettings):
     catalogue: str | None = Field(
         None, description="raw dump to serve, a directory or `s3://bucket/prefix`; unset: the demo catalogue"
     )
+    photo_hosts: str | None = Field(None, description="hosts photos with a `url` come from, by commas; unset: none")
+    photo_allow_private: bool = Field(False, description="photos may come from private addresses and over plain http")
     category_column: str = Field("category", min_length=1, description="column of Products.csv with the category")
     category_level: int = Field(1, ge=1, le=9, description="levels of a category's path that are learnt; 1: its root")
     backbone: Backbone = Field(Backbone.AUTO, description="auto, resnet50 or efficientnet_lite0")
@@ -190,9 +192,7 @@ class Settings(BaseSettings):
     webhook_secret: SecretStr | None = Field(
         None, description="what webhooks are signed with, `whsec_…`; several, separated by commas, while changing over"
     )
-    webhook_allow_private: bool = Field(
-        False, description="webhooks may go to private addresses and over plain http; for tests and closed networks"
-    )
+    webhook_allow_private: bool = Field(False, description="webhooks may go to private addresses and over plain http")
 
     @field_validator("home", "secrets_dir", "weights")
     @classmethod
@@ -250,7 +250,7 @@ class Settings(BaseSettings):
     def _are_origins(cls, origins: str | None) -> str | None:
         return None if origins is None else ",".join(parse_origins(origins)) or None
 
-    @field_validator("webhook_hosts")
+    @field_validator("webhook_hosts", "photo_hosts")
     @classmethod
     def _are_hosts(cls, hosts: str | None) -> str | None:
         return None if hosts is None else ",".join(parse_hosts(hosts)) or None

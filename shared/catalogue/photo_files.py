@@ -1,9 +1,11 @@
 """Finds the file of each photo id, and says for those without one what was looked for and what is there instead."""
 
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import NamedTuple
 
+from shared.artifacts.files import ObjectFile
 from shared.catalogue.photo_paths import PhotoPaths, PhotoPlace
 from shared.catalogue.scan import ENDINGS, Scan, Stat
 from shared.catalogue.spoiled_ids import (
@@ -16,7 +18,7 @@ from shared.catalogue.spoiled_ids import (
     similar_keys,
 )
 
-AMBIGUOUS = "photo file is ambiguous"
+AMBIGUOUS, NO_FILE = "photo file is ambiguous", "photo without file"
 _N_NAMED = 4
 
 
@@ -48,6 +50,23 @@ class FoundFile(NamedTuple):
     odd: FileProblem | None = None
 
 
+class FetchedPhoto(NamedTuple):
+    """A photo that was fetched by its URL.
+
+    Attributes:
+        file: where it is kept.
+        stat: its metadata.
+        odd: reason and detail, where its host could not be asked for it again.
+    """
+
+    file: Path | ObjectFile
+    stat: Stat
+    odd: FileProblem | None = None
+
+
+FetchPhotos = Callable[[Sequence[str]], Mapping[str, FetchedPhoto | FileProblem]]  # by URL
+
+
 class PhotoFiles:
     """Finds the files of photo ids: by the exact name, or else by one that differs in case or Unicode form only, or in
     what spreadsheets do to numbers.
@@ -63,10 +82,38 @@ class PhotoFiles:
     def __init__(self, found: Scan, image_ids: Iterable[str]) -> None:
         self._found = found
         self._paths = PhotoPaths(found)
+        self._addresses: dict[str, Path | ObjectFile] = {}
+        self._fetched: Mapping[str, FetchedPhoto | FileProblem] = {}
         self._image_ids = frozenset(image_ids)
         # By each way to compare names; made when the first id has no file of its exact name.
         self._names: list[tuple[Callable[[str], str | None], dict[str, list[str]], dict[str, list[str]]]] = []
         self._similar: dict[str, str] = {}
+
+    def fetch(self, places: Iterable[tuple[str, PhotoPlace | None]], fetch: FetchPhotos | None) -> bool:
+        """Fetch the photos that have no file, but a URL; `find` has them then.
+
+        Args:
+            places: image ids, each with where the table says that the photo is.
+            fetch: fetches them; None: they are not fetched here.
+
+        Returns:
+            whether there are such photos.
+        """
+        urls = [place.url for image_id, place in places if place and place.url and self._lacks_file(image_id, place)]
+        if urls and fetch:
+            self._fetched = fetch(urls)
+        return bool(urls)
+
+    def _lacks_file(self, image_id: str, place: PhotoPlace) -> bool:
+        file = self._on_file(image_id, place)
+        return isinstance(file, FileProblem) and file.reason == NO_FILE
+
+    def fetched_file(self, address: str) -> Path | ObjectFile | None:
+        """The file of an address, if it is that of a photo that was fetched."""
+        if not self._addresses:
+            fetched = (photo for photo in self._fetched.values() if isinstance(photo, FetchedPhoto))
+            self._addresses = {str(photo.file): photo.file for photo in fetched}
+        return self._addresses.get(address)
 
     def find(self, image_id: str, place: PhotoPlace | None = None) -> FoundFile | FileProblem:
         """Return a photo's file, or why there is none.
@@ -75,7 +122,18 @@ class PhotoFiles:
             image_id: of the photo.
             place: where the table says that it is.
         """
-        if place is None:
+        file = self._on_file(image_id, place)
+        if place is None or not place.url or not (isinstance(file, FileProblem) and file.reason == NO_FILE):
+            return file
+        fetched = self._fetched.get(place.url)
+        if fetched is None:
+            return FileProblem(NO_FILE, f"{file.detail}; its url is not fetched by this command")
+        if isinstance(fetched, FileProblem):
+            return fetched
+        return FoundFile(str(fetched.file), fetched.stat, odd=fetched.odd)
+
+    def _on_file(self, image_id: str, place: PhotoPlace | None) -> FoundFile | FileProblem:
+        if place is None or not place.path:
             return self._by_id(image_id)
         at = self._paths.find(place.path)
         if isinstance(at, str):
@@ -86,7 +144,7 @@ class PhotoFiles:
         file = self._by_id(image_id)
         if isinstance(file, FileProblem):
             return problem
-        odd = FileProblem(f"column {place.column} names no photo file", "read by its id")
+        odd = FileProblem(f"column {place.column} names no photo file", f"{place.path}: read by its id")
         return file._replace(odd=odd)
 
     def _by_id(self, image_id: str) -> FoundFile | FileProblem:
@@ -105,7 +163,7 @@ class PhotoFiles:
                 return self._named(image_id, names[0], read_as=names[0] if make_key is number_key else "")
             if names:
                 return FileProblem(AMBIGUOUS, self._ambiguous(image_id, names, rivals))
-        return FileProblem("photo without file", self._missing(image_id))
+        return FileProblem(NO_FILE, self._missing(image_id))
 
     def _named(self, image_id: str, name: str, read_as: str = "") -> FoundFile | FileProblem:
         """The file of a name, unless several folders have one."""

@@ -2,7 +2,7 @@
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -13,6 +13,7 @@ if TYPE_CHECKING:  # heavy: only what reads tables needs it
     import pandas as pd
 
 _PATH_COLUMNS = ("path", "file", "filename")
+_URL_COLUMNS = ("url", "image_url")
 _ABSOLUTE = re.compile(r"/|[A-Za-z]:/|~/")
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 _N_NAMED = 4
@@ -24,10 +25,12 @@ class PhotoPlace(NamedTuple):
     Attributes:
         path: of its file.
         column: that has the path.
+        url: from which it can be fetched where there is no file.
     """
 
     path: str = ""
     column: str = ""
+    url: str = ""
 
     @property
     def is_sure(self) -> bool:
@@ -50,7 +53,7 @@ class PathProblem(NamedTuple):
 
 
 def photo_places(images: "pd.DataFrame") -> dict[int, PhotoPlace]:
-    """Read where photos are from the columns `path`, `file` and `filename`, of which the first that is filled counts.
+    """Read where photos are from the columns that say it; of several columns the first that is filled counts.
 
     Args:
         images: the photos' table.
@@ -59,13 +62,21 @@ def photo_places(images: "pd.DataFrame") -> dict[int, PhotoPlace]:
         by row number, for the rows that say it.
     """
     places: dict[int, PhotoPlace] = {}
-    for wanted in _PATH_COLUMNS:
-        for position, column in enumerate(images.columns):
-            if column.lower() == wanted:
-                for row, path in images.iloc[:, position].items():
-                    if path:
-                        places.setdefault(int(str(row)), PhotoPlace(path, column))
+    for row, column, path in _cells(images, _PATH_COLUMNS):
+        places.setdefault(row, PhotoPlace(path, column))
+    for row, _, url in _cells(images, _URL_COLUMNS):
+        place = places.get(row, PhotoPlace())
+        if not place.url:
+            places[row] = place._replace(url=url)
     return places
+
+
+def _cells(images: "pd.DataFrame", wanted: Sequence[str]) -> Iterator[tuple[int, str, str]]:
+    """Row, column and text of the cells that are filled, in the order of the wanted columns."""
+    for name in wanted:
+        for position, column in enumerate(images.columns):
+            if column.lower() == name:
+                yield from ((int(str(row)), column, text) for row, text in images.iloc[:, position].items() if text)
 
 
 class PhotoPaths:

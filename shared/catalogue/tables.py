@@ -22,11 +22,12 @@ from shared.catalogue.categories import (
     categories_in,
 )
 from shared.catalogue.csv_files import LAYOUT, find_folder, find_table, read_table, table_name
-from shared.catalogue.photo_files import FileProblem, PhotoFiles
+from shared.catalogue.photo_files import FetchPhotos, FileProblem, PhotoFiles
+from shared.catalogue.photo_listings import Listings
 from shared.catalogue.photo_paths import PhotoPlace, photo_places
 from shared.catalogue.rows import IMAGES, PRODUCTS, RowProblem, with_names
 from shared.catalogue.scan import PhotoDigests, Scan, Stat, scan
-from shared.catalogue.spoiled_ids import SPOILED_LISTING, SPOILED_PHOTO, SpoiledListings, is_rounded
+from shared.catalogue.spoiled_ids import SPOILED_LISTING, SPOILED_PHOTO
 from shared.errors import CatalogueUnusable
 from shared.settings import Settings
 
@@ -146,7 +147,9 @@ class CategoryChoice:
 OWN_CATEGORIES = CategoryChoice()
 
 
-def read_catalogue(directory: Location, wanted: CategoryChoice = OWN_CATEGORIES) -> Catalogue:
+def read_catalogue(
+    directory: Location, wanted: CategoryChoice = OWN_CATEGORIES, *, fetch: FetchPhotos | None = None
+) -> Catalogue:
     """Read a dump: `Products.csv`, `Images.csv`, or as Parquet or JSON Lines, and the photos in `images/`.
 
         catalogue = read_catalogue(Path("dump"))
@@ -155,12 +158,13 @@ def read_catalogue(directory: Location, wanted: CategoryChoice = OWN_CATEGORIES)
     Args:
         directory: of the dump.
         wanted: which categories it is to be read with; by default those that it has.
+        fetch: fetches photos that are there by URL only.
 
     Raises:
         CatalogueUnusable: a table is missing or lacks a column, or no usable photo is left.
         StoreUnavailable: the object store does not answer.
     """
-    return CatalogueReader().read(directory, wanted=wanted)
+    return CatalogueReader().read(directory, wanted=wanted, fetch=fetch)
 
 
 class CatalogueReader:
@@ -175,11 +179,19 @@ class CatalogueReader:
         self._tables: tuple[Mapping[str, Stat], CategoryChoice, _Tables] | None = None
 
     def digest(self, found: Scan) -> str | None:
-        """Return the catalogue's digest if no file in `found` has changed since it was read; else None."""
+        """Return the catalogue's digest if no file in `found` has changed since it was read; else None.
+
+        None too where photos were there by URL only: whether those have changed their hosts must be asked.
+        """
         return self._digests.catalogue_digest(found)
 
     def read(
-        self, directory: Location, found: Scan | None = None, *, wanted: CategoryChoice = OWN_CATEGORIES
+        self,
+        directory: Location,
+        found: Scan | None = None,
+        *,
+        wanted: CategoryChoice = OWN_CATEGORIES,
+        fetch: FetchPhotos | None = None,
     ) -> Catalogue:
         """Read the catalogue; see `read_catalogue`.
 
@@ -187,6 +199,7 @@ class CatalogueReader:
             directory: of the dump.
             found: its listing, if one was just made; None: list the files now.
             wanted: which categories it is to be read with.
+            fetch: fetches photos that are there by URL only.
         """
         found = found or scan_catalogue(directory)
         if self._tables is None or self._tables[:2] != (found.tables, wanted):
@@ -196,8 +209,16 @@ class CatalogueReader:
             raise CatalogueUnusable(
                 f"{directory} has no images; a catalogue holds {LAYOUT}, or says in a column path where photos are"
             )
-        open_file = partial(_file, directory)
-        labelled, rejected, odd = _photos(tables, found, open_file)
+        files = PhotoFiles(found, (image_id for _, image_id, _ in tables.images))
+        listings = Listings(tables.listing_ids, (listing for _, _, listing in tables.images))
+        places = (
+            (image_id, tables.places.get(row))
+            for row, image_id, listing in tables.images
+            if image_id and listings.find(listing) in tables.category_of
+        )
+        has_urls = files.fetch(places, fetch)
+        open_file = partial(_file, directory, files)
+        labelled, rejected, odd = _photos(tables, files, listings, open_file)
         contents = self._digests.read([one.file for one in labelled], open_file)
         unreadable = [
             RowProblem("photo file cannot be read", IMAGES, one.row, one.photo.image_id)
@@ -218,7 +239,7 @@ class CatalogueReader:
             wanted.source,
             names,
         ).without(unreadable)
-        self._digests.remember(found, "" if unreadable else catalogue.digest)
+        self._digests.remember(found, "" if unreadable or has_urls else catalogue.digest)
         return catalogue
 
 
@@ -275,8 +296,10 @@ def _read_tables(directory: Location, wanted: CategoryChoice) -> _Tables:
     )
 
 
-def _file(directory: Location, address: str) -> Path | ObjectFile:
-    """The file of an address in a `Scan`."""
+def _file(directory: Location, files: PhotoFiles, address: str) -> Path | ObjectFile:
+    """The file of an address in a `Scan`, or of a photo that was fetched."""
+    if fetched := files.fetched_file(address):
+        return fetched
     if isinstance(directory, Path):
         return Path(address)
     return directory / address.removeprefix(f"{directory.url}/")
@@ -317,11 +340,9 @@ def _categories(
 
 
 def _photos(
-    tables: _Tables, found: Scan, open_file: Callable[[str], PhotoFile]
+    tables: _Tables, files: PhotoFiles, listings: Listings, open_file: Callable[[str], PhotoFile]
 ) -> tuple[list[_Labelled], list[RowProblem], list[RowProblem]]:
     """The labelled photos, the rows that are left out, and the odd ones."""
-    files = PhotoFiles(found, (image_id for _, image_id, _ in tables.images))
-    listings = _Listings(tables)
     photos: dict[str, _Labelled] = {}
     rejected: list[RowProblem] = []
     odd: list[RowProblem] = []
@@ -345,39 +366,12 @@ def _photos(
             if read_as != image_id:
                 odd.append(RowProblem(SPOILED_PHOTO, IMAGES, row, image_id, image_id, f"read as {read_as}"))
             if file.odd:
-                odd.append(RowProblem(file.odd.reason, IMAGES, row, image_id, tables.places[row].path, file.odd.detail))
+                odd.append(RowProblem(file.odd.reason, IMAGES, row, image_id, detail=file.odd.detail))
             if listing_id != written:
                 odd.append(RowProblem(SPOILED_LISTING, IMAGES, row, image_id, written, f"read as {listing_id}"))
             continue
         rejected.append(RowProblem(reason, IMAGES, row, image_id, value, detail))
     return list(photos.values()), rejected, odd
-
-
-class _Listings:
-    """Finds the listing of each photo, or says why there is none."""
-
-    def __init__(self, tables: _Tables) -> None:
-        self._tables = tables
-        self._spoiled: SpoiledListings | None = None  # made when the first id is not there
-
-    def find(self, listing_id: str) -> str | FileProblem:
-        if listing_id in self._tables.listing_ids:
-            return listing_id
-        if not listing_id:
-            return FileProblem("photo without listing", "the row has no product_id")
-        if self._spoiled is None:
-            self._spoiled = SpoiledListings(self._tables.listing_ids, {one[2] for one in self._tables.images})
-        meant = self._spoiled.find(listing_id)
-        looked_for = f"looked for the id {listing_id} in {PRODUCTS}"
-        if len(meant) == 1:
-            return meant[0]
-        if meant:
-            return FileProblem("photo listing is ambiguous", f"{looked_for}; it may mean {', '.join(meant)}")
-        there = self._spoiled.nearest(listing_id)
-        hint = f"; there is {there}" if there else ""
-        if is_rounded(listing_id):
-            hint += "; a spreadsheet has rounded it: export ids as text"
-        return FileProblem("photo without listing", f"{looked_for}{hint}")
 
 
 def _digest(photos: list[CataloguePhoto]) -> str:

@@ -117,8 +117,8 @@ def test_a_file_name_that_is_something_else_gives_way_to_the_id_and_is_told(tmp_
     catalogue = read_catalogue(dump_of(tmp_path / "dump", SOUND, images))
     assert contents(catalogue) == {"sound": b"sound"}
     [odd], [rejected] = catalogue.odd, catalogue.rejected
-    told = (odd.reason, odd.row, odd.value, odd.detail)
-    assert told == ("column filename names no photo file", 2, "IMG_0001.jpg", "read by its id")
+    told = (odd.reason, odd.row, odd.detail)
+    assert told == ("column filename names no photo file", 2, "IMG_0001.jpg: read by its id")
     assert "looked for IMG_0002.jpg" in rejected.detail
 
 
