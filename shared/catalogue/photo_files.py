@@ -89,17 +89,17 @@ class PhotoFiles:
         self._names: list[tuple[Callable[[str], str | None], dict[str, list[str]], dict[str, list[str]]]] = []
         self._similar: dict[str, str] = {}
 
-    def fetch(self, places: Iterable[tuple[str, PhotoPlace | None]], fetch: FetchPhotos | None) -> bool:
+    def fetch(self, places: Iterable[tuple[str, PhotoPlace]], fetch: FetchPhotos | None) -> bool:
         """Fetch the photos that have no file, but a URL; `find` has them then.
 
         Args:
-            places: image ids, each with where the table says that the photo is.
+            places: image ids, each with where the table says that the photo is, which has a URL.
             fetch: fetches them; None: they are not fetched here.
 
         Returns:
             whether there are such photos.
         """
-        urls = [place.url for image_id, place in places if place and place.url and self._lacks_file(image_id, place)]
+        urls = [place.url for image_id, place in places if image_id and self._lacks_file(image_id, place)]
         if urls and fetch:
             self._fetched = fetch(urls)
         return bool(urls)

@@ -50,7 +50,7 @@ def number_key(text: str) -> str | None:
     found = _NUMBER.fullmatch(text)
     if found is None or (found[2] and _is_inexact(found[1])):
         return None
-    return found[1].lstrip("0") or found[1]
+    return found[1].lstrip("0") or "0"
 
 
 def is_rounded(text: str) -> bool:

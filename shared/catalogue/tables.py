@@ -212,9 +212,9 @@ class CatalogueReader:
         files = PhotoFiles(found, (image_id for _, image_id, _ in tables.images))
         listings = Listings(tables.listing_ids, (listing for _, _, listing in tables.images))
         places = (
-            (image_id, tables.places.get(row))
+            (image_id, place)
             for row, image_id, listing in tables.images
-            if image_id and listings.find(listing) in tables.category_of
+            if (place := tables.places.get(row)) and place.url and listings.find(listing) in tables.category_of
         )
         has_urls = files.fetch(places, fetch)
         open_file = partial(_file, directory, files)

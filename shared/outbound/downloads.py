@@ -20,7 +20,7 @@ from shared.outbound.connections import (
 )
 from shared.outbound.hosts import AllowedHosts, UrlRefused
 
-TIMEOUT_S = 30.0
+TIMEOUT_S = 20.0
 _MAX_REDIRECTS = 4
 _PIECE_BYTES = 1 << 16
 _REDIRECTS = (

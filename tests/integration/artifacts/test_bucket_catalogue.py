@@ -1,5 +1,6 @@
 """A catalogue in an object store is the same as in a directory, and what changed of it is told without reading it"""
 
+import json
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -71,6 +72,18 @@ def test_photos_are_found_by_path_wherever_they_are(bucket: Bucket) -> None:
     urls = [f"{bucket.url}/photos/of/1.jpg", f"{bucket.url}/images/p1.JPG"]
     assert [str(photo.path) for photo in catalogue.photos] == urls
     assert catalogue.unusable == {"photo path leads out of the catalogue": 1}
+
+
+def test_tables_may_have_types(bucket: Bucket, directory: Path) -> None:
+    before = read_catalogue(bucket).digest
+    rows = [dict(zip(("id", "product_id"), line.split(","), strict=True)) for line in IMAGES.splitlines()[1:]]
+    bucket.write("images.jsonl", "".join(f"{json.dumps(row)}\n" for row in rows).encode())
+    with pytest.raises(CatalogueUnusable, match=r"Images\.csv and images\.jsonl"):
+        read_catalogue(bucket)
+    bucket.remove(["Images.csv"])
+    catalogue = read_catalogue(bucket)
+    assert catalogue.digest == before
+    assert [(row.table, row.row) for row in catalogue.rejected] == [("Images.jsonl", 3)]
 
 
 def test_photos_are_asked_for_many_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

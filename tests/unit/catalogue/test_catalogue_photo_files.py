@@ -82,7 +82,6 @@ def test_a_name_that_is_not_exact_counts_only_where_nothing_else_can_be_meant(
         ("p1", "other.jpg", ""),
         ("p1.jpg", "p1.jpg", "; there is p1.jpg"),
         ("images/P1.JPEG", "p1.jpg", "; there is p1.jpg"),
-        ("0", "0000.jpg", ""),
         ("shot", "Shot.gif", f"; there is Shot.gif, and only {', '.join(ENDINGS)} are read"),
         ("saved.tiff", "saved.bmp", f"; there is saved.bmp, and only {', '.join(ENDINGS)} are read"),
     ],

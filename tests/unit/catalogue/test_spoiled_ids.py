@@ -25,7 +25,8 @@ def ids(catalogue: Catalogue) -> list[tuple[str, str]]:
 
 
 @pytest.mark.parametrize(
-    ("spoiled", "meant"), [("123.0", "123"), ("123,0", "123"), ("7", "007"), ("7.00", "007"), ("007", "7")]
+    ("spoiled", "meant"),
+    [("123.0", "123"), ("123,0", "123"), ("7", "007"), ("7.00", "007"), ("007", "7"), ("0.0", "000")],
 )
 def test_an_id_is_read_as_the_one_that_is_meant_and_told(tmp_path: Path, spoiled: str, meant: str) -> None:
     spoiled_cell = f'"{spoiled}"'
@@ -94,7 +95,7 @@ def test_rounded_ids_are_refused_with_what_to_do(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "key"),
     [
-        ("123.0", "123"), ("0123", "123"), ("000", "000"), ("9007199254740992.0", "9007199254740992"),
+        ("123.0", "123"), ("0123", "123"), ("000", "0"), ("9007199254740992.0", "9007199254740992"),
         ("9007199254740993.0", None), ("9007199254740993", "9007199254740993"), ("1.5", None), ("a1", None), ("", None),
         ("\u0661", None), ("9" * 5000 + ".0", None),
     ],
