@@ -169,7 +169,8 @@ class PhotoFiles:
         """The file of a name, unless several folders have one."""
         if addresses := self._found.repeated.get(name):
             there = ", ".join(sorted(map(self._shown, addresses))[:_N_NAMED])
-            return FileProblem(AMBIGUOUS, f"looked for {image_id} in the folders of images/; there is {there}")
+            detail = f"looked for {image_id} in the folders of images/; there is {there}; name one in a column path"
+            return FileProblem(AMBIGUOUS, detail)
         return FoundFile(*self._found.photos[name], read_as)
 
     def _shown(self, address: str) -> str:

@@ -5,6 +5,7 @@ in an object store, the ETag takes the inode's place. A file that was modified w
 read again the next time, because a second change within the clock's resolution would not show.
 """
 
+import errno
 import hashlib
 import json
 import os
@@ -163,20 +164,33 @@ class _Listing:
             folder = folders.pop()
             try:
                 entries = os.scandir(folder)
-            except PermissionError:
+            except (FileNotFoundError, PermissionError) as exc:
                 if folder == top:
                     raise
-                self.closed.append(folder)
+                if isinstance(exc, PermissionError):
+                    self.closed.append(folder)
                 continue
             with entries:
                 for entry in entries:
                     if entry.is_dir(follow_symlinks=False):
                         if not entry.name.startswith(_NO_FOLDERS) and entry.path != without:
                             folders.append(entry.path)
-                    elif entry.is_file():
-                        self.found.append((entry.path, _stat_of(entry.stat())))
+                    elif (found := _stat_of_entry(entry)) is not None:
+                        self.found.append((entry.path, found))
                         if entry.is_symlink():
                             self.links.append(entry.path)
+
+
+def _stat_of_entry(entry: "os.DirEntry[str]") -> Stat | None:
+    """The metadata of a file; None: it is none, was removed meanwhile, or is a link that leads round in a circle."""
+    try:
+        return _stat_of(entry.stat()) if entry.is_file() else None
+    except FileNotFoundError:
+        return None
+    except OSError as exc:
+        if exc.errno == errno.ELOOP:
+            return None
+        raise
 
 
 class PhotoDigests:

@@ -121,7 +121,7 @@ def test_photos_lie_in_subfolders_at_any_depth(tmp_path: Path) -> None:
 def test_two_files_of_one_name_in_different_folders_are_named(tmp_path: Path) -> None:
     files = {"x/a.jpg": b"1", "y/a.png": b"2", "b.jpg": b"3", "b.png": b"4"}
     catalogue = read_catalogue(dump_of(tmp_path, files, ["a", "A", "b"]))
-    detail = "looked for {} in the folders of images/; there is x/a.jpg, y/a.png"
+    detail = "looked for {} in the folders of images/; there is x/a.jpg, y/a.png; name one in a column path"
     assert [(row.row, row.reason, row.detail) for row in catalogue.rejected] == [
         (2, "photo file is ambiguous", detail.format("a")),
         (3, "photo file is ambiguous", "looked for images/A.jpg; there is x/a.jpg, which may be that of a"),
@@ -132,6 +132,8 @@ def test_two_files_of_one_name_in_different_folders_are_named(tmp_path: Path) ->
 def test_a_link_that_leads_back_into_the_catalogue_is_not_followed(tmp_path: Path) -> None:
     dump = dump_of(tmp_path, {"x/a.jpg": b"1"}, ["a"])
     (dump / "images" / "x" / "again").symlink_to(dump / "images")
+    for one, other in (("round.jpg", "about.jpg"), ("about.jpg", "round.jpg"), ("gone.jpg", "nowhere.jpg")):
+        (dump / "images" / one).symlink_to(other)
     assert [photo.path.read_bytes() for photo in read_catalogue(dump).photos] == [b"1"]
 
 
