@@ -5,7 +5,7 @@ import json
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import NamedTuple
@@ -31,6 +31,7 @@ _GONE = ("status_404", "status_410")
 _NOT_ALLOWED, _NOT_FETCHED = "photo url may not be fetched", "photo cannot be fetched"
 _NOT_ASKED = "photo is as fetched earlier"
 _FORMAT = 1
+_UNUSED_S = 30 * 86_400  # after which photos whose URLs no table has any more are removed
 
 _TOLD_EVERY_S = 5.0
 
@@ -95,6 +96,11 @@ class PhotoCache:
             self._files.remove([_name(url, str(before.photo.stat.identity))])
         return photo
 
+    def sweep(self, urls: Iterable[str]) -> None:
+        """Remove photos that were fetched more than a month ago, but for those of these URLs."""
+        keys = {_key(url) for url in urls}
+        self._files.sweep(_UNUSED_S, keep=lambda name: name.removesuffix(".json").partition("-")[0] in keys)
+
     def _photo(self, url: str, sha256: str, n_bytes: int) -> FetchedPhoto:
         # Its digest is in its name, so it never changes, and is read by the catalogue once.
         return FetchedPhoto(self._files.at(_name(url, sha256)), Stat(n_bytes, 0, sha256))
@@ -148,6 +154,7 @@ class PhotoFetcher:
             for url, photo in ahead(pool, self._fetch, wanted, n_ahead=4 * PARALLEL):
                 found[url] = photo
                 report(len(found), len(wanted))
+        self._cache.sweep(wanted)
         return found
 
     def _fetch(self, url: str) -> FetchedPhoto | FileProblem:

@@ -1,7 +1,9 @@
 """Photos by URL: fetched once and kept, fetched again only where they changed; failures are rows with a reason."""
 
 import json
+import os
 import threading
+import time
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -204,6 +206,20 @@ def test_a_cache_that_is_damaged_is_fetched_anew(tmp_path: Path, host: PhotoHost
     else:
         files[".json"].write_text('{"format": 0}' if damage == "format" else "{")
     assert contents(read_catalogue(dump, fetch=fetch))["p1"] == OTHER
+
+
+def test_what_no_table_has_any_more_is_removed_after_a_month(tmp_path: Path, host: PhotoHost) -> None:
+    urls = [host.url(f"/{n}.jpg") for n in range(3)]
+    host.photos |= {f"/{n}.jpg": PHOTO for n in range(3)}
+    at = fetcher(tmp_path / "home", host.name)
+    at.fetch(urls)
+    for path in (tmp_path / "home").rglob("*"):
+        os.utime(path, (time.time() - 31 * 86_400,) * 2)
+    host.photos["/0.jpg"] = OTHER
+    at.fetch(urls[:2])
+    cache = PhotoCache(tmp_path / "home")
+    assert [cache.read(url) is not None for url in urls] == [True, True, False]
+    assert len([path for path in (tmp_path / "home").rglob("*") if path.is_file()]) == 4
 
 
 def test_a_disk_that_is_full_leaves_rows_out(tmp_path: Path, host: PhotoHost, monkeypatch: pytest.MonkeyPatch) -> None:
