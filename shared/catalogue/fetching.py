@@ -233,10 +233,10 @@ def _name(url: str, sha256: str) -> str:
 
 
 def _shown(url: str) -> tuple[str, str]:
-    """A URL for people, without its query, which may hold a token; and its host."""
+    """A URL for people, without its query, which may hold a token; and its host with the port, if it has one."""
     try:
         parts = urlsplit(url)
-        host = parts.hostname or ""
+        host = parts.netloc.rpartition("@")[2]
     except ValueError:
         return url[:80], ""
     return f"{parts.scheme}://{host}{parts.path}"[:160], host

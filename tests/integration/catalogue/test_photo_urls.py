@@ -110,10 +110,10 @@ def test_a_host_that_is_away_leaves_what_was_fetched_and_is_told(tmp_path: Path,
     assert contents(catalogue)["p1"] == OTHER
     [odd] = catalogue.odd
     assert (odd.row_id, odd.reason, odd.table, odd.row) == ("p1", "photo is as fetched earlier", "Images.csv", 3)
-    assert odd.detail == "http://localhost/p1.jpg: the host answers 503"
+    assert odd.detail == f"{host.url('/p1.jpg')}: the host answers 503"
     host.photos["/p1.jpg"] = answer(410)  # gone for good
     assert told(read_catalogue(dump, fetch=fetch)) == [
-        ("p1", "photo cannot be fetched", "http://localhost/p1.jpg: the host answers 410")
+        ("p1", "photo cannot be fetched", f"{host.url('/p1.jpg')}: the host answers 410")
     ]
 
 
@@ -230,7 +230,7 @@ def test_a_disk_that_is_full_leaves_rows_out(tmp_path: Path, host: PhotoHost, mo
     host.photos["/p1.jpg"] = OTHER
     fetch = fetcher(tmp_path / "home", host.name).fetch
     [(_, reason, detail)] = told(read_catalogue(dump_of(tmp_path, {"p1": host.url("/p1.jpg")}), fetch=fetch))
-    assert (reason, detail) == ("photo cannot be fetched", "http://localhost/p1.jpg: it cannot be kept: no room")
+    assert (reason, detail) == ("photo cannot be fetched", f"{host.url('/p1.jpg')}: it cannot be kept: no room")
 
 
 def test_images_need_not_exist_where_all_photos_have_urls(tmp_path: Path, host: PhotoHost) -> None:
@@ -268,7 +268,7 @@ def test_settings_say_which_hosts_how_large_and_where(tmp_path: Path, host: Phot
     dump = dump_of(tmp_path, {"p1": host.url("/p1.jpg"), "p2": host.url("/p2.jpg")})
     catalogue = read_catalogue(dump, fetch=fetch_with(settings, lines.append))
     assert contents(catalogue) == {"sound": PHOTO, "p1": OTHER}
-    assert [detail for _, _, detail in told(catalogue)] == ["http://localhost/p2.jpg: it has more than 1 MiB"]
+    assert [detail for _, _, detail in told(catalogue)] == [f"{host.url('/p2.jpg')}: it has more than 1 MiB"]
     assert str(catalogue.photos[1].path).startswith(f"{tmp_path}/home/fetched-photos/")
     assert lines == ["asked for 2 of 2 photos by URL"]
 
