@@ -202,13 +202,7 @@ class CatalogueReader:
             fetch: fetches photos that are there by URL only.
         """
         found = found or scan_catalogue(directory)
-        if self._tables is None or self._tables[:2] != (found.tables, wanted):
-            self._tables = found.tables, wanted, _read_tables(directory, wanted)
-        tables = self._tables[2]
-        if not (found.has_folder or tables.places):
-            raise CatalogueUnusable(
-                f"{directory} has no images; a catalogue holds {LAYOUT}, or says in a column path where photos are"
-            )
+        tables = self._current_tables(directory, found, wanted)
         files = PhotoFiles(found, (image_id for _, image_id, _ in tables.images))
         listings = Listings(tables.listing_ids, (listing for _, _, listing in tables.images))
         places = (
@@ -241,6 +235,16 @@ class CatalogueReader:
         ).without(unreadable)
         self._digests.remember(found, "" if unreadable or has_urls else catalogue.digest)
         return catalogue
+
+    def _current_tables(self, directory: Location, found: Scan, wanted: CategoryChoice) -> _Tables:
+        """Read the tables, unless they are as they were."""
+        if self._tables is None or self._tables[:2] != (found.tables, wanted):
+            self._tables = found.tables, wanted, _read_tables(directory, wanted)
+        tables = self._tables[2]
+        if not (found.has_folder or tables.places):
+            where = "or names its photos in a column path or url"
+            raise CatalogueUnusable(f"{directory} has no images; a catalogue holds {LAYOUT}, {where}")
+        return tables
 
 
 @contextmanager

@@ -93,17 +93,20 @@ def read_json_lines(
                 of_column.append(text)
         rows.append(row)
     if not rows:
-        problems = rejected[n_rejected:]
-        if not problems:
-            raise CatalogueUnusable(f"{name} is empty")
-        first = f"line {problems[0].row} is not a JSON object: {problems[0].detail}"
-        raise CatalogueUnusable(f"{name} cannot be read as JSON Lines: {first}; write one object a line")
+        raise _no_rows(name, rejected[n_rejected:])
     if surplus:
         column, row = next(iter(surplus.items()))
         detail = f"{len(surplus)} more than {MAX_COLUMNS} fields are not read"
         odd.append(RowProblem("table has too many columns", name, row, value=column[:_SHOWN_CHARS], detail=detail))
     columns = {column: [*texts, *[""] * (len(rows) - len(texts))] for column, texts in cells.items()}
     return _table(list(columns.items()), rows)
+
+
+def _no_rows(name: str, problems: Sequence[RowProblem]) -> CatalogueUnusable:
+    if not problems:
+        return CatalogueUnusable(f"{name} is empty")
+    first = f"line {problems[0].row} is not a JSON object: {problems[0].detail}"
+    return CatalogueUnusable(f"{name} cannot be read as JSON Lines: {first}; write one object a line")
 
 
 def _lines(content: bytes, name: str) -> Iterator[tuple[int, bytes]]:
