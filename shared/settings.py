@@ -20,10 +20,11 @@ from shared.artifacts.addresses import SCHEME, parse_bucket_url
 from shared.artifacts.buckets import Buckets
 from shared.errors import CannotStart
 from shared.milvus_url import FAISS, parse_milvus_url
+from shared.outbound.hosts import parse_hosts
 from shared.redis_client import parse_redis_url
 from shared.schedule.cron import parse_cron
 from shared.web_addresses import TrustedHost, parse_origins, parse_prefix, parse_trusted_hosts
-from shared.webhooks.signing import WebhookPolicy, parse_hosts, parse_secrets
+from shared.webhooks.signing import WebhookPolicy, parse_secrets
 
 HEARTBEAT_S = 2.0  # a worker extends its leases so often
 _SHORTEST_LEASE_S = 2 * HEARTBEAT_S  # a round begins 2 s after the last has ended, and Redis has 2 s to answer it
@@ -116,6 +117,8 @@ class Settings(BaseSettings):
     catalogue: str | None = Field(
         None, description="raw dump to serve, a directory or `s3://bucket/prefix`; unset: the demo catalogue"
     )
+    photo_hosts: str | None = Field(None, description="hosts photos with a `url` come from, by commas; unset: none")
+    photo_allow_private: bool = Field(False, description="photos may come from private addresses and over plain http")
     category_column: str = Field("category", min_length=1, description="column of Products.csv with the category")
     category_level: int = Field(
         1, ge=0, le=9, description="levels of a category's path that are learnt; 1: its root; 0: all"
@@ -191,9 +194,7 @@ class Settings(BaseSettings):
     webhook_secret: SecretStr | None = Field(
         None, description="what webhooks are signed with, `whsec_…`; several, separated by commas, while changing over"
     )
-    webhook_allow_private: bool = Field(
-        False, description="webhooks may go to private addresses and over plain http; for tests and closed networks"
-    )
+    webhook_allow_private: bool = Field(False, description="webhooks may go to private addresses and over plain http")
 
     @field_validator("home", "secrets_dir", "weights")
     @classmethod
@@ -251,7 +252,7 @@ class Settings(BaseSettings):
     def _are_origins(cls, origins: str | None) -> str | None:
         return None if origins is None else ",".join(parse_origins(origins)) or None
 
-    @field_validator("webhook_hosts")
+    @field_validator("webhook_hosts", "photo_hosts")
     @classmethod
     def _are_hosts(cls, hosts: str | None) -> str | None:
         return None if hosts is None else ",".join(parse_hosts(hosts)) or None

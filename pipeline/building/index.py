@@ -14,6 +14,7 @@ from shared.artifacts.home import DEMO, catalogue_location, remember_catalogue
 from shared.artifacts.snapshots import index_store, live_attributes, read_index_manifest
 from shared.artifacts.store import ArtifactStore
 from shared.catalogue.categories import OLDER_CATEGORIES, CataloguePhoto
+from shared.catalogue.fetching import fetch_with
 from shared.catalogue.tables import Catalogue, CategoryChoice, read_catalogue
 from shared.changes.overrides import compact, last_overrides
 from shared.errors import ArtifactError, CatalogueUnusable, IndexDamaged, IndexUnavailable
@@ -234,12 +235,15 @@ def _read_catalogue(
     known = known_categories(settings.storage) if bundle is None else bundle.manifest.categories
     types = live_attributes(settings.storage)
     wanted = CategoryChoice.by(settings, known, grow=bundle is None, attributes=types)
+    fetch = fetch_with(settings, report_progress)
     try:
-        catalogue = read_catalogue(location, wanted)
+        catalogue = read_catalogue(location, wanted, fetch=fetch)
     except CatalogueUnusable:
         if bundle is None:
             raise
-        catalogue = read_catalogue(location, CategoryChoice.by(settings))  # which the bundle was not fitted on
+        catalogue = read_catalogue(
+            location, CategoryChoice.by(settings), fetch=fetch
+        )  # which the bundle was not fitted on
     remember_catalogue(settings, location)
     report_progress(
         f"catalogue {catalogue.name}: {catalogue.n_listings} listings, {len(catalogue.photos)} labelled photos"

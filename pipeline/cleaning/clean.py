@@ -23,7 +23,8 @@ from pipeline.local.locks import exclusive
 from shared.artifacts.store import unwritable
 from shared.atomic_files import write_atomically
 from shared.catalogue.categories import CataloguePhoto
-from shared.catalogue.csv_files import IMAGES, RowProblem
+from shared.catalogue.photo_files import FetchPhotos
+from shared.catalogue.rows import IMAGES, RowProblem
 from shared.catalogue.tables import OWN_CATEGORIES, Catalogue, CatalogueReader, CategoryChoice
 from shared.errors import CatalogueUnusable
 from shared.progress import ReportProgress
@@ -60,7 +61,12 @@ def cleaned_directory(home: Path, directory: Path) -> Path:
 
 
 def clean(
-    directory: Path, out: Path, *, report_progress: ReportProgress, wanted: CategoryChoice = OWN_CATEGORIES
+    directory: Path,
+    out: Path,
+    *,
+    report_progress: ReportProgress,
+    wanted: CategoryChoice = OWN_CATEGORIES,
+    fetch: FetchPhotos | None = None,
 ) -> CleanedCatalogue:
     """Clean the dump in `directory` into `out`; where `out` has files of an earlier run, only changes are processed.
 
@@ -69,6 +75,7 @@ def clean(
         out: made if it is missing; must not lie inside `directory`.
         report_progress: receives one line when it is done.
         wanted: which categories it is to be read with.
+        fetch: fetches photos that are there by URL only.
 
     Raises:
         CatalogueUnusable: nothing of it can be used, or `out` lies inside it.
@@ -78,7 +85,7 @@ def clean(
     if out.resolve().is_relative_to(directory.resolve()):
         raise CatalogueUnusable(f"{out} lies in the catalogue, which is never written to; name another place")
     with exclusive(out / "cache" / ".lock", f"another process cleans into {out}"):
-        found = CatalogueReader(out / "cache" / "digests.json").read(directory, wanted=wanted)
+        found = CatalogueReader(out / "cache" / "digests.json").read(directory, wanted=wanted, fetch=fetch)
         try:
             return _clean(found, out, report_progress)
         except OSError as exc:

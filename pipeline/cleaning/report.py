@@ -12,7 +12,7 @@ import jinja2
 import pandas as pd
 
 from pipeline.cleaning.images import NEAR_BITS, NearDuplicate
-from shared.catalogue.csv_files import RowProblem
+from shared.catalogue.rows import RowProblem
 from shared.catalogue.tables import Catalogue
 from shared.photos.images import open_photo, thumbnail
 

@@ -11,7 +11,8 @@ from pandera.errors import SchemaErrors
 
 from shared.artifacts import Location
 from shared.catalogue.categories import OLDER_CATEGORIES, ROOTS, Categories, CategorySource
-from shared.catalogue.csv_files import PRODUCTS, RowProblem, read_table
+from shared.catalogue.csv_files import find_table, read_table, table_name
+from shared.catalogue.rows import PRODUCTS, RowProblem, same_table, with_names
 
 _PRICE = re.compile(r"£?\s*([0-9]{1,9}|[0-9]{1,3}(?:,[0-9]{3}){1,3})(\.[0-9]{1,2})?")
 _NOTHING = frozenset({"", "n/a", "na", "nan", "none", "null", "-"})
@@ -111,7 +112,7 @@ def usable_rows(
     Returns:
         the rows, indexed by their number in the file.
     """
-    rows = [problem.row for problem in rejected if problem.table == name]
+    rows = [problem.row for problem in rejected if same_table(problem.table, name)]
     table = read_table(directory, name, [], [], source).drop(index=rows, errors="ignore")
     return table.loc[:, ~table.columns.duplicated()]
 
@@ -135,7 +136,7 @@ def clean_listings(
         rows.
     """
     raw = usable_rows(directory, PRODUCTS, rejected, source)
-    odd = _odd(raw)
+    odd = with_names(_odd(raw), {PRODUCTS: table_name(str(find_table(directory, PRODUCTS)), PRODUCTS)})
     for column in LISTINGS.columns:
         if column not in raw:
             raw[column] = ""
@@ -148,7 +149,7 @@ def clean_listings(
             "location": raw["location"],
         }
     )
-    return listings.set_axis(raw["id"], axis=0), odd
+    return listings.set_axis(raw["id"], axis=0), list(odd)
 
 
 def _odd(raw: pd.DataFrame) -> list[RowProblem]:

@@ -35,6 +35,7 @@ def clean(catalogue: Path | None, out: Path | None, as_json: bool) -> None:
     """Read a raw dump, report what of it can be used and why the rest cannot, and write what training starts from."""
     from pipeline.cleaning.clean import clean as run
     from pipeline.cleaning.clean import cleaned_directory
+    from shared.catalogue.fetching import fetch_with
     from shared.catalogue.tables import CategoryChoice
 
     settings = load_settings(catalogue=catalogue)
@@ -44,6 +45,7 @@ def clean(catalogue: Path | None, out: Path | None, as_json: bool) -> None:
         out or cleaned_directory(settings.home, directory),
         report_progress=print_progress,
         wanted=CategoryChoice.by(settings),
+        fetch=fetch_with(settings, print_progress),
     )
     found = json.loads((cleaned.directory / "report.json").read_text())
     lines = [f"{found['catalogue']}: {found['listings']} listings, {found['photos']} labelled photos"]

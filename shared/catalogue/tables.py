@@ -5,7 +5,7 @@ import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -23,9 +23,13 @@ from shared.catalogue.categories import (
     PhotoFile,
     categories_in,
 )
-from shared.catalogue.csv_files import IMAGES, LAYOUT, PRODUCTS, RowProblem, find_part, read_table
-from shared.catalogue.photo_files import FileProblem, PhotoFiles, is_rounded, similar_ids, similar_keys
+from shared.catalogue.csv_files import LAYOUT, find_folder, find_table, read_table, table_name
+from shared.catalogue.photo_files import FetchPhotos, FileProblem, PhotoFiles
+from shared.catalogue.photo_listings import Listings
+from shared.catalogue.photo_paths import PhotoPlace, photo_places
+from shared.catalogue.rows import IMAGES, PRODUCTS, RowProblem, with_names
 from shared.catalogue.scan import PhotoDigests, Scan, Stat, scan
+from shared.catalogue.spoiled_ids import SPOILED_LISTING, SPOILED_PHOTO
 from shared.errors import CatalogueUnusable
 from shared.settings import Settings
 
@@ -50,6 +54,7 @@ class Catalogue:
         categories: that the photos' categories are positions in.
         source: where in the table they stand.
         attributes: of the listings; each photo carries its listing's values.
+        table_names: what PRODUCTS and IMAGES are called, with their endings.
         digest: SHA-256 over the photos, their listings, categories and attributes.
     """
 
@@ -63,6 +68,7 @@ class Catalogue:
     categories: Categories = OLDER_CATEGORIES
     source: CategorySource = ROOTS
     attributes: AttributeSchema = NO_ATTRIBUTES
+    table_names: Mapping[str, str] = field(default_factory=lambda: {PRODUCTS: PRODUCTS, IMAGES: IMAGES})
 
     @property
     def unusable(self) -> dict[str, int]:
@@ -80,12 +86,13 @@ class Catalogue:
         """
         gone = {row.row_id for row in rejected}
         photos = [photo for photo in self.photos if photo.image_id not in gone]
-        left = replace(
-            self, photos=photos, rejected=(*self.rejected, *rejected), digest=_digest(photos, self.attributes)
-        )
+        rows = (*self.rejected, *with_names(rejected, self.table_names))
+        left = replace(self, photos=photos, rejected=rows, digest=_digest(photos, self.attributes))
         if not photos:
             counts = left.unusable
-            reasons = ", ".join(f"{reason}: {n}" for reason, n in counts.items()) or f"{IMAGES} has no rows"
+            reasons = (
+                ", ".join(f"{reason}: {n}" for reason, n in counts.items()) or f"{self.table_names[IMAGES]} has no rows"
+            )
             told = (row for row in left.rejected if row.detail)
             row = max(told, key=lambda row: counts[row.reason], default=None)
             example = f"; {row.table} row {row.row}: {row.detail}" if row else ""
@@ -103,6 +110,7 @@ class _Tables(NamedTuple):
     odd: list[RowProblem]
     categories: Categories
     attributes: ListingAttributes
+    places: dict[int, PhotoPlace]  # by row of the photos' table, where it says where a photo is
 
 
 class _Labelled(NamedTuple):
@@ -154,8 +162,10 @@ class CategoryChoice:
 OWN_CATEGORIES = CategoryChoice()
 
 
-def read_catalogue(directory: Location, wanted: CategoryChoice = OWN_CATEGORIES) -> Catalogue:
-    """Read a dump: `Products.csv`, `Images.csv` and the photos in `images/`.
+def read_catalogue(
+    directory: Location, wanted: CategoryChoice = OWN_CATEGORIES, *, fetch: FetchPhotos | None = None
+) -> Catalogue:
+    """Read a dump: `Products.csv`, `Images.csv`, or as Parquet or JSON Lines, and the photos in `images/`.
 
         catalogue = read_catalogue(Path("dump"))
         print(len(catalogue.photos), catalogue.unusable)
@@ -163,12 +173,13 @@ def read_catalogue(directory: Location, wanted: CategoryChoice = OWN_CATEGORIES)
     Args:
         directory: of the dump.
         wanted: which categories it is to be read with; by default those that it has.
+        fetch: fetches photos that are there by URL only.
 
     Raises:
         CatalogueUnusable: a table is missing or lacks a column, or no usable photo is left.
         StoreUnavailable: the object store does not answer.
     """
-    return CatalogueReader().read(directory, wanted=wanted)
+    return CatalogueReader().read(directory, wanted=wanted, fetch=fetch)
 
 
 class CatalogueReader:
@@ -183,11 +194,19 @@ class CatalogueReader:
         self._tables: tuple[Mapping[str, Stat], CategoryChoice, _Tables] | None = None
 
     def digest(self, found: Scan) -> str | None:
-        """Return the catalogue's digest if no file in `found` has changed since it was read; else None."""
+        """Return the catalogue's digest if no file in `found` has changed since it was read; else None.
+
+        None too where photos were there by URL only: whether those have changed their hosts must be asked.
+        """
         return self._digests.catalogue_digest(found)
 
     def read(
-        self, directory: Location, found: Scan | None = None, *, wanted: CategoryChoice = OWN_CATEGORIES
+        self,
+        directory: Location,
+        found: Scan | None = None,
+        *,
+        wanted: CategoryChoice = OWN_CATEGORIES,
+        fetch: FetchPhotos | None = None,
     ) -> Catalogue:
         """Read the catalogue; see `read_catalogue`.
 
@@ -195,13 +214,20 @@ class CatalogueReader:
             directory: of the dump.
             found: its listing, if one was just made; None: list the files now.
             wanted: which categories it is to be read with.
+            fetch: fetches photos that are there by URL only.
         """
         found = found or scan_catalogue(directory)
-        if self._tables is None or self._tables[:2] != (found.tables, wanted):
-            self._tables = found.tables, wanted, _read_tables(directory, wanted)
-        tables = self._tables[2]
-        open_file = partial(_file, directory)
-        labelled, rejected = _photos(tables, found, open_file)
+        tables = self._current_tables(directory, found, wanted)
+        files = PhotoFiles(found, (image_id for _, image_id, _ in tables.images))
+        listings = Listings(tables.listing_ids, (listing for _, _, listing in tables.images))
+        places = (
+            (image_id, place)
+            for row, image_id, listing in tables.images
+            if (place := tables.places.get(row)) and place.url and listings.find(listing) in tables.category_of
+        )
+        has_urls = files.fetch(places, fetch)
+        open_file = partial(_file, directory, files)
+        labelled, rejected, odd = _photos(tables, files, listings, open_file)
         contents = self._digests.read([one.file for one in labelled], open_file)
         unreadable = [
             RowProblem("photo file cannot be read", IMAGES, one.row, one.photo.image_id)
@@ -209,21 +235,32 @@ class CatalogueReader:
             if not sha256
         ]
         photos = [replace(one.photo, sha256=sha256) for one, sha256 in zip(labelled, contents, strict=True)]
-        rows = (*tables.rejected, *rejected)
+        names = {name: table_name(at, name) for name, at in zip((PRODUCTS, IMAGES), found.tables, strict=False)}
         catalogue = Catalogue(
             directory.name,
             directory,
             len(tables.category_of),
             photos,
-            rows,
+            with_names((*tables.rejected, *rejected), names),
             "",
-            tuple(tables.odd),
+            with_names((*tables.odd, *odd), names),
             tables.categories,
             wanted.source,
             tables.attributes.schema,
+            names,
         ).without(unreadable)
-        self._digests.remember(found, "" if unreadable else catalogue.digest)
+        self._digests.remember(found, "" if unreadable or has_urls else catalogue.digest)
         return catalogue
+
+    def _current_tables(self, directory: Location, found: Scan, wanted: CategoryChoice) -> _Tables:
+        """Read the tables, unless they are as they were."""
+        if self._tables is None or self._tables[:2] != (found.tables, wanted):
+            self._tables = found.tables, wanted, _read_tables(directory, wanted)
+        tables = self._tables[2]
+        if not (found.has_folder or tables.places):
+            where = "or names its photos in a column path or url"
+            raise CatalogueUnusable(f"{directory} has no images; a catalogue holds {LAYOUT}, {where}")
+        return tables
 
 
 @contextmanager
@@ -245,18 +282,18 @@ def scan_catalogue(directory: Location) -> Scan:
         directory: of the dump.
 
     Raises:
-        CatalogueUnusable: a table or `images/` is missing, or may not be read.
+        CatalogueUnusable: a table is missing, or may not be read.
         StoreUnavailable: the object store does not answer.
     """
-    tables = [find_part(directory, name) for name in (PRODUCTS, IMAGES)]
+    tables = [find_table(directory, name) for name in (PRODUCTS, IMAGES)]
     tables += [configuration] if (configuration := find_configuration(directory)) else []
-    folder = find_part(directory, "images")
+    folder = find_folder(directory)
     for path in tables:
         if isinstance(path, Path) and not path.is_file():
             raise CatalogueUnusable(f"{path.name} is not a file; a catalogue holds {LAYOUT}")
     if isinstance(folder, Path) and not folder.is_dir():
         raise CatalogueUnusable(f"{folder.name} is not a directory; a catalogue holds {LAYOUT}")
-    return scan(tables, folder)
+    return scan(directory, tables, folder)
 
 
 @_permitted()
@@ -278,11 +315,14 @@ def _read_tables(directory: Location, wanted: CategoryChoice) -> _Tables:
         odd=odd,
         categories=categories,
         attributes=read_attributes(directory, products, category_of, odd, wanted.attributes),
+        places=photo_places(images),
     )
 
 
-def _file(directory: Location, address: str) -> Path | ObjectFile:
-    """The file of an address in a `Scan`."""
+def _file(directory: Location, files: PhotoFiles, address: str) -> Path | ObjectFile:
+    """The file of an address in a `Scan`, or of a photo that was fetched."""
+    if fetched := files.fetched_file(address):
+        return fetched
     if isinstance(directory, Path):
         return Path(address)
     return directory / address.removeprefix(f"{directory.url}/")
@@ -323,46 +363,39 @@ def _categories(
 
 
 def _photos(
-    tables: _Tables, found: Scan, open_file: Callable[[str], PhotoFile]
-) -> tuple[list[_Labelled], list[RowProblem]]:
-    """The labelled photos, and the rows that are left out."""
-    files = PhotoFiles(found, (image_id for _, image_id, _ in tables.images))
-    similar_listings: dict[str, str] | None = None
+    tables: _Tables, files: PhotoFiles, listings: Listings, open_file: Callable[[str], PhotoFile]
+) -> tuple[list[_Labelled], list[RowProblem], list[RowProblem]]:
+    """The labelled photos, the rows that are left out, and the odd ones."""
     photos: dict[str, _Labelled] = {}
     rejected: list[RowProblem] = []
-    for row, image_id, listing_id in tables.images:
+    odd: list[RowProblem] = []
+    for row, image_id, written in tables.images:
         value = detail = ""
+        listing_id = listings.find(written)
         if not image_id:
             reason = "photo without id"
         elif image_id in photos:
             reason = "photo id repeated"
-        elif listing_id not in tables.listing_ids:
-            if similar_listings is None:
-                similar_listings = similar_ids({listing: listing for listing in tables.listing_ids})
-            reason, value, detail = "photo without listing", listing_id, _missing_listing(listing_id, similar_listings)
+        elif isinstance(listing_id, FileProblem):
+            value, (reason, detail) = written, listing_id
         elif listing_id not in tables.category_of:
             reason = "photo of an unusable listing"
-        elif isinstance(file := files.find(image_id), FileProblem):
+        elif isinstance(file := files.find(image_id, tables.places.get(row)), FileProblem):
             reason, detail = file
         else:
-            payload = tables.attributes.payloads[listing_id]
-            photo = CataloguePhoto(
-                image_id, listing_id, tables.category_of[listing_id], open_file(file[0]), payload=payload
-            )
-            photos[image_id] = _Labelled(row, photo, file)
+            read_as, payload = file.read_as or image_id, tables.attributes.payloads[listing_id]
+            category = tables.category_of[listing_id]
+            photo = CataloguePhoto(read_as, listing_id, category, open_file(file.address), payload=payload)
+            photos[image_id] = _Labelled(row, photo, (file.address, file.stat))
+            if read_as != image_id:
+                odd.append(RowProblem(SPOILED_PHOTO, IMAGES, row, image_id, image_id, f"read as {read_as}"))
+            if file.odd:
+                odd.append(RowProblem(file.odd.reason, IMAGES, row, image_id, detail=file.odd.detail))
+            if listing_id != written:
+                odd.append(RowProblem(SPOILED_LISTING, IMAGES, row, image_id, written, f"read as {listing_id}"))
             continue
         rejected.append(RowProblem(reason, IMAGES, row, image_id, value, detail))
-    return list(photos.values()), rejected
-
-
-def _missing_listing(listing_id: str, similar: Mapping[str, str]) -> str:
-    if not listing_id:
-        return "the row has no product_id"
-    there = next((listing for key in similar_keys(listing_id) if (listing := similar.get(key))), None)
-    hint = f"; there is {there}" if there else ""
-    if is_rounded(listing_id):
-        hint += "; a spreadsheet has rounded it: export ids as text"
-    return f"looked for the id {listing_id} in {PRODUCTS}{hint}"
+    return list(photos.values()), rejected, odd
 
 
 def _digest(photos: list[CataloguePhoto], attributes: AttributeSchema) -> str:

@@ -19,9 +19,11 @@ import redis
 from celery import Celery
 
 from shared.jobs.celery_config import WEBHOOKS, make_celery
+from shared.outbound.connections import Resolve, resolve_host
+from shared.outbound.hosts import parse_hosts
 from shared.webhooks.queue import DUE_KEY, TRIES_KEY, Delivery, WebhookQueue
-from shared.webhooks.signing import WebhookMessage, WebhookPolicy, event_body, parse_hosts
-from worker.tasks.webhooks import PARALLEL, Resolve, WebhookPublisher, WebhookSender, resolve_host
+from shared.webhooks.signing import WebhookMessage, WebhookPolicy, event_body
+from worker.tasks.webhooks import PARALLEL, WebhookPublisher, WebhookSender
 
 SECRET = "whsec_" + b64encode(b"0123456789abcdefghijklmnopqrstuv").decode()
 OLD_SECRET = "whsec_" + b64encode(b"an older secret, still in use by some").decode()

@@ -18,6 +18,7 @@ from shared.artifacts.home import catalogue_location
 from shared.artifacts.snapshots import index_store, read_index_manifest
 from shared.artifacts.store import ANY
 from shared.catalogue.categories import CataloguePhoto
+from shared.catalogue.fetching import PhotoFetcher, seldom
 from shared.catalogue.scan import Scan
 from shared.catalogue.tables import Catalogue, CatalogueReader, CategoryChoice, scan_catalogue
 from shared.changes.log import ChangeLog
@@ -106,6 +107,7 @@ class Reindexer:
         self.log = ChangeLog(client, job_ttl_s=settings.job_ttl_s)
         self.indexes = index_store(settings.storage)
         self.catalogue = CatalogueReader(settings.home / _DIGESTS)
+        self.fetcher = PhotoFetcher.by(settings)
         self.engine = engine
         self.stopping = stopping
         self.server = server
@@ -151,7 +153,10 @@ class _Attempt:
                 return self._result(_NOTHING, live_version, ReindexCounts(seen=count, unchanged=count))
             types = live.manifest.attributes if live else ()
             choice = CategoryChoice.by(self.at.settings, bundle.manifest.categories, grow=False, attributes=types)
-            plan = self._plan(self.at.catalogue.read(location, found, wanted=choice), bundle, live)
+            report = seldom(partial(self._tell, "fetching", for_good=0), every_s=1)
+            fetch = partial(self.at.fetcher.fetch, report=report)
+            plan = self._plan(self.at.catalogue.read(location, found, wanted=choice, fetch=fetch), bundle, live)
+            self.paced_from = None  # embedding has a pace of its own
         if self.request.dry_run:
             return self._result("a dry run", live_version, plan.counts, plan.catalogue.unusable)
         moves = live is not None and not lies_in(live.manifest, self.at.server)
@@ -360,8 +365,11 @@ class _Attempt:
         finally:
             self.timings_s[name] = round(time.perf_counter() - started, 3)
 
-    def _tell(self, stage: str, done: int = 0, total: int = 0) -> None:
+    def _tell(self, stage: str, done: int = 0, total: int = 0, *, for_good: int | None = None) -> None:
         """Report how far it is.
+
+        Args:
+            for_good: how many photos are embedded for good; None: as many as are done.
 
         Raises:
             CancelledError: nobody wants it any more, or another attempt has taken over.
@@ -369,8 +377,9 @@ class _Attempt:
         """
         if self.at.stopping():
             raise JobReleased
+        furthest = done if for_good is None else for_good
         progress = Progress(stage=stage, done=done, total=total, eta_s=self._eta_s(done, total))
-        status = while_redis_is_away(partial(self.at.store.report, self.job, progress, furthest=done))
+        status = while_redis_is_away(partial(self.at.store.report, self.job, progress, furthest=furthest))
         if status is not JobStatus.RUNNING:
             self.lease.wanted = False
             raise CancelledError("cancelled, or taken over")

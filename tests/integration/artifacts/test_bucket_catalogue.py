@@ -1,5 +1,6 @@
 """A catalogue in an object store is the same as in a directory, and what changed of it is told without reading it"""
 
+import json
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -51,6 +52,38 @@ def test_it_reads_like_the_directory_it_was_copied_from(bucket: Bucket, director
     assert stored.unusable == local.unusable == {"photo without file": 1}
     assert stored.name == "catalogue"
     assert [photo.path.read_bytes() for photo in stored.photos] == [PHOTOS["p1.JPG"], PHOTOS["p2 ü~%#.jpg"]]
+
+
+def test_photos_lie_in_subfolders_too(bucket: Bucket) -> None:
+    bucket.write("images/2024/may/none.png", PHOTOS["p1.JPG"])
+    bucket.write("images/.trash/p1.jpg", b"not this")
+    found = {photo.image_id: str(photo.path) for photo in read_catalogue(bucket).photos}
+    assert found["none"] == f"{bucket.url}/images/2024/may/none.png"
+    assert len(found) == 3
+    bucket.write("images/2025/none.jpg", PHOTOS["p1.JPG"])
+    [told] = read_catalogue(bucket).rejected
+    assert "in the folders of images/; there is 2024/may/none.png, 2025/none.jpg; name one" in told.detail
+
+
+def test_photos_are_found_by_path_wherever_they_are(bucket: Bucket) -> None:
+    bucket.write("photos/of/1.jpg", PHOTOS["p1.JPG"])
+    bucket.write("Images.csv", b"id,product_id,path\na,l1,photos/of/1.jpg\nb,l2,p1.JPG\nc,l2,../../elsewhere.jpg\n")
+    catalogue = read_catalogue(bucket)
+    urls = [f"{bucket.url}/photos/of/1.jpg", f"{bucket.url}/images/p1.JPG"]
+    assert [str(photo.path) for photo in catalogue.photos] == urls
+    assert catalogue.unusable == {"photo path leads out of the catalogue": 1}
+
+
+def test_tables_may_have_types(bucket: Bucket, directory: Path) -> None:
+    before = read_catalogue(bucket).digest
+    rows = [dict(zip(("id", "product_id"), line.split(","), strict=True)) for line in IMAGES.splitlines()[1:]]
+    bucket.write("images.jsonl", "".join(f"{json.dumps(row)}\n" for row in rows).encode())
+    with pytest.raises(CatalogueUnusable, match=r"Images\.csv and images\.jsonl"):
+        read_catalogue(bucket)
+    bucket.remove(["Images.csv"])
+    catalogue = read_catalogue(bucket)
+    assert catalogue.digest == before
+    assert [(row.table, row.row) for row in catalogue.rejected] == [("Images.jsonl", 3)]
 
 
 def test_photos_are_asked_for_many_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -27,6 +27,7 @@ from shared.reindex.embedding_cache import EmbeddingCache
 from tests.conftest import encode, noise_image
 from tests.integration.conftest import PLENTY
 from tests.support.installation import Installation
+from tests.support.photo_host import answer, photo_host
 from tests.support.runners import NamedJobs
 from worker.jobs.reaper import Reaper
 from worker.serving.engine import Engine
@@ -43,6 +44,7 @@ class Works:
         self.jobs = JobStore(client)
         self.indexes: ArtifactStore = index_store(installation.home)
         self.embedded: list[int] = []  # one entry a photo
+        self.changed_settings: dict[str, object] = {}
         self._named_jobs: list[NamedJobs] = []
         self.dispatcher = Dispatcher(make_celery(url, socket_timeout_s=2), client)
         self._engines: list[Engine] = []
@@ -57,7 +59,8 @@ class Works:
             return embed(*given, **named)  # type: ignore[arg-type]
 
         engine.embed = counted  # type: ignore[method-assign,assignment]
-        named_jobs = NamedJobs(self.installation.settings(redis_url=self.url), self.client, self.jobs, engine)
+        settings = self.installation.settings(redis_url=self.url, **self.changed_settings)
+        named_jobs = NamedJobs(settings, self.client, self.jobs, engine)
         named_jobs.start()
         self._named_jobs.append(named_jobs)
         self._engines.append(engine)
@@ -144,6 +147,36 @@ def test_only_what_changed_is_embedded_and_the_rest_is_as_it_was(works: Works) -
     assert np.array_equal(then, now)
     assert after.stored(twin).vectors == pytest.approx(before.stored(rows[31]["id"]).vectors)
     assert not np.allclose(after.stored(changed).vectors, before.stored(changed).vectors, atol=1e-3)
+
+
+def test_photos_by_url_are_fetched_once_and_asked_for_again_at_each_reindex(works: Works) -> None:
+    installation = works.installation
+    moved = [row["id"] for row in installation.photo_rows()[:3]]
+    images = installation.catalogue / "Images.csv"
+    with photo_host() as host:
+        for name in moved:
+            photo = installation.photo(name)
+            host.photos[f"/{name}.jpg"] = photo.read_bytes()
+            photo.unlink()
+        header, *rows = images.read_text().splitlines()
+        urls = {name: host.url(f"/{name}.jpg") for name in moved}
+        images.write_text(
+            "\n".join([f"{header},url", *(f"{row},{urls.get(row.split(',')[0], '')}" for row in rows), ""])
+        )
+        works.changed_settings = {"photo_hosts": host.name, "photo_allow_private": True}
+        works.start()
+        assert works.reindex().decision == "nothing has changed"  # the bytes are the same, wherever they come from
+        assert sorted(path for path, _ in host.asked) == sorted(f"/{name}.jpg" for name in moved)
+        host.photos[f"/{moved[0]}.jpg"] = encode(noise_image(1))
+        del host.photos[f"/{moved[1]}.jpg"]
+        host.photos[f"/{moved[2]}.jpg"] = answer(503)
+        host.asked.clear()
+        result = works.reindex()
+    assert result.promoted
+    assert (result.counts.changed, result.counts.removed, result.counts.embedded) == (1, 1, 1)
+    assert result.reasons == {"photo cannot be fetched": 1}
+    assert len(host.asked) == 3
+    assert len(works.embedded) == 1
 
 
 def test_another_category_or_listing_is_a_new_snapshot_and_no_embedding(works: Works) -> None:

@@ -61,7 +61,7 @@ def test_of_several_addresses_only_public_ones_are_used(
         tried.append(address)
         raise ConnectionRefusedError
 
-    monkeypatch.setattr("worker.tasks.webhooks.socket.create_connection", connect)
+    monkeypatch.setattr("shared.outbound.connections.socket.create_connection", connect)
     sender = outbox.sender("hooks.example.org", allow_private=False, resolve=lambda *_: [private, "8.8.8.8", "9.9.9.9"])
     outbox.add("job1", "https://hooks.example.org/")
     sender.deliver_due()

@@ -8,7 +8,7 @@ from click.testing import CliRunner
 
 from pipeline.cleaning.clean import clean
 from pipeline.cli.main import main
-from shared.catalogue.csv_files import RowProblem
+from shared.catalogue.rows import RowProblem
 from tests.conftest import encode, noise_image, write_catalogue
 
 PRODUCTS = """sep=;
@@ -16,9 +16,9 @@ id;product_name;category;product_description
 1;"12 inch;Appliances;fine
 2;Lamp;"home &amp; garden > Lamps";fine
 3;Cat;Pets / Cats;\x1b[31mred
-4;Pan;Appliances;fine
+K4;Pan;Appliances;fine
 """
-IMAGES = "id,product_id\np1,1\np2,2\np4,4.0\np4.jpg,4\nq,4\n"
+IMAGES = "id,product_id\np1,1\np2,2\np4,k4\np4.jpg,K4\nq,K4\n"
 PHOTOS = ("p1.jpg", "P2.JPG", "p4.jpg")
 
 
@@ -38,7 +38,7 @@ def test_an_example_of_each_problem_is_printed_with_what_was_found_and_looked_fo
             "Products.csv row 4 (3): Pets: looked for one of the 13 categories"
         ),
         "left out: 1 x photo without listing": (
-            "Images.csv row 4 (p4): 4.0: looked for the id 4.0 in Products.csv; there is 4"
+            "Images.csv row 4 (p4): k4: looked for the id k4 in Products.csv; there is K4"
         ),
         "left out: 2 x photo without file": (
             "Images.csv row 5 (p4.jpg): looked for images/p4.jpg.jpg; there is p4.jpg"
@@ -65,8 +65,8 @@ def test_the_object_for_programs_holds_the_same(dump: Path, tmp_path: Path) -> N
             "table": "Images.csv",
             "row": 4,
             "row_id": "p4",
-            "value": "4.0",
-            "detail": "looked for the id 4.0 in Products.csv; there is 4",
+            "value": "k4",
+            "detail": "looked for the id k4 in Products.csv; there is K4",
         }
     ]
     assert facts["odd"]["category in another spelling"]["count"] == 1
@@ -74,7 +74,7 @@ def test_the_object_for_programs_holds_the_same(dump: Path, tmp_path: Path) -> N
 
 def test_the_topic_of_a_merged_spelling_is_that_of_the_category(dump: Path, tmp_path: Path) -> None:
     cleaned = clean(dump, tmp_path / "out", report_progress=lambda line: None)
-    assert cleaned.topics == {"1": "Appliances", "2": "Home & Garden / Lamps", "4": "Appliances"}
+    assert cleaned.topics == {"1": "Appliances", "2": "Home & Garden / Lamps", "K4": "Appliances"}
     assert cleaned.texts["1"] == '"12 inch fine'
 
 
@@ -89,7 +89,7 @@ def test_a_row_with_hundreds_of_fields_does_not_shift_the_rows_below_it(dump: Pa
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"id,product_id\np1,1.0\np2,2.0\n", "Images.csv row 2: looked for the id 1.0 in Products.csv; there is 1"),
+        (b"id,product_id\np1,k4\np2,k4\n", "Images.csv row 2: looked for the id k4 in Products.csv; there is K4"),
         ("id,product_id\np1é,1\n".encode("cp1252"), "row 2 has the id p1é"),
         ("id,product_id\np1,1\n".encode("utf-16-be"), "zero bytes"),
     ],

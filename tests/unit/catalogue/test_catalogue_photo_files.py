@@ -1,11 +1,13 @@
 """Files of photo ids: each id gets its own, and one without says what was looked for and what is there instead."""
 
+import os
+import tempfile
 import unicodedata
 from pathlib import Path
 
 import pytest
 
-from shared.catalogue.photo_files import FileProblem, PhotoFiles, similar_ids, similar_keys
+from shared.catalogue.photo_files import FileProblem, PhotoFiles
 from shared.catalogue.scan import ENDINGS, Scan, Stat
 from shared.catalogue.tables import read_catalogue
 from tests.conftest import encode, noise_image, write_catalogue
@@ -41,12 +43,7 @@ def test_ids_that_differ_in_case_only_get_each_its_own_file() -> None:
         pytest.param(
             [COMPOSED], [f"{DECOMPOSED}.jpg", "küche.jpg"], {COMPOSED: f"{DECOMPOSED}.jpg"}, id="form before case"
         ),
-        pytest.param(
-            ["a1"],
-            ["A1.jpg", "B.jpg"],
-            {"a1": "A1.jpg"},
-            id="other files do not matter",
-        ),
+        pytest.param(["a1"], ["A1.jpg", "B.jpg"], {"a1": "A1.jpg"}, id="other files do not matter"),
         pytest.param(
             ["aB"],
             ["AB.jpg", "ab.jpg"],
@@ -85,9 +82,6 @@ def test_a_name_that_is_not_exact_counts_only_where_nothing_else_can_be_meant(
         ("p1", "other.jpg", ""),
         ("p1.jpg", "p1.jpg", "; there is p1.jpg"),
         ("images/P1.JPEG", "p1.jpg", "; there is p1.jpg"),
-        ("123.0", "123.jpg", "; there is 123.jpg"),
-        ("7", "007.jpg", "; there is 007.jpg"),
-        ("0", "0000.jpg", ""),
         ("shot", "Shot.gif", f"; there is Shot.gif, and only {', '.join(ENDINGS)} are read"),
         ("saved.tiff", "saved.bmp", f"; there is saved.bmp, and only {', '.join(ENDINGS)} are read"),
     ],
@@ -95,28 +89,6 @@ def test_a_name_that_is_not_exact_counts_only_where_nothing_else_can_be_meant(
 def test_a_missing_file_is_told_with_the_one_that_may_be_meant(image_id: str, file: str, hint: str) -> None:
     expected = f"photo without file: looked for images/{image_id}.jpg{hint}"
     assert found([image_id], [file]) == {image_id: expected}
-
-
-@pytest.mark.parametrize(("spoiled", "meant"), [("123.0", "123"), ("007", "7"), ("7", "007"), ("L1", "l1")])
-def test_ids_that_spreadsheets_spoiled_are_found_by_what_is_left_of_them(spoiled: str, meant: str) -> None:
-    index = similar_ids({meant: meant, "x": "x"})
-    assert next(index[key] for key in similar_keys(spoiled) if key in index) == meant
-
-
-def test_photos_without_a_listing_name_the_one_that_may_be_meant(tmp_path: Path) -> None:
-    photo = encode(noise_image(1, (40, 30)))
-    images = "id,product_id\np1,6\np2,6.0\np3,1.23457E+11\np4,\n"
-    dump = write_catalogue(tmp_path / "dump", "id,category\n6,Appliances\n", images, {"p1.jpg": photo})
-    rejected = read_catalogue(dump).rejected
-    assert [(row.row, row.value, row.detail) for row in rejected] == [
-        (3, "6.0", "looked for the id 6.0 in Products.csv; there is 6"),
-        (
-            4,
-            "1.23457E+11",
-            "looked for the id 1.23457E+11 in Products.csv; a spreadsheet has rounded it: export ids as text",
-        ),
-        (5, "", "the row has no product_id"),
-    ]
 
 
 def test_on_disk_each_of_two_ids_gets_its_own_pixels(tmp_path: Path) -> None:
@@ -127,3 +99,55 @@ def test_on_disk_each_of_two_ids_gets_its_own_pixels(tmp_path: Path) -> None:
         pytest.skip("this disk ignores case")
     read = {photo.image_id: photo.path.read_bytes() for photo in read_catalogue(dump).photos}
     assert read == {name.removesuffix(".jpg"): content for name, content in photos.items()}
+
+
+def dump_of(tmp_path: Path, files: dict[str, bytes], ids: list[str]) -> Path:
+    """A catalogue with these files below `images/`, and a row for each id."""
+    images = "id,product_id\n" + "".join(f"{image_id},1\n" for image_id in ids)
+    dump = write_catalogue(tmp_path / "dump", "id,category\n1,Appliances\n", images, {})
+    for name, content in files.items():
+        (dump / "images" / name).parent.mkdir(parents=True, exist_ok=True)
+        (dump / "images" / name).write_bytes(content)
+    return dump
+
+
+def test_photos_lie_in_subfolders_at_any_depth(tmp_path: Path) -> None:
+    files = {"a.jpg": b"1", "2024/b.png": b"2", "2024/may/C.JPG": b"3", ".trash/a.jpg": b"4", "@eaDir/b.png": b"5"}
+    catalogue = read_catalogue(dump_of(tmp_path, files, ["a", "b", "c"]))
+    assert catalogue.rejected == ()
+    assert [photo.path.read_bytes() for photo in catalogue.photos] == [b"1", b"2", b"3"]
+
+
+def test_two_files_of_one_name_in_different_folders_are_named(tmp_path: Path) -> None:
+    files = {"x/a.jpg": b"1", "y/a.png": b"2", "b.jpg": b"3", "b.png": b"4"}
+    catalogue = read_catalogue(dump_of(tmp_path, files, ["a", "A", "b"]))
+    detail = "looked for {} in the folders of images/; there is x/a.jpg, y/a.png; name one in a column path"
+    assert [(row.row, row.reason, row.detail) for row in catalogue.rejected] == [
+        (2, "photo file is ambiguous", detail.format("a")),
+        (3, "photo file is ambiguous", "looked for images/A.jpg; there is x/a.jpg, which may be that of a"),
+    ]
+    assert [photo.path.read_bytes() for photo in catalogue.photos] == [b"3"]
+
+
+def test_a_link_that_leads_back_into_the_catalogue_is_not_followed(tmp_path: Path) -> None:
+    dump = dump_of(tmp_path, {"x/a.jpg": b"1"}, ["a"])
+    (dump / "images" / "x" / "again").symlink_to(dump / "images")
+    for one, other in (("round.jpg", "about.jpg"), ("about.jpg", "round.jpg"), ("gone.jpg", "nowhere.jpg")):
+        (dump / "images" / one).symlink_to(other)
+    assert [photo.path.read_bytes() for photo in read_catalogue(dump).photos] == [b"1"]
+
+
+def test_a_folder_that_may_not_be_read_is_told_with_the_photo_that_is_not_found() -> None:
+    with tempfile.TemporaryDirectory() as directory:  # below it, others than root may look
+        Path(directory).chmod(0o755)
+        dump = dump_of(Path(directory), {"a.jpg": b"1", "locked/b.jpg": b"2"}, ["a", "b"])
+        (dump / "images" / "locked").chmod(0)
+        me = os.geteuid()
+        os.seteuid(me or 65534)  # root may read everything
+        try:
+            rejected = read_catalogue(dump).rejected
+        finally:
+            os.seteuid(me)
+            (dump / "images" / "locked").chmod(0o755)
+    expected = f"looked for images/b.jpg; user {me or 65534} may not read locked"
+    assert [(row.row_id, row.detail) for row in rejected] == [("b", expected)]

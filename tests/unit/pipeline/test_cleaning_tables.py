@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.provisional import urls
 
 from pipeline.cleaning.tables import clean_listings, normalise_text, parse_price, topic
-from shared.catalogue.csv_files import PRODUCTS, RowProblem
+from shared.catalogue.rows import PRODUCTS, RowProblem
 from tests.conftest import write_catalogue
 
 

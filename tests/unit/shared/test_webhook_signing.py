@@ -10,16 +10,8 @@ from hypothesis import strategies as st
 from standardwebhooks import Webhook, WebhookVerificationError
 
 from shared.errors import WebhookRefused
-from shared.webhooks.signing import (
-    WebhookMessage,
-    WebhookPolicy,
-    WebhookTarget,
-    event_body,
-    is_public,
-    parse_hosts,
-    parse_secrets,
-    sign,
-)
+from shared.outbound.hosts import Target, is_public, parse_hosts
+from shared.webhooks.signing import WebhookMessage, WebhookPolicy, event_body, parse_secrets, sign
 
 SECRET = "whsec_" + b64encode(b"0123456789abcdefghijklmnopqrstuv").decode()
 LISTED = "hooks.example.org, Other.example.org:8443, 93.184.216.34, [2606:2800:220:1::0:1]:8443, 10.0.0.5, local:80"
@@ -47,7 +39,7 @@ ALLOWED = {
 
 @pytest.mark.parametrize("url", ALLOWED)
 def test_a_url_of_a_listed_host_is_taken_apart(url: str) -> None:
-    assert policy().check(url) == WebhookTarget(*ALLOWED[url])
+    assert policy().check(url) == Target(*ALLOWED[url])
 
 
 REFUSED = {

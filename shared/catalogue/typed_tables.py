@@ -1,0 +1,229 @@
+"""Reads a table with types, JSON Lines or Parquet, as the text that a CSV of it would hold."""
+
+import json
+from collections.abc import Collection, Iterator, Sequence
+from datetime import date, time
+from decimal import Decimal
+from math import isnan
+from typing import TYPE_CHECKING, TypeVar
+
+from shared.catalogue.encodings import decode_table
+from shared.catalogue.rows import MAX_COLUMNS, RowProblem
+from shared.errors import CatalogueUnusable
+
+if TYPE_CHECKING:  # heavy: only what reads tables needs it
+    import pandas as pd
+    import pyarrow as pa
+
+T = TypeVar("T")
+_EXACT_UP_TO = 2**53  # of whole numbers in a float
+_SHOWN_CHARS = 80
+_UTF16_MARKS = (b"\xff\xfe", b"\xfe\xff")
+
+
+def as_text(value: object, joiner: str = "; ") -> str:
+    """Write a value as text: dates in ISO 8601, whole floats without fraction, lists joined, missing values empty.
+
+    Args:
+        value: of JSON or Parquet.
+        joiner: between the items of a list.
+    """
+    if isinstance(value, list | tuple):
+        return joiner.join(text for item in value if (text := as_text(item)))
+    if isinstance(value, dict):
+        return ", ".join(f"{key}: {text}" for key, item in value.items() if (text := as_text(item)))
+    return "" if value is None else _scalar(value).strip()
+
+
+def _scalar(value: object) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, float):
+        if value.is_integer() and abs(value) <= _EXACT_UP_TO:
+            return str(int(value))
+        return "" if isnan(value) else repr(value)
+    if isinstance(value, Decimal):
+        return format(value, "f")
+    return value.isoformat() if isinstance(value, date | time) else str(value)
+
+
+def read_json_lines(
+    content: bytes,
+    name: str,
+    rejected: list[RowProblem],
+    odd: list[RowProblem],
+    *,
+    required: Collection[str] = (),
+    category: str = "",
+) -> "pd.DataFrame":
+    """Read a table of one JSON object a line; ids and numbers keep the text that they have there.
+
+    Args:
+        content: of the file.
+        name: of the file, for errors.
+        rejected: lines that are no object are appended to it.
+        odd: fields beyond the first 256 are appended to it, which are not read.
+        required: columns that are read wherever they come.
+        category: column in which a list is a path.
+
+    Returns:
+        stripped text, indexed by line number; fields of objects within are columns called `outer.inner`.
+
+    Raises:
+        CatalogueUnusable: no line is an object.
+    """
+    cells: dict[str, list[str]] = {}
+    rows: list[int] = []
+    n_rejected = len(rejected)
+    surplus: dict[str, int] = {}
+    for row, line in _lines(content, name):
+        try:
+            fields = _fields_of(line, category)
+        except (ValueError, RecursionError) as exc:
+            detail = f"{exc}"[:_SHOWN_CHARS] or type(exc).__name__
+            shown = line[:_SHOWN_CHARS].decode(errors="replace").strip()
+            rejected.append(RowProblem(f"row of {name} that is not JSON", name, row, value=shown, detail=detail))
+            continue
+        for column, text in fields.items():
+            if column not in cells and len(cells) >= MAX_COLUMNS and column not in required:
+                surplus.setdefault(column, row)
+            else:
+                of_column = cells.setdefault(column, [])
+                of_column += [""] * (len(rows) - len(of_column))
+                of_column.append(text)
+        rows.append(row)
+    if not rows:
+        raise _no_rows(name, rejected[n_rejected:])
+    if surplus:
+        column, row = next(iter(surplus.items()))
+        detail = f"{len(surplus)} more than {MAX_COLUMNS} fields are not read"
+        odd.append(RowProblem("table has too many columns", name, row, value=column[:_SHOWN_CHARS], detail=detail))
+    columns = {column: [*texts, *[""] * (len(rows) - len(texts))] for column, texts in cells.items()}
+    return _table(list(columns.items()), rows)
+
+
+def _no_rows(name: str, problems: Sequence[RowProblem]) -> CatalogueUnusable:
+    if not problems:
+        return CatalogueUnusable(f"{name} is empty")
+    first = f"line {problems[0].row} is not a JSON object: {problems[0].detail}"
+    return CatalogueUnusable(f"{name} cannot be read as JSON Lines: {first}; write one object a line")
+
+
+def _lines(content: bytes, name: str) -> Iterator[tuple[int, bytes]]:
+    """The lines that are not blank, with their numbers, in UTF-8 as far as they are."""
+    if content.startswith(_UTF16_MARKS):
+        content = decode_table(content, name).text.encode()
+    for row, line in enumerate(content.removeprefix(b"\xef\xbb\xbf").split(b"\n"), 1):
+        if line.strip():
+            yield row, line
+
+
+def _fields_of(line: bytes, category: str) -> dict[str, str]:
+    """The fields of an object as text.
+
+    Raises:
+        ValueError, RecursionError: it is none, or cannot be written as text.
+    """
+    found = json.loads(
+        line.decode(),
+        object_pairs_hook=_each_once,
+        parse_int=str,
+        parse_float=str,
+        parse_constant=lambda text: "" if text == "NaN" else text,
+    )
+    if not isinstance(found, dict):
+        raise ValueError("it is an array" if isinstance(found, list) else "it is no object")
+    fields = _each_once(list(_flat(found, category)))
+    if b"\\u" in line:
+        "".join((*fields, *fields.values())).encode()  # raises for half of a surrogate pair
+    return fields
+
+
+def _each_once(pairs: list[tuple[str, T]]) -> dict[str, T]:
+    fields = dict(pairs)
+    if len(fields) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise ValueError(f"{next(name for name in names if names.count(name) > 1)} stands in it twice")
+    return fields
+
+
+def _flat(fields: dict[str, object], category: str, prefix: str = "") -> Iterator[tuple[str, str]]:
+    for name, value in fields.items():
+        column = f"{prefix}{name.strip()}"
+        if isinstance(value, dict):
+            yield from _flat(value, category, f"{column}.")
+        elif column:
+            yield column, as_text(value, " / " if column == category else "; ")
+
+
+def read_parquet(content: bytes, name: str, odd: list[RowProblem], *, category: str = "") -> "pd.DataFrame":
+    """Read a Parquet table.
+
+    Args:
+        content: of the file.
+        name: of the file, for errors.
+        odd: columns that hold bytes are appended to it, and are not read.
+        category: column in which a list is a path.
+
+    Returns:
+        stripped text, indexed by row number from 1; fields of structures are columns called `outer.inner`.
+
+    Raises:
+        CatalogueUnusable: it is no Parquet, or damaged.
+    """
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    try:
+        table = parquet.read_table(pa.BufferReader(content))
+        columns = []
+        for column, cells in zip(table.column_names, table.columns, strict=True):
+            for flat_name, flat_cells in _flattened(column.strip(), cells):
+                if (texts := _texts(flat_cells, " / " if flat_name == category else "; ")) is not None:
+                    columns.append((flat_name, texts))
+                else:
+                    odd.append(RowProblem("column holds no text", name, 1, value=flat_name, detail="it is not read"))
+    except (pa.ArrowException, OSError, ValueError) as exc:
+        raise CatalogueUnusable(f"{name} cannot be read as Parquet: {exc}; write it again") from exc
+    return _table(columns, range(1, table.num_rows + 1))
+
+
+def _flattened(column: str, cells: "pa.ChunkedArray") -> "Iterator[tuple[str, pa.ChunkedArray]]":
+    """A column, or the fields of one that holds structures."""
+    import pyarrow as pa
+
+    if not pa.types.is_struct(cells.type):
+        yield column, cells
+        return
+    for field, inner in zip(cells.type, cells.flatten(), strict=True):
+        yield from _flattened(f"{column}.{field.name.strip()}", inner)
+
+
+def _texts(cells: "pa.ChunkedArray", joiner: str) -> list[str] | None:
+    """The cells as text; None if they hold bytes that are none."""
+    import pyarrow as pa
+
+    if pa.types.is_float32(cells.type) or pa.types.is_float16(cells.type):
+        # Through their shortest decimal: 12.1, and not the 12.100000381469727 that is the nearest double.
+        cells = cells.cast(pa.float32()).cast(pa.string()).cast(pa.float64())
+    texts: list[str] = []
+    for value in cells.to_pylist():
+        if isinstance(value, bytes):
+            try:
+                texts.append(value.decode().strip())
+            except UnicodeDecodeError:
+                return None
+        elif isinstance(value, list | tuple | dict) and "binary" in str(cells.type):
+            return None
+        else:
+            texts.append(as_text(value, joiner))
+    return texts
+
+
+def _table(columns: Sequence[tuple[str, Sequence[str]]], rows: Sequence[int]) -> "pd.DataFrame":
+    import pandas as pd
+
+    named = [(column, cells) for column, cells in columns if column]
+    table = pd.DataFrame(dict(enumerate(cells for _, cells in named)), index=pd.Index(rows), dtype=str)
+    table.columns = pd.Index([column for column, _ in named])
+    return table.loc[(table != "").any(axis=1)]

@@ -1,0 +1,1 @@
+"""Integration tests of what a catalogue is read from."""
