@@ -2,6 +2,7 @@
 
 from lookalike.models.answer import Answer
 from lookalike.models.index import (
+    Attribute,
     Gate,
     IndexInfo,
     ReindexCounts,
@@ -18,6 +19,8 @@ from lookalike.models.results import (
     CategoryAnswer,
     CategoryScore,
     EmbedResult,
+    Facet,
+    FacetValue,
     ImageChange,
     Neighbour,
     Origin,
@@ -38,11 +41,14 @@ RESULTS: dict[str, type[Answer]] = {
 __all__ = [
     "RESULTS",
     "Answer",
+    "Attribute",
     "BatchItemState",
     "BatchState",
     "CategoryAnswer",
     "CategoryScore",
     "EmbedResult",
+    "Facet",
+    "FacetValue",
     "Failure",
     "Gate",
     "ImageChange",
