@@ -31,7 +31,8 @@ def request_options(options: Mapping[str, Any]) -> dict[str, Any]:
     Raises:
         InputError: an option is of another type than it has to be, or has no form in JSON.
     """
-    return {name: _sent(name, value) for name, value in options.items() if value is not None and name != _KEY}
+    sent = {name: _sent(name, value) for name, value in options.items() if value is not None and name != _KEY}
+    return {name: value for name, value in sent.items() if value is not None}
 
 
 def text_of(name: str, value: object) -> str:
@@ -64,7 +65,7 @@ def path_segment(name: str, value: object) -> str:
 
 
 def _sent(name: str, value: object) -> object:
-    """An option as a JSON body has it."""
+    """An option as a JSON body has it; None: there is nothing to send."""
     if name in _OBJECTS:
         if not isinstance(value, Mapping):
             raise InputError(f"{name}: a dictionary is needed, not {value!r:.100}")
@@ -76,7 +77,7 @@ def _sent(name: str, value: object) -> object:
         names = value.split(",") if isinstance(value, str) else value
         if not isinstance(names, Sequence | set | frozenset) or not all(isinstance(one, str) for one in names):
             raise InputError(f"{name}: a list of names is needed, not {value!r:.100}")
-        return [_encodable(name, stripped) for one in names if (stripped := one.strip())]
+        return [_encodable(name, stripped) for one in names if (stripped := one.strip())] or None
     return _plain(name, value)
 
 
