@@ -7,6 +7,7 @@ from typing import Any
 from pipeline.cli.common import exit_with_error
 
 _TIMEOUT_S = 20.0
+_MAY_SEARCH_YET = (401, 403, 503)  # the key may only submit, or nothing serves now: the search itself says more
 
 
 def search_remote(
@@ -25,15 +26,16 @@ def search_remote(
         the result as JSON.
     """
     from lookalike import Client, LookalikeError
-    from lookalike.errors import AccessDenied, NotServing
 
     try:
         with Client(url, timeout_s=_TIMEOUT_S) as client:
             if "include" not in options:
                 try:
                     names = {attribute.name for attribute in client.index().attributes}
-                except (AccessDenied, NotServing):
-                    names = set()  # the search itself may be allowed, and if not it says why
+                except LookalikeError as exc:
+                    if exc.status not in _MAY_SEARCH_YET:
+                        raise
+                    names = set()
                 options = {**options, "include": [name for name in default_include if name in names]}
             result = client.search(photo, **options)
     except LookalikeError as exc:

@@ -115,7 +115,7 @@ def test_filters_go_as_json_into_a_body_and_as_its_text_into_a_form(client: Clie
     options: dict[str, Any] = {"filter": wanted, "include": "title, price", "facets": ["colour"], "facet_scope": "hits"}
     for query in ({"photo": PHOTO}, {"image_id": "p1"}):
         with pytest.raises(LookalikeError, match="was canceled"):
-            client.search(**query, **options)  # type: ignore[arg-type]
+            client.search(**query, **options)
     form, body = service.sent
     sent = {
         "filter": {"must": [{"key": "added", "range": {"gte": "2026-11-01"}}, {"key": "n", "match": {"any": [1, 2]}}]},
