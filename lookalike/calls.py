@@ -50,7 +50,7 @@ class Calls(IndexCalls):
             image_id: a photo of the index, instead of `photo`.
             timeout_s: seconds to wait; by default the client's `timeout_s`. It is the job's deadline too, unless
                 `deadline_s` is given: the service does not work on a search longer than its caller waits.
-            options: see `lookalike.options.SearchOptions`: k, category, distinct, exclude_listing, min_score, …
+            options: see `lookalike.options.SearchOptions`: k, category, distinct, filter, include, facets, …
 
         Returns:
             The category and up to `k` neighbours, most similar first.

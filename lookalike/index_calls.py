@@ -3,8 +3,9 @@
 Each call is a generator (`exchange.Call`) that a `Client` or `AsyncClient` runs.
 """
 
+from collections.abc import Mapping
 from functools import partial
-from typing import Literal, Unpack
+from typing import Any, Literal, Unpack
 
 from lookalike.exchange import A, Call, Request, Work
 from lookalike.forms import form_fields, idempotency_key_of, path_segment, photo_part, request_options, text_of
@@ -100,6 +101,7 @@ class IndexCalls(Tracking):
         *,
         listing_id: str,
         category: str,
+        attributes: Mapping[str, Any] | None = None,
         timeout_s: float | None = None,
         **options: Unpack[JobOptions],
     ) -> Call[ImageChange]:
@@ -110,6 +112,8 @@ class IndexCalls(Tracking):
             photo: a path, bytes, a file opened in binary mode, or a PIL image.
             listing_id: the listing that the photo belongs to.
             category: root category of the listing.
+            attributes: of the listing, value by name, such as `{"title": "a lamp", "price": 12.5}`; by default those
+                that the listing has in the catalogue.
             timeout_s: seconds to wait; by default the client's `timeout_s`.
             options: see `lookalike.options.JobOptions`.
 
@@ -129,7 +133,7 @@ class IndexCalls(Tracking):
             method="PUT",
             path=path,
             headers={"Idempotency-Key": idempotency_key_of(options)},
-            form=form_fields({**named, **request_options(options)}),
+            form=form_fields({**named, **request_options({"attributes": attributes, **options})}),
             files=(photo_part(content),),
         )
         return (yield from self._carried_out(request, timeout_s))

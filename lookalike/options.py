@@ -1,6 +1,7 @@
 """The options of jobs and searches, as keyword arguments of the client's calls."""
 
-from typing import Literal, TypedDict
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, TypedDict
 
 
 class JobOptions(TypedDict, total=False):
@@ -27,6 +28,11 @@ class SearchOptions(JobOptions, total=False):
     distinct: `listing` returns only the most similar photo of each listing; default `none`.
     exclude_listing: leave out photos of this listing id.
     min_score: only neighbours with at least this cosine similarity, -1 to 1.
+    filter: only neighbours whose attributes meet these conditions, such as
+        `{"must": [{"key": "price", "range": {"lte": 50}}]}`; docs/api.md has the form.
+    include: attributes that each neighbour carries, as a list of names or `"title,price"`; `"*"` for all.
+    facets: count the listings by the values of these attributes, or of `category`; names as of `include`.
+    facet_scope: `hits` counts only the listings of the neighbours; default `matches`: all that meet the filters.
     """
 
     k: int
@@ -34,3 +40,7 @@ class SearchOptions(JobOptions, total=False):
     distinct: Literal["none", "listing"]
     exclude_listing: str
     min_score: float
+    filter: Mapping[str, Any]
+    include: str | Sequence[str]
+    facets: str | Sequence[str]
+    facet_scope: Literal["matches", "hits"]

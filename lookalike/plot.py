@@ -1,5 +1,6 @@
 """Draws a search result: the query beside its neighbours. The only module that imports matplotlib."""
 
+from collections.abc import Mapping
 from io import BytesIO
 from math import ceil, sqrt
 from typing import Any
@@ -14,6 +15,7 @@ except ImportError as exc:
 
 _PANEL_INCHES = 2.4
 _LONGEST_PX = 640
+_TITLE_CHARS = 32
 _BADGE = {"facecolor": "green", "alpha": 0.75, "pad": 4, "edgecolor": "none"}
 
 
@@ -58,6 +60,7 @@ def draw(result: SearchResult, query: bytes | None, pictures: list[bytes | None]
         axes = grid.add_subplot(cells[row, left + column])
         _panel(axes, picture, f"{neighbour.rank}.  {neighbour.score:.3f}")
         _label(axes, neighbour)
+        _caption(axes, neighbour.attributes or {})
     return grid
 
 
@@ -83,3 +86,18 @@ def _label(axes: Any, neighbour: Neighbour) -> None:
         0.03, 0.97, neighbour.category, fontsize=8, style="oblique", color="white", va="top", wrap=True,
         bbox=_BADGE, transform=axes.transAxes,
     )  # fmt: skip
+
+
+def _caption(axes: Any, attributes: Mapping[str, Any]) -> None:
+    """Write title and price under a picture, if the result has them."""
+    title, price = attributes.get("title"), attributes.get("price")
+    lines = []
+    if isinstance(title, str):
+        lines.append(title if len(title) <= _TITLE_CHARS else title[: _TITLE_CHARS - 1] + "…")
+    if isinstance(price, Mapping):
+        lines.append(f"{price.get('amount'):,.2f} {price.get('currency', '')}".strip())
+    if lines:
+        # Text of a listing is no formula, whatever dollars are in it.
+        axes.text(
+            0.5, -0.03, "\n".join(lines), fontsize=8, ha="center", va="top", parse_math=False, transform=axes.transAxes
+        )

@@ -2,6 +2,7 @@
 
 from lookalike.models.answer import Answer
 from lookalike.models.index import (
+    Attribute,
     Gate,
     IndexInfo,
     ReindexCounts,
@@ -19,6 +20,8 @@ from lookalike.models.results import (
     CategoryScore,
     CertainPath,
     EmbedResult,
+    Facet,
+    FacetValue,
     ImageChange,
     Neighbour,
     Origin,
@@ -39,12 +42,15 @@ RESULTS: dict[str, type[Answer]] = {
 __all__ = [
     "RESULTS",
     "Answer",
+    "Attribute",
     "BatchItemState",
     "BatchState",
     "CategoryAnswer",
     "CategoryScore",
     "CertainPath",
     "EmbedResult",
+    "Facet",
+    "FacetValue",
     "Failure",
     "Gate",
     "ImageChange",

@@ -6,6 +6,7 @@ from typing import Any
 from pydantic import Field
 
 from lookalike.models.answer import Answer
+from lookalike.models.results import FacetValue
 
 
 class ReindexCounts(Answer):
@@ -112,6 +113,34 @@ class ReindexResult(Answer):
     timings_s: dict[str, float] = Field(default_factory=dict)
 
 
+class Attribute(Answer):
+    """An attribute of the catalogue's listings.
+
+    Attributes:
+        name: in answers, in `include` and in filters.
+        type: number, price, text, keyword, place, time or boolean.
+        column: of the catalogue's table.
+        currencies: of a price: codes in order of frequency.
+        decimal: what stands before the fraction of its numbers in the table.
+        day_first: whether 3/4/2026 in the table is in April.
+        n_listings: that have a value.
+        quantiles: of numbers, prices and times (seconds since the epoch): 21 values from the lowest to the highest.
+        values: of keywords, places and booleans: the most frequent.
+        n_values: how many different ones there are.
+    """
+
+    name: str
+    type: str
+    column: str = ""
+    currencies: list[str] = Field(default_factory=list)
+    decimal: str = "."
+    day_first: bool = True
+    n_listings: int = 0
+    quantiles: list[float] = Field(default_factory=list)
+    values: list[FacetValue] = Field(default_factory=list)
+    n_values: int = 0
+
+
 class IndexInfo(Answer):
     """The index that searches use, and the model it was built with.
 
@@ -132,6 +161,7 @@ class IndexInfo(Answer):
         temperature: scores divided by it are calibrated.
         abstain_below: a category with a lower probability is not `certain`.
         categories: that the model tells apart, in the order of an embedding's `scores`.
+        attributes: of the listings, which searches include, filter and count by.
         notice: what users of the model have to know, if anything.
     """
 
@@ -154,6 +184,7 @@ class IndexInfo(Answer):
     temperature: float = 1.0
     abstain_below: float = 0.0
     categories: list[str] = Field(default_factory=list)
+    attributes: list[Attribute] = Field(default_factory=list)
     notice: str | None = None
 
 

@@ -5,7 +5,7 @@ from array import array
 from base64 import b64decode
 from collections.abc import Callable
 from os import PathLike
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import BeforeValidator, Field, PrivateAttr
 
@@ -68,6 +68,8 @@ class Neighbour(Answer):
         category: root category of that listing.
         score: cosine similarity to the query, -1 to 1.
         row: position in the index snapshot.
+        attributes: value by name, those of the option `include` that the listing has; None without that option. A
+            price is `{"amount": 12.5, "currency": "EUR"}`, a time ISO 8601.
     """
 
     rank: int
@@ -76,6 +78,33 @@ class Neighbour(Answer):
     category: str
     score: float
     row: int
+    attributes: dict[str, Any] | None = None
+
+
+class FacetValue(Answer):
+    """A value of an attribute, and how many listings have it."""
+
+    value: str | bool
+    count: int
+
+
+class Facet(Answer):
+    """How the values of one attribute are spread over the listings.
+
+    Attributes:
+        type: keyword, place, boolean, number, price or time.
+        count: listings that have a value.
+        values: of keywords, places and booleans: the most frequent first.
+        minimum, maximum: of numbers, prices (their amounts) and times (seconds since the epoch).
+        quantiles: of those: 21 numbers from the lowest to the highest.
+    """
+
+    type: str
+    count: int
+    values: list[FacetValue] = Field(default_factory=list)
+    minimum: float | None = None
+    maximum: float | None = None
+    quantiles: list[float] = Field(default_factory=list)
 
 
 class Timing(Answer):
@@ -125,6 +154,7 @@ class SearchResult(Answer):
     Attributes:
         category: the query's most probable category.
         neighbours: similar photos, most similar first.
+        facets: by name, those of the option `facets`; None without it.
         index_version: the version of the index that was searched.
         model_fingerprint: identifies weights, preprocessing and runtime of the model that was used.
         timing_ms: how long the job took; None if the service did not measure it.
@@ -132,6 +162,7 @@ class SearchResult(Answer):
 
     category: CategoryAnswer
     neighbours: list[Neighbour]
+    facets: dict[str, Facet] | None = None
     index_version: str
     model_fingerprint: str
     timing_ms: Timing | None = None

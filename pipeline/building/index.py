@@ -152,7 +152,14 @@ def build_index(
     fingerprint = bundle.manifest.fingerprint
     # Changes that came after the live snapshot stay in their log: a running service searches them with the new one too.
     overrides, compacted_through = last_overrides(store, live.version if live else None)
-    compacted = compact(catalogue.photos, overrides, (), storage=settings.storage, fingerprint=fingerprint)
+    compacted = compact(
+        catalogue.photos,
+        overrides,
+        (),
+        storage=settings.storage,
+        fingerprint=fingerprint,
+        schema=catalogue.attributes,
+    )
     mode = ReindexMode.ALL if anew else ReindexMode.CHANGED
     plan = make_plan(
         catalogue, compacted, live, fingerprint=fingerprint, mode=mode, compacted_through=compacted_through
@@ -349,7 +356,10 @@ def _current_state(
     if not lies_in(snapshot.manifest, server):
         report_progress(f"rebuilding the index: its vectors belong in {settings.index}")
         return None
-    outdated = catalogue is not None and snapshot.manifest.catalogue_digest != catalogue.digest
+    outdated = catalogue is not None and not (
+        snapshot.manifest.catalogue_digest == catalogue.digest
+        and catalogue.attributes.is_that_of(snapshot.manifest.attributes)
+    )
     if outdated and not keep_outdated:
         report_progress("rebuilding the index: the catalogue has changed")
         return None

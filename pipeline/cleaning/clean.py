@@ -18,10 +18,11 @@ from pipeline.cleaning.images import (
     working_copy,
 )
 from pipeline.cleaning.report import Report, overview, report
-from pipeline.cleaning.tables import PHOTOS, clean_listings, usable_rows
+from pipeline.cleaning.tables import NOT_IN_POUNDS, PHOTOS, clean_listings, usable_rows
 from pipeline.local.locks import exclusive
 from shared.artifacts.store import unwritable
 from shared.atomic_files import write_atomically
+from shared.attributes.schema import AttributeSchema
 from shared.catalogue.categories import CataloguePhoto
 from shared.catalogue.photo_files import FetchPhotos
 from shared.catalogue.rows import IMAGES, RowProblem
@@ -94,6 +95,9 @@ def clean(
 
 def _clean(read: Catalogue, out: Path, report_progress: ReportProgress) -> CleanedCatalogue:
     listings, odd = clean_listings(read.directory, read.rejected, read.categories, read.source)
+    if not _in_pounds(read.attributes):
+        listings["price_gbp"] = np.nan
+        odd = [problem for problem in odd if problem.reason != NOT_IN_POUNDS]
     prepared = prepare_photos(read.photos, out)
     rows = usable_rows(read.directory, IMAGES, read.rejected).index
     catalogue = read.without(
@@ -120,6 +124,12 @@ def _clean(read: Catalogue, out: Path, report_progress: ReportProgress) -> Clean
         topics=dict(listings["topic"]),
         texts=dict((listings["name"] + " " + listings["description"]).str.strip()),
     )
+
+
+def _in_pounds(attributes: AttributeSchema) -> bool:
+    """Whether a catalogue's prices are in pounds, as far as its table says."""
+    price = attributes.get("price")
+    return price is None or (price.decimal == "." and (not price.currencies or "GBP" in price.currencies))
 
 
 def _table(catalogue: Catalogue, listings: pd.DataFrame, pictures: dict[str, Picture]) -> pd.DataFrame:

@@ -5,6 +5,7 @@ from base64 import b64encode
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime
 from itertools import islice, pairwise
 from pathlib import Path
 
@@ -12,12 +13,15 @@ import jinja2
 import pandas as pd
 
 from pipeline.cleaning.images import NEAR_BITS, NearDuplicate
+from shared.attributes.schema import NUMERIC, Attribute, AttributeType, Values, of_payload
+from shared.attributes.values import number_of
 from shared.catalogue.rows import RowProblem
 from shared.catalogue.tables import Catalogue
 from shared.photos.images import open_photo, thumbnail
 
 _N_EXAMPLES = 20
 _N_PAIRS = 12
+_N_VALUES = 10
 _SHOWN_CHARS = 80
 _DETAIL_CHARS = 240
 _THUMBNAIL_PX = 160
@@ -34,6 +38,32 @@ class Problem:
 
 
 @dataclass(frozen=True)
+class ColumnSummary:
+    """What a column of the table was read as.
+
+    Attributes:
+        name: of the attribute.
+        column: of the table.
+        type: of its values.
+        currencies: of a price, the most frequent first.
+        decimal: of a number or price: what stands before the fraction.
+        listings: with photos that have a value.
+        lowest, highest: of numbers, prices and times (seconds since the epoch).
+        values: of others but texts: the most frequent, with the number of listings.
+    """
+
+    name: str
+    column: str
+    type: str
+    currencies: tuple[str, ...]
+    decimal: str
+    listings: int
+    lowest: float | None
+    highest: float | None
+    values: dict[str, int]
+
+
+@dataclass(frozen=True)
 class Report:
     """A cleaned catalogue in figures.
 
@@ -44,6 +74,7 @@ class Report:
         near_duplicate_bits: up to here two dHashes count as those of one picture.
         left_out: rows that are not used, by reason.
         odd: rows that are used although something about them is wrong, by reason.
+        attributes: what the table's further columns were read as.
     """
 
     catalogue: str
@@ -60,6 +91,7 @@ class Report:
     near_duplicate_photos: int
     left_out: dict[str, Problem]
     odd: dict[str, Problem]
+    attributes: list[ColumnSummary]
 
     def to_json(self) -> str:
         """The content of report.json."""
@@ -93,6 +125,34 @@ def report(
         near_duplicate_photos=len({image_id for pair in pairs for image_id in (pair.image_a, pair.image_b)}),
         left_out=_by_reason(catalogue.rejected),
         odd=_by_reason(odd),
+        attributes=_summaries(catalogue),
+    )
+
+
+def _summaries(catalogue: Catalogue) -> list[ColumnSummary]:
+    payloads = {photo.listing_id: photo.payload for photo in catalogue.photos}
+    listings = [of_payload(payload) for payload in payloads.values()]
+    return [_summary(attribute, listings) for attribute in catalogue.attributes]
+
+
+def _summary(attribute: Attribute, listings: Sequence[Values]) -> ColumnSummary:
+    n_filled = sum(attribute.name in values for values in listings)
+    numbers: list[float] = []
+    counts: Counter[str] = Counter()
+    if attribute.type in NUMERIC:
+        numbers = [number for values in listings if (number := number_of(attribute, values)) is not None]
+    elif attribute.type is not AttributeType.TEXT:
+        counts.update(str(values[attribute.name]) for values in listings if attribute.name in values)
+    return ColumnSummary(
+        name=attribute.name,
+        column=attribute.column,
+        type=attribute.type.value,
+        currencies=attribute.currencies,
+        decimal=attribute.decimal if attribute.type in (AttributeType.NUMBER, AttributeType.PRICE) else "",
+        listings=n_filled,
+        lowest=min(numbers, default=None),
+        highest=max(numbers, default=None),
+        values={value[:_SHOWN_CHARS]: count for value, count in counts.most_common(_N_VALUES)},
     )
 
 
@@ -120,6 +180,7 @@ def overview(found: Report, pairs: Sequence[NearDuplicate], copy_of: Mapping[str
     """
     templates = jinja2.FileSystemLoader(Path(__file__).parent / "templates")
     page = jinja2.Environment(loader=templates, autoescape=True, undefined=jinja2.StrictUndefined)
+    page.filters["day"] = lambda seconds: datetime.fromtimestamp(seconds, UTC).date().isoformat()
     shown = [
         (pair, *(_inline(copy_of[image_id]) for image_id in pair[:2]))
         for pair in islice(_least_alike_first(pairs), _N_PAIRS)

@@ -15,6 +15,7 @@ from shared.catalogue.csv_files import find_table, read_table, table_name
 from shared.catalogue.rows import PRODUCTS, RowProblem, same_table, with_names
 
 _PRICE = re.compile(r"£?\s*([0-9]{1,9}|[0-9]{1,3}(?:,[0-9]{3}){1,3})(\.[0-9]{1,2})?")
+NOT_IN_POUNDS = "price is not one amount in pounds"
 _NOTHING = frozenset({"", "n/a", "na", "nan", "none", "null", "-"})
 
 # Possessive, and each begins where a word does: a description without a space costs no more than one with many.
@@ -70,7 +71,7 @@ LISTINGS = pa.DataFrameSchema(
     {
         "product_name": _filled("listing without name"),
         "product_description": _filled("listing without description"),
-        "price": _filled("listing without price", pa.Check(_is_amount, error="price is not one amount in pounds")),
+        "price": _filled("listing without price", pa.Check(_is_amount, error=NOT_IN_POUNDS)),
         "location": _filled("listing without location"),
     }
 )

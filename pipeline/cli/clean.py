@@ -50,6 +50,9 @@ def clean(catalogue: Path | None, out: Path | None, as_json: bool) -> None:
     found = json.loads((cleaned.directory / "report.json").read_text())
     lines = [f"{found['catalogue']}: {found['listings']} listings, {found['photos']} labelled photos"]
     lines += [f"  {count:6d}  {name}" for name, count in found["photos_per_category"].items()]
+    for one in found["attributes"]:
+        currencies = "".join(f" {code}" for code in one["currencies"])
+        lines.append(f"attribute {one['name']}: {one['type']}{currencies}, {one['listings']} listings have it")
     for title, problems in (("left out", found["left_out"]), ("odd", found["odd"])):
         for reason, problem in problems.items():
             lines += [f"{title}: {problem['count']} x {reason}", f"    {describe(problem['examples'][0])}"]

@@ -1,6 +1,7 @@
 """`lookalike prepare`, `index` and `schedule`: build the index, manage its versions, show the reindex schedule."""
 
 import dataclasses
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -21,10 +22,12 @@ from pipeline.cli.common import (
 from pipeline.cli.completion import index_versions
 from pipeline.cli.help import with_examples
 from pipeline.cli.reindex import run_reindex
+from pipeline.cli.search import shown_number
 from shared.artifacts import Location
 from shared.artifacts.home import catalogue_location
-from shared.artifacts.snapshots import bundle_store, index_store, read_index_manifest
+from shared.artifacts.snapshots import PHOTOS, bundle_store, index_store, read_index_manifest
 from shared.artifacts.versions import VersionView, list_versions, promote_version, roll_back, show_version
+from shared.attributes.schema import Attribute
 from shared.errors import IndexMissing, ReindexRunning
 from shared.jobs.reindex_contract import ReindexRequest
 from shared.schedule.cron import next_slot
@@ -33,6 +36,8 @@ from shared.settings import Settings, load_settings
 
 if TYPE_CHECKING:  # heavy: only what builds needs it
     from pipeline.building.index import Prepared
+
+_VALUES_SHOWN = 5
 
 
 @with_examples("lookalike prepare", "lookalike prepare --catalogue /data/listings --backbone resnet50")
@@ -88,18 +93,43 @@ def index_list(as_json: bool) -> None:
 @json_option
 @report_errors
 def index_show(version: str | None, as_json: bool) -> None:
-    """VERSION, or the live one, with the report of the reindex that made it."""
+    """VERSION, or the live one, with its attributes and the report of the reindex that made it."""
     storage = load_settings().storage
     found = show_version(storage, version or _live(storage))
     lines = [_line(found.version)]
     if not found.version.problem and (place := _in_milvus(storage, found.version.version)):
         lines.append(f"  {place}")
+    facts = found.model_dump(mode="json")
+    if not found.version.problem:
+        attributes = read_index_manifest(index_store(storage), found.version.version).attributes
+        facts["attributes"] = [attribute.model_dump(mode="json") for attribute in attributes]
+        lines += _attribute_lines(storage, found.version.version, attributes)
     if report := found.report:
         lines += [f"  {'passed' if gate.passed else 'FAILED'}  {gate.name}: {gate.detail}" for gate in report.gates]
         lines += [f"  {name}: {count}" for name, count in report.counts if count]
         lines += [f"  left out: {count} x {reason}" for reason, count in sorted(report.reasons.items())]
         lines += [f"  {seconds:.1f} s {stage}" for stage, seconds in report.timings_s.items()]
-    print_facts(as_json, found.model_dump(mode="json"), "\n".join(lines))
+    print_facts(as_json, facts, "\n".join(lines))
+
+
+def _attribute_lines(storage: Location, version: str, attributes: Sequence[Attribute]) -> list[str]:
+    """A line for each attribute: type, share of the listings that have it, range or most frequent values."""
+    from shared.index.rows import PhotoTable
+
+    if not attributes:
+        return []
+    n_listings = PhotoTable(index_store(storage).file(version, PHOTOS).parent).n_listings()
+    lines = []
+    for one in attributes:
+        found = ", ".join(f"{value.value} {value.count}" for value in one.values[:_VALUES_SHOWN])
+        if one.n_values > _VALUES_SHOWN:
+            found += f", … ({one.n_values} values)"
+        if one.quantiles:
+            ends = (shown_number(number, one.type) for number in (one.quantiles[0], one.quantiles[-1]))
+            found = f"{' to '.join(ends)} {', '.join(one.currencies)}".rstrip()
+        share = one.n_listings / max(1, n_listings)
+        lines.append(f"  {one.type.value:8}  {share:4.0%}  {one.name}" + (f": {found}" if found else ""))
+    return [f"  attributes of {n_listings} listings", *lines]
 
 
 def _in_milvus(storage: Location, version: str) -> str | None:

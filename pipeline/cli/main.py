@@ -1,4 +1,4 @@
-"""The `lookalike` command: its group, `up`, `search`, and the verbs of the other modules."""
+"""The `lookalike` command: its group, `up`, and the verbs of the other modules."""
 
 import json
 import tomllib
@@ -13,7 +13,6 @@ from pipeline.cli.common import (
     backbone_option,
     catalogue_option,
     json_option,
-    print_facts,
     print_progress,
     report_errors,
 )
@@ -24,7 +23,7 @@ from pipeline.cli.help import with_examples
 from pipeline.cli.index import index, prepare, schedule
 from pipeline.cli.operate import audit, jobs, keys
 from pipeline.cli.reindex import reindex
-from pipeline.cli.remote import answer_lines, search_remote
+from pipeline.cli.search import search
 from pipeline.cli.status import status, workers
 from pipeline.cli.train import train
 from shared.settings import load_settings
@@ -83,51 +82,8 @@ def up(catalogue: Path | None, port: int | None, backbone: str | None, as_json: 
     run(settings, print_json_message if as_json else print_progress)
 
 
-@with_examples(
-    "lookalike search photo.jpg",
-    "lookalike search photo.jpg -k 8 --json | jq .neighbours",
-    "LOOKALIKE_API_KEY=lk_… lookalike search photo.jpg --url https://search.example.org",
-)
-@main.command()
-@click.argument("photo", type=click.Path(exists=True, dir_okay=False, path_type=Path))
-@click.option("-k", type=click.IntRange(1, 100), default=4, show_default=True, help="Neighbours wanted.")
-@click.option("--url", help="Ask the service there; with LOOKALIKE_API_KEY, if it is set.")
-@json_option
-@report_errors
-def search(photo: Path, k: int, url: str | None, as_json: bool) -> None:
-    """Category of PHOTO and the catalogue photos most similar to it, from the live index and its model.
-
-    Without --url it needs no service, and takes some seconds to load the model.
-    """
-    if url:
-        search_remote(photo, k, url, as_json)
-        return
-    from shared.artifacts.snapshots import answering_bundle, index_store
-    from shared.index.answers import search_result
-    from shared.index.milvus_server import open_server
-    from shared.index.snapshot import open_snapshot
-    from shared.jobs.contract import SearchRequest
-    from shared.model.bundle import bundle_store, open_bundle
-    from shared.photos.images import decode_photo
-
-    settings = load_settings()
-    bundle = open_bundle(bundle_store(settings.storage), answering_bundle(settings.storage))
-    snapshot = open_snapshot(
-        index_store(settings.storage), fingerprint=bundle.manifest.fingerprint, server=open_server(settings)
-    )
-    pixels = decode_photo(photo.read_bytes(), bundle.manifest.preprocess, max_pixels=settings.max_pixels)
-    from shared.model.references import verify_embeddings
-    from shared.model.runtimes import open_embedder  # heavy: only for a photo that can be decoded
-
-    embedder = open_embedder(bundle, threads=settings.threads)
-    verify_embeddings(bundle, embedder)
-    result = search_result(embedder.embed(pixels[None]), SearchRequest(k=k), snapshot, bundle.manifest)
-    facts = result.model_dump(mode="json", exclude_none=True)
-    print_facts(as_json, facts, "\n".join(answer_lines(facts)))
-
-
 for command in (
-    *(clean, train, prepare, index, bundle, reindex, schedule, evaluate, plot),
+    *(search, clean, train, prepare, index, bundle, reindex, schedule, evaluate, plot),
     *(keys, jobs, audit, status, workers, doctor, completion),
 ):
     main.add_command(command)

@@ -20,6 +20,7 @@ class ColumnChoice(BaseModel):
         type: of its values; None: it is inferred.
         currency: of a price where the table gives none.
         decimal: what stands before the fraction of its numbers; None: it is inferred.
+        day_first: whether 3/4/2026 is in April; None: it is inferred.
         skip: the column is no attribute.
     """
 
@@ -29,6 +30,7 @@ class ColumnChoice(BaseModel):
     type: AttributeType | None = None
     currency: str = Field("", pattern="^([A-Z]{3})?$")
     decimal: Literal[".", ","] | None = None
+    day_first: bool | None = None
     skip: bool = False
 
 

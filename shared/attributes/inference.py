@@ -121,7 +121,13 @@ def _typed(
         given = (choice.currency,) if choice and choice.currency else ()
         attribute = attribute.model_copy(update={"currencies": given or _currencies(name, filled, decimal)})
     if type_ is AttributeType.TIME:
-        attribute = attribute.model_copy(update={"day_first": _is_day_first(some)})
+        day_first, in_both_orders = _day_first(some)
+        if choice and choice.day_first is not None:
+            day_first, in_both_orders = choice.day_first, ""
+        if in_both_orders:
+            order = "day, month, year; say `day_first = false` in catalogue.toml if that is wrong"
+            note = ColumnNote("date that can be read both ways", column, in_both_orders, f"read as {order}")
+        attribute = attribute.model_copy(update={"day_first": day_first})
     return attribute, note
 
 
@@ -186,6 +192,17 @@ def _is_prose(cells: Sequence[str]) -> bool:
     return too_long or length > _PROSE_LENGTH or (n_words > _PROSE_WORDS and len(set(cells)) > len(cells) / 2)
 
 
-def _is_day_first(cells: Sequence[str]) -> bool:
-    """Whether the day comes before the month in a column's dates: unless some date can only be read the other way."""
-    return not any((found := _SLASHES.match(cell.strip())) and int(found[1]) <= 12 < int(found[2]) for cell in cells)
+def _day_first(cells: Sequence[str]) -> tuple[bool, str]:
+    """Tell whether the day comes before the month in a column's dates: unless some can only be read the other way.
+
+    Returns:
+        whether it does, and an example of a date that can be read both ways, if no date decides; else "".
+    """
+    both_ways = ""
+    for cell in cells:
+        if found := _SLASHES.match(cell.strip()):
+            first, second = int(found[1]), int(found[2])
+            if max(first, second) > 12:
+                return first > 12, ""
+            both_ways = both_ways or (cell if first != second else "")
+    return True, both_ways

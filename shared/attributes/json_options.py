@@ -7,12 +7,30 @@ from pydantic import BeforeValidator, JsonValue, WithJsonSchema
 
 MAX_JSON_CHARS = 64 << 10
 _MAX_NAMES = 64
+_MAX_NESTED = 32  # lists and objects in one another; filters take fewer
 
 
 def _object(given: object) -> object:
-    """Parse the text of a JSON object; anything else passes."""
-    if not isinstance(given, str):
-        return given
+    """Parse the text of a JSON object, and check that one can be kept as JSON; anything else passes."""
+    found = _parsed(given) if isinstance(given, str) else given
+    if isinstance(found, dict):
+        if _is_deeper(found, _MAX_NESTED):
+            raise ValueError("the JSON is nested too deep")
+        try:
+            json.dumps(found, ensure_ascii=False, allow_nan=False).encode()
+        except UnicodeEncodeError as exc:
+            raise ValueError("half a surrogate pair is no character") from exc
+        except ValueError as exc:
+            raise ValueError("NaN and infinity are no JSON") from exc
+    return found
+
+
+def _is_deeper(value: object, n_levels: int) -> bool:
+    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return n_levels < 0 or any(_is_deeper(one, n_levels - 1) for one in inner)
+
+
+def _parsed(given: str) -> object:
     if len(given) > MAX_JSON_CHARS:
         raise ValueError(f"the JSON has {len(given)} characters; {MAX_JSON_CHARS} are the most")
     try:

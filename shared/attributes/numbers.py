@@ -1,5 +1,6 @@
 """Reads numbers and prices in the forms in which people write them into tables."""
 
+import math
 import re
 import unicodedata
 from collections import Counter
@@ -49,7 +50,7 @@ def parse_number(text: str, decimal: str = ".") -> float | None:
     """
     text = plain(text)
     if _EXPONENT.fullmatch(text):
-        return float(text)
+        return found if math.isfinite(found := float(text)) else None
     if not _NUMBER.fullmatch(text):
         return None
     whole, mark, fraction = text.partition(decimal)

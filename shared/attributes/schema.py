@@ -78,6 +78,10 @@ class Attribute(BaseModel):
     n_values: int = 0
 
 
+# What is found when an index is built, as before that.
+_FOUND: dict[str, object] = {"n_listings": 0, "quantiles": (), "values": (), "n_values": 0, "currencies": ()}
+
+
 @dataclass(frozen=True)
 class AttributeSchema:
     """The attributes of a catalogue, by name.
@@ -97,6 +101,14 @@ class AttributeSchema:
     @cached_property
     def _by_name(self) -> dict[str, Attribute]:
         return {attribute.name: attribute for attribute in self.attributes}
+
+    def is_that_of(self, described: Sequence[Attribute]) -> bool:
+        """Tell whether an index with these attributes was built by this schema, whatever was found of their values."""
+        return len(self) == len(described) and all(
+            ours.model_copy(update=_FOUND) == theirs.model_copy(update=_FOUND)
+            and theirs.currencies[: len(ours.currencies)] == ours.currencies
+            for ours, theirs in zip(self, described, strict=True)
+        )
 
     def get(self, name: str) -> Attribute | None:
         """Return an attribute; None: there is none of that name."""
@@ -149,7 +161,9 @@ def attribute_name(column: str) -> str:
     The older service's columns `product_name` and `product_description` are `title` and `description`.
     """
     folded = unicodedata.normalize("NFC", unicodedata.normalize("NFKC", column).lower())
-    name = "_".join("".join(c if c.isalnum() else " " for c in folded).split())[:MAX_NAME_LENGTH]
+    # Marks are parts of letters: vowels of Devanagari, tones of Thai.
+    kept = (c if c.isalnum() or unicodedata.category(c).startswith("M") else " " for c in folded)
+    name = "_".join("".join(kept).split())[:MAX_NAME_LENGTH]
     return {"product_name": "title", "product_description": "description"}.get(name, name)
 
 

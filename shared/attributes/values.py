@@ -4,6 +4,7 @@ import json
 import math
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from datetime import UTC, datetime
 
 from pydantic import JsonValue
@@ -38,29 +39,31 @@ def parse_time(text: str, *, day_first: bool = True) -> datetime | None:
     Args:
         text: "2026-11-29", "2026-11-29T18:00:00Z", "29.11.2026", "29/11/2026 18:00". Without a zone it is UTC.
         day_first: whether 3/4/2026 is in April; a number above 12 decides by itself.
+
+    Returns:
+        the time in UTC.
     """
     text = text.strip()
     try:
         if _ISO.fullmatch(text):
             found = datetime.fromisoformat(text)
-            return found if found.tzinfo else found.replace(tzinfo=UTC)
+            return found.astimezone(UTC) if found.tzinfo else found.replace(tzinfo=UTC)
         if parts := _DAY.fullmatch(text):
             first, mark, second = int(parts[1]), parts[2], int(parts[3])
             in_order = day_first or mark == "." or first > 12
             day, month = (first, second) if in_order and second <= 12 else (second, first)
             clock = datetime.strptime(parts[5] or "0:0", "%H:%M:%S" if (parts[5] or "").count(":") == 2 else "%H:%M")
             return datetime(int(parts[4]), month, day, clock.hour, clock.minute, clock.second, tzinfo=UTC)
-    except ValueError:
+    except (ValueError, OverflowError):  # the first or last day of all, in a zone in which it is another
         pass
     return None
 
 
 def iso(moment: datetime) -> str:
-    """Write a time as answers have it: ISO 8601 in UTC, a date alone where the time is midnight."""
-    utc = moment.astimezone(UTC)
-    if (utc.hour, utc.minute, utc.second, utc.microsecond) == (0, 0, 0, 0):
-        return utc.date().isoformat()
-    return utc.isoformat().replace("+00:00", "Z")
+    """Write a time in UTC as answers have it: ISO 8601, a date alone where the time is midnight."""
+    if (moment.hour, moment.minute, moment.second, moment.microsecond) == (0, 0, 0, 0):
+        return moment.date().isoformat()
+    return moment.isoformat().replace("+00:00", "Z")
 
 
 def parse_text(attribute: Attribute, text: str) -> JsonValue:
@@ -104,7 +107,7 @@ def read_values(given: object, schema: AttributeSchema, where: str = "attributes
     """Read the attributes of a request.
 
     Args:
-        given: parsed JSON: an object, value by name; null: the listing has no such value.
+        given: parsed JSON: an object, value by name; null or an empty text: the listing has no such value.
         schema: of the catalogue.
         where: the option's name, for errors.
 
@@ -121,12 +124,22 @@ def read_values(given: object, schema: AttributeSchema, where: str = "attributes
     values: dict[str, JsonValue] = {}
     for name, value in given.items():
         attribute = schema.require(str(name), where)
-        if value is not None:
-            values[attribute.name] = _checked(attribute, value, f"{where}.{name}")
+        if value is not None and (read := _checked(attribute, value, f"{where}.{name}")) != "":
+            values[attribute.name] = read
     n_bytes = len(as_payload(values).encode("utf-8", "surrogatepass"))
     if n_bytes > MAX_PAYLOAD_BYTES:
         raise InvalidRequest(f"{where}: {n_bytes} bytes; {MAX_PAYLOAD_BYTES} are the most")
     return values
+
+
+def fitting_values(values: Values, schema: AttributeSchema) -> dict[str, JsonValue]:
+    """Select the values that a schema has an attribute of that type for: a catalogue's columns change."""
+    fitting: dict[str, JsonValue] = {}
+    for name, value in values.items():
+        if attribute := schema.get(name):
+            with suppress(InvalidRequest):
+                fitting[name] = _checked(attribute, value, name)
+    return fitting
 
 
 def _checked(attribute: Attribute, value: object, where: str) -> JsonValue:

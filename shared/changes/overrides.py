@@ -20,6 +20,8 @@ from shared.artifacts import Location
 from shared.artifacts.home import live_photo
 from shared.artifacts.snapshots import IndexManifest, read_index_manifest
 from shared.artifacts.store import ArtifactStore
+from shared.attributes.schema import AttributeSchema, as_payload, of_payload
+from shared.attributes.values import fitting_values
 from shared.catalogue.categories import CataloguePhoto
 from shared.changes.log import BEGINNING, Change, entry_order
 from shared.errors import ArtifactError, IndexDamaged
@@ -82,6 +84,7 @@ def compact(
     *,
     storage: Location,
     fingerprint: str,
+    schema: AttributeSchema | None = None,
 ) -> Compacted:
     """Compact the live changes into a catalogue.
 
@@ -91,6 +94,7 @@ def compact(
         entries: of the change log, in its order.
         storage: where the files of photos put live are.
         fingerprint: of the model that the new snapshot is for; embeddings by another are not used.
+        schema: of the catalogue: what photos were put with and no longer fits it is left out; None: all is taken.
     """
     entry_digests = {photo.image_id: _entry_digest(photo) for photo in catalogue}
     payloads = {photo.listing_id: photo.payload for photo in catalogue}
@@ -125,7 +129,7 @@ def compact(
             photo.category,
             live_photo(storage, photo.sha256),
             photo.sha256,
-            _payload(in_force[image_id], photo, payloads.get(photo.listing_id, "")),
+            _payload(in_force[image_id], photo, payloads.get(photo.listing_id, ""), schema),
         )
         for _, image_id, photo in put
     ]
@@ -192,9 +196,13 @@ def _entry_digest(photo: CataloguePhoto) -> str:
     return hashlib.sha256("\x1f".join(fields).encode()).hexdigest()
 
 
-def _payload(override: CatalogueOverride, photo: OverridePhoto, in_catalogue: str) -> str:
+def _payload(
+    override: CatalogueOverride, photo: OverridePhoto, in_catalogue: str, schema: AttributeSchema | None
+) -> str:
     """The attributes of a photo that was put live: its own until the catalogue says other ones of its listing."""
-    return photo.payload if photo.payload and override.attributes_said == _digest_of(in_catalogue) else in_catalogue
+    if not photo.payload or override.attributes_said != _digest_of(in_catalogue):
+        return in_catalogue
+    return photo.payload if schema is None else as_payload(fitting_values(of_payload(photo.payload), schema))
 
 
 def _digest_of(payload: str) -> str:

@@ -15,6 +15,7 @@ from shared.array_types import FloatArray
 from shared.artifacts.snapshots import IndexManifest
 from shared.attributes.filters import PhotoFacts, bind_filter, holds
 from shared.attributes.schema import AttributeSchema, Values, of_payload
+from shared.attributes.values import fitting_values
 from shared.catalogue.categories import categories_named
 from shared.changes.log import Change, PutPhoto, entry_order
 from shared.errors import ImageNotFound
@@ -155,7 +156,10 @@ class DeltaIndex:
             self._buffer[position] = embeddings.vectors[0]
         scores = embeddings.scores[0] if embeddings else photo.scores
         # A photo that came without attributes has those that its listing has.
-        values = of_payload(photo.payload or self.snapshot.payload_of(photo.listing_id))
+        values = fitting_values(
+            of_payload(photo.payload or self.snapshot.payload_of(photo.listing_id)),
+            AttributeSchema(self.manifest.attributes),
+        )
         self._puts.append(_Put(image_id, photo.listing_id, photo.category, scores, values))
         return position
 

@@ -159,6 +159,10 @@ class PhotoTable:
         for start in range(0, len(self), _PAGE):
             yield from map(_photo, self.fetch(query, start, start + _PAGE))
 
+    def n_listings(self) -> int:
+        """Count the listings."""
+        return int(self.fetch("SELECT count(DISTINCT listing_id) FROM photos")[0][0])
+
     def payloads(self, rows: Sequence[int]) -> list[str]:
         """Return the attributes of some rows as JSON, in the given order; empty text where there are none."""
         if not self._has_payloads:

@@ -128,7 +128,9 @@ class SearchRequest(_PhotoRequest):
     filter: FilterJson | None = Field(None, description="only neighbours whose attributes meet these conditions")
     include: IncludeNames = Field((), description="attributes in the answer, by name; `*`: all")
     facets: FacetNames = Field((), description="count listings by these attributes, or by `category`")
-    facet_scope: FacetScope = FacetScope.MATCHES
+    facet_scope: FacetScope = Field(
+        FacetScope.MATCHES, description="count all listings that meet the filters, or those of the neighbours"
+    )
 
 
 class ImageOptions(_Contract):

@@ -83,7 +83,9 @@ def make_plan(
         relabelled=relabelled,
         removed=sum(image_id not in wanted for image_id in rows),
     )
-    is_live = in_order and unchanged == len(compacted.photos) and not missing and not compacted.news
+    same_attributes = live is not None and catalogue.attributes.is_that_of(live.manifest.attributes)
+    in_order = in_order and same_attributes and unchanged == len(compacted.photos)
+    is_live = in_order and not missing and not compacted.news
     return Plan(
         catalogue, compacted, compacted_through, compacted.photos, counts, live_rows, list(missing.values()), is_live
     )

@@ -103,7 +103,7 @@ def _body(name: str, schema: Schema) -> str:
 def _told(schema: Schema, meaning: str) -> tuple[str, str]:
     """A field's type, and what else there is to say of it."""
     bounds = [f"{name} {schema[name]}" for name in _TELLING if name in schema]
-    default = [f"default `{schema['default']}`"] if schema.get("default") is not None else []
+    default = [f"default `{schema['default']}`"] if schema.get("default") not in (None, "", []) else []
     return _type(schema), "; ".join(filter(None, [meaning.removesuffix("; "), *bounds, *default]))
 
 
@@ -126,7 +126,8 @@ def _type(schema: Schema) -> str:
         return f"[{', '.join(map(_type, schema['prefixItems']))}]"
     if inner := schema.get("properties"):
         return "{" + ", ".join(f"`{name}`: {_type(kind)}" for name, kind in inner.items()) + "}"
-    named = str(schema.get("format") or schema.get("type") or "anything")
+    types = schema.get("type") or "anything"
+    named = str(schema.get("format") or (" or ".join(types) if isinstance(types, list) else types))
     return (
         f"{named} by name of {_type(more)}" if isinstance(more := schema.get("additionalProperties"), dict) else named
     )

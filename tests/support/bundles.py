@@ -8,7 +8,7 @@ import torch
 
 from shared.artifacts import Location
 from shared.artifacts.snapshots import bundle_store, index_store
-from shared.catalogue.categories import CataloguePhoto
+from shared.catalogue.categories import CATEGORIES, CataloguePhoto
 from shared.model.bundle import BundleManifest, Split, open_bundle, write_bundle
 from shared.model.network import EMBEDDING_DIM, NORMALISATION, Network
 from shared.model.runtimes import open_embedder
@@ -19,9 +19,9 @@ from tests.support.snapshots import write_snapshot
 LITE0 = Backbone.EFFICIENTNET_LITE0
 
 
-def random_network(seed: int = 1) -> Network:
+def random_network(seed: int = 1, n_categories: int = len(CATEGORIES)) -> Network:
     torch.manual_seed(seed)
-    return Network(LITE0, NORMALISATION[LITE0])
+    return Network(LITE0, NORMALISATION[LITE0], n_categories)
 
 
 def manifest(spec: PreprocessSpec, **changed: object) -> BundleManifest:
@@ -41,7 +41,9 @@ def manifest(spec: PreprocessSpec, **changed: object) -> BundleManifest:
 
 def make_bundle(storage: Location, spec: PreprocessSpec, **changed: object) -> str:
     """A version, not promoted."""
-    return write_bundle(bundle_store(storage), manifest(spec, **changed), random_network().tensors(), split=Split())
+    made = manifest(spec, **changed)
+    tensors = random_network(n_categories=len(made.categories)).tensors()
+    return write_bundle(bundle_store(storage), made, tensors, split=Split())
 
 
 def make_index(storage: Location, bundle_version: str, photos: Sequence[bytes]) -> str:

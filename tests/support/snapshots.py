@@ -2,7 +2,10 @@
 
 import json
 import shutil
+import sqlite3
 from collections.abc import Callable, Iterable
+from contextlib import closing
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -78,6 +81,26 @@ def write_reversed(storage: Location, *, dimension: int | None = None, fingerpri
         catalogue_digest="0" * 64,
         server=server,
     )
+
+
+def write_older(storage: Path) -> str:
+    """A version with the photos of the live one as Lookalike wrote it before listings had attributes, not promoted."""
+    store = index_store(storage)
+    fingerprint = open_bundle(bundle_store(storage)).manifest.fingerprint
+    live = open_snapshot(store, fingerprint=fingerprint)
+    photos = [replace(photo, payload="") for photo in live.photos()]
+    with draft_index(store, fingerprint=fingerprint) as draft:
+        facts = draft.write(photos, Embeddings(live.vectors(slice(None)), live.scores(slice(None))))
+        with closing(sqlite3.connect(draft.artifact.directory / PHOTOS)) as database:
+            for table in ("payloads", "terms", "found_by"):
+                database.execute(f"DROP TABLE {table}")
+            database.execute("ALTER TABLE photos DROP COLUMN payload")
+            database.commit()
+        older = live.manifest.model_copy(update={"index": facts, "catalogue_digest": "d" * 64, "report": None})
+        manifest = older.model_dump(mode="json")
+        del manifest["attributes"]
+        (draft.artifact.directory / MANIFEST).write_text(json.dumps(manifest))
+    return draft.artifact.version
 
 
 def write_doubting(storage: Location, certain_from: float) -> str:

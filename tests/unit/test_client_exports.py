@@ -26,11 +26,11 @@ ERRORS = {
     "UnexpectedAnswer", "UnsupportedFormat", "UploadTooLarge", "VersionNotFound", "WebhookRefused", "WorkerLost",
 }  # fmt: skip
 MODELS = {
-    "RESULTS", "Answer", "BatchItemState", "BatchState", "CategoryAnswer", "CategoryScore", "CertainPath",
-    "EmbedResult", "Failure", "Gate", "ImageChange", "IndexInfo", "JobPage", "JobState", "Neighbour", "Origin",
-    "Progress", "QueuePlace", "QueueState", "Readiness", "ReindexCounts", "ReindexReport", "ReindexResult",
-    "ReportSummary", "SearchResult", "SnapshotQuality", "Timing", "Version", "VersionList", "VersionReport",
-    "Worker", "WorkerList",
+    "RESULTS", "Answer", "Attribute", "BatchItemState", "BatchState", "CategoryAnswer", "CategoryScore", "CertainPath",
+    "EmbedResult", "Facet", "FacetValue", "Failure", "Gate", "ImageChange", "IndexInfo", "JobPage", "JobState",
+    "Neighbour", "Origin", "Progress", "QueuePlace", "QueueState", "Readiness", "ReindexCounts", "ReindexReport",
+    "ReindexResult", "ReportSummary", "SearchResult", "SnapshotQuality", "Timing", "Version", "VersionList",
+    "VersionReport", "Worker", "WorkerList",
 }  # fmt: skip
 CLIENT = {
     "batch", "batch_embed", "close", "delete_image", "embed", "index", "job", "jobs", "plot", "promote", "put_image",

@@ -5,6 +5,7 @@ import gc
 import json
 import threading
 from collections.abc import Callable, Iterator
+from datetime import date
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from io import BytesIO
 from pathlib import Path
@@ -47,6 +48,15 @@ def client(service: Service) -> Iterator[Client]:
 
 
 Put = dict[str, Any]
+
+
+def nested(depth: int) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for _ in range(depth):
+        found = {"must": [found]}
+    return found
+
+
 WRONG: list[tuple[str, Callable[[Client], object]]] = [
     ("image_id", lambda client: client.thumbnail(None)),  # type: ignore[arg-type]
     ("image_id", lambda client: client.thumbnail("")),
@@ -66,6 +76,17 @@ WRONG: list[tuple[str, Callable[[Client], object]]] = [
     ("min_score", lambda client: client.search(image_id="p1", min_score=float("nan"))),
     ("min_score", lambda client: client.search(PHOTO, min_score=np.array([0.1, 0.2]))),  # type: ignore[arg-type]
     ("category", lambda client: client.search(PHOTO, category="\udcff")),
+    ("filter", lambda client: client.search(PHOTO, filter='{"must": []}')),  # type: ignore[arg-type]
+    ("filter", lambda client: client.search(PHOTO, filter={"must": [{"key": "price", "range": {"lte": 1e999}}]})),
+    ("filter", lambda client: client.batch([PHOTO], filter={"must": object()})),
+    ("filter", lambda client: client.search(image_id="p1", filter=nested(5_000))),
+    ("include", lambda client: client.search(PHOTO, include=["title", 4])),  # type: ignore[list-item]
+    ("facets", lambda client: client.search(image_id="p1", facets=5)),  # type: ignore[arg-type]
+    ("attributes", lambda client: client.put_image("p", PHOTO, listing_id="l", category="c", attributes=[])),  # type: ignore[arg-type]
+    (
+        "attributes",
+        lambda client: client.put_image("p", PHOTO, listing_id="l", category="c", attributes={"a": "\udc00"}),
+    ),
     ("mode", lambda client: client.reindex(mode=object())),  # type: ignore[arg-type]
     ("timeout_s", lambda client: client.search(PHOTO, timeout_s="10")),  # type: ignore[arg-type]
     ("timeout_s", lambda client: client.search(PHOTO, timeout_s=float("nan"))),
@@ -87,6 +108,35 @@ def test_an_argument_that_cannot_be_sent_is_named_and_nothing_is_sent(
     with pytest.raises(InputError, match=f"^{name}: "):
         call(client)
     assert service.sent == []
+
+
+def test_filters_go_as_json_into_a_body_and_as_its_text_into_a_form(client: Client, service: Service) -> None:
+    wanted = {"must": [{"key": "added", "range": {"gte": date(2026, 11, 1)}}, {"key": "n", "match": {"any": (1, 2)}}]}
+    options: dict[str, Any] = {"filter": wanted, "include": "title, price", "facets": ["colour"], "facet_scope": "hits"}
+    for query in ({"photo": PHOTO}, {"image_id": "p1"}):
+        with pytest.raises(LookalikeError, match="was canceled"):
+            client.search(**query, **options)
+    form, body = service.sent
+    sent = {
+        "filter": {"must": [{"key": "added", "range": {"gte": "2026-11-01"}}, {"key": "n", "match": {"any": [1, 2]}}]},
+        "include": ["title", "price"],
+        "facets": ["colour"],
+        "facet_scope": "hits",
+    }
+    asked = json.loads(body.content)
+    assert {name: asked[name] for name in sent} == sent
+    for name, value in sent.items():
+        text = json.dumps(value, separators=(",", ":")) if name == "filter" else value
+        text = ",".join(value) if isinstance(value, list) else text
+        assert f'name="{name}"\r\n\r\n{text}\r\n'.encode() in form.content
+
+
+def test_attributes_of_a_put_go_as_json_text(client: Client, service: Service) -> None:
+    values = {"title": "Lampe „rot“", "price": {"amount": np.float32(12.5), "currency": "EUR"}, "sold": None}
+    with pytest.raises(LookalikeError, match="was canceled"):
+        client.put_image("p", PHOTO, listing_id="l", category="c", attributes=values)
+    written = '{"title":"Lampe „rot“","price":{"amount":12.5,"currency":"EUR"},"sold":null}'
+    assert f'name="attributes"\r\n\r\n{written}\r\n'.encode() in service.sent[0].content
 
 
 @pytest.mark.parametrize("key", [4711, np.int64(4711), "4711"])

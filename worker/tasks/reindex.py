@@ -215,9 +215,8 @@ class _Attempt:
         overrides, after = last_overrides(self.at.indexes, live.version if live else None)
         entries = while_redis_is_away(lambda: list(self.at.log.read(after)))
         fingerprint = bundle.manifest.fingerprint
-        compacted = compact(
-            catalogue.photos, overrides, entries, storage=self.at.settings.storage, fingerprint=fingerprint
-        )
+        merge = partial(compact, catalogue.photos, overrides, entries, schema=catalogue.attributes)
+        compacted = merge(storage=self.at.settings.storage, fingerprint=fingerprint)
         return make_plan(
             catalogue,
             compacted,

@@ -33,9 +33,14 @@ CELLS: dict[str, Callable[[int], str]] = {
 FIRST = "L000-00-0"
 
 
+def cells(position: int, n: int) -> dict[str, str]:
+    """What stands in the further columns of a listing; each category has eight."""
+    return {column: cell(8 * position + n) for column, cell in CELLS.items()}
+
+
 def build(home: Path) -> None:
     home.mkdir()
-    catalogue = draw_catalogue(home / "dump", GERMAN, cells=CELLS)
+    catalogue = draw_catalogue(home / "dump", GERMAN, columns=("id", "titel", "category", *CELLS), further=cells)
     built = lookalike("index", "build", "--catalogue", str(catalogue), home=home, precision="float32")
     assert built.returncode == 0, built.stderr
 

@@ -1,8 +1,38 @@
-"""`lookalike search` as text: what people read of a result."""
+"""`lookalike search`: what its options take, and how a result looks on a terminal."""
+
+import json
+from pathlib import Path
+from typing import Any
 
 import pytest
+from click.testing import CliRunner
 
-from pipeline.cli.remote import answer_lines
+from pipeline.cli.main import main
+from pipeline.cli.search import answer_lines
+
+CATEGORY = {"name": "Boote", "top": [{"name": "Boote", "probability": 0.5}]}
+
+
+def hit(rank: int, attributes: dict[str, Any] | None = None) -> dict[str, Any]:
+    found: dict[str, Any] = {"rank": rank, "score": 0.5, "image_id": f"i{rank}", "category": "Boote"}
+    return found if attributes is None else {**found, "attributes": attributes}
+
+
+def test_price_and_title_are_columns_and_other_attributes_have_their_names() -> None:
+    price = {"amount": 1250.5, "currency": "EUR"}
+    hits = [
+        hit(1, {"colour": "rot", "price": price, "title": "Boot\x1b[31m" + 60 * "a"}),
+        hit(2),
+        hit(3, {"price": price}),
+    ]
+    lines = answer_lines({"category": CATEGORY, "neighbours": hits})
+    assert lines == [
+        " 50.0%  Boote",
+        "  1. 0.500  i1  Boote  1,250.50 EUR  Boot [31m" + 38 * "a" + "…  colour: rot",
+        "  2. 0.500  i2  Boote",
+        "  3. 0.500  i3  Boote  1,250.50 EUR",
+    ]
+
 
 TOP = [{"name": "Boats / Sail", "probability": 0.5}, {"name": "Boats / Motor", "probability": 0.4}]
 PART = {"name": "Boats", "path": ["Boats"], "probability": 0.9}
@@ -21,3 +51,45 @@ def test_what_is_certain_of_a_path_comes_first_where_not_all_is(said: dict[str, 
     neighbour = {"rank": 1, "score": 0.75, "image_id": "p1", "category": "Boats / Sail"}
     lines = answer_lines({"category": {"top": TOP, **said}, "neighbours": [neighbour]})
     assert lines == [*first, " 50.0%  Boats / Sail", " 40.0%  Boats / Motor", "  1. 0.750  p1  Boats / Sail"]
+
+
+def test_facets_are_their_most_frequent_values_or_their_range() -> None:
+    numbers = {"count": 4, "values": [], "minimum": 0.0, "maximum": 86_400.0, "quantiles": [0.0] * 10 + [43_200.0] * 11}
+    facets = {
+        "colour": {"type": "keyword", "count": 9, "values": [{"value": f"c{n}", "count": 9 - n} for n in range(9)]},
+        "size": {"type": "number", **numbers},
+        "added": {"type": "time", **numbers},
+        "sold": {"type": "boolean", "count": 0, "values": []},
+    }
+    assert answer_lines({"category": CATEGORY, "neighbours": [], "facets": facets})[1:] == [
+        "colour: c0 9, c1 8, c2 7, c3 6, c4 5, c5 4, c6 3, c7 2, …",
+        "size: 0 to 86,400, half of 4 listings up to 43,200",
+        "added: 1970-01-01 to 1970-01-02, half of 4 listings up to 1970-01-01",
+        "sold: no listing has it",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("given", "told"), [("{", "it is no JSON"), ("[]", "a JSON object is needed"), ("@gone", "gone")]
+)
+def test_a_filter_that_cannot_be_read_is_a_wrong_command_line(tmp_path: Path, given: str, told: str) -> None:
+    (tmp_path / "a.jpg").write_bytes(b"")
+    done = CliRunner().invoke(main, ["search", str(tmp_path / "a.jpg"), "--filter", given])
+    assert done.exit_code == 2
+    assert told in done.output
+
+
+def test_filter_file_and_names_reach_the_search(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "a.jpg").write_bytes(b"")
+    (tmp_path / "filter.json").write_text('\ufeff{"must": []}', encoding="utf-8")
+    asked: list[Any] = []
+
+    def remote(photo: Path, options: Any, *rest: object, **more: object) -> dict[str, Any]:
+        asked.append(options)
+        return {"category": CATEGORY, "neighbours": []}
+
+    monkeypatch.setattr("pipeline.cli.search.search_remote", remote)
+    command = ["search", str(tmp_path / "a.jpg"), "--url", "http://x", "--json", "--filter", f"@{tmp_path}/filter.json"]
+    done = CliRunner().invoke(main, [*command, "--include", "title, colour,", "--facets", "category"])
+    assert json.loads(done.stdout)["neighbours"] == []
+    assert asked == [{"k": 4, "filter": {"must": []}, "include": ["title", "colour"], "facets": ["category"]}]

@@ -1,5 +1,6 @@
 """Live changes folded into a catalogue: the later word wins, in whatever order, and what is over is forgotten"""
 
+from dataclasses import replace
 from pathlib import Path
 from random import Random
 
@@ -10,6 +11,7 @@ from hypothesis import strategies as st
 
 from shared.artifacts.home import live_photo
 from shared.artifacts.snapshots import IndexManifest
+from shared.attributes.schema import Attribute, AttributeSchema, AttributeType
 from shared.catalogue.categories import CataloguePhoto
 from shared.changes.log import Change, PutPhoto
 from shared.changes.overrides import (
@@ -46,6 +48,31 @@ def delete(image_id: str, sequence: int) -> Change:
 def visible(photos: list[CataloguePhoto]) -> dict[str, Facts]:
     assert len({photo.image_id for photo in photos}) == len(photos)
     return {photo.image_id: (photo.listing_id, photo.category, photo.sha256) for photo in photos}
+
+
+def with_payload(change: Change, payload: str) -> Change:
+    assert change.photo is not None
+    return replace(change, photo=replace(change.photo, payload=payload))
+
+
+def test_attributes_put_live_stay_until_the_catalogue_says_others_of_the_listing() -> None:
+    def of_catalogue(payload: str) -> list[CataloguePhoto]:
+        return [replace(photo, payload=payload) for photo in catalogue_of({"b": ("l", 1, "theirs")})]
+
+    changes = [with_payload(put("a", 1, ("l", 1, "live")), '{"size":1.0}'), put("c", 2, ("l", 1, "bare"))]
+    first = compact(of_catalogue('{"size":5.0}'), {}, changes, storage=HOME, fingerprint="f")
+    assert [photo.payload for photo in first.photos] == ['{"size":5.0}', '{"size":1.0}', '{"size":5.0}']
+    again = compact(of_catalogue('{"size":5.0}'), first.overrides, [], storage=HOME, fingerprint="f")
+    assert again.photos == first.photos
+    told = compact(of_catalogue('{"size":7.0}'), again.overrides, [], storage=HOME, fingerprint="f")
+    assert [photo.payload for photo in told.photos] == ['{"size":7.0}'] * 3
+
+
+def test_attributes_put_live_that_the_catalogue_has_no_more_are_left_out() -> None:
+    schema = AttributeSchema(tuple(Attribute(name=name, type=AttributeType.KEYWORD) for name in ("size", "c")))
+    change = with_payload(put("a", 1, ("l", 1, "live")), '{"c":"red","gone":"x","size":1.0}')
+    [photo] = compact([], {}, [change], storage=HOME, fingerprint="f", schema=schema).photos
+    assert photo.payload == '{"c":"red"}'
 
 
 def test_a_photo_put_live_stays_though_the_catalogue_never_had_it_until_the_catalogue_speaks_of_it() -> None:

@@ -1,0 +1,163 @@
+"""`lookalike search`: a search by the live index and its model, or by a service elsewhere."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import click
+from pydantic import ValidationError
+
+from pipeline.cli.common import json_option, print_facts, report_errors, when
+from pipeline.cli.help import with_examples
+from pipeline.cli.remote import search_remote
+from shared.settings import load_settings
+
+_DEFAULT_INCLUDE = ("title", "price")  # where the catalogue has them
+_TITLE_CHARS = 48
+_VALUES_SHOWN = 8
+
+
+def _names(given: str | None) -> list[str] | None:
+    """The names of an option such as `title,price`; None: the option was not given."""
+    return None if given is None else [name for part in given.split(",") if (name := part.strip())]
+
+
+def _filter(_context: click.Context, _parameter: click.Parameter, given: str | None) -> dict[str, Any] | None:
+    """The filter of an option: JSON, or @ and the name of a file with it."""
+    if given is None:
+        return None
+    try:
+        found = json.loads(Path(given[1:]).read_text(encoding="utf-8-sig") if given.startswith("@") else given)
+    except OSError as exc:
+        raise click.BadParameter(f"{given[1:]} cannot be read: {exc.strerror}") from exc
+    except (ValueError, RecursionError) as exc:
+        raise click.BadParameter(f"it is no JSON: {exc}") from exc
+    if not isinstance(found, dict):
+        raise click.BadParameter('a JSON object is needed, such as {"must": [{"key": "price", "range": {"lte": 50}}]}')
+    return found
+
+
+@with_examples(
+    "lookalike search photo.jpg",
+    "lookalike search photo.jpg -k 8 --json | jq .neighbours",
+    """lookalike search photo.jpg --filter '{"must": [{"key": "price", "range": {"lte": 50}}]}'""",
+    "lookalike search photo.jpg --filter @filter.json --include title,price,location --facets category,price",
+    "LOOKALIKE_API_KEY=lk_… lookalike search photo.jpg --url https://search.example.org",
+)
+@click.command()
+@click.argument("photo", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.option("-k", type=click.IntRange(1, 100), default=4, show_default=True, help="Neighbours wanted.")
+@click.option("--filter", "conditions", metavar="JSON|@FILE", callback=_filter, help="Only listings that meet this.")
+@click.option("--include", metavar="NAMES", help="Attributes to show, `*` for all. Default: title and price.")
+@click.option("--facets", metavar="NAMES", help="Count the listings by these attributes, or by category.")
+@click.option("--url", help="Ask the service there; with LOOKALIKE_API_KEY, if it is set.")
+@json_option
+@report_errors
+def search(
+    photo: Path,
+    k: int,
+    conditions: dict[str, Any] | None,
+    include: str | None,
+    facets: str | None,
+    url: str | None,
+    as_json: bool,
+) -> None:
+    """Category of PHOTO and the catalogue photos most similar to it, from the live index and its model.
+
+    Without --url it needs no service, and takes some seconds to load the model.
+    """
+    options: dict[str, Any] = {"k": k}
+    given = {"filter": conditions, "include": _names(include), "facets": _names(facets)}
+    options |= {name: value for name, value in given.items() if value is not None}
+    facts = (
+        search_remote(photo, options, url, _DEFAULT_INCLUDE, as_json=as_json) if url else _search_here(photo, options)
+    )
+    print_facts(as_json, facts, "\n".join(answer_lines(facts)))
+
+
+def _search_here(photo: Path, options: Mapping[str, Any]) -> dict[str, Any]:
+    """Search the live index with its model, in this process."""
+    from shared.artifacts.snapshots import answering_bundle, index_store
+    from shared.attributes.filters import bind_filter
+    from shared.attributes.schema import AttributeSchema
+    from shared.catalogue.categories import Categories
+    from shared.errors import InvalidRequest
+    from shared.index.answers import search_result
+    from shared.index.milvus_server import open_server
+    from shared.index.snapshot import open_snapshot
+    from shared.jobs.contract import SearchRequest
+    from shared.model.bundle import bundle_store, open_bundle
+    from shared.photos.images import decode_photo
+
+    settings = load_settings()
+    bundle = open_bundle(bundle_store(settings.storage), answering_bundle(settings.storage))
+    snapshot = open_snapshot(
+        index_store(settings.storage), fingerprint=bundle.manifest.fingerprint, server=open_server(settings)
+    )
+    schema = AttributeSchema(snapshot.manifest.attributes)
+    default = [name for name in _DEFAULT_INCLUDE if schema.get(name)]
+    try:
+        request = SearchRequest.model_validate({"include": default, **options})
+    except ValidationError as exc:
+        raise InvalidRequest(f"{exc.errors()[0]['loc'][0]}: {exc.errors()[0]['msg']}") from exc
+    if request.filter is not None:
+        bind_filter(request.filter, schema, Categories(snapshot.manifest.categories))
+    schema.require_included(request.include)
+    schema.require_countable(request.facets)
+    pixels = decode_photo(photo.read_bytes(), bundle.manifest.preprocess, max_pixels=settings.max_pixels)
+    from shared.model.references import verify_embeddings
+    from shared.model.runtimes import open_embedder  # heavy: only for a photo that can be decoded
+
+    embedder = open_embedder(bundle, threads=settings.threads)
+    verify_embeddings(bundle, embedder)
+    result = search_result(embedder.embed(pixels[None]), request, snapshot, bundle.manifest)
+    return result.model_dump(mode="json", exclude_none=True)
+
+
+def answer_lines(result: Mapping[str, Any]) -> list[str]:
+    """Lines of text for a search result: the categories with their probabilities, the neighbours, the facets.
+
+    Of categories of several levels that are not certain, what is certain of the path comes first.
+    """
+    category = result["category"]
+    lines = [f"{score['probability']:6.1%}  {score['name']}" for score in category["top"]]
+    if (part := category.get("certain_path")) and not category["certain"]:
+        lines.insert(0, f"{part['probability']:6.1%}  {part['name']}, of which it is certain; perhaps:")
+    for n in result["neighbours"]:
+        line = f"{n['rank']:3d}. {n['score']:.3f}  {n['image_id']}  {n['category']}"
+        lines.append(line + _attributes(n.get("attributes") or {}))
+    return lines + [_facet(name, facet) for name, facet in (result.get("facets") or {}).items()]
+
+
+def _attributes(values: Mapping[str, Any]) -> str:
+    """Price and title in columns, other attributes with their names."""
+    if not values:
+        return ""
+    others = [f"{name}: {_shown(value)}" for name, value in values.items() if name not in _DEFAULT_INCLUDE]
+    columns = [f"{_shown(values['price']):>12}"] if "price" in values else []
+    columns += [_shown(values["title"])] if "title" in values else []
+    return "".join(f"  {column}" for column in [*columns, *others])
+
+
+def _shown(value: object) -> str:
+    if isinstance(value, Mapping):
+        return f"{value.get('amount'):,.2f} {value.get('currency', '')}".rstrip()
+    text = f"{value:g}" if isinstance(value, float) else str(value)
+    text = "".join(character if character.isprintable() else " " for character in text)
+    return text if len(text) <= _TITLE_CHARS else text[: _TITLE_CHARS - 1] + "…"
+
+
+def shown_number(number: float, attribute_type: str) -> str:
+    """A bound of an attribute's range, for people; a time's as its day."""
+    return when(number)[:10] if attribute_type == "time" else f"{number:,.12g}"
+
+
+def _facet(name: str, facet: Mapping[str, Any]) -> str:
+    if facet.get("quantiles"):
+        numbers = (facet["minimum"], facet["maximum"], facet["quantiles"][10])
+        low, high, middle = (shown_number(number, facet["type"]) for number in numbers)
+        return f"{name}: {low} to {high}, half of {facet['count']} listings up to {middle}"
+    counts = [f"{_shown(one['value'])} {one['count']}" for one in facet["values"][:_VALUES_SHOWN]]
+    more = ", …" if len(facet["values"]) > len(counts) else ""
+    return f"{name}: {', '.join(counts) or 'no listing has it'}{more}"

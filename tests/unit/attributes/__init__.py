@@ -1,0 +1,1 @@
+"""Attributes: numbers, inference, values and filters."""

@@ -1,0 +1,153 @@
+"""Columns become attributes: their types, what counts as stray, and what the operator says of them."""
+
+import pytest
+
+from shared.attributes.configuration import ColumnChoice, parse_configuration
+from shared.attributes.inference import infer
+from shared.attributes.schema import Attribute, AttributeType
+from shared.errors import CatalogueUnusable
+
+TYPES: list[tuple[str, list[str], AttributeType]] = [
+    ("weight", ["1.5", "2", "-3"], AttributeType.NUMBER),
+    ("tiny", ["1.5e-3", "2e-4"], AttributeType.NUMBER),
+    ("year", ["1998", "2004"], AttributeType.NUMBER),
+    ("price", ["10", "12.50"], AttributeType.PRICE),
+    ("Preis (EUR)", ["10", "12,50"], AttributeType.PRICE),
+    ("cena", ["10 zł", "12 zł"], AttributeType.PRICE),
+    ("costs", ["£5", "£7.50", "9"], AttributeType.PRICE),
+    ("sku", ["0012", "0345"], AttributeType.KEYWORD),
+    ("ean", ["4006381333931000", "40063813339310001"], AttributeType.KEYWORD),
+    ("colour", ["red", "blue"], AttributeType.KEYWORD),
+    ("size", ["10", "XL", "12"], AttributeType.KEYWORD),
+    ("title", ["Lamp", "Chair"], AttributeType.TEXT),
+    ("remarks", ["It was my grandmother's, hardly used, and comes with all of its parts."], AttributeType.TEXT),
+    ("location", ["Bath, Somerset", "Leeds"], AttributeType.PLACE),
+    ("Standort", ["Köln", "Bonn"], AttributeType.PLACE),
+    ("added", ["2026-11-29", "2026-11-30T18:00:00Z"], AttributeType.TIME),
+    ("Datum", ["29.11.2026", "1.12.2026 18:00"], AttributeType.TIME),
+    ("neu", ["ja", "nein", "Ja"], AttributeType.BOOLEAN),
+    ("used", ["true", "false"], AttributeType.BOOLEAN),
+    ("flag", ["0", "1"], AttributeType.NUMBER),
+    ("χρώμα", ["κόκκινο", "μπλε"], AttributeType.KEYWORD),
+    ("価格", ["1000円", "高い"], AttributeType.KEYWORD),
+]
+
+
+def one(column: str, cells: list[str], **choice: object) -> Attribute:
+    choices = {"x": ColumnChoice(column=column, **choice)} if choice else {}
+    [attribute] = infer({column: cells}, choices)[0]
+    return attribute
+
+
+@pytest.mark.parametrize(("column", "cells", "expected"), TYPES, ids=[column for column, _, _ in TYPES])
+def test_the_type_of_a_column(column: str, cells: list[str], expected: AttributeType) -> None:
+    assert one(column, [*cells, "", "n/a"]).type is expected
+
+
+def test_one_stray_value_in_twenty_does_not_change_a_columns_type() -> None:
+    assert one("weight", [*["1.5"] * 19, "heavy"]).type is AttributeType.NUMBER
+    assert one("weight", [*["1.5"] * 18, "heavy", "light"]).type is AttributeType.KEYWORD
+    assert one("new", [*["yes"] * 99, "perhaps"]).type is AttributeType.KEYWORD  # of booleans every one counts
+
+
+def test_names_are_small_letters_digits_and_underscores_of_any_script() -> None:
+    columns = {
+        "Preis (EUR)": ["1"],
+        "product_name": ["a"],
+        "Χρώμα": ["b"],
+        "商品名": ["c"],
+        "  --  ": ["d"],
+        "\uff29\uff242": ["e"],
+    }
+    schema, notes = infer(columns)
+    assert [attribute.name for attribute in schema] == ["preis_eur", "title", "χρώμα", "商品名", "id2"]
+    assert [(note.reason, note.column) for note in notes] == [("column without a name of its own", "  --  ")]
+
+
+def test_of_two_columns_with_one_name_the_first_is_taken_and_the_other_told() -> None:
+    schema, [note] = infer({"Farbe": ["rot"], "farbe ": ["blau"]})
+    assert [attribute.column for attribute in schema] == ["Farbe"]
+    assert (note.column, note.detail) == ("farbe ", "left out; Farbe is farbe")
+
+
+def test_what_every_photo_has_gets_another_name_and_what_is_empty_or_of_pandas_none() -> None:
+    schema, notes = infer({"Listing_ID": ["a"], "empty": ["", " ", "n/a"], "Unnamed: 0": ["1"], "index": ["1"]})
+    assert [attribute.name for attribute in schema] == ["listing_id_"]
+    assert notes == []
+
+
+def test_of_seventy_columns_the_first_64_are_taken_and_the_others_told() -> None:
+    schema, notes = infer({f"c{n}": ["x"] for n in range(70)})
+    assert [attribute.name for attribute in schema] == [f"c{n}" for n in range(64)]
+    assert [(note.reason, note.column) for note in notes] == [("too many columns", f"c{n}") for n in range(64, 70)]
+
+
+def test_a_price_has_the_currencies_of_its_cells_or_of_its_name() -> None:
+    assert one("price", ["£5", "€5", "€6", "7"]).currencies == ("EUR", "GBP")
+    assert one("price_gbp", ["5", "6.50"]).currencies == ("GBP",)
+    assert one("price", ["5"]).currencies == ()
+    assert one("price", ["5"], type="price", currency="CHF").currencies == ("CHF",)
+
+
+def test_a_number_that_can_be_read_both_ways_is_told_and_a_price_of_three_decimals_is_none() -> None:
+    schema, [note] = infer({"weight": ["1.250", "3"]})
+    assert (schema.attributes[0].decimal, note.reason, note.value) == (
+        ".", "number that can be read both ways", "1.250",
+    )  # fmt: skip
+    schema, [note] = infer({"price": ["1.250", "3"]})
+    assert (schema.attributes[0].decimal, note.detail.split(";")[0]) == (",", "read as 1250.0")
+    assert infer({"price": ["1.250", "12,50"]})[1] == []
+    assert infer({"price": ["1.250"]}, {"price": ColumnChoice(decimal=".")})[1] == []
+
+
+def test_dates_of_both_orders_are_told_apart_by_one_above_twelve() -> None:
+    assert one("added", ["3/4/2026", "11/29/2026"]).day_first is False
+    assert one("added", ["3/4/2026", "29/11/2026"]).day_first is True
+    schema, [note] = infer({"added": ["5/5/2026", "3/4/2026"]})
+    assert schema.attributes[0].day_first is True
+    assert (note.reason, note.value) == ("date that can be read both ways", "3/4/2026")
+    schema, notes = infer({"added": ["3/4/2026"]}, {"added": ColumnChoice(day_first=False)})
+    assert (schema.attributes[0].day_first, notes) == (False, [])
+
+
+def test_the_configuration_renames_types_and_skips() -> None:
+    choices = parse_configuration(
+        """
+        [attributes.price]
+        column = "Betrag"
+        type = "price"
+        currency = "EUR"
+        decimal = ","
+        [attributes.internal]
+        skip = true
+        [attributes.colour]
+        type = "text"
+        """
+    )
+    schema, _ = infer({"Betrag": ["12,50"], "internal": ["x"], "Colour": ["red"]}, choices)
+    price, colour = schema
+    assert (price.name, price.column, price.type, price.currencies, price.decimal) == (
+        "price", "Betrag", AttributeType.PRICE, ("EUR",), ",",
+    )  # fmt: skip
+    assert (colour.name, colour.type) == ("colour", AttributeType.TEXT)
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("[attributes", "is no TOML"),
+        ("[attribute.price]", "attribute: Extra inputs are not permitted"),
+        ("[attributes.price]\nkind = 'price'", "attributes.price.kind: Extra inputs"),
+        ("[attributes.price]\ntype = 'money'", "attributes.price.type: Input should be 'number', 'price'"),
+        ("[attributes.price]\ncurrency = 'euro'", "attributes.price.currency"),
+        ("[attributes.price]\ndecimal = ';'", "attributes.price.decimal"),
+        ("[attributes]\nprice = 5", "attributes.price"),
+        ("[attributes.'Preis (EUR)']", "small letters, digits and underscores, such as preis_eur"),
+        ("[attributes.'--']", "such as price"),
+    ],
+)
+def test_what_is_wrong_with_the_configuration_is_named(text: str, told: str) -> None:
+    with pytest.raises(CatalogueUnusable) as found:
+        parse_configuration(text)
+    assert told in str(found.value)
+    assert str(found.value).startswith("catalogue.toml")
