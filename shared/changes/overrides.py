@@ -6,7 +6,7 @@ override is dropped. Each snapshot has its overrides in a JSON file of its own.
 """
 
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -120,22 +120,34 @@ def compact(
     in_force = {
         image_id: one for image_id, one in merged.items() if one.catalogue_said == entry_digests.get(image_id, ABSENT)
     }
-    put = sorted((one.sequence, image_id, one.photo) for image_id, one in in_force.items() if one.photo)
     photos = [photo for photo in catalogue if photo.image_id not in in_force]
-    photos += [
-        CataloguePhoto(
-            image_id,
-            photo.listing_id,
-            photo.category,
-            live_photo(storage, photo.sha256),
-            photo.sha256,
-            _payload(in_force[image_id], photo, payloads.get(photo.listing_id, ""), schema),
-        )
-        for _, image_id, photo in put
-    ]
+    photos += _photos_put(in_force, payloads, storage, schema)
     # The deletion of an image that the catalogue does not have needs no override.
     kept_overrides = {i: one for i, one in in_force.items() if one.photo or one.catalogue_said != ABSENT}
     return Compacted(photos, kept_overrides, known, news=bool(entries) or kept_overrides != dict(overrides))
+
+
+def _photos_put(
+    in_force: Mapping[str, CatalogueOverride],
+    payloads: Mapping[str, str],
+    storage: Location,
+    schema: AttributeSchema | None,
+) -> Iterator[CataloguePhoto]:
+    """Yield the photos that were put live, in the order of their acceptance.
+
+    Args:
+        in_force: overrides by image id.
+        payloads: the catalogue's attributes by listing id.
+        storage, schema: as of `compact`.
+    """
+    shared: dict[str, str] = {}  # by listings that the catalogue does not have: what the last photo was put with
+    put = sorted((one.sequence, image_id, one.photo) for image_id, one in in_force.items() if one.photo)
+    for _, image_id, photo in put:
+        payload = _payload(in_force[image_id], photo, payloads.get(photo.listing_id, ""), schema)
+        if photo.listing_id not in payloads:
+            payload = shared[photo.listing_id] = payload or shared.get(photo.listing_id, "")
+        file = live_photo(storage, photo.sha256)
+        yield CataloguePhoto(image_id, photo.listing_id, photo.category, file, photo.sha256, payload)
 
 
 def compacted_by_all(snapshots: Iterable[IndexManifest]) -> str:

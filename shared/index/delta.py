@@ -84,6 +84,7 @@ class DeltaIndex:
         self._embed = embed
         # Append-only, so that a search with an older state is not disturbed: it reads the first len(vectors) entries.
         self._puts: list[_Put] = []
+        self._payloads: dict[str, str] = {}  # what the last photo of a listing was put with
         self._buffer: FloatArray = np.zeros((_INITIAL_CAPACITY, snapshot.manifest.dimension), dtype=np.float32)
         nothing = np.empty(0, dtype=np.int64)
         compacted_through = snapshot.manifest.compacted_through
@@ -156,10 +157,11 @@ class DeltaIndex:
             self._buffer[position] = embeddings.vectors[0]
         scores = embeddings.scores[0] if embeddings else photo.scores
         # A photo that came without attributes has those that its listing has.
-        values = fitting_values(
-            of_payload(photo.payload or self.snapshot.payload_of(photo.listing_id)),
-            AttributeSchema(self.manifest.attributes),
-        )
+        listing_id = photo.listing_id
+        if photo.payload:
+            self._payloads[listing_id] = photo.payload
+        payload = photo.payload or self.snapshot.payload_of(listing_id) or self._payloads.get(listing_id, "")
+        values = fitting_values(of_payload(payload), AttributeSchema(self.manifest.attributes))
         self._puts.append(_Put(image_id, photo.listing_id, photo.category, scores, values))
         return position
 

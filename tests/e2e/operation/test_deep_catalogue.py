@@ -93,7 +93,13 @@ def test_a_put_has_the_attributes_of_the_catalogue_and_its_page_and_contract_are
             photo(5), filter={"must": [{"key": "χρώμα", "match": {"value": "μωβ"}}]}, include=list(values)
         ).neighbours
         assert (hit.image_id, hit.category, hit.attributes) == ("νέο", GREEK[5], values)
+        client.put_image("δεύτερο", photo(6), listing_id="N", category=GREEK[5])
+        [second] = client.search(
+            photo(6), filter={"must": [{"key": "image_id", "match": {"value": "δεύτερο"}}]}, include="*"
+        ).neighbours
+        assert second.attributes == values  # those that another photo of its listing was put with
         client.delete_image("νέο")
+        client.delete_image("δεύτερο")
     page = requests.get(greek.url + "/", headers={"Accept": "text/html"}, timeout=10)
     assert page.status_code == 200
     assert GREEK[299].partition(" / ")[0] in page.text

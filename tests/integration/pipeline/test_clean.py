@@ -16,6 +16,7 @@ from pipeline.cli.main import main
 from shared.catalogue.tables import read_catalogue
 from shared.errors import CannotStart, CatalogueUnusable
 from tests.conftest import encode, noise_image, write_catalogue
+from tests.support.catalogues import GERMAN, draw_catalogue
 
 HOSTILE = "<script>alert(1)</script>"
 PRODUCTS = f"""id,product_name,category,product_description,price,location
@@ -224,3 +225,31 @@ def test_the_verb_ends_with_the_reason_when_the_dump_cannot_be_used(dump: Path, 
     result = CliRunner().invoke(main, ["clean", "--catalogue", str(dump), "--out", str(tmp_path / "out")])
     assert result.exit_code == 1
     assert "photo of an unusable listing: 1" in result.stderr
+
+
+def test_what_columns_were_read_as_and_what_was_left_out_is_in_report_and_page(tmp_path: Path) -> None:
+    def further(position: int, n: int) -> dict[str, str]:
+        weight = "viel" if (position, n) == (0, 0) else "1.250"
+        return {"Preis": f"{n},50 €", "Gewicht": weight, "Datum": "3/4/2026", "gewicht ": "2"}
+
+    columns = ("id", "category", "Preis", "Gewicht", "Datum", "gewicht ", "price")
+    directory = draw_catalogue(
+        tmp_path / "raw", GERMAN, listings_each=5, photos_each=1, columns=columns,
+        further=lambda position, n: {**further(position, n), "price": f"{n},50 €"},
+    )  # fmt: skip
+    cleaned = clean(directory, tmp_path / "out", report_progress=silent)
+    report = json.loads((cleaned.directory / "report.json").read_text())
+    told = {
+        reason: (p["count"], p["examples"][0]["value"], p["examples"][0]["row"]) for reason, p in report["odd"].items()
+    }
+    assert told == {
+        "column without a name of its own": (1, "gewicht", 1),
+        "date that can be read both ways": (1, "3/4/2026", 1),
+        "number that can be read both ways": (1, "1.250", 1),
+        "value of another type": (1, "viel", 2),
+    }
+    assert [(one["name"], one["type"], one["listings"]) for one in report["attributes"]] == [
+        ("preis", "price", 25), ("gewicht", "number", 24), ("datum", "time", 25), ("price", "price", 25),
+    ]  # fmt: skip
+    assert report["listings_per_price_gbp"]["unknown"] == 25
+    assert "<td>gewicht<td>Gewicht<td>number" in (cleaned.directory / "overview.html").read_text()

@@ -68,6 +68,18 @@ def test_attributes_put_live_stay_until_the_catalogue_says_others_of_the_listing
     assert [photo.payload for photo in told.photos] == ['{"size":7.0}'] * 3
 
 
+def test_photos_of_a_listing_that_the_catalogue_lacks_share_what_one_was_put_with() -> None:
+    changes = [
+        put("a", 1, ("n", 1, "x")),
+        with_payload(put("b", 2, ("n", 1, "y")), '{"size":1.0}'),
+        put("c", 3, ("n", 1, "z")),
+    ]
+    first = compact([], {}, changes, storage=HOME, fingerprint="f")
+    again = compact([], first.overrides, [], storage=HOME, fingerprint="f")
+    for compacted in (first, again):
+        assert [photo.payload for photo in compacted.photos] == ["", '{"size":1.0}', '{"size":1.0}']
+
+
 def test_attributes_put_live_that_the_catalogue_has_no_more_are_left_out() -> None:
     schema = AttributeSchema(tuple(Attribute(name=name, type=AttributeType.KEYWORD) for name in ("size", "c")))
     change = with_payload(put("a", 1, ("l", 1, "live")), '{"c":"red","gone":"x","size":1.0}')
