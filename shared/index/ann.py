@@ -20,8 +20,9 @@ _GATHER_COST = 4  # of comparing a row that lies alone, beside one of many in a 
 _GATHERED = 1024  # rows at a time: their copy stays in the processor's cache
 # With so few rows allowed, comparing all of their vectors is as fast as choosing candidates, and exact.
 _BRUTE_FORCE_UP_TO = 2_000
+MIN_PROBES = 8  # fewer may suffice for the catalogue's own photos, but users' query photos resemble it less
 _SAMPLED = 131_072  # rows by which it is told how many of each inverted list a filter leaves
-_MOST_SCARCE = 32
+_SCARCE, _MOST_SCARCE = 1.5, 32
 _FEWEST_PROBES = 64  # of a search with a filter, which is seldom tuned for
 
 
@@ -182,20 +183,21 @@ class CompressedIndex:
         """
         share = allowed.count / len(self._vectors)
         # The neighbours among one row in ten are farther apart: ten times as many lists find 93 % of them, 30 times
-        # as many 98 %.
+        # as many 98 %. Where the fewest lists do for all rows, fewer would: then 18 times as many find them all.
         n_all = int(self._lists.nlist)
-        n_lists: int = min(n_all, max(_FEWEST_PROBES, math.ceil(n_probes * share**-1.5)))
+        power = -1.25 if self._n_probes <= MIN_PROBES else -1.5
+        n_lists: int = min(n_all, max(_FEWEST_PROBES, math.ceil(n_probes * share**power)))
         if n_lists == n_all:
             return n_lists
-        counts, sizes = self._counted(allowed), self._sampled_sizes
-        nearest = self._quantizer.search(projected, min(n_all, 4 * n_lists))[1][0]
         # A filter that goes with what photos show leaves few rows around some queries. Their neighbours are far off,
         # spread over many lists: visit many more of them the fewer rows there are around the query than elsewhere.
-        around = nearest[:n_probes]
-        scarcity = float(share * sizes[around].sum() / max(1, counts[around].sum()))
-        wanted = n_lists * sizes.mean() * share * min(_MOST_SCARCE, max(1, scarcity**3))
-        if counts[nearest].sum() < wanted:
-            nearest = self._quantizer.search(projected, n_all)[1][0]
+        counts, sizes = self._counted(allowed), self._sampled_sizes
+        around = self._quantizer.search(projected, n_probes)[1][0]
+        scarcity = float(share * sizes[around].sum() / max(1, counts[around].sum())) ** 3
+        if scarcity < _SCARCE:
+            return n_lists
+        wanted = n_lists * sizes.mean() * share * min(_MOST_SCARCE, scarcity)
+        nearest = self._quantizer.search(projected, n_all)[1][0]
         n_needed = int(np.searchsorted(np.cumsum(counts[nearest]), wanted)) + 1
         return max(n_lists, min(n_needed, n_all))
 

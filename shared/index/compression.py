@@ -16,7 +16,7 @@ import numpy as np
 
 from shared.array_types import FloatArray, IntArray
 from shared.artifacts.snapshots import IndexFacts, IndexKind
-from shared.index.ann import CompressedIndex, Mask, exact_nearest
+from shared.index.ann import MIN_PROBES, CompressedIndex, Mask, exact_nearest
 from shared.index.arrays import CHUNK_ROWS
 
 EXACT_UP_TO = 50_000
@@ -25,7 +25,6 @@ _N_AXES = 256
 _AXES_SAMPLE = 32_768
 _SAMPLE_PER_LIST = 40
 _N_QUERIES = 512
-_MIN_PROBES = 8  # fewer may suffice for the catalogue's own photos, but users' query photos resemble it less
 _CANDIDATES = (50, 100, 200, 400, 800)
 _TIE = 1e-6  # float32 products of equal vectors differ by less
 _CODE_NS, _CANDIDATE_NS = 50, 2_000  # cost of comparing one
@@ -104,8 +103,8 @@ def _tune(path: Path, vectors: FloatArray, n_lists: int, rng: np.random.Generato
     def cost_ns(n_probes: int, n_candidates: int) -> float:
         return _CODE_NS * n_probes * len(vectors) / n_lists + _CANDIDATE_NS * n_candidates
 
-    n_probes = min(_MIN_PROBES, n_lists)
-    while n_probes <= max(_MIN_PROBES, n_lists // 4):
+    n_probes = min(MIN_PROBES, n_lists)
+    while n_probes <= max(MIN_PROBES, n_lists // 4):
         if any(recall >= TARGET_RECALL and cost < cost_ns(n_probes, _CANDIDATES[0]) for recall, cost, _ in trials):
             break
         index = CompressedIndex(path, vectors, n_probes=n_probes, n_candidates=_CANDIDATES[-1] + 1)

@@ -59,7 +59,7 @@ def make_plan(
     reused = same_model and mode is ReindexMode.CHANGED
     live_rows = {photo.sha256: row for row, photo in rows.values()} if reused else {}
     new = changed = relabelled = unchanged = 0
-    in_order = same_model and len(rows) == len(compacted.photos) and _same_types(catalogue, live)
+    in_order = same_model and len(rows) == len(compacted.photos)
     missing: dict[str, CataloguePhoto] = {}
     for row, photo in enumerate(compacted.photos):
         before_row, before = rows.get(photo.image_id, (None, None))
@@ -94,9 +94,3 @@ def make_plan(
 def _label(photo: CataloguePhoto) -> tuple[str, int, str]:
     """What a snapshot holds of a photo besides its embedding."""
     return photo.listing_id, photo.category, photo.payload
-
-
-def _same_types(catalogue: Catalogue, live: VectorIndex | None) -> bool:
-    """Whether the live snapshot has the attributes of a catalogue, in its order and of its types."""
-    before = live.manifest.attributes if live else ()
-    return [(one.name, one.type) for one in before] == [(one.name, one.type) for one in catalogue.attributes]

@@ -124,9 +124,9 @@ def _measure(snapshot: IndexSnapshot, report: Report) -> None:
                 if number < 50:
                     exact_ms.append(_ms(exact, query, asked))
                     truth = [hit.row for hit in exact.search(query, asked)]
-                    recalls.append(len({*truth} & {*found}) / max(1, len(truth)))
+                    recalls.append(len({*truth} & {*found}) / len(truth) if truth else 1)
                     fewer += len(found) < len(truth)
-                    if below <= 100 and number < 5:
+                    if below <= 1000 and number < 5:
                         other += found != [hit.row for hit in snapshot.search(query, as_set)]
             p95, plain_p95, exact_p95 = (float(np.quantile(ms, 0.95)) for ms in (filtered_ms, plain_ms, exact_ms))
             report.add(

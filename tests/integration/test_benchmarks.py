@@ -61,6 +61,12 @@ def test_index_benchmark_finds_what_exact_search_finds(tmp_path: Path) -> None:
     assert tables["index"][0]["recall_at_10"] == 1.0  # so few are searched exactly
 
 
+def test_filters_benchmark_finds_what_brute_force_finds(tmp_path: Path) -> None:
+    tables = run("filters", "--quick", cwd=tmp_path)
+    assert [row["recall"] for row in tables["filters"]] == [1.0] * 10
+    assert [row["set_differs"] for row in tables["filters"]] == [0] * 10
+
+
 def test_a_report_says_what_was_run_and_where(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
