@@ -14,8 +14,9 @@ from shared.artifacts.home import DEMO, catalogue_location, remember_catalogue
 from shared.artifacts.snapshots import index_store, live_attributes, read_index_manifest
 from shared.artifacts.store import ArtifactStore
 from shared.catalogue.categories import OLDER_CATEGORIES, CataloguePhoto
+from shared.catalogue.choice import CategoryChoice
 from shared.catalogue.fetching import fetch_with
-from shared.catalogue.tables import Catalogue, CategoryChoice, read_catalogue
+from shared.catalogue.tables import Catalogue, read_catalogue
 from shared.changes.overrides import compact, last_overrides
 from shared.errors import ArtifactError, CatalogueUnusable, IndexDamaged, IndexUnavailable
 from shared.index.milvus_server import MilvusServer, open_server

@@ -24,9 +24,10 @@ from shared.artifacts.store import unwritable
 from shared.atomic_files import write_atomically
 from shared.attributes.schema import AttributeSchema
 from shared.catalogue.categories import CataloguePhoto
+from shared.catalogue.choice import OWN_CATEGORIES, CategoryChoice
 from shared.catalogue.photo_files import FetchPhotos
 from shared.catalogue.rows import IMAGES, RowProblem
-from shared.catalogue.tables import OWN_CATEGORIES, Catalogue, CatalogueReader, CategoryChoice
+from shared.catalogue.tables import Catalogue, CatalogueReader
 from shared.errors import CatalogueUnusable
 from shared.progress import ReportProgress
 

@@ -11,7 +11,7 @@ from pandera.errors import SchemaErrors
 
 from shared.artifacts import Location
 from shared.catalogue.categories import OLDER_CATEGORIES, ROOTS, Categories, CategorySource
-from shared.catalogue.csv_files import find_table, read_table, table_name
+from shared.catalogue.forms.csv_files import find_table, read_table, table_name
 from shared.catalogue.rows import PRODUCTS, RowProblem, same_table, with_names
 
 _PRICE = re.compile(r"£?\s*([0-9]{1,9}|[0-9]{1,3}(?:,[0-9]{3}){1,3})(\.[0-9]{1,2})?")

@@ -35,8 +35,8 @@ def clean(catalogue: Path | None, out: Path | None, as_json: bool) -> None:
     """Read a raw dump, report what of it can be used and why the rest cannot, and write what training starts from."""
     from pipeline.cleaning.clean import clean as run
     from pipeline.cleaning.clean import cleaned_directory
+    from shared.catalogue.choice import CategoryChoice
     from shared.catalogue.fetching import fetch_with
-    from shared.catalogue.tables import CategoryChoice
 
     settings = load_settings(catalogue=catalogue)
     directory = existing_catalogue(settings)

@@ -48,8 +48,9 @@ def evaluate(name: str, catalogue: Path | None, against: str | None, as_json: bo
     from pipeline.building.index import embed_catalogue
     from pipeline.evaluation.evaluate import SPLIT_UNKNOWN, compare, joint_split, measure
     from shared.catalogue.categories import Categories
+    from shared.catalogue.choice import CategoryChoice
     from shared.catalogue.fetching import fetch_with
-    from shared.catalogue.tables import CategoryChoice, read_catalogue
+    from shared.catalogue.tables import read_catalogue
 
     settings = load_settings(catalogue=catalogue)
     bundles = [_open(settings, wanted) for wanted in (name, against) if wanted]
@@ -105,8 +106,9 @@ def plot(name: str, catalogue: Path | None, out: Path, as_json: bool) -> None:
     from pipeline.evaluation.evaluate import evaluate as measure
     from pipeline.evaluation.gallery import draw_bundle
     from shared.catalogue.categories import Categories
+    from shared.catalogue.choice import CategoryChoice
     from shared.catalogue.fetching import fetch_with
-    from shared.catalogue.tables import CategoryChoice, read_catalogue
+    from shared.catalogue.tables import read_catalogue
 
     settings = load_settings(catalogue=catalogue)
     bundle = _open(settings, name)

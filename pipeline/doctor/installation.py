@@ -130,7 +130,7 @@ def check_weights() -> Findings:
 def check_catalogue() -> Findings:
     """Check that the catalogue that would be served has its files."""
     from shared.artifacts.home import DEMO, catalogue_location
-    from shared.catalogue.csv_files import find_folder, find_table
+    from shared.catalogue.forms.csv_files import find_folder, find_table
     from shared.catalogue.rows import IMAGES, PRODUCTS
     from shared.errors import CatalogueUnusable, StoreUnavailable
     from shared.settings import load_settings

@@ -15,8 +15,8 @@ from pipeline.evaluation.gallery import draw_bundle
 from pipeline.training.recipes import Recipe
 from pipeline.training.train import train
 from pipeline.training.weights import load_weights
+from shared.catalogue.choice import CategoryChoice
 from shared.catalogue.fetching import fetch_with
-from shared.catalogue.tables import CategoryChoice
 from shared.model.bundle import bundle_store, known_categories, open_bundle, open_bundle_directory
 from shared.photos.preprocessing import PreprocessSpec
 from shared.progress import ReportProgress

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from shared.artifacts import Location
 from shared.artifacts.files import ObjectFile
-from shared.attributes.schema import NO_ATTRIBUTES, Attribute, AttributeSchema
+from shared.attributes.schema import NO_ATTRIBUTES, AttributeSchema
 from shared.catalogue.attributes import ListingAttributes, find_configuration, read_attributes
 from shared.catalogue.categories import (
     OLDER_CATEGORIES,
@@ -23,7 +23,8 @@ from shared.catalogue.categories import (
     PhotoFile,
     categories_in,
 )
-from shared.catalogue.csv_files import LAYOUT, find_folder, find_table, read_table, table_name
+from shared.catalogue.choice import OWN_CATEGORIES, CategoryChoice
+from shared.catalogue.forms.csv_files import LAYOUT, find_folder, find_table, read_table, table_name
 from shared.catalogue.photo_files import FetchPhotos, FileProblem, PhotoFiles
 from shared.catalogue.photo_listings import Listings
 from shared.catalogue.photo_paths import PhotoPlace, photo_places
@@ -31,7 +32,6 @@ from shared.catalogue.rows import IMAGES, PRODUCTS, RowProblem, with_names
 from shared.catalogue.scan import PhotoDigests, Scan, Stat, scan
 from shared.catalogue.spoiled_ids import SPOILED_LISTING, SPOILED_PHOTO
 from shared.errors import CatalogueUnusable
-from shared.settings import Settings
 
 if TYPE_CHECKING:  # heavy: only what reads tables needs it
     import pandas as pd
@@ -119,47 +119,6 @@ class _Labelled(NamedTuple):
     row: int
     photo: CataloguePhoto
     file: tuple[str, Stat]
-
-
-@dataclass(frozen=True)
-class CategoryChoice:
-    """Which categories and attributes a catalogue is to be read with.
-
-    Attributes:
-        known: of the model that there is; None: there is none.
-        grow: whether new ones of the table join them, because a model is about to be made; else their listings are
-            left out, and told.
-        source: where in the table they are.
-        attributes: of the live index, whose types stay where they still fit.
-    """
-
-    known: Categories | None = None
-    grow: bool = True
-    source: CategorySource = ROOTS
-    attributes: tuple[Attribute, ...] = ()
-
-    @classmethod
-    def by(
-        cls,
-        settings: Settings,
-        known: Sequence[str] | None = None,
-        *,
-        grow: bool = True,
-        attributes: tuple[Attribute, ...] = (),
-    ) -> "CategoryChoice":
-        """Read with the column and level that the settings name.
-
-        Args:
-            settings: of the installation.
-            known: names of the categories of the model that there is.
-            grow: as of the class.
-            attributes: as of the class.
-        """
-        source = CategorySource(settings.category_column, settings.category_level)
-        return cls(None if known is None else Categories(tuple(known), source.level), grow, source, attributes)
-
-
-OWN_CATEGORIES = CategoryChoice()
 
 
 def read_catalogue(

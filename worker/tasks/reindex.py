@@ -18,9 +18,10 @@ from shared.artifacts.home import catalogue_location
 from shared.artifacts.snapshots import index_store, read_index_manifest
 from shared.artifacts.store import ANY
 from shared.catalogue.categories import CataloguePhoto
+from shared.catalogue.choice import CategoryChoice
 from shared.catalogue.fetching import PhotoFetcher, seldom
 from shared.catalogue.scan import Scan
-from shared.catalogue.tables import Catalogue, CatalogueReader, CategoryChoice, scan_catalogue
+from shared.catalogue.tables import Catalogue, CatalogueReader, scan_catalogue
 from shared.changes.log import ChangeLog
 from shared.changes.overrides import compact, last_overrides
 from shared.errors import (

@@ -15,7 +15,8 @@ from lookalike.errors import InputError
 from pipeline.building.embed import EmbeddedPhotos
 from pipeline.building.index import build_index
 from shared.artifacts.snapshots import bundle_store
-from shared.catalogue.tables import Catalogue, CategoryChoice, read_catalogue
+from shared.catalogue.choice import CategoryChoice
+from shared.catalogue.tables import Catalogue, read_catalogue
 from shared.model.bundle import open_bundle
 from shared.model.embedder import Embeddings
 from shared.photos.images import PreprocessSpec

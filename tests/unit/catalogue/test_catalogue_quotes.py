@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from shared.catalogue.quotes import close_quotes, cut_records
+from shared.catalogue.forms.quotes import close_quotes, cut_records
 from shared.catalogue.tables import Catalogue, read_catalogue
 from tests.conftest import encode, noise_image, write_catalogue
 

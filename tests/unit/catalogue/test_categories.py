@@ -13,7 +13,8 @@ from shared.catalogue.categories import (
     CategorySource,
     categories_in,
 )
-from shared.catalogue.tables import CategoryChoice, read_catalogue
+from shared.catalogue.choice import CategoryChoice
+from shared.catalogue.tables import read_catalogue
 from shared.errors import CatalogueUnusable, InvalidRequest
 from tests.support.catalogues import GERMAN, draw_catalogue
 

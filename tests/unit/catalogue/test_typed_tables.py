@@ -13,10 +13,11 @@ from pyarrow import parquet
 
 from pipeline.cleaning.tables import clean_listings
 from shared.catalogue.categories import CategorySource
-from shared.catalogue.csv_files import read_table
+from shared.catalogue.choice import CategoryChoice
+from shared.catalogue.forms.csv_files import read_table
+from shared.catalogue.forms.typed_tables import as_text, read_json_lines, read_parquet
 from shared.catalogue.rows import IMAGES, PRODUCTS, RowProblem
-from shared.catalogue.tables import Catalogue, CategoryChoice, read_catalogue
-from shared.catalogue.typed_tables import as_text, read_json_lines, read_parquet
+from shared.catalogue.tables import Catalogue, read_catalogue
 from shared.errors import CatalogueUnusable
 from tests.conftest import encode, noise_image, write_catalogue
 

@@ -7,7 +7,7 @@ from decimal import Decimal
 from math import isnan
 from typing import TYPE_CHECKING, TypeVar
 
-from shared.catalogue.encodings import decode_table
+from shared.catalogue.forms.encodings import decode_table
 from shared.catalogue.rows import MAX_COLUMNS, RowProblem
 from shared.errors import CatalogueUnusable
 

@@ -13,10 +13,10 @@ from shared.artifacts import Location
 from shared.artifacts.backends import backend_at
 from shared.artifacts.files import ObjectFile
 from shared.catalogue.categories import OLDER_CATEGORIES, ROOTS, Categories, CategorySource, categories_in
-from shared.catalogue.encodings import SAVE_AS, decode_table
-from shared.catalogue.quotes import LEFT_MARK, READ_MARK, close_quotes, cut_records, split_record
+from shared.catalogue.forms.encodings import SAVE_AS, decode_table
+from shared.catalogue.forms.quotes import LEFT_MARK, READ_MARK, close_quotes, cut_records, split_record
+from shared.catalogue.forms.typed_tables import read_json_lines, read_parquet
 from shared.catalogue.rows import IMAGES, MAX_COLUMNS, PRODUCTS, RowProblem, same_table
-from shared.catalogue.typed_tables import read_json_lines, read_parquet
 from shared.errors import CatalogueUnusable
 
 if TYPE_CHECKING:  # heavy: only what reads tables needs it
