@@ -5,8 +5,9 @@ from typing import Literal
 from pydantic import Field
 
 from shared.artifacts.versions import VersionView
-from shared.jobs.contract import JobError, JobKind, JobStatus, PhotoResult, WorkerReport
+from shared.jobs.contract import JobError, JobKind, JobStatus, PhotoResult
 from shared.jobs.view import JobSummary, Timestamp, View
+from shared.jobs.worker_report import WorkerReport
 
 
 class Problem(View):

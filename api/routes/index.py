@@ -16,8 +16,9 @@ from shared import errors as e
 from shared.artifacts import Location, versions
 from shared.artifacts.versions import VersionReport, VersionView
 from shared.blocking import to_thread
-from shared.jobs.contract import IndexInfo, JobKind
+from shared.jobs.contract import JobKind
 from shared.jobs.reindex_contract import ReindexRequest
+from shared.jobs.worker_report import IndexInfo
 
 bp = Blueprint("index", __name__, url_prefix="/v1")
 

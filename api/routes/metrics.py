@@ -9,9 +9,9 @@ from prometheus_client import CollectorRegistry, Counter, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from shared.jobs.contract import STAGE_BOUNDS_S, KindStats, StageTimes, WorkerReport, WorkerStats
 from shared.jobs.records import Backlog
 from shared.jobs.store import JobStore
+from shared.jobs.worker_report import STAGE_BOUNDS_S, KindStats, StageTimes, WorkerReport, WorkerStats
 
 _ANY_KIND = "any"
 _BATCH_BUCKETS = (1, 2, 4, 8, 16, 32, 64, 128, 256)

@@ -10,10 +10,11 @@ import redis
 
 from pipeline.cli.common import json_option, print_facts, report_errors, running_jobs, running_redis, when
 from pipeline.cli.help import with_examples
-from shared.jobs.contract import JobKind, JobStatus, WorkerReport
+from shared.jobs.contract import JobKind, JobStatus
 from shared.jobs.listing import JobListing
 from shared.jobs.store import JobStore
 from shared.jobs.worker_registry import WorkerRegistry
+from shared.jobs.worker_report import WorkerReport
 from shared.schedule.cron import next_slot
 from shared.schedule.slots import Schedule
 

@@ -4,7 +4,7 @@ Docstrings of these models are the descriptions of the API's OpenAPI document.
 """
 
 from enum import StrEnum
-from typing import Annotated, Literal
+from typing import Annotated
 
 from pydantic import (
     AfterValidator,
@@ -18,7 +18,7 @@ from pydantic import (
 )
 
 from shared.attributes.json_options import AttributeValues, FacetNames, FilterJson, IncludeNames
-from shared.attributes.schema import Attribute, AttributeType
+from shared.attributes.schema import AttributeType
 from shared.jobs.reindex_contract import Progress, ReindexRequest, ReindexResult, ShardRequest, ShardResult
 from shared.photos.preprocessing import PreprocessSpec
 
@@ -88,6 +88,14 @@ class _Contract(BaseModel):
     model_config = ConfigDict(frozen=True, extra="ignore")
 
 
+def _is_none(value: object) -> bool:
+    return value is None
+
+
+def _is_empty(names: tuple[str, ...]) -> bool:
+    return not names
+
+
 class _PhotoRequest(_Contract):
     """The photo comes as pixels beside the request, or is one the index already holds."""
 
@@ -125,11 +133,19 @@ class SearchRequest(_PhotoRequest):
         None, min_length=1, max_length=200, description="leave out this listing's photos"
     )
     min_score: float | None = Field(None, ge=-1, le=1, description="only neighbours at least this similar")
-    filter: FilterJson | None = Field(None, description="only neighbours whose attributes meet these conditions")
-    include: IncludeNames = Field((), description="attributes in the answer, by name; `*`: all")
-    facets: FacetNames = Field((), description="count listings by these attributes, or by `category`")
+    # Options that requests did not have before are left out where they are not used: a request that is repeated after
+    # an upgrade, under its idempotency key, is still the same request.
+    filter: FilterJson | None = Field(
+        None, exclude_if=_is_none, description="only neighbours whose attributes meet these conditions"
+    )
+    include: IncludeNames = Field((), exclude_if=_is_empty, description="attributes in the answer, by name; `*`: all")
+    facets: FacetNames = Field(
+        (), exclude_if=_is_empty, description="count listings by these attributes, or by `category`"
+    )
     facet_scope: FacetScope = Field(
-        FacetScope.MATCHES, description="count all listings that meet the filters, or those of the neighbours"
+        FacetScope.MATCHES,
+        exclude_if=FacetScope.MATCHES.__eq__,
+        description="count all listings that meet the filters, or those of the neighbours",
     )
 
 
@@ -138,7 +154,9 @@ class ImageOptions(_Contract):
 
     listing_id: str = Field(min_length=1, max_length=200, description="the listing the photo belongs to")
     category: Category = Field(description="root category of the listing")
-    attributes: AttributeValues | None = Field(None, description="value by name; without them those of its listing")
+    attributes: AttributeValues | None = Field(
+        None, exclude_if=_is_none, description="value by name; without them those of its listing"
+    )
 
 
 class _ImageChange(_Contract):
@@ -160,10 +178,6 @@ class Submission(_Contract):
     priority: Priority = Priority.INTERACTIVE
     deadline_s: float | None = Field(None, gt=0, description="seconds after which an unfinished job expires")
     webhook_url: str | None = Field(None, min_length=1, max_length=2000, description="told when the job has ended")
-
-
-def _is_none(value: object) -> bool:
-    return value is None
 
 
 class CategoryScore(_Contract):
@@ -353,87 +367,3 @@ def parse_result(kind: JobKind, payload: str) -> JobResult:
         ValidationError: it is not a result of that kind.
     """
     return _RESULTS[kind].model_validate_json(payload)
-
-
-class IndexInfo(_Contract):
-    """The index and model that a worker serves; the body of `GET /v1/index`."""
-
-    version: str
-    count: int
-    changed: int = 0  # images put or deleted since it was built, which searches see
-    dimension: int
-    built_at: str
-    catalogue: str
-    backbone: str
-    weights: str
-    model_fingerprint: str
-    model_version: str
-    metrics: dict[str, float | int]
-    metrics_catalogue: str = ""  # what `metrics` were measured on, when the bundle was built
-    recipe: str = ""  # how the model was trained
-    runtime: str = ""
-    precision: str = ""
-    preprocess: PreprocessSpec = PreprocessSpec()  # how photos are made square for it
-    temperature: float = 1.0  # softmax(scores / temperature) is calibrated
-    abstain_below: float = 0.0  # a category of lower probability is not `certain`
-    # In the order of the scores; filled by the API: in what workers report every two seconds 2,000 would have no place.
-    categories: tuple[str, ...] = ()
-    attributes: tuple[Attribute, ...] = ()  # of the listings; filled by the API likewise
-    notice: str | None = None
-
-
-STAGE_BOUNDS_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0)
-
-
-class StageTimes(_Contract):
-    """A histogram of how long one stage of the jobs took.
-
-    Attributes:
-        counts: jobs by bucket: the first of STAGE_BOUNDS_S that they did not exceed, and one more for those above all.
-        sum_s: seconds in total.
-    """
-
-    counts: list[int] = [0] * (len(STAGE_BOUNDS_S) + 1)
-    sum_s: float = 0.0
-
-
-class KindStats(_Contract):
-    """What became of the jobs of one kind, and how long they took."""
-
-    outcomes: dict[str, int] = {}  # attempts by outcome: a status, an error's code, or `late`
-    stages: dict[str, StageTimes] = {}  # queued, compute, total
-
-
-class WorkerStats(_Contract):
-    """What a worker did since it began.
-
-    Attributes:
-        by_kind: by kind of job, a text: another version may know more kinds. Earlier versions report none.
-        outcomes: of all kinds together.
-        stages: likewise, but for reindexes and their shards.
-    """
-
-    by_kind: dict[str, KindStats] = {}
-    outcomes: dict[str, int] = {}
-    stages: dict[str, StageTimes] = {}
-
-    batch_sizes: dict[int, int] = {}  # forward passes by number of photos
-    cache_hits: int = 0
-    cache_shared: int = 0
-    cache_misses: int = 0
-
-
-class WorkerReport(_Contract):
-    """A worker's heartbeat. While the worker cannot serve, `index` is None and `problem` is the reason."""
-
-    name: str
-    pid: int
-    reported_at: float
-    state: Literal["ready", "unready"]
-    held: int = 0  # jobs whose leases it holds
-    device: str = ""  # that the model runs on, for people
-    photos_per_s: float | None = None  # highest throughput of the model there, measured when it was first loaded
-    index: IndexInfo | None = None
-    problem: str | None = None
-    problem_code: str | None = None  # of the error behind `problem`, if it is one
-    stats: WorkerStats = WorkerStats()

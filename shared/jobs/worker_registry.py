@@ -9,7 +9,7 @@ from contextlib import suppress
 import redis
 from pydantic import ValidationError
 
-from shared.jobs.contract import WorkerReport
+from shared.jobs.worker_report import WorkerReport
 from shared.redis_clock import RedisClock
 
 STALE_AFTER_S = 15.0

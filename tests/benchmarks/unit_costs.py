@@ -16,13 +16,14 @@ import redis
 import requests
 
 from shared.jobs.celery_config import NAMED_QUEUES, make_celery
-from shared.jobs.contract import EmbedRequest, JobKind, JobStatus, WorkerReport
+from shared.jobs.contract import EmbedRequest, JobKind, JobStatus
 from shared.jobs.dispatcher import Dispatcher
 from shared.jobs.records import Admission, QueueName
 from shared.jobs.reindex_contract import Progress, ReindexRequest, ShardPhoto, ShardRequest, ShardResult
 from shared.jobs.reindex_jobs import ReindexStore
 from shared.jobs.store import JobStore
 from shared.jobs.worker_registry import WorkerRegistry
+from shared.jobs.worker_report import WorkerReport
 from shared.model.bundle import bundle_store, open_bundle
 from shared.model.runtimes import open_embedder
 from shared.redis_client import connect

@@ -9,8 +9,8 @@ from prometheus_client.core import Metric
 from api.routes.metrics import ApiCounters, Snapshot
 from shared import errors
 from shared.catalogue.categories import CATEGORIES
-from shared.jobs.contract import IndexInfo, KindStats, StageTimes, WorkerReport, WorkerStats
 from shared.jobs.records import Backlog
+from shared.jobs.worker_report import IndexInfo, KindStats, StageTimes, WorkerReport, WorkerStats
 from shared.settings import Settings
 from tests.documents.commands import cli_reference, verb_table
 from tests.documents.contract import api_reference, call_table

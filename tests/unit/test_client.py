@@ -26,6 +26,7 @@ from shared.artifacts import versions
 from shared.jobs import contract as jobs
 from shared.jobs import reindex_contract as reindex
 from shared.jobs import view as job_view
+from shared.jobs import worker_report
 from tests.conftest import Clock, encode, noise_image
 from tests.unit.test_boundaries import loaded_by
 
@@ -257,7 +258,7 @@ PAIRS: list[tuple[type[BaseModel], type[BaseModel]]] = [
     (jobs.Neighbour, models.Neighbour),
     (jobs.Timing, models.Timing),
     (jobs.JobError, models.Failure),
-    (jobs.IndexInfo, models.IndexInfo),
+    (worker_report.IndexInfo, models.IndexInfo),
     (reindex.ReindexResult, models.ReindexResult),
     (reindex.ReindexReport, models.ReindexReport),
     (reindex.ReindexCounts, models.ReindexCounts),

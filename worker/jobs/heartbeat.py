@@ -6,10 +6,10 @@ import os
 import redis
 
 from shared.errors import QueueUnavailable
-from shared.jobs.contract import WorkerReport
 from shared.jobs.dispatcher import broker_errors
 from shared.jobs.store import JobStore
 from shared.jobs.worker_registry import WorkerRegistry
+from shared.jobs.worker_report import WorkerReport
 from shared.telemetry import event
 from worker.jobs.leases import Leases
 from worker.jobs.reaper import Reaper

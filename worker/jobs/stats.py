@@ -4,7 +4,8 @@ import threading
 from bisect import bisect_left
 from collections import Counter, defaultdict
 
-from shared.jobs.contract import STAGE_BOUNDS_S, JobKind, KindStats, StageTimes, Timing
+from shared.jobs.contract import JobKind, Timing
+from shared.jobs.worker_report import STAGE_BOUNDS_S, KindStats, StageTimes
 
 # They take minutes, and would hide in `stages` how long callers wait for their photos.
 _BACKGROUND = (JobKind.REINDEX, JobKind.SHARD)

@@ -15,15 +15,8 @@ from shared.catalogue.categories import Categories, categories_named
 from shared.errors import PhotoExpired
 from shared.index.answers import embed_result, search_result
 from shared.index.milvus_server import MilvusServer
-from shared.jobs.contract import (
-    EmbedRequest,
-    IndexInfo,
-    PhotoRequest,
-    PhotoResult,
-    Priority,
-    SearchRequest,
-    WorkerStats,
-)
+from shared.jobs.contract import EmbedRequest, PhotoRequest, PhotoResult, Priority, SearchRequest
+from shared.jobs.worker_report import IndexInfo, WorkerStats
 from shared.model.bundle import ModelBundle
 from shared.model.embedder import Embeddings
 from shared.photos.images import Pixels, PreprocessSpec

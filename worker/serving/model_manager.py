@@ -29,7 +29,8 @@ from shared.index.delta import DeltaIndex
 from shared.index.milvus_server import MilvusServer
 from shared.index.snapshot import open_snapshot
 from shared.index.vector_index import VectorIndex
-from shared.jobs.contract import IndexInfo, Priority
+from shared.jobs.contract import Priority
+from shared.jobs.worker_report import IndexInfo
 from shared.model.bundle import ModelBundle, open_bundle, read_manifest
 from shared.model.embedder import Embeddings
 from shared.model.references import notice_of

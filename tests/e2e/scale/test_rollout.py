@@ -9,11 +9,12 @@ import pytest
 from shared.artifacts.bucket import Bucket
 from shared.artifacts.snapshots import bundle_store, index_store
 from shared.jobs.celery_config import make_celery
-from shared.jobs.contract import Job, JobKind, JobStatus, SearchRequest, SearchResult, WorkerReport
+from shared.jobs.contract import Job, JobKind, JobStatus, SearchRequest, SearchResult
 from shared.jobs.dispatcher import Dispatcher
 from shared.jobs.records import PREFIX, Admission
 from shared.jobs.store import JobStore
 from shared.jobs.worker_registry import WorkerRegistry
+from shared.jobs.worker_report import WorkerReport
 from shared.photos.images import PreprocessSpec, decode_photo
 from tests.conftest import encode, noise_image
 from tests.e2e.conftest import Service, Stack, eventually

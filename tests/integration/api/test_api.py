@@ -19,18 +19,17 @@ from shared.jobs.contract import (
     CategoryAnswer,
     Distinct,
     EmbedResult,
-    IndexInfo,
     JobResult,
     JobStatus,
     Neighbour,
     Priority,
     SearchRequest,
     SearchResult,
-    WorkerReport,
 )
 from shared.jobs.records import PREFIX
 from shared.jobs.store import JobStore
 from shared.jobs.worker_registry import WorkerRegistry
+from shared.jobs.worker_report import IndexInfo, WorkerReport
 from tests.integration.conftest import assert_problem, post, settings
 
 CATEGORY = CategoryAnswer(name=CATEGORIES[2], index=2, probability=0.9, top=[])

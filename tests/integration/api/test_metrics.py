@@ -12,9 +12,10 @@ from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.samples import Sample
 
 from api.app import create_app
-from shared.jobs.contract import STAGE_BOUNDS_S, IndexInfo, JobKind, StageTimes, Timing, WorkerStats
+from shared.jobs.contract import JobKind, Timing
 from shared.jobs.records import QueueName
 from shared.jobs.store import JobStore
+from shared.jobs.worker_report import STAGE_BOUNDS_S, IndexInfo, StageTimes, WorkerStats
 from tests.integration.api.test_api import report
 from tests.integration.conftest import photo_form, settings
 from worker.jobs.stats import JobCounts

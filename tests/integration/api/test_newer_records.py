@@ -17,7 +17,6 @@ from shared.jobs.contract import (
     DeleteImageRequest,
     EmbedRequest,
     ImageChangeResult,
-    IndexInfo,
     Job,
     JobKind,
     JobRequest,
@@ -25,12 +24,12 @@ from shared.jobs.contract import (
     PutImageRequest,
     SearchRequest,
     Submission,
-    WorkerReport,
 )
 from shared.jobs.records import PREFIX, QueueName
 from shared.jobs.reindex_contract import Progress, ReindexCounts, ReindexMode, ReindexRequest, ReindexResult
 from shared.jobs.store import JobStore
 from shared.jobs.worker_registry import WorkerRegistry
+from shared.jobs.worker_report import IndexInfo, WorkerReport
 from shared.photos.preprocessing import PreprocessSpec
 from tests.integration.api.test_api import EMBEDDED, FOUND
 from tests.integration.conftest import PHOTO, PLENTY, assert_problem, photo_form, settings

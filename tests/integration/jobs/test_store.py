@@ -14,17 +14,13 @@ from shared.errors import (
     JobNotFound,
     QueueFull,
 )
-from shared.jobs.contract import (
-    JobKind,
-    JobStatus,
-    SearchRequest,
-    WorkerReport,
-)
+from shared.jobs.contract import JobKind, JobStatus, SearchRequest
 from shared.jobs.records import PREFIX, QueueName
 from shared.jobs.reindex_contract import ShardRequest
 from shared.jobs.reindex_jobs import SHARD_OWNER
 from shared.jobs.store import JobStore
 from shared.jobs.worker_registry import WorkerRegistry
+from shared.jobs.worker_report import WorkerReport
 from tests.conftest import Clock
 from tests.integration.conftest import PLENTY
 from tests.support.jobs import RESULT, claim, create, reap

@@ -10,10 +10,11 @@ import redis
 from click.testing import CliRunner, Result
 
 from pipeline.cli.main import main
-from shared.jobs.contract import IndexInfo, JobKind, SearchRequest, WorkerReport
+from shared.jobs.contract import JobKind, SearchRequest
 from shared.jobs.reindex_contract import ReindexRequest
 from shared.jobs.store import JobStore
 from shared.jobs.worker_registry import WorkerRegistry
+from shared.jobs.worker_report import IndexInfo, WorkerReport
 from tests.integration.conftest import PLENTY
 
 INDEX = IndexInfo(

@@ -25,7 +25,6 @@ from shared.jobs.contract import (
     EmbedResult,
     Encoding,
     ImageChangeResult,
-    IndexInfo,
     JobError,
     JobKind,
     Neighbour,
@@ -33,11 +32,8 @@ from shared.jobs.contract import (
     PutImageRequest,
     SearchRequest,
     SearchResult,
-    StageTimes,
     Submission,
     Timing,
-    WorkerReport,
-    WorkerStats,
 )
 from shared.jobs.reindex_contract import (
     Progress,
@@ -49,6 +45,7 @@ from shared.jobs.reindex_contract import (
     ShardRequest,
     ShardResult,
 )
+from shared.jobs.worker_report import IndexInfo, StageTimes, WorkerReport, WorkerStats
 from shared.model.bundle import BundleManifest, Normalisation, Split
 from shared.photos.preprocessing import PreprocessSpec
 from tests.support.newer import with_unknown_fields
