@@ -20,6 +20,7 @@ from pydantic import (
 from shared.attributes.json_options import AttributeValues, FacetNames, FilterJson, IncludeNames
 from shared.attributes.schema import Attribute, AttributeType
 from shared.jobs.reindex_contract import Progress, ReindexRequest, ReindexResult, ShardRequest, ShardResult
+from shared.photos.boxes import BOX_DESCRIPTION, BoxOption
 from shared.photos.preprocessing import PreprocessSpec
 
 
@@ -88,10 +89,15 @@ class _Contract(BaseModel):
     model_config = ConfigDict(frozen=True, extra="ignore")
 
 
+def _is_none(value: object) -> bool:
+    return value is None
+
+
 class _PhotoRequest(_Contract):
     """The photo comes as pixels beside the request, or is one the index already holds."""
 
     image_id: str | None = Field(None, min_length=1, max_length=200, description="a photo of the live index")
+    box: BoxOption | None = Field(None, exclude_if=_is_none, description=BOX_DESCRIPTION)
 
 
 class EmbedRequest(_PhotoRequest):
@@ -160,10 +166,6 @@ class Submission(_Contract):
     priority: Priority = Priority.INTERACTIVE
     deadline_s: float | None = Field(None, gt=0, description="seconds after which an unfinished job expires")
     webhook_url: str | None = Field(None, min_length=1, max_length=2000, description="told when the job has ended")
-
-
-def _is_none(value: object) -> bool:
-    return value is None
 
 
 class CategoryScore(_Contract):
