@@ -15,13 +15,13 @@ from tests.conftest import encode
 
 _NOT_OF = {"search": EmbedRequest.model_fields, "embed": SearchRequest.model_fields}
 _MADE: set[bytes] = set()
-_SIZE = (40, 32)  # the half of it has the pixels that a part needs
+_SIZE = (40, 32)  # half of it has the pixels that a part needs
 _COLOURS = st.integers(0, (1 << 24) - 1)
 
 
 def _photos(media_type: str) -> "st.SearchStrategy[bytes]":
     image_format = media_type.partition("/")[2].upper().replace("HEIC", "HEIF")
-    return _COLOURS.map(lambda colour: _made(encode(Image.new("RGB", _SIZE, colour), image_format)))
+    return _COLOURS.map(lambda colour: _made(encode(Image.new("RGB", (16, 12), colour), image_format)))
 
 
 def _made(photo: bytes) -> bytes:
@@ -35,10 +35,13 @@ for _media_type in PHOTO_TYPES:
 
 @schemathesis.hook
 def filter_body(_context: Any, body: Any) -> bool:
-    """A form cannot carry null, or an empty list: what would be sent is the word, or nothing."""
-    return not (
-        isinstance(body, dict) and "image" in body and any(value is None or value == [] for value in body.values())
-    )
+    """A form cannot carry null, or an empty list: what would be sent is the word, or nothing.
+
+    Nor is a box with a line break at its end one, though Python's `$` matches before it.
+    """
+    if not isinstance(body, dict) or "image" not in body:
+        return True
+    return not any(value is None or value == [] for value in body.values()) and not str(body.get("box")).endswith("\n")
 
 
 @schemathesis.hook
@@ -62,7 +65,7 @@ def before_call(_context: Any, case: Any, _kwargs: Any) -> None:
     if isinstance(case.body, dict):
         case.body.pop("filter", None)  # what fits the types of attributes is more than a schema can say
         if "box" in case.body:  # nor can it say that a part lies inside its photo
-            case.body["box"] = "0.25,0.25,0.5,0.5"
+            case.body |= {"box": "0.25,0.25,0.5,0.5", "image": encode(Image.new("RGB", _SIZE))}
     if case.headers and re.fullmatch("[!-~]{1,255}", str(case.headers.get("Idempotency-Key", ""))):
         # Two requests that differ under one key are refused
         case.headers["Idempotency-Key"] = str(uuid.uuid4())
