@@ -66,6 +66,7 @@ def before_call(_context: Any, case: Any, _kwargs: Any) -> None:
         case.body.pop("filter", None)  # what fits the types of attributes is more than a schema can say
         if "box" in case.body:  # nor can it say that a part lies inside its photo
             case.body |= {"box": "0.25,0.25,0.5,0.5", "image": encode(Image.new("RGB", _SIZE))}
+            case._record_starting_state()  # else a body with bytes in it, once changed, counts as wrong
     if case.headers and re.fullmatch("[!-~]{1,255}", str(case.headers.get("Idempotency-Key", ""))):
         # Two requests that differ under one key are refused
         case.headers["Idempotency-Key"] = str(uuid.uuid4())
