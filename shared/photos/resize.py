@@ -73,10 +73,11 @@ def part_scaled(
 def _cut_out(image: Image.Image, box: Box, size_px: int, fit: Fit, max_decoding_bytes: int) -> Image.Image:
     """Decode an opened photo as far as it is needed for a part, and cut that out, upright."""
     full = image.size
-    n_bytes = decoding_bytes(image, 2 if image.info.get("progressive") else 1)
+    several = bool(image.info.get("progressive"))
+    n_bytes = decoding_bytes(image, 2 if several else 1)
     if image.format in _DRAFTED:
         image.draft(None, _draft_size(image, box, size_px, fit))
-        n_bytes += DECODED_BYTES * image.width * image.height
+        n_bytes = several * n_bytes + DECODED_BYTES * image.width * image.height  # of one scan, nothing else is kept
     n_bytes += ceil(DECODED_BYTES * image.width * image.height * box.w * box.h)
     check_weight(full, str(image.format), n_bytes, max_decoding_bytes)
     image.load()

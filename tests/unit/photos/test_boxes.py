@@ -109,6 +109,11 @@ def test_a_part_counts_towards_the_memory_that_decoding_may_take() -> None:
     with pytest.raises(PhotoTooHeavy):
         render(open_photo(photo), SPEC, Box(0, 0, 1, 1), max_decoding_bytes=48 << 20)
     assert not render(open_photo(photo), SPEC, Box(0, 0, 0.2, 0.2), max_decoding_bytes=48 << 20).any()
+    jpeg = encode(Image.new("L", (4000, 3000)))
+    assert not render(open_photo(jpeg), SPEC, Box(0, 0, 0.05, 0.05), max_decoding_bytes=48 << 20).any()
+    progressive = open_photo(encode(Image.new("RGB", (4000, 3000)), progressive=True))
+    with pytest.raises(PhotoTooHeavy):
+        render(progressive, SPEC, Box(0, 0, 0.05, 0.05), max_decoding_bytes=48 << 20)
     with pytest.raises(PhotoTooLarge, match="smaller copy"):
         decoded(encode(Image.new("L", (8000, 7000)), "PNG", compress_level=1), box=Box(0, 0, 1, 1))
 
