@@ -303,10 +303,12 @@ def batched(
         An outcome for each photo, in the order given.
 
     Raises:
-        InputError: `photos` is one photo, or nothing to go through.
+        InputError: `photos` is one photo, or nothing to go through; or a box was given.
         LookalikeError: the service accepted none of the photos.
     """
     given = _several(photos)
+    if "box" in options:
+        raise InputError("box: a batch takes photos whole; search for one with a box by itself")
     until = calls.deadline(float("inf") if timeout_s is None else timeout_s)
     with progress_callback(progress) as report:
         run = _Run(_Plan(calls, kind, given, options, key, until, report), deque(range(len(given))))

@@ -15,7 +15,7 @@ from lookalike.exchange import Call, Request, Work
 from lookalike.forms import form_fields, idempotency_key_of, path_segment, photo_part, request_options, text_of
 from lookalike.index_calls import IndexCalls
 from lookalike.models import EmbedResult, JobPage, JobState, Origin, SearchResult
-from lookalike.options import JobOptions, SearchOptions
+from lookalike.options import EmbedOptions, JobOptions, SearchOptions
 from lookalike.photos import Photo, read_photo, rereadable
 from lookalike.progress import ProgressOption
 from lookalike.tracking import Ticket
@@ -50,7 +50,7 @@ class Calls(IndexCalls):
             image_id: a photo of the index, instead of `photo`.
             timeout_s: seconds to wait; by default the client's `timeout_s`. It is the job's deadline too, unless
                 `deadline_s` is given: the service does not work on a search longer than its caller waits.
-            options: see `lookalike.options.SearchOptions`: k, category, distinct, filter, include, facets, …
+            options: see `lookalike.options.SearchOptions`: k, category, distinct, box, filter, include, facets, …
 
         Returns:
             The category and up to `k` neighbours, most similar first.
@@ -73,13 +73,13 @@ class Calls(IndexCalls):
         *,
         image_id: str | None = None,
         timeout_s: float | None = None,
-        **options: Unpack[JobOptions],
+        **options: Unpack[EmbedOptions],
     ) -> Call[EmbedResult]:
         """Embed a photo, and wait for the result.
 
         Args:
             photo, image_id, timeout_s: as of `search`.
-            options: see `lookalike.options.JobOptions`.
+            options: see `lookalike.options.EmbedOptions`: box, and those of every job.
 
         Returns:
             The embedding (length 1), the classifier's score for each category and the category.
@@ -111,7 +111,7 @@ class Calls(IndexCalls):
         return (yield from self._photo_job("search", photo, image_id, options))
 
     def submit_embed(
-        self, photo: Photo | None = None, *, image_id: str | None = None, **options: Unpack[JobOptions]
+        self, photo: Photo | None = None, *, image_id: str | None = None, **options: Unpack[EmbedOptions]
     ) -> Call[Ticket[EmbedResult]]:
         """Submit an embed job without waiting for its result.
 
@@ -143,7 +143,7 @@ class Calls(IndexCalls):
             photos: paths, bytes, files opened in binary mode, or PIL images; any number.
             progress: True for a progress bar, or a function that is called with a `Progress`.
             timeout_s: seconds for all of them; None waits as long as it takes.
-            options: as of `search`; `priority` is `bulk` by default.
+            options: as of `search`, without `box`; `priority` is `bulk` by default.
 
         Returns:
             A `BatchItem` for each photo, in the order given.
@@ -279,6 +279,8 @@ class Calls(IndexCalls):
         if (photo is None) == (image_id is None):
             raise InputError("name either a photo or, with image_id=, one of the index")
         asked = ({"encoding": "base64"} if kind == "embed" else {}) | request_options(options)
+        if photo is None and "box" in asked:
+            raise InputError("box: an image_id stands for all of its photo; give the photo itself")
         headers = {"Idempotency-Key": idempotency_key_of(options)}
         holds_s = 0
         if wait_s is not None:

@@ -11,6 +11,7 @@ from typing import Any
 from urllib.parse import quote
 from uuid import uuid4
 
+from lookalike.boxes import box_text
 from lookalike.errors import InputError
 from lookalike.exchange import Part
 
@@ -73,6 +74,8 @@ def _sent(name: str, value: object) -> object:
             return _json(name, value)
         except RecursionError as exc:
             raise InputError(f"{name}: it is nested too deep") from exc
+    if name == "box":
+        return box_text(value)
     if name in _NAMES:
         names = value.split(",") if isinstance(value, str) else value
         if not isinstance(names, Sequence | set | frozenset) or not all(isinstance(one, str) for one in names):

@@ -20,8 +20,19 @@ class JobOptions(TypedDict, total=False):
     idempotency_key: str
 
 
-class SearchOptions(JobOptions, total=False):
-    """Options of a search, besides those of every job.
+class EmbedOptions(JobOptions, total=False):
+    """Options of an embedding, besides those of every job.
+
+    box: only this part of the photo: left edge, upper edge, width and height in fractions of the upright photo's width
+        and height, such as `(0.5, 0, 0.5, 1)` for its right half. A photo of the index (`image_id`) and a batch take
+        none.
+    """
+
+    box: Sequence[float] | str
+
+
+class SearchOptions(EmbedOptions, total=False):
+    """Options of a search, besides those of an embedding.
 
     k: number of neighbours, 1 to 100; default 4.
     category: only neighbours of this root category.

@@ -45,6 +45,8 @@ def read_options(
         if request.args:
             raise InvalidRequest("options of a JSON request belong into the JSON, not into the query")
         given = _json()
+        if "box" in given:
+            raise InvalidRequest("box: send it with the photo itself; an image_id stands for all of its photo")
     else:
         given = {**once(request.args), **_form(ignore)}
         if "image_id" in given:

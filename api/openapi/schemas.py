@@ -39,6 +39,7 @@ def photo_or_id(options: type[BaseModel]) -> Body:
         form = options_of(settings, options, Submission)
         image_id = form.pop("image_id")
         by_id = options_of(settings, options, Submission, nullable=True) | {"image_id": image_id}
+        del by_id["box"]
         return {_FORM: closed({FIELD: _PHOTO_FILE, **form}, FIELD), _JSON: closed(by_id, "image_id")}
 
     return body
@@ -47,7 +48,7 @@ def photo_or_id(options: type[BaseModel]) -> Body:
 def many_photos(settings: Settings) -> dict[str, Schema]:
     """Many photos in a form, each with an id of its own, and options for all."""
     options = options_of(settings, SearchRequest, EmbedRequest, Submission)
-    del options["image_id"]
+    del options["image_id"], options["box"]
     fields: dict[str, Schema] = {
         FIELD: {"type": "array", "items": {"format": "binary"}, "minItems": 1, "maxItems": settings.max_batch_photos},
         "custom_id": {

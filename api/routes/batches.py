@@ -56,6 +56,8 @@ def submit_batch() -> Response:
     request.max_form_parts = 2 * settings.max_batch_photos + 32
     kind, key = _kind(), idempotency_key()
     options, submission = read_options(PHOTO_REQUESTS[kind], ignore=frozenset({_CUSTOM_ID, "kind"}))
+    if options.box is not None:
+        raise InvalidRequest("box: photos of a batch are taken whole; submit one with a box as a job of its own")
     if "priority" not in submission.model_fields_set:
         submission = submission.model_copy(update={"priority": Priority.BULK})
     service().check(options, submission)

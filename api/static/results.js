@@ -45,7 +45,7 @@ export function showAnswer(job, given, signal) {
   const { category, neighbours, index_version: version, timing_ms: timing } = job.result;
   $("#search").dataset.state = "done";
   showCategory(category);
-  const found = count(neighbours.length, "photo");
+  const found = count(neighbours.length, "photo") + (given.box ? " for part of the photo" : "");
   const took = timing ? ` in ${duration(timing.total / 1000)}` : "";
   $("#told").textContent = `${found}${took}, from index ${shortVersion(version)}`;
   $("#told").title = `${version}${timing ? `; waited ${duration(timing.queued / 1000)}, computed ${duration(timing.compute / 1000)}` : ""}`;
@@ -54,7 +54,7 @@ export function showAnswer(job, given, signal) {
   grid.replaceChildren(...neighbours.map((neighbour) => card(neighbour, given, signal)));
   if (!neighbours.length) grid.append(el("li.nothing", {}, whyNothing(given)));
   const narrowed = given.filters.length ? ` ${count(given.filters.length, "filter")} in force.` : "";
-  say(`${sayCategory(category)} ${found} found.${narrowed}`);
+  say(`${sayCategory(category)} ${count(neighbours.length, "photo")} found${given.box ? " for part of the photo" : ""}.${narrowed}`);
 }
 
 function whyNothing({ category, min_score, filter }) {

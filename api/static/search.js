@@ -1,5 +1,6 @@
 // The search part: a photo comes in, its search goes out, and is shown as it goes.
 
+import { showBox, startBox } from "./box.js";
 import { asksOf, catalogue } from "./catalogue.js";
 import { $, button, say, sleep } from "./dom.js";
 import { takeDrops } from "./dropped.js";
@@ -16,7 +17,7 @@ const PHOTOS_KEPT = 20;
 
 const photos = new Map(); // photos of this device by number; the history remembers the number
 let photosSeen = 0;
-let query = null; // {file | imageId, photo}
+let query = null; // {imageId, photo, box}: a photo of the index, or one of this device or a part of it
 let current = ""; // what is shown, as a text, so that coming back to it sends nothing
 let address = { hash: "#/search", state: null };
 let refusal = null; // what was said last of something that is not searched from
@@ -40,6 +41,8 @@ export function start() {
     panel.open = matchMedia("(min-width: 60rem)").matches;
   }
   startPanel(again);
+  // The first box is a step that one can go back from; to move it is none.
+  startBox((box) => query?.photo && go({ ...query, box }, { replace: Boolean(query.box && box) }));
   takeWhatIsDropped();
   document.addEventListener("paste", (event) => {
     const file = [...(event.clipboardData?.files ?? [])][0];
@@ -90,9 +93,9 @@ function take(file) {
 }
 
 /** Go to a search: make it an address, and show it. */
-function go({ photo, imageId }, { replace = false } = {}) {
+function go({ photo, imageId, box }, { replace = false } = {}) {
   const hash = hashOf(imageId);
-  history[replace ? "replaceState" : "pushState"](photo ? { photo } : null, "", hash);
+  history[replace ? "replaceState" : "pushState"](photo ? { photo, box } : null, "", hash);
   enter(new URLSearchParams(hash.split("?")[1] ?? ""), history.state);
 }
 
@@ -108,11 +111,13 @@ export function enter(asked, state) {
   showTerms();
   const imageId = asked.get("image");
   const photo = !imageId && photos.has(state?.photo) ? state.photo : null;
-  const wanted = JSON.stringify([imageId, photo, optionsChosen()]);
+  const box = (photo && state.box) || null;
+  showBox(box, Boolean(photo));
+  const wanted = JSON.stringify([imageId, photo, box, optionsChosen()]);
   if (wanted === current) return;
   current = wanted;
   const isOther = imageId !== (query?.imageId ?? null) || photo !== (query?.photo ?? null);
-  query = imageId || photo ? { imageId, photo } : null;
+  query = imageId || photo ? { imageId, photo, box } : null;
   if (isOther) showPreview(); // other options do not make another photo
   search();
 }
@@ -156,7 +161,7 @@ async function search({ retried = false } = {}) {
   }
   run = new AbortController();
   const { signal } = run;
-  const given = { ...optionsChosen(), imageId: query.imageId, file: photos.get(query.photo) };
+  const given = { ...optionsChosen(), imageId: query.imageId, file: photos.get(query.photo), box: query.box };
   showWaiting();
   let job = null;
   try {
@@ -221,11 +226,12 @@ async function requireReadable(file) {
   }
 }
 
-function bodyOf({ file, imageId, has, ...options }) {
+function bodyOf({ file, imageId, box, has, ...options }) {
   const sent = { ...optionsSent(options), ...asksOf(has) };
   if (imageId) return { json: { image_id: imageId, ...sent } };
   const form = new FormData();
   for (const [name, value] of Object.entries(sent)) form.append(name, typeof value === "object" ? JSON.stringify(value) : value);
+  if (box) form.append("box", box.join(","));
   form.append("image", file, "photo"); // its name stays here
   return { form };
 }

@@ -27,6 +27,7 @@ from shared.errors import (
     RequestTimeout,
     UploadTooLarge,
 )
+from shared.photos.boxes import Box
 from shared.photos.images import PreprocessSpec
 
 FIELD = "image"
@@ -65,19 +66,21 @@ class PhotoReader:
         self._n_threads = n_threads
         self._decoders = DecoderPool(n_threads, max_pixels=max_pixels)
 
-    def read(self, upload: Request, spec: PreprocessSpec, *, keep: bool = False) -> Photo:
+    def read(self, upload: Request, spec: PreprocessSpec, *, box: Box | None = None, keep: bool = False) -> Photo:
         """Read and decode the photo of an upload.
 
         Args:
             upload: a multipart request.
             spec: preprocessing of the model that serves.
+            box: the part of the upright photo to take; None takes all of it.
             keep: append a working copy of the photo, which is stored with the index.
 
         Raises:
-            InputError: the upload has no photo, or one that cannot be decoded; see its subclasses.
+            InputError: the upload has no photo, one that cannot be decoded, or too few pixels in `box`; see its
+                subclasses.
             QueueFull: too many photos wait to be decoded.
         """
-        return self._decode(_photo_part(upload), spec, keep=keep)
+        return self._decode(_photo_part(upload), spec, box=box, keep=keep)
 
     def thumbnail(self, photo: IO[bytes], size_px: int) -> bytes:
         """Make a thumbnail of a stored photo.
@@ -114,8 +117,8 @@ class PhotoReader:
         decoded: list[Photo | LookalikeError] = Pool(self._n_threads).map(decode, photos)
         return decoded
 
-    def _decode(self, photo: IO[bytes], spec: PreprocessSpec, *, keep: bool = False) -> Photo:
-        pixels = self._decoders.decode(photo, spec, keep=keep)
+    def _decode(self, photo: IO[bytes], spec: PreprocessSpec, *, box: Box | None = None, keep: bool = False) -> Photo:
+        pixels = self._decoders.decode(photo, spec, box=box, keep=keep)
         photo.seek(0)
         return Photo(pixels, spec, hashlib.file_digest(photo, "sha256").hexdigest())  # type: ignore[arg-type]
 

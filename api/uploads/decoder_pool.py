@@ -16,7 +16,16 @@ from gevent.lock import BoundedSemaphore
 from gevent.socket import socketpair
 
 from api.uploads.sandbox import Protection
-from shared.errors import InputError, PhotoTooHeavy, PhotoTooLarge, PhotoUndecodable, QueueFull, UnsupportedFormat
+from shared.errors import (
+    InputError,
+    InvalidRequest,
+    PhotoTooHeavy,
+    PhotoTooLarge,
+    PhotoUndecodable,
+    QueueFull,
+    UnsupportedFormat,
+)
+from shared.photos.boxes import Box
 from shared.photos.limits import MAX_DECODING_BYTES
 from shared.photos.preprocessing import PreprocessSpec
 from shared.telemetry import event
@@ -40,7 +49,7 @@ _MALLOC = {"MALLOC_ARENA_MAX": "1", "MALLOC_MMAP_THRESHOLD_": "4194304", "MALLOC
 # All that a decoder inherits: how Python is found. Passwords and keys lie in other variables.
 _INHERITED = ("LD_LIBRARY_PATH", "PYTHONHOME", "PYTHONDONTWRITEBYTECODE")
 _REFUSALS: dict[str, type[InputError]] = {
-    error.code: error for error in (PhotoTooLarge, PhotoUndecodable, UnsupportedFormat)
+    error.code: error for error in (InvalidRequest, PhotoTooLarge, PhotoUndecodable, UnsupportedFormat)
 }
 
 
@@ -57,22 +66,24 @@ class DecoderPool:
         # One process, whatever `n` is: this bounds the memory, and small photos do not wait for large ones.
         self._large = _Pool(1, MAX_DECODING_BYTES, _WAIT_LARGE_S, max_pixels)
 
-    def decode(self, photo: IO[bytes], spec: PreprocessSpec, *, keep: bool = False) -> bytes:
+    def decode(self, photo: IO[bytes], spec: PreprocessSpec, *, box: Box | None = None, keep: bool = False) -> bytes:
         """Decode a photo.
 
         Args:
             photo: its file.
             spec: preprocessing of the model that serves.
+            box: the part of the upright photo to take; None takes all of it.
             keep: append a working copy of the photo, see `shared.photos.images.working_copy`.
 
         Returns:
             `spec.n_bytes` bytes of RGB, and the working copy.
 
         Raises:
-            InputError: the photo cannot be decoded; PhotoUndecodable also if memory or time ran out.
+            InputError: the photo cannot be decoded; PhotoUndecodable also if memory or time ran out, InvalidRequest if
+                `box` has too few pixels.
             QueueFull: too many photos wait for a decoder.
         """
-        return self._ask(photo, {"spec": spec.model_dump(), "keep": keep})
+        return self._ask(photo, {"spec": spec.model_dump(), "box": box, "keep": keep})
 
     def thumbnail(self, photo: IO[bytes], size_px: int) -> bytes:
         """Make a thumbnail.

@@ -16,11 +16,13 @@ import socket
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from PIL import Image
 
 from api.uploads.sandbox import confine
 from shared.errors import InputError, PhotoTooHeavy, PhotoUndecodable
+from shared.photos.boxes import Box
 from shared.photos.images import PreprocessSpec, open_photo, render, thumbnail, working_copy
 
 CPU_S = 2.5  # CPU time for one photo
@@ -61,19 +63,21 @@ def _silence_libraries(descriptor: int) -> None:
     os.dup2(os.open(os.devnull, os.O_WRONLY), descriptor)
 
 
-def _decode(photo: bytes, request: dict[str, object]) -> tuple[dict[str, object], bytes]:
+def _decode(photo: bytes, request: dict[str, Any]) -> tuple[dict[str, object], bytes]:
     """Decode one photo.
 
     Returns:
         The JSON line of the answer, and the content that follows it: pixels and working copy, or a thumbnail.
     """
-    limits = {name: int(str(request[name])) for name in ("max_pixels", "max_decoding_bytes")}
+    limits = {name: request[name] for name in ("max_pixels", "max_decoding_bytes")}
     try:
         image = open_photo(photo, **limits)
         if "thumbnail_px" in request:
-            content = thumbnail(image, int(str(request["thumbnail_px"])))
+            content = thumbnail(image, request["thumbnail_px"])
         else:
-            content = render(image, PreprocessSpec.model_validate(request["spec"])).tobytes()
+            box = Box(*request["box"]) if request["box"] else None
+            spec = PreprocessSpec.model_validate(request["spec"])
+            content = render(image, spec, box, max_decoding_bytes=limits["max_decoding_bytes"]).tobytes()
             content += working_copy(image) if request["keep"] else b""
     except PhotoTooHeavy as refusal:
         return {"code": refusal.code, "detail": str(refusal), "too_heavy": True}, b""

@@ -6,16 +6,18 @@ from pathlib import Path
 from typing import Any
 
 import click
-from pydantic import ValidationError
+from pydantic import TypeAdapter, ValidationError
 
 from pipeline.cli.common import json_option, print_facts, report_errors, when
 from pipeline.cli.help import with_examples
 from pipeline.cli.remote import search_remote
+from shared.photos.boxes import Box, BoxOption
 from shared.settings import load_settings
 
 _DEFAULT_INCLUDE = ("title", "price")  # where the catalogue has them
 _TITLE_CHARS = 48
 _VALUES_SHOWN = 8
+_BOX: TypeAdapter[Box] = TypeAdapter(BoxOption)
 
 
 def _names(given: str | None) -> list[str] | None:
@@ -38,16 +40,26 @@ def _filter(_context: click.Context, _parameter: click.Parameter, given: str | N
     return found
 
 
+def _box(_context: click.Context, _parameter: click.Parameter, given: str | None) -> Box | None:
+    """The part of the photo that an option names."""
+    try:
+        return None if given is None else _BOX.validate_python("".join(given.split()))
+    except ValidationError as exc:
+        raise click.BadParameter(exc.errors()[0]["msg"].removeprefix("Value error, ")) from exc
+
+
 @with_examples(
     "lookalike search photo.jpg",
     "lookalike search photo.jpg -k 8 --json | jq .neighbours",
     """lookalike search photo.jpg --filter '{"must": [{"key": "price", "range": {"lte": 50}}]}'""",
     "lookalike search photo.jpg --filter @filter.json --include title,price,location --facets category,price",
+    "lookalike search photo.jpg --box 0.5,0,0.5,1",
     "LOOKALIKE_API_KEY=lk_… lookalike search photo.jpg --url https://search.example.org",
 )
 @click.command()
 @click.argument("photo", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @click.option("-k", type=click.IntRange(1, 100), default=4, show_default=True, help="Neighbours wanted.")
+@click.option("--box", metavar="X,Y,W,H", callback=_box, help="Only this part, in fractions of the upright photo.")
 @click.option("--filter", "conditions", metavar="JSON|@FILE", callback=_filter, help="Only listings that meet this.")
 @click.option("--include", metavar="NAMES", help="Attributes to show, `*` for all. Default: title and price.")
 @click.option("--facets", metavar="NAMES", help="Count the listings by these attributes, or by category.")
@@ -57,6 +69,7 @@ def _filter(_context: click.Context, _parameter: click.Parameter, given: str | N
 def search(
     photo: Path,
     k: int,
+    box: Box | None,
     conditions: dict[str, Any] | None,
     include: str | None,
     facets: str | None,
@@ -68,7 +81,7 @@ def search(
     Without --url it needs no service, and takes some seconds to load the model.
     """
     options: dict[str, Any] = {"k": k}
-    given = {"filter": conditions, "include": _names(include), "facets": _names(facets)}
+    given = {"box": box, "filter": conditions, "include": _names(include), "facets": _names(facets)}
     options |= {name: value for name, value in given.items() if value is not None}
     facts = (
         search_remote(photo, options, url, _DEFAULT_INCLUDE, as_json=as_json) if url else _search_here(photo, options)
@@ -105,7 +118,9 @@ def _search_here(photo: Path, options: Mapping[str, Any]) -> dict[str, Any]:
         bind_filter(request.filter, schema, Categories(snapshot.manifest.categories))
     schema.require_included(request.include)
     schema.require_countable(request.facets)
-    pixels = decode_photo(photo.read_bytes(), bundle.manifest.preprocess, max_pixels=settings.max_pixels)
+    pixels = decode_photo(
+        photo.read_bytes(), bundle.manifest.preprocess, box=request.box, max_pixels=settings.max_pixels
+    )
     from shared.model.references import verify_embeddings
     from shared.model.runtimes import open_embedder  # heavy: only for a photo that can be decoded
 

@@ -20,6 +20,7 @@ from pydantic import (
 from shared.attributes.json_options import AttributeValues, FacetNames, FilterJson, IncludeNames
 from shared.attributes.schema import AttributeType
 from shared.jobs.reindex_contract import Progress, ReindexRequest, ReindexResult, ShardRequest, ShardResult
+from shared.photos.boxes import BOX_DESCRIPTION, BoxOption
 from shared.photos.preprocessing import PreprocessSpec
 
 
@@ -100,6 +101,7 @@ class _PhotoRequest(_Contract):
     """The photo comes as pixels beside the request, or is one the index already holds."""
 
     image_id: str | None = Field(None, min_length=1, max_length=200, description="a photo of the live index")
+    box: BoxOption | None = Field(None, exclude_if=_is_none, description=BOX_DESCRIPTION)
 
 
 class EmbedRequest(_PhotoRequest):

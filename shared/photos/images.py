@@ -4,6 +4,8 @@ Training, indexing and queries all use `decode_photo`, so the same bytes give th
 Normalisation by mean and standard deviation is part of the network's graph, not of this module.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from io import BytesIO
 
 import numpy as np
@@ -11,6 +13,7 @@ from PIL import Image
 
 from shared.errors import PhotoUndecodable
 from shared.photos.animation import seek_shown_frame, without_hidden_picture
+from shared.photos.boxes import Box
 from shared.photos.colour import set_colour_codes
 from shared.photos.endings import JPEG_END, check_pixels, ended_webp, scale_of_check
 from shared.photos.formats import DECODER_ERRORS, open_image
@@ -19,7 +22,7 @@ from shared.photos.limits import DECODED_BYTES, MAX_DECODING_BYTES, MAX_PIXELS, 
 from shared.photos.preprocessing import Fit as Fit  # noqa: PLC0414
 from shared.photos.preprocessing import PreprocessSpec as PreprocessSpec  # noqa: PLC0414
 from shared.photos.resize import Pixels as Pixels  # noqa: PLC0414
-from shared.photos.resize import oriented_and_scaled
+from shared.photos.resize import oriented_and_scaled, part_scaled
 from shared.photos.structure import check_structure
 
 # Size of the copy kept of a photo put live, and of augmentation's input: larger than most networks' input, so that a
@@ -29,12 +32,13 @@ WORKING_SIDE_PX = 384
 _THUMBNAIL_QUALITY = 85
 
 
-def decode_photo(photo: bytes, spec: PreprocessSpec, *, max_pixels: int = MAX_PIXELS) -> Pixels:
+def decode_photo(photo: bytes, spec: PreprocessSpec, *, box: Box | None = None, max_pixels: int = MAX_PIXELS) -> Pixels:
     """Decode one photo, orient it by EXIF, flatten it to sRGB and make it square.
 
     Args:
         photo: the bytes of one image file; of an animation, the frame of `seek_shown_frame` is used.
         spec: size, and how a photo that is not square is fitted.
+        box: the part of the upright photo to take; None takes all of it.
         max_pixels: largest width x height, checked in the header before anything is decoded.
 
     Returns:
@@ -44,8 +48,9 @@ def decode_photo(photo: bytes, spec: PreprocessSpec, *, max_pixels: int = MAX_PI
         UnsupportedFormat: not an image, or a format outside `FORMATS`.
         PhotoTooLarge: more pixels, longer sides or a more extreme aspect than allowed, or too much memory needed.
         PhotoUndecodable: empty, truncated or corrupt.
+        InvalidRequest: `box` has too few pixels.
     """
-    return render(open_photo(photo, max_pixels=max_pixels), spec)
+    return render(open_photo(photo, max_pixels=max_pixels), spec, box)
 
 
 def open_photo(
@@ -78,13 +83,24 @@ def open_photo(
     return image
 
 
-def render(image: Image.Image, spec: PreprocessSpec) -> Pixels:
-    """Decode an opened photo and make it square: (size_px, size_px, 3) uint8 RGB, as `decode_photo`.
+def render(
+    image: Image.Image,
+    spec: PreprocessSpec,
+    box: Box | None = None,
+    *,
+    max_decoding_bytes: int = MAX_DECODING_BYTES,
+) -> Pixels:
+    """Decode an opened photo, or a part of it, and make it square: (size_px, size_px, 3) uint8 RGB, as `decode_photo`.
 
     Raises:
         PhotoUndecodable: truncated or corrupt.
+        PhotoTooHeavy, PhotoTooLarge, InvalidRequest: of a part; see `shared.photos.resize.part_scaled`.
     """
-    oriented = _decoded(image, spec.size_px, spec.fit)
+    if box is None:
+        oriented = _decoded(image, spec.size_px, spec.fit)
+    else:
+        with _damage_named(image):
+            oriented = part_scaled(image, box, spec.size_px, spec.fit, max_decoding_bytes=max_decoding_bytes)
     canvas = Image.new("RGB", (spec.size_px, spec.size_px), (spec.fill,) * 3)
     canvas.paste(oriented, ((spec.size_px - oriented.width) // 2, (spec.size_px - oriented.height) // 2))
     return np.array(canvas, dtype=np.uint8)
@@ -126,7 +142,13 @@ def _encoded(image: Image.Image, image_format: str, **options: int) -> bytes:
 
 
 def _decoded(image: Image.Image, size_px: int, fit: Fit = "letterbox") -> Image.Image:
-    try:
+    with _damage_named(image):
         return oriented_and_scaled(image, size_px, fit)
+
+
+@contextmanager
+def _damage_named(image: Image.Image) -> Iterator[None]:
+    try:
+        yield
     except DECODER_ERRORS as exc:
         raise PhotoUndecodable(f"the {image.format} file is damaged or cut short") from exc

@@ -1,13 +1,16 @@
 """Scales decoded photos, flattens them to RGB and turns them upright, with few copies of a large photo in memory."""
 
-from typing import TypeAlias
+from math import ceil
+from typing import TypeAlias, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from shared.photos.boxes import Box
 from shared.photos.colour import to_srgb
 from shared.photos.formats import DECODER_ERRORS
+from shared.photos.limits import DECODED_BYTES, MAX_DECODING_BYTES, check_weight, decoding_bytes
 from shared.photos.preprocessing import Fit
 
 Pixels: TypeAlias = npt.NDArray[np.uint8]
@@ -23,6 +26,15 @@ _TURNS = {
     8: Image.Transpose.ROTATE_90,
 }
 
+# Orientations with rows and columns exchanged, and those whose left edge is the stored photo's right one, or its upper
+# the lower one, once they are exchanged back.
+_SIDEWAYS = frozenset({5, 6, 7, 8})
+_FROM_THE_RIGHT = frozenset({2, 3, 7, 8})
+_FROM_BELOW = frozenset({3, 4, 6, 7})
+
+_DRAFTED = frozenset({"JPEG", "MPO"})
+N = TypeVar("N", int, float)
+
 _BAND_PIXELS = 1 << 20
 _PREMULTIPLIED = {"LA": "La", "RGBA": "RGBa"}
 _STRAIGHT = {"La": "LA", "RGBa": "RGBA"}
@@ -37,7 +49,78 @@ def oriented_and_scaled(image: Image.Image, size_px: int, fit: Fit) -> Image.Ima
     # JPEG can decode at 1/2, 1/4 or 1/8; twice the target keeps the final filter in charge of quality.
     image.draft(None, _scaled_size(image.size, 2 * size_px, fit))
     image.load()
-    orientation, mode, info = orientation_of(image), image.mode, image.info
+    flat = _scaled(image, size_px, fit)
+    turn = _TURNS.get(orientation_of(image))
+    return flat if turn is None else flat.transpose(turn)
+
+
+def part_scaled(
+    image: Image.Image, box: Box, size_px: int, fit: Fit, *, max_decoding_bytes: int = MAX_DECODING_BYTES
+) -> Image.Image:
+    """Cut a part out of an opened photo, which is closed, and scale it as `oriented_and_scaled` scales a photo.
+
+    The part is turned upright before it is scaled, so that its pixels are those of a file that holds only the part. Of
+    a JPEG so large that twice the target is left of the part, it is cut out at 1/2, 1/4 or 1/8.
+
+    Raises:
+        PhotoTooHeavy: photo and part need more memory than `max_decoding_bytes`.
+        PhotoTooLarge: they need more than any decoder may take.
+        InvalidRequest: the part has too few pixels.
+    """
+    return _scaled(_cut_out(image, box, size_px, fit, max_decoding_bytes), size_px, fit)
+
+
+def _cut_out(image: Image.Image, box: Box, size_px: int, fit: Fit, max_decoding_bytes: int) -> Image.Image:
+    """Decode an opened photo as far as it is needed for a part, and cut that out, upright."""
+    full = image.size
+    several = bool(image.info.get("progressive"))
+    n_bytes = decoding_bytes(image, 2 if several else 1)
+    if image.format in _DRAFTED:
+        image.draft(None, _draft_size(image, box, size_px, fit))
+        n_bytes = several * n_bytes + DECODED_BYTES * image.width * image.height  # of one scan, nothing else is kept
+    n_bytes += ceil(DECODED_BYTES * image.width * image.height * box.w * box.h)
+    check_weight(full, str(image.format), n_bytes, max_decoding_bytes)
+    image.load()
+    orientation = orientation_of(image)
+    box.require_pixels(*_turned(full, orientation))
+    part = image.crop(_stored(box.pixels(*_turned(image.size, orientation)), image.size, orientation))
+    image.close()  # frees its pixels: from here on only the part takes memory
+    turn = _TURNS.get(orientation)
+    return part if turn is None else part.transpose(turn)
+
+
+def _draft_size(image: Image.Image, box: Box, size_px: int, fit: Fit) -> tuple[int, int]:
+    """Smallest width and height to decode all of a JPEG at, so that twice the target is left of the part."""
+    across, down = _turned((box.w, box.h), orientation_of(image))
+    wanted = _scaled_size((across * image.width, down * image.height), 2 * size_px, fit)
+    return ceil(wanted[0] / across), ceil(wanted[1] / down)
+
+
+def _turned(size: tuple[N, N], orientation: int) -> tuple[N, N]:
+    """Width and height of a stored photo once it is upright, and the other way round."""
+    return size if orientation not in _SIDEWAYS else (size[1], size[0])
+
+
+def _stored(edges: tuple[int, int, int, int], size: tuple[int, int], orientation: int) -> tuple[int, int, int, int]:
+    """The edges in the stored photo of a box of the upright one.
+
+    Args:
+        edges: left, upper, right, lower of the upright photo.
+        size: of the stored one.
+    """
+    left, upper, right, lower = edges
+    if orientation in _SIDEWAYS:
+        left, upper, right, lower = upper, left, lower, right
+    if orientation in _FROM_THE_RIGHT:
+        left, right = size[0] - right, size[0] - left
+    if orientation in _FROM_BELOW:
+        upper, lower = size[1] - lower, size[1] - upper
+    return left, upper, right, lower
+
+
+def _scaled(image: Image.Image, size_px: int, fit: Fit) -> Image.Image:
+    """Scale a decoded image, flatten it to RGB and convert it to sRGB."""
+    mode, info = image.mode, image.info
     if fit == "crop":
         image = image.crop(_middle_square(*image.size))
     if image.mode in ("I", "F"):  # the stretch to eight bits looks at all of it, and takes twelve bytes a pixel
@@ -45,12 +128,10 @@ def oriented_and_scaled(image: Image.Image, size_px: int, fit: Fit) -> Image.Ima
     elif max(factors := _factors(image.size, 3 * size_px, fit)) > 1 and not _resizes_lean(image):
         image = _reduced_in_bands(image, factors)
     flat = flatten(resized(to_eight_bit(image), _scaled_size(image.size, size_px, fit)))
-    flat = to_srgb(flat, mode, info)
-    turn = _TURNS.get(orientation)
-    return flat if turn is None else flat.transpose(turn)
+    return to_srgb(flat, mode, info)
 
 
-def _scaled_size(size: tuple[int, int], size_px: int, fit: Fit) -> tuple[int, int]:
+def _scaled_size(size: tuple[float, float], size_px: int, fit: Fit) -> tuple[int, int]:
     """Width and height to scale a photo to, so that it fits into a square of `size_px`, or covers it when cropped."""
     if fit == "stretch":
         return size_px, size_px

@@ -93,3 +93,23 @@ def test_filter_file_and_names_reach_the_search(tmp_path: Path, monkeypatch: pyt
     done = CliRunner().invoke(main, [*command, "--include", "title, colour,", "--facets", "category"])
     assert json.loads(done.stdout)["neighbours"] == []
     assert asked == [{"k": 4, "filter": {"must": []}, "include": ["title", "colour"], "facets": ["category"]}]
+
+
+def test_a_box_reaches_the_search_and_one_that_is_none_is_a_wrong_command_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "a.jpg").write_bytes(b"")
+    asked: list[Any] = []
+
+    def remote(photo: Path, options: Any, *rest: object, **more: object) -> dict[str, Any]:
+        asked.append(options)
+        return {"category": CATEGORY, "neighbours": []}
+
+    monkeypatch.setattr("pipeline.cli.search.search_remote", remote)
+    command = ["search", str(tmp_path / "a.jpg"), "--url", "http://x", "--box"]
+    assert CliRunner().invoke(main, [*command, "0.5, 0, 0.5, 1"]).exit_code == 0
+    assert asked == [{"k": 4, "box": (0.5, 0, 0.5, 1)}]
+    for box, told in {"0,0,1": "four numbers", "0.5,0,0.6,1": "beyond the photo"}.items():
+        done = CliRunner().invoke(main, [*command, box])
+        assert done.exit_code == 2
+        assert told in done.output
