@@ -29,10 +29,10 @@ from shared.attributes.filters import (
 from shared.attributes.schema import CODED, NUMERIC, Attribute, AttributeSchema, AttributeType, ValueCount, of_payload
 from shared.attributes.values import number_of, parts_of_place
 from shared.index.arrays import map_array, write_array
+from shared.index.facets import quantiles
 from shared.index.rows import LISTING_CODES, PhotoRows
 
 N_FREQUENT = 50  # values that the manifest names of an attribute
-_QUANTILES = 21
 _IDS_AT_ONCE = 500
 _TERMS = """
     CREATE TABLE terms (attribute INTEGER, code INTEGER, value TEXT, PRIMARY KEY (attribute, code)) WITHOUT ROWID;
@@ -97,8 +97,7 @@ class _Gathered:
         if self.attribute.type in NUMERIC:
             numbers = column[~np.isnan(column)]
             found["n_listings"] = len(numbers)
-            if len(numbers):
-                found["quantiles"] = tuple(np.quantile(numbers, np.linspace(0, 1, _QUANTILES)).tolist())
+            found["quantiles"] = tuple(quantiles(numbers))
         else:
             codes, counts = np.unique(column[column >= 0], return_counts=True)
             found["n_listings"], found["n_values"] = int(counts.sum()), len(self.terms) or len(codes)

@@ -10,6 +10,8 @@ from shared.attributes.schema import NUMERIC, AttributeSchema, AttributeType, Va
 from shared.attributes.values import number_of
 from shared.jobs.contract import Facet, FacetValue
 
+N_QUANTILES = 21
+_DECIMALS = 6
 N_VALUES = 50  # that an answer names of one attribute, the most frequent
 
 
@@ -93,5 +95,13 @@ class Facets:
             count=len(numbers),
             minimum=float(numbers.min()) if len(numbers) else None,
             maximum=float(numbers.max()) if len(numbers) else None,
-            quantiles=np.quantile(numbers, np.linspace(0, 1, 21)).tolist() if len(numbers) else [],
+            quantiles=quantiles(numbers),
         )
+
+
+def quantiles(numbers: npt.NDArray[np.float64]) -> list[float]:
+    """Compute N_QUANTILES numbers from the lowest to the highest, evenly frequent; none of no numbers."""
+    if not len(numbers):
+        return []
+    found: list[float] = np.quantile(numbers, np.linspace(0, 1, N_QUANTILES)).round(_DECIMALS).tolist()
+    return found
