@@ -22,7 +22,7 @@ _GATHERED = 1024  # rows at a time: their copy stays in the processor's cache
 _BRUTE_FORCE_UP_TO = 2_000
 MIN_PROBES = 8  # fewer may suffice for the catalogue's own photos, but users' query photos resemble it less
 _SAMPLED = 131_072  # rows by which it is told how many of each inverted list a filter leaves
-_SCARCE, _MOST_SCARCE = 1.5, 32
+_SCARCE, _MOST_SCARCE = 1.5, 64
 _FEWEST_PROBES = 64  # of a search with a filter, which is seldom tuned for
 
 
@@ -193,7 +193,9 @@ class CompressedIndex:
         # spread over many lists: visit many more of them the fewer rows there are around the query than elsewhere.
         counts, sizes = self._counted(allowed), self._sampled_sizes
         around = self._quantizer.search(projected, n_probes)[1][0]
-        scarcity = float(share * sizes[around].sum() / max(1, counts[around].sum())) ** 3
+        n_around = float(counts[around].sum())
+        at_most = n_around + 2 * math.sqrt(n_around) + 1  # it is counted in a sample
+        scarcity = float(share * sizes[around].sum() / at_most) ** 4
         if scarcity < _SCARCE:
             return n_lists
         wanted = n_lists * sizes.mean() * share * min(_MOST_SCARCE, scarcity)
