@@ -2,7 +2,7 @@
 
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from shared.attributes.configuration import ColumnChoice
@@ -59,6 +59,8 @@ def infer(
     columns: Mapping[str, Sequence[str]],
     choices: Mapping[str, ColumnChoice] | None = None,
     known: AttributeSchema = NO_ATTRIBUTES,
+    *,
+    numbers: Collection[str] = (),
 ) -> tuple[AttributeSchema, list[ColumnNote]]:
     """Infer the attributes of a table.
 
@@ -66,6 +68,7 @@ def infer(
         columns: the cells of each column, as text; without those of id and category.
         choices: what the catalogue's configuration says of attributes, by name.
         known: those of the live index: one bad export does not turn a price into a keyword.
+        numbers: columns whose cells were numbers in a table with types, so that a point stands before their fraction.
 
     Returns:
         the attributes in the columns' order, and what was assumed or left out.
@@ -91,18 +94,24 @@ def infer(
         elif len(found) == MAX_ATTRIBUTES:
             notes.append(ColumnNote("too many columns", column, detail=f"left out; {MAX_ATTRIBUTES} are the most"))
         else:
-            attribute, note = _typed(name, column, filled, choice, known.get(name))
+            attribute, note = _typed(name, column, filled, choice, known.get(name), is_number=column in numbers)
             found[name] = attribute
             notes += [note] if note else []
     return AttributeSchema(tuple(found.values())), notes
 
 
 def _typed(
-    name: str, column: str, filled: Sequence[str], choice: ColumnChoice | None, known: Attribute | None
+    name: str,
+    column: str,
+    filled: Sequence[str],
+    choice: ColumnChoice | None,
+    known: Attribute | None,
+    *,
+    is_number: bool,
 ) -> tuple[Attribute, ColumnNote | None]:
     """An attribute with its type and way of writing, and a note where a number can be read both ways."""
     some = filled if len(filled) <= _SAMPLE else filled[:: -(-len(filled) // _SAMPLE)]
-    decimal, both_ways = decimal_of(some)
+    decimal, both_ways = (".", "") if is_number else decimal_of(some)
     type_ = (choice and choice.type) or _kept(known, _type_of(name, some, decimal), some)
     if known and both_ways:
         decimal, both_ways = known.decimal, ""

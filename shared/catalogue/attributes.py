@@ -11,6 +11,7 @@ from shared.attributes.inference import infer
 from shared.attributes.schema import MAX_PAYLOAD_BYTES, Attribute, AttributeSchema, as_payload
 from shared.attributes.values import EXPECTED, NOTHING, parse_text
 from shared.catalogue.rows import PRODUCTS, RowProblem
+from shared.catalogue.typed_tables import NUMBERS
 from shared.errors import CatalogueUnusable
 
 if TYPE_CHECKING:  # heavy: only what reads tables needs it
@@ -75,7 +76,8 @@ def read_attributes(
                 f"{CONFIGURATION}: attributes.{name}: {PRODUCTS} has no column {choice.column}; "
                 f"it has {', '.join(columns)}"
             )
-    schema, notes = infer(columns, choices, AttributeSchema(known))
+    numbers = products.attrs.get(NUMBERS, frozenset())
+    schema, notes = infer(columns, choices, AttributeSchema(known), numbers=numbers)
     odd += [RowProblem(note.reason, PRODUCTS, 1, "", note.value or note.column, _detail(note.column, note.detail))
             for note in notes]  # fmt: skip
     ids, numbers = rows["id"].tolist(), [int(row) for row in rows.index]
