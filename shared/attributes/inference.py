@@ -78,17 +78,23 @@ def infer(
     """
     choices = choices or {}
     notes: list[ColumnNote] = []
-    chosen = {choice.column: (name, choice) for name, choice in choices.items() if choice.column}
+    chosen = {choice.column: name for name, choice in choices.items() if choice.column}
+    # A column that is meant by name is that attribute even where an earlier one is called so.
+    taken = {_free(name): column for column, name in chosen.items() if column in columns and not choices[name].skip}
     found: dict[str, Attribute] = {}
     for column, cells in columns.items():
-        name, choice = chosen.get(column) or (attribute_name(column), choices.get(attribute_name(column)))
+        name = chosen.get(column, attribute_name(column))
+        choice = choices.get(name)
+        if choice and choice.column not in ("", column):
+            choice = None  # it is said of another column
         if (choice and choice.skip) or _UNNAMED.fullmatch(column):
             continue
-        name = f"{name}_" if name in BUILT_IN else name
+        name = _free(name)
         filled = [cell for cell in cells if cell.strip().casefold() not in NOTHING]
-        if not name or name in found:
+        other = found[name].column if name in found else taken.get(name, column)
+        if not name or other != column:
             reason = "column without a name of its own"
-            notes.append(ColumnNote(reason, column, detail=f"left out; {found[name].column} is {name}" if name else ""))
+            notes.append(ColumnNote(reason, column, detail=f"left out; {other} is {name}" if name else ""))
         elif not filled:
             continue  # nothing is lost with it
         elif len(found) == MAX_ATTRIBUTES:
@@ -98,6 +104,11 @@ def infer(
             found[name] = attribute
             notes += [note] if note else []
     return AttributeSchema(tuple(found.values())), notes
+
+
+def _free(name: str) -> str:
+    """A name that is none of those which every photo has."""
+    return f"{name}_" if name in BUILT_IN else name
 
 
 def _typed(

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, NamedTuple
 from shared.artifacts import Location
 from shared.artifacts.backends import backend_at
 from shared.artifacts.files import ObjectFile
-from shared.attributes.configuration import CONFIGURATION, parse_configuration
+from shared.attributes.configuration import CONFIGURATION, ColumnChoice, parse_configuration
 from shared.attributes.inference import infer
-from shared.attributes.schema import MAX_PAYLOAD_BYTES, Attribute, AttributeSchema, as_payload
+from shared.attributes.schema import MAX_PAYLOAD_BYTES, Attribute, AttributeSchema, as_payload, attribute_name
 from shared.attributes.values import EXPECTED, NOTHING, parse_text
 from shared.catalogue.rows import PRODUCTS, RowProblem
 from shared.catalogue.typed_tables import NUMBERS
@@ -77,6 +77,7 @@ def read_attributes(
                 f"it has {', '.join(columns)}"
             )
     numbers = products.attrs.get(NUMBERS, frozenset())
+    odd += _without_column(choices, columns)
     schema, notes = infer(columns, choices, AttributeSchema(known), numbers=numbers)
     odd += [RowProblem(note.reason, PRODUCTS, 1, "", note.value or note.column, _detail(note.column, note.detail))
             for note in notes]  # fmt: skip
@@ -90,6 +91,17 @@ def read_attributes(
             elif text.strip().casefold() not in NOTHING:
                 odd.append(_unreadable(attribute, row, listing_id, text))
     return ListingAttributes(schema, {one: _fitting(one, found, odd) for one, found in values.items()})
+
+
+def _without_column(choices: Mapping[str, ColumnChoice], columns: Iterable[str]) -> list[RowProblem]:
+    """The attributes that are spoken of and that no column is: misspelt, or the table has lost the column."""
+    names = {attribute_name(column) for column in columns}
+    detail = f"{PRODUCTS} has no such column; `column` says which is meant; it has {', '.join(columns)}"
+    return [
+        RowProblem("attribute without a column", CONFIGURATION, 1, "", name, detail)
+        for name, choice in choices.items()
+        if not choice.column and name not in names
+    ]
 
 
 def _detail(column: str, detail: str) -> str:

@@ -132,16 +132,35 @@ def test_the_configuration_renames_types_and_skips() -> None:
     assert (colour.name, colour.type) == ("colour", AttributeType.TEXT)
 
 
+def test_the_column_that_the_configuration_names_is_the_attribute_whatever_others_are_called() -> None:
+    choices = parse_configuration("[attributes.price]\ncolumn = 'Net'\n[attributes.size]\ncolumn = 'size'\nskip = true")
+    columns = {"price": ["£1"], "Net": ["2"], "size": ["3"], "Size": ["4"]}
+    schema, [note] = infer(columns, choices)
+    assert [(one.name, one.column) for one in schema] == [("price", "Net"), ("size", "Size")]
+    assert (note.column, note.detail) == ("price", "left out; Net is price")
+
+
 @pytest.mark.parametrize(
     ("text", "told"),
     [
         ("[attributes", "is no TOML"),
-        ("[attribute.price]", "attribute: Extra inputs are not permitted"),
-        ("[attributes.price]\nkind = 'price'", "attributes.price.kind: Extra inputs"),
+        ("[attributes.größe]", '[attributes."größe"]'),
+        (
+            "[attribute.price]",
+            "attribute: is not known; what can be said of an attribute stands under [attributes.NAME]",
+        ),
+        (
+            "[attributes.price]\nkind = 'price'",
+            "attributes.price.kind: is not known; possible are column, type, currency",
+        ),
         ("[attributes.price]\ntype = 'money'", "attributes.price.type: Input should be 'number', 'price'"),
-        ("[attributes.price]\ncurrency = 'euro'", "attributes.price.currency"),
+        ("[attributes.price]\ncurrency = '€'", "attributes.price.currency: must be a code of three capital letters"),
         ("[attributes.price]\ndecimal = ';'", "attributes.price.decimal"),
-        ("[attributes]\nprice = 5", "attributes.price"),
+        ("[attributes]\nprice = 5", "attributes.price: must be a table: [attributes.NAME]"),
+        (
+            "[attributes.a]\ncolumn = 'x'\n[attributes.b]\ncolumn = 'x'",
+            "attributes.a and attributes.b are both the column x",
+        ),
         ("[attributes.'Preis (EUR)']", "small letters, digits and underscores, such as preis_eur"),
         ("[attributes.'--']", "such as price"),
     ],

@@ -113,3 +113,13 @@ def test_what_would_have_to_be_guessed_is_refused_with_what_was_found(
     with pytest.raises(CatalogueUnusable) as refused:
         read(tmp_path, products)
     assert [fact for fact in ["Products.csv", *facts] if fact not in str(refused.value)] == []
+
+
+def test_an_attribute_that_is_spoken_of_without_a_column_is_told(tmp_path: Path) -> None:
+    dump = write_catalogue(tmp_path / "dump", PRODUCTS, IMAGES, PHOTOS)
+    (dump / "catalogue.toml").write_text("[attributes.titel]\ntype = 'text'\n[attributes.title]\ntype = 'keyword'\n")
+    catalogue = read_catalogue(dump)
+    assert [one.type for one in catalogue.attributes] == ["keyword"]
+    [told] = catalogue.odd
+    assert (told.reason, told.table, told.value) == ("attribute without a column", "catalogue.toml", "titel")
+    assert "it has product_name" in told.detail
