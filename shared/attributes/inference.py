@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from shared.attributes.configuration import ColumnChoice
-from shared.attributes.numbers import decimal_of, parse_amount, parse_number, plain
+from shared.attributes.numbers import currency_in, decimal_of, parse_amount, parse_number, plain
 from shared.attributes.schema import (
     BUILT_IN,
     MAX_ATTRIBUTES,
@@ -139,7 +139,7 @@ def _typed(
         )  # fmt: skip
     if type_ is AttributeType.PRICE:
         given = (choice.currency,) if choice and choice.currency else ()
-        attribute = attribute.model_copy(update={"currencies": given or _currencies(name, filled, decimal)})
+        attribute = attribute.model_copy(update={"currencies": given or _currencies(column, filled, decimal)})
     if type_ is AttributeType.TIME:
         day_first, in_both_orders = _day_first(some)
         if choice and choice.day_first is not None:
@@ -161,11 +161,13 @@ def _kept(known: Attribute | None, found: AttributeType, cells: Sequence[str]) -
     return known.type if fits else found
 
 
-def _currencies(name: str, filled: Iterable[str], decimal: str) -> tuple[str, ...]:
+def _currencies(column: str, filled: Iterable[str], decimal: str) -> tuple[str, ...]:
     amounts = (parse_amount(cell, decimal) for cell in filled)
     counts = Counter(amount.currency for amount in amounts if amount and amount.currency)
-    if not counts and (code := _CODE_IN_NAME.search(name)):
-        return (code[1].upper(),)
+    if not counts:
+        if code := _CODE_IN_NAME.search(attribute_name(column)):
+            return (code[1].upper(),)
+        return tuple(filter(None, [currency_in(column)]))
     return tuple(code for code, _ in counts.most_common())
 
 

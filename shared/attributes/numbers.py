@@ -97,6 +97,13 @@ def parse_amount(text: str, decimal: str = ".") -> Amount | None:
     return None if number is None else Amount(number, currency, bool(mark))
 
 
+def currency_in(text: str) -> str:
+    """The currency whose sign stands in a text, as in "Prix (€)" or "Price A$"; empty where there is none."""
+    words = re.split(r"[\s()\[\]/,:_]+", text.lower())
+    signs = (word for word in words if any(unicodedata.category(character) == "Sc" for character in word))
+    return next(filter(None, map(_SYMBOLS.get, signs)), "")
+
+
 def decimal_of(texts: Iterable[str]) -> tuple[str, str]:
     """Tell from a column's numbers what stands before the fraction in them.
 

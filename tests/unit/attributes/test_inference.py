@@ -85,6 +85,9 @@ def test_of_seventy_columns_the_first_64_are_taken_and_the_others_told() -> None
 def test_a_price_has_the_currencies_of_its_cells_or_of_its_name() -> None:
     assert one("price", ["£5", "€5", "€6", "7"]).currencies == ("EUR", "GBP")
     assert one("price_gbp", ["5", "6.50"]).currencies == ("GBP",)
+    assert one("Prix (€)", ["5", "6,50"]).currencies == one("prix €", ["5"]).currencies == ("EUR",)
+    assert one("Price A$", ["5"]).currencies == ("AUD",)
+    assert one("Price ($)", ["£5", "6"]).currencies == ("GBP",)
     assert one("price", ["5"]).currencies == ()
     assert one("price", ["5"], type="price", currency="CHF").currencies == ("CHF",)
 
