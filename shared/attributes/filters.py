@@ -226,7 +226,7 @@ def _number(attribute: Attribute, value: object) -> float | None:
     """What a number or time of a filter is compared by; None: it is neither."""
     if attribute.type is not AttributeType.TIME:
         return finite(value)
-    moment = parse_time(value) if isinstance(value, str) else None
+    moment = parse_time(value, day_first=attribute.day_first) if isinstance(value, str) else None
     return moment.timestamp() if moment else None
 
 

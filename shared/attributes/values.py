@@ -152,8 +152,9 @@ def _checked(attribute: Attribute, value: object, where: str) -> JsonValue:
             read = finite(value)
         case AttributeType.PRICE:
             read = _checked_price(attribute, value)
-        case AttributeType.TIME if isinstance(value, str) and (moment := parse_time(value)):
-            read = iso(moment)
+        case AttributeType.TIME if isinstance(value, str):
+            moment = parse_time(value, day_first=attribute.day_first)
+            read = iso(moment) if moment else None
         case AttributeType.TEXT | AttributeType.KEYWORD | AttributeType.PLACE if isinstance(value, str):
             most = MAX_TEXT_LENGTH if attribute.type is AttributeType.TEXT else MAX_KEYWORD_LENGTH
             if len(value) > most:

@@ -6,8 +6,10 @@ from datetime import UTC, datetime
 import pytest
 from pydantic import JsonValue, ValidationError
 
+from shared.attributes.filters import Between, bind_filter
 from shared.attributes.schema import Attribute, AttributeSchema, AttributeType, attribute_name
 from shared.attributes.values import fitting_values, parse_text, parse_time, parts_of_place, read_values
+from shared.catalogue.categories import OLDER_CATEGORIES
 from shared.errors import InvalidRequest
 from shared.jobs.contract import ImageOptions, SearchRequest
 
@@ -92,6 +94,14 @@ def test_cells_of_a_table_are_read_by_the_columns_way_of_writing() -> None:
     assert parse_text(added.model_copy(update={"day_first": False}), "3/4/2026") == "2026-03-04"
     assert parse_text(added, "3/4/2026 18:30") == "2026-04-03T18:30:00Z"
     assert parse_text(SCHEMA.require("sold", ""), "Nein") is False
+
+
+def test_a_date_of_a_request_has_the_order_of_the_columns_dates() -> None:
+    american = AttributeSchema((Attribute(name="added", type=AttributeType.TIME, day_first=False),))
+    assert read_values({"added": "3/4/2026"}, american) == {"added": "2026-03-04"}
+    asked = bind_filter({"must": [{"key": "added", "range": {"gte": "3/4/2026"}}]}, american, OLDER_CATEGORIES)
+    assert isinstance(asked, Between)
+    assert asked.low == datetime(2026, 3, 4, tzinfo=UTC).timestamp()
 
 
 def test_times_are_in_utc_and_impossible_ones_are_none() -> None:
