@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from shared.attributes.configuration import ColumnChoice
-from shared.attributes.numbers import currency_in, decimal_of, parse_amount, parse_number, plain
+from shared.attributes.numbers import currency_in, decimal_of, parse_amount, plain, read_amount, read_number
 from shared.attributes.schema import (
     BUILT_IN,
     MAX_ATTRIBUTES,
@@ -126,13 +126,13 @@ def _typed(
     type_ = (choice and choice.type) or _kept(known, _type_of(name, some, decimal), some)
     if known and both_ways:
         decimal, both_ways = known.decimal, ""
-    elif type_ is AttributeType.PRICE and "." in both_ways:
+    elif type_ is AttributeType.PRICE and "." in both_ways and not _needs_points(some):
         decimal = ","  # prices have no three decimals: 1.250 is over a thousand
     decimal = (choice and choice.decimal) or decimal
     attribute = Attribute(name=name, type=type_, column=column, decimal=decimal)
     note = None
     if type_ in (AttributeType.NUMBER, AttributeType.PRICE) and both_ways and not (choice and choice.decimal):
-        read = parse_amount(both_ways, decimal)
+        read = read_amount(both_ways, decimal)
         note = ColumnNote(
             "number that can be read both ways", column, both_ways,
             f"read as {read.number if read else 'nothing'}; say `decimal` in catalogue.toml if that is wrong",
@@ -151,6 +151,11 @@ def _typed(
     return attribute, note
 
 
+def _needs_points(cells: Iterable[str]) -> bool:
+    """Whether some prices can only be meant with a point before the fraction, as £1,250.50."""
+    return any(parse_amount(cell, ".") and not parse_amount(cell, ",") for cell in cells)
+
+
 def _kept(known: Attribute | None, found: AttributeType, cells: Sequence[str]) -> AttributeType:
     """The type that an attribute had, if it still fits; else the one that was found now."""
     if known is None or known.type is found:
@@ -162,7 +167,7 @@ def _kept(known: Attribute | None, found: AttributeType, cells: Sequence[str]) -
 
 
 def _currencies(column: str, filled: Iterable[str], decimal: str) -> tuple[str, ...]:
-    amounts = (parse_amount(cell, decimal) for cell in filled)
+    amounts = (read_amount(cell, decimal) for cell in filled)
     counts = Counter(amount.currency for amount in amounts if amount and amount.currency)
     if not counts:
         if code := _CODE_IN_NAME.search(attribute_name(column)):
@@ -185,13 +190,13 @@ def _type_of(name: str, cells: Sequence[str], decimal: str) -> AttributeType:
 
 
 def _numeric(name: str, cells: Sequence[str], decimal: str) -> AttributeType | None:
-    amounts = [amount for cell in cells if (amount := parse_amount(cell, decimal))]
+    amounts = [amount for cell in cells if (amount := read_amount(cell, decimal))]
     if len(amounts) >= _ENOUGH * len(cells):
         if _PRICES.search(name) or sum(amount.mark for amount in amounts) >= len(amounts) / 2:
             return AttributeType.PRICE
         return None if any(_is_code(cell) for cell in cells) else AttributeType.NUMBER
     # With an exponent: 1.5e-3.
-    numbers = _share(cells, lambda cell: parse_number(cell, decimal) is not None)
+    numbers = _share(cells, lambda cell: read_number(cell, decimal) is not None)
     return AttributeType.NUMBER if numbers >= _ENOUGH else None
 
 

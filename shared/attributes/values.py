@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 
 from pydantic import JsonValue
 
-from shared.attributes.numbers import parse_amount, parse_number
+from shared.attributes.numbers import parse_amount, read_amount, read_number
 from shared.attributes.schema import (
     MAX_ATTRIBUTES,
     MAX_KEYWORD_LENGTH,
@@ -82,9 +82,9 @@ def parse_text(attribute: Attribute, text: str) -> JsonValue:
     value: JsonValue = None
     match attribute.type:
         case AttributeType.NUMBER:
-            value = parse_number(text, attribute.decimal)
+            value = read_number(text, attribute.decimal)
         case AttributeType.PRICE:
-            if amount := parse_amount(text, attribute.decimal):
+            if amount := read_amount(text, attribute.decimal):
                 value = _price(attribute, amount.number, amount.currency)
         case AttributeType.BOOLEAN:
             folded = text.casefold()

@@ -103,6 +103,22 @@ def test_a_number_that_can_be_read_both_ways_is_told_and_a_price_of_three_decima
     assert infer({"price": ["1.250"]}, {"price": ColumnChoice(decimal=".")})[1] == []
 
 
+def test_a_column_may_have_numbers_of_both_conventions() -> None:
+    schema, notes = infer({"price": ["£1,234.50", "1.234,50 €", "$20", "£3.50"]})
+    [price] = schema
+    assert (price.type, price.currencies, price.decimal, notes) == (
+        AttributeType.PRICE, ("GBP", "EUR", "USD"), ".", [],
+    )  # fmt: skip
+    # One of the other convention does not turn the rest round.
+    schema, [note] = infer({"price": ["1.250 €", "12,50 €", "£1,250", "£3.50", "£4.50"]})
+    assert (schema.attributes[0].decimal, note.detail.split(";")[0]) == (".", "read as 1.25")
+    # What may be of either is read by the more frequent one, and told.
+    schema, [note] = infer({"size": ["1.5", "2.5", "3,5", "1,250"]})
+    assert (schema.attributes[0].type, note.value, note.detail.split(";")[0]) == (
+        AttributeType.NUMBER, "1,250", "read as 1250.0",
+    )  # fmt: skip
+
+
 def test_dates_of_both_orders_are_told_apart_by_one_above_twelve() -> None:
     assert one("added", ["3/4/2026", "11/29/2026"]).day_first is False
     assert one("added", ["3/4/2026", "29/11/2026"]).day_first is True

@@ -89,7 +89,8 @@ def test_unknown_names_and_too_much_are_refused() -> None:
 def test_cells_of_a_table_are_read_by_the_columns_way_of_writing() -> None:
     [price, added] = [SCHEMA.require(name, "") for name in ("price", "added")]
     assert parse_text(price, "1.250,50 £") == {"amount": 1250.5, "currency": "GBP"}
-    assert parse_text(price, "12.50") is None
+    assert parse_text(price, "12.50") == {"amount": 12.5, "currency": "EUR"}  # cannot be meant otherwise
+    assert parse_text(price, "1.2.50") is None
     assert parse_text(price, " n/a ") is None
     assert parse_text(added.model_copy(update={"day_first": False}), "3/4/2026") == "2026-03-04"
     assert parse_text(added, "3/4/2026 18:30") == "2026-04-03T18:30:00Z"
