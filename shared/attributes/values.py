@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 
 from pydantic import JsonValue
 
-from shared.attributes.numbers import parse_amount, read_amount, read_number
+from shared.attributes.numbers import Amount, parse_amount, read_amount, read_number
 from shared.attributes.schema import (
     MAX_ATTRIBUTES,
     MAX_KEYWORD_LENGTH,
@@ -28,6 +28,7 @@ _FALSE = frozenset({"false", "no", "n", "nein", "non", "nie", "ne", "нет"})
 BOOLEANS = _TRUE | _FALSE
 # What tables write where there is nothing.
 NOTHING = frozenset({"", "-", "--", "n/a", "#n/a", "na", "nan", "none", "null", "nil", "\\n", "?"})
+_CROWNS = frozenset({"SEK", "NOK", "DKK", "ISK"})  # what "kr" may mean
 _CURRENCY = re.compile(r"[A-Z]{3}")
 _DAY = re.compile(r"([0-9]{1,2})([./-])([0-9]{1,2})\2([0-9]{4})(?:[ T,]+([0-9]{1,2}:[0-9]{2}(?::[0-9]{2})?))?")
 _ISO = re.compile(r"[0-9]{4}-?[0-9]{2}-?[0-9]{2}([T ].*)?")
@@ -85,7 +86,7 @@ def parse_text(attribute: Attribute, text: str) -> JsonValue:
             value = read_number(text, attribute.decimal)
         case AttributeType.PRICE:
             if amount := read_amount(text, attribute.decimal):
-                value = _price(attribute, amount.number, amount.currency)
+                value = _price(attribute, amount)
         case AttributeType.BOOLEAN:
             folded = text.casefold()
             value = folded in _TRUE if folded in BOOLEANS else {"1": True, "0": False}.get(folded)
@@ -99,8 +100,10 @@ def parse_text(attribute: Attribute, text: str) -> JsonValue:
     return value
 
 
-def _price(attribute: Attribute, amount: float, currency: str) -> JsonValue:
-    return {"amount": amount, "currency": currency or (attribute.currencies[0] if attribute.currencies else "")}
+def _price(attribute: Attribute, amount: Amount) -> JsonValue:
+    """The price with its own currency, or else the attribute's; of "20 kr" only if that has such."""
+    meant = [code for code in attribute.currencies if code in _CROWNS or not amount.mark]
+    return {"amount": amount.number, "currency": amount.currency or next(iter(meant), "")}
 
 
 def read_values(given: object, schema: AttributeSchema, where: str = "attributes") -> dict[str, JsonValue]:
@@ -171,12 +174,13 @@ def _checked_price(attribute: Attribute, value: object) -> JsonValue:
     """A price of a request: a number, a text such as "£12.50", or an object; None for anything else."""
     if isinstance(value, str):
         amount = parse_amount(value)
-        return _price(attribute, amount.number, amount.currency) if amount else None
+        return _price(attribute, amount) if amount else None
     given = value if isinstance(value, Mapping) else {"amount": value}
     number, currency = finite(given.get("amount")), given.get("currency") or ""
     if number is None or not given.keys() <= {"amount", "currency"} or not isinstance(currency, str):
         return None
-    return _price(attribute, number, currency) if not currency or _CURRENCY.fullmatch(currency) else None
+    fits = not currency or _CURRENCY.fullmatch(currency)
+    return _price(attribute, Amount(number, currency, mark=False)) if fits else None
 
 
 EXPECTED = {

@@ -97,6 +97,14 @@ def test_cells_of_a_table_are_read_by_the_columns_way_of_writing() -> None:
     assert parse_text(SCHEMA.require("sold", ""), "Nein") is False
 
 
+@pytest.mark.parametrize(
+    ("currencies", "expected"), [((), ""), (("EUR",), ""), (("SEK", "EUR"), "SEK"), (("EUR", "NOK"), "NOK")]
+)
+def test_crowns_are_those_of_the_column_and_never_its_euros(currencies: tuple[str, ...], expected: str) -> None:
+    price = Attribute(name="price", type=AttributeType.PRICE, currencies=currencies)
+    assert parse_text(price, "20 kr") == {"amount": 20.0, "currency": expected}
+
+
 def test_a_date_of_a_request_has_the_order_of_the_columns_dates() -> None:
     american = AttributeSchema((Attribute(name="added", type=AttributeType.TIME, day_first=False),))
     assert read_values({"added": "3/4/2026"}, american) == {"added": "2026-03-04"}
