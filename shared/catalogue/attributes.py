@@ -68,7 +68,14 @@ def read_attributes(
             raise CatalogueUnusable(f"{CONFIGURATION} is not UTF-8; save it so") from exc
     used = set(listing_ids)
     rows = products[products["id"].isin(used) & ~products["id"].duplicated()]
-    rows = rows.loc[:, ~rows.columns.duplicated()]
+    repeated = rows.columns.duplicated()
+    odd += [
+        RowProblem(
+            "column without a name of its own", PRODUCTS, 1, "", name, _detail(name, "left out but for the first")
+        )
+        for name in map(str, rows.columns[repeated].unique())
+    ]
+    rows = rows.loc[:, ~repeated]
     columns = {str(name): rows[name].tolist() for name in rows.columns if name not in _NOT_ATTRIBUTES}
     for name, choice in choices.items():
         if choice.column and choice.column not in columns:

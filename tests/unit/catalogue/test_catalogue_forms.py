@@ -123,3 +123,12 @@ def test_an_attribute_that_is_spoken_of_without_a_column_is_told(tmp_path: Path)
     [told] = catalogue.odd
     assert (told.reason, told.table, told.value) == ("attribute without a column", "catalogue.toml", "titel")
     assert "it has product_name" in told.detail
+
+
+def test_of_columns_with_one_name_the_first_is_read_and_the_others_are_told(tmp_path: Path) -> None:
+    products = PRODUCTS.replace("product_name", "size,product_name,size,size").replace(",Café", ",L,Café")
+    products = products.replace("£5", "£5,2,3").replace("Ball", "M,Ball,4,5")
+    catalogue = read(tmp_path, products.encode())
+    assert '"size":"L"' in catalogue.photos[0].payload
+    [told] = catalogue.odd
+    assert (told.value, told.detail) == ("size", "column size: left out but for the first")
