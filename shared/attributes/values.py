@@ -31,6 +31,8 @@ NOTHING = frozenset({"", "-", "--", "n/a", "#n/a", "na", "nan", "none", "null", 
 _CROWNS = frozenset({"SEK", "NOK", "DKK", "ISK"})  # what "kr" may mean
 _CURRENCY = re.compile(r"[A-Z]{3}")
 _DAY = re.compile(r"([0-9]{1,2})([./-])([0-9]{1,2})\2([0-9]{4})(?:[ T,]+([0-9]{1,2}:[0-9]{2}(?::[0-9]{2})?))?")
+_YEAR_FIRST = re.compile(r"([0-9]{4})/([0-9]{1,2})/([0-9]{1,2})([T ].*)?")
+_UTC = re.compile(r"(?<=[0-9]) ?(?:UTC|GMT)$")
 _ISO = re.compile(r"[0-9]{4}-?[0-9]{2}-?[0-9]{2}([T ].*)?")
 
 
@@ -38,13 +40,16 @@ def parse_time(text: str, *, day_first: bool = True) -> datetime | None:
     """Parse a date or time: ISO 8601, or day, month and year as people write them; None for anything else.
 
     Args:
-        text: "2026-11-29", "2026-11-29T18:00:00Z", "29.11.2026", "29/11/2026 18:00". Without a zone it is UTC.
+        text: "2026-11-29", "2026-11-29T18:00:00Z", "29.11.2026", "29/11/2026 18:00", "2026/11/29". Without a
+            zone it is UTC.
         day_first: whether 3/4/2026 is in April; a number above 12 decides by itself.
 
     Returns:
         the time in UTC.
     """
-    text = text.strip()
+    text = _UTC.sub("Z", text.strip())
+    if parts := _YEAR_FIRST.fullmatch(text):
+        text = f"{parts[1]}-{parts[2]:0>2}-{parts[3]:0>2}{parts[4] or ''}"
     try:
         if _ISO.fullmatch(text):
             found = datetime.fromisoformat(text)

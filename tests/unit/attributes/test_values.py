@@ -116,6 +116,10 @@ def test_a_date_of_a_request_has_the_order_of_the_columns_dates() -> None:
 def test_times_are_in_utc_and_impossible_ones_are_none() -> None:
     assert parse_time("2026-11-29T20:00+02:00") == datetime(2026, 11, 29, 18, tzinfo=UTC)
     assert parse_time("20261129") == datetime(2026, 11, 29, tzinfo=UTC)
+    assert parse_time("2026/1/29") == datetime(2026, 1, 29, tzinfo=UTC)
+    for text in ("2026/11/29 18:00", "2026-11-29 18:00:00 UTC", "2026-11-29T18:00:00.000GMT"):
+        moment = datetime(2026, 11, 29, 18, tzinfo=UTC)
+        assert parse_time(text) == moment, text
     for text in (
         "31.11.2026",
         "2026-13-01",
