@@ -11,6 +11,7 @@ from werkzeug.routing import Rule
 
 from api.http.auth import PUBLIC
 from api.http.views import Problem
+from api.openapi.examples import filter_example, values_example
 from api.openapi.operation import JPEG, Errors, Operation, Schema
 from api.openapi.schemas import PHOTO_TYPES, exactly, options_of
 from api.uploads.bodies import FIELD
@@ -109,8 +110,11 @@ def _name_what_is_served(part: object, categories: list[str], attributes: Attrib
         if kind := part.pop("x-attributes-list", None):
             one = "|".join(re.escape(name) for name in _names(kind, attributes))
             part |= {"pattern": f"^({one})(,({one}))*$", "maxLength": _MAX_LIST} if attributes else {}
+        if part.pop("x-filter", None):
+            part["example"] = filter_example(categories, attributes)
         if part.pop("x-attributes", None):
             part |= {"properties": {one.name: _VALUES[one.type] for one in attributes}, "additionalProperties": False}
+            part["example"] = values_example(attributes)
         for value in part.values():
             _name_what_is_served(value, categories, attributes)
     elif isinstance(part, list):

@@ -50,6 +50,7 @@ class Prepared:
         metrics: of the bundle's evaluation.
         built: whether anything had to be built.
         outdated: whether the index is of an earlier state of the catalogue.
+        photo: file of the index's first photo; relative where it is in the catalogue.
     """
 
     bundle_version: str
@@ -61,6 +62,7 @@ class Prepared:
     metrics: dict[str, float | int]
     built: bool
     outdated: bool
+    photo: str
 
 
 def prepare(
@@ -375,4 +377,5 @@ def _current_state(
         manifest.metrics,
         built,
         outdated,
+        str(snapshot.photo(0).path),
     )

@@ -158,7 +158,7 @@ def _attributes(values: Mapping[str, Any]) -> str:
 def _shown(value: object) -> str:
     if isinstance(value, Mapping):
         return f"{value.get('amount'):,.2f} {value.get('currency', '')}".rstrip()
-    text = f"{value:g}" if isinstance(value, float) else str(value)
+    text = f"{value:.12g}" if isinstance(value, float) else str(value)
     text = "".join(character if character.isprintable() else " " for character in text)
     return text if len(text) <= _TITLE_CHARS else text[: _TITLE_CHARS - 1] + "…"
 

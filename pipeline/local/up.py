@@ -214,7 +214,8 @@ def _wait_ready(address: str, supervisor: Supervisor, stop: _StopRequest) -> boo
 def _banner(settings: Settings, address: str, prepared: Prepared) -> list[str]:
     repeated = [f"notice: {prepared.notice}"] if prepared.notice and not prepared.built else []
     location = catalogue_location(settings)
-    photo = next((location / "images").iterdir()) if isinstance(location, Path) else Path("PHOTO.jpg")
+    # Not whatever lies in `images`: that may be a folder, and not be there at all.
+    photo = location / prepared.photo if isinstance(location, Path) else Path("PHOTO.jpg")
     return [
         *repeated,
         f"serving {prepared.count} photos of {prepared.catalogue} with {prepared.backbone}",

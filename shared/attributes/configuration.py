@@ -2,12 +2,15 @@
 
 import tomllib
 from collections.abc import Mapping
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from shared.attributes.schema import MAX_NAME_LENGTH, AttributeType, attribute_name
 from shared.errors import CatalogueUnusable
+
+if TYPE_CHECKING:
+    from pydantic_core import ErrorDetails
 
 CONFIGURATION = "catalogue.toml"
 
@@ -47,20 +50,41 @@ def parse_configuration(text: str) -> dict[str, ColumnChoice]:
         what is said of attributes, by name.
 
     Raises:
-        CatalogueUnusable: it is no TOML, or says something unknown; names the entry.
+        CatalogueUnusable: it is no TOML, says something unknown, or gives one column two names; names the entry.
     """
     try:
         choices = dict(_Configuration.model_validate(tomllib.loads(text), extra="forbid").attributes)
     except tomllib.TOMLDecodeError as exc:
-        raise CatalogueUnusable(f"{CONFIGURATION} is no TOML: {exc}") from exc
+        hint = "" if text.isascii() else '; names with other letters than ASCII\'s need quotes: [attributes."größe"]'
+        raise CatalogueUnusable(f"{CONFIGURATION} is no TOML: {exc}{hint}") from exc
     except ValidationError as exc:
-        first = exc.errors()[0]
-        place = ".".join(map(str, first["loc"]))
-        raise CatalogueUnusable(f"{CONFIGURATION}: {place}: {first['msg'].removeprefix('Value error, ')}") from exc
-    for name in choices:
+        raise CatalogueUnusable(f"{CONFIGURATION}: {_told(exc.errors()[0])}") from exc
+    names: dict[str, str] = {}
+    for name, choice in choices.items():
         if name != attribute_name(name) or len(name) > MAX_NAME_LENGTH:
             raise CatalogueUnusable(
                 f"{CONFIGURATION}: attributes.{name}: a name has small letters, digits and underscores, such as "
                 f"{attribute_name(name) or 'price'}; `column` says which column is meant"
             )
+        if choice.column and names.setdefault(choice.column, name) != name:
+            raise CatalogueUnusable(
+                f"{CONFIGURATION}: attributes.{names[choice.column]} and attributes.{name} are both the column "
+                f"{choice.column}; a column is one attribute"
+            )
     return choices
+
+
+def _told(error: "ErrorDetails") -> str:
+    """What is wrong, where, and what is possible there."""
+    place, kind = [str(part) for part in error["loc"]], error["type"]
+    if kind == "extra_forbidden" and len(place) == 1:
+        told = "is not known; what can be said of an attribute stands under [attributes.NAME]"
+    elif kind == "extra_forbidden":
+        told = f"is not known; possible are {', '.join(ColumnChoice.model_fields)}"
+    elif kind == "string_pattern_mismatch":
+        told = f"must be a code of three capital letters, such as EUR, not {error['input']}"
+    elif len(place) <= 2:
+        told = "must be a table: [attributes.NAME]"
+    else:
+        told = error["msg"]
+    return f"{'.'.join(place)}: {told}"

@@ -20,6 +20,8 @@ MAX_MATCHES = 2_000
 _CLAUSES = ("must", "should", "must_not")
 _BOUNDS = ("gt", "gte", "lt", "lte")
 _MATCHES = ("value", "any", "except")
+# A condition has its currency beside the amounts.
+_EXPECTED = EXPECTED | {AttributeType.PRICE: 'a price: a number, and "currency": "EUR" beside it where it matters'}
 
 
 @dataclass(frozen=True)
@@ -216,7 +218,7 @@ class _Binder:
 def _bound(attribute: Attribute, value: object, place: str) -> float:
     number = _number(attribute, value)
     if number is None:
-        raise InvalidRequest(f"{place}: {attribute.name} is {EXPECTED[attribute.type]}; {shown(value)} is no bound")
+        raise InvalidRequest(f"{place}: {attribute.name} is {_EXPECTED[attribute.type]}; {shown(value)} is no bound")
     return number
 
 
@@ -224,7 +226,7 @@ def _number(attribute: Attribute, value: object) -> float | None:
     """What a number or time of a filter is compared by; None: it is neither."""
     if attribute.type is not AttributeType.TIME:
         return finite(value)
-    moment = parse_time(value) if isinstance(value, str) else None
+    moment = parse_time(value, day_first=attribute.day_first) if isinstance(value, str) else None
     return moment.timestamp() if moment else None
 
 
@@ -240,7 +242,7 @@ def _matched(attribute: Attribute, value: object, place: str) -> float | str | b
         spaced = " ".join(value.split())
         found = spaced.casefold() if attribute.type is AttributeType.PLACE else spaced
     if found is None:
-        raise InvalidRequest(f"{place}: {attribute.name} is {EXPECTED[attribute.type]}, not {shown(value)}")
+        raise InvalidRequest(f"{place}: {attribute.name} is {_EXPECTED[attribute.type]}, not {shown(value)}")
     return found
 
 

@@ -2,11 +2,11 @@
 
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from shared.attributes.configuration import ColumnChoice
-from shared.attributes.numbers import decimal_of, parse_amount, parse_number, plain
+from shared.attributes.numbers import currency_in, decimal_of, parse_amount, plain, read_amount, read_number
 from shared.attributes.schema import (
     BUILT_IN,
     MAX_ATTRIBUTES,
@@ -59,6 +59,8 @@ def infer(
     columns: Mapping[str, Sequence[str]],
     choices: Mapping[str, ColumnChoice] | None = None,
     known: AttributeSchema = NO_ATTRIBUTES,
+    *,
+    numbers: Collection[str] = (),
 ) -> tuple[AttributeSchema, list[ColumnNote]]:
     """Infer the attributes of a table.
 
@@ -66,6 +68,7 @@ def infer(
         columns: the cells of each column, as text; without those of id and category.
         choices: what the catalogue's configuration says of attributes, by name.
         known: those of the live index: one bad export does not turn a price into a keyword.
+        numbers: columns whose cells were numbers in a table with types, so that a point stands before their fraction.
 
     Returns:
         the attributes in the columns' order, and what was assumed or left out.
@@ -75,51 +78,68 @@ def infer(
     """
     choices = choices or {}
     notes: list[ColumnNote] = []
-    chosen = {choice.column: (name, choice) for name, choice in choices.items() if choice.column}
+    chosen = {choice.column: name for name, choice in choices.items() if choice.column}
+    # A column that is meant by name is that attribute even where an earlier one is called so.
+    taken = {_free(name): column for column, name in chosen.items() if column in columns and not choices[name].skip}
     found: dict[str, Attribute] = {}
     for column, cells in columns.items():
-        name, choice = chosen.get(column) or (attribute_name(column), choices.get(attribute_name(column)))
+        name = chosen.get(column, attribute_name(column))
+        choice = choices.get(name)
+        if choice and choice.column not in ("", column):
+            choice = None  # it is said of another column
         if (choice and choice.skip) or _UNNAMED.fullmatch(column):
             continue
-        name = f"{name}_" if name in BUILT_IN else name
+        name = _free(name)
         filled = [cell for cell in cells if cell.strip().casefold() not in NOTHING]
-        if not name or name in found:
+        other = found[name].column if name in found else taken.get(name, column)
+        if not name or other != column:
             reason = "column without a name of its own"
-            notes.append(ColumnNote(reason, column, detail=f"left out; {found[name].column} is {name}" if name else ""))
+            notes.append(ColumnNote(reason, column, detail=f"left out; {other} is {name}" if name else ""))
         elif not filled:
             continue  # nothing is lost with it
         elif len(found) == MAX_ATTRIBUTES:
             notes.append(ColumnNote("too many columns", column, detail=f"left out; {MAX_ATTRIBUTES} are the most"))
         else:
-            attribute, note = _typed(name, column, filled, choice, known.get(name))
+            attribute, note = _typed(name, column, filled, choice, known.get(name), is_number=column in numbers)
             found[name] = attribute
             notes += [note] if note else []
     return AttributeSchema(tuple(found.values())), notes
 
 
+def _free(name: str) -> str:
+    """A name that is none of those which every photo has."""
+    return f"{name}_" if name in BUILT_IN else name
+
+
 def _typed(
-    name: str, column: str, filled: Sequence[str], choice: ColumnChoice | None, known: Attribute | None
+    name: str,
+    column: str,
+    filled: Sequence[str],
+    choice: ColumnChoice | None,
+    known: Attribute | None,
+    *,
+    is_number: bool,
 ) -> tuple[Attribute, ColumnNote | None]:
     """An attribute with its type and way of writing, and a note where a number can be read both ways."""
     some = filled if len(filled) <= _SAMPLE else filled[:: -(-len(filled) // _SAMPLE)]
-    decimal, both_ways = decimal_of(some)
+    decimal, both_ways = (".", "") if is_number else decimal_of(some)
     type_ = (choice and choice.type) or _kept(known, _type_of(name, some, decimal), some)
     if known and both_ways:
         decimal, both_ways = known.decimal, ""
-    elif type_ is AttributeType.PRICE and "." in both_ways:
+    elif type_ is AttributeType.PRICE and "." in both_ways and not _needs_points(some):
         decimal = ","  # prices have no three decimals: 1.250 is over a thousand
     decimal = (choice and choice.decimal) or decimal
     attribute = Attribute(name=name, type=type_, column=column, decimal=decimal)
     note = None
     if type_ in (AttributeType.NUMBER, AttributeType.PRICE) and both_ways and not (choice and choice.decimal):
-        read = parse_amount(both_ways, decimal)
+        read = read_amount(both_ways, decimal)
         note = ColumnNote(
             "number that can be read both ways", column, both_ways,
             f"read as {read.number if read else 'nothing'}; say `decimal` in catalogue.toml if that is wrong",
         )  # fmt: skip
     if type_ is AttributeType.PRICE:
         given = (choice.currency,) if choice and choice.currency else ()
-        attribute = attribute.model_copy(update={"currencies": given or _currencies(name, filled, decimal)})
+        attribute = attribute.model_copy(update={"currencies": given or _currencies(column, filled, decimal)})
     if type_ is AttributeType.TIME:
         day_first, in_both_orders = _day_first(some)
         if choice and choice.day_first is not None:
@@ -129,6 +149,11 @@ def _typed(
             note = ColumnNote("date that can be read both ways", column, in_both_orders, f"read as {order}")
         attribute = attribute.model_copy(update={"day_first": day_first})
     return attribute, note
+
+
+def _needs_points(cells: Iterable[str]) -> bool:
+    """Whether some prices can only be meant with a point before the fraction, as £1,250.50."""
+    return any(parse_amount(cell, ".") and not parse_amount(cell, ",") for cell in cells)
 
 
 def _kept(known: Attribute | None, found: AttributeType, cells: Sequence[str]) -> AttributeType:
@@ -141,11 +166,13 @@ def _kept(known: Attribute | None, found: AttributeType, cells: Sequence[str]) -
     return known.type if fits else found
 
 
-def _currencies(name: str, filled: Iterable[str], decimal: str) -> tuple[str, ...]:
-    amounts = (parse_amount(cell, decimal) for cell in filled)
+def _currencies(column: str, filled: Iterable[str], decimal: str) -> tuple[str, ...]:
+    amounts = (read_amount(cell, decimal) for cell in filled)
     counts = Counter(amount.currency for amount in amounts if amount and amount.currency)
-    if not counts and (code := _CODE_IN_NAME.search(name)):
-        return (code[1].upper(),)
+    if not counts:
+        if code := _CODE_IN_NAME.search(attribute_name(column)):
+            return (code[1].upper(),)
+        return tuple(filter(None, [currency_in(column)]))
     return tuple(code for code, _ in counts.most_common())
 
 
@@ -163,13 +190,13 @@ def _type_of(name: str, cells: Sequence[str], decimal: str) -> AttributeType:
 
 
 def _numeric(name: str, cells: Sequence[str], decimal: str) -> AttributeType | None:
-    amounts = [amount for cell in cells if (amount := parse_amount(cell, decimal))]
+    amounts = [amount for cell in cells if (amount := read_amount(cell, decimal))]
     if len(amounts) >= _ENOUGH * len(cells):
         if _PRICES.search(name) or sum(amount.mark for amount in amounts) >= len(amounts) / 2:
             return AttributeType.PRICE
         return None if any(_is_code(cell) for cell in cells) else AttributeType.NUMBER
     # With an exponent: 1.5e-3.
-    numbers = _share(cells, lambda cell: parse_number(cell, decimal) is not None)
+    numbers = _share(cells, lambda cell: read_number(cell, decimal) is not None)
     return AttributeType.NUMBER if numbers >= _ENOUGH else None
 
 

@@ -63,18 +63,16 @@ _FILTER_SCHEMA = {
     "type": "object",
     "properties": {"must": _CONDITIONS, "should": _CONDITIONS, "must_not": _CONDITIONS},
     "additionalProperties": False,
-    "example": {
-        "must": [{"key": "price", "range": {"lte": 50}}, {"key": "category", "match": {"any": ["Appliances"]}}],
-        "must_not": [{"is_empty": {"key": "title"}}],
-    },
+    "x-filter": True,
 }
+# Examples, too, are the catalogue's: the API's description adds them.
 # `shared.attributes.filters.bind_filter` checks it against the attributes that the catalogue has.
 FilterJson = Annotated[dict[str, JsonValue], BeforeValidator(_object), WithJsonSchema(_FILTER_SCHEMA)]
 # `shared.attributes.values.read_values` does likewise.
 AttributeValues = Annotated[
     dict[str, JsonValue],
     BeforeValidator(_object),
-    WithJsonSchema({"type": "object", "x-attributes": True, "example": {"title": "a lamp", "price": 12.5}}),
+    WithJsonSchema({"type": "object", "x-attributes": True}),
 ]
 
 

@@ -18,6 +18,7 @@ _CODES = frozenset(re.findall("[A-Z]{3}", _MORE_CODES)) | frozenset(filter(None,
 _NUMBER = re.compile(r"[+-]?[0-9](?:[0-9.,']*[0-9])?")
 _EXPONENT = re.compile(r"[+-]?[0-9]+(?:\.[0-9]+)?[eE][+-]?[0-9]{1,3}")
 _DASHES = re.compile(r"[.,][-\u2013\u2014]+$")  # "20,-"
+_OTHER = {".": ",", ",": "."}
 _MAX_DIGITS = 15  # of which a float64 keeps every one
 
 
@@ -54,7 +55,7 @@ def parse_number(text: str, decimal: str = ".") -> float | None:
     if not _NUMBER.fullmatch(text):
         return None
     whole, mark, fraction = text.partition(decimal)
-    group = "," if decimal == "." else "."
+    group = _OTHER[decimal]
     sign, digits = ("-", whole[1:]) if whole[0] == "-" else ("", whole.removeprefix("+"))
     for separator in (group, "'"):
         if separator in digits:
@@ -97,6 +98,24 @@ def parse_amount(text: str, decimal: str = ".") -> Amount | None:
     return None if number is None else Amount(number, currency, bool(mark))
 
 
+def currency_in(text: str) -> str:
+    """The currency whose sign stands in a text, as in "Prix (€)" or "Price A$"; empty where there is none."""
+    words = re.split(r"[\s()\[\]/,:_]+", text.lower())
+    signs = (word for word in words if any(unicodedata.category(character) == "Sc" for character in word))
+    return next(filter(None, map(_SYMBOLS.get, signs)), "")
+
+
+def read_number(text: str, decimal: str) -> float | None:
+    """Parse a number of a table: as `parse_number`, or as the other convention has it where only that can be meant."""
+    found = parse_number(text, decimal)
+    return parse_number(text, _OTHER[decimal]) if found is None else found
+
+
+def read_amount(text: str, decimal: str) -> Amount | None:
+    """Parse a price of a table, as `read_number` a number: of "£1,250.00" and "12,50 €" in one column both are read."""
+    return parse_amount(text, decimal) or parse_amount(text, _OTHER[decimal])
+
+
 def decimal_of(texts: Iterable[str]) -> tuple[str, str]:
     """Tell from a column's numbers what stands before the fraction in them.
 
@@ -104,7 +123,8 @@ def decimal_of(texts: Iterable[str]) -> tuple[str, str]:
         texts: of the column.
 
     Returns:
-        "." or ",", and an example of a number that can be read both ways, if nothing in the column decides; else "".
+        "." or ",", and an example of a number that can be read both ways, unless the column has numbers of one
+        convention only, which decides; else "".
     """
     votes: Counter[str] = Counter()
     both_ways = ""
@@ -116,7 +136,7 @@ def decimal_of(texts: Iterable[str]) -> tuple[str, str]:
         last = max(digits.rfind("."), digits.rfind(","))
         if last < 0:
             continue
-        mark, other = digits[last], "," if digits[last] == "." else "."
+        mark, other = digits[last], _OTHER[digits[last]]
         if other in digits[:last]:
             votes[mark] += 1  # 1.250,50: the last one
         elif digits.count(mark) > 1:
@@ -127,4 +147,4 @@ def decimal_of(texts: Iterable[str]) -> tuple[str, str]:
             both_ways = both_ways or text
     if not votes:
         return ".", both_ways
-    return (",", "") if votes[","] > votes["."] else (".", "")
+    return "," if votes[","] > votes["."] else ".", both_ways if len(votes) > 1 else ""

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 
 from pydantic import JsonValue
 
-from shared.attributes.numbers import parse_amount, parse_number
+from shared.attributes.numbers import Amount, parse_amount, read_amount, read_number
 from shared.attributes.schema import (
     MAX_ATTRIBUTES,
     MAX_KEYWORD_LENGTH,
@@ -28,8 +28,11 @@ _FALSE = frozenset({"false", "no", "n", "nein", "non", "nie", "ne", "нет"})
 BOOLEANS = _TRUE | _FALSE
 # What tables write where there is nothing.
 NOTHING = frozenset({"", "-", "--", "n/a", "#n/a", "na", "nan", "none", "null", "nil", "\\n", "?"})
+_CROWNS = frozenset({"SEK", "NOK", "DKK", "ISK"})  # what "kr" may mean
 _CURRENCY = re.compile(r"[A-Z]{3}")
 _DAY = re.compile(r"([0-9]{1,2})([./-])([0-9]{1,2})\2([0-9]{4})(?:[ T,]+([0-9]{1,2}:[0-9]{2}(?::[0-9]{2})?))?")
+_YEAR_FIRST = re.compile(r"([0-9]{4})/([0-9]{1,2})/([0-9]{1,2})([T ].*)?")
+_UTC = re.compile(r"(?<=[0-9]) ?(?:UTC|GMT)$")
 _ISO = re.compile(r"[0-9]{4}-?[0-9]{2}-?[0-9]{2}([T ].*)?")
 
 
@@ -37,13 +40,16 @@ def parse_time(text: str, *, day_first: bool = True) -> datetime | None:
     """Parse a date or time: ISO 8601, or day, month and year as people write them; None for anything else.
 
     Args:
-        text: "2026-11-29", "2026-11-29T18:00:00Z", "29.11.2026", "29/11/2026 18:00". Without a zone it is UTC.
+        text: "2026-11-29", "2026-11-29T18:00:00Z", "29.11.2026", "29/11/2026 18:00", "2026/11/29". Without a
+            zone it is UTC.
         day_first: whether 3/4/2026 is in April; a number above 12 decides by itself.
 
     Returns:
         the time in UTC.
     """
-    text = text.strip()
+    text = _UTC.sub("Z", text.strip())
+    if parts := _YEAR_FIRST.fullmatch(text):
+        text = f"{parts[1]}-{parts[2]:0>2}-{parts[3]:0>2}{parts[4] or ''}"
     try:
         if _ISO.fullmatch(text):
             found = datetime.fromisoformat(text)
@@ -82,10 +88,10 @@ def parse_text(attribute: Attribute, text: str) -> JsonValue:
     value: JsonValue = None
     match attribute.type:
         case AttributeType.NUMBER:
-            value = parse_number(text, attribute.decimal)
+            value = read_number(text, attribute.decimal)
         case AttributeType.PRICE:
-            if amount := parse_amount(text, attribute.decimal):
-                value = _price(attribute, amount.number, amount.currency)
+            if amount := read_amount(text, attribute.decimal):
+                value = _price(attribute, amount)
         case AttributeType.BOOLEAN:
             folded = text.casefold()
             value = folded in _TRUE if folded in BOOLEANS else {"1": True, "0": False}.get(folded)
@@ -99,8 +105,10 @@ def parse_text(attribute: Attribute, text: str) -> JsonValue:
     return value
 
 
-def _price(attribute: Attribute, amount: float, currency: str) -> JsonValue:
-    return {"amount": amount, "currency": currency or (attribute.currencies[0] if attribute.currencies else "")}
+def _price(attribute: Attribute, amount: Amount) -> JsonValue:
+    """The price with its own currency, or else the attribute's; of "20 kr" only if that has such."""
+    meant = [code for code in attribute.currencies if code in _CROWNS or not amount.mark]
+    return {"amount": amount.number, "currency": amount.currency or next(iter(meant), "")}
 
 
 def read_values(given: object, schema: AttributeSchema, where: str = "attributes") -> dict[str, JsonValue]:
@@ -152,8 +160,9 @@ def _checked(attribute: Attribute, value: object, where: str) -> JsonValue:
             read = finite(value)
         case AttributeType.PRICE:
             read = _checked_price(attribute, value)
-        case AttributeType.TIME if isinstance(value, str) and (moment := parse_time(value)):
-            read = iso(moment)
+        case AttributeType.TIME if isinstance(value, str):
+            moment = parse_time(value, day_first=attribute.day_first)
+            read = iso(moment) if moment else None
         case AttributeType.TEXT | AttributeType.KEYWORD | AttributeType.PLACE if isinstance(value, str):
             most = MAX_TEXT_LENGTH if attribute.type is AttributeType.TEXT else MAX_KEYWORD_LENGTH
             if len(value) > most:
@@ -170,12 +179,13 @@ def _checked_price(attribute: Attribute, value: object) -> JsonValue:
     """A price of a request: a number, a text such as "£12.50", or an object; None for anything else."""
     if isinstance(value, str):
         amount = parse_amount(value)
-        return _price(attribute, amount.number, amount.currency) if amount else None
+        return _price(attribute, amount) if amount else None
     given = value if isinstance(value, Mapping) else {"amount": value}
     number, currency = finite(given.get("amount")), given.get("currency") or ""
     if number is None or not given.keys() <= {"amount", "currency"} or not isinstance(currency, str):
         return None
-    return _price(attribute, number, currency) if not currency or _CURRENCY.fullmatch(currency) else None
+    fits = not currency or _CURRENCY.fullmatch(currency)
+    return _price(attribute, Amount(number, currency, mark=False)) if fits else None
 
 
 EXPECTED = {

@@ -6,11 +6,12 @@ from typing import TYPE_CHECKING, NamedTuple
 from shared.artifacts import Location
 from shared.artifacts.backends import backend_at
 from shared.artifacts.files import ObjectFile
-from shared.attributes.configuration import CONFIGURATION, parse_configuration
+from shared.attributes.configuration import CONFIGURATION, ColumnChoice, parse_configuration
 from shared.attributes.inference import infer
-from shared.attributes.schema import MAX_PAYLOAD_BYTES, Attribute, AttributeSchema, as_payload
+from shared.attributes.schema import MAX_PAYLOAD_BYTES, Attribute, AttributeSchema, as_payload, attribute_name
 from shared.attributes.values import EXPECTED, NOTHING, parse_text
 from shared.catalogue.rows import PRODUCTS, RowProblem
+from shared.catalogue.typed_tables import NUMBERS
 from shared.errors import CatalogueUnusable
 
 if TYPE_CHECKING:  # heavy: only what reads tables needs it
@@ -67,7 +68,14 @@ def read_attributes(
             raise CatalogueUnusable(f"{CONFIGURATION} is not UTF-8; save it so") from exc
     used = set(listing_ids)
     rows = products[products["id"].isin(used) & ~products["id"].duplicated()]
-    rows = rows.loc[:, ~rows.columns.duplicated()]
+    repeated = rows.columns.duplicated()
+    odd += [
+        RowProblem(
+            "column without a name of its own", PRODUCTS, 1, "", name, _detail(name, "left out but for the first")
+        )
+        for name in map(str, rows.columns[repeated].unique())
+    ]
+    rows = rows.loc[:, ~repeated]
     columns = {str(name): rows[name].tolist() for name in rows.columns if name not in _NOT_ATTRIBUTES}
     for name, choice in choices.items():
         if choice.column and choice.column not in columns:
@@ -75,7 +83,9 @@ def read_attributes(
                 f"{CONFIGURATION}: attributes.{name}: {PRODUCTS} has no column {choice.column}; "
                 f"it has {', '.join(columns)}"
             )
-    schema, notes = infer(columns, choices, AttributeSchema(known))
+    numbers = products.attrs.get(NUMBERS, frozenset())
+    odd += _without_column(choices, columns)
+    schema, notes = infer(columns, choices, AttributeSchema(known), numbers=numbers)
     odd += [RowProblem(note.reason, PRODUCTS, 1, "", note.value or note.column, _detail(note.column, note.detail))
             for note in notes]  # fmt: skip
     ids, numbers = rows["id"].tolist(), [int(row) for row in rows.index]
@@ -88,6 +98,17 @@ def read_attributes(
             elif text.strip().casefold() not in NOTHING:
                 odd.append(_unreadable(attribute, row, listing_id, text))
     return ListingAttributes(schema, {one: _fitting(one, found, odd) for one, found in values.items()})
+
+
+def _without_column(choices: Mapping[str, ColumnChoice], columns: Iterable[str]) -> list[RowProblem]:
+    """The attributes that are spoken of and that no column is: misspelt, or the table has lost the column."""
+    names = {attribute_name(column) for column in columns}
+    detail = f"{PRODUCTS} has no such column; `column` says which is meant; it has {', '.join(columns)}"
+    return [
+        RowProblem("attribute without a column", CONFIGURATION, 1, "", name, detail)
+        for name, choice in choices.items()
+        if not choice.column and name not in names
+    ]
 
 
 def _detail(column: str, detail: str) -> str:

@@ -38,6 +38,7 @@ class _Put:
     category: int
     scores: FloatArray  # (n_categories,)
     values: Values
+    listing_rows: tuple[int, ...]  # of its listing's photos in the snapshot
 
     @property
     def facts(self) -> PhotoFacts:
@@ -162,7 +163,8 @@ class DeltaIndex:
             self._payloads[listing_id] = photo.payload
         payload = photo.payload or self.snapshot.payload_of(listing_id) or self._payloads.get(listing_id, "")
         values = fitting_values(of_payload(payload), AttributeSchema(self.manifest.attributes))
-        self._puts.append(_Put(image_id, photo.listing_id, photo.category, scores, values))
+        rows = tuple(self.snapshot.rows_of(listing_id))
+        self._puts.append(_Put(image_id, listing_id, photo.category, scores, values, rows))
         return position
 
     def search(self, query: FloatArray, request: SearchRequest) -> list[Neighbour]:
@@ -232,13 +234,16 @@ class DeltaIndex:
     def count(self, request: SearchRequest) -> Facets:
         """Count the values of facets among the listings of snapshot and delta; see `VectorIndex.count`.
 
-        A listing with photos in both counts once for each.
+        A listing with photos in both counts once, with what was put last.
         """
         state = self._state
-        facets = self.snapshot.count(request, state.hidden if len(state.hidden) else None)
         meets = self._meets(request)
         met = (put for position in sorted(state.positions.values()) if meets(put := self._puts[position]))
-        for put in {put.listing_id: put for put in met}.values():
+        counted = {put.listing_id: put for put in met}
+        elsewhere = [row for put in counted.values() for row in put.listing_rows]
+        hidden = np.concatenate([state.hidden, np.array(elsewhere, dtype=np.int64)])
+        facets = self.snapshot.count(request, hidden if len(hidden) else None)
+        for put in counted.values():
             facets.add(put.category, put.values)
         return facets
 

@@ -248,6 +248,10 @@ class MilvusIndex:
         """Return the attributes of a listing as JSON; empty text if it has none."""
         return self.table.payload_of(listing_id)
 
+    def rows_of(self, listing_id: str) -> list[int]:
+        """Return the rows of a listing, from the table on disk; empty if it has none."""
+        return self.table.of_listing(listing_id)
+
     def vectors(self, rows: IntArray | slice) -> FloatArray:
         """Fetch the embeddings of some rows from Milvus, (n, dim) float32."""
         return self._stored(rows, VECTOR, self.manifest.dimension)

@@ -271,6 +271,10 @@ class IndexSnapshot:
         """Return the attributes of a listing as JSON; empty text if it has none."""
         return self._rows.payload_of(listing_id)
 
+    def rows_of(self, listing_id: str) -> list[int]:
+        """Return the rows of a listing; empty if it has none."""
+        return self._rows.of_listing(listing_id)
+
     def vectors(self, rows: IntArray | slice) -> FloatArray:
         """Return the embeddings of some rows, (n, dim) float32."""
         return self._vectors[rows]

@@ -103,6 +103,10 @@ class VectorIndex(Protocol):
         """Return the attributes of a listing as JSON; empty text if it has none, or is not there."""
         ...
 
+    def rows_of(self, listing_id: str) -> list[int]:
+        """Return the rows of a listing; empty if it has none."""
+        ...
+
     def vectors(self, rows: IntArray | slice) -> FloatArray:
         """Return the embeddings of some rows, (n, dim) float32, in the given order."""
         ...

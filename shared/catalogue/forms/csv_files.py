@@ -84,7 +84,7 @@ def read_table(
 
     Returns:
         stripped text, missing values as empty text, indexed by row number; named columns only. The category's is called
-        `category`; another one of that name is left out.
+        `category`; another one of that name is left out, and told.
 
     Raises:
         CatalogueUnusable: the table is missing, empty, damaged, in an encoding that cannot be told, or lacks a column.
@@ -101,6 +101,9 @@ def read_table(
             table = read_json_lines(file.read_bytes(), called, rejected, odd, required=required, category=category)
         _check_header(list(table.columns), called, required)
     if name == PRODUCTS and source.column != ROOTS.column:
+        if ROOTS.column in table:
+            detail = f"left out: the category is in the column {source.column}"
+            odd.append(RowProblem("column without a name of its own", name, 1, value=ROOTS.column, detail=detail))
         table = table.drop(columns=ROOTS.column, errors="ignore").rename(columns={source.column: ROOTS.column})
     return table
 

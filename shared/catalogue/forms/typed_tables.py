@@ -16,9 +16,14 @@ if TYPE_CHECKING:  # heavy: only what reads tables needs it
     import pyarrow as pa
 
 T = TypeVar("T")
+NUMBERS = "numbers"  # key in `DataFrame.attrs`: names of the columns that hold numbers, whose fraction follows a point
 _EXACT_UP_TO = 2**53  # of whole numbers in a float
 _SHOWN_CHARS = 80
 _UTF16_MARKS = (b"\xff\xfe", b"\xfe\xff")
+
+
+class _Number(str):
+    """The text of a number of JSON, which a text that looks like it is not."""
 
 
 def as_text(value: object, joiner: str = "; ") -> str:
@@ -67,7 +72,8 @@ def read_json_lines(
         category: column in which a list is a path.
 
     Returns:
-        stripped text, indexed by line number; fields of objects within are columns called `outer.inner`.
+        stripped text, indexed by line number; fields of objects within are columns called `outer.inner`. Those in
+        `attrs[NUMBERS]` hold numbers.
 
     Raises:
         CatalogueUnusable: no line is an object.
@@ -76,6 +82,7 @@ def read_json_lines(
     rows: list[int] = []
     n_rejected = len(rejected)
     surplus: dict[str, int] = {}
+    with_texts: set[str] = set()
     for row, line in _lines(content, name):
         try:
             fields = _fields_of(line, category)
@@ -90,7 +97,9 @@ def read_json_lines(
             else:
                 of_column = cells.setdefault(column, [])
                 of_column += [""] * (len(rows) - len(of_column))
-                of_column.append(text)
+                of_column.append(str(text))
+                if text and not isinstance(text, _Number):
+                    with_texts.add(column)
         rows.append(row)
     if not rows:
         raise _no_rows(name, rejected[n_rejected:])
@@ -99,7 +108,7 @@ def read_json_lines(
         detail = f"{len(surplus)} more than {MAX_COLUMNS} fields are not read"
         odd.append(RowProblem("table has too many columns", name, row, value=column[:_SHOWN_CHARS], detail=detail))
     columns = {column: [*texts, *[""] * (len(rows) - len(texts))] for column, texts in cells.items()}
-    return _table(list(columns.items()), rows)
+    return _table(list(columns.items()), rows, columns.keys() - with_texts)
 
 
 def _no_rows(name: str, problems: Sequence[RowProblem]) -> CatalogueUnusable:
@@ -127,8 +136,8 @@ def _fields_of(line: bytes, category: str) -> dict[str, str]:
     found = json.loads(
         line.decode(),
         object_pairs_hook=_each_once,
-        parse_int=str,
-        parse_float=str,
+        parse_int=_Number,
+        parse_float=_Number,
         parse_constant=lambda text: "" if text == "NaN" else text,
     )
     if not isinstance(found, dict):
@@ -153,7 +162,8 @@ def _flat(fields: dict[str, object], category: str, prefix: str = "") -> Iterato
         if isinstance(value, dict):
             yield from _flat(value, category, f"{column}.")
         elif column:
-            yield column, as_text(value, " / " if column == category else "; ")
+            joiner = " / " if column == category else "; "
+            yield column, value if isinstance(value, _Number) else as_text(value, joiner)
 
 
 def read_parquet(content: bytes, name: str, odd: list[RowProblem], *, category: str = "") -> "pd.DataFrame":
@@ -166,7 +176,8 @@ def read_parquet(content: bytes, name: str, odd: list[RowProblem], *, category: 
         category: column in which a list is a path.
 
     Returns:
-        stripped text, indexed by row number from 1; fields of structures are columns called `outer.inner`.
+        stripped text, indexed by row number from 1; fields of structures are columns called `outer.inner`. Those in
+        `attrs[NUMBERS]` hold numbers.
 
     Raises:
         CatalogueUnusable: it is no Parquet, or damaged.
@@ -176,16 +187,18 @@ def read_parquet(content: bytes, name: str, odd: list[RowProblem], *, category: 
 
     try:
         table = parquet.read_table(pa.BufferReader(content))
-        columns = []
+        columns, numbers = [], set()
         for column, cells in zip(table.column_names, table.columns, strict=True):
             for flat_name, flat_cells in _flattened(column.strip(), cells):
                 if (texts := _texts(flat_cells, " / " if flat_name == category else "; ")) is not None:
                     columns.append((flat_name, texts))
+                    if pa.types.is_floating(flat_cells.type) or pa.types.is_decimal(flat_cells.type):
+                        numbers.add(flat_name)
                 else:
                     odd.append(RowProblem("column holds no text", name, 1, value=flat_name, detail="it is not read"))
     except (pa.ArrowException, OSError, ValueError) as exc:
         raise CatalogueUnusable(f"{name} cannot be read as Parquet: {exc}; write it again") from exc
-    return _table(columns, range(1, table.num_rows + 1))
+    return _table(columns, range(1, table.num_rows + 1), numbers)
 
 
 def _flattened(column: str, cells: "pa.ChunkedArray") -> "Iterator[tuple[str, pa.ChunkedArray]]":
@@ -220,10 +233,13 @@ def _texts(cells: "pa.ChunkedArray", joiner: str) -> list[str] | None:
     return texts
 
 
-def _table(columns: Sequence[tuple[str, Sequence[str]]], rows: Sequence[int]) -> "pd.DataFrame":
+def _table(
+    columns: Sequence[tuple[str, Sequence[str]]], rows: Sequence[int], numbers: Collection[str]
+) -> "pd.DataFrame":
     import pandas as pd
 
     named = [(column, cells) for column, cells in columns if column]
     table = pd.DataFrame(dict(enumerate(cells for _, cells in named)), index=pd.Index(rows), dtype=str)
     table.columns = pd.Index([column for column, _ in named])
+    table.attrs[NUMBERS] = frozenset(numbers)
     return table.loc[(table != "").any(axis=1)]

@@ -91,6 +91,9 @@ def test_page_and_contract_name_them(german: Stack) -> None:
     search = contract["paths"]["/v1/jobs/search"]["post"]["requestBody"]["content"]["multipart/form-data"]["schema"]
     assert search["properties"]["category"]["enum"] == list(GERMAN)
     assert requests.get(german.url + "/v1/index", timeout=10).json()["categories"] == list(GERMAN)
+    example = search["properties"]["filter"]["example"]
+    assert [one["key"] for one in example["must"]] == ["price", "category"]
+    assert result(ask(german, "search", photo(0, 7_004), filter=json.dumps(example)))["neighbours"]
 
 
 def test_a_photo_is_put_into_one_of_them(german: Stack) -> None:

@@ -270,3 +270,24 @@ def test_photos_put_live_are_filtered_and_counted_as_those_of_the_snapshot(index
     request = SearchRequest.model_validate({"k": 10, "filter": given, "facets": ["colour"]})
     for query in QUERIES:
         assert [hit.image_id for hit in delta.search(query, request)] == naive(query, meets, k=10)
+
+
+def test_a_listing_with_photos_in_snapshot_and_delta_counts_once_with_what_was_put_last(index: VectorIndex) -> None:
+    moved = next(photo for photo in PHOTOS if values_of(int(photo.listing_id[1:])).get("colour"))
+    colour = values_of(int(moved.listing_id[1:]))["colour"]
+    put = PutPhoto(moved.listing_id, moved.category, "00" * 32, FINGERPRINT, VECTORS[0], SCORES[0], '{"colour":"neon"}')
+    delta = DeltaIndex(index, lambda photo: None)
+    request = SearchRequest.model_validate({"facets": ["category", "colour"]})
+    before = delta.count(request).answer()
+    delta.apply([Change("1-0", "another photo of it", 1, put)])
+    after = delta.count(request).answer()
+    assert after["category"] == before["category"]
+    expected = {one.value: one.count - (one.value == colour) for one in before["colour"].values} | {"neon": 1}
+    assert {one.value: one.count for one in after["colour"].values} == {
+        value: count for value, count in expected.items() if count
+    }
+    # Where only its photo of the snapshot meets the filter, that one counts.
+    old = SearchRequest.model_validate(
+        {"facets": ["colour"], "filter": {"must": [{"key": "colour", "match": {"value": colour}}]}}
+    )
+    assert delta.count(old).answer()["colour"].count == index.count(old).answer()["colour"].count

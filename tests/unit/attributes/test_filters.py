@@ -57,6 +57,11 @@ WRONG: list[tuple[object, str]] = [
     ({"must": [{"key": "size", "range": {"lt": "5"}}]}, 'filter.must.0.range.lt: size is a number; "5" is no bound'),
     ({"must": [{"key": "size", "range": {"lt": True}}]}, "filter.must.0.range.lt: size is a number; true is no bound"),
     ({"must": [{"key": "size", "range": {"lt": 10**400}}]}, "is no bound"),
+    # An answer's form of a price is none of a filter, so it is not recommended either.
+    (
+        {"must": [{"key": "price", "range": {"lt": {"amount": 5, "currency": "EUR"}}}]},
+        'price is a price: a number, and "currency": "EUR" beside it where it matters; {"amount": 5',
+    ),
     ({"must": [{"key": "added", "range": {"lt": 5}}]}, "filter.must.0.range.lt: added is a time"),
     ({"must": [{"key": "added", "range": {"lt": "soon"}}]}, '"soon" is no bound'),
     (

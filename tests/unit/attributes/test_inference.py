@@ -85,6 +85,9 @@ def test_of_seventy_columns_the_first_64_are_taken_and_the_others_told() -> None
 def test_a_price_has_the_currencies_of_its_cells_or_of_its_name() -> None:
     assert one("price", ["£5", "€5", "€6", "7"]).currencies == ("EUR", "GBP")
     assert one("price_gbp", ["5", "6.50"]).currencies == ("GBP",)
+    assert one("Prix (€)", ["5", "6,50"]).currencies == one("prix €", ["5"]).currencies == ("EUR",)
+    assert one("Price A$", ["5"]).currencies == ("AUD",)
+    assert one("Price ($)", ["£5", "6"]).currencies == ("GBP",)
     assert one("price", ["5"]).currencies == ()
     assert one("price", ["5"], type="price", currency="CHF").currencies == ("CHF",)
 
@@ -98,6 +101,22 @@ def test_a_number_that_can_be_read_both_ways_is_told_and_a_price_of_three_decima
     assert (schema.attributes[0].decimal, note.detail.split(";")[0]) == (",", "read as 1250.0")
     assert infer({"price": ["1.250", "12,50"]})[1] == []
     assert infer({"price": ["1.250"]}, {"price": ColumnChoice(decimal=".")})[1] == []
+
+
+def test_a_column_may_have_numbers_of_both_conventions() -> None:
+    schema, notes = infer({"price": ["£1,234.50", "1.234,50 €", "$20", "£3.50"]})
+    [price] = schema
+    assert (price.type, price.currencies, price.decimal, notes) == (
+        AttributeType.PRICE, ("GBP", "EUR", "USD"), ".", [],
+    )  # fmt: skip
+    # One of the other convention does not turn the rest round.
+    schema, [note] = infer({"price": ["1.250 €", "12,50 €", "£1,250", "£3.50", "£4.50"]})
+    assert (schema.attributes[0].decimal, note.detail.split(";")[0]) == (".", "read as 1.25")
+    # What may be of either is read by the more frequent one, and told.
+    schema, [note] = infer({"size": ["1.5", "2.5", "3,5", "1,250"]})
+    assert (schema.attributes[0].type, note.value, note.detail.split(";")[0]) == (
+        AttributeType.NUMBER, "1,250", "read as 1250.0",
+    )  # fmt: skip
 
 
 def test_dates_of_both_orders_are_told_apart_by_one_above_twelve() -> None:
@@ -132,16 +151,35 @@ def test_the_configuration_renames_types_and_skips() -> None:
     assert (colour.name, colour.type) == ("colour", AttributeType.TEXT)
 
 
+def test_the_column_that_the_configuration_names_is_the_attribute_whatever_others_are_called() -> None:
+    choices = parse_configuration("[attributes.price]\ncolumn = 'Net'\n[attributes.size]\ncolumn = 'size'\nskip = true")
+    columns = {"price": ["£1"], "Net": ["2"], "size": ["3"], "Size": ["4"]}
+    schema, [note] = infer(columns, choices)
+    assert [(one.name, one.column) for one in schema] == [("price", "Net"), ("size", "Size")]
+    assert (note.column, note.detail) == ("price", "left out; Net is price")
+
+
 @pytest.mark.parametrize(
     ("text", "told"),
     [
         ("[attributes", "is no TOML"),
-        ("[attribute.price]", "attribute: Extra inputs are not permitted"),
-        ("[attributes.price]\nkind = 'price'", "attributes.price.kind: Extra inputs"),
+        ("[attributes.größe]", '[attributes."größe"]'),
+        (
+            "[attribute.price]",
+            "attribute: is not known; what can be said of an attribute stands under [attributes.NAME]",
+        ),
+        (
+            "[attributes.price]\nkind = 'price'",
+            "attributes.price.kind: is not known; possible are column, type, currency",
+        ),
         ("[attributes.price]\ntype = 'money'", "attributes.price.type: Input should be 'number', 'price'"),
-        ("[attributes.price]\ncurrency = 'euro'", "attributes.price.currency"),
+        ("[attributes.price]\ncurrency = '€'", "attributes.price.currency: must be a code of three capital letters"),
         ("[attributes.price]\ndecimal = ';'", "attributes.price.decimal"),
-        ("[attributes]\nprice = 5", "attributes.price"),
+        ("[attributes]\nprice = 5", "attributes.price: must be a table: [attributes.NAME]"),
+        (
+            "[attributes.a]\ncolumn = 'x'\n[attributes.b]\ncolumn = 'x'",
+            "attributes.a and attributes.b are both the column x",
+        ),
         ("[attributes.'Preis (EUR)']", "small letters, digits and underscores, such as preis_eur"),
         ("[attributes.'--']", "such as price"),
     ],

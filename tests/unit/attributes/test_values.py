@@ -6,8 +6,10 @@ from datetime import UTC, datetime
 import pytest
 from pydantic import JsonValue, ValidationError
 
+from shared.attributes.filters import Between, bind_filter
 from shared.attributes.schema import Attribute, AttributeSchema, AttributeType, attribute_name
 from shared.attributes.values import fitting_values, parse_text, parse_time, parts_of_place, read_values
+from shared.catalogue.categories import OLDER_CATEGORIES
 from shared.errors import InvalidRequest
 from shared.jobs.contract import ImageOptions, SearchRequest
 
@@ -87,16 +89,37 @@ def test_unknown_names_and_too_much_are_refused() -> None:
 def test_cells_of_a_table_are_read_by_the_columns_way_of_writing() -> None:
     [price, added] = [SCHEMA.require(name, "") for name in ("price", "added")]
     assert parse_text(price, "1.250,50 £") == {"amount": 1250.5, "currency": "GBP"}
-    assert parse_text(price, "12.50") is None
+    assert parse_text(price, "12.50") == {"amount": 12.5, "currency": "EUR"}  # cannot be meant otherwise
+    assert parse_text(price, "1.2.50") is None
     assert parse_text(price, " n/a ") is None
     assert parse_text(added.model_copy(update={"day_first": False}), "3/4/2026") == "2026-03-04"
     assert parse_text(added, "3/4/2026 18:30") == "2026-04-03T18:30:00Z"
     assert parse_text(SCHEMA.require("sold", ""), "Nein") is False
 
 
+@pytest.mark.parametrize(
+    ("currencies", "expected"), [((), ""), (("EUR",), ""), (("SEK", "EUR"), "SEK"), (("EUR", "NOK"), "NOK")]
+)
+def test_crowns_are_those_of_the_column_and_never_its_euros(currencies: tuple[str, ...], expected: str) -> None:
+    price = Attribute(name="price", type=AttributeType.PRICE, currencies=currencies)
+    assert parse_text(price, "20 kr") == {"amount": 20.0, "currency": expected}
+
+
+def test_a_date_of_a_request_has_the_order_of_the_columns_dates() -> None:
+    american = AttributeSchema((Attribute(name="added", type=AttributeType.TIME, day_first=False),))
+    assert read_values({"added": "3/4/2026"}, american) == {"added": "2026-03-04"}
+    asked = bind_filter({"must": [{"key": "added", "range": {"gte": "3/4/2026"}}]}, american, OLDER_CATEGORIES)
+    assert isinstance(asked, Between)
+    assert asked.low == datetime(2026, 3, 4, tzinfo=UTC).timestamp()
+
+
 def test_times_are_in_utc_and_impossible_ones_are_none() -> None:
     assert parse_time("2026-11-29T20:00+02:00") == datetime(2026, 11, 29, 18, tzinfo=UTC)
     assert parse_time("20261129") == datetime(2026, 11, 29, tzinfo=UTC)
+    assert parse_time("2026/1/29") == datetime(2026, 1, 29, tzinfo=UTC)
+    for text in ("2026/11/29 18:00", "2026-11-29 18:00:00 UTC", "2026-11-29T18:00:00.000GMT"):
+        moment = datetime(2026, 11, 29, 18, tzinfo=UTC)
+        assert parse_time(text) == moment, text
     for text in (
         "31.11.2026",
         "2026-13-01",

@@ -113,3 +113,22 @@ def test_what_would_have_to_be_guessed_is_refused_with_what_was_found(
     with pytest.raises(CatalogueUnusable) as refused:
         read(tmp_path, products)
     assert [fact for fact in ["Products.csv", *facts] if fact not in str(refused.value)] == []
+
+
+def test_an_attribute_that_is_spoken_of_without_a_column_is_told(tmp_path: Path) -> None:
+    dump = write_catalogue(tmp_path / "dump", PRODUCTS, IMAGES, PHOTOS)
+    (dump / "catalogue.toml").write_text("[attributes.titel]\ntype = 'text'\n[attributes.title]\ntype = 'keyword'\n")
+    catalogue = read_catalogue(dump)
+    assert [one.type for one in catalogue.attributes] == ["keyword"]
+    [told] = catalogue.odd
+    assert (told.reason, told.table, told.value) == ("attribute without a column", "catalogue.toml", "titel")
+    assert "it has product_name" in told.detail
+
+
+def test_of_columns_with_one_name_the_first_is_read_and_the_others_are_told(tmp_path: Path) -> None:
+    products = PRODUCTS.replace("product_name", "size,product_name,size,size").replace(",Café", ",L,Café")
+    products = products.replace("£5", "£5,2,3").replace("Ball", "M,Ball,4,5")
+    catalogue = read(tmp_path, products.encode())
+    assert '"size":"L"' in catalogue.photos[0].payload
+    [told] = catalogue.odd
+    assert (told.value, told.detail) == ("size", "column size: left out but for the first")

@@ -229,6 +229,20 @@ def test_the_category_may_be_in_another_column_and_be_a_list(tmp_path: Path) -> 
     )
 
 
+@pytest.mark.parametrize("ending", [".parquet", ".jsonl"])
+def test_a_price_that_is_a_number_with_three_decimals_is_that_number(tmp_path: Path, ending: str) -> None:
+    if ending == ".jsonl":
+        lines = (json.dumps(listing)[:-1] + ', "price": 12.500, "net": "1.250"}\n' for listing in LISTINGS)
+        table = "".join(lines).encode()
+    else:
+        table = as_parquet([listing | {"price": Decimal("12.500"), "net": "1.250"} for listing in LISTINGS])
+    catalogue = read_catalogue(dump_of(tmp_path, {f"Products{ending}": table, "Images.jsonl": as_lines(PHOTOS)}))
+    values = json.loads(catalogue.photos[0].payload)
+    assert values == {"price": {"amount": 12.5, "currency": ""}, "net": 1.25}
+    # Of a text that looks like a number it is still told.
+    assert [(row.reason, row.value) for row in catalogue.odd] == [("number that can be read both ways", "1.250")]
+
+
 def test_text_of_values() -> None:
     values = [2.0**53, 2.0**60, -0.0, [], {}, [[1, 2], 3], "x "]
     assert [as_text(value) for value in values] == [

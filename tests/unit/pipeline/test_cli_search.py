@@ -24,6 +24,7 @@ def test_price_and_title_are_columns_and_other_attributes_have_their_names() -> 
         hit(1, {"colour": "rot", "price": price, "title": "Boot\x1b[31m" + 60 * "a"}),
         hit(2),
         hit(3, {"price": price}),
+        hit(4, {"km": 1_234_567.0, "size": 0.5}),
     ]
     lines = answer_lines({"category": CATEGORY, "neighbours": hits})
     assert lines == [
@@ -31,6 +32,7 @@ def test_price_and_title_are_columns_and_other_attributes_have_their_names() -> 
         "  1. 0.500  i1  Boote  1,250.50 EUR  Boot [31m" + 38 * "a" + "…  colour: rot",
         "  2. 0.500  i2  Boote",
         "  3. 0.500  i3  Boote  1,250.50 EUR",
+        "  4. 0.500  i4  Boote  km: 1234567  size: 0.5",
     ]
 
 
