@@ -10,8 +10,8 @@ from shared.attributes.configuration import CONFIGURATION, ColumnChoice, parse_c
 from shared.attributes.inference import infer
 from shared.attributes.schema import MAX_PAYLOAD_BYTES, Attribute, AttributeSchema, as_payload, attribute_name
 from shared.attributes.values import EXPECTED, NOTHING, parse_text
+from shared.catalogue.forms.typed_tables import NUMBERS
 from shared.catalogue.rows import PRODUCTS, RowProblem
-from shared.catalogue.typed_tables import NUMBERS
 from shared.errors import CatalogueUnusable
 
 if TYPE_CHECKING:  # heavy: only what reads tables needs it
