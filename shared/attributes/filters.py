@@ -155,15 +155,21 @@ class _Binder:
             case {"key": str() as key, "match": Mapping() as asked, **rest} if not rest:
                 return self._match(key, asked, where)
             case {"key": str() as key, "range": Mapping() as asked, **rest} if not rest:
-                return self._range(self._schema.require(key, f"{where}.key"), asked, where)
+                return self._range(self._attribute(key, f"{where}.key"), asked, where)
             case {"is_empty": {"key": str() as key, **rest}, **others} if not rest and not others:
-                return Not(Present(self._schema.require(key, f"{where}.is_empty.key")))
+                return Not(Present(self._attribute(key, f"{where}.is_empty.key")))
             case Mapping() if given.keys() & set(_CLAUSES):
                 return self.clauses(given, where, depth + 1)
         raise InvalidRequest(
             f'{where}: must be {{"key": ..., "match": {{...}}}}, {{"key": ..., "range": {{...}}}}, '
             f'{{"is_empty": {{"key": ...}}}} or a filter with must, should or must_not, not {shown(given)}'
         )
+
+    def _attribute(self, key: str, place: str) -> Attribute:
+        """The attribute of a condition other than `match`."""
+        if key in BUILT_IN:
+            raise InvalidRequest(f"{place}: of {key}, which every photo has, only match can be asked")
+        return self._schema.require(key, place)
 
     def _match(self, key: str, asked: Mapping[str, object], where: str) -> Condition:
         """Bind `{"value": x}`, `{"any": [x, y]}` or `{"except": [x, y]}`."""

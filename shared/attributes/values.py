@@ -23,8 +23,8 @@ from shared.attributes.schema import (
 )
 from shared.errors import InvalidRequest
 
-_TRUE = frozenset({"true", "yes", "y", "ja", "oui", "si", "sí", "tak", "ano", "да"})
-_FALSE = frozenset({"false", "no", "n", "nein", "non", "nie", "ne", "нет"})
+_TRUE = frozenset({"true", "yes", "y", "ja", "oui", "si", "sí", "tak", "ano", "да", "vrai", "wahr", "はい", "是"})
+_FALSE = frozenset({"false", "no", "n", "nein", "non", "nie", "ne", "нет", "faux", "falsch", "いいえ", "否"})
 BOOLEANS = _TRUE | _FALSE
 # What tables write where there is nothing.
 NOTHING = frozenset({"", "-", "--", "n/a", "#n/a", "na", "nan", "none", "null", "nil", "\\n", "?"})

@@ -160,10 +160,19 @@ def _flat(fields: dict[str, object], category: str, prefix: str = "") -> Iterato
     for name, value in fields.items():
         column = f"{prefix}{name.strip()}"
         if isinstance(value, dict):
-            yield from _flat(value, category, f"{column}.")
+            price = _price(value)
+            yield from [(column, price)] if price else _flat(value, category, f"{column}.")
         elif column:
             joiner = " / " if column == category else "; "
             yield column, value if isinstance(value, _Number) else as_text(value, joiner)
+
+
+def _price(fields: dict[str, object]) -> str:
+    """A price as answers have it, `{"amount": 12.5, "currency": "EUR"}`, as text; empty text for any other object."""
+    amount, currency = fields.get("amount"), fields.get("currency")
+    if len(fields) == 2 and isinstance(amount, _Number) and isinstance(currency, str):
+        return f"{amount} {currency}".strip()
+    return ""
 
 
 def read_parquet(content: bytes, name: str, odd: list[RowProblem], *, category: str = "") -> "pd.DataFrame":

@@ -50,6 +50,11 @@ WRONG: list[tuple[object, str]] = [
         {"should": [{"key": "weight", "range": {"lt": 5}}]},
         "filter.should.0.key: the catalogue has no attribute 'weight'; it has",
     ),
+    (
+        {"must": [{"is_empty": {"key": "category"}}]},
+        "filter.must.0.is_empty.key: of category, which every photo has, only",
+    ),
+    ({"must": [{"key": "image_id", "range": {"gt": 1}}]}, "filter.must.0.key: of image_id, which every photo has"),
     ({"must_not": [{"is_empty": {"key": "x"}}]}, "filter.must_not.0.is_empty.key: the catalogue has no attribute 'x'"),
     ({"must": [{"key": "colour", "range": {"lt": 5}}]}, "filter.must.0.range: colour is a keyword, which has no range"),
     ({"must": [{"key": "size", "range": {}}]}, "filter.must.0.range: gt, gte, lt, lte are possible, not {}"),

@@ -12,6 +12,8 @@ import pytest
 from pyarrow import parquet
 
 from pipeline.cleaning.tables import clean_listings
+from shared.attributes.inference import infer
+from shared.attributes.schema import AttributeType
 from shared.catalogue.categories import CategorySource
 from shared.catalogue.choice import CategoryChoice
 from shared.catalogue.forms.csv_files import read_table
@@ -132,6 +134,18 @@ def test_numbers_of_json_keep_the_text_that_they_have() -> None:
     table = read_json_lines(lines, "Products.jsonl", rejected, [])
     assert table.to_dict("index") == {2: {"id": "12345678901234567890", "price": "12.50", "b": "1e5", "c": "", "d": ""}}
     assert [row.row for row in rejected] == [1]  # JSON has no 007
+
+
+def test_a_price_in_the_form_of_answers_is_one_price() -> None:
+    rows: list[dict[str, Any]] = [
+        {"id": "a", "price": {"amount": 12.5, "currency": "EUR"}, "size": {"amount": 2, "unit": "m"}},
+        {"id": "b", "price": {"amount": 1250, "currency": "EUR"}},
+    ]
+    table = read_json_lines(as_lines(rows), "Products.jsonl", [], [])
+    assert table["price"].tolist() == ["12.5 EUR", "1250 EUR"]
+    assert table["size.unit"].tolist() == ["m", ""]
+    schema, _ = infer({"price": table["price"].tolist()})
+    assert [(one.type, one.currencies) for one in schema] == [(AttributeType.PRICE, ("EUR",))]
 
 
 @pytest.mark.parametrize("mark", [b"", b"\xef\xbb\xbf"])
