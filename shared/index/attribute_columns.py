@@ -3,6 +3,7 @@
 All of it stays on disk, memory-mapped; the texts behind codes are in the photos' SQLite table.
 """
 
+import json
 import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
@@ -33,7 +34,8 @@ from shared.index.facets import quantiles
 from shared.index.rows import LISTING_CODES, PhotoRows
 
 N_FREQUENT = 50  # values that the manifest names of an attribute
-_IDS_AT_ONCE = 500
+_CODES_OF = "SELECT code FROM found_by WHERE attribute = ? AND word IN (SELECT value FROM json_each(?))"
+_VALUES_OF = "SELECT code, value FROM terms WHERE attribute = ? AND code IN (SELECT value FROM json_each(?))"
 _TERMS = """
     CREATE TABLE terms (attribute INTEGER, code INTEGER, value TEXT, PRIMARY KEY (attribute, code)) WITHOUT ROWID;
     CREATE TABLE found_by (attribute INTEGER, word TEXT, code INTEGER, PRIMARY KEY (attribute, word, code))
@@ -232,7 +234,8 @@ class AttributeColumns:
         return mask
 
     def _with_code(self, attribute: Attribute, words: Sequence[str], column: Column) -> Mask:
-        codes = sorted({code for some in _pages(words) for code in self._codes(attribute, some)})
+        at = self._position[attribute.name]
+        codes = sorted({code for (code,) in self._rows.fetch(_CODES_OF, at, json.dumps(words))})
         if len(codes) <= 1:
             return _one_of(column, codes)
         # One byte a value that there is, looked up by each row; the last is that of rows without a value.
@@ -240,11 +243,6 @@ class AttributeColumns:
         wanted[codes] = True
         found: Mask = wanted[column]
         return found
-
-    def _codes(self, attribute: Attribute, words: Sequence[str]) -> Iterator[int]:
-        marks = ",".join("?" * len(words))
-        query = f"SELECT code FROM found_by WHERE attribute = ? AND word IN ({marks})"  # noqa: S608  # question marks
-        return (code for (code,) in self._rows.fetch(query, self._position[attribute.name], *words))
 
     def _rows_of(self, key: str, ids: Iterable[str]) -> Iterator[int]:
         for one in ids:
@@ -273,9 +271,7 @@ class AttributeColumns:
         named = [code for code in frequent if counts[code]]
         if attribute.type is AttributeType.BOOLEAN:
             return {bool(code): int(counts[code]) for code in named}, n_rows
-        marks = ",".join("?" * len(named))
-        query = f"SELECT code, value FROM terms WHERE attribute = ? AND code IN ({marks})"  # noqa: S608
-        values = dict(self._rows.fetch(query, self._position[attribute.name], *named))
+        values = dict(self._rows.fetch(_VALUES_OF, self._position[attribute.name], json.dumps(named)))
         return {values[code]: int(counts[code]) for code in named}, n_rows
 
     def numbers(self, attribute: Attribute, rows: IntArray) -> npt.NDArray[np.float64]:
@@ -290,8 +286,3 @@ def _one_of(column: Column, values: Sequence[Any]) -> Mask:
         found: Mask = column == values[0]
         return found
     return np.isin(column, values)
-
-
-def _pages(words: Sequence[str]) -> Iterator[Sequence[str]]:
-    for start in range(0, len(words), _IDS_AT_ONCE):
-        yield words[start : start + _IDS_AT_ONCE]
