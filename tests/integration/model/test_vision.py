@@ -113,6 +113,7 @@ FOR_PEOPLE: dict[str, object] = {
     "recipe": "finetune",
     "temperature": 1.5,
     "abstain_below": 0.4,
+    "abstain_below_by_level": (0.3, 0.4),
     "metrics": {"accuracy": 0.9},
     "catalogue": "another",
     "notice": "read this",
