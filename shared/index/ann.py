@@ -23,7 +23,8 @@ _BRUTE_FORCE_UP_TO = 2_000
 MIN_PROBES = 8  # fewer may suffice for the catalogue's own photos, but users' query photos resemble it less
 _SAMPLED = 131_072  # rows by which it is told how many of each inverted list a filter leaves
 _SCARCE, _MOST_SCARCE = 1.5, 64
-_FEWEST_PROBES = 64  # of a search with a filter, which is seldom tuned for
+_FEWEST_PROBES = 64  # of a search with a filter: the fewest that do were found without one
+_NEARLY_ALL = 0.9  # of the rows are allowed: some were put or deleted live, or one listing is left out; no filter
 
 
 class Allowed:
@@ -186,9 +187,10 @@ class CompressedIndex:
         # as many 98 %. Where the fewest lists do for all rows, fewer would: then 18 times as many find them all.
         n_all = int(self._lists.nlist)
         power = -1.25 if self._n_probes <= MIN_PROBES else -1.5
-        n_lists: int = min(n_all, max(_FEWEST_PROBES, math.ceil(n_probes * share**power)))
-        if n_lists == n_all:
+        n_lists: int = min(n_all, math.ceil(n_probes * share**power))
+        if share >= _NEARLY_ALL or n_lists == n_all:
             return n_lists
+        n_lists = min(n_all, max(_FEWEST_PROBES, n_lists))
         # A filter that goes with what photos show leaves few rows around some queries. Their neighbours are far off,
         # spread over many lists: visit many more of them the fewer rows there are around the query than elsewhere.
         counts, sizes = self._counted(allowed), self._sampled_sizes

@@ -192,7 +192,7 @@ class MilvusIndex:
     def _asked(self, question: _Question, n: int, *, grouped: bool) -> list[_Hit]:
         """One search in Milvus, or few."""
         options: dict[str, Any] = {"group_by_field": "listing_key"} if grouped else {}
-        # The same formula as in `CompressedIndex.candidates`.
+        # As in `CompressedIndex`: the neighbours among fewer photos are farther apart, in more lists.
         wider = max(1, n / 10) * (len(self) / max(1, question.n_fitting)) ** 1.5
         n_probes = min(math.ceil(self.facts.n_probes * wider), self.facts.n_lists)
         while True:

@@ -16,6 +16,7 @@ from shared.artifacts.snapshots import IndexKind, index_store, read_index_manife
 from shared.artifacts.store import ArtifactStore
 from shared.catalogue.categories import CATEGORIES, CataloguePhoto
 from shared.errors import IndexDamaged
+from shared.index.ann import Allowed, CompressedIndex
 from shared.index.compression import TARGET_RECALL, compress, n_lists_for
 from shared.index.snapshot import CODES, IndexSnapshot, open_files, open_snapshot
 from shared.index.vector_index import VectorIndex
@@ -226,3 +227,15 @@ def test_codes_of_other_vectors_are_refused_before_anything_is_sealed(
     change(store.path(version) / CODES)
     with pytest.raises(IndexDamaged, match=version):
         open_files(store.path(version), version, read_index_manifest(store, version))
+
+
+def test_a_row_that_is_left_out_makes_no_search_visit_more_lists(hasty: IndexSnapshot) -> None:
+    """Photos that were put or deleted live are left out of the snapshot's by every search."""
+    index = hasty._index
+    assert isinstance(index, CompressedIndex)
+    query = (np.vecdot(index._axes, hasty.vectors(slice(0, 1))[0]) + index._origin)[None]
+    mask = np.ones(len(hasty), dtype=np.bool_)
+    mask[3] = False
+    assert index._n_probes_among(Allowed(mask), query, 1) <= 2
+    mask[::2] = False
+    assert index._n_probes_among(Allowed(mask), query, 1) > 2
