@@ -47,6 +47,25 @@ class IndexFacts(BaseModel):
     by_category: tuple[int, ...] = ()
 
 
+class TextIndexFacts(BaseModel):
+    """The words of a snapshot's listings, and how they are searched.
+
+    Attributes:
+        kind: exact or compressed, whatever the photos' index is.
+        width: of a text's vector.
+        n_with_words: listings that have words.
+        n_probes, n_candidates: as of IndexFacts.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    kind: IndexKind
+    width: int
+    n_with_words: int
+    n_probes: int = 0
+    n_candidates: int = 0
+
+
 class IndexManifest(BaseModel):
     """What a snapshot says of itself."""
 
@@ -61,6 +80,7 @@ class IndexManifest(BaseModel):
     attributes: tuple[Attribute, ...] = ()  # of its listings
     built_at: str
     index: IndexFacts | None = None  # None: of an earlier Lookalike, whose files are others
+    texts: TextIndexFacts | None = None  # None: its photos are found by photos only
     # The last entry of the change log that is in it; files say `folded_to`, as before it was renamed.
     compacted_through: str = Field("0-0", alias="folded_to")
     made_by: str = ""  # id of the reindex that made it

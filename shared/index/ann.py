@@ -102,10 +102,7 @@ class ExactIndex:
         # As fast as a matrix product on two cores, which leaves its threads spinning for 30 ms of processor time.
         if allowed is None:
             return best(np.vecdot(self._vectors, query), np.arange(len(self._vectors)), n)  # (rows, dim) -> (rows,)
-        rows = allowed.rows
-        if len(rows) * _GATHER_COST < len(self._vectors):
-            return best(_products(self._vectors, rows, query), rows, n)
-        return best(np.vecdot(self._vectors, query)[rows], rows, n)
+        return best(products(self._vectors, allowed.rows, query), allowed.rows, n)
 
 
 class CompressedIndex:
@@ -141,7 +138,7 @@ class CompressedIndex:
     def search(self, query: FloatArray, n: int, allowed: Allowed | None = None) -> tuple[FloatArray, IntArray]:
         """Find the rows most similar to a query among the candidates; see `RowIndex.search`."""
         rows = self.candidates(query, n, allowed)
-        return best(_products(self._vectors, rows, query), rows, n)
+        return best(products(self._vectors, rows, query), rows, n)
 
     def candidates(self, query: FloatArray, n: int, allowed: Allowed | None = None) -> IntArray:
         """Select the rows whose full vectors are worth comparing with a query.
@@ -230,13 +227,16 @@ class CompressedIndex:
         return sizes
 
 
-def _products(vectors: FloatArray, rows: IntArray, query: FloatArray) -> FloatArray:
+def products(vectors: FloatArray, rows: IntArray, query: FloatArray) -> FloatArray:
     """Multiply some rows of a matrix with a query: (rows, dim), (m,), (dim,) -> (m,)."""
-    products = np.empty(len(rows), dtype=np.float32)
+    if len(rows) * _GATHER_COST >= len(vectors):
+        every: FloatArray = np.vecdot(vectors, query)
+        return every[rows]
+    chosen = np.empty(len(rows), dtype=np.float32)
     for start in range(0, len(rows), _GATHERED):
         some = rows[start : start + _GATHERED]
-        np.vecdot(vectors[some], query, out=products[start : start + len(some)])
-    return products
+        np.vecdot(vectors[some], query, out=chosen[start : start + len(some)])
+    return chosen
 
 
 def best(scores: FloatArray, rows: IntArray, n: int) -> tuple[FloatArray, IntArray]:

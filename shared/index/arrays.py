@@ -1,6 +1,7 @@
 """Arrays in .npy files: written in chunks, opened memory-mapped, so that they may be larger than memory."""
 
 import mmap
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -22,12 +23,34 @@ def write_array(path: Path, array: npt.NDArray[Any], *, finite: bool = True) -> 
         ValueError: a number in it is not finite, and must be.
         OSError: the disk is full or may not be written.
     """
+    chunks = (array[start : start + CHUNK_ROWS] for start in range(0, len(array), CHUNK_ROWS))
+    write_chunks(path, array.dtype, array.shape, chunks, finite=finite)
+
+
+def write_chunks(
+    path: Path,
+    dtype: np.dtype[Any],
+    shape: tuple[int, ...],
+    chunks: Iterable[npt.NDArray[Any]],
+    *,
+    finite: bool = True,
+) -> None:
+    """Write an array as .npy from its chunks, which need not be in memory together.
+
+    Args:
+        path: replaced if it exists.
+        dtype, shape: of the whole.
+        chunks: of some rows each, in order, together of that shape.
+        finite: see `write_array`.
+
+    Raises:
+        ValueError, OSError: as `write_array`.
+    """
     # Not through a memory map: on a full disk that ends the process instead of raising an error.
     with path.open("wb") as file:
-        header = {"descr": array.dtype.str, "fortran_order": False, "shape": array.shape}
+        header = {"descr": dtype.str, "fortran_order": False, "shape": shape}
         np.lib.format.write_array_header_1_0(file, header)
-        for start in range(0, len(array), CHUNK_ROWS):
-            chunk = np.ascontiguousarray(array[start : start + CHUNK_ROWS])
+        for chunk in map(np.ascontiguousarray, chunks):
             if finite and not np.isfinite(chunk).all():
                 raise ValueError(f"{path.name}: not every number is finite")
             file.write(chunk.data)

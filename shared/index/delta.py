@@ -7,11 +7,12 @@ one, row numbers included.
 import logging
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from itertools import islice
 
 import numpy as np
 import numpy.typing as npt
 
-from shared.array_types import FloatArray
+from shared.array_types import FloatArray, IntArray
 from shared.artifacts.snapshots import IndexManifest
 from shared.attributes.filters import PhotoFacts, bind_filter, holds
 from shared.attributes.schema import AttributeSchema, Values, of_payload
@@ -19,7 +20,9 @@ from shared.attributes.values import fitting_values
 from shared.catalogue.categories import categories_named
 from shared.changes.log import Change, PutPhoto, entry_order
 from shared.errors import ImageNotFound
+from shared.index.ann import best
 from shared.index.facets import Facets
+from shared.index.query import WordsQuery
 from shared.index.vector_index import VectorIndex, included, rounded
 from shared.jobs.contract import Distinct, Neighbour, SearchRequest
 from shared.model.embedder import Embeddings
@@ -39,6 +42,7 @@ class _Put:
     scores: FloatArray  # (n_categories,)
     values: Values
     listing_rows: tuple[int, ...]  # of its listing's photos in the snapshot
+    text: FloatArray | None  # (width,), of its listing's words
 
     @property
     def facts(self) -> PhotoFacts:
@@ -66,6 +70,11 @@ class _State:
     vectors: FloatArray
     alive: npt.NDArray[np.bool_]
 
+    @property
+    def hidden_rows(self) -> IntArray | None:
+        """`hidden`; None where there are none."""
+        return self.hidden if len(self.hidden) else None
+
 
 class DeltaIndex:
     """Pending changes on top of one snapshot, searched as one index. Any thread may search; one at a time may apply.
@@ -78,11 +87,15 @@ class DeltaIndex:
         snapshot: the index below.
         embed: embeds a photo that was put with another model's embedding. Where it returns None, the photo cannot be
             had, and searches do not find it.
+        encode: encodes the words of a listing by its attributes as JSON; by default there are no words.
     """
 
-    def __init__(self, snapshot: VectorIndex, embed: Embed) -> None:
+    def __init__(
+        self, snapshot: VectorIndex, embed: Embed, encode: Callable[[str], FloatArray | None] = lambda payload: None
+    ) -> None:
         self.snapshot = snapshot
         self._embed = embed
+        self._encode = encode
         # Append-only, so that a search with an older state is not disturbed: it reads the first len(vectors) entries.
         self._puts: list[_Put] = []
         self._payloads: dict[str, str] = {}  # what the last photo of a listing was put with
@@ -164,19 +177,20 @@ class DeltaIndex:
         payload = photo.payload or self.snapshot.payload_of(listing_id) or self._payloads.get(listing_id, "")
         values = fitting_values(of_payload(payload), AttributeSchema(self.manifest.attributes))
         rows = tuple(self.snapshot.rows_of(listing_id))
-        self._puts.append(_Put(image_id, listing_id, photo.category, scores, values, rows))
+        text = self._encode(payload)
+        self._puts.append(_Put(image_id, listing_id, photo.category, scores, values, rows, text))
         return position
 
-    def search(self, query: FloatArray, request: SearchRequest) -> list[Neighbour]:
+    def search(self, query: FloatArray, request: SearchRequest, *, words: WordsQuery | None = None) -> list[Neighbour]:
         """Find the most similar photos of snapshot and delta together; see `VectorIndex.search`.
 
         Photos in the delta have the rows after the snapshot's last, in the order of the change log.
         """
         state = self._state
-        found = self.snapshot.search(query, request, hidden=state.hidden if len(state.hidden) else None)
+        found = self.snapshot.search(query, request, hidden=state.hidden_rows, words=words)
         if not state.positions:
             return found
-        found += self._found(state, query, request)
+        found += self._found(state, self._similarities(state, query, words), request)
         kept: list[Neighbour] = []
         listings: set[str] = set()
         for neighbour in sorted(found, key=lambda one: (-one.score, one.row)):
@@ -186,9 +200,32 @@ class DeltaIndex:
             kept.append(neighbour.model_copy(update={"rank": len(kept) + 1}))
         return kept[: request.k]
 
-    def _found(self, state: _State, query: FloatArray, request: SearchRequest) -> list[Neighbour]:
+    def labelled(self, query: FloatArray, n: int, request: SearchRequest) -> tuple[FloatArray, IntArray]:
+        """Find the categories of the most similar photos of snapshot and delta; see `VectorIndex.labelled`."""
+        state = self._state
+        scores, categories = self.snapshot.labelled(query, n, request, hidden=state.hidden_rows)
+        if not state.positions:
+            return scores, categories
+        similar, meets = np.vecdot(state.vectors, query), self._meets(request)
+        order = np.argsort(-similar, kind="stable")
+        met = list(islice((p for p in order[state.alive[order]].tolist() if meets(self._puts[p])), n))
+        also = np.array([self._puts[position].category for position in met], dtype=np.int64)
+        return best(np.concatenate([scores, similar[met]]), np.concatenate([categories, also]), n)
+
+    def _similarities(self, state: _State, query: FloatArray, words: WordsQuery | None) -> FloatArray:
+        """How similar each photo of the delta is to a query, (n,)."""
+        photos: FloatArray = np.vecdot(state.vectors, query)
+        if words is None:
+            return photos
+        similar: FloatArray = np.vecdot(state.vectors, words.expected) + np.float32(words.offset)
+        for position, put in enumerate(self._puts[: len(similar)]):
+            if put.text is not None:
+                similar[position] = np.vecdot(put.text, words.vector)
+        return words.joined(photos, similar)
+
+    def _found(self, state: _State, similarities: FloatArray, request: SearchRequest) -> list[Neighbour]:
         """The best photos of the delta that meet the request's filters, at most `k`."""
-        scores = np.array(rounded(np.vecdot(state.vectors, query)))
+        scores = np.array(rounded(similarities))
         order = np.argsort(-scores, kind="stable")
         names = self.manifest.categories
         meets = self._meets(request)

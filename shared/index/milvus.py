@@ -20,7 +20,10 @@ from shared.catalogue.categories import CataloguePhoto, categories_named
 from shared.errors import FingerprintMismatch, ImageNotFound, IndexDamaged, InvalidRequest
 from shared.index.ann import Allowed, exact_nearest
 from shared.index.facets import Facets
+from shared.index.hybrid import WIDER
+from shared.index.listing_texts import ListingTexts
 from shared.index.milvus_server import VECTOR, CollectionName, MilvusServer
+from shared.index.query import WordsQuery
 from shared.index.row_filters import RowFilters
 from shared.index.rows import CATEGORY_CODES, PhotoTable
 from shared.index.vector_index import as_neighbours, ranked, require_dimension, rounded
@@ -85,6 +88,7 @@ class MilvusIndex:
         alias: Milvus alias to point at the collection while the version is live; empty: none.
         made_from: (n, dim) float32, the vectors of a version that is being built, for exact search; None: ask Milvus.
         filters: the columns of attributes on disk; None: the version is of an earlier Lookalike, which had none.
+        texts: the words of the listings, on disk; None: they have none.
     """
 
     version: str
@@ -95,13 +99,35 @@ class MilvusIndex:
     alias: str = ""
     made_from: FloatArray | None = None
     filters: RowFilters | None = None
+    texts: ListingTexts | None = None
 
     def __len__(self) -> int:
         return self.manifest.count
 
-    def search(self, query: FloatArray, request: SearchRequest, *, hidden: IntArray | None = None) -> list[Neighbour]:
+    def search(
+        self,
+        query: FloatArray,
+        request: SearchRequest,
+        *,
+        hidden: IntArray | None = None,
+        words: WordsQuery | None = None,
+    ) -> list[Neighbour]:
         """Find the photos most similar to a query with one search in Milvus, or few; see `VectorIndex.search`."""
         require_dimension(query, self.manifest)
+        question = self._question(query, request, hidden)
+        if words and self.texts:
+            hits = self._by_words_too(question, request, hidden, words, self.texts)
+        elif request.distinct is Distinct.LISTING:
+            hits = self._one_a_listing(question, request.k)
+        else:
+            hits = self._visible(question, min(request.k, question.n_fitting))
+        photos = {hit.row: hit.photo for hit in hits}
+        best = ranked((hit.score, hit.row) for hit in hits)[: request.k]
+        photos_of_best = [photos[row] for _, row in best]
+        return as_neighbours(best, photos_of_best, request, self.manifest.categories, self.table.values)
+
+    def _question(self, query: FloatArray, request: SearchRequest, hidden: IntArray | None) -> _Question:
+        """A search with the filters of a request."""
         question = _Question(query, (), len(self), hidden)
         if request.category is not None:
             category = categories_named(self.manifest.categories).position(request.category)
@@ -110,14 +136,42 @@ class MilvusIndex:
             question = self._among(question, request)
         if request.exclude_listing is not None:
             question = question.where(f"listing_key != {listing_key(request.exclude_listing)}")
-        if request.distinct is Distinct.LISTING:
-            hits = self._one_a_listing(question, request.k)
-        else:
-            hits = self._visible(question, min(request.k, question.n_fitting))
-        photos = {hit.row: hit.photo for hit in hits}
-        best = ranked((hit.score, hit.row) for hit in hits)[: request.k]
-        photos_of_best = [photos[row] for _, row in best]
-        return as_neighbours(best, photos_of_best, request, self.manifest.categories, self.table.values)
+        return question
+
+    def _by_words_too(
+        self,
+        question: _Question,
+        request: SearchRequest,
+        hidden: IntArray | None,
+        words: WordsQuery,
+        texts: ListingTexts,
+    ) -> list[_Hit]:
+        """The best hits by photo and words: candidates by each, compared by both; of a listing one, if so asked."""
+        n = WIDER * request.k
+        one_each = request.distinct is Distinct.LISTING
+        fitting = min(n, question.n_fitting)
+        by_photo = self._one_a_listing(question, fitting) if one_each else self._visible(question, fitting)
+        rows = texts.candidates(words, n, self._columns.allowed(request, hidden))
+        rows = np.union1d(rows, np.array([hit.row for hit in by_photo], dtype=np.int64))
+        vectors = self.vectors(rows)
+        similar = texts.similarities(rows, words, lambda some: vectors[np.searchsorted(rows, some)])
+        scores = rounded(words.joined(np.vecdot(vectors, question.query), similar))
+        photos = self.table.at(rows.tolist())
+        hits = [
+            _Hit(score, row, listing_key(photo.listing_id), photo)
+            for score, row, photo in zip(scores, rows.tolist(), photos, strict=True)
+        ]
+        hits.sort(key=lambda hit: (-hit.score, hit.row))
+        return list({hit.listing_key: hit for hit in reversed(hits)}.values()) if one_each else hits
+
+    def labelled(
+        self, query: FloatArray, n: int, request: SearchRequest, *, hidden: IntArray | None = None
+    ) -> tuple[FloatArray, IntArray]:
+        """Find the categories of the photos most similar to a query; see `VectorIndex.labelled`."""
+        question = self._question(query, request, hidden)
+        hits = self._visible(question, min(n, question.n_fitting))
+        scores = np.array([hit.score for hit in hits], dtype=np.float32)
+        return scores, np.array([hit.photo.category for hit in hits], dtype=np.int64)
 
     def count(self, request: SearchRequest, hidden: IntArray | None = None) -> Facets:
         """Count the values of facets over the columns on disk; see `VectorIndex.count`."""
@@ -341,7 +395,8 @@ def open_collection(
     try:
         filters = RowFilters(directory, manifest) if (directory / CATEGORY_CODES).exists() else None
         table = filters.rows if filters else PhotoTable(directory)
-    except (OSError, ValueError, sqlite3.Error) as exc:
+        texts = ListingTexts(directory, manifest.texts, filters.rows.listings) if manifest.texts and filters else None
+    except (OSError, ValueError, RuntimeError, sqlite3.Error) as exc:
         raise IndexDamaged(f"{version}: cannot be read") from exc
     server.load(facts.collection)
     n_there = server.count(facts.collection)
@@ -350,4 +405,4 @@ def open_collection(
             f"{version}: {manifest.count} photos of dimension {manifest.dimension}, but {len(table)} in its table, "
             f"and {n_there} of dimension {dimension} in collection {facts.collection}"
         )
-    return MilvusIndex(version, manifest, facts, server, table, alias, made_from, filters)
+    return MilvusIndex(version, manifest, facts, server, table, alias, made_from, filters, texts)

@@ -14,7 +14,7 @@ import numpy as np
 
 from shared.array_types import FloatArray, IntArray
 from shared.artifacts import Location
-from shared.artifacts.snapshots import IndexFacts, IndexKind, IndexManifest, read_index_manifest
+from shared.artifacts.snapshots import IndexFacts, IndexKind, IndexManifest, TextIndexFacts, read_index_manifest
 from shared.artifacts.store import MANIFEST, ArtifactStore, Draft
 from shared.attributes.schema import NO_ATTRIBUTES, AttributeSchema
 from shared.catalogue.categories import CataloguePhoto
@@ -31,14 +31,18 @@ from shared.index.arrays import map_array, write_array
 from shared.index.attribute_columns import write_columns
 from shared.index.compression import EXACT_UP_TO, compress
 from shared.index.facets import Facets
+from shared.index.hybrid import HybridIndex
+from shared.index.listing_texts import ListingTexts, write_texts
 from shared.index.milvus import open_collection
 from shared.index.milvus_building import fill_collection
 from shared.index.milvus_server import CollectionName, MilvusServer, alias_of
+from shared.index.query import Query, WordsQuery
 from shared.index.row_filters import RowFilters
 from shared.index.rows import PhotoRows, write_filters, write_photos
 from shared.index.vector_index import VectorIndex, as_neighbours, ranked, require_dimension, rounded
 from shared.jobs.contract import Distinct, Neighbour, SearchRequest
 from shared.model.embedder import Embeddings
+from shared.text.encoder import TextEncoder
 
 VECTORS = "vectors.npy"
 SCORES = "scores.npy"
@@ -55,6 +59,7 @@ class IndexDraft:
         collection: in Milvus that the vectors are written to; empty without a server.
         vectors: (n, dim) float32 that were written; None before `write`.
         attributes: of the photos, with what was found of each; none before `write`.
+        texts: the words of the listings; None: they have none, or nothing is written yet.
     """
 
     artifact: Draft
@@ -62,6 +67,7 @@ class IndexDraft:
     collection: str = ""
     vectors: FloatArray | None = None
     attributes: AttributeSchema = NO_ATTRIBUTES
+    texts: TextIndexFacts | None = None
 
     def write(
         self,
@@ -70,6 +76,7 @@ class IndexDraft:
         *,
         root: Location | None = None,
         attributes: AttributeSchema = NO_ATTRIBUTES,
+        encoder: TextEncoder | None = None,
         threads: int = 0,
         exact_up_to: int = EXACT_UP_TO,
         tick: Callable[[], None] = lambda: None,
@@ -81,6 +88,7 @@ class IndexDraft:
             embeddings: vectors (n, dim) float32, L2 norm 1, and scores (n, n_categories) float32; in memory or mapped.
             root: paths of photos inside it are stored relative to it.
             attributes: that the photos' payloads are of.
+            encoder: of the listings' words; None: the model knows none.
             threads: for building a compressed index; 0: one per core.
             exact_up_to: more vectors than this get a compressed index.
             tick: called while a server works; an exception it raises ends the work.
@@ -99,6 +107,10 @@ class IndexDraft:
         self.vectors = vectors
         write_filters(directory)
         self.attributes = write_columns(directory, attributes)
+        if encoder:
+            self.texts = write_texts(
+                directory, encoder.of_listing, encoder.width, exact_up_to=exact_up_to, threads=threads, tick=tick
+            )
         if self.server:
             return fill_collection(
                 self.server, self.collection, directory, embeddings, exact_up_to=exact_up_to, tick=tick
@@ -202,16 +214,23 @@ class IndexSnapshot:
     _filters: RowFilters
     _vectors: FloatArray  # (n, dim), memory-mapped
     _scores: FloatArray  # (n, n_categories), memory-mapped
-    _index: RowIndex
+    _index: HybridIndex
 
-    def search(self, query: FloatArray, request: SearchRequest, *, hidden: IntArray | None = None) -> list[Neighbour]:
+    def search(
+        self,
+        query: FloatArray,
+        request: SearchRequest,
+        *,
+        hidden: IntArray | None = None,
+        words: WordsQuery | None = None,
+    ) -> list[Neighbour]:
         """Find the photos most similar to a query; see `VectorIndex.search`."""
         require_dimension(query, self.manifest)
         allowed = self._filters.allowed(request, hidden)
         if request.distinct is Distinct.LISTING:
-            hits = self._one_a_listing(query, request.k, allowed)
+            hits = self._one_a_listing(Query(query, words), request.k, allowed)
         else:
-            hits = self._hits(query, request.k, allowed)
+            hits = self._hits(Query(query, words), request.k, allowed)
         photos = self._rows.at([row for _, row in hits])
         return as_neighbours(hits, photos, request, self.manifest.categories, self._rows.values)
 
@@ -223,7 +242,7 @@ class IndexSnapshot:
         """Count the values of facets; see `VectorIndex.count`."""
         return self._filters.count(request, hidden)
 
-    def _one_a_listing(self, query: FloatArray, k: int, allowed: Allowed | None) -> list[tuple[float, int]]:
+    def _one_a_listing(self, query: Query, k: int, allowed: Allowed | None) -> list[tuple[float, int]]:
         """The best row of each of the `k` best listings, as scores and rows, best first."""
         best: dict[int, tuple[float, int]] = {}
         n_asked = 4 * k
@@ -237,17 +256,24 @@ class IndexSnapshot:
             others: Mask = np.isin(self._rows.listings, list(best), invert=True)
             allowed = Allowed(others) if allowed is None else allowed.both(others)
 
-    def _hits(self, query: FloatArray, n: int, allowed: Allowed | None) -> list[tuple[float, int]]:
+    def _hits(self, query: Query, n: int, allowed: Allowed | None) -> list[tuple[float, int]]:
         """Scores and rows, best first."""
         scores, rows = self._index.search(query, n, allowed)
         return ranked(zip(rounded(scores), rows.tolist(), strict=True))
+
+    def labelled(
+        self, query: FloatArray, n: int, request: SearchRequest, *, hidden: IntArray | None = None
+    ) -> tuple[FloatArray, IntArray]:
+        """Find the categories of the photos most similar to a query; see `VectorIndex.labelled`."""
+        scores, rows = self._index.search(Query(query), n, self._filters.allowed(request, hidden))
+        return scores, self._rows.categories[rows].astype(np.int64)
 
     def nearest(self, queries: FloatArray, k: int) -> tuple[FloatArray, IntArray]:
         """Search for many queries without filters; see `VectorIndex.nearest`."""
         k = min(k, len(self))
         if self.manifest.index and self.manifest.index.kind is IndexKind.EXACT:
             return self.exact_nearest(queries, k)  # the same result, for all queries at once
-        hits = [self._hits(query, k, None) for query in queries]
+        hits = [self._hits(Query(query), k, None) for query in queries]
         scores, rows = zip(*(zip(*found, strict=True) for found in hits), strict=True)
         return np.array(scores, dtype=np.float32), np.array(rows, dtype=np.int64)
 
@@ -351,6 +377,7 @@ def open_files(directory: Path, version: str, manifest: IndexManifest) -> IndexS
         for array, width in ((vectors, manifest.dimension), (scores, len(manifest.categories))):
             if array.shape != (manifest.count, width) or array.dtype != np.float32 or len(rows) != manifest.count:
                 raise IndexDamaged(f"{version}: files disagree on the number of rows or the dimension")
+        texts = ListingTexts(directory, manifest.texts, rows.listings) if manifest.texts else None
         index: RowIndex = ExactIndex(vectors)
         if facts.kind is IndexKind.COMPRESSED:
             index = CompressedIndex(
@@ -361,4 +388,4 @@ def open_files(directory: Path, version: str, manifest: IndexManifest) -> IndexS
             )
     except (OSError, ValueError, EOFError, RuntimeError, sqlite3.Error) as exc:
         raise IndexDamaged(f"{version}: cannot be read") from exc
-    return IndexSnapshot(version, manifest, filters, vectors, scores, index)
+    return IndexSnapshot(version, manifest, filters, vectors, scores, HybridIndex(index, vectors, texts))

@@ -13,6 +13,7 @@ from shared.attributes.schema import Values
 from shared.catalogue.categories import CataloguePhoto
 from shared.errors import DimensionMismatch
 from shared.index.facets import Facets
+from shared.index.query import WordsQuery
 from shared.jobs.contract import Neighbour, SearchRequest
 from shared.model.embedder import Embeddings
 
@@ -40,21 +41,46 @@ class VectorIndex(Protocol):
         """Number of photos."""
         ...
 
-    def search(self, query: FloatArray, request: SearchRequest, *, hidden: IntArray | None = None) -> list[Neighbour]:
+    def search(
+        self,
+        query: FloatArray,
+        request: SearchRequest,
+        *,
+        hidden: IntArray | None = None,
+        words: WordsQuery | None = None,
+    ) -> list[Neighbour]:
         """Find the catalogue photos most similar to one query.
 
         Args:
-            query: (dim,) float32, L2 norm 1.
+            query: (dim,) float32, L2 norm 1: of a photo, or what words map to where there is none.
             request: `k`, filters and `distinct`.
             hidden: rows to leave out.
+            words: of the query; None: photos alone are compared.
 
         Returns:
             up to `k` neighbours, most similar first, ties by row; fewer than `k` only when fewer meet the filters.
-            Scores are cosine similarities in [-1, 1].
+            Scores are cosine similarities in [-1, 1]; of a query with words the weighted sum of the photos' and the
+            words'.
 
         Raises:
             DimensionMismatch: the query's dimension is not that of the version's vectors.
             InvalidRequest: the index has no such category, or the filter does not fit its attributes.
+        """
+        ...
+
+    def labelled(
+        self, query: FloatArray, n: int, request: SearchRequest, *, hidden: IntArray | None = None
+    ) -> tuple[FloatArray, IntArray]:
+        """Find the categories of the photos most similar to one photo.
+
+        Args:
+            query: (dim,) float32, L2 norm 1.
+            n: neighbours wanted.
+            request: its filters.
+            hidden: rows to leave out.
+
+        Returns:
+            similarities (m,) float32 and categories (m,) int64, in no order; m is `n`, or less where fewer are allowed.
         """
         ...
 

@@ -1,0 +1,168 @@
+"""TextEncoder: turns the words of a listing or a query into a vector, into category scores, and into a photo's vector.
+
+It was fitted on the catalogue's own words (`pipeline/training/text.py`) and is a few arrays in the model bundle: which
+features there are and how rare each is (TF-IDF), the axes that a text is reduced to, a linear classifier, and a linear
+map into the space of the photos' embeddings. Applying it takes numpy alone and well under a millisecond.
+"""
+
+import json
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import BaseModel, ConfigDict
+
+from shared.array_types import FloatArray, IntArray
+from shared.errors import BundleDamaged
+from shared.text.cleaning import TextRules
+from shared.text.features import Hashes, features
+
+TEXT = "text.safetensors"  # the encoder's arrays, in a bundle
+MAX_TEXT_CHARS = 10_000  # of a request's `text`
+_ARRAYS = ("words", "letters", "rarity", "axes", "classes", "class_bias", "to_photo", "to_photo_bias")
+
+
+class TextFacts(BaseModel):
+    """What the manifest of a bundle says of its text encoder; part of the fingerprint.
+
+    Attributes:
+        attributes: names of the listing's attributes that are its words, in their order.
+        sha256: of TEXT.
+        dimension: of a text's vector.
+        evidence: weight of the category's probabilities in that vector, beside 1 for the words themselves.
+        temperature: by which category scores are divided before the softmax.
+        slope, offset: similarity of words that is expected of a photo without words, by that of its mapped photo.
+        rules: what is removed from a text first.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    attributes: tuple[str, ...]
+    sha256: str = ""
+    dimension: int
+    evidence: float
+    temperature: float
+    slope: float
+    offset: float
+    rules: TextRules
+
+
+class EncodedText(NamedTuple):
+    """What a text encoder makes of one text.
+
+    Attributes:
+        vector: (width,) float32, L2 norm 1; compared with those of listings by inner product.
+        scores: (n_categories,) float32, before softmax.
+        photo: (dim,) float32, L2 norm 1: compared with embeddings of photos.
+    """
+
+    vector: FloatArray
+    scores: FloatArray
+    photo: FloatArray
+
+
+def weigh(text: str, words: Hashes, letters: Hashes, rarity: FloatArray) -> tuple[IntArray, FloatArray]:
+    """Find the known features of a cleaned text, weighted by TF-IDF; words and letters have the L2 norm 1 each.
+
+    Args:
+        text: cleaned.
+        words, letters: hashes of the features that are known, sorted.
+        rarity: (words and letters,) inverse document frequencies.
+
+    Returns:
+        positions (m,) int64 in `rarity`, and weights (m,) float32.
+    """
+    found = features(text)
+    places, weights = [], []
+    start = 0
+    for known, hashes in ((words, found.words), (letters, found.letters)):
+        some, counts = np.unique(hashes, return_counts=True)
+        at = np.searchsorted(known, some)
+        there = at < len(known)
+        there[there] = known[at[there]] == some[there]
+        rows = at[there] + start
+        weight = ((1 + np.log(counts[there])) * rarity[rows]).astype(np.float32)
+        if len(rows):
+            places.append(rows)
+            weights.append(weight / np.linalg.norm(weight))
+        start += len(known)
+    if not places:
+        return np.empty(0, dtype=np.int64), np.empty(0, dtype=np.float32)
+    return np.concatenate(places), np.concatenate(weights)
+
+
+class TextEncoder:
+    """Encodes texts by the arrays of a bundle; safe to share between threads.
+
+    Args:
+        facts: from the bundle's manifest.
+        arrays: of TEXT, by name: `words` and `letters` (n,) and (m,) uint64, sorted; `rarity` (n + m,) float32; `axes`
+            (n + m, dimension) and `classes` (n + m, n_categories) float16; `class_bias` (n_categories,); `to_photo`
+            (width, dim) and `to_photo_bias` (dim,) float32.
+
+    Attributes:
+        facts, to_photo, to_photo_bias: as given.
+
+    Raises:
+        BundleDamaged: an array is missing, or they do not fit together.
+    """
+
+    def __init__(self, facts: TextFacts, arrays: Mapping[str, npt.NDArray[np.generic]]) -> None:
+        if missing := [name for name in _ARRAYS if name not in arrays]:
+            raise BundleDamaged(f"{TEXT} has no {', '.join(missing)}")
+        self.facts = facts
+        named: Any = arrays
+        self._words: Hashes = named["words"]
+        self._letters: Hashes = named["letters"]
+        self._rarity: FloatArray = named["rarity"]
+        self._axes: npt.NDArray[np.float16] = named["axes"]
+        self._classes: npt.NDArray[np.float16] = named["classes"]
+        self._bias: FloatArray = named["class_bias"]
+        self.to_photo: FloatArray = named["to_photo"]
+        self.to_photo_bias: FloatArray = named["to_photo_bias"]
+        n_features = len(self._words) + len(self._letters)
+        shapes = [array.shape for array in (self._rarity, self._axes, self._classes)]
+        if shapes != [(n_features,), (n_features, facts.dimension), (n_features, len(self._bias))]:
+            raise BundleDamaged(f"{TEXT}: the arrays do not fit together: {shapes}")
+
+    @property
+    def width(self) -> int:
+        """Length of a text's vector."""
+        return self.facts.dimension + len(self._bias)
+
+    def encode(self, text: str) -> EncodedText | None:
+        """Encode a text as a person writes it.
+
+        Returns:
+            None where nothing in it is known: it is empty, or all boilerplate, or of words the catalogue never has.
+        """
+        rows, weight = weigh(self.facts.rules.clean(text), self._words, self._letters, self._rarity)
+        if not len(rows):
+            return None
+        meaning = weight @ self._axes[rows].astype(np.float32)
+        scores = (weight @ self._classes[rows].astype(np.float32) + self._bias).astype(np.float32)
+        return self._finished(meaning, scores)
+
+    def _finished(self, meaning: FloatArray, scores: FloatArray) -> EncodedText:
+        chances = np.exp((scores - scores.max()) / self.facts.temperature)
+        chances /= chances.sum()
+        length = max(float(np.linalg.norm(meaning)), 1e-12)
+        vector = np.concatenate([meaning / length, self.facts.evidence * np.sqrt(chances)]).astype(np.float32)
+        vector /= np.float32(np.sqrt(1 + self.facts.evidence**2))
+        photo = (vector @ self.to_photo + self.to_photo_bias).astype(np.float32)
+        photo /= np.float32(max(float(np.linalg.norm(photo)), 1e-12))
+        return EncodedText(vector, scores, photo)
+
+    def words_of(self, payload: str) -> str:
+        """Return the words of a listing from its attributes as JSON; empty text if it has none."""
+        if not payload:
+            return ""
+        values = json.loads(payload)
+        return "\n".join(str(values[name]) for name in self.facts.attributes if values.get(name))
+
+    def of_listing(self, payload: str) -> FloatArray | None:
+        """Encode the words of a listing: (width,) float32, or None if it has none that are known."""
+        words = self.words_of(payload)
+        encoded = self.encode(words) if words else None
+        return None if encoded is None else encoded.vector
