@@ -24,16 +24,18 @@ from pipeline.building.export import (
     with_head,
 )
 from pipeline.building.precisions import ReducedPrecision, reduced_precision, torch_features
-from pipeline.evaluation.evaluate import METRICS, Evaluation, describe_metrics, evaluate
-from pipeline.training.calibrate import Calibration, calibrate
+from pipeline.evaluation.evaluate import METRICS, Evaluation, describe_metrics
+from pipeline.evaluation.words import evaluate_served
 from pipeline.training.dataset import split_listings
+from pipeline.training.fusion import Labelled, Worded, fit_fusion
 from pipeline.training.head import fit_head
 from pipeline.training.projection import fit_projection
+from pipeline.training.text import fit_text
 from pipeline.training.weights import LoadedWeights, load_weights
 from shared.array_types import FloatArray
 from shared.artifacts.store import ArtifactStore
+from shared.attributes.schema import NO_ATTRIBUTES, AttributeSchema
 from shared.catalogue.categories import CataloguePhoto, Categories
-from shared.catalogue.hierarchy import hierarchy_of
 from shared.catalogue.tables import Catalogue
 from shared.model.bundle import (
     HISTORY,
@@ -55,6 +57,7 @@ from shared.model.references import reference_pixels, references_file
 from shared.photos.images import Pixels, PreprocessSpec
 from shared.progress import ReportProgress
 from shared.settings import RuntimeChoice, Settings
+from shared.text.encoder import TEXT
 
 OWN_HEAD_NOTICE = (
     "The 13-class head came with the weights file. Whether it was trained on photos of this catalogue is not known, "
@@ -78,6 +81,8 @@ class BundleInputs:
         split: listings to train, validate and test on; all empty if the head came with the weights.
         recipe: how the network was trained, for the manifest.
         needs_head: whether only the trunk is trained, so that the head is still to be fitted.
+        attributes: of the listings; those that are texts are their words.
+        paths: category path by listing id, as far as they are known.
         project: whether to fit a projection, which is kept if retrieval on validation photos gets better.
         history: one entry for each epoch, as the training loop reports it.
         notes: what was decided while it was trained.
@@ -91,6 +96,8 @@ class BundleInputs:
     recipe: str
     needs_head: bool
     project: bool
+    attributes: AttributeSchema = NO_ATTRIBUTES
+    paths: Mapping[str, str] = field(default_factory=dict)
     history: Sequence[Mapping[str, float]] = ()
     notes: Mapping[str, float | str] = field(default_factory=dict)
 
@@ -188,6 +195,8 @@ def build_bundle(
         recipe=CLOSED_FORM,
         needs_head=not loaded.has_head,
         project=not loaded.has_head,
+        attributes=catalogue.attributes,
+        paths=catalogue.paths,
     )
     contents = assemble_bundle(inputs, PreprocessSpec(), settings, report_progress)
     store = bundle_store(settings.storage)
@@ -231,10 +240,15 @@ def assemble_bundle(
     if inputs.project:
         report_progress(f"projection: {notes['projection']}")
     embedded = EmbeddedPhotos(photos, served.chosen.embeddings)
-    calibration = _calibrate(embedded, split, inputs.categories, report_progress)
-    evaluation = evaluate(
-        photos, embedded.embeddings, split, temperature=calibration.temperature, categories=inputs.categories
-    )
+    labelled = Labelled.of(photos, embedded.embeddings)
+    text = fit_text(
+        photos, labelled.embeddings.vectors, split, inputs.attributes, len(inputs.categories), inputs.paths,
+        report_progress,
+    )  # fmt: skip
+    worded = Worded.of(text, labelled) if text else None
+    temperature, fusion = 1.0, None
+    if split.listings:  # a head that came with the weights is not calibrated
+        temperature, fusion = fit_fusion(labelled, split, worded, inputs.categories, report_progress)
     described, reference_file = references_file(served.chosen.references)
     manifest = _manifest(inputs, spec).model_copy(
         update={
@@ -244,15 +258,20 @@ def assemble_bundle(
             "precision": served.precision,
             "gate": served.gate,
             "references": described,
-            "temperature": calibration.temperature,
-            "abstain_below": calibration.abstain_below,
-            "abstain_below_by_level": calibration.abstain_below_by_level,
-            "metrics": evaluation.summary(),
+            "temperature": temperature,
+            "fusion": fusion,
+            "text": text and text.encoder.facts,
+            "abstain_below": fusion.photo.abstain_below if fusion else 0.0,
+            "abstain_below_by_level": fusion.photo.abstain_below_by_level if fusion else (),
         }
     )
+    evaluation = evaluate_served(labelled, photos, manifest, split, inputs.categories, worded)
+    manifest = manifest.model_copy(update={"metrics": evaluation.summary()})
     if manifest.notice:
         report_progress(f"notice: {manifest.notice}")
     report_progress(f"model bundle ({runtime}, {served.precision}): {describe_metrics(manifest.metrics)}")
+    if text:
+        notes = {**notes, **text.notes}
     extra_files = {METRICS: evaluation.model_dump_json(), TRAINING: json.dumps(notes, indent=1)}
     if inputs.history:
         extra_files[HISTORY] = json.dumps(inputs.history, indent=1)
@@ -261,22 +280,15 @@ def assemble_bundle(
         tensors=network.tensors(),
         split=split,
         graph_files=served.files,
-        extra_files={REFERENCES: reference_file, **{name: text.encode() for name, text in extra_files.items()}},
+        extra_files={
+            REFERENCES: reference_file,
+            **({TEXT: text.content} if text else {}),
+            **{name: content.encode() for name, content in extra_files.items()},
+        },
         embedded=embedded,
         evaluation=evaluation,
         notes=notes,
     )
-
-
-def _calibrate(
-    embedded: EmbeddedPhotos, split: Split, categories: Categories, report_progress: ReportProgress
-) -> Calibration:
-    """Calibrate on the validation photos; a head that came with the weights is not calibrated."""
-    if not split.listings:
-        return Calibration()
-    rows = [row for row, photo in enumerate(embedded.photos) if photo.listing_id in split.validation]
-    labels = np.array([embedded.photos[row].category for row in rows], dtype=np.int64)
-    return calibrate(embedded.embeddings.scores[rows], labels, report_progress, hierarchy_of(categories.names))
 
 
 def _runtime(choice: RuntimeChoice) -> Runtime:

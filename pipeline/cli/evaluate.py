@@ -46,7 +46,9 @@ def evaluate(name: str, catalogue: Path | None, against: str | None, as_json: bo
     in brackets, are 95 % intervals of a bootstrap over listings.
     """
     from pipeline.building.index import embed_catalogue
-    from pipeline.evaluation.evaluate import SPLIT_UNKNOWN, compare, joint_split, measure
+    from pipeline.evaluation.evaluate import SPLIT_UNKNOWN, compare, joint_split
+    from pipeline.evaluation.words import measure_served
+    from pipeline.training.fusion import Labelled
     from shared.catalogue.categories import Categories
     from shared.catalogue.choice import CategoryChoice
     from shared.catalogue.fetching import fetch_with
@@ -62,15 +64,11 @@ def evaluate(name: str, catalogue: Path | None, against: str | None, as_json: bo
     split = joint_split([bundle.split for bundle in bundles])
     if against and not {photo.listing_id for photo in found.photos} - split.train - split.validation:
         raise CatalogueUnusable(f"every listing of {found.name} was seen by one of the bundles; name another catalogue")
-    measured = [
-        measure(
-            *embed_catalogue(settings, bundle, found, print_progress),
-            split,
-            temperature=bundle.manifest.temperature,
-            categories=categories,
-        )
-        for bundle in bundles
-    ]
+    measured = []
+    for bundle in bundles:
+        photos, embeddings = embed_catalogue(settings, bundle, found, print_progress)
+        labelled = Labelled.of(photos, embeddings)
+        measured.append(measure_served(labelled, photos, bundle.manifest, split, categories))
     evaluation, summaries = measured[0].evaluation, [each.evaluation.summary() for each in measured]
     differences = compare(*measured) if against else {}
     unknown = [SPLIT_UNKNOWN for bundle in bundles if not bundle.split.listings]
@@ -103,8 +101,9 @@ def plot(name: str, catalogue: Path | None, out: Path, as_json: bool) -> None:
     """
     from pipeline.building.index import embed_catalogue
     from pipeline.evaluation.evaluate import METRICS, Evaluation
-    from pipeline.evaluation.evaluate import evaluate as measure
     from pipeline.evaluation.gallery import draw_bundle
+    from pipeline.evaluation.words import measure_served
+    from pipeline.training.fusion import Labelled
     from shared.catalogue.categories import Categories
     from shared.catalogue.choice import CategoryChoice
     from shared.catalogue.fetching import fetch_with
@@ -119,7 +118,9 @@ def plot(name: str, catalogue: Path | None, out: Path, as_json: bool) -> None:
         choice = CategoryChoice.by(settings, categories.names, grow=False)
         found = read_catalogue(existing_catalogue(settings), choice, fetch=fetch_with(settings, print_progress))
         embedded = embed_catalogue(settings, bundle, found, print_progress)
-        evaluation = measure(*embedded, bundle.split, temperature=bundle.manifest.temperature, categories=categories)
+        labelled = Labelled.of(*embedded)
+        measured = measure_served(labelled, embedded.photos, bundle.manifest, bundle.split, categories)
+        evaluation = measured.evaluation
     elif stored.is_file():
         try:
             evaluation = Evaluation.model_validate_json(stored.read_bytes())

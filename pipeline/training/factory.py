@@ -116,6 +116,8 @@ def run_training(
         recipe=trained.recipe,
         needs_head=False,
         project=config.recipe.projection,
+        attributes=cleaned.catalogue.attributes,
+        paths=cleaned.catalogue.paths,
         history=trained.history,
         notes=trained.notes,
     )

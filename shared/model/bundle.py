@@ -24,7 +24,9 @@ from shared.artifacts.snapshots import bundle_store as bundle_store  # noqa: PLC
 from shared.artifacts.store import MANIFEST, ArtifactStore, unwritable
 from shared.catalogue.categories import CATEGORIES, MOST_CATEGORIES
 from shared.errors import ArtifactUnwritable, BundleDamaged, BundleMissing
+from shared.model.fusion import Fusion
 from shared.photos.images import PreprocessSpec
+from shared.text.encoder import TEXT, TextEncoder, TextFacts
 
 WEIGHTS = "weights.safetensors"
 GRAPH = "graph.xml"
@@ -119,6 +121,8 @@ class BundleManifest(BaseModel):
     abstain_below: float = Field(0.0, ge=0, le=1)  # a category of lower probability is not `certain`
     # Of each level above the categories, the root's first: where the category is not certain, a path cut there may be.
     abstain_below_by_level: tuple[float, ...] = ()
+    fusion: Fusion | None = None  # None: answers go by the head alone
+    text: TextFacts | None = None  # None: it knows no words
     metrics: dict[str, float | int] = {}
     gate: dict[str, float | str] = {}  # how the chosen precision compares with float32, or why it was not chosen
     catalogue: str  # what the head was fitted on or measured on, for people
@@ -129,10 +133,12 @@ class BundleManifest(BaseModel):
 
     def compute_fingerprint(self) -> str:
         """Compute the model's fingerprint: SHA-256, hexadecimal, over every field that affects embeddings or scores."""
-        decisive = {
+        decisive: set[str] = {
             "weights_sha256", "backbone", "embedding_layer", "embedding_dim", "categories", "preprocess",
             "normalisation", "runtime", "precision", "graph_sha256",
         }  # fmt: skip
+        if self.text is not None:  # a bundle without words has the fingerprint that it had before there were any
+            decisive.add("text")
         text = json.dumps(self.model_dump(mode="json", include=decisive), sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()
 
@@ -163,6 +169,23 @@ class ModelBundle:
             return load_file(self.directory / WEIGHTS)
         except (OSError, SafetensorError) as exc:
             raise BundleDamaged(f"{self.version}: {WEIGHTS} cannot be read") from exc
+
+    def text_encoder(self) -> TextEncoder | None:
+        """Load the encoder of words; None if the model knows none.
+
+        Raises:
+            BundleDamaged: the file is missing or does not fit the manifest.
+        """
+        facts = self.manifest.text
+        if facts is None:
+            return None
+        try:
+            encoder = TextEncoder(facts, load_file(self.directory / TEXT))
+        except (OSError, SafetensorError) as exc:
+            raise BundleDamaged(f"{self.version}: {TEXT} cannot be read") from exc
+        if encoder.to_photo.shape != (encoder.width, self.manifest.embedding_dim):
+            raise BundleDamaged(f"{self.version}: {TEXT} is of another model")
+        return encoder
 
 
 def write_bundle(
@@ -353,6 +376,8 @@ def open_bundle_directory(directory: Path) -> ModelBundle:
     digests = {WEIGHTS: manifest.weights_sha256, **manifest.graph_sha256}
     if manifest.references:
         digests[REFERENCES] = manifest.references.sha256
+    if manifest.text:
+        digests[TEXT] = manifest.text.sha256
     for name, digest in digests.items():
         path = directory / Path(name).name
         if not path.is_file() or store.sha256(path) != digest:

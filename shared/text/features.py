@@ -50,7 +50,8 @@ def features(text: str) -> Features:
     if len(spaced) <= 2:
         return Features(np.empty(0, dtype=np.uint64), np.empty(0, dtype=np.uint64))
     letters = np.frombuffer(spaced.rstrip().encode("utf-32-le") + b" \0\0\0", dtype="<u4").astype(np.uint64)
-    # Hash of letters i..j is (sum of letter * base^position) of j less that of i, brought to one position: a prefix sum.
+    # The hash of some letters is the sum of letter * base^position over them: a difference of prefix sums, brought to
+    # one position.
     placed = (letters + np.uint64(1)) * _POWERS[: len(letters)]
     prefix = np.concatenate([[np.uint64(0)], np.cumsum(placed, dtype=np.uint64)])
 

@@ -1,0 +1,135 @@
+"""Evaluate words: categories and searches by photo, by words, and by both, on unseen listings, each query both ways."""
+
+import numpy as np
+
+from pipeline.evaluation.evaluate import Evaluation, Figure, Measured, WordsFigures, bootstrap, measure
+from pipeline.training.calibrate import answers
+from pipeline.training.fusion import Labelled, Worded, served_scores
+from shared.array_types import BoolArray, DoubleArray, FloatArray, IntArray
+from shared.catalogue.categories import CataloguePhoto, Categories
+from shared.model.bundle import BundleManifest, Split
+from shared.model.embedder import Embeddings
+from shared.model.fusion import Answering, joined_logs, text_logs
+
+_CUTOFF, _DEPTH = 4, 10
+_N_BINS = 15
+
+
+def evaluate_served(
+    labelled: Labelled,
+    photos: Sequence[CataloguePhoto],
+    manifest: BundleManifest,
+    split: Split,
+    categories: Categories,
+    worded: Worded | None,
+) -> Evaluation:
+    """Evaluate a bundle's answers as they are served: with the vote of the neighbours, and with words.
+
+    Args:
+        labelled: the catalogue.
+        photos: one a row.
+        manifest: of the bundle.
+        split: of the bundle.
+        categories: that it tells apart.
+        worded: the catalogue's words; None: the model knows none.
+    """
+    evaluation = measure_served(labelled, photos, manifest, split, categories).evaluation
+    if worded is None:
+        return evaluation
+    seen = sorted(split.train | split.validation)
+    words = evaluate_words(labelled, worded, manifest, ~np.isin(labelled.listings, seen))
+    return evaluation.model_copy(update={"words": words})
+
+
+def measure_served(
+    labelled: Labelled,
+    photos: Sequence[CataloguePhoto],
+    manifest: BundleManifest,
+    split: Split,
+    categories: Categories,
+) -> Measured:
+    """Measure the answers to photos as they are served, with the values for each photo; see `evaluate_served`."""
+    scores, temperature = served_scores(labelled, manifest)
+    answered = Embeddings(labelled.embeddings.vectors, scores)
+    return measure(photos, answered, split, temperature=temperature, categories=categories)
+
+
+def evaluate_words(
+    labelled: Labelled, worded: Worded, manifest: BundleManifest, unseen: BoolArray
+) -> WordsFigures | None:
+    """Evaluate queries of unseen listings with photo, title, all words, and both.
+
+    Args:
+        labelled: the catalogue.
+        worded: its words.
+        manifest: of the bundle, with its fusion.
+        unseen: (n,) photos of listings that nothing was fitted or chosen on.
+
+    Returns:
+        None where no unseen photo has words.
+    """
+    fusion = manifest.fusion
+    assert fusion is not None  # a bundle with words has one
+    candidates = np.flatnonzero(unseen)
+    with_title, _ = worded.asked(candidates, worded.fitted.titles)
+    with_words, _ = worded.asked(candidates, worded.fitted.words)
+    rows = np.intersect1d(with_title, with_words)
+    if not len(rows):
+        return None
+    truth, listings = labelled.labels[rows], worded.listing_of[rows]
+
+    def figure(values: DoubleArray | BoolArray) -> Figure:
+        numbers = values.astype(np.float64)
+        return Figure(value=float(numbers.mean()), interval=bootstrap(numbers, listings))
+
+    photo = labelled.photo_logs(rows, manifest.temperature, fusion.vote)
+    logs: dict[str, tuple[FloatArray, Answering]] = {"photo": (photo, fusion.photo)}
+    similar: dict[str, FloatArray] = {"photo": labelled.similarities(rows)}
+    to_photos: dict[str, FloatArray] = {}
+    vectors = labelled.embeddings.vectors
+    for name, texts in (("title", worded.fitted.titles), ("words", worded.fitted.words)):
+        _, encoded = worded.asked(rows, texts)
+        words = text_logs(np.stack([one.scores for one in encoded]), worded.encoder.facts.temperature)
+        logs[name] = words, fusion.words
+        logs[f"photo_and_{name}"] = joined_logs(photo, words, fusion.words_weight or 0.5), fusion.both
+        like = worded.similarities(labelled, encoded)
+        mapped = np.stack([one.photo for one in encoded]) @ vectors.T
+        similar[name] = (1 - fusion.text_weight_alone) * mapped + fusion.text_weight_alone * like
+        similar[f"photo_and_{name}"] = (1 - fusion.text_weight) * similar["photo"] + fusion.text_weight * like
+        similar[f"{name}_to_photos"] = to_photos[f"{name}_to_photos"] = mapped
+    right = {kind: (found.argmax(1) == truth).astype(np.float64) for kind, (found, _) in logs.items()}
+    gains = {}
+    for name in ("title", "words"):
+        better = max(("photo", name), key=lambda kind: right[kind].mean())
+        gains[f"photo_and_{name}"] = figure(right[f"photo_and_{name}"] - right[better])
+    own = labelled.listings[rows][:, None] == labelled.listings
+    return WordsFigures(
+        n_photos=len(rows),
+        n_listings=len(np.unique(listings)),
+        accuracy={kind: figure(values) for kind, values in right.items()},
+        accuracy_gain=gains,
+        ece={kind: _ece(found, truth, by.temperature) for kind, (found, by) in logs.items()},
+        precision_at_4={kind: figure(_precision(one, own, labelled.labels, truth)) for kind, one in similar.items()},
+        found_at_10={kind: figure(_found(one[:, candidates], own[:, candidates])) for kind, one in to_photos.items()},
+    )
+
+
+def _ece(logs: FloatArray, truth: IntArray, temperature: float) -> float:
+    confidence, correct = answers(logs, truth, temperature)
+    bins = np.array_split(np.argsort(confidence, kind="stable"), min(_N_BINS, len(truth)))
+    gaps = [len(rows) * abs(float(correct[rows].mean() - confidence[rows].mean())) for rows in bins]
+    return sum(gaps) / len(truth)
+
+
+def _precision(similar: FloatArray, own: BoolArray, labels: IntArray, truth: IntArray) -> DoubleArray:
+    foreign = np.where(own, -np.inf, similar)
+    best = np.argpartition(-foreign, _CUTOFF - 1, axis=1)[:, :_CUTOFF]
+    precision: DoubleArray = (labels[best] == truth[:, None]).mean(axis=1)
+    return precision
+
+
+def _found(similar: FloatArray, own: BoolArray) -> BoolArray:
+    depth = min(_DEPTH, similar.shape[1])
+    best = np.argpartition(-similar, depth - 1, axis=1)[:, :depth]
+    found: BoolArray = np.take_along_axis(own, best, 1).any(axis=1)
+    return found

@@ -1,0 +1,273 @@
+"""Choose on validation listings how head, neighbours and words are joined; see `shared.model.fusion`."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from pipeline.training.calibrate import calibrate, fit_temperature, negative_log_likelihood
+from pipeline.training.text import FittedText
+from shared.array_types import FloatArray, IntArray
+from shared.catalogue.categories import CataloguePhoto, Categories
+from shared.catalogue.hierarchy import hierarchy_of
+from shared.model.bundle import BundleManifest, Split
+from shared.model.embedder import Embeddings
+from shared.model.fusion import Answering, Fusion, Vote, joined_logs, photo_logs, text_logs
+from shared.progress import ReportProgress
+from shared.text.encoder import EncodedText, TextEncoder
+
+_K = 40  # voters
+_SHARPNESS = (0.05, 0.1, 0.2)
+_VOTE_WEIGHTS = (0.25, 0.5, 0.75)
+_WEIGHTS = (0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8)  # of words
+_MIN_PHOTOS = 50  # fewer do not decide anything
+_CHUNK = 512
+_MOST_QUERIES = 2_000
+_CUTOFF = 4
+_SEED = 17
+
+
+class Neighbourhood(NamedTuple):
+    """The nearest photos of other listings of some photos.
+
+    Attributes:
+        scores: (m, k) similarities; -inf where there are no more.
+        rows: (m, k).
+    """
+
+    scores: FloatArray
+    rows: IntArray
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """A catalogue's photos with their embeddings, to search among.
+
+    Attributes:
+        embeddings: vectors (n, dim), scores (n, n_categories).
+        labels: (n,) categories.
+        listings: (n,) ids.
+    """
+
+    embeddings: Embeddings
+    labels: IntArray
+    listings: npt.NDArray[np.str_]
+
+    @classmethod
+    def of(cls, photos: Sequence[CataloguePhoto], embeddings: Embeddings) -> "Labelled":
+        """Make one of photos, one a row."""
+        labels = np.array([photo.category for photo in photos], dtype=np.int64)
+        return cls(embeddings, labels, np.array([photo.listing_id for photo in photos]))
+
+    def similarities(self, rows: IntArray) -> FloatArray:
+        """Similarities of some photos with all, (m, n); -inf with those of their own listing."""
+        vectors = self.embeddings.vectors
+        similar: FloatArray = vectors[rows] @ vectors.T
+        similar[self.listings[rows][:, None] == self.listings] = -np.inf
+        return similar
+
+    def neighbours(self, rows: IntArray, k: int = _K) -> Neighbourhood:
+        """The `k` nearest photos of other listings."""
+        k = min(k, len(self.labels))
+        found, where = [], []
+        for start in range(0, len(rows), _CHUNK):
+            similar = self.similarities(rows[start : start + _CHUNK])
+            best = np.argpartition(-similar, k - 1, axis=1)[:, :k]
+            where.append(best)
+            found.append(np.take_along_axis(similar, best, 1))
+        if not found:
+            return Neighbourhood(np.empty((0, k), np.float32), np.empty((0, k), np.int64))
+        return Neighbourhood(np.concatenate(found), np.concatenate(where))
+
+    def votes(self, near: Neighbourhood, vote: Vote) -> FloatArray:
+        """Shares of the votes for each category, (m, n_categories)."""
+        n_categories = self.embeddings.scores.shape[1]
+        shares = []
+        for scores, rows in zip(near.scores, near.rows, strict=True):
+            there = np.isfinite(scores)
+            shares.append(vote.shares(scores[there], self.labels[rows[there]], n_categories))
+        return np.stack(shares) if shares else np.empty((0, n_categories), np.float32)
+
+    def photo_logs(self, rows: IntArray, temperature: float, vote: Vote | None) -> FloatArray:
+        """The joined logarithms of head and vote for some photos, as they are answered; (m, n_categories)."""
+        votes = self.votes(self.neighbours(rows, vote.k), vote) if vote else None
+        return photo_logs(self.embeddings.scores[rows], votes, temperature, vote)
+
+
+@dataclass(frozen=True)
+class Worded:
+    """The words of a catalogue's listings, encoded, to search among and to ask with.
+
+    Attributes:
+        encoder: that encoded them.
+        fitted: the texts.
+        listing_of: (n,) number of each photo's listing.
+        ids: of the listings.
+        vectors: (n_listings, width) of all words of each; zeros where there are none.
+    """
+
+    encoder: TextEncoder
+    fitted: FittedText
+    listing_of: IntArray
+    ids: npt.NDArray[np.str_]
+    vectors: FloatArray
+
+    @classmethod
+    def of(cls, fitted: FittedText, labelled: Labelled) -> "Worded":
+        """Encode the words of all listings."""
+        ids, listing_of = np.unique(labelled.listings, return_inverse=True)
+        nothing = np.zeros(fitted.encoder.width, dtype=np.float32)
+        found = (fitted.encoder.encode(fitted.words.get(one, "")) for one in ids.tolist())
+        vectors = np.stack([nothing if one is None else one.vector for one in found])
+        return cls(fitted.encoder, fitted, listing_of, ids, vectors)
+
+    def asked(self, rows: IntArray, texts: Mapping[str, str]) -> tuple[IntArray, list[EncodedText]]:
+        """The photos among some whose listing has known words, and those words encoded, once a listing."""
+        known: dict[str, EncodedText | None] = {}
+        kept, encoded = [], []
+        for row in rows.tolist():
+            listing_id = str(self.ids[self.listing_of[row]])
+            if listing_id not in known:
+                known[listing_id] = self.encoder.encode(texts.get(listing_id, ""))
+            if (one := known[listing_id]) is not None:
+                kept.append(row)
+                encoded.append(one)
+        return np.array(kept, dtype=np.int64), encoded
+
+    def similarities(self, labelled: Labelled, encoded: Sequence[EncodedText]) -> FloatArray:
+        """How similar the words of some queries are to each photo's listing's, (m, n), as searches compare them."""
+        facts = self.encoder.facts
+        similar: FloatArray = (np.stack([one.vector for one in encoded]) @ self.vectors.T)[:, self.listing_of]
+        without = np.flatnonzero(~self.vectors.any(axis=1)[self.listing_of])
+        if len(without):
+            mapped = np.stack([one.photo for one in encoded])
+            similar[:, without] = facts.slope * mapped @ labelled.embeddings.vectors[without].T + facts.offset
+        return similar
+
+
+def fit_fusion(
+    labelled: Labelled,
+    split: Split,
+    worded: Worded | None,
+    categories: Categories,
+    report_progress: ReportProgress,
+) -> tuple[float, Fusion]:
+    """Choose weights and calibrate every kind of answer on the validation listings.
+
+    Args:
+        labelled: the catalogue; a photo's own listing does not vote.
+        split: validation listings decide.
+        worded: the words; None: the catalogue has none.
+        categories: of the catalogue.
+        report_progress: receives what was found, as lines.
+
+    Returns:
+        the head's temperature, and the fusion.
+    """
+    rows = np.flatnonzero(np.isin(labelled.listings, sorted(split.validation)))
+    labels, hierarchy = labelled.labels[rows], hierarchy_of(categories.names)
+    scores = labelled.embeddings.scores[rows]
+
+    def answering(logs: FloatArray, truth: IntArray, what: str) -> Answering:
+        found = calibrate(logs, truth, lambda line: report_progress(f"{what}: {line}"), hierarchy)
+        return Answering(**found._asdict())
+
+    enough = len(rows) >= _MIN_PHOTOS and len(np.unique(labels)) > 1
+    temperature = fit_temperature(scores, labels) if enough else 1.0
+    vote = _choose_vote(labelled, rows, temperature, report_progress) if enough else None
+    photo = labelled.photo_logs(rows, temperature, vote)
+    fusion = Fusion(vote=vote, photo=answering(photo, labels, "photo"))
+    if worded is None:
+        return temperature, fusion
+    facts = worded.encoder.facts
+    asked = [worded.asked(rows, texts) for texts in (worded.fitted.titles, worded.fitted.words)]
+    kept = np.concatenate([some for some, _ in asked])
+    encoded = [one for _, some in asked for one in some]
+    if len(kept) < _MIN_PHOTOS or len(np.unique(labelled.labels[kept])) == 1:
+        return temperature, fusion.model_copy(update={"words_weight": 0.5})
+    words = text_logs(np.stack([one.scores for one in encoded]), facts.temperature)
+    photo, truth = photo[np.searchsorted(rows, kept)], labelled.labels[kept]
+
+    def loss(weight: float) -> float:
+        logs = joined_logs(photo, words, weight)
+        return negative_log_likelihood(logs, truth, fit_temperature(logs, truth))
+
+    weight = min(_WEIGHTS, key=loss)
+    both = joined_logs(photo, words, weight)
+    together, alone = _search_weights(labelled, worded, kept, encoded)
+    accuracy = [float((logs.argmax(1) == truth).mean()) for logs in (photo, words, both)]
+    report_progress(
+        f"words weigh {weight:g} beside the photo in categories (accuracy {accuracy[0]:.3f} by photo, "
+        f"{accuracy[1]:.3f} by words, {accuracy[2]:.3f} by both), {together:g} in searches, {alone:g} without a photo"
+    )
+    return temperature, fusion.model_copy(
+        update={
+            "words_weight": weight,
+            "words": answering(words, truth, "words"),
+            "both": answering(both, truth, "photo and words"),
+            "text_weight": together,
+            "text_weight_alone": alone,
+        }
+    )
+
+
+def _choose_vote(
+    labelled: Labelled, rows: IntArray, temperature: float, report_progress: ReportProgress
+) -> Vote | None:
+    """The vote by which answers are most probable; None where it makes them less probable, or fewer of them right."""
+    near, labels, scores = labelled.neighbours(rows), labelled.labels[rows], labelled.embeddings.scores[rows]
+
+    def quality(vote: Vote | None) -> tuple[float, float]:
+        logs = photo_logs(scores, labelled.votes(near, vote) if vote else None, temperature, vote)
+        return negative_log_likelihood(logs, labels, 1.0), float((logs.argmax(1) == labels).mean())
+
+    tried = [Vote(k=_K, sharpness=sharpness, weight=weight) for sharpness in _SHARPNESS for weight in _VOTE_WEIGHTS]
+    found = {vote: quality(vote) for vote in tried}
+    best = min(tried, key=lambda vote: found[vote][0])
+    (loss, accuracy), (head_loss, head_accuracy) = found[best], quality(None)
+    kept = loss < head_loss and accuracy >= head_accuracy
+    report_progress(
+        f"vote of the {_K} nearest photos: {'kept' if kept else 'none'}; accuracy {accuracy:.3f} with it, "
+        f"{head_accuracy:.3f} without"
+    )
+    return best if kept else None
+
+
+def _search_weights(
+    labelled: Labelled, worded: Worded, rows: IntArray, encoded: Sequence[EncodedText]
+) -> tuple[float, float]:
+    """The weights of words in searches with a photo and without one that find most photos of the category."""
+    found = np.zeros((2, len(_WEIGHTS)))
+    chosen = np.random.default_rng(_SEED).permutation(len(rows))[:_MOST_QUERIES]
+    for start in range(0, len(chosen), _CHUNK):
+        some = chosen[start : start + _CHUNK]
+        words = worded.similarities(labelled, [encoded[i] for i in some])
+        mapped = np.stack([encoded[i].photo for i in some]) @ labelled.embeddings.vectors.T
+        own = labelled.listings[rows[some]][:, None] == labelled.listings
+        for kind, photos in enumerate((labelled.similarities(rows[some]), mapped)):
+            for number, weight in enumerate(_WEIGHTS):
+                joined = (1 - weight) * photos + weight * words
+                joined[own] = -np.inf
+                best = np.argpartition(-joined, _CUTOFF - 1, axis=1)[:, :_CUTOFF]
+                found[kind, number] += (labelled.labels[best] == labelled.labels[rows[some]][:, None]).sum()
+    together, alone = (float(_WEIGHTS[number]) for number in found.argmax(axis=1))
+    return together, alone
+
+
+def served_scores(labelled: Labelled, manifest: BundleManifest) -> tuple[FloatArray, float]:
+    """The scores that answers about a catalogue's photos come from, and their temperature.
+
+    Args:
+        labelled: the catalogue by the bundle's model; each photo's own listing does not vote.
+        manifest: of the bundle.
+
+    Returns:
+        (n, n_categories) float32, and the temperature to divide them by before the softmax.
+    """
+    if manifest.fusion is None:
+        return labelled.embeddings.scores, manifest.temperature
+    rows = np.arange(len(labelled.labels))
+    logs = labelled.photo_logs(rows, manifest.temperature, manifest.fusion.vote)
+    return logs, manifest.fusion.photo.temperature
