@@ -97,6 +97,7 @@ def _search_here(photo: Path, options: Mapping[str, Any]) -> dict[str, Any]:
     from shared.catalogue.categories import Categories
     from shared.errors import InvalidRequest
     from shared.index.answers import search_result
+    from shared.index.delta import DeltaIndex
     from shared.index.milvus_server import open_server
     from shared.index.snapshot import open_snapshot
     from shared.jobs.contract import SearchRequest
@@ -126,7 +127,8 @@ def _search_here(photo: Path, options: Mapping[str, Any]) -> dict[str, Any]:
 
     embedder = open_embedder(bundle, threads=settings.threads)
     verify_embeddings(bundle, embedder)
-    result = search_result(embedder.embed(pixels[None]), request, snapshot, bundle.manifest)
+    unchanged = DeltaIndex(snapshot, lambda put: None)
+    result = search_result(embedder.embed(pixels[None]), request, unchanged, bundle.manifest)
     return result.model_dump(mode="json", exclude_none=True)
 
 
