@@ -16,7 +16,7 @@ from lookalike.forms import form_fields, idempotency_key_of, path_segment, photo
 from lookalike.index_calls import IndexCalls
 from lookalike.models import EmbedResult, JobPage, JobState, Origin, SearchResult
 from lookalike.options import EmbedOptions, JobOptions, SearchOptions
-from lookalike.photos import Photo, read_photo, rereadable
+from lookalike.photos import Photo, Photos, read_photo, read_photos, rereadable
 from lookalike.progress import ProgressOption
 from lookalike.tracking import Ticket
 
@@ -37,17 +37,21 @@ class Calls(IndexCalls):
 
     def search(
         self,
-        photo: Photo | None = None,
+        photo: Photo | Photos | None = None,
         *,
         image_id: str | None = None,
+        listing_id: str | None = None,
         timeout_s: float | None = None,
         **options: Unpack[SearchOptions],
     ) -> Call[SearchResult]:
         """Search for the photos of the index most similar to a photo, and for its category; wait for the result.
 
+        Several photos of one thing are one query, the mean of their embeddings, and find more of its kind than one.
+
         Args:
-            photo: a path, bytes, a file opened in binary mode, or a PIL image.
-            image_id: a photo of the index, instead of `photo`.
+            photo: a path, bytes, a file opened in binary mode, or a PIL image; or a list of up to ten.
+            image_id: a photo of the index, instead of `photo`. It finds itself first.
+            listing_id: all photos that the index has of a listing, instead of `photo`. The listing itself is left out.
             timeout_s: seconds to wait; by default the client's `timeout_s`. It is the job's deadline too, unless
                 `deadline_s` is given: the service does not work on a search longer than its caller waits.
             options: see `lookalike.options.SearchOptions`: k, category, distinct, box, filter, include, facets, …
@@ -63,22 +67,23 @@ class Calls(IndexCalls):
         """
         until = self.deadline(timeout_s)
         ticket: Ticket[SearchResult] = yield from self._photo_job(
-            "search", photo, image_id, options, wait_s=self.patience_s(timeout_s)
+            "search", photo, image_id, listing_id, options, wait_s=self.patience_s(timeout_s)
         )
         return (yield from self.wait(ticket, until.left_s))
 
     def embed(
         self,
-        photo: Photo | None = None,
+        photo: Photo | Photos | None = None,
         *,
         image_id: str | None = None,
+        listing_id: str | None = None,
         timeout_s: float | None = None,
         **options: Unpack[EmbedOptions],
     ) -> Call[EmbedResult]:
         """Embed a photo, and wait for the result.
 
         Args:
-            photo, image_id, timeout_s: as of `search`.
+            photo, image_id, listing_id, timeout_s: as of `search`.
             options: see `lookalike.options.EmbedOptions`: box, and those of every job.
 
         Returns:
@@ -89,17 +94,22 @@ class Calls(IndexCalls):
         """
         until = self.deadline(timeout_s)
         ticket: Ticket[EmbedResult] = yield from self._photo_job(
-            "embed", photo, image_id, options, wait_s=self.patience_s(timeout_s)
+            "embed", photo, image_id, listing_id, options, wait_s=self.patience_s(timeout_s)
         )
         return (yield from self.wait(ticket, until.left_s))
 
     def submit(
-        self, photo: Photo | None = None, *, image_id: str | None = None, **options: Unpack[SearchOptions]
+        self,
+        photo: Photo | Photos | None = None,
+        *,
+        image_id: str | None = None,
+        listing_id: str | None = None,
+        **options: Unpack[SearchOptions],
     ) -> Call[Ticket[SearchResult]]:
         """Submit a search job without waiting for its result.
 
         Args:
-            photo, image_id, options: as of `search`.
+            photo, image_id, listing_id, options: as of `search`.
 
         Returns:
             The job: a `Job`, or an `AsyncJob` of an `AsyncClient`. Its `wait()` returns a `SearchResult`.
@@ -108,15 +118,20 @@ class Calls(IndexCalls):
             PhotoUnreadable: the photo cannot be read on this machine.
             LookalikeError: the service did not accept the job.
         """
-        return (yield from self._photo_job("search", photo, image_id, options))
+        return (yield from self._photo_job("search", photo, image_id, listing_id, options))
 
     def submit_embed(
-        self, photo: Photo | None = None, *, image_id: str | None = None, **options: Unpack[EmbedOptions]
+        self,
+        photo: Photo | Photos | None = None,
+        *,
+        image_id: str | None = None,
+        listing_id: str | None = None,
+        **options: Unpack[EmbedOptions],
     ) -> Call[Ticket[EmbedResult]]:
         """Submit an embed job without waiting for its result.
 
         Args:
-            photo, image_id, options: as of `embed`.
+            photo, image_id, listing_id, options: as of `embed`.
 
         Returns:
             The job: a `Job`, or an `AsyncJob` of an `AsyncClient`. Its `wait()` returns an `EmbedResult`.
@@ -125,7 +140,7 @@ class Calls(IndexCalls):
             PhotoUnreadable: the photo cannot be read on this machine.
             LookalikeError: the service did not accept the job.
         """
-        return (yield from self._photo_job("embed", photo, image_id, options))
+        return (yield from self._photo_job("embed", photo, image_id, listing_id, options))
 
     def batch(
         self,
@@ -228,7 +243,8 @@ class Calls(IndexCalls):
 
         Args:
             result: of a search.
-            photo: the query. A result that this client returned knows its query, and needs none.
+            photo: the query. A result that this client returned knows its query, and needs none; of several photos
+                the first is drawn.
             image_id: the query, if it is a photo of the index.
 
         Returns:
@@ -261,26 +277,29 @@ class Calls(IndexCalls):
     def _photo_job(
         self,
         kind: str,
-        photo: Photo | None,
+        photo: Photo | Photos | None,
         image_id: str | None,
+        listing_id: str | None,
         options: Mapping[str, Any],
         *,
         wait_s: float | None = None,
     ) -> Call[Ticket[Any]]:
-        """Submit a job about one photo.
+        """Submit a job about one photo, or about several together.
 
         Args:
             kind: search or embed.
             wait_s: how long the caller waits for the result; None does not wait.
 
         Raises:
-            InputError: both a photo and an image_id were given, or neither.
+            InputError: not exactly one of photo, image_id and listing_id was given.
         """
-        if (photo is None) == (image_id is None):
-            raise InputError("name either a photo or, with image_id=, one of the index")
+        ids = {"image_id": image_id, "listing_id": listing_id}
+        named = {name: text_of(name, value) for name, value in ids.items() if value is not None}
+        if len(named) + (photo is not None) != 1:
+            raise InputError("name either a photo, or one of the index with image_id=, or a listing with listing_id=")
         asked = ({"encoding": "base64"} if kind == "embed" else {}) | request_options(options)
         if photo is None and "box" in asked:
-            raise InputError("box: an image_id stands for all of its photo; give the photo itself")
+            raise InputError(f"box: {next(iter(named))} stands for whole photos; give the photo itself")
         headers = {"Idempotency-Key": idempotency_key_of(options)}
         holds_s = 0
         if wait_s is not None:
@@ -291,17 +310,17 @@ class Calls(IndexCalls):
         path = f"/v1/jobs/{kind}"
         until = self.deadline(wait_s)
         if photo is None:
-            body = {"image_id": text_of("image_id", image_id), **asked}
-            request = Request(method="POST", path=path, headers=headers, json=body, holds_s=holds_s)
+            request = Request(method="POST", path=path, headers=headers, json=named | asked, holds_s=holds_s)
         else:
-            content: bytes = yield Work(partial(read_photo, photo))
-            photo = rereadable(photo, content)
+            photos = photo if isinstance(photo, list | tuple) else [photo]
+            contents: list[bytes] = yield Work(lambda: read_photos(photos))
+            photo = rereadable(photos[0], contents[0])
             request = Request(
                 method="POST",
                 path=path,
                 headers=headers,
                 form=form_fields(asked),
-                files=(photo_part(content),),
+                files=tuple(map(photo_part, contents)),
                 holds_s=holds_s,
             )
         state = yield from self.read(JobState, request, until)

@@ -215,7 +215,7 @@ class BatchNotFound(NotFound):
 
 
 class ImageNotFound(NotFound):
-    """The index has no photo of that `image_id`, or its file is gone. Search with the photo itself."""
+    """The index has no photo of that `image_id` or `listing_id`, or its file is gone. Search with the photo itself."""
 
     default_code = "image_not_found"
 

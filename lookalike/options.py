@@ -24,7 +24,7 @@ class EmbedOptions(JobOptions, total=False):
     """Options of an embedding, besides those of every job.
 
     box: only this part of the photo: left edge, upper edge, width and height in fractions of the upright photo's width
-        and height, such as `(0.5, 0, 0.5, 1)` for its right half. A photo of the index (`image_id`) and a batch take
+        and height, such as `(0.5, 0, 0.5, 1)` for its right half. Several photos, photos of the index and a batch take
         none.
     """
 
@@ -44,6 +44,8 @@ class SearchOptions(EmbedOptions, total=False):
     include: attributes that each neighbour carries, as a list of names or `"title,price"`; `"*"` for all.
     facets: count the listings by the values of these attributes, or of `category`; names as of `include`.
     facet_scope: `hits` counts only the listings of the neighbours; default `matches`: all that meet the filters.
+    listing_score: with `distinct="listing"`: rank listings by their most similar photo (`best`) or by the mean over all
+        their photos (`mean`), and tell how many photos each has.
     """
 
     k: int
@@ -55,3 +57,4 @@ class SearchOptions(EmbedOptions, total=False):
     include: str | Sequence[str]
     facets: str | Sequence[str]
     facet_scope: Literal["matches", "hits"]
+    listing_score: Literal["best", "mean"]

@@ -1,11 +1,12 @@
 """Read photos, in the forms in which callers have them, into the bytes that are sent. Decodes nothing."""
 
+from collections.abc import Sequence
 from io import BytesIO
 from os import PathLike, fsdecode
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
-from lookalike.errors import PhotoUnreadable
+from lookalike.errors import InputError, PhotoUnreadable
 
 
 @runtime_checkable
@@ -36,6 +37,7 @@ class Picture(Protocol):
 
 
 Photo = str | PathLike[str] | bytes | bytearray | memoryview | Readable | Picture
+Photos = list[Photo] | tuple[Photo, ...]
 
 
 def read_photo(photo: Photo) -> bytes:
@@ -67,6 +69,29 @@ def read_photo(photo: Photo) -> bytes:
             raise PhotoUnreadable("the photo's file is at its end, so nothing is left to read; call its seek(0) first")
         return content
     raise PhotoUnreadable(f"a photo is a path, bytes, a binary file or a PIL image, not {type(photo).__name__}")
+
+
+def read_photos(photos: Sequence[Photo]) -> list[bytes]:
+    """Read the photos of one query.
+
+    Args:
+        photos: as of `read_photo`, one at least.
+
+    Raises:
+        PhotoUnreadable: as of `read_photo`; of several photos the message says which one.
+        InputError: there is none.
+    """
+    if not photos:
+        raise InputError("photo: the list is empty; give one photo at least")
+    contents = []
+    for number, photo in enumerate(photos, start=1):
+        try:
+            contents.append(read_photo(photo))
+        except PhotoUnreadable as exc:
+            if len(photos) == 1:
+                raise
+            raise PhotoUnreadable(f"photo {number} of {len(photos)}: {exc.detail}") from exc
+    return contents
 
 
 def rereadable(photo: Photo, content: bytes) -> Photo:

@@ -12,7 +12,7 @@ from werkzeug.datastructures import MultiDict
 
 from api.uploads.bodies import FIELD, body_size, require_whole
 from shared.errors import InvalidRequest
-from shared.jobs.contract import PhotoRequest, Submission
+from shared.jobs.contract import OF_THE_INDEX, PhotoRequest, Submission
 
 MAX_WAIT_S = 30
 _MAX_JSON_BYTES = 64 << 10
@@ -46,15 +46,25 @@ def read_options(
             raise InvalidRequest("options of a JSON request belong into the JSON, not into the query")
         given = _json()
         if "box" in given:
-            raise InvalidRequest("box: send it with the photo itself; an image_id stands for all of its photo")
+            raise InvalidRequest("box: send it with the photo itself; a photo of the index is taken whole")
     else:
         given = {**once(request.args), **_form(ignore)}
-        if "image_id" in given:
-            raise InvalidRequest("image_id: send it in a JSON request; a multipart request carries the photo itself")
+        for name in OF_THE_INDEX:
+            if name in given:
+                raise InvalidRequest(f"{name}: send it in a JSON request; a multipart request carries the photo itself")
     asked = {name: value for name, value in given.items() if name not in ignore}
     options, submission = _split(contract, asked, typed=request.is_json)
-    if request.is_json and options.image_id is None:
-        raise InvalidRequest("image_id: required in a JSON request; a photo itself is sent as multipart/form-data")
+    if request.is_json:
+        named = [name for name in OF_THE_INDEX if getattr(options, name) is not None]
+        if not named:
+            raise InvalidRequest(
+                "image_id: it or a listing_id is required in a JSON request; a photo itself is sent as "
+                "multipart/form-data"
+            )
+        if len(named) > 1:
+            raise InvalidRequest(
+                "listing_id: it stands for all photos of the listing; send it or an image_id, not both"
+            )
     return options, submission
 
 

@@ -3,8 +3,8 @@
 from pydantic import BaseModel
 
 from api.openapi.operation import Body, Schema
-from api.uploads.bodies import FIELD
-from shared.jobs.contract import PHOTO_REQUESTS, EmbedRequest, JobKind, SearchRequest, Submission
+from api.uploads.bodies import FIELD, MAX_QUERY_PHOTOS
+from shared.jobs.contract import OF_THE_INDEX, PHOTO_REQUESTS, EmbedRequest, JobKind, SearchRequest, Submission
 from shared.settings import Settings
 
 PHOTO_TYPES = tuple(f"image/{kind}" for kind in ("jpeg", "png", "webp", "gif", "bmp", "tiff", "avif", "heic", "heif"))
@@ -14,6 +14,13 @@ _PHOTO_FILE: Schema = {
     "type": "string",
     "format": "binary",
     "description": "JPEG, PNG, WebP, GIF, BMP, TIFF, AVIF or HEIC",
+}
+_QUERY_PHOTOS: Schema = {
+    "type": "array",
+    "items": {"format": "binary"},
+    "minItems": 1,
+    "maxItems": MAX_QUERY_PHOTOS,
+    "description": f"{_PHOTO_FILE['description']}; several are one query, the mean of their embeddings",
 }
 
 
@@ -33,14 +40,15 @@ def photo_with(options: type[BaseModel]) -> Body:
 
 
 def photo_or_id(options: type[BaseModel]) -> Body:
-    """A photo with options in a form, or the id of one that the index holds with options in JSON."""
+    """Photos with options in a form, or the id of those that the index holds with options in JSON."""
 
     def body(settings: Settings) -> dict[str, Schema]:
         form = options_of(settings, options, Submission)
-        image_id = form.pop("image_id")
-        by_id = options_of(settings, options, Submission, nullable=True) | {"image_id": image_id}
-        del by_id["box"]
-        return {_FORM: closed({FIELD: _PHOTO_FILE, **form}, FIELD), _JSON: closed(by_id, "image_id")}
+        ids = {name: form.pop(name) for name in OF_THE_INDEX}
+        by_id = closed(options_of(settings, options, Submission, nullable=True) | ids)
+        del by_id["properties"]["box"]
+        one_of_them = {"oneOf": [{"required": [name]} for name in ids]}
+        return {_FORM: closed({FIELD: _QUERY_PHOTOS, **form}, FIELD), _JSON: by_id | one_of_them}
 
     return body
 
@@ -48,7 +56,8 @@ def photo_or_id(options: type[BaseModel]) -> Body:
 def many_photos(settings: Settings) -> dict[str, Schema]:
     """Many photos in a form, each with an id of its own, and options for all."""
     options = options_of(settings, SearchRequest, EmbedRequest, Submission)
-    del options["image_id"], options["box"]
+    for name in (*OF_THE_INDEX, "box"):
+        del options[name]
     fields: dict[str, Schema] = {
         FIELD: {"type": "array", "items": {"format": "binary"}, "minItems": 1, "maxItems": settings.max_batch_photos},
         "custom_id": {
@@ -127,4 +136,7 @@ def _as_text(option: Schema) -> Schema:
 def _inlined(option: Schema, definitions: dict[str, Schema]) -> Schema:
     """An option with what it refers to in its place, and without the title that pydantic makes of its name."""
     named = definitions[option["$ref"].rsplit("/", 1)[1]] if "$ref" in option else {}
-    return {key: value for key, value in (option | named).items() if key not in ("title", "$ref")}
+    written = {key: value for key, value in (named | option).items() if key not in ("title", "$ref")}
+    if kinds := written.get("anyOf"):
+        written["anyOf"] = [_inlined(kind, definitions) for kind in kinds]
+    return written

@@ -111,7 +111,7 @@ def retry_job(job_id: str) -> Response:
 def _submit(kind: JobKind) -> Response:
     key = idempotency_key()
     options, submission = read_options(PHOTO_REQUESTS[kind])
-    photo = None if request.is_json else service().reader.read(request, service().spec, box=options.box)
+    photo = None if request.is_json else service().reader.read_query(request, service().spec, box=options.box)
     return submitted(service().accept(kind, options, photo, submission=submission, idempotency_key=key))
 
 

@@ -21,6 +21,7 @@ from api.uploads.decoder_pool import DecoderPool
 from shared.errors import (
     BodyIncomplete,
     ImageMissing,
+    InputError,
     InvalidRequest,
     LengthRequired,
     LookalikeError,
@@ -31,6 +32,7 @@ from shared.photos.boxes import Box
 from shared.photos.images import PreprocessSpec
 
 FIELD = "image"
+MAX_QUERY_PHOTOS = 10
 
 BODY_WITHIN_S = 60
 _LARGE_BODY_BYTES_PER_S = 1 << 20  # a hundred MiB may take a hundred seconds
@@ -41,12 +43,13 @@ _MAX_TEXT = 64 << 10
 
 @dataclass(frozen=True, slots=True)
 class Photo:
-    """A decoded upload.
+    """A decoded upload: one photo, or the several of one query.
 
     Attributes:
-        pixels: `spec.n_bytes` bytes of RGB, followed by the working copy of a photo that is to be kept.
+        pixels: `spec.n_bytes` bytes of RGB for each photo, followed by the working copy of one that is to be kept.
         spec: the preprocessing that made the pixels.
-        sha256: digest of the file as it was sent, in hexadecimal; it does not depend on the preprocessing.
+        sha256: digest of the file as it was sent, in hexadecimal; it does not depend on the preprocessing. Of several
+            files: the digest of theirs.
     """
 
     pixels: bytes
@@ -66,21 +69,45 @@ class PhotoReader:
         self._n_threads = n_threads
         self._decoders = DecoderPool(n_threads, max_pixels=max_pixels)
 
-    def read(self, upload: Request, spec: PreprocessSpec, *, box: Box | None = None, keep: bool = False) -> Photo:
-        """Read and decode the photo of an upload.
+    def read(self, upload: Request, spec: PreprocessSpec, *, keep: bool = False) -> Photo:
+        """Read and decode the one photo of an upload.
 
         Args:
             upload: a multipart request.
             spec: preprocessing of the model that serves.
-            box: the part of the upright photo to take; None takes all of it.
             keep: append a working copy of the photo, which is stored with the index.
 
         Raises:
-            InputError: the upload has no photo, one that cannot be decoded, or too few pixels in `box`; see its
-                subclasses.
+            InputError: the upload has no photo, several, or one that cannot be decoded; see its subclasses.
             QueueFull: too many photos wait to be decoded.
         """
-        return self._decode(_photo_part(upload), spec, box=box, keep=keep)
+        return self._decode(_photo_parts(upload, at_most=1)[0], spec, keep=keep)
+
+    def read_query(self, upload: Request, spec: PreprocessSpec, *, box: Box | None = None) -> Photo:
+        """Read and decode the photos of an upload that are one query, `MAX_QUERY_PHOTOS` at most.
+
+        Args:
+            upload, spec: as of `read`.
+            box: the part of the upright photo to take, of a single one; None takes all of it.
+
+        Raises:
+            InputError, QueueFull: as of `read`, or too few pixels in `box`; of several photos, the error says which one
+                cannot be used.
+        """
+        parts = _photo_parts(upload, at_most=MAX_QUERY_PHOTOS)
+        if len(parts) == 1:
+            return self._decode(parts[0], spec, box=box)
+        if box is not None:
+            raise InvalidRequest(f"box: it is a part of one photo, and {len(parts)} were sent; send one")
+        photos = []
+        for number, photo in enumerate(self.decode_all(parts, spec), start=1):
+            if isinstance(photo, InputError):
+                raise type(photo)(f"photo {number} of {len(parts)}: {photo}")
+            if isinstance(photo, LookalikeError):
+                raise photo
+            photos.append(photo)
+        digests = "".join(photo.sha256 for photo in photos)
+        return Photo(b"".join(photo.pixels for photo in photos), spec, hashlib.sha256(digests.encode()).hexdigest())
 
     def thumbnail(self, photo: IO[bytes], size_px: int) -> bytes:
         """Make a thumbnail of a stored photo.
@@ -156,18 +183,18 @@ class SpooledRequest(Request):
         return SpooledTemporaryFile(_IN_MEMORY_BYTES)
 
 
-def _photo_part(upload: Request) -> IO[bytes]:
-    """The file of the multipart field `image`."""
+def _photo_parts(upload: Request, *, at_most: int) -> list[IO[bytes]]:
+    """The files of the multipart field `image`, one at least."""
     if upload.mimetype != "multipart/form-data":
         raise ImageMissing(f"send the photo as multipart/form-data, in a field named {FIELD!r}")
     parts = upload.files.getlist(FIELD)
     if sum(len(text) for texts in upload.form.listvalues() for text in texts) > _MAX_TEXT:
         raise InvalidRequest(f"the form has more than {_MAX_TEXT} characters of text; send the photo as a file")
-    if len(parts) > 1:
-        raise InvalidRequest(f"{len(parts)} parts are named {FIELD!r}; send one photo a request")
+    if len(parts) > at_most:
+        most = "one photo" if at_most == 1 else f"{at_most} photos at most"
+        raise InvalidRequest(f"{len(parts)} parts are named {FIELD!r}; send {most} a request")
     if parts:
-        photo: IO[bytes] = parts[0].stream
-        return photo
+        return [part.stream for part in parts]
     if FIELD in upload.form:
         raise ImageMissing(f"the field {FIELD!r} is text; send it as a file")
     raise ImageMissing(f"the multipart field {FIELD!r} is required")

@@ -66,10 +66,11 @@ class Neighbour(Answer):
         image_id: the photo's id; `client.thumbnail(image_id)` returns its picture.
         listing_id: the listing that the photo belongs to.
         category: root category of that listing.
-        score: cosine similarity to the query, -1 to 1.
+        score: cosine similarity to the query, -1 to 1; with `listing_score="mean"` the mean of its listing's photos.
         row: position in the index snapshot.
         attributes: value by name, those of the option `include` that the listing has; None without that option. A
             price is `{"amount": 12.5, "currency": "EUR"}`, a time ISO 8601.
+        listing_photos: photos that the index has of the listing; None without the option `listing_score`.
     """
 
     rank: int
@@ -79,6 +80,7 @@ class Neighbour(Answer):
     score: float
     row: int
     attributes: dict[str, Any] | None = None
+    listing_photos: int | None = None
 
 
 class FacetValue(Answer):

@@ -11,12 +11,12 @@ _MAY_SEARCH_YET = (401, 403, 503)  # the key may only submit, or nothing serves 
 
 
 def search_remote(
-    photo: Path, options: Mapping[str, Any], url: str, default_include: Sequence[str], *, as_json: bool
+    photos: Sequence[Path], options: Mapping[str, Any], url: str, default_include: Sequence[str], *, as_json: bool
 ) -> dict[str, Any]:
-    """Search for a photo at a running service; on an error, print that and exit with code 1.
+    """Search for photos at a running service; on an error, print that and exit with code 1.
 
     Args:
-        photo: an image file.
+        photos: image files, which are one query; none where `options` name a listing.
         options: of the search.
         url: of the service.
         default_include: attributes to ask for where `options` name none, as far as the service's catalogue has them.
@@ -37,7 +37,7 @@ def search_remote(
                         raise
                     names = set()
                 options = {**options, "include": [name for name in default_include if name in names]}
-            result = client.search(photo, **options)
+            result = client.search(list(photos) or None, **options)
     except LookalikeError as exc:
         exit_with_error(exc.code, exc.detail, as_json=as_json)
     return result.model_dump(mode="json", exclude_none=True)

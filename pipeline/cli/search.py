@@ -1,9 +1,9 @@
 """`lookalike search`: a search by the live index and its model, or by a service elsewhere."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 from pydantic import TypeAdapter, ValidationError
@@ -12,7 +12,11 @@ from pipeline.cli.common import json_option, print_facts, report_errors, when
 from pipeline.cli.help import with_examples
 from pipeline.cli.remote import search_remote
 from shared.photos.boxes import Box, BoxOption
-from shared.settings import load_settings
+from shared.settings import Settings, load_settings
+
+if TYPE_CHECKING:  # heavy: only for what is asked for
+    from shared.model.bundle import ModelBundle
+    from shared.model.embedder import Embeddings
 
 _DEFAULT_INCLUDE = ("title", "price")  # where the catalogue has them
 _TITLE_CHARS = 48
@@ -54,10 +58,14 @@ def _box(_context: click.Context, _parameter: click.Parameter, given: str | None
     """lookalike search photo.jpg --filter '{"must": [{"key": "price", "range": {"lte": 50}}]}'""",
     "lookalike search photo.jpg --filter @filter.json --include title,price,location --facets category,price",
     "lookalike search photo.jpg --box 0.5,0,0.5,1",
+    "lookalike search --together front.jpg back.jpg label.jpg",
+    "lookalike search --listing 273d41aa-5aae-4b4a-bd6b-2ea5a0cb5c8f",
     "LOOKALIKE_API_KEY=lk_… lookalike search photo.jpg --url https://search.example.org",
 )
 @click.command()
-@click.argument("photo", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.argument("photos", metavar="[PHOTO]...", nargs=-1, type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.option("--together", is_flag=True, help="Several photos of one thing are one query, the mean of them.")
+@click.option("--listing", metavar="ID", help="All photos that the index has of this listing, instead of a photo.")
 @click.option("-k", type=click.IntRange(1, 100), default=4, show_default=True, help="Neighbours wanted.")
 @click.option("--box", metavar="X,Y,W,H", callback=_box, help="Only this part, in fractions of the upright photo.")
 @click.option("--filter", "conditions", metavar="JSON|@FILE", callback=_filter, help="Only listings that meet this.")
@@ -67,7 +75,9 @@ def _box(_context: click.Context, _parameter: click.Parameter, given: str | None
 @json_option
 @report_errors
 def search(
-    photo: Path,
+    photos: tuple[Path, ...],
+    together: bool,
+    listing: str | None,
     k: int,
     box: Box | None,
     conditions: dict[str, Any] | None,
@@ -78,18 +88,33 @@ def search(
 ) -> None:
     """Category of PHOTO and the catalogue photos most similar to it, from the live index and its model.
 
+    Several photos of one thing are searched --together, and those of a listing of the index by --listing, which leaves
+    that listing out.
+
     Without --url it needs no service, and takes some seconds to load the model.
     """
+    if bool(photos) == (listing is not None):
+        raise click.UsageError("a PHOTO or --listing ID is needed, one of the two")
+    if len(photos) > 1 and not together:
+        raise click.UsageError(f"{len(photos)} photos: one is needed, or --together for several of one thing")
+    if box is not None and len(photos) != 1:
+        raise click.UsageError("--box: it is a part of one photo; name one")
     options: dict[str, Any] = {"k": k}
-    given = {"box": box, "filter": conditions, "include": _names(include), "facets": _names(facets)}
+    given = {
+        "listing_id": listing,
+        "box": box,
+        "filter": conditions,
+        "include": _names(include),
+        "facets": _names(facets),
+    }
     options |= {name: value for name, value in given.items() if value is not None}
     facts = (
-        search_remote(photo, options, url, _DEFAULT_INCLUDE, as_json=as_json) if url else _search_here(photo, options)
+        search_remote(photos, options, url, _DEFAULT_INCLUDE, as_json=as_json) if url else _search_here(photos, options)
     )
     print_facts(as_json, facts, "\n".join(answer_lines(facts)))
 
 
-def _search_here(photo: Path, options: Mapping[str, Any]) -> dict[str, Any]:
+def _search_here(photos: Sequence[Path], options: Mapping[str, Any]) -> dict[str, Any]:
     """Search the live index with its model, in this process."""
     from shared.artifacts.snapshots import answering_bundle, index_store
     from shared.attributes.filters import bind_filter
@@ -97,11 +122,12 @@ def _search_here(photo: Path, options: Mapping[str, Any]) -> dict[str, Any]:
     from shared.catalogue.categories import Categories
     from shared.errors import InvalidRequest
     from shared.index.answers import search_result
+    from shared.index.delta import DeltaIndex
     from shared.index.milvus_server import open_server
     from shared.index.snapshot import open_snapshot
     from shared.jobs.contract import SearchRequest
     from shared.model.bundle import bundle_store, open_bundle
-    from shared.photos.images import decode_photo
+    from shared.model.embedder import joined
 
     settings = load_settings()
     bundle = open_bundle(bundle_store(settings.storage), answering_bundle(settings.storage))
@@ -118,16 +144,39 @@ def _search_here(photo: Path, options: Mapping[str, Any]) -> dict[str, Any]:
         bind_filter(request.filter, schema, Categories(snapshot.manifest.categories))
     schema.require_included(request.include)
     schema.require_countable(request.facets)
-    pixels = decode_photo(
-        photo.read_bytes(), bundle.manifest.preprocess, box=request.box, max_pixels=settings.max_pixels
-    )
+    index = DeltaIndex(snapshot, lambda put: None)
+    if request.listing_id is not None:
+        embeddings = index.stored_listing(request.listing_id)
+    else:
+        embeddings = _embedded(photos, request.box, bundle, settings)
+    result = search_result(joined([embeddings]), request, index, bundle.manifest)
+    return result.model_dump(mode="json", exclude_none=True)
+
+
+def _embedded(photos: Sequence[Path], box: Box | None, bundle: "ModelBundle", settings: Settings) -> "Embeddings":
+    """Decode and embed photos.
+
+    Raises:
+        InputError: one cannot be decoded; of several, the message names it.
+    """
+    import numpy as np
+
+    from shared.errors import InputError
+    from shared.photos.images import decode_photo
+
+    pixels = []
+    for photo in photos:
+        try:
+            spec = bundle.manifest.preprocess
+            pixels.append(decode_photo(photo.read_bytes(), spec, box=box, max_pixels=settings.max_pixels))
+        except InputError as exc:
+            raise exc if len(photos) == 1 else type(exc)(f"{photo}: {exc}") from exc
     from shared.model.references import verify_embeddings
-    from shared.model.runtimes import open_embedder  # heavy: only for a photo that can be decoded
+    from shared.model.runtimes import open_embedder  # heavy: only for photos that can be decoded
 
     embedder = open_embedder(bundle, threads=settings.threads)
     verify_embeddings(bundle, embedder)
-    result = search_result(embedder.embed(pixels[None]), request, snapshot, bundle.manifest)
-    return result.model_dump(mode="json", exclude_none=True)
+    return embedder.embed(np.stack(pixels))
 
 
 def answer_lines(result: Mapping[str, Any]) -> list[str]:

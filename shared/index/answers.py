@@ -9,7 +9,7 @@ from shared.attributes.schema import AttributeSchema
 from shared.catalogue.hierarchy import Hierarchy, Part, hierarchy_of, split_path
 from shared.index.delta import DeltaIndex
 from shared.index.facets import Facets
-from shared.index.vector_index import VectorIndex, included
+from shared.index.vector_index import included
 from shared.jobs.contract import (
     CategoryAnswer,
     CategoryScore,
@@ -101,14 +101,14 @@ def embed_result(embeddings: Embeddings, encoding: Encoding, model: BundleManife
 
 
 def search_result(
-    embeddings: Embeddings, request: SearchRequest, index: VectorIndex | DeltaIndex, model: BundleManifest
+    embeddings: Embeddings, request: SearchRequest, index: DeltaIndex, model: BundleManifest
 ) -> SearchResult:
-    """Search one snapshot and build the result of a search job.
+    """Search one version of the index and build the result of a search job.
 
     Args:
-        embeddings: of the query photo: vectors (1, dim), scores (1, n_categories).
+        embeddings: of the query: vectors (1, dim), scores (1, n_categories).
         request: `k`, filters and `distinct`.
-        index: the snapshot, alone or under a delta index.
+        index: the snapshot under its pending changes.
         model: manifest of the model that made the embeddings.
 
     Raises:
@@ -125,7 +125,7 @@ def search_result(
 
 
 def _searched(
-    query: FloatArray, request: SearchRequest, index: VectorIndex | DeltaIndex
+    query: FloatArray, request: SearchRequest, index: DeltaIndex
 ) -> tuple[list[Neighbour], dict[str, Facet] | None]:
     """The neighbours of a query, and the facets that the request asks for."""
     if not request.facets:

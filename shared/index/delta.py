@@ -5,7 +5,7 @@ one, row numbers included.
 """
 
 import logging
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 
@@ -24,12 +24,15 @@ from shared.index.ann import best
 from shared.index.facets import Facets
 from shared.index.query import WordsQuery
 from shared.index.vector_index import VectorIndex, included, rounded
-from shared.jobs.contract import Distinct, Neighbour, SearchRequest
+from shared.jobs.contract import Distinct, ListingScore, Neighbour, SearchRequest
 from shared.model.embedder import Embeddings
 from shared.telemetry import event
 
 _LOG = logging.getLogger(__name__)
 _INITIAL_CAPACITY = 64
+# Ranked by the mean over their photos, the best listings are sought among so many of the best by a single photo.
+_LISTINGS_A_NEIGHBOUR = 4
+_MOST_LISTINGS = 1_000
 
 Embed = Callable[[PutPhoto], Embeddings | None]
 
@@ -48,6 +51,21 @@ class _Put:
     def facts(self) -> PhotoFacts:
         """What filters ask of it."""
         return PhotoFacts(self.category, self.listing_id, self.image_id, self.values)
+
+
+@dataclass(frozen=True)
+class _ListingPhotos:
+    """The photos of some listings.
+
+    Attributes:
+        rows: of the snapshot, int64.
+        positions: in the delta.
+        listings: (n,) which of the listings each photo belongs to: those in `rows` first, then those in `positions`.
+    """
+
+    rows: IntArray
+    positions: list[int]
+    listings: IntArray
 
 
 @dataclass(frozen=True)
@@ -184,9 +202,65 @@ class DeltaIndex:
     def search(self, query: FloatArray, request: SearchRequest, *, words: WordsQuery | None = None) -> list[Neighbour]:
         """Find the most similar photos of snapshot and delta together; see `VectorIndex.search`.
 
-        Photos in the delta have the rows after the snapshot's last, in the order of the change log.
+        Photos in the delta have the rows after the snapshot's last, in the order of the change log. With
+        `listing_score` each neighbour is the most similar photo of its listing, has the listing's score and tells how
+        many photos the listing has.
         """
-        state = self._state
+        if request.listing_score is None:
+            return self._best_photos(self._state, query, request, words)
+        return self._best_listings(self._state, query, request, words)
+
+    def _best_listings(
+        self, state: _State, query: FloatArray, request: SearchRequest, words: WordsQuery | None
+    ) -> list[Neighbour]:
+        """The listings of the best scores; by the mean as exact as the search is, among `_MOST_LISTINGS`."""
+        by_mean = request.listing_score is ListingScore.MEAN
+        n_asked = (_LISTINGS_A_NEIGHBOUR if by_mean else 1) * request.k
+        while True:
+            found = self._best_photos(state, query, request.model_copy(update={"k": n_asked}), words)
+            if not found:
+                return []
+            photos = self._photos_of(state, [one.listing_id for one in found])
+            counts = np.bincount(photos.listings, minlength=len(found))
+            scores = [one.score for one in found]
+            if by_mean:
+                similar = np.vecdot(self._vectors_of(state, photos), query)
+                behind = _highest(similar, photos.listings, len(found)) - np.bincount(photos.listings, similar) / counts
+                # The photos of a listing have its words in common: what differs between them is the photos' part.
+                scores = rounded(np.array(scores) - (1 - words.weight if words else 1) * behind)
+            order = sorted(range(len(found)), key=lambda i: (-scores[i], found[i].row))[: request.k]
+            # A listing's mean is at most the score of its best photo, so that those not found are no better than this.
+            if len(found) < n_asked or n_asked >= _MOST_LISTINGS or scores[order[-1]] >= found[-1].score:
+                break
+            n_asked *= 4
+        return [
+            found[i].model_copy(update={"rank": rank, "score": scores[i], "listing_photos": int(counts[i])})
+            for rank, i in enumerate(order, start=1)
+            if request.min_score is None or scores[i] >= request.min_score
+        ]
+
+    def _photos_of(self, state: _State, listing_ids: Sequence[str]) -> _ListingPhotos:
+        """All photos of some listings that searches can find, whatever their filters."""
+        put: dict[str, list[int]] = {}
+        for position in sorted(state.positions.values()):
+            put.setdefault(self._puts[position].listing_id, []).append(position)
+        hidden = set(state.hidden.tolist())
+        rows = [[row for row in self.snapshot.rows_of(one) if row not in hidden] for one in listing_ids]
+        positions = [put.get(one, []) for one in listing_ids]
+        return _ListingPhotos(
+            rows=np.array([row for some in rows for row in some], dtype=np.int64),
+            positions=[position for some in positions for position in some],
+            listings=np.repeat(np.tile(np.arange(len(listing_ids)), 2), list(map(len, (*rows, *positions)))),
+        )
+
+    def _vectors_of(self, state: _State, photos: _ListingPhotos) -> FloatArray:
+        """Embeddings (n, dim) of some photos."""
+        return np.concatenate([self.snapshot.vectors(photos.rows), state.vectors[photos.positions]])
+
+    def _best_photos(
+        self, state: _State, query: FloatArray, request: SearchRequest, words: WordsQuery | None
+    ) -> list[Neighbour]:
+        """The best photos, or with `distinct` the best one of each of the best listings."""
         found = self.snapshot.search(query, request, hidden=state.hidden_rows, words=words)
         if not state.positions:
             return found
@@ -257,12 +331,13 @@ class DeltaIndex:
         """Whether a photo meets the filters of a search."""
         categories = categories_named(self.manifest.categories)
         wanted = None if request.category is None else categories.position(request.category)
+        excluded = request.excluded_listings
         condition = None
         if request.filter is not None:
             condition = bind_filter(request.filter, AttributeSchema(self.manifest.attributes), categories)
 
         def meets(put: _Put) -> bool:
-            if wanted not in (None, put.category) or put.listing_id == request.exclude_listing:
+            if wanted not in (None, put.category) or put.listing_id in excluded:
                 return False
             return condition is None or holds(condition, put.facts)
 
@@ -292,3 +367,26 @@ class DeltaIndex:
         if image_id in state.sequences:
             raise ImageNotFound("the photo of that id was deleted")
         return self.snapshot.stored(image_id)
+
+    def stored_listing(self, listing_id: str) -> Embeddings:
+        """Return the embeddings of all photos of a listing: vectors (n, dim), scores (n, n_categories), n >= 1.
+
+        Raises:
+            ImageNotFound: the listing has no photo in snapshot or delta.
+        """
+        state = self._state
+        photos = self._photos_of(state, [listing_id])
+        if not len(photos.listings):
+            raise ImageNotFound("the live index has no photo of a listing of that id")
+        scores = [
+            self.snapshot.scores(photos.rows),
+            *(self._puts[position].scores[None] for position in photos.positions),
+        ]
+        return Embeddings(self._vectors_of(state, photos), np.concatenate(scores))
+
+
+def _highest(similar: FloatArray, listings: IntArray, n: int) -> FloatArray:
+    """The highest similarity of each of `n` listings: (m,), (m,) -> (n,)."""
+    highest = np.full(n, -np.inf, dtype=np.float32)
+    np.maximum.at(highest, listings, similar)
+    return highest

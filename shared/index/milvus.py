@@ -134,8 +134,8 @@ class MilvusIndex:
             question = replace(question.where(f"category == {category}"), n_fitting=self.facts.by_category[category])
         if request.filter is not None:
             question = self._among(question, request)
-        if request.exclude_listing is not None:
-            question = question.where(f"listing_key != {listing_key(request.exclude_listing)}")
+        for listing_id in request.excluded_listings:
+            question = question.where(f"listing_key != {listing_key(listing_id)}")
         return question
 
     def _by_words_too(

@@ -57,7 +57,7 @@ class RowFilters:
         """Evaluate the filters of a search.
 
         Args:
-            request: its `category`, `exclude_listing` and `filter`.
+            request: its `category`, `excluded_listings` and `filter`.
             hidden: rows to leave out.
 
         Returns:
@@ -70,8 +70,8 @@ class RowFilters:
         if request.category is not None:
             in_category = self.rows.categories == self._categories.position(request.category)
             allowed = allowed.both(in_category) if allowed else Allowed(in_category)
-        if request.exclude_listing is not None:
-            allowed = (allowed or self._all()).without(self.rows.of_listing(request.exclude_listing))
+        for listing_id in request.excluded_listings:
+            allowed = (allowed or self._all()).without(self.rows.of_listing(listing_id))
         if hidden is not None:
             allowed = (allowed or self._all()).without(hidden)
         return allowed

@@ -7,7 +7,7 @@ from typing import Protocol
 import numpy as np
 from pydantic import JsonValue
 
-from shared.array_types import FloatArray, IntArray
+from shared.array_types import DoubleArray, FloatArray, IntArray
 from shared.artifacts.snapshots import IndexManifest
 from shared.attributes.schema import Values
 from shared.catalogue.categories import CataloguePhoto
@@ -175,13 +175,13 @@ def require_dimension(query: FloatArray, manifest: IndexManifest) -> None:
         raise DimensionMismatch(f"query of shape {query.shape}, index of dimension {manifest.dimension}")
 
 
-def rounded(scores: FloatArray) -> list[float]:
+def rounded(scores: FloatArray | DoubleArray) -> list[float]:
     """Round similarities as results show them, to SCORE_DECIMALS, and clip them to [-1, 1].
 
     Copies of one photo differ in the last bits only: rounded, they tie.
 
     Args:
-        scores: (n,) float32 cosine similarities.
+        scores: (n,) cosine similarities.
     """
     decimals: list[float] = np.clip(np.round(scores.astype(np.float64), SCORE_DECIMALS), -1, 1).tolist()
     return decimals

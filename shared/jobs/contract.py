@@ -14,6 +14,8 @@ from pydantic import (
     Field,
     JsonValue,
     SerializerFunctionWrapHandler,
+    ValidationInfo,
+    field_validator,
     model_serializer,
 )
 
@@ -66,6 +68,13 @@ class Distinct(StrEnum):
     LISTING = "listing"  # the listing: only the best photo of each
 
 
+class ListingScore(StrEnum):
+    """How similar a listing is to the query."""
+
+    BEST = "best"  # as its most similar photo
+    MEAN = "mean"  # as all its photos are on average
+
+
 class FacetScope(StrEnum):
     """Which listings facets count."""
 
@@ -98,9 +107,20 @@ def _is_empty(names: tuple[str, ...]) -> bool:
 
 
 class _PhotoRequest(_Contract):
-    """The photo comes as pixels beside the request, or is one the index already holds."""
+    """The photos come as pixels beside the request, or are those that the index already holds.
+
+    Several photos are one query: the mean of their embeddings.
+    """
 
     image_id: str | None = Field(None, min_length=1, max_length=200, description="a photo of the live index")
+    listing_id: str | None = Field(
+        None,
+        min_length=1,
+        max_length=200,
+        exclude_if=_is_none,
+        description="a listing of the live index: all its photos together are the query. A search leaves the listing "
+        "itself out",
+    )
     box: BoxOption | None = Field(None, exclude_if=_is_none, description=BOX_DESCRIPTION)
 
 
@@ -149,6 +169,24 @@ class SearchRequest(_PhotoRequest):
         exclude_if=FacetScope.MATCHES.__eq__,
         description="count all listings that meet the filters, or those of the neighbours",
     )
+    listing_score: ListingScore | None = Field(
+        None,
+        exclude_if=_is_none,
+        description="with `distinct=listing`: rank listings by their most similar photo, or by the mean over all their "
+        "photos, and tell how many photos each has",
+    )
+
+    @field_validator("listing_score")
+    @classmethod
+    def _ranks_listings(cls, score: ListingScore | None, others: ValidationInfo) -> ListingScore | None:
+        if score is not None and others.data.get("distinct", Distinct.LISTING) is not Distinct.LISTING:
+            raise ValueError("it ranks listings: send distinct=listing with it")
+        return score
+
+    @property
+    def excluded_listings(self) -> set[str]:
+        """Listings whose photos are no neighbours: the one named, and the one that is the query itself."""
+        return {listing for listing in (self.exclude_listing, self.listing_id) if listing is not None}
 
 
 class ImageOptions(_Contract):
@@ -227,10 +265,13 @@ class Neighbour(_Contract):
     image_id: str
     listing_id: str
     category: str
-    score: float  # cosine similarity, -1..1
+    score: float  # cosine similarity, -1..1; with `listing_score=mean` the listing's
     row: int  # position in the index snapshot
     attributes: dict[str, JsonValue] | None = Field(
         None, exclude_if=_is_none, description="those of `include` that the listing has; only with `include`"
+    )
+    listing_photos: int | None = Field(
+        None, exclude_if=_is_none, description="photos of the listing in the index; only with `listing_score`"
     )
 
 
@@ -304,6 +345,7 @@ ImageChangeRequest = PutImageRequest | DeleteImageRequest
 JobRequest = PhotoRequest | ImageChangeRequest | ReindexRequest | ShardRequest
 JobResult = PhotoResult | ImageChangeResult | ReindexResult | ShardResult
 
+OF_THE_INDEX = ("image_id", "listing_id")  # options that name photos of the index, instead of some that are sent
 # Requests that clients send together with a photo.
 PHOTO_REQUESTS: dict[JobKind, type[PhotoRequest]] = {JobKind.EMBED: EmbedRequest, JobKind.SEARCH: SearchRequest}
 _REQUESTS: dict[JobKind, type[JobRequest]] = {
@@ -347,9 +389,9 @@ class Job(_Contract):
 
 
 def brings_photo(request: JobRequest) -> bool:
-    """Tell whether a photo's pixels come beside the request."""
+    """Tell whether the pixels of photos come beside the request."""
     if isinstance(request, PhotoRequest):
-        return request.image_id is None
+        return all(getattr(request, name) is None for name in OF_THE_INDEX)
     return isinstance(request, PutImageRequest)
 
 

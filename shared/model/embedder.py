@@ -1,5 +1,6 @@
 """Embedder: the interface of a loaded model, implemented by every runtime."""
 
+from collections.abc import Sequence
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -60,6 +61,21 @@ class Embedder(Protocol):
             vectors (n, dim) float32, L2 norm 1, and scores (n, n_categories) float32.
         """
         ...
+
+
+def joined(photos: Sequence[Embeddings]) -> Embeddings:
+    """Join the photos of one query: the mean of their vectors, scaled to L2 norm 1 again, and of their scores.
+
+    Args:
+        photos: vectors (m, dim) and scores (m, n_categories) of some photos each, at least one in all.
+
+    Returns:
+        vectors (1, dim) and scores (1, n_categories); a single photo as it is.
+    """
+    if len(photos) == len(photos[0].vectors) == 1:
+        return photos[0]
+    vectors, scores = (np.concatenate(rows) for rows in zip(*photos, strict=True))
+    return Embeddings(normalised(vectors.mean(axis=0, keepdims=True)), scores.mean(axis=0, keepdims=True))
 
 
 def normalised(pooled: FloatArray) -> FloatArray:

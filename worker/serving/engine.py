@@ -18,7 +18,7 @@ from shared.index.milvus_server import MilvusServer
 from shared.jobs.contract import EmbedRequest, PhotoRequest, PhotoResult, Priority, SearchRequest
 from shared.jobs.worker_report import IndexInfo, WorkerStats
 from shared.model.bundle import ModelBundle
-from shared.model.embedder import Embeddings
+from shared.model.embedder import Embeddings, joined
 from shared.photos.images import Pixels, PreprocessSpec
 from shared.tracing import span
 from worker.serving.lacking import Lacking
@@ -148,8 +148,9 @@ class Engine:
         """Run one embed or search request; blocks until its forward pass is done.
 
         Args:
-            request: options, and for a photo of the index its id.
-            pixels: `spec.n_bytes` bytes of RGB; None if the request names a photo of the index.
+            request: options, and for photos of the index the id of one or of their listing.
+            pixels: `spec.n_bytes` bytes of RGB for each photo of the query; None if the request names photos of the
+                index.
             spec: by which the pixels were made; None: by the live model's.
             priority: interactive photos go before bulk ones.
             owner: id of the API key; photos are taken from owners in round robin.
@@ -157,7 +158,7 @@ class Engine:
 
         Raises:
             CancelledError: the result is unwanted, or the engine is closed.
-            ImageNotFound: the index has no photo of the id in the request.
+            ImageNotFound: the index has no photo, or no listing, of the id in the request.
             IndexMissing: nothing is loaded.
             PhotoExpired: there are neither pixels nor an id, or the photo was preprocessed for a model that is gone.
             ArtifactNotReady: the model that the photo was preprocessed for is still being fetched.
@@ -167,7 +168,7 @@ class Engine:
         except ArtifactNotReady:
             self.lacking.add(spec or PreprocessSpec())
             raise
-        submit = partial(live.batcher.submit, priority=priority, owner=owner, unwanted=unwanted)
+        submit = partial(live.batcher.submit_all, priority=priority, owner=owner, unwanted=unwanted)
         try:
             with span("model"):
                 embeddings = self._embeddings(live, request, pixels, submit)
@@ -188,16 +189,19 @@ class Engine:
         live: ServingState,
         request: PhotoRequest,
         pixels: bytes | None,
-        submit: "Callable[[Pixels], Future[Embeddings]]",
+        submit: "Callable[[list[Pixels]], list[Future[Embeddings]]]",
     ) -> Embeddings:
+        """The query, one row; of several photos the mean."""
         if request.image_id is not None:
             return live.index.stored(request.image_id)
+        if request.listing_id is not None:
+            return joined([live.index.stored_listing(request.listing_id)])
         if pixels is None:
             raise PhotoExpired("the photo waited longer than it is kept; send it again")
         size_px = live.spec.size_px
-        photo: Pixels = np.frombuffer(pixels, dtype=np.uint8).reshape(size_px, size_px, 3)
+        photos: list[Pixels] = list(np.frombuffer(pixels, dtype=np.uint8).reshape(-1, size_px, size_px, 3))
         key = hashlib.blake2b(pixels, digest_size=16, key=live.bundle.manifest.fingerprint[:32].encode()).digest()
-        return self._cache.get(key, lambda: submit(photo).result())
+        return self._cache.get(key, lambda: joined([future.result() for future in submit(photos)]))
 
     @property
     def device(self) -> str:

@@ -117,31 +117,43 @@ class MicroBatcher(Generic[Item, Output]):
         owner: str = "",
         unwanted: Callable[[], bool] = _always_wanted,
     ) -> "Future[Output]":
-        """Queue one item; blocks while `max_waiting` items are queued.
+        """Queue one item; see `submit_all`."""
+        return self.submit_all([item], priority=priority, owner=owner, unwanted=unwanted)[0]
+
+    def submit_all(
+        self,
+        items: Sequence[Item],
+        *,
+        priority: Priority = Priority.INTERACTIVE,
+        owner: str = "",
+        unwanted: Callable[[], bool] = _always_wanted,
+    ) -> "list[Future[Output]]":
+        """Queue items at once, so that they share a pass where it has room; blocks while `max_waiting` are queued.
 
         Args:
-            item: to run.
+            items: to run.
             priority: interactive items go before bulk ones.
             owner: items are taken from owners in round robin.
-            unwanted: called just before the pass; if true, the item is dropped and its future cancelled.
+            unwanted: called just before the pass; if true, an item is dropped and its future cancelled.
 
         Returns:
-            a future of the item's output.
+            a future of each item's output.
 
         Raises:
             CancelledError: the batcher is closed.
         """
-        waiting: _Waiting[Item, Output] = _Waiting(item, priority, owner, unwanted, self._clock())
+        now = self._clock()
+        waiting: list[_Waiting[Item, Output]] = [_Waiting(item, priority, owner, unwanted, now) for item in items]
         with self._changed:
             self._changed.wait_for(lambda: self._closing or self._n_waiting() < self._limits.max_waiting)
             if self._closing:
                 raise CancelledError("the batcher is closed")
             self._arrived()
-            self._waiting[priority].append(waiting)
+            self._waiting[priority].extend(waiting)
             if priority is Priority.INTERACTIVE:
                 self._interactive_at = self._clock()
             self._changed.notify_all()
-        return waiting.future
+        return [one.future for one in waiting]
 
     @contextmanager
     def expecting(self) -> Iterator[None]:

@@ -14,6 +14,7 @@ from shared.jobs.contract import EmbedRequest, SearchRequest
 from tests.conftest import encode
 
 _NOT_OF = {"search": EmbedRequest.model_fields, "embed": SearchRequest.model_fields}
+_LISTS = ("/v1/batches", "/v1/jobs/search", "/v1/jobs/embed")  # that take many photos
 _MADE: set[bytes] = set()
 _SIZE = (40, 32)  # half of it has the pixels that a part needs
 _COLOURS = st.integers(0, (1 << 24) - 1)
@@ -46,7 +47,7 @@ def filter_body(_context: Any, body: Any) -> bool:
 
 @schemathesis.hook
 def filter_case(_context: Any, case: Any) -> bool:
-    """A form does not tell one photo from a list of one, so what breaks that rule of a batch is right when sent.
+    """A form does not tell one photo from a list of one, so what breaks that rule is right when sent.
 
     Nor does a schema tell a photo from other bytes; and where a form needs more than one, the others are left empty.
     """
@@ -54,7 +55,7 @@ def filter_case(_context: Any, case: Any) -> bool:
     if case.operation.path == "/v1/images/{id}" and "image" in body:
         photo = body["image"]
         return isinstance(photo, bytes) and photo in _MADE and body.get("category") != ""
-    return case.operation.path != "/v1/batches" or isinstance(body.get("image", []), list)
+    return case.operation.path not in _LISTS or isinstance(body.get("image", []), list)
 
 
 @schemathesis.hook
@@ -62,10 +63,14 @@ def before_call(_context: Any, case: Any, _kwargs: Any) -> None:
     """Mend what is right by the schema and wrong in truth."""
     if not case.meta or not case.meta.generation.mode.is_positive:
         return
-    if isinstance(case.body, dict) and {"filter", "box"} & case.body.keys():
+    if isinstance(case.body, dict):
         case.body.pop("filter", None)  # what fits the types of attributes is more than a schema can say
+        if isinstance(case.body.get("image"), list):  # which is not made from its items' media types
+            case.body["image"] = [encode(Image.new("RGB", _SIZE))]
         if "box" in case.body:  # nor can it say that a part lies inside its photo
-            case.body |= {"box": "0.25,0.25,0.5,0.5", "image": encode(Image.new("RGB", _SIZE))}
+            case.body["box"] = "0.25,0.25,0.5,0.5"
+        if case.body.get("listing_score"):  # nor what one option asks of another
+            case.body["distinct"] = "listing"
         case._record_starting_state()  # else a body with bytes in it, once changed, counts as wrong
     if case.headers and re.fullmatch("[!-~]{1,255}", str(case.headers.get("Idempotency-Key", ""))):
         # Two requests that differ under one key are refused
@@ -76,4 +81,3 @@ def before_call(_context: Any, case: Any, _kwargs: Any) -> None:
         case.body.pop("custom_id", None)  # there must be as many as photos
         for option in _NOT_OF[case.body.get("kind", "search")]:
             case.body.pop(option, None)
-        case.body["image"] = [encode(Image.new("RGB", (16, 12)))]  # lists are not made from their items' media types

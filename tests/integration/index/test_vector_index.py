@@ -11,13 +11,15 @@ import pytest
 from shared.artifacts.snapshots import index_store, read_index_manifest
 from shared.artifacts.store import ArtifactStore
 from shared.catalogue.categories import CATEGORIES, CataloguePhoto
+from shared.changes.log import Change, PutPhoto
 from shared.errors import DimensionMismatch, ImageNotFound, IndexDamaged
 from shared.index.compression import EXACT_UP_TO
+from shared.index.delta import DeltaIndex
 from shared.index.milvus import open_collection
 from shared.index.milvus_server import MilvusServer
 from shared.index.snapshot import open_files, open_snapshot
 from shared.index.vector_index import VectorIndex
-from shared.jobs.contract import Distinct, SearchRequest
+from shared.jobs.contract import Distinct, ListingScore, SearchRequest
 from shared.model.embedder import Embeddings
 from tests.support.milvus import MilvusLite
 from tests.support.snapshots import write_snapshot
@@ -128,6 +130,58 @@ def test_more_neighbours_than_photos_are_all_photos(store: ArtifactStore, server
     assert len(small) == 7
     for distinct, n_expected in ((Distinct.NONE, 7), (Distinct.LISTING, 3)):
         assert len(small.search(QUERY, SearchRequest(k=100, distinct=distinct))) == n_expected
+
+
+@pytest.mark.parametrize("score", ListingScore)
+def test_listings_are_ranked_by_all_their_photos_with_pending_changes(
+    snapshot: VectorIndex, score: ListingScore
+) -> None:
+    listings = {photo.image_id: photo.listing_id for photo in PHOTOS}
+    vectors = dict(zip(listings, VECTORS_OF_PHOTOS, strict=True))
+    new = unit_rows(30, seed=7)
+    changes = [Change(f"{n}-0", f"p{3 * n}", n, None) for n in range(1, 20)]  # listings with two photos left
+    for n, (vector, place) in enumerate(zip(new, range(60, 90), strict=True), start=20):  # others with four, or moved
+        image_id = f"new{n}" if n % 2 else f"p{n}"
+        photo = PutPhoto(f"l{place}", place % 13, "5a", FINGERPRINT, vector, np.zeros(13, np.float32))
+        changes.append(Change(f"{n}-0", image_id, n, photo))
+    for change in changes:
+        listings.pop(change.image_id, None)
+        if change.photo:
+            listings[change.image_id], vectors[change.image_id] = change.photo.listing_id, change.photo.vector
+    delta = DeltaIndex(snapshot, lambda put: None)
+    delta.apply(changes)
+    similar: dict[str, list[float]] = {}
+    for image_id, listing_id in listings.items():
+        similar.setdefault(listing_id, []).append(float(vectors[image_id].astype(np.float64) @ QUERY))
+    value = np.mean if score is ListingScore.MEAN else np.max
+    expected = sorted(((float(value(all_)), name) for name, all_ in similar.items()), reverse=True)
+    for k in (4, 60):
+        found = delta.search(QUERY, SearchRequest(k=k, distinct=Distinct.LISTING, listing_score=score))
+        assert [one.listing_id for one in found] == [listing_id for _, listing_id in expected[:k]]
+        np.testing.assert_allclose([one.score for one in found], [mean for mean, _ in expected[:k]], atol=1e-6)
+        assert [one.listing_photos for one in found] == [len(similar[one.listing_id]) for one in found]
+        for one in found:  # each stands for its listing with its most similar photo
+            best = max(similar[one.listing_id])
+            assert float(vectors[one.image_id].astype(np.float64) @ QUERY) == pytest.approx(best, abs=1e-6)
+    at_least = expected[2][0] - 1e-5
+    asked = SearchRequest(k=9, distinct=Distinct.LISTING, listing_score=score, min_score=at_least)
+    assert len(delta.search(QUERY, asked)) == 3
+
+
+def test_a_listing_as_the_query_is_all_photos_that_can_be_found_and_no_neighbour(snapshot: VectorIndex) -> None:
+    delta = DeltaIndex(snapshot, lambda put: None)
+    put = PutPhoto("l4", 4, "5a", FINGERPRINT, QUERY, np.full(13, 2, np.float32))
+    delta.apply([Change("1-0", "p12", 1, None), Change("2-0", "new", 2, put)])
+    stored = delta.stored_listing("l4")
+    np.testing.assert_allclose(stored.vectors, [*VECTORS_OF_PHOTOS[13:15], QUERY], atol=1e-6)
+    np.testing.assert_allclose(stored.scores, [*SCORES_OF_PHOTOS[13:15], put.scores], atol=1e-6)
+    found = delta.search(QUERY, SearchRequest(k=100, listing_id="l4", exclude_listing="l5"))
+    assert {"l4", "l5"}.isdisjoint(one.listing_id for one in found)
+    assert len(found) == 100
+    delta.apply([Change(f"{n}-0", image_id, n, None) for n, image_id in enumerate(("p13", "p14", "new"), start=3)])
+    for nowhere in ("l4", "no such listing"):
+        with pytest.raises(ImageNotFound, match="listing"):
+            delta.stored_listing(nowhere)
 
 
 FILTERS = {

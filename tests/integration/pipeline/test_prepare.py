@@ -377,3 +377,8 @@ def test_of_categories_of_two_levels_the_root_is_certain_where_nothing_shows_the
     assert category["name"].startswith(f"{names[1]} / Teil ")
     below = [one["probability"] for one in category["top"] if one["name"].startswith(names[1])]
     assert part["probability"] == pytest.approx(sum(below), abs=2e-6)  # as each is rounded
+    again = CliRunner().invoke(main, ["search", "--together", *2 * [str(tmp_path / "query.jpg")], "--json"])
+    assert json.loads(again.stdout)["category"]["name"] == category["name"]
+    first = json.loads(answer.stdout)["neighbours"][0]
+    by_listing = CliRunner().invoke(main, ["search", "--listing", first["listing_id"], "-k", "100", "--json"])
+    assert first["listing_id"] not in {one["listing_id"] for one in json.loads(by_listing.stdout)["neighbours"]}

@@ -18,6 +18,7 @@ from shared.model.embedder import Embeddings
 from tests.support.installation import Installation
 from tests.support.snapshots import UNUSABLE, write_snapshot
 from worker.serving.engine import Engine
+from worker.serving.loaded_model import EngineOptions
 
 PHOTO_BYTES = 224 * 224 * 3
 
@@ -178,3 +179,42 @@ def test_nothing_is_served_from_what_cannot_be_used(home: Path, name: str) -> No
 def test_without_artifacts_a_job_is_told_so(tmp_path: Path) -> None:
     with pytest.raises(IndexMissing):
         Engine(tmp_path).run(SearchRequest(), bytes(PHOTO_BYTES))
+
+
+def embedded(engine: Engine, request: EmbedRequest, pixels: bytes | None = None) -> EmbedResult:
+    result = engine.run(request, pixels)
+    assert isinstance(result, EmbedResult)
+    return result
+
+
+def test_several_photos_are_one_query_in_one_pass(home: Path) -> None:
+    engine = Engine(home, EngineOptions(max_batch=4))
+    engine.refresh()
+    photos = np.random.default_rng(5).integers(0, 256, (3, PHOTO_BYTES), dtype=np.uint8)
+    together = embedded(engine, EmbedRequest(), photos.tobytes())
+    assert engine.stats().batch_sizes == {3: 1}
+    alone = [embedded(engine, EmbedRequest(), photo.tobytes()) for photo in photos]
+    mean = np.mean(np.array([one.embedding for one in alone]), axis=0)
+    # Reduced precision gives slightly other numbers in a batch than alone.
+    np.testing.assert_allclose(np.array(together.embedding), mean / np.linalg.norm(mean), atol=1e-2)
+    np.testing.assert_allclose(together.scores, np.mean([one.scores for one in alone], axis=0), rtol=0.02, atol=0.05)
+    engine.close()
+
+
+def test_a_listing_as_the_query_is_the_mean_of_its_photos_and_finds_others(home: Path) -> None:
+    engine = Engine(home)
+    engine.refresh()
+    live = engine.live.current
+    assert live is not None
+    snapshot = live.index.snapshot
+    listing_id = snapshot.photo(0).listing_id
+    rows = np.array(snapshot.rows_of(listing_id))
+    mean = snapshot.vectors(rows).mean(axis=0)
+    query = np.array(embedded(engine, EmbedRequest(listing_id=listing_id)).embedding, np.float32)
+    np.testing.assert_allclose(query, mean / np.linalg.norm(mean), atol=1e-6)
+    found = engine.run(SearchRequest(k=4, listing_id=listing_id), None)
+    assert isinstance(found, SearchResult)
+    similar = snapshot.vectors(slice(None)) @ query
+    similar[rows] = -1
+    assert [one.row for one in found.neighbours] == np.argsort(-similar, kind="stable")[:4].tolist()
+    engine.close()

@@ -115,3 +115,33 @@ def test_a_box_reaches_the_search_and_one_that_is_none_is_a_wrong_command_line(
         done = CliRunner().invoke(main, [*command, box])
         assert done.exit_code == 2
         assert told in done.output
+
+
+def test_photos_together_or_a_listing_reach_the_search_and_what_is_no_query_is_a_wrong_command_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    a, b = (tmp_path / name for name in ("a.jpg", "b.jpg"))
+    for photo in (a, b):
+        photo.write_bytes(b"")
+    asked: list[Any] = []
+
+    def remote(photos: tuple[Path, ...], options: Any, *rest: object, **more: object) -> dict[str, Any]:
+        asked.append((photos, options))
+        return {"category": CATEGORY, "neighbours": []}
+
+    monkeypatch.setattr("pipeline.cli.search.search_remote", remote)
+
+    def exit_code(*arguments: object) -> tuple[int, str]:
+        done = CliRunner().invoke(main, ["search", "--url", "http://x", *map(str, arguments)])
+        return done.exit_code, done.output
+
+    assert exit_code("--together", a, b)[0] == exit_code("--listing", "l1")[0] == 0
+    assert asked == [((a, b), {"k": 4}), ((), {"k": 4, "listing_id": "l1"})]
+    for wrong, told in {
+        (): "--listing",
+        (a, "--listing", "l1"): "one of the two",
+        (a, b): "--together",
+        (a, b, "--together", "--box", "0,0,1,1"): "--box: ",
+    }.items():
+        code, said = exit_code(*wrong)
+        assert (code, told in said) == (2, True), wrong

@@ -101,6 +101,14 @@ def test_a_pass_is_held_back_for_what_another_thread_announced_until_it_submits(
     assert gate.exclusive == [False]
 
 
+def test_items_submitted_together_share_a_pass() -> None:
+    gate = QualityGate()
+    gate.open.set()
+    with batcher(gate, limits=BatchLimits(max_batch=4)) as made, made.expecting():
+        assert results(made.submit_all(range(10))) == [item * 10 for item in range(10)]
+    assert gate.batches == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9]]
+
+
 def test_an_announcement_that_comes_to_nothing_holds_nothing_back() -> None:
     gate = QualityGate()
     gate.open.set()
