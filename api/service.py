@@ -92,6 +92,11 @@ class Service:
         return self._preprocessing.attributes()
 
     @property
+    def words(self) -> tuple[str, ...]:
+        """Attributes that are a listing's words; none: the model that serves knows no words. Raises as `spec`."""
+        return self._preprocessing.words()
+
+    @property
     def spec(self) -> PreprocessSpec:
         """Preprocessing of the model that serves now.
 
@@ -170,6 +175,8 @@ class Service:
                 bind_filter(request.filter, self.attributes, self.categories)
             self.attributes.require_included(request.include)
             self.attributes.require_countable(request.facets)
+        if isinstance(request, PhotoRequest) and request.text is not None and not self.words:
+            raise InvalidRequest(NO_WORDS)
         if submission.webhook_url:
             self.settings.webhook_policy.check(submission.webhook_url)
 

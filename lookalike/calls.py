@@ -52,9 +52,10 @@ class Calls(IndexCalls):
             photo: a path, bytes, a file opened in binary mode, or a PIL image; or a list of up to ten.
             image_id: a photo of the index, instead of `photo`. It finds itself first.
             listing_id: all photos that the index has of a listing, instead of `photo`. The listing itself is left out.
+                With none of the three, the option `text` is the query.
             timeout_s: seconds to wait; by default the client's `timeout_s`. It is the job's deadline too, unless
                 `deadline_s` is given: the service does not work on a search longer than its caller waits.
-            options: see `lookalike.options.SearchOptions`: k, category, distinct, box, filter, include, facets, …
+            options: see `lookalike.options.SearchOptions`: k, text, category, distinct, box, filter, include, facets, …
 
         Returns:
             The category and up to `k` neighbours, most similar first.
@@ -84,7 +85,7 @@ class Calls(IndexCalls):
 
         Args:
             photo, image_id, listing_id, timeout_s: as of `search`.
-            options: see `lookalike.options.EmbedOptions`: box, and those of every job.
+            options: see `lookalike.options.EmbedOptions`: text, box, and those of every job.
 
         Returns:
             The embedding (length 1), the classifier's score for each category and the category.
@@ -291,15 +292,18 @@ class Calls(IndexCalls):
             wait_s: how long the caller waits for the result; None does not wait.
 
         Raises:
-            InputError: not exactly one of photo, image_id and listing_id was given.
+            InputError: several of photo, image_id and listing_id were given, or none of them and no text.
         """
         ids = {"image_id": image_id, "listing_id": listing_id}
         named = {name: text_of(name, value) for name, value in ids.items() if value is not None}
-        if len(named) + (photo is not None) != 1:
-            raise InputError("name either a photo, or one of the index with image_id=, or a listing with listing_id=")
+        n_named = len(named) + (photo is not None)
+        if n_named > 1 or not (n_named or options.get("text")):
+            raise InputError(
+                "name either a photo, or one of the index with image_id=, or a listing with listing_id=; or give text="
+            )
         asked = ({"encoding": "base64"} if kind == "embed" else {}) | request_options(options)
         if photo is None and "box" in asked:
-            raise InputError(f"box: {next(iter(named))} stands for whole photos; give the photo itself")
+            raise InputError(f"box: {next(iter(named), 'text')} has no photo with parts; give the photo itself")
         headers = {"Idempotency-Key": idempotency_key_of(options)}
         holds_s = 0
         if wait_s is not None:

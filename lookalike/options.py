@@ -26,9 +26,12 @@ class EmbedOptions(JobOptions, total=False):
     box: only this part of the photo: left edge, upper edge, width and height in fractions of the upright photo's width
         and height, such as `(0.5, 0, 0.5, 1)` for its right half. Several photos, photos of the index and a batch take
         none.
+    text: words about the thing, such as a listing's title, or title and description. With a photo both count; without
+        photo, image_id and listing_id, the words alone are the query.
     """
 
     box: Sequence[float] | str
+    text: str
 
 
 class SearchOptions(EmbedOptions, total=False):
@@ -58,3 +61,5 @@ class SearchOptions(EmbedOptions, total=False):
     facets: str | Sequence[str]
     facet_scope: Literal["matches", "hits"]
     listing_score: Literal["best", "mean"]
+    text_weight: float
+    prefer: Literal["same_thing", "same_kind"]

@@ -57,8 +57,10 @@ def read_options(
     if request.is_json:
         named = [name for name in OF_THE_INDEX if getattr(options, name) is not None]
         if not named:
+            if options.text is not None:
+                return options.model_copy(update={"without_photo": True}), submission
             raise InvalidRequest(
-                "image_id: it or a listing_id is required in a JSON request; a photo itself is sent as "
+                "image_id: it, a listing_id or a text is required in a JSON request; a photo itself is sent as "
                 "multipart/form-data"
             )
         if len(named) > 1:
@@ -108,11 +110,19 @@ def _split(contract: type[M], given: dict[str, object], *, typed: bool = False) 
     if (deadline_s := _cancel_after_s()) is not None:
         given.setdefault("deadline_s", deadline_s)
     of_every_job = {name: given.pop(name) for name in list(given) if name in Submission.model_fields}
-    known = [*contract.model_fields, *Submission.model_fields]
+    known = [*_options_of(contract), *Submission.model_fields]
+    if hidden := [name for name in given if name in contract.model_fields and name not in known]:
+        raise InvalidRequest(_unknown(hidden[0], known))
     return (
         validated(contract, given, known, typed=typed),
         validated(Submission, of_every_job, known, typed=typed),
     )
+
+
+def _options_of(contract: type[BaseModel]) -> list[str]:
+    """Fields that clients may send."""
+    extras = {name: field.json_schema_extra for name, field in contract.model_fields.items()}
+    return [name for name, extra in extras.items() if not (isinstance(extra, dict) and extra.get("x-internal"))]
 
 
 def validated(contract: type[M], given: dict[str, object], known: list[str] | None = None, *, typed: bool = False) -> M:
@@ -203,5 +213,9 @@ def _json() -> dict[str, object]:
 def _message(error: ErrorDetails, known: list[str]) -> str:
     option = ".".join(map(str, error["loc"]))[:100]
     if error["type"] == "extra_forbidden":
-        return f"{option}: unknown option; this call takes {', '.join(known)}"
+        return _unknown(option, known)
     return f"{option}: {error['msg'].removeprefix('Value error, ')[:600]}"
+
+
+def _unknown(option: str, known: list[str]) -> str:
+    return f"{option}: unknown option; this call takes {', '.join(known)}"

@@ -39,15 +39,18 @@ def photo_with(options: type[BaseModel]) -> Body:
     return body
 
 
+_WORDS_ALONE = {"required": ["text"], "not": {"anyOf": [{"required": [name]} for name in OF_THE_INDEX]}}
+
+
 def photo_or_id(options: type[BaseModel]) -> Body:
-    """Photos with options in a form, or the id of those that the index holds with options in JSON."""
+    """Photos with options in a form; or in JSON options with words alone, or the id of photos of the index."""
 
     def body(settings: Settings) -> dict[str, Schema]:
         form = options_of(settings, options, Submission)
         ids = {name: form.pop(name) for name in OF_THE_INDEX}
         by_id = closed(options_of(settings, options, Submission, nullable=True) | ids)
         del by_id["properties"]["box"]
-        one_of_them = {"oneOf": [{"required": [name]} for name in ids]}
+        one_of_them = {"oneOf": [*({"required": [name]} for name in ids), _WORDS_ALONE]}
         return {_FORM: closed({FIELD: _QUERY_PHOTOS, **form}, FIELD), _JSON: by_id | one_of_them}
 
     return body
@@ -95,6 +98,8 @@ def options_of(settings: Settings, *models: type[BaseModel], nullable: bool = Fa
     for model in models:
         schema = model.model_json_schema()
         for name, option in schema["properties"].items():
+            if option.get("x-internal"):
+                continue
             written = _inlined(option if nullable else _without_null(option), schema.get("$defs", {}))
             options[name] = written if nullable else _as_text(written)
     if not settings.webhook_hosts:

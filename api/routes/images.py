@@ -8,7 +8,7 @@ from io import BytesIO
 from pathlib import Path
 
 from flask import Blueprint, Response, request
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
 from api.http.options import once, read_form_options, validated
 from api.openapi.operation import JPEG, PHOTO, SUBMIT, SUBMIT_HEADERS, SUBMITTED, Errors, Operation
@@ -29,9 +29,11 @@ from shared.errors import (
     IndexDamaged,
     IndexMissing,
     InputError,
+    InvalidRequest,
     QueueFull,
 )
 from shared.jobs.contract import (
+    NO_WORDS,
     DeleteImageRequest,
     ImageChangeRequest,
     ImageOptions,
@@ -73,7 +75,8 @@ def put_image(image_id: str) -> Response:
     """PUT /v1/images/ID: submit a job that puts a photo into the live index."""
     named = _validated_id(image_id)
     options, submission = read_form_options(ImageOptions)
-    attributes = None if options.attributes is None else read_values(options.attributes, service().attributes)
+    given = _with_words(options)
+    attributes = None if given is None else read_values(given, service().attributes)
     change = PutImageRequest(
         image_id=named.image_id, listing_id=options.listing_id, category=options.category, attributes=attributes
     )
@@ -128,6 +131,26 @@ def get_image(image_id: str) -> Response:
 
 def _validated_id(image_id: str) -> DeleteImageRequest:
     return validated(DeleteImageRequest, {"image_id": image_id})
+
+
+def _with_words(options: ImageOptions) -> dict[str, JsonValue] | None:
+    """The attributes of a put photo, its `text` among them.
+
+    Raises:
+        InvalidRequest: the listings have no words, or an attribute says the same.
+    """
+    if options.text is None:
+        return options.attributes
+    if not (names := service().words):
+        raise InvalidRequest(NO_WORDS)
+    title, *below = options.text.strip().split("\n", 1) if len(names) > 1 else [options.text]
+    words: dict[str, JsonValue] = {
+        name: text for name, text in zip(names, (title, *below), strict=False) if text.strip()
+    }
+    given = options.attributes or {}
+    if both := [name for name in words if name in given]:
+        raise InvalidRequest(f"text: it stands for the attribute {both[0]}, too; send one of them")
+    return {**given, **words}
 
 
 def _accept(

@@ -19,6 +19,7 @@ from shared.telemetry import event
 _LOG = logging.getLogger(__name__)
 _READ_EVERY_S = 1.0
 _NAMES = TypeAdapter(tuple[str, ...])
+_TEXT = TypeAdapter(dict[str, object])
 
 
 class ServingPreprocessing:
@@ -41,6 +42,7 @@ class ServingPreprocessing:
         self._spec = PreprocessSpec()
         self._categories = OLDER_CATEGORIES
         self._attributes = NO_ATTRIBUTES
+        self._words: tuple[str, ...] = ()
 
     def current(self) -> PreprocessSpec:
         """Return the spec, read at most a second ago unless it cannot be read.
@@ -64,6 +66,11 @@ class ServingPreprocessing:
         """Return the categories that the model tells apart; raises as `current`."""
         self.current()
         return self._categories
+
+    def words(self) -> tuple[str, ...]:
+        """Return the attributes that are a listing's words; none: the model knows no words. Raises as `current`."""
+        self.current()
+        return self._words
 
     def attributes(self) -> AttributeSchema:
         """Return the attributes of the live index; raises as `current`."""
@@ -90,6 +97,8 @@ class ServingPreprocessing:
         if version is not None:
             manifest = bundles.manifest(version)
             self._spec = PreprocessSpec.model_validate(manifest.get("preprocess"))
+            text = _TEXT.validate_python(manifest.get("text") or {})
+            self._words = _NAMES.validate_python(text.get("attributes", ()))
             self._categories = Categories(_NAMES.validate_python(manifest.get("categories", OLDER_CATEGORIES.names)))
         if pointers[1] is not None:
             self._attributes = AttributeSchema(read_index_manifest(indexes, pointers[1]).attributes)

@@ -39,6 +39,8 @@ from shared.catalogue.categories import CataloguePhoto, Categories
 from shared.catalogue.tables import Catalogue
 from shared.model.bundle import (
     HISTORY,
+    POOLED,
+    PROJECTED,
     REFERENCES,
     TRAINING,
     BundleManifest,
@@ -64,8 +66,6 @@ OWN_HEAD_NOTICE = (
     "so its accuracy here may flatter it."
 )
 CLOSED_FORM = "closed form"  # logistic head and projection over a trunk as it came
-POOLED = "global average pool, L2-normalised"
-PROJECTED = "projection of several levels' pools, with the head's probabilities, L2-normalised"
 _LIBRARIES = ("torch", "torchvision", "openvino", "nncf", "numpy", "pillow")
 
 

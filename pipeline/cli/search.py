@@ -58,6 +58,8 @@ def _box(_context: click.Context, _parameter: click.Parameter, given: str | None
     """lookalike search photo.jpg --filter '{"must": [{"key": "price", "range": {"lte": 50}}]}'""",
     "lookalike search photo.jpg --filter @filter.json --include title,price,location --facets category,price",
     "lookalike search photo.jpg --box 0.5,0,0.5,1",
+    "lookalike search photo.jpg --text 'oak coffee table'",
+    "lookalike search --text 'oak coffee table'",
     "lookalike search --together front.jpg back.jpg label.jpg",
     "lookalike search --listing 273d41aa-5aae-4b4a-bd6b-2ea5a0cb5c8f",
     "LOOKALIKE_API_KEY=lk_… lookalike search photo.jpg --url https://search.example.org",
@@ -67,6 +69,11 @@ def _box(_context: click.Context, _parameter: click.Parameter, given: str | None
 @click.option("--together", is_flag=True, help="Several photos of one thing are one query, the mean of them.")
 @click.option("--listing", metavar="ID", help="All photos that the index has of this listing, instead of a photo.")
 @click.option("-k", type=click.IntRange(1, 100), default=4, show_default=True, help="Neighbours wanted.")
+@click.option("--text", metavar="WORDS", help="Words about the thing, with a photo or alone.")
+@click.option("--text-weight", type=click.FloatRange(0, 1), help="How much the words count: 0 not at all, 1 alone.")
+@click.option(
+    "--prefer", type=click.Choice(["same_thing", "same_kind"]), help="What to find first. Default: a balance."
+)
 @click.option("--box", metavar="X,Y,W,H", callback=_box, help="Only this part, in fractions of the upright photo.")
 @click.option("--filter", "conditions", metavar="JSON|@FILE", callback=_filter, help="Only listings that meet this.")
 @click.option("--include", metavar="NAMES", help="Attributes to show, `*` for all. Default: title and price.")
@@ -79,6 +86,9 @@ def search(
     together: bool,
     listing: str | None,
     k: int,
+    text: str | None,
+    text_weight: float | None,
+    prefer: str | None,
     box: Box | None,
     conditions: dict[str, Any] | None,
     include: str | None,
@@ -89,12 +99,14 @@ def search(
     """Category of PHOTO and the catalogue photos most similar to it, from the live index and its model.
 
     Several photos of one thing are searched --together, and those of a listing of the index by --listing, which leaves
-    that listing out.
+    that listing out. Words count beside the photos, or are searched for alone.
 
     Without --url it needs no service, and takes some seconds to load the model.
     """
-    if bool(photos) == (listing is not None):
-        raise click.UsageError("a PHOTO or --listing ID is needed, one of the two")
+    if photos and listing is not None:
+        raise click.UsageError("a PHOTO or --listing ID: one of the two")
+    if not photos and listing is None and text is None:
+        raise click.UsageError("a PHOTO, --listing ID or --text WORDS is needed")
     if len(photos) > 1 and not together:
         raise click.UsageError(f"{len(photos)} photos: one is needed, or --together for several of one thing")
     if box is not None and len(photos) != 1:
@@ -102,6 +114,9 @@ def search(
     options: dict[str, Any] = {"k": k}
     given = {
         "listing_id": listing,
+        "text": text,
+        "text_weight": text_weight,
+        "prefer": prefer,
         "box": box,
         "filter": conditions,
         "include": _names(include),
@@ -121,7 +136,7 @@ def _search_here(photos: Sequence[Path], options: Mapping[str, Any]) -> dict[str
     from shared.attributes.schema import AttributeSchema
     from shared.catalogue.categories import Categories
     from shared.errors import InvalidRequest
-    from shared.index.answers import search_result
+    from shared.index.answers import Asked, encoded_text, search_result
     from shared.index.delta import DeltaIndex
     from shared.index.milvus_server import open_server
     from shared.index.snapshot import open_snapshot
@@ -145,11 +160,15 @@ def _search_here(photos: Sequence[Path], options: Mapping[str, Any]) -> dict[str
     schema.require_included(request.include)
     schema.require_countable(request.facets)
     index = DeltaIndex(snapshot, lambda put: None)
+    words_alone = not photos and request.listing_id is None
+    request = request.model_copy(update={"without_photo": words_alone})
+    text = encoded_text(request, bundle.text_encoder())
+    embeddings = None
     if request.listing_id is not None:
-        embeddings = index.stored_listing(request.listing_id)
-    else:
-        embeddings = _embedded(photos, request.box, bundle, settings)
-    result = search_result(joined([embeddings]), request, index, bundle.manifest)
+        embeddings = joined([index.stored_listing(request.listing_id)])
+    elif not words_alone:
+        embeddings = joined([_embedded(photos, request.box, bundle, settings)])
+    result = search_result(Asked(embeddings, text), request, index, bundle.manifest)
     return result.model_dump(mode="json", exclude_none=True)
 
 

@@ -1,5 +1,7 @@
 """Evaluate words: categories and searches by photo, by words, and by both, on unseen listings, each query both ways."""
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from pipeline.evaluation.evaluate import Evaluation, Figure, Measured, WordsFigures, bootstrap, measure
@@ -102,7 +104,7 @@ def evaluate_words(
     for name in ("title", "words"):
         better = max(("photo", name), key=lambda kind: right[kind].mean())
         gains[f"photo_and_{name}"] = figure(right[f"photo_and_{name}"] - right[better])
-    own = labelled.listings[rows][:, None] == labelled.listings
+    own: BoolArray = np.asarray(labelled.listings[rows][:, None] == labelled.listings)
     return WordsFigures(
         n_photos=len(rows),
         n_listings=len(np.unique(listings)),

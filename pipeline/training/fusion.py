@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from pipeline.training.calibrate import calibrate, fit_temperature, negative_log_likelihood
 from pipeline.training.text import FittedText
-from shared.array_types import FloatArray, IntArray
+from shared.array_types import BoolArray, FloatArray, IntArray
 from shared.catalogue.categories import CataloguePhoto, Categories
 from shared.catalogue.hierarchy import hierarchy_of
 from shared.model.bundle import BundleManifest, Split
@@ -140,7 +140,8 @@ class Worded:
         """How similar the words of some queries are to each photo's listing's, (m, n), as searches compare them."""
         facts = self.encoder.facts
         similar: FloatArray = (np.stack([one.vector for one in encoded]) @ self.vectors.T)[:, self.listing_of]
-        without = np.flatnonzero(~self.vectors.any(axis=1)[self.listing_of])
+        with_words: BoolArray = self.vectors.any(axis=1)
+        without = np.flatnonzero(~with_words[self.listing_of])
         if len(without):
             mapped = np.stack([one.photo for one in encoded])
             similar[:, without] = facts.slope * mapped @ labelled.embeddings.vectors[without].T + facts.offset

@@ -41,6 +41,12 @@ _MOST_WEIGHTS = 1 << 25  # of the classifier: with many categories there are few
 _UNSEEN_TEMPERATURE = 0.12  # of a ridge regression's scores, where there are no listings to calibrate on
 _COMPARED = 512  # titles with the words of all listings
 _SEED = 17
+_OFFER = (AttributeType.PLACE, AttributeType.PRICE, AttributeType.TIME)  # say where and how a thing is offered
+
+
+def words_of(schema: AttributeSchema) -> tuple[str, ...]:
+    """The attributes that are a listing's words: its texts, in their order."""
+    return tuple(one.name for one in schema if one.type is AttributeType.TEXT)
 
 
 @dataclass(frozen=True)
@@ -84,8 +90,8 @@ def fit_text(
     Returns:
         None where the catalogue has too few words to fit on.
     """
-    names = tuple(one.name for one in schema if one.type is AttributeType.TEXT)
-    listings = _listings(photos, names)
+    names = words_of(schema)
+    listings = _listings(photos, schema)
     trained = sorted(one for one in listings if one in split.train)
     if len(trained) < _MIN_LISTINGS or len({listings[one].category for one in trained}) < 2:
         if names:
@@ -163,8 +169,9 @@ class _Listing:
         return "\n".join(self.texts.values())
 
 
-def _listings(photos: Sequence[CataloguePhoto], names: Sequence[str]) -> dict[str, _Listing]:
+def _listings(photos: Sequence[CataloguePhoto], schema: AttributeSchema) -> dict[str, _Listing]:
     """The listings that have words, by id, in the order of their photos."""
+    names = words_of(schema)
     found: dict[str, _Listing] = {}
     for photo in photos:
         if photo.listing_id in found:
@@ -172,7 +179,7 @@ def _listings(photos: Sequence[CataloguePhoto], names: Sequence[str]) -> dict[st
         values = of_payload(photo.payload)
         texts = {name: str(values[name]) for name in names if values.get(name)}
         if texts:
-            others = {name: str(value) for name, value in values.items() if name not in names}
+            others = {one.name: str(values[one.name]) for one in schema if one.type in _OFFER and one.name in values}
             found[photo.listing_id] = _Listing(photo.category, texts, others)
     return found
 
@@ -234,7 +241,8 @@ def _axes(weighted: sparse.csr_matrix) -> DoubleArray:
     by_spread: DoubleArray = axes[np.argsort(-spread)].T
     # The sign of an axis is arbitrary, and differs between machines.
     signs = np.sign(by_spread[np.abs(by_spread).argmax(0), np.arange(n_axes)])
-    return by_spread * signs
+    signed: DoubleArray = by_spread * signs
+    return signed
 
 
 def _temperature(encoder: TextEncoder, listings: Mapping[str, _Listing], split: Split) -> float:

@@ -1,17 +1,24 @@
 """Embeddings and neighbours -> the job results that clients read, for the worker and the command line alike."""
 
 import base64
+from collections.abc import Collection
+from dataclasses import dataclass
 
 import numpy as np
 
 from shared.array_types import FloatArray
 from shared.attributes.schema import AttributeSchema
-from shared.catalogue.hierarchy import Hierarchy, Part, hierarchy_of, split_path
+from shared.catalogue.hierarchy import Hierarchy, hierarchy_of, split_path
+from shared.catalogue.hierarchy import Part as PathPart
+from shared.errors import InvalidRequest
 from shared.index.delta import DeltaIndex
 from shared.index.facets import Facets
+from shared.index.query import WordsQuery
 from shared.index.vector_index import included
 from shared.jobs.contract import (
+    NO_WORDS,
     CategoryAnswer,
+    CategoryPart,
     CategoryScore,
     CertainPath,
     EmbedResult,
@@ -19,104 +26,222 @@ from shared.jobs.contract import (
     Facet,
     FacetScope,
     Neighbour,
+    PhotoRequest,
+    SearchPreference,
     SearchRequest,
     SearchResult,
 )
-from shared.model.bundle import BundleManifest
+from shared.model.bundle import PROJECTED, BundleManifest
 from shared.model.embedder import Embeddings
+from shared.model.fusion import Answering, Evidence, Fusion, Part, joined_logs, photo_logs, softmax, text_logs
+from shared.text.encoder import EncodedText, TextEncoder
 
 _TOP = 3
+_KIND_COUNTS = 2.0  # times as much as by default; measured: more finds fewer of the kind, too
 
 
-def probabilities(scores: FloatArray, temperature: float = 1.0) -> FloatArray:
-    """Turn scores into probabilities: softmax of scores / temperature over the last axis.
-
-    Temperature scaling: arXiv:1706.04599, section 4.2.
-
-    Args:
-        scores: (..., n_categories) float32, before softmax.
-        temperature: above 0; from the bundle's manifest.
-
-    Returns:
-        (..., n_categories) float32 that sum to 1 over the last axis.
-    """
-    shifted = np.exp((scores - scores.max(axis=-1, keepdims=True)) / temperature)
-    chances: FloatArray = (shifted / shifted.sum(axis=-1, keepdims=True)).astype(np.float32)
-    return chances
-
-
-def category_answer(scores: FloatArray, model: BundleManifest) -> CategoryAnswer:
-    """Build the category part of a result: the three most probable categories of one photo.
+def category_answer(evidence: Evidence, model: BundleManifest) -> CategoryAnswer:
+    """Build the category part of a result: the three most probable categories of one query.
 
     Of categories that are paths of several levels it also says how much of the path is certain.
 
     Args:
-        scores: (n_categories,) float32, before softmax.
-        model: manifest of the model that gave them.
+        evidence: what is known of it.
+        model: manifest of the model that gave the scores.
     """
-    chances = probabilities(scores, model.temperature)
+    logs, answering, parts = _joined(evidence, model)
+    chances = softmax(logs, answering.temperature)
     best = np.argsort(-chances, kind="stable")[:_TOP].tolist()
     top = [CategoryScore(name=model.categories[i], probability=round(float(chances[i]), 6)) for i in best]
     chance = top[0].probability
     answer = CategoryAnswer(
-        name=top[0].name, index=best[0], probability=chance, certain=chance >= model.abstain_below, top=top
+        name=top[0].name,
+        index=best[0],
+        probability=chance,
+        certain=chance >= answering.abstain_below,
+        top=top,
+        parts=_parts(parts, logs, model),
     )
     hierarchy = hierarchy_of(model.categories)
     if hierarchy is None:
         return answer
     # Set even if there is none: a field that was never set is left out of the JSON.
-    return answer.model_copy(update={"certain_path": _certain_path(answer, chances, hierarchy, model)})
+    return answer.model_copy(update={"certain_path": _certain_path(answer, chances, hierarchy, answering)})
+
+
+def _joined(evidence: Evidence, model: BundleManifest) -> tuple[FloatArray, Answering, dict[Part, FloatArray]]:
+    """Join what is known of a category.
+
+    Returns:
+        scores (n_categories,) before the last softmax, what calibrates them, and the weighted logarithms of each part.
+    """
+    fusion, photo, words = model.fusion or Fusion(), None, None
+    if evidence.scores is not None:
+        if model.fusion is None:  # of a bundle that was built before there was a vote
+            plain = Answering(
+                temperature=model.temperature,
+                abstain_below=model.abstain_below,
+                abstain_below_by_level=model.abstain_below_by_level,
+            )
+            return evidence.scores, plain, {}
+        photo = photo_logs(evidence.scores, evidence.votes, model.temperature, fusion.vote)
+    if evidence.text_scores is not None:
+        assert model.text is not None  # or the words had not been scored
+        words = text_logs(evidence.text_scores, model.text.temperature)
+    if words is None:
+        assert photo is not None  # Evidence has one of the two
+        return photo, fusion.photo, {}
+    if photo is None:
+        return words, fusion.words, {}
+    weight = 0.5 if fusion.words_weight is None else fusion.words_weight
+    both = joined_logs(photo, words, weight)
+    return both, fusion.both, {Part.PHOTO: (1 - weight) * photo, Part.WORDS: weight * words}
+
+
+def _parts(parts: dict[Part, FloatArray], joined: FloatArray, model: BundleManifest) -> list[CategoryPart]:
+    """What each part says for itself; its share is by how far it sets the answer apart from the next."""
+    if not parts:
+        return []
+    first, second = np.argsort(-joined, kind="stable")[:2].tolist()
+    apart = {part: abs(float(logs[first] - logs[second])) for part, logs in parts.items()}
+    total = sum(apart.values())
+    weight = (model.fusion and model.fusion.words_weight) or 0.5
+    told = []
+    for part, logs in parts.items():
+        own = softmax(logs / np.float32(weight if part is Part.WORDS else 1 - weight))
+        best = int(own.argmax())
+        told.append(
+            CategoryPart(
+                part=part.value,
+                name=model.categories[best],
+                probability=round(float(own[best]), 6),
+                share=round(apart[part] / total, 4) if total else 1 / len(parts),
+            )
+        )
+    return told
 
 
 def _certain_path(
-    answer: CategoryAnswer, chances: FloatArray, hierarchy: Hierarchy, model: BundleManifest
+    answer: CategoryAnswer, chances: FloatArray, hierarchy: Hierarchy, answering: Answering
 ) -> CertainPath | None:
     if answer.certain:
-        part: Part | None = Part(split_path(answer.name), answer.probability)
+        part: PathPart | None = PathPart(split_path(answer.name), answer.probability)
     else:
-        by_level, n_levels = model.abstain_below_by_level, len(hierarchy.levels)
+        by_level, n_levels = answering.abstain_below_by_level, len(hierarchy.levels)
         if len(by_level) != n_levels:  # of a bundle that was built before each level was calibrated
-            by_level = n_levels * (model.abstain_below,)
+            by_level = n_levels * (answering.abstain_below,)
         part = hierarchy.deepest_certain(chances, by_level)
     return part and CertainPath(name=part.name, path=list(part.path), probability=part.probability)
 
 
-def embed_result(embeddings: Embeddings, encoding: Encoding, model: BundleManifest) -> EmbedResult:
+@dataclass(frozen=True)
+class Asked:
+    """One query as the model sees it: photos, words, or both.
+
+    Attributes:
+        embeddings: of the photos: vectors (1, dim), scores (1, n_categories); None: there are none.
+        text: the words; None: there are none, or none that are known.
+    """
+
+    embeddings: Embeddings | None
+    text: EncodedText | None = None
+
+    @property
+    def vector(self) -> FloatArray:
+        """(dim,) float32, L2 norm 1: of the photos, or what the words map to."""
+        if self.embeddings is not None:
+            return self.embeddings.vectors[0]
+        assert self.text is not None  # a query has one of the two
+        mapped: FloatArray = self.text.photo
+        return mapped
+
+    def evidence(self, index: DeltaIndex, model: BundleManifest, own_listings: Collection[str] = ()) -> Evidence:
+        """What is known of its category.
+
+        Args:
+            index: whose photos vote.
+            model: manifest of the model.
+            own_listings: listings that the query is of; they do not vote.
+        """
+        text_scores = None if self.text is None else self.text.scores
+        if self.embeddings is None:
+            return Evidence(None, None, text_scores)
+        vote, votes = model.fusion.vote if model.fusion else None, None
+        if vote is not None:
+            near = index.labelled(self.vector, vote.k, SearchRequest(k=1), without=own_listings)
+            votes = vote.shares(*near, len(model.categories))
+        return Evidence(self.embeddings.scores[0], votes, text_scores)
+
+    def words(self, request: SearchRequest, model: BundleManifest) -> WordsQuery | None:
+        """The words of a search, with their weight; None: photos alone are compared."""
+        if self.text is None or model.text is None:
+            return None
+        fusion = model.fusion or Fusion()
+        weight = request.text_weight
+        if weight is None:
+            weight = fusion.text_weight_alone if self.embeddings is None else fusion.text_weight
+        return WordsQuery.of(self.text, weight, model.text) if weight > 0 else None
+
+
+def encoded_text(request: PhotoRequest, encoder: TextEncoder | None) -> EncodedText | None:
+    """Encode the words of a request; None: it has none, or beside a photo none that are known.
+
+    Args:
+        request: its `text`.
+        encoder: of the model; None: the model knows no words.
+
+    Raises:
+        InvalidRequest: the model knows no words, or none of those that stand alone.
+    """
+    if request.text is None:
+        return None
+    if encoder is None:
+        raise InvalidRequest(NO_WORDS)
+    encoded = encoder.encode(request.text)
+    if encoded is None and request.without_photo:
+        raise InvalidRequest("text: no listing of the catalogue has a word like these; say it in other words")
+    return encoded
+
+
+def embed_result(asked: Asked, encoding: Encoding, evidence: Evidence, model: BundleManifest) -> EmbedResult:
     """Build the result of an embed job.
 
     Args:
-        embeddings: of one photo: vectors (1, dim), scores (1, n_categories).
+        asked: the photos or words.
         encoding: of the embedding in the result: a list of floats, or base64 of little-endian float32.
-        model: manifest of the model that made them.
+        evidence: of its category.
+        model: manifest of the model that embedded them.
     """
-    vector = embeddings.vectors[0].astype("<f4")
+    vector = asked.vector.astype("<f4")
     encoded = base64.b64encode(vector.tobytes()).decode() if encoding is Encoding.BASE64 else vector.tolist()
+    scores = evidence.text_scores if evidence.scores is None else evidence.scores
+    assert scores is not None  # Evidence has one of the two
     return EmbedResult(
-        category=category_answer(embeddings.scores[0], model),
-        scores=embeddings.scores[0].tolist(),
+        category=category_answer(evidence, model),
+        scores=scores.tolist(),
         embedding=encoded,
         dimension=len(vector),
         model_fingerprint=model.fingerprint,
     )
 
 
-def search_result(
-    embeddings: Embeddings, request: SearchRequest, index: DeltaIndex, model: BundleManifest
-) -> SearchResult:
+def search_result(asked: Asked, request: SearchRequest, index: DeltaIndex, model: BundleManifest) -> SearchResult:
     """Search one version of the index and build the result of a search job.
 
     Args:
-        embeddings: of the query: vectors (1, dim), scores (1, n_categories).
-        request: `k`, filters and `distinct`.
+        asked: the photos, the words, or both.
+        request: `k`, filters, `distinct`, `text_weight` and `prefer`.
         index: the snapshot under its pending changes.
-        model: manifest of the model that made the embeddings.
+        model: manifest of the model that embedded the query.
 
     Raises:
         DimensionMismatch, IndexUnavailable, IndexDamaged: as `VectorIndex.search`.
     """
-    neighbours, facets = _searched(embeddings.vectors[0], request, index)
+    words = asked.words(request, model)
+    query = preferring(asked.vector, request.prefer, model)
+    neighbours, facets = _searched(query, request, index, words)
     return SearchResult(
-        category=category_answer(embeddings.scores[0], model),
+        category=category_answer(asked.evidence(index, model, own_listings(request, index)), model),
         neighbours=neighbours,
         facets=facets,
         index_version=index.version,
@@ -124,15 +249,43 @@ def search_result(
     )
 
 
+def own_listings(request: PhotoRequest, index: DeltaIndex) -> set[str]:
+    """The listings that a query is of, as far as it says so."""
+    named = {request.listing_id, request.exclude_listing if isinstance(request, SearchRequest) else None}
+    if request.image_id is not None:
+        named.add(index.listing_of(request.image_id))
+    return {one for one in named if one is not None}
+
+
+def preferring(vector: FloatArray, prefer: SearchPreference | None, model: BundleManifest) -> FloatArray:
+    """Weigh the two parts of a projected embedding: what a thing looks like, and which category it probably is.
+
+    Args:
+        vector: (dim,) float32, L2 norm 1.
+        prefer: the very thing: its category does not count; its kind: it counts more. None: as it is.
+        model: manifest of the model; an embedding without the part of the category stays as it is.
+
+    Returns:
+        (dim,) float32, L2 norm 1.
+    """
+    n_categories = len(model.categories)
+    if prefer is None or model.embedding_layer != PROJECTED:
+        return vector
+    weighed = vector.copy()
+    weighed[-n_categories:] *= np.float32(_KIND_COUNTS if prefer is SearchPreference.SAME_KIND else 0)
+    scaled: FloatArray = weighed / np.float32(max(float(np.linalg.norm(weighed)), 1e-12))
+    return scaled
+
+
 def _searched(
-    query: FloatArray, request: SearchRequest, index: DeltaIndex
+    query: FloatArray, request: SearchRequest, index: DeltaIndex, words: WordsQuery | None
 ) -> tuple[list[Neighbour], dict[str, Facet] | None]:
     """The neighbours of a query, and the facets that the request asks for."""
     if not request.facets:
-        return index.search(query, request), None
+        return index.search(query, request, words=words), None
     if request.facet_scope is FacetScope.MATCHES:
-        return index.search(query, request), index.count(request).answer()
-    found = index.search(query, request.model_copy(update={"include": ("*",)}))
+        return index.search(query, request, words=words), index.count(request).answer()
+    found = index.search(query, request.model_copy(update={"include": ("*",)}), words=words)
     schema = AttributeSchema(index.manifest.attributes)
     facets = Facets(schema, request.facets, index.manifest.categories)
     position = {name: number for number, name in enumerate(index.manifest.categories)}

@@ -5,7 +5,7 @@ one, row numbers included.
 """
 
 import logging
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 
@@ -105,11 +105,11 @@ class DeltaIndex:
         snapshot: the index below.
         embed: embeds a photo that was put with another model's embedding. Where it returns None, the photo cannot be
             had, and searches do not find it.
-        encode: encodes the words of a listing by its attributes as JSON; by default there are no words.
+        encode: encodes the words of a listing by its attributes as JSON; None: there are no words.
     """
 
     def __init__(
-        self, snapshot: VectorIndex, embed: Embed, encode: Callable[[str], FloatArray | None] = lambda payload: None
+        self, snapshot: VectorIndex, embed: Embed, encode: Callable[[str], FloatArray | None] | None = None
     ) -> None:
         self.snapshot = snapshot
         self._embed = embed
@@ -195,7 +195,7 @@ class DeltaIndex:
         payload = photo.payload or self.snapshot.payload_of(listing_id) or self._payloads.get(listing_id, "")
         values = fitting_values(of_payload(payload), AttributeSchema(self.manifest.attributes))
         rows = tuple(self.snapshot.rows_of(listing_id))
-        text = self._encode(payload)
+        text = self._encode(payload) if self._encode else None
         self._puts.append(_Put(image_id, listing_id, photo.category, scores, values, rows, text))
         return position
 
@@ -274,17 +274,35 @@ class DeltaIndex:
             kept.append(neighbour.model_copy(update={"rank": len(kept) + 1}))
         return kept[: request.k]
 
-    def labelled(self, query: FloatArray, n: int, request: SearchRequest) -> tuple[FloatArray, IntArray]:
-        """Find the categories of the most similar photos of snapshot and delta; see `VectorIndex.labelled`."""
+    def labelled(
+        self, query: FloatArray, n: int, request: SearchRequest, without: Collection[str] = ()
+    ) -> tuple[FloatArray, IntArray]:
+        """Find the categories of the most similar photos of snapshot and delta; see `VectorIndex.labelled`.
+
+        Args:
+            query, n, request: as there.
+            without: listings to leave out.
+        """
         state = self._state
-        scores, categories = self.snapshot.labelled(query, n, request, hidden=state.hidden_rows)
+        rows = [row for listing_id in without for row in self.snapshot.rows_of(listing_id)]
+        hidden = np.concatenate([state.hidden, np.array(rows, dtype=np.int64)])
+        scores, categories = self.snapshot.labelled(query, n, request, hidden=hidden if len(hidden) else None)
         if not state.positions:
             return scores, categories
         similar, meets = np.vecdot(state.vectors, query), self._meets(request)
         order = np.argsort(-similar, kind="stable")
-        met = list(islice((p for p in order[state.alive[order]].tolist() if meets(self._puts[p])), n))
+        alive = ((p, self._puts[p]) for p in order[state.alive[order]].tolist())
+        met = list(islice((p for p, put in alive if meets(put) and put.listing_id not in without), n))
         also = np.array([self._puts[position].category for position in met], dtype=np.int64)
         return best(np.concatenate([scores, similar[met]]), np.concatenate([categories, also]), n)
+
+    def listing_of(self, image_id: str) -> str | None:
+        """Return the listing of an image; None if there is no such image."""
+        state = self._state
+        if (position := state.positions.get(image_id)) is not None:
+            return self._puts[position].listing_id
+        row = None if image_id in state.sequences else self.snapshot.row_of(image_id)
+        return None if row is None else self.snapshot.photo(row).listing_id
 
     def _similarities(self, state: _State, query: FloatArray, words: WordsQuery | None) -> FloatArray:
         """How similar each photo of the delta is to a query, (n,)."""

@@ -3,8 +3,9 @@
 Docstrings of these models are the descriptions of the API's OpenAPI document.
 """
 
+from collections.abc import Sequence
 from enum import StrEnum
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import (
     AfterValidator,
@@ -24,6 +25,9 @@ from shared.attributes.schema import AttributeType
 from shared.jobs.reindex_contract import Progress, ReindexRequest, ReindexResult, ShardRequest, ShardResult
 from shared.photos.boxes import BOX_DESCRIPTION, BoxOption
 from shared.photos.preprocessing import PreprocessSpec
+
+MAX_TEXT_CHARS = 10_000  # of a request's words
+NO_WORDS = "text: the live model knows no words: its catalogue had none when it was built"
 
 
 class JobKind(StrEnum):
@@ -75,6 +79,13 @@ class ListingScore(StrEnum):
     MEAN = "mean"  # as all its photos are on average
 
 
+class SearchPreference(StrEnum):
+    """What a search for a photo should find first."""
+
+    SAME_THING = "same_thing"  # other photos of the very thing
+    SAME_KIND = "same_kind"  # things of the same category
+
+
 class FacetScope(StrEnum):
     """Which listings facets count."""
 
@@ -102,7 +113,11 @@ def _is_none(value: object) -> bool:
     return value is None
 
 
-def _is_empty(names: tuple[str, ...]) -> bool:
+def _is_false(value: object) -> bool:
+    return value is False
+
+
+def _is_empty(names: Sequence[object]) -> bool:
     return not names
 
 
@@ -122,6 +137,15 @@ class _PhotoRequest(_Contract):
         "itself out",
     )
     box: BoxOption | None = Field(None, exclude_if=_is_none, description=BOX_DESCRIPTION)
+    text: str | None = Field(
+        None,
+        min_length=1,
+        max_length=MAX_TEXT_CHARS,
+        exclude_if=_is_none,
+        description="words about the thing, such as a listing's title, or title and description; with a photo or alone",
+    )
+    # Set by the API where a request has words alone, so that a photo which has expired is not taken for none.
+    without_photo: bool = Field(False, exclude_if=_is_false, json_schema_extra={"x-internal": True})
 
 
 class EmbedRequest(_PhotoRequest):
@@ -176,6 +200,21 @@ class SearchRequest(_PhotoRequest):
         "photos, and tell how many photos each has",
     )
 
+    text_weight: float | None = Field(
+        None,
+        ge=0,
+        le=1,
+        exclude_if=_is_none,
+        description="how much the words count beside the photo, with `text`: 0 not at all, 1 alone; by default as was "
+        "best on this catalogue",
+    )
+    prefer: SearchPreference | None = Field(
+        None,
+        exclude_if=_is_none,
+        description="`same_thing`: other photos of the very thing first; `same_kind`: things of the same category first; "
+        "by default a balance of both",
+    )
+
     @field_validator("listing_score")
     @classmethod
     def _ranks_listings(cls, score: ListingScore | None, others: ValidationInfo) -> ListingScore | None:
@@ -196,6 +235,14 @@ class ImageOptions(_Contract):
     category: Category = Field(description="root category of the listing")
     attributes: AttributeValues | None = Field(
         None, exclude_if=_is_none, description="value by name; without them those of its listing"
+    )
+    text: str | None = Field(
+        None,
+        min_length=1,
+        max_length=MAX_TEXT_CHARS,
+        exclude_if=_is_none,
+        description="the listing's words: its title in the first line, its description below; the same as sending them "
+        "as attributes",
     )
 
 
@@ -235,6 +282,15 @@ class CertainPath(_Contract):
     probability: float = Field(description="calibrated: how often the photo's category is this or one below it")
 
 
+class CategoryPart(_Contract):
+    """What one part of a query, its photo or its words, says of the category."""
+
+    part: Literal["photo", "words"]
+    name: str = Field(description="its most probable category")
+    probability: float
+    share: float = Field(description="of the answer that is owed to it, 0..1")
+
+
 class CategoryAnswer(_Contract):
     """The most probable category first; `top` holds the best three."""
 
@@ -247,6 +303,10 @@ class CategoryAnswer(_Contract):
         None,
         description="only of categories of several levels: where `certain` the category itself, else the deepest level "
         "above it that is; null: not even a root is",
+    )
+
+    parts: list[CategoryPart] = Field(
+        [], exclude_if=_is_empty, description="only with `text`: what photo and words say each for itself"
     )
 
     @model_serializer(mode="wrap")
@@ -391,7 +451,7 @@ class Job(_Contract):
 def brings_photo(request: JobRequest) -> bool:
     """Tell whether the pixels of photos come beside the request."""
     if isinstance(request, PhotoRequest):
-        return all(getattr(request, name) is None for name in OF_THE_INDEX)
+        return not request.without_photo and all(getattr(request, name) is None for name in OF_THE_INDEX)
     return isinstance(request, PutImageRequest)
 
 

@@ -33,6 +33,8 @@ GRAPH = "graph.xml"
 SPLIT = "split.json"
 HISTORY = "history.json"  # one object for each epoch of training
 TRAINING = "training.json"  # configuration and decisions of the training run
+POOLED = "global average pool, L2-normalised"
+PROJECTED = "projection of several levels' pools, with the head's probabilities, L2-normalised"
 REFERENCES = "references.safetensors"  # embeddings of the reference photos
 
 
@@ -105,7 +107,7 @@ class BundleManifest(BaseModel):
     backbone: str
     weights: str  # origin of the trunk's weights, for people
     weights_sha256: str  # of WEIGHTS in this bundle
-    embedding_layer: str = "global average pool, L2-normalised"
+    embedding_layer: str = POOLED
     embedding_dim: int
     categories: tuple[str, ...] = CATEGORIES
     preprocess: PreprocessSpec

@@ -19,7 +19,6 @@ from shared.text.cleaning import TextRules
 from shared.text.features import Hashes, features
 
 TEXT = "text.safetensors"  # the encoder's arrays, in a bundle
-MAX_TEXT_CHARS = 10_000  # of a request's `text`
 _ARRAYS = ("words", "letters", "rarity", "axes", "classes", "class_bias", "to_photo", "to_photo_bias")
 
 

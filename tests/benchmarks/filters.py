@@ -20,6 +20,7 @@ from shared.artifacts.snapshots import index_store, read_index_manifest
 from shared.attributes.schema import Attribute, AttributeSchema, AttributeType, as_payload
 from shared.catalogue.categories import CATEGORIES, CataloguePhoto
 from shared.index.ann import ExactIndex
+from shared.index.hybrid import HybridIndex
 from shared.index.snapshot import IndexSnapshot, open_files
 from shared.jobs.contract import SearchRequest
 from shared.model.embedder import Embeddings
@@ -108,7 +109,7 @@ def _kinds(n: int) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
 def _measure(snapshot: IndexSnapshot, report: Report) -> None:
     queries = next(synthetic(N_QUERIES, seed=1))
     vectors = snapshot.vectors(slice(None))
-    exact = replace(snapshot, _index=ExactIndex(vectors))
+    exact = replace(snapshot, _index=HybridIndex(ExactIndex(vectors), vectors, None))
     plain = SearchRequest(k=K)
     for key in ("chance", "kind"):
         for share in SHARES:

@@ -29,6 +29,7 @@ from shared.array_types import FloatArray
 from shared.artifacts.snapshots import index_store, read_index_manifest
 from shared.catalogue.categories import CATEGORIES, OLDER_CATEGORIES, CataloguePhoto
 from shared.index.ann import ExactIndex
+from shared.index.hybrid import HybridIndex
 from shared.index.snapshot import VECTORS, open_files
 from shared.jobs.contract import Distinct, SearchRequest
 from shared.model.embedder import Embeddings
@@ -162,7 +163,8 @@ def _search(scratch: Path, n: int) -> dict[str, Any]:
     for query in queries:
         snapshot.search(query, request)
     resident_mb = _resident_mb(VECTORS)
-    exact = replace(snapshot, _index=ExactIndex(snapshot.vectors(slice(None))))
+    vectors = snapshot.vectors(slice(None))
+    exact = replace(snapshot, _index=HybridIndex(ExactIndex(vectors), vectors, None))
     exact.search(queries[0], request)  # from here on all of it is in memory
     search_ms, exact_ms = [], []
     for turn in range(N_TURNS):

@@ -13,7 +13,7 @@ import numpy as np
 from shared.artifacts import Location
 from shared.catalogue.categories import Categories, categories_named
 from shared.errors import PhotoExpired
-from shared.index.answers import embed_result, search_result
+from shared.index.answers import Asked, embed_result, encoded_text, own_listings, search_result
 from shared.index.milvus_server import MilvusServer
 from shared.jobs.contract import EmbedRequest, PhotoRequest, PhotoResult, Priority, SearchRequest
 from shared.jobs.worker_report import IndexInfo, WorkerStats
@@ -159,6 +159,7 @@ class Engine:
         Raises:
             CancelledError: the result is unwanted, or the engine is closed.
             ImageNotFound: the index has no photo, or no listing, of the id in the request.
+            InvalidRequest: the model knows no words, or none of those that stand alone.
             IndexMissing: nothing is loaded.
             PhotoExpired: there are neither pixels nor an id, or the photo was preprocessed for a model that is gone.
             ArtifactNotReady: the model that the photo was preprocessed for is still being fetched.
@@ -171,18 +172,22 @@ class Engine:
         submit = partial(live.batcher.submit_all, priority=priority, owner=owner, unwanted=unwanted)
         try:
             with span("model"):
-                embeddings = self._embeddings(live, request, pixels, submit)
+                asked = Asked(
+                    self._embeddings(live, request, pixels, submit), encoded_text(request, live.model.text_encoder)
+                )
         except CancelledError:
             if unwanted() or self.live.keeps(live):
                 raise
             # Another model was promoted just now, and the batcher of the old one is closed.
             return self.run(request, pixels, spec=spec, priority=priority, owner=owner, unwanted=unwanted)
-        match request:
-            case SearchRequest():
-                with span("search"):
-                    return search_result(embeddings, request, live.index, live.bundle.manifest)
-            case EmbedRequest():
-                return embed_result(embeddings, request.encoding, live.bundle.manifest)
+        model = live.bundle.manifest
+        with span("search"):
+            match request:
+                case SearchRequest():
+                    return search_result(asked, request, live.index, model)
+                case EmbedRequest():
+                    evidence = asked.evidence(live.index, model, own_listings(request, live.index))
+                    return embed_result(asked, request.encoding, evidence, model)
 
     def _embeddings(
         self,
@@ -190,8 +195,10 @@ class Engine:
         request: PhotoRequest,
         pixels: bytes | None,
         submit: "Callable[[list[Pixels]], list[Future[Embeddings]]]",
-    ) -> Embeddings:
-        """The query, one row; of several photos the mean."""
+    ) -> Embeddings | None:
+        """The photos of the query, one row; of several the mean; None: it has words alone."""
+        if request.without_photo:
+            return None
         if request.image_id is not None:
             return live.index.stored(request.image_id)
         if request.listing_id is not None:

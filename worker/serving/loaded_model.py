@@ -15,6 +15,7 @@ from shared.model.references import has_references, verify_embeddings
 from shared.model.runtimes import open_embedder
 from shared.photos.images import Pixels
 from shared.telemetry import event
+from shared.text.encoder import TextEncoder
 from worker.serving.micro_batcher import BatchLimits, MicroBatcher
 from worker.serving.tuning import Tuning, open_tuned
 
@@ -49,6 +50,7 @@ class Model:
         max_concurrency: photos in forward passes at the same time, at most.
         device: that it runs on, for people.
         tuning: measured streams and batch size; None: defaults.
+        text_encoder: encodes words; None: the model knows none.
     """
 
     bundle: ModelBundle
@@ -56,6 +58,7 @@ class Model:
     max_concurrency: int = 1
     device: str = ""
     tuning: Tuning | None = None
+    text_encoder: TextEncoder | None = None
 
 
 def start_model(bundle: ModelBundle, options: EngineOptions, on_batch: Callable[[int], None]) -> Model:
@@ -100,7 +103,8 @@ def start_model(bundle: ModelBundle, options: EngineOptions, on_batch: Callable[
         on_hang=_end_process,
         on_batch=on_batch,
     )
-    return Model(bundle, batcher, max_batch * embedder.n_streams, embedder.device, tuning)
+    concurrency = max_batch * embedder.n_streams
+    return Model(bundle, batcher, concurrency, embedder.device, tuning, bundle.text_encoder())
 
 
 def _end_process() -> None:

@@ -95,6 +95,7 @@ class ServingState:
             preprocess=model.preprocess,
             temperature=model.temperature,
             abstain_below=model.abstain_below,
+            words=model.text.attributes if model.text else (),
             notice=notice_of(model),
         )
 
@@ -228,7 +229,8 @@ class ModelManager:
                 f"{snapshot.version}: of dimension {snapshot.manifest.dimension}, "
                 f"but the model gives {manifest.embedding_dim}"
             )
-        return DeltaIndex(snapshot, partial(self._embed_again, model))
+        embed = partial(self._embed_again, model)
+        return DeltaIndex(snapshot, embed, model.text_encoder.of_listing if model.text_encoder else None)
 
     def model(self, version: str) -> Model:
         """Return a model in memory, loading it if need be; it is kept until its index is in use or another is promoted.
