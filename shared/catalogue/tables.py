@@ -3,7 +3,7 @@
 import hashlib
 import os
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cache, partial
@@ -55,6 +55,7 @@ class Catalogue:
         source: where in the table they stand.
         attributes: of the listings; each photo carries its listing's values.
         table_names: what PRODUCTS and IMAGES are called, with their endings.
+        paths: the category of each listing in `n_listings` letter by letter as the table has it, by id.
         digest: SHA-256 over the photos, their listings, categories and attributes.
     """
 
@@ -69,6 +70,7 @@ class Catalogue:
     source: CategorySource = ROOTS
     attributes: AttributeSchema = NO_ATTRIBUTES
     table_names: Mapping[str, str] = field(default_factory=lambda: {PRODUCTS: PRODUCTS, IMAGES: IMAGES})
+    paths: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def unusable(self) -> dict[str, int]:
@@ -110,6 +112,7 @@ class _Tables(NamedTuple):
     odd: list[RowProblem]
     categories: Categories
     attributes: ListingAttributes
+    paths: dict[str, str]  # category as written, by listing id
     places: dict[int, PhotoPlace]  # by row of the photos' table, where it says where a photo is
 
 
@@ -207,6 +210,7 @@ class CatalogueReader:
             wanted.source,
             tables.attributes.schema,
             names,
+            tables.paths,
         ).without(unreadable)
         self._digests.remember(found, "" if unreadable or has_urls else catalogue.digest)
         return catalogue
@@ -274,8 +278,18 @@ def _read_tables(directory: Location, wanted: CategoryChoice) -> _Tables:
         odd=odd,
         categories=categories,
         attributes=read_attributes(directory, products, category_of, odd, wanted.attributes),
+        paths=_paths(products, category_of),
         places=photo_places(images),
     )
+
+
+def _paths(products: "pd.DataFrame", listing_ids: Container[str]) -> dict[str, str]:
+    """Category as written by listing id; of a repeated id that of the first row that is used."""
+    paths: dict[str, str] = {}
+    for listing_id, text in zip(products["id"], products["category"], strict=True):
+        if listing_id in listing_ids:
+            paths.setdefault(listing_id, text)
+    return paths
 
 
 def _file(directory: Location, files: PhotoFiles, address: str) -> Path | ObjectFile:
