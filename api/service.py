@@ -25,7 +25,17 @@ from shared.errors import AcceptanceUnknown, InvalidRequest, JobFinished, JobNot
 from shared.jobs.acceptance import acceptance_unknown
 from shared.jobs.batches import BatchStore
 from shared.jobs.celery_config import make_celery
-from shared.jobs.contract import Job, JobKind, JobRequest, JobStatus, PutImageRequest, SearchRequest, Submission
+from shared.jobs.contract import (
+    NO_WORDS,
+    Job,
+    JobKind,
+    JobRequest,
+    JobStatus,
+    PhotoRequest,
+    PutImageRequest,
+    SearchRequest,
+    Submission,
+)
 from shared.jobs.dispatcher import Dispatcher, broker_errors
 from shared.jobs.listing import JobListing
 from shared.jobs.records import Admission, Created, Idempotency, Place

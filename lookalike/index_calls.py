@@ -102,6 +102,7 @@ class IndexCalls(Tracking):
         listing_id: str,
         category: str,
         attributes: Mapping[str, Any] | None = None,
+        text: str | None = None,
         timeout_s: float | None = None,
         **options: Unpack[JobOptions],
     ) -> Call[ImageChange]:
@@ -114,6 +115,7 @@ class IndexCalls(Tracking):
             category: root category of the listing.
             attributes: of the listing, value by name, such as `{"title": "a lamp", "price": 12.5}`; by default those
                 that the listing has in the catalogue.
+            text: the listing's title, with its description below; the same as giving them as attributes.
             timeout_s: seconds to wait; by default the client's `timeout_s`.
             options: see `lookalike.options.JobOptions`.
 
@@ -133,7 +135,7 @@ class IndexCalls(Tracking):
             method="PUT",
             path=path,
             headers={"Idempotency-Key": idempotency_key_of(options)},
-            form=form_fields({**named, **request_options({"attributes": attributes, **options})}),
+            form=form_fields({**named, **request_options({"attributes": attributes, "text": text, **options})}),
             files=(photo_part(content),),
         )
         return (yield from self._carried_out(request, timeout_s))

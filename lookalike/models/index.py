@@ -160,6 +160,7 @@ class IndexInfo(Answer):
         preprocess: how photos are made square for the model.
         temperature: scores divided by it are calibrated.
         abstain_below: a category with a lower probability is not `certain`.
+        words: attributes that are a listing's words; none: searches take no `text`.
         categories: that the model tells apart, in the order of an embedding's `scores`.
         attributes: of the listings, which searches include, filter and count by.
         notice: what users of the model have to know, if anything.
@@ -183,6 +184,7 @@ class IndexInfo(Answer):
     preprocess: dict[str, Any] = Field(default_factory=dict)
     temperature: float = 1.0
     abstain_below: float = 0.0
+    words: list[str] = Field(default_factory=list)
     categories: list[str] = Field(default_factory=list)
     attributes: list[Attribute] = Field(default_factory=list)
     notice: str | None = None

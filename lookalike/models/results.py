@@ -37,6 +37,22 @@ class CertainPath(Answer):
     probability: float
 
 
+class CategoryPart(Answer):
+    """What one part of a query says of the category.
+
+    Attributes:
+        part: `photo` or `words`.
+        name: its most probable category.
+        probability: of that category, by this part alone.
+        share: of the answer that is owed to it, 0 to 1.
+    """
+
+    part: str
+    name: str
+    probability: float
+    share: float
+
+
 class CategoryAnswer(Answer):
     """The most probable category of a photo.
 
@@ -48,6 +64,7 @@ class CategoryAnswer(Answer):
         top: the three most probable categories, most probable first.
         certain_path: where `certain` the category itself, else the deepest level above it that can be relied on;
             None: there is none, or the service's categories have one level only.
+        parts: of a query with `text` beside a photo: what each of them says for itself.
     """
 
     name: str
@@ -56,6 +73,7 @@ class CategoryAnswer(Answer):
     certain: bool = True
     top: list[CategoryScore] = Field(default_factory=list)
     certain_path: CertainPath | None = None
+    parts: list[CategoryPart] = Field(default_factory=list)
 
 
 class Neighbour(Answer):

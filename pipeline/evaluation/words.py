@@ -133,5 +133,5 @@ def _precision(similar: FloatArray, own: BoolArray, labels: IntArray, truth: Int
 def _found(similar: FloatArray, own: BoolArray) -> BoolArray:
     depth = min(_DEPTH, similar.shape[1])
     best = np.argpartition(-similar, depth - 1, axis=1)[:, :depth]
-    found: BoolArray = np.take_along_axis(own, best, 1).any(axis=1)
+    found: BoolArray = np.asarray(np.take_along_axis(own, best, 1).any(axis=1))
     return found

@@ -140,7 +140,7 @@ class Worded:
         """How similar the words of some queries are to each photo's listing's, (m, n), as searches compare them."""
         facts = self.encoder.facts
         similar: FloatArray = (np.stack([one.vector for one in encoded]) @ self.vectors.T)[:, self.listing_of]
-        with_words: BoolArray = self.vectors.any(axis=1)
+        with_words: BoolArray = np.asarray(self.vectors.any(axis=1))
         without = np.flatnonzero(~with_words[self.listing_of])
         if len(without):
             mapped = np.stack([one.photo for one in encoded])

@@ -150,7 +150,8 @@ class Asked:
     def vector(self) -> FloatArray:
         """(dim,) float32, L2 norm 1: of the photos, or what the words map to."""
         if self.embeddings is not None:
-            return self.embeddings.vectors[0]
+            seen: FloatArray = self.embeddings.vectors[0]
+            return seen
         assert self.text is not None  # a query has one of the two
         mapped: FloatArray = self.text.photo
         return mapped

@@ -211,8 +211,8 @@ class SearchRequest(_PhotoRequest):
     prefer: SearchPreference | None = Field(
         None,
         exclude_if=_is_none,
-        description="`same_thing`: other photos of the very thing first; `same_kind`: things of the same category first; "
-        "by default a balance of both",
+        description="`same_thing`: other photos of the very thing first; `same_kind`: things of its category first; by "
+        "default a balance of both",
     )
 
     @field_validator("listing_score")

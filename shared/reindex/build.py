@@ -119,12 +119,15 @@ def build_snapshot(
                 embeddings,
                 root=build.plan.catalogue.directory,
                 attributes=build.plan.catalogue.attributes,
+                encoder=build.bundle.text_encoder(),
                 threads=_THREADS,
                 tick=partial(on_stage, "building"),
             )
             write_overrides(directory, build.plan.compacted.overrides)
             on_stage("verifying")
-            manifest = manifest.model_copy(update={"index": facts, "attributes": draft.attributes.attributes})
+            manifest = manifest.model_copy(
+                update={"index": facts, "texts": draft.texts, "attributes": draft.attributes.attributes}
+            )
             report = _report(draft.open(manifest), photos, build)
         draft.seal(manifest.model_copy(update={"report": report}))
     return draft.artifact.version

@@ -296,7 +296,7 @@ def test_the_options_are_those_of_the_service() -> None:
     any_job = set(jobs.Submission.model_fields) | {"idempotency_key"}
     assert set(JobOptions.__annotations__) == any_job
     assert set(typing.get_type_hints(SearchOptions)) == any_job | set(jobs.SearchRequest.model_fields) - set(
-        jobs.OF_THE_INDEX
+        (*jobs.OF_THE_INDEX, "without_photo")
     )
 
 

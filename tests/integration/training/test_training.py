@@ -10,7 +10,7 @@ from pipeline.training import head as head_module
 from pipeline.training.head import Head, fit_head
 from shared.array_types import FloatArray
 from shared.catalogue.categories import CATEGORIES
-from shared.index.answers import probabilities
+from shared.model.fusion import softmax
 
 # Head
 
@@ -50,7 +50,7 @@ def test_separable_features_are_separated_and_absent_categories_never_win(catego
 def test_the_folded_layer_equals_the_standardised_model(categories: list[int]) -> None:
     features, labels = clusters(categories)
     model = make_pipeline(StandardScaler(), LogisticRegression(C=head_module._C, max_iter=300)).fit(features, labels)
-    compacted = probabilities(head_scores(fit_head(features, labels, len(CATEGORIES)), features))
+    compacted = softmax(head_scores(fit_head(features, labels, len(CATEGORIES)), features))
     # Two separate runs of an optimiser that stops at a gradient of 1e-4, then float32.
     np.testing.assert_allclose(compacted[:, sorted(categories)], model.predict_proba(features), atol=2e-3)
     absent = sorted(set(range(13)) - set(categories))

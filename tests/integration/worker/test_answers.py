@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from shared.catalogue.categories import CATEGORIES
-from shared.index.answers import category_answer, probabilities
+from shared.index.answers import category_answer
 from shared.jobs.contract import CategoryAnswer
+from shared.model.fusion import Evidence, softmax
 from shared.photos.images import PreprocessSpec
 from tests.support.bundles import manifest
 
@@ -15,7 +16,7 @@ SCORES = np.array([0.5, 3.0, 2.0, *(10 * [0.0])], dtype=np.float32)
 
 
 def test_a_temperature_changes_how_sure_an_answer_is_and_never_which_it_is() -> None:
-    answers = [category_answer(SCORES, manifest(PreprocessSpec(), temperature=t)) for t in (0.5, 1, 2, 100)]
+    answers = [category_answer(Evidence(SCORES), manifest(PreprocessSpec(), temperature=t)) for t in (0.5, 1, 2, 100)]
     assert {answer.index for answer in answers} == {1}
     assert {answer.name for answer in answers} == {CATEGORIES[1]}
     sure = [answer.probability for answer in answers]
@@ -23,13 +24,13 @@ def test_a_temperature_changes_how_sure_an_answer_is_and_never_which_it_is() -> 
     assert sure[-1] == pytest.approx(1 / 13, abs=0.003)  # all alike
     plain = np.exp(SCORES / 2) / np.exp(SCORES / 2).sum()
     assert answers[2].probability == pytest.approx(plain[1], abs=1e-6)  # as they are rounded
-    assert probabilities(SCORES * 400, 0.5).sum() == pytest.approx(1)
+    assert softmax(SCORES * 400, 0.5).sum() == pytest.approx(1)
 
 
 def test_an_answer_below_the_threshold_is_marked_as_a_guess() -> None:
-    chance = category_answer(SCORES, manifest(PreprocessSpec())).probability
+    chance = category_answer(Evidence(SCORES), manifest(PreprocessSpec())).probability
     for threshold, certain in ((0.0, True), (chance, True), (chance + 1e-6, False), (1.0, False)):
-        assert category_answer(SCORES, manifest(PreprocessSpec(), abstain_below=threshold)).certain is certain
+        assert category_answer(Evidence(SCORES), manifest(PreprocessSpec(), abstain_below=threshold)).certain is certain
 
 
 PATHS = ("Boats / Sail", "Boats / Motor", "Cars / Vans", "Tents")
@@ -37,7 +38,7 @@ PATH_SCORES = np.log(np.array([0.5, 0.3, 0.15, 0.05], dtype=np.float32))
 
 
 def path_answer(**changed: object) -> CategoryAnswer:
-    return category_answer(PATH_SCORES, manifest(PreprocessSpec(), categories=PATHS, **changed))
+    return category_answer(Evidence(PATH_SCORES), manifest(PreprocessSpec(), categories=PATHS, **changed))
 
 
 @pytest.mark.parametrize(
@@ -61,6 +62,6 @@ def test_of_categories_that_are_paths_the_answer_says_how_much_of_it_is_certain(
 
 
 def test_of_categories_of_one_level_it_says_what_it_always_did() -> None:
-    answer = category_answer(SCORES, manifest(PreprocessSpec(), abstain_below=1.0))
+    answer = category_answer(Evidence(SCORES), manifest(PreprocessSpec(), abstain_below=1.0))
     assert list(json.loads(answer.model_dump_json())) == ["name", "index", "probability", "certain", "top"]
     assert CategoryAnswer.model_validate_json(answer.model_dump_json()).model_dump_json() == answer.model_dump_json()
