@@ -4,9 +4,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict
 from sklearn.metrics import confusion_matrix, f1_score, precision_recall_fscore_support
 
+from pipeline.evaluation.intervals import Figures, Interval, bootstrap
+from pipeline.evaluation.listing_queries import ListingQueries, measure_listing_queries
 from pipeline.evaluation.retrieval import Neighbours, find_neighbours, mean
 from pipeline.training.calibrate import answers, negative_log_likelihood
 from shared.array_types import BoolArray, DoubleArray, FloatArray, IntArray
@@ -19,25 +20,13 @@ DEPTH = 100  # of the mean average precision
 _CUTOFFS = (1, 4, 10)
 _N_BINS = 15
 _N_COVERAGES = 20
-_N_RESAMPLES = 2000
 
 SPLIT_UNKNOWN = "what the bundle was fitted on is not known: the figures on unseen photos may flatter it"
 NOTHING_UNSEEN = "the bundle was fitted on every listing here: nothing is known of photos it has not seen"
 ONE_CATEGORY = "all unseen photos are of one category: their accuracy says nothing of the others"
 
 
-class _Figures(BaseModel):
-    model_config = ConfigDict(frozen=True)
-
-
-class Interval(_Figures):
-    """95 % bootstrap interval over listings, because photos of one listing are not independent."""
-
-    low: float
-    high: float
-
-
-class CategoryFigures(_Figures):
+class CategoryFigures(Figures):
     """Precision, recall and F1 of one category; n: its photos."""
 
     name: str
@@ -47,7 +36,7 @@ class CategoryFigures(_Figures):
     f1: float
 
 
-class ReliabilityBin(_Figures):
+class ReliabilityBin(Figures):
     """One bin of a reliability diagram; all bins hold equally many photos."""
 
     n: int
@@ -55,7 +44,7 @@ class ReliabilityBin(_Figures):
     accuracy: float
 
 
-class Coverage(_Figures):
+class Coverage(Figures):
     """Coverage and accuracy when only photos of at least some probability are answered."""
 
     threshold: float
@@ -63,7 +52,7 @@ class Coverage(_Figures):
     accuracy: float  # of those
 
 
-class Reliability(_Figures):
+class Reliability(Figures):
     """Calibration of the probabilities at one temperature."""
 
     nll: float  # nats
@@ -71,7 +60,7 @@ class Reliability(_Figures):
     bins: list[ReliabilityBin]
 
 
-class Classification(_Figures):
+class Classification(Figures):
     """Classification figures of unseen photos."""
 
     n_photos: int
@@ -89,7 +78,7 @@ class Classification(_Figures):
     abstention: list[Coverage]
 
 
-class Retrieval(_Figures):
+class Retrieval(Figures):
     """Retrieval figures by exact search among all photos of the catalogue; keys are numbers of neighbours k."""
 
     n_queries: int
@@ -99,7 +88,7 @@ class Retrieval(_Figures):
     mean_average_precision: float | None  # of the category, own listing excluded, down to DEPTH neighbours
 
 
-class Evaluation(_Figures):
+class Evaluation(Figures):
     """Every figure of a bundle on a catalogue; a bundle keeps its own in METRICS."""
 
     n_photos: int
@@ -108,6 +97,7 @@ class Evaluation(_Figures):
     classification: Classification | None  # None: no photo is unseen
     unseen: Retrieval  # queries: unseen photos
     every: Retrieval  # queries: all photos
+    listing_queries: ListingQueries | None = None  # None: no unseen listing has several photos, or not measured
     notes: list[str]  # what a reader should know before trusting it
 
     def summary(self) -> dict[str, float | int]:
@@ -135,7 +125,7 @@ class Evaluation(_Figures):
         return {name: value for name, value in figures.items() if value is not None}
 
 
-class Difference(_Figures):
+class Difference(Figures):
     """Difference of one figure between two bundles on the same photos."""
 
     difference: float
@@ -210,6 +200,7 @@ def measure(
         classification=classification,
         unseen=_retrieve(neighbours, unseen),
         every=_retrieve(neighbours, np.ones_like(unseen)),
+        listing_queries=measure_listing_queries(embeddings, neighbours, unseen),
         notes=notes,
     )
     per_photo = {
@@ -248,25 +239,6 @@ def compare(new: Measured, old: Measured) -> dict[str, Difference]:
             interval = bootstrap(difference[counted], new.listings[counted])
             differences[name] = Difference(difference=float(difference[counted].mean()), interval=interval)
     return differences
-
-
-def bootstrap(values: DoubleArray, listings: IntArray, *, seed: int = 17) -> Interval:
-    """Bootstrap interval of the mean of values: listings are resampled with all their photos.
-
-    Args:
-        values: (n,) one per photo, n >= 1.
-        listings: (n,) numbers of their listings.
-        seed: of the resampling.
-    """
-    _, listing_of = np.unique(listings, return_inverse=True)
-    sums, counts = np.bincount(listing_of, weights=values), np.bincount(listing_of)
-    random = np.random.default_rng(seed)
-    means = np.empty(_N_RESAMPLES)
-    for i in range(_N_RESAMPLES):
-        drawn = random.integers(0, len(sums), len(sums))
-        means[i] = sums[drawn].sum() / counts[drawn].sum()
-    low, high = np.percentile(means, (2.5, 97.5))
-    return Interval(low=float(low), high=float(high))
 
 
 def describe_metrics(metrics: Mapping[str, float | int | str]) -> str:
