@@ -47,6 +47,7 @@ const TITLES = {
   photo_undecodable: ["The photo is damaged", "Open it on your device and save it again, or choose another."],
   photo_too_large: ["The photo has too many pixels", "Make it smaller, a few thousand pixels on the longer side are plenty."],
   upload_too_large: ["The file is too large", "Save the photo smaller or with more compression."],
+  too_many_photos: ["Too many photos", "Choose those that show the thing best."],
   photo_unreadable: ["The photo cannot be read any more", "Choose it again."],
   picture_elsewhere: ["This page may not load that picture", "Copy the picture itself and paste it here, or save it and choose the file."],
   link_dropped: ["That is a link, not a photo", "Drag the picture itself, copy and paste it, or save it and choose the file."],
