@@ -46,7 +46,7 @@ const TITLES = {
   unsupported_format: ["That is not a photo this service reads", "Save it as JPEG or PNG and try that."],
   photo_undecodable: ["The photo is damaged", "Open it on your device and save it again, or choose another."],
   photo_too_large: ["The photo has too many pixels", "Make it smaller, a few thousand pixels on the longer side are plenty."],
-  upload_too_large: ["The file is too large", "Save the photo smaller or with more compression."],
+  upload_too_large: ["The file is too large", "Save the photo smaller or with more compression, or choose fewer."],
   too_many_photos: ["Too many photos", "Choose those that show the thing best."],
   photo_unreadable: ["The photo cannot be read any more", "Choose it again."],
   picture_elsewhere: ["This page may not load that picture", "Copy the picture itself and paste it here, or save it and choose the file."],
