@@ -9,6 +9,7 @@ from flask import Blueprint, Response, jsonify, render_template, request, send_f
 from api.openapi.operation import Operation
 from api.openapi.schemas import PHOTO_TYPES
 from api.service import service
+from api.uploads.bodies import MAX_QUERY_PHOTOS
 
 bp = Blueprint("page", __name__)
 
@@ -39,6 +40,7 @@ def root() -> Response:
             prefix=request.script_root,
             categories=service().categories.names,
             max_upload_bytes=limits.max_upload_mb << 20,
+            max_query_photos=MAX_QUERY_PHOTOS,
             photo_types=PHOTO_TYPES,
         )
         return as_page(page)

@@ -19,7 +19,7 @@ let changed = () => {};
 /** `onChange(box)` is called with what is chosen, null for the whole photo. */
 export function startBox(onChange) {
   changed = onChange;
-  const img = $("#preview img");
+  const img = $("#preview > img");
   for (const event of ["load", "error"]) img.addEventListener(event, layOut);
   new ResizeObserver(layOut).observe(img);
   $("#area").addEventListener("pointerdown", takeHold);
@@ -42,7 +42,7 @@ export function showBox(chosen, offered) {
 
 /** Lay the area that is drawn on over the photo, of which the image element is only the frame. */
 function layOut() {
-  const img = $("#preview img");
+  const img = $("#preview > img");
   const { naturalWidth, naturalHeight, clientWidth, clientHeight } = img;
   const fits = isOffered && Math.min(naturalWidth, naturalHeight) >= LEAST_PX && clientWidth > 0;
   $("#area").hidden = $("#part").hidden = !fits;
@@ -145,7 +145,7 @@ function resized([x, y, w, h], [right, down]) {
 
 /** The box inside the photo that is nearest to this one and large enough, in millionths. */
 function within([x, y, w, h]) {
-  const img = $("#preview img");
+  const img = $("#preview > img");
   const { clientWidth, clientHeight } = $("#area");
   const least = (pixels, shown) => Math.min(1, Math.max((LEAST_PX + 1) / pixels, LEAST_SHOWN_PX / shown));
   const side = (at, length, smallest) => {

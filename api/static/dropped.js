@@ -8,7 +8,7 @@ const FETCHED_WITHIN_MS = 15_000;
 
 /**
  * Take drops anywhere on the page; the browser itself would show what is dropped instead of the page.
- * `wanted()` says whether something can be dropped now, `take` gets a promise of what was, as {file} or {imageId}.
+ * `wanted()` says whether something can be dropped now, `take` gets a promise of what was, as {files} or {imageId}.
  */
 export function takeDrops({ wanted, over, take }) {
   let depth = 0;
@@ -45,7 +45,7 @@ export function takeDrops({ wanted, over, take }) {
   });
 }
 
-/** What was dropped: {file}, {imageId} or {url, isPicture}. Only readable while the event is handled. */
+/** What was dropped: {files}, {imageId} or {url, isPicture}. Only readable while the event is handled. */
 function read(data) {
   const pictures = new DOMParser().parseFromString(data.getData("text/html"), "text/html");
   const picture = $("img[src]", pictures)?.getAttribute("src");
@@ -54,13 +54,13 @@ function read(data) {
     const imageId = text && imageIdOf(text);
     if (imageId) return { imageId };
   }
-  if (data.files.length) return { file: data.files[0] };
+  if (data.files.length) return { files: [...data.files] };
   return { url: picture ?? link ?? "", isPicture: Boolean(picture) };
 }
 
 /** The picture at an address, where this page may load it. */
 async function fetched({ url, isPicture }) {
-  if (url.startsWith("data:")) return { file: fileOf(url) };
+  if (url.startsWith("data:")) return { files: [fileOf(url)] };
   const address = URL.canParse(url) ? new URL(url) : null;
   if (address?.origin !== location.origin || !address.protocol.startsWith("http")) {
     throw new Problem({ code: isPicture ? "picture_elsewhere" : "link_dropped", detail: "" });
@@ -71,7 +71,7 @@ async function fetched({ url, isPicture }) {
     response = await fetch(address, { signal: AbortSignal.timeout(FETCHED_WITHIN_MS) });
     if (!response.ok) throw new Error(String(response.status));
     const content = await response.blob();
-    return { file: new File([content], address.pathname.split("/").pop() || "picture", { type: content.type }) };
+    return { files: [new File([content], address.pathname.split("/").pop() || "picture", { type: content.type })] };
   } catch {
     throw new Problem({ code: "picture_elsewhere", detail: response && !response.ok ? `Its address answers ${response.status}.` : "" });
   }

@@ -8,28 +8,29 @@ import { buildPanel, namesInForce, showCounts, showTerms, startPanel } from "./f
 import { note, noteProblem } from "./messages.js";
 import { chooseOptions, hashOf, optionsChosen, optionsSent, tellOptions } from "./options.js";
 import { dim, showAnswer, showNothing, showWaiting } from "./results.js";
-import { Problem, ask, call, ended, follow, requestKey, showPhoto } from "./service.js";
+import { showPreview } from "./preview.js";
+import { Problem, ask, call, ended, follow, requestKey } from "./service.js";
 import { count, duration, size } from "./words.js";
 
 const WAIT_S = 2;
 const FORM_BYTES = 4096; // what a form adds to its photo
-const PHOTOS_KEPT = 20;
+const PHOTOS_KEPT = 60;
 
 const photos = new Map(); // photos of this device by number; the history remembers the number
 let photosSeen = 0;
-let query = null; // {imageId, photo, box}: a photo of the index, or one of this device or a part of it
+let query = null; // {imageId, shown, box}: a photo of the index; or numbers of photos of this device, or a part of one
 let current = ""; // what is shown, as a text, so that coming back to it sends nothing
 let address = { hash: "#/search", state: null };
 let refusal = null; // what was said last of something that is not searched from
 let run = null;
-let preview = null;
 
 export function start() {
   const upload = (input) => () => {
-    if (input.files.length) take(input.files[0]);
+    const files = [...input.files];
+    if (files.length) take(files, input.id === "more" ? query.shown : []);
     input.value = ""; // the same photo may be chosen again
   };
-  for (const input of [$("#file"), $("#camera")]) input.addEventListener("change", upload(input));
+  for (const input of [$("#file"), $("#camera"), $("#more")]) input.addEventListener("change", upload(input));
   $("#clear").addEventListener("click", () => go({}));
   const again = () => go(query ?? {}, { replace: true });
   for (const panel of [$("#filters"), $("#options")]) {
@@ -42,13 +43,13 @@ export function start() {
   }
   startPanel(again);
   // The first box is a step that one can go back from; to move it is none.
-  startBox((box) => query?.photo && go({ ...query, box }, { replace: Boolean(query.box && box) }));
+  startBox((box) => query?.shown.length && go({ ...query, box }, { replace: Boolean(query.box && box) }));
   takeWhatIsDropped();
   document.addEventListener("paste", (event) => {
-    const file = [...(event.clipboardData?.files ?? [])][0];
-    if (file && !$("#search").hidden && !$("dialog[open]")) {
+    const files = [...(event.clipboardData?.files ?? [])];
+    if (files.length && !$("#search").hidden && !$("dialog[open]")) {
       event.preventDefault();
-      take(file);
+      take(files);
     }
   });
 }
@@ -59,9 +60,9 @@ function takeWhatIsDropped() {
     over: (is) => $("#drop").classList.toggle("over", is),
     take: async (dropped) => {
       try {
-        const { file, imageId } = await dropped;
+        const { files, imageId } = await dropped;
         if (imageId) go({ imageId });
-        else take(file);
+        else take(files);
       } catch (problem) {
         refuse(problem);
       }
@@ -75,27 +76,44 @@ function refuse(problem) {
   refusal = $("#search-message").firstChild;
 }
 
-/** Search from a file of this device. */
-function take(file) {
-  const most = Number(document.documentElement.dataset.maxUploadBytes);
+/** Search from files of this device, together with those that are `shown` already. */
+function take(files, shown = []) {
+  const { maxUploadBytes, maxQueryPhotos } = document.documentElement.dataset;
+  const sent = [...shown.map((photo) => photos.get(photo)), ...files];
+  const bytes = sent.reduce((sum, file) => sum + file.size, 0);
+  const empty = files.find((file) => !file.size);
+  const other = files.find((file) => file.type && !file.type.startsWith("image/"));
+  const they = sent.length > 1 ? "Together they have" : "It has";
   let refused = null;
-  if (file.size > most - FORM_BYTES) refused = { code: "upload_too_large", detail: `It has ${size(file.size)}, and at most ${size(most)} are taken.` };
-  else if (!file.size) refused = { code: "photo_undecodable", detail: "The file is empty." };
-  else if (file.type && !file.type.startsWith("image/")) refused = { code: "unsupported_format", detail: `The file ${file.name} is not a photo.` };
+  if (bytes > maxUploadBytes - FORM_BYTES) refused = { code: "upload_too_large", detail: `${they} ${size(bytes)}, and at most ${size(Number(maxUploadBytes))} are taken.` };
+  else if (sent.length > maxQueryPhotos) refused = { code: "too_many_photos", detail: `There are ${sent.length}, and at most ${maxQueryPhotos} are searched together.` };
+  else if (empty) refused = { code: "photo_undecodable", detail: sent.length > 1 ? `The file ${empty.name} is empty.` : "The file is empty." };
+  else if (other) refused = { code: "unsupported_format", detail: `The file ${other.name} is not a photo.` };
   if (refused) {
     refuse(refused);
     return;
   }
+  go({ shown: [...shown, ...files.map(keep)] });
+}
+
+/** Remember a file of this device; returns its number. */
+function keep(file) {
   const photo = (photosSeen += 1);
   photos.set(photo, file);
   photos.delete(photo - PHOTOS_KEPT);
-  go({ photo });
+  return photo;
+}
+
+/** Search without the i-th of several photos. */
+function remove(i) {
+  go({ shown: query.shown.toSpliced(i, 1) });
+  ($("#together button") ?? $("#more")).focus();
 }
 
 /** Go to a search: make it an address, and show it. */
-function go({ photo, imageId, box }, { replace = false } = {}) {
+function go({ shown = [], imageId, box }, { replace = false } = {}) {
   const hash = hashOf(imageId);
-  history[replace ? "replaceState" : "pushState"](photo ? { photo, box } : null, "", hash);
+  history[replace ? "replaceState" : "pushState"](shown.length ? { shown, box } : null, "", hash);
   enter(new URLSearchParams(hash.split("?")[1] ?? ""), history.state);
 }
 
@@ -110,44 +128,24 @@ export function enter(asked, state) {
   chooseOptions(asked);
   showTerms();
   const imageId = asked.get("image");
-  const photo = !imageId && photos.has(state?.photo) ? state.photo : null;
-  const box = (photo && state.box) || null;
-  showBox(box, Boolean(photo));
-  const wanted = JSON.stringify([imageId, photo, box, optionsChosen()]);
+  const shown = imageId ? [] : (state?.shown ?? []).filter((photo) => photos.has(photo));
+  const box = (shown.length === 1 && state.box) || null;
+  showBox(box, shown.length === 1);
+  const wanted = JSON.stringify([imageId, shown, box, optionsChosen()]);
   if (wanted === current) return;
   current = wanted;
-  const isOther = imageId !== (query?.imageId ?? null) || photo !== (query?.photo ?? null);
-  query = imageId || photo ? { imageId, photo, box } : null;
-  if (isOther) showPreview(); // other options do not make another photo
+  const before = JSON.stringify([query?.imageId ?? null, query?.shown ?? []]);
+  query = imageId || shown.length ? { imageId, shown, box } : null;
+  // Other options do not make another photo.
+  if (before !== JSON.stringify([imageId, shown])) {
+    showPreview({ imageId, files: shown.map((photo) => photos.get(photo)), remove });
+    $("#more").disabled = !shown.length;
+  }
   search();
 }
 
 export function refresh() {
   if (query) search();
-}
-
-function showPreview() {
-  const frame = $("#preview");
-  const img = $("img", frame);
-  preview?.abort();
-  preview = new AbortController();
-  frame.hidden = !query;
-  frame.classList.remove("gone");
-  img.removeAttribute("src");
-  img.onerror = () => {
-    frame.classList.add("gone"); // TIFF, in most browsers
-    $("figcaption", frame).textContent += "; this browser cannot show it";
-  };
-  if (query?.photo) {
-    const file = photos.get(query.photo);
-    $("figcaption", frame).textContent = file.name ? `${file.name}, ${size(file.size)}` : "";
-    const url = URL.createObjectURL(file);
-    preview.signal.addEventListener("abort", () => URL.revokeObjectURL(url));
-    img.src = url;
-  } else if (query) {
-    $("figcaption", frame).textContent = "a photo of the index";
-    showPhoto(img, query.imageId, 640, preview.signal);
-  }
 }
 
 /** Search as is chosen; `retried`: once more, as the index has changed meanwhile. */
@@ -161,7 +159,7 @@ async function search({ retried = false } = {}) {
   }
   run = new AbortController();
   const { signal } = run;
-  const given = { ...optionsChosen(), imageId: query.imageId, file: photos.get(query.photo), box: query.box };
+  const given = { ...optionsChosen(), imageId: query.imageId, files: query.shown.map((photo) => photos.get(photo)), box: query.box };
   showWaiting();
   let job = null;
   try {
@@ -210,7 +208,7 @@ async function submit(given, signal) {
     try {
       return await ask("/v1/jobs/search", { method: "POST", headers, signal, ...bodyOf(given) });
     } catch (problem) {
-      if (problem.code === "unreachable" && given.file) await requireReadable(given.file);
+      if (problem.code === "unreachable" && given.files.length) await requireReadable(given.files);
       if (!problem.retryAfter || problem.status === 401) throw problem;
       await countDown(problem, signal);
     }
@@ -218,21 +216,23 @@ async function submit(given, signal) {
 }
 
 /** Browsers tell a file that cannot be sent from a service that does not answer only when the file is read. */
-async function requireReadable(file) {
-  try {
-    await file.slice(0, 1).arrayBuffer();
-  } catch {
-    throw new Problem({ code: "photo_unreadable", detail: `The file ${file.name} was moved, changed or deleted, or may not be read.` });
+async function requireReadable(files) {
+  for (const file of files) {
+    try {
+      await file.slice(0, 1).arrayBuffer();
+    } catch {
+      throw new Problem({ code: "photo_unreadable", detail: `The file ${file.name} was moved, changed or deleted, or may not be read.` });
+    }
   }
 }
 
-function bodyOf({ file, imageId, box, has, ...options }) {
+function bodyOf({ files, imageId, box, has, ...options }) {
   const sent = { ...optionsSent(options), ...asksOf(has) };
   if (imageId) return { json: { image_id: imageId, ...sent } };
   const form = new FormData();
   for (const [name, value] of Object.entries(sent)) form.append(name, typeof value === "object" ? JSON.stringify(value) : value);
   if (box) form.append("box", box.join(","));
-  form.append("image", file, "photo"); // its name stays here
+  for (const file of files) form.append("image", file, "photo"); // its name stays here
   return { form };
 }
 

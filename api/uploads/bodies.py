@@ -290,7 +290,7 @@ class _Body:
 
 def too_large(limit: int) -> UploadTooLarge:
     """Make the error about a body of more than `limit` bytes."""
-    return UploadTooLarge(f"the request is larger than {limit >> 20} MiB; send a smaller photo")
+    return UploadTooLarge(f"the request is larger than {limit >> 20} MiB; send a smaller photo, or fewer")
 
 
 def spool_body() -> None:

@@ -80,7 +80,10 @@ def evaluate(name: str, catalogue: Path | None, against: str | None, as_json: bo
         facts["against"] = {**_named(bundles[1]), **summaries[1]}
         facts["differences"] = {figure: difference.model_dump() for figure, difference in differences.items()}
         lines.append(f"beside {bundles[1].version} ({bundles[1].manifest.backbone}), on photos that neither has seen")
-    lines += [*_rows(summaries, differences), *([] if against else _categories(evaluation))]
+    lines += [
+        *_rows(summaries, differences),
+        *([] if against else [*_listing_queries(evaluation), *_categories(evaluation)]),
+    ]
     print_facts(as_json, facts, "\n".join([*lines, *(f"note: {note}" for note in notes)]))
 
 
@@ -156,6 +159,18 @@ def _rows(summaries: Sequence[Mapping[str, float | int]], differences: Mapping[s
         if found := differences.get(name):
             cells.append(f"{found.difference:+10.3f} [{found.interval.low:+.3f}, {found.interval.high:+.3f}]")
         lines.append(f"  {name:28}{''.join(cells)}")
+    return lines
+
+
+def _listing_queries(evaluation: "Evaluation") -> list[str]:
+    """What a query of all photos of a listing gains over one of a single photo."""
+    if (found := evaluation.listing_queries) is None:
+        return []
+    lines = [f"all photos of a listing as one query, {found.n_listings} unseen listings of several photos"]
+    for name, gain in (("accuracy", found.accuracy), ("precision_at_4", found.precision_at_4)):
+        if gain:
+            between = f"[{gain.difference.low:+.3f}, {gain.difference.high:+.3f}]"
+            lines.append(f"  {name:24} {gain.all_photos:.3f}, of one photo {gain.one_photo:.3f}, difference {between}")
     return lines
 
 

@@ -4,10 +4,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict
 from sklearn.metrics import confusion_matrix, f1_score, precision_recall_fscore_support
 
+from pipeline.evaluation.intervals import Figures, Interval, bootstrap
+from pipeline.evaluation.listing_queries import Answer, ListingQueries, by_the_head, measure_listing_queries
 from pipeline.evaluation.retrieval import Neighbours, find_neighbours, mean
+from pipeline.evaluation.word_figures import WordsFigures
 from pipeline.training.calibrate import answers, negative_log_likelihood
 from shared.array_types import BoolArray, DoubleArray, FloatArray, IntArray
 from shared.catalogue.categories import OLDER_CATEGORIES, CataloguePhoto, Categories
@@ -19,25 +21,13 @@ DEPTH = 100  # of the mean average precision
 _CUTOFFS = (1, 4, 10)
 _N_BINS = 15
 _N_COVERAGES = 20
-_N_RESAMPLES = 2000
 
 SPLIT_UNKNOWN = "what the bundle was fitted on is not known: the figures on unseen photos may flatter it"
 NOTHING_UNSEEN = "the bundle was fitted on every listing here: nothing is known of photos it has not seen"
 ONE_CATEGORY = "all unseen photos are of one category: their accuracy says nothing of the others"
 
 
-class _Figures(BaseModel):
-    model_config = ConfigDict(frozen=True)
-
-
-class Interval(_Figures):
-    """95 % bootstrap interval over listings, because photos of one listing are not independent."""
-
-    low: float
-    high: float
-
-
-class CategoryFigures(_Figures):
+class CategoryFigures(Figures):
     """Precision, recall and F1 of one category; n: its photos."""
 
     name: str
@@ -47,7 +37,7 @@ class CategoryFigures(_Figures):
     f1: float
 
 
-class ReliabilityBin(_Figures):
+class ReliabilityBin(Figures):
     """One bin of a reliability diagram; all bins hold equally many photos."""
 
     n: int
@@ -55,7 +45,7 @@ class ReliabilityBin(_Figures):
     accuracy: float
 
 
-class Coverage(_Figures):
+class Coverage(Figures):
     """Coverage and accuracy when only photos of at least some probability are answered."""
 
     threshold: float
@@ -63,7 +53,7 @@ class Coverage(_Figures):
     accuracy: float  # of those
 
 
-class Reliability(_Figures):
+class Reliability(Figures):
     """Calibration of the probabilities at one temperature."""
 
     nll: float  # nats
@@ -71,7 +61,7 @@ class Reliability(_Figures):
     bins: list[ReliabilityBin]
 
 
-class Classification(_Figures):
+class Classification(Figures):
     """Classification figures of unseen photos."""
 
     n_photos: int
@@ -89,7 +79,7 @@ class Classification(_Figures):
     abstention: list[Coverage]
 
 
-class Retrieval(_Figures):
+class Retrieval(Figures):
     """Retrieval figures by exact search among all photos of the catalogue; keys are numbers of neighbours k."""
 
     n_queries: int
@@ -99,43 +89,7 @@ class Retrieval(_Figures):
     mean_average_precision: float | None  # of the category, own listing excluded, down to DEPTH neighbours
 
 
-class Figure(_Figures):
-    """A mean over unseen photos with its 95 % bootstrap interval over listings."""
-
-    value: float
-    interval: Interval
-
-
-class WordsFigures(_Figures):
-    """Figures of unseen photos whose listing has words.
-
-    Attributes:
-        n_photos, n_listings: how many.
-        accuracy: by kind of query: photo, title, words (all that the listing has), photo_and_title, photo_and_words.
-        accuracy_gain: of the kinds with both, over the better of their parts, paired.
-        ece: expected calibration error of the answers, by kind.
-        precision_at_4: own listing excluded; in addition words_to_photos, which compares words with photos alone.
-        found_at_10: title_to_photos, words_to_photos: words alone, compared with photos alone, find a photo of their
-            own listing within ten among all unseen photos.
-    """
-
-    n_photos: int
-    n_listings: int
-    accuracy: dict[str, Figure]
-    accuracy_gain: dict[str, Figure]
-    ece: dict[str, float]
-    precision_at_4: dict[str, Figure]
-    found_at_10: dict[str, Figure]
-
-    def summary(self) -> dict[str, float]:
-        """The figures of a bundle's manifest."""
-        figures = {f"accuracy_{kind}": found.value for kind, found in self.accuracy.items() if kind != "photo"}
-        figures |= {f"ece_{kind}": value for kind, value in self.ece.items() if kind.startswith("photo_and")}
-        figures |= {f"precision_at_4_{kind}": one.value for kind, one in self.precision_at_4.items() if kind != "photo"}
-        return figures | {f"found_at_10_{kind}": found.value for kind, found in self.found_at_10.items()}
-
-
-class Evaluation(_Figures):
+class Evaluation(Figures):
     """Every figure of a bundle on a catalogue; a bundle keeps its own in METRICS."""
 
     n_photos: int
@@ -144,6 +98,7 @@ class Evaluation(_Figures):
     classification: Classification | None  # None: no photo is unseen
     unseen: Retrieval  # queries: unseen photos
     every: Retrieval  # queries: all photos
+    listing_queries: ListingQueries | None = None  # None: no unseen listing has several photos, or not measured
     words: WordsFigures | None = None  # None: the model knows no words, or no unseen listing has any
     notes: list[str]  # what a reader should know before trusting it
 
@@ -173,7 +128,7 @@ class Evaluation(_Figures):
         return {name: value for name, value in figures.items() if value is not None}
 
 
-class Difference(_Figures):
+class Difference(Figures):
     """Difference of one figure between two bundles on the same photos."""
 
     difference: float
@@ -197,6 +152,7 @@ def evaluate(
     *,
     temperature: float = 1.0,
     categories: Categories = OLDER_CATEGORIES,
+    answer: Answer = by_the_head,
 ) -> Evaluation:
     """Evaluate embeddings of a catalogue's photos by one bundle.
 
@@ -208,8 +164,9 @@ def evaluate(
         split: of the bundle.
         temperature: of the bundle, for calibration.
         categories: that it tells apart.
+        answer: returns the scores that answers come from.
     """
-    return measure(photos, embeddings, split, temperature=temperature, categories=categories).evaluation
+    return measure(photos, embeddings, split, temperature=temperature, categories=categories, answer=answer).evaluation
 
 
 def measure(
@@ -219,6 +176,7 @@ def measure(
     *,
     temperature: float = 1.0,
     categories: Categories = OLDER_CATEGORIES,
+    answer: Answer = by_the_head,
 ) -> Measured:
     """Evaluate as `evaluate` does, and keep the values for each photo."""
     labels = np.array([photo.category for photo in photos], dtype=np.int64)
@@ -226,11 +184,11 @@ def measure(
     unseen = np.array([photo.listing_id not in seen for photo in photos], dtype=bool)
     groups = np.array([photo.listing_id for photo in photos])
     neighbours = find_neighbours(embeddings.vectors, labels, groups, DEPTH)
-    listings = neighbours.listings
+    listings, scores = neighbours.listings, answer(embeddings, groups)
     classification = None
     if unseen.any():
         classification = _classify(
-            embeddings.scores[unseen], labels[unseen], listings[unseen], labels[~unseen], temperature, categories
+            scores[unseen], labels[unseen], listings[unseen], labels[~unseen], temperature, categories
         )
     notes = [
         note
@@ -248,10 +206,11 @@ def measure(
         classification=classification,
         unseen=_retrieve(neighbours, unseen),
         every=_retrieve(neighbours, np.ones_like(unseen)),
+        listing_queries=measure_listing_queries(embeddings, neighbours, unseen, groups, scores, answer),
         notes=notes,
     )
     per_photo = {
-        "accuracy": (embeddings.scores.argmax(axis=1) == labels).astype(np.float64),
+        "accuracy": (scores.argmax(axis=1) == labels).astype(np.float64),
         "unseen_precision_at_4": neighbours.precision(4),
         "unseen_sibling_recall_at_1": neighbours.sibling_found(1),
         "unseen_sibling_recall_at_4": neighbours.sibling_found(4),
@@ -286,25 +245,6 @@ def compare(new: Measured, old: Measured) -> dict[str, Difference]:
             interval = bootstrap(difference[counted], new.listings[counted])
             differences[name] = Difference(difference=float(difference[counted].mean()), interval=interval)
     return differences
-
-
-def bootstrap(values: DoubleArray, listings: IntArray, *, seed: int = 17) -> Interval:
-    """Bootstrap interval of the mean of values: listings are resampled with all their photos.
-
-    Args:
-        values: (n,) one per photo, n >= 1.
-        listings: (n,) numbers of their listings.
-        seed: of the resampling.
-    """
-    _, listing_of = np.unique(listings, return_inverse=True)
-    sums, counts = np.bincount(listing_of, weights=values), np.bincount(listing_of)
-    random = np.random.default_rng(seed)
-    means = np.empty(_N_RESAMPLES)
-    for i in range(_N_RESAMPLES):
-        drawn = random.integers(0, len(sums), len(sums))
-        means[i] = sums[drawn].sum() / counts[drawn].sum()
-    low, high = np.percentile(means, (2.5, 97.5))
-    return Interval(low=float(low), high=float(high))
 
 
 def describe_metrics(metrics: Mapping[str, float | int | str]) -> str:

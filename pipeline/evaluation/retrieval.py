@@ -84,10 +84,33 @@ def find_neighbours(vectors: FloatArray, labels: IntArray, groups: npt.NDArray[n
         scores = vectors[rows] @ vectors.T  # (chunk, n)
         scores[np.arange(len(rows)), rows] = -np.inf
         nearest.append(_best(scores, min(depth, n - 1)))
-        scores[listings[rows][:, None] == listings] = -np.inf
-        best = _best(scores, min(depth, n))
-        foreign.append(np.where(np.take_along_axis(scores, best, 1) > -np.inf, best, -1))
+        foreign.append(_foreign(scores, listings[rows], listings, depth))
     return Neighbours(labels, listings, np.concatenate(nearest), np.concatenate(foreign))
+
+
+def foreign_precision(
+    queries: FloatArray, labels: IntArray, listings: IntArray, vectors: FloatArray, photos: Neighbours, k: int
+) -> DoubleArray:
+    """Precision at k of queries that are no photos, such as all photos of a listing: see `Neighbours.precision`.
+
+    Args:
+        queries: (m, dim), L2 norm 1.
+        labels: (m,) their categories.
+        listings: (m,) their listings, numbered as those of the photos.
+        vectors: (n, dim) of the photos, L2 norm 1.
+        photos: their labels and listings.
+        k: neighbours wanted.
+    """
+    precision = np.empty(len(queries))
+    chunk = max(1, _CHUNK_SCORES // len(vectors))
+    for start in range(0, len(queries), chunk):
+        some = slice(start, start + chunk)
+        foreign = _foreign(queries[some] @ vectors.T, listings[some], photos.listings, k)
+        there = foreign >= 0
+        relevant = (photos.labels[foreign] == labels[some, None]) & there
+        n_there = there.sum(1)
+        precision[some] = np.where(n_there > 0, relevant.sum(1) / np.maximum(n_there, 1), np.nan)
+    return precision
 
 
 def retrieval_metrics(vectors: FloatArray, labels: IntArray, groups: npt.NDArray[np.str_]) -> dict[str, float | int]:
@@ -115,6 +138,13 @@ def mean(values: DoubleArray) -> float | None:
     """Mean of the values that are not nan; None if all are."""
     known = values[~np.isnan(values)]
     return float(known.mean()) if len(known) else None
+
+
+def _foreign(scores: FloatArray, own: IntArray, listings: IntArray, k: int) -> IntArray:
+    """Columns of the k highest scores of other listings than a row's own, best first; -1 where there are no more."""
+    scores[own[:, None] == listings] = -np.inf
+    best = _best(scores, min(k, len(listings)))
+    return np.where(np.take_along_axis(scores, best, 1) > -np.inf, best, -1)
 
 
 def _best(scores: FloatArray, k: int) -> IntArray:

@@ -3,10 +3,13 @@
 from collections.abc import Sequence
 
 import numpy as np
+import numpy.typing as npt
 
-from pipeline.evaluation.evaluate import Evaluation, Figure, Measured, WordsFigures, bootstrap, measure
+from pipeline.evaluation.evaluate import Evaluation, Measured, measure
+from pipeline.evaluation.intervals import bootstrap
+from pipeline.evaluation.word_figures import Figure, WordsFigures
 from pipeline.training.calibrate import answers
-from pipeline.training.fusion import Labelled, Worded, served_scores
+from pipeline.training.fusion import Labelled, Worded
 from shared.array_types import BoolArray, DoubleArray, FloatArray, IntArray
 from shared.catalogue.categories import CataloguePhoto, Categories
 from shared.model.bundle import BundleManifest, Split
@@ -51,9 +54,16 @@ def measure_served(
     categories: Categories,
 ) -> Measured:
     """Measure the answers to photos as they are served, with the values for each photo; see `evaluate_served`."""
-    scores, temperature = served_scores(labelled, manifest)
-    answered = Embeddings(labelled.embeddings.vectors, scores)
-    return measure(photos, answered, split, temperature=temperature, categories=categories)
+    fusion = manifest.fusion
+    if fusion is None:
+        return measure(photos, labelled.embeddings, split, temperature=manifest.temperature, categories=categories)
+
+    def answer(queries: Embeddings, listings: npt.NDArray[np.str_]) -> FloatArray:
+        return labelled.photo_logs(queries, listings, manifest.temperature, fusion.vote)
+
+    return measure(
+        photos, labelled.embeddings, split, temperature=fusion.photo.temperature, categories=categories, answer=answer
+    )
 
 
 def evaluate_words(
@@ -84,9 +94,9 @@ def evaluate_words(
         numbers = values.astype(np.float64)
         return Figure(value=float(numbers.mean()), interval=bootstrap(numbers, listings))
 
-    photo = labelled.photo_logs(rows, manifest.temperature, fusion.vote)
+    photo = labelled.photo_logs(*labelled.of_rows(rows), manifest.temperature, fusion.vote)
     logs: dict[str, tuple[FloatArray, Answering]] = {"photo": (photo, fusion.photo)}
-    similar: dict[str, FloatArray] = {"photo": labelled.similarities(rows)}
+    similar: dict[str, FloatArray] = {"photo": labelled.similarities(*labelled.of_rows(rows))}
     to_photos: dict[str, FloatArray] = {}
     vectors = labelled.embeddings.vectors
     for name, texts in (("title", worded.fitted.titles), ("words", worded.fitted.words)):

@@ -12,7 +12,7 @@ from pipeline.training.text import FittedText
 from shared.array_types import BoolArray, FloatArray, IntArray
 from shared.catalogue.categories import CataloguePhoto, Categories
 from shared.catalogue.hierarchy import hierarchy_of
-from shared.model.bundle import BundleManifest, Split
+from shared.model.bundle import Split
 from shared.model.embedder import Embeddings
 from shared.model.fusion import Answering, Fusion, Vote, joined_logs, photo_logs, text_logs
 from shared.progress import ReportProgress
@@ -61,24 +61,27 @@ class Labelled:
         labels = np.array([photo.category for photo in photos], dtype=np.int64)
         return cls(embeddings, labels, np.array([photo.listing_id for photo in photos]))
 
-    def similarities(self, rows: IntArray) -> FloatArray:
-        """Similarities of some photos with all, (m, n); -inf with those of their own listing."""
-        vectors = self.embeddings.vectors
-        similar: FloatArray = vectors[rows] @ vectors.T
-        similar[self.listings[rows][:, None] == self.listings] = -np.inf
+    def of_rows(self, rows: IntArray) -> tuple[Embeddings, npt.NDArray[np.str_]]:
+        """Some photos as queries, with their listings."""
+        vectors, scores = self.embeddings
+        return Embeddings(vectors[rows], scores[rows]), self.listings[rows]
+
+    def similarities(self, queries: Embeddings, listings: npt.NDArray[np.str_]) -> FloatArray:
+        """Similarities of some queries with all photos, (m, n); -inf with those of their own listing."""
+        similar: FloatArray = queries.vectors @ self.embeddings.vectors.T
+        similar[listings[:, None] == self.listings] = -np.inf
         return similar
 
-    def neighbours(self, rows: IntArray, k: int = _K) -> Neighbourhood:
+    def neighbours(self, queries: Embeddings, listings: npt.NDArray[np.str_], k: int = _K) -> Neighbourhood:
         """The `k` nearest photos of other listings."""
         k = min(k, len(self.labels))
-        found, where = [], []
-        for start in range(0, len(rows), _CHUNK):
-            similar = self.similarities(rows[start : start + _CHUNK])
+        found, where = [np.empty((0, k), np.float32)], [np.empty((0, k), np.int64)]
+        for start in range(0, len(listings), _CHUNK):
+            some = slice(start, start + _CHUNK)
+            similar = self.similarities(Embeddings(queries.vectors[some], queries.scores[some]), listings[some])
             best = np.argpartition(-similar, k - 1, axis=1)[:, :k]
             where.append(best)
             found.append(np.take_along_axis(similar, best, 1))
-        if not found:
-            return Neighbourhood(np.empty((0, k), np.float32), np.empty((0, k), np.int64))
         return Neighbourhood(np.concatenate(found), np.concatenate(where))
 
     def votes(self, near: Neighbourhood, vote: Vote) -> FloatArray:
@@ -90,10 +93,12 @@ class Labelled:
             shares.append(vote.shares(scores[there], self.labels[rows[there]], n_categories))
         return np.stack(shares) if shares else np.empty((0, n_categories), np.float32)
 
-    def photo_logs(self, rows: IntArray, temperature: float, vote: Vote | None) -> FloatArray:
-        """The joined logarithms of head and vote for some photos, as they are answered; (m, n_categories)."""
-        votes = self.votes(self.neighbours(rows, vote.k), vote) if vote else None
-        return photo_logs(self.embeddings.scores[rows], votes, temperature, vote)
+    def photo_logs(
+        self, queries: Embeddings, listings: npt.NDArray[np.str_], temperature: float, vote: Vote | None
+    ) -> FloatArray:
+        """The joined logarithms of head and vote for some queries, as they are answered; (m, n_categories)."""
+        votes = self.votes(self.neighbours(queries, listings, vote.k), vote) if vote else None
+        return photo_logs(queries.scores, votes, temperature, vote)
 
 
 @dataclass(frozen=True)
@@ -178,7 +183,7 @@ def fit_fusion(
     enough = len(rows) >= _MIN_PHOTOS and len(np.unique(labels)) > 1
     temperature = fit_temperature(scores, labels) if enough else 1.0
     vote = _choose_vote(labelled, rows, temperature, report_progress) if enough else None
-    photo = labelled.photo_logs(rows, temperature, vote)
+    photo = labelled.photo_logs(*labelled.of_rows(rows), temperature, vote)
     fusion = Fusion(vote=vote, photo=answering(photo, labels, "photo"))
     if worded is None:
         return temperature, fusion
@@ -218,7 +223,8 @@ def _choose_vote(
     labelled: Labelled, rows: IntArray, temperature: float, report_progress: ReportProgress
 ) -> Vote | None:
     """The vote by which answers are most probable; None where it makes them less probable, or fewer of them right."""
-    near, labels, scores = labelled.neighbours(rows), labelled.labels[rows], labelled.embeddings.scores[rows]
+    queries, listings = labelled.of_rows(rows)
+    near, labels, scores = labelled.neighbours(queries, listings), labelled.labels[rows], queries.scores
 
     def quality(vote: Vote | None) -> tuple[float, float]:
         logs = photo_logs(scores, labelled.votes(near, vote) if vote else None, temperature, vote)
@@ -247,7 +253,7 @@ def _search_weights(
         words = worded.similarities(labelled, [encoded[i] for i in some])
         mapped = np.stack([encoded[i].photo for i in some]) @ labelled.embeddings.vectors.T
         own = labelled.listings[rows[some]][:, None] == labelled.listings
-        for kind, photos in enumerate((labelled.similarities(rows[some]), mapped)):
+        for kind, photos in enumerate((labelled.similarities(*labelled.of_rows(rows[some])), mapped)):
             for number, weight in enumerate(_WEIGHTS):
                 joined = (1 - weight) * photos + weight * words
                 joined[own] = -np.inf
@@ -255,20 +261,3 @@ def _search_weights(
                 found[kind, number] += (labelled.labels[best] == labelled.labels[rows[some]][:, None]).sum()
     together, alone = (float(_WEIGHTS[number]) for number in found.argmax(axis=1))
     return together, alone
-
-
-def served_scores(labelled: Labelled, manifest: BundleManifest) -> tuple[FloatArray, float]:
-    """The scores that answers about a catalogue's photos come from, and their temperature.
-
-    Args:
-        labelled: the catalogue by the bundle's model; each photo's own listing does not vote.
-        manifest: of the bundle.
-
-    Returns:
-        (n, n_categories) float32, and the temperature to divide them by before the softmax.
-    """
-    if manifest.fusion is None:
-        return labelled.embeddings.scores, manifest.temperature
-    rows = np.arange(len(labelled.labels))
-    logs = labelled.photo_logs(rows, manifest.temperature, manifest.fusion.vote)
-    return logs, manifest.fusion.photo.temperature

@@ -61,7 +61,7 @@ class Claim:
     """A worker's right to run one attempt of a job."""
 
     job: Job
-    pixels: bytes | None  # RGB, made by `job.spec`; None: the request names a photo of the index, or they have expired
+    pixels: bytes | None  # RGB, made by `job.spec`; None: the request names photos of the index, or they have expired
 
 
 class QueueName(StrEnum):

@@ -10,7 +10,7 @@ but for every eighth claim; the last attempt of a job whose workers died is made
 
 Keys (prefix `lookalike:`), each with a TTL unless a reason is given:
     job:{id}             hash, the record; kept for `result_ttl_s` after its end
-    pixels:{id}          the decoded photo; `job_ttl_s`, deleted when the job ends; of a failed job kept for a retry
+    pixels:{id}          the decoded photos; `job_ttl_s`, deleted when the job ends; of a failed job kept for a retry
     done:{id}            list of one element, pushed when the job ends; unblocks waiters; `result_ttl_s`
     gone:{id}            the owner, a day or `job_ttl_s` longer than the record, so that the id answers 410, never 404
     idempotency:{digest} hash: digest of the request it was first used for, and the job; as long as an unfinished job
@@ -112,7 +112,8 @@ class JobStore(Attempts):
         """Accept a new job and queue it; unless the result is `called`, the caller dispatches a message afterwards.
 
         Args:
-            pixels: RGB, followed by the file to keep of a photo put live; None: the request names one of the index.
+            pixels: RGB of each photo, followed by the file to keep of one put live; None: the request names some of the
+                index.
             spec: by which the pixels were made; None: the default. Only a model with the same spec may embed them.
             owner: id of the API key; jobs of internal owners, which begin with an underscore, are in no list.
             call_idle: notify an idle worker in the same transaction.

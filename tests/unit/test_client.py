@@ -295,9 +295,10 @@ def test_but_for_links_whose_way_it_knows_and_what_metrics_are_made_of(
 def test_the_options_are_those_of_the_service() -> None:
     any_job = set(jobs.Submission.model_fields) | {"idempotency_key"}
     assert set(JobOptions.__annotations__) == any_job
-    assert set(typing.get_type_hints(SearchOptions)) == any_job | set(jobs.SearchRequest.model_fields) - set(
-        (*jobs.OF_THE_INDEX, "without_photo")
-    )
+    assert set(typing.get_type_hints(SearchOptions)) == any_job | set(jobs.SearchRequest.model_fields) - {
+        *jobs.OF_THE_INDEX,
+        "without_photo",
+    }
 
 
 def test_fields_of_a_newer_service_are_passed_over() -> None:

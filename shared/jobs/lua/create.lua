@@ -7,7 +7,7 @@
 -- ARGV[5]    max_queued            most jobs of everybody that may wait
 -- ARGV[6]    max_queued_per_owner  most jobs of one owner that may wait
 -- ARGV[7]    job_ttl               seconds for which an unfinished job is kept
--- ARGV[8]    pixels                the decoded photo, or '' when there is none
+-- ARGV[8]    pixels                the decoded photos, or '' when there are none
 -- ARGV[9]    idempotency_key       the key that remembers the first use of the client's, or '' when it sent none
 -- ARGV[10]   digest                of the request, to compare with that of the first use
 -- ARGV[11]   owner                 those that begin with an underscore are ours, and their jobs are in no list

@@ -1,4 +1,4 @@
-"""A part of a photo on the page: drawn with mouse and finger, moved by keyboard, searched by, and taken back."""
+"""A part of a photo on the page, or several photos: drawn, moved by keyboard, added, searched by and taken back."""
 
 import re
 from pathlib import Path
@@ -173,3 +173,32 @@ def test_axe_finds_nothing_wrong_with_a_part(go: Go, two_things: Path, scheme: S
     searched(visit, 2)
     assert visit.violations() == []
     visit.keep(f"part-{scheme}")
+
+
+def test_several_photos_are_searched_together_each_shown_and_taken_out(go: Go, photos: list[Path]) -> None:
+    visit = go(width=400)
+    page = visit.page
+    page.evaluate(NOTE_BOXES)
+    page.set_input_files("#file", photos[:2])
+    visit.found()
+    expect(page.locator("#together img")).to_have_count(2)
+    expect(page.locator("#preview figcaption")).to_contain_text("2 photos")
+    expect(page.get_by_role("button", name="Choose a part")).to_be_hidden()
+    with page.expect_response("**/v1/jobs/search") as answer:
+        page.set_input_files("#more", photos[4])
+    assert answer.value.status == 200
+    assert page.evaluate("window.boxes") == (2 + 3) * [None]  # photos that were sent, none with a box
+    expect(page.locator("#together img")).to_have_count(3)
+    assert visit.violations() == []
+    visit.keep("together")
+    page.set_input_files("#more", 8 * [photos[5]])
+    expect(page.get_by_text("Too many photos")).to_be_visible()
+    for number in (1, 0):
+        page.get_by_role("button", name=f"Remove {photos[number].name}").click()
+        visit.found()
+    expect(page.locator("#together")).to_be_hidden()
+    expect(page.locator("#preview figcaption")).to_contain_text(photos[4].name)
+    assert visit.found()[0] == photos[4].stem
+    expect(page.get_by_role("button", name="Choose a part")).to_be_visible()
+    page.go_back()
+    expect(page.locator("#together img")).to_have_count(2)

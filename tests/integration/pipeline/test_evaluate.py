@@ -11,12 +11,12 @@ from pipeline.evaluation.evaluate import (
     SPLIT_UNKNOWN,
     Classification,
     Evaluation,
-    bootstrap,
     compare,
     evaluate,
     joint_split,
     measure,
 )
+from pipeline.evaluation.intervals import bootstrap
 from shared.array_types import FloatArray
 from shared.catalogue.categories import CATEGORIES, CataloguePhoto
 from shared.model.bundle import Split
@@ -213,3 +213,25 @@ def test_two_bundles_are_compared_where_neither_has_looked() -> None:
     second = Split(train=frozenset("d"), validation=frozenset("f"), test=frozenset("ab"))
     split = joint_split([first, second])
     assert set("abcdefg") - split.train - split.validation == set("eg")
+
+
+def test_a_query_of_all_photos_of_a_listing_stands_beside_one_of_each() -> None:
+    e = np.eye(4, dtype=np.float32)
+    # Each photo of `a` alone is most like four of another category; what both show, four of its own have.
+    rows = [e[0], e[1], *4 * [e[0] + e[1]], *4 * [2 * e[0] + e[2]], *4 * [2 * e[1] + e[2]]]
+    photos = [photo("a", 0), photo("a", 0), *(photo(f"n{n}", int(n > 3)) for n in range(12))]
+    scores = answering([0, 1, *12 * [0]])
+    scores[0] *= 2  # surer than the photo that is wrong
+    unit = np.stack([row / np.linalg.norm(row) for row in rows])
+    split = Split(train=frozenset(f"n{n}" for n in range(12)), test=frozenset("a"))
+    evaluation = evaluate(photos, Embeddings(unit, scores), split)
+    found = evaluation.listing_queries
+    assert found is not None
+    assert (found.n_listings, found.n_photos) == (1, 2)
+    assert (found.accuracy.one_photo, found.accuracy.all_photos) == (0.5, 1)
+    assert found.precision_at_4 is not None
+    assert (found.precision_at_4.one_photo, found.precision_at_4.all_photos) == (0, 1)
+    assert found.precision_at_4.difference.low == 1
+    assert Evaluation.model_validate_json(evaluation.model_dump_json()).listing_queries == found
+    assert example().listing_queries is not None  # of b
+    assert example(Split(train=frozenset("b"))).listing_queries is None

@@ -1,0 +1,40 @@
+"""Bootstrap intervals over listings, and the base of all models of figures."""
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict
+
+from shared.array_types import DoubleArray, IntArray
+
+_N_RESAMPLES = 2000
+
+
+class Figures(BaseModel):
+    """Figures that were measured."""
+
+    model_config = ConfigDict(frozen=True)
+
+
+class Interval(Figures):
+    """95 % bootstrap interval over listings, because photos of one listing are not independent."""
+
+    low: float
+    high: float
+
+
+def bootstrap(values: DoubleArray, listings: IntArray, *, seed: int = 17) -> Interval:
+    """Bootstrap interval of the mean of values: listings are resampled with all their photos.
+
+    Args:
+        values: (n,) one per photo, n >= 1.
+        listings: (n,) numbers of their listings.
+        seed: of the resampling.
+    """
+    _, listing_of = np.unique(listings, return_inverse=True)
+    sums, counts = np.bincount(listing_of, weights=values), np.bincount(listing_of)
+    random = np.random.default_rng(seed)
+    means = np.empty(_N_RESAMPLES)
+    for i in range(_N_RESAMPLES):
+        drawn = random.integers(0, len(sums), len(sums))
+        means[i] = sums[drawn].sum() / counts[drawn].sum()
+    low, high = np.percentile(means, (2.5, 97.5))
+    return Interval(low=float(low), high=float(high))
