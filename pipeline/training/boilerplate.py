@@ -16,7 +16,17 @@ import numpy as np
 from sklearn.feature_extraction.text import CountVectorizer
 from sklearn.naive_bayes import MultinomialNB
 
-from pipeline.training.label_frames import CATEGORY, FEWEST_ROWS, find_frames, marked, names_of, row_of, worded
+from pipeline.training.label_frames import (
+    ALIKE,
+    CATEGORY,
+    FEWEST_ROWS,
+    alike,
+    find_frames,
+    marked,
+    names_of,
+    row_of,
+    worded,
+)
 from shared.text.cleaning import (
     EDGE,
     NUMBER,
@@ -32,7 +42,6 @@ from shared.text.cleaning import (
 _MOST_LISTINGS = 20_000
 _SHARED = 0.05  # of the texts have a phrase
 _MOST_PHRASE = 25  # tokens
-_ALIKE = 0.75  # cosine of the categories of a phrase's rows and of all rows
 _ROUNDS = 5
 _SHOWN = 10
 _MOSTLY = 0.5  # of the texts that say a phrase say it there
@@ -148,7 +157,7 @@ def learn_rules(listings: Sequence[ListingText]) -> LearnedRules:
                 texts.setdefault(name, []).append((text, one))
     frames: list[Frame] = []
     for those in texts.values():
-        rows = [row_of(text, one.columns) for text, one in those]
+        rows = [row_of(text, one.columns, one.category) for text, one in those]
         frames += [frame for frame in find_frames(rows) if frame not in frames]
     rules, kept = _with_phrases(TextRules(frames=tuple(frames)), list(texts.values()))
     return LearnedRules(rules, *_evidence(rules, sample), tuple(sorted(kept)))
@@ -207,11 +216,11 @@ def _shared(
         lines.append(f" {' '.join(words)} ")
         segment = find_segment(words, 0, len(words))
         if segment and segment[1] - segment[0] <= _MOST_PHRASE and _has_more(words, segment):
-            phrase = words[slice(*segment)]
-            if not marked(phrase, one.others):
-                rows.setdefault(" ".join(phrase), []).append(one.category)
+            said = words[slice(*segment)]
+            if not marked(said, one.others):
+                rows.setdefault(" ".join(said), []).append(one.category)
     fewest = max(FEWEST_ROWS, math.ceil(_SHARED * len(texts)))
-    whole = Counter(one.category for _, one in texts)
+    whole = [one.category for _, one in texts]
     shared: set[str] = set()
     kept: set[str] = set()
     for phrase, categories in rows.items():
@@ -221,7 +230,7 @@ def _shared(
             continue
         if sum(f" {phrase} " in line for line in lines) > len(categories) / _MOSTLY:
             continue
-        (shared if _alike(Counter(categories), whole) >= _ALIKE else kept).add(phrase)
+        (shared if alike(categories, whole) >= ALIKE else kept).add(phrase)
     return shared, kept
 
 
@@ -234,15 +243,6 @@ def _names_a_category(word: str, spoken: frozenset[str]) -> bool:
 def _has_more(words: Sequence[str], segment: tuple[int, int]) -> bool:
     """Tell a part of a text from all of it."""
     return any(not separates(word) for word in (*words[: segment[0]], *words[segment[1] :]))
-
-
-def _alike(some: Counter[int], whole: Counter[int]) -> float:
-    """Cosine of two distributions over categories; squares without bias, so that few rows are not unlike by chance."""
-    n, n_whole = some.total(), whole.total()
-    together = sum(count * whole[category] for category, count in some.items()) / (n * n_whole)
-    square = sum(count * (count - 1) for count in some.values()) / (n * (n - 1))
-    square_whole = sum(count * (count - 1) for count in whole.values()) / (n_whole * (n_whole - 1))
-    return together / math.sqrt(square * square_whole) if square * square_whole else 1.0
 
 
 def _evidence(rules: TextRules, sample: Sequence[ListingText]) -> tuple[tuple[RuleReport, ...], Leak | None]:

@@ -7,6 +7,7 @@ be what a seller writes.
 """
 
 import math
+import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
@@ -21,10 +22,11 @@ FEWEST_ROWS = 20
 _FRAMED = 0.01  # of the texts have a frame
 _NEARLY_ALL = 0.9
 _EVERYWHERE = 0.3
+ALIKE = 0.75  # cosine of the categories of some rows and of all: theirs are of all kinds
 _PRECISION = 0.8  # of an opening's places that a column's value follows
 _MOST_OPENING, _MOST_GAP, _MOST_INSIDE, _MOST_CLOSING = 6, 3, 40, 8  # tokens
 _MOST_VALUES, _FEWEST_VALUES = 2_000, 3
-_PATH_MARKS = frozenset("/>|\u00bb\u203a")
+_PATH = r"[/>|\u00bb\u203a]"
 
 Words = tuple[str, ...]
 
@@ -38,11 +40,12 @@ class Mark(NamedTuple):
 
 
 class Row(NamedTuple):
-    """A text in tokens, its row's own values in it, and the columns that have one."""
+    """A text in tokens, its row's own values in it, the columns that have one, and its category's position."""
 
     words: list[str]
     marks: list[Mark]
     columns: frozenset[str]
+    category: int
 
 
 class _Evidence(NamedTuple):
@@ -62,14 +65,14 @@ class _Evidence(NamedTuple):
 
     def suffices(self, opening: Words, closing: Words) -> bool:
         """Tell whether what begins and ends so is a frame."""
-        if worded(closing):
-            return True
         behind_mark = not worded(opening[-1:])  # "Category: Sofas", but not "A sofa"
         if self.plain:
-            return worded(opening) and behind_mark
-        if self.place:
-            return opening != closing and (behind_mark or (self.followed and closing == (EDGE,)) or self.everywhere)
-        return opening != closing
+            return behind_mark and (worded(closing) or (worded(opening) and opening[-1] != EDGE))
+        if worded(closing):
+            return True
+        if opening == closing or not separates(opening[0]):
+            return False
+        return not self.place or behind_mark or self.everywhere or (self.followed and closing == (EDGE,))
 
 
 class _Hit(NamedTuple):
@@ -89,15 +92,8 @@ def names_of(value: str) -> tuple[Words, ...]:
     Returns:
         each in tokens; none without a letter.
     """
-    split = _PATH_MARKS if _PATH_MARKS & set(value) else {",", ";"}
-    parts, part = [value], ""
-    for letter in [*value, next(iter(split))]:
-        if letter in split:
-            parts.append(part)
-            part = ""
-        else:
-            part += letter
-    names = {tuple(tokenize(one.strip()).words[1:-1]) for one in parts}
+    parts = re.split(_PATH if re.search(_PATH, value) else r"[,;]", value)
+    names = {tuple(tokenize(one.strip()).words[1:-1]) for one in [value, *parts]}
     said = [name for name in names if sum(map(len, name)) > 1 and worded(name)]
     return tuple(sorted(said, key=lambda name: (-len(name), name)))
 
@@ -107,10 +103,11 @@ def worded(words: Iterable[str]) -> bool:
     return any(letter.isalpha() for word in words for letter in word)
 
 
-def row_of(text: str, columns: Mapping[str, str]) -> Row:
+def row_of(text: str, columns: Mapping[str, str], category: int) -> Row:
     """Split a text into tokens, and find its row's own values in it."""
     words = tokenize(text).words
-    return Row(words, marked(words, columns), frozenset(name for name, value in columns.items() if value.strip()))
+    filled = frozenset(name for name, value in columns.items() if value.strip())
+    return Row(words, marked(words, columns), filled, category)
 
 
 def marked(words: Sequence[str], columns: Mapping[str, str]) -> list[Mark]:
@@ -144,26 +141,31 @@ def find_frames(rows: Sequence[Row]) -> Iterator[Frame]:
         rows: of the texts, without prices and other fixed kinds.
     """
     fewest = max(FEWEST_ROWS, math.ceil(_FRAMED * len(rows)))
-    support = Counter(opening for row in rows for opening in _openings(row))
+    counts = Counter(opening for row in rows for opening in _openings(row))
+    support = {opening: n for opening, n in counts.items() if n >= fewest}
     longest = {
         opening[:-1]
         for opening, n in support.items()
-        if len(opening) > 1 and not worded(opening[:-1]) and n >= _NEARLY_ALL * support[opening[:-1]]
+        if len(opening) > 1 and not worded(opening[:-1]) and n >= _NEARLY_ALL * counts[opening[:-1]]
     }  # marks that nearly always have the same word behind them
     left = list(rows)
-    for opening in sorted(support, key=lambda one: (-support[one], -len(one), one)):
-        if support[opening] < fewest:
-            return
-        if opening not in longest and (frame := _frame(opening, left, fewest, len(rows))):
+    for opening in sorted(support, key=lambda one: (not separates(one[0]), -support[one], -len(one), one)):
+        if opening not in longest and (frame := _frame(opening, left, fewest, rows)):
             yield frame
             left = [row for row in left if not frame.find(row.words)]
 
 
 def _openings(row: Row) -> set[Words]:
-    """The runs of tokens, from a mark or a line's beginning on, that may open a frame around a row's own value."""
+    """The runs of tokens that may open a frame around a row's own value: those from a mark or a line's beginning on, and
+    a word or two right before it.
+    """
     found: set[Words] = set()
     own = {at for mark in row.marks for at in range(mark.start, mark.end)}
     for mark in row.marks:
+        for start in range(mark.start - 1, max(mark.start - 3, 0), -1):
+            if start in own or not worded([row.words[start]]):
+                break
+            found.add(tuple(row.words[start : mark.start]))
         for start in range(mark.start - 1, max(mark.start - _MOST_OPENING - _MOST_GAP, 0) - 1, -1):
             if start in own:
                 break
@@ -175,40 +177,69 @@ def _openings(row: Row) -> set[Words]:
     return found
 
 
-def _frame(opening: Words, rows: Sequence[Row], fewest: int, n_rows: int) -> Frame | None:
+def _frame(opening: Words, rows: Sequence[Row], fewest: int, all_rows: Sequence[Row]) -> Frame | None:
     """The frame that an opening begins, if its row's own values follow it nearly always, and it ends alike."""
-    gap = _MOST_GAP if worded(opening) else 0
+    gap = _MOST_GAP if worded(opening) and separates(opening[0]) else 0
     places = [(row, _hit(row, at + len(opening), gap)) for row in rows for at in positions(row.words, opening)]
     hits = [hit for _, hit in places if hit]
     if len(hits) < fewest or len({tuple(hit.row.words[hit.start : hit.end]) for hit in hits}) < _FEWEST_VALUES:
         return None
     column = Counter(hit.column for hit in hits).most_common(1)[0][0]
-    n_missed = sum(not hit and column in row.columns for row, hit in places)
-    if len(hits) < _PRECISION * (len(hits) + n_missed):
-        return None
     closing = _closing(hits)
-    if closing is None:
+    if closing is None or alike((hit.row.category for hit in hits), (row.category for row in all_rows)) < ALIKE:
+        return None
+    kind = _Evidence(
+        plain=column == CATEGORY and 2 * sum(map(_has_levels, hits)) < len(hits),
+        place=column != CATEGORY,
+        followed=sum(hit.end < _line_end(hit) for hit in hits) >= _NEARLY_ALL * len(hits),
+        everywhere=len(hits) >= _EVERYWHERE * len(all_rows),
+    )
+    if not kind.suffices(opening, closing):
         return None
     to_line_end = closing[-1] == EDGE or worded(closing)
     lengths = [
         (_line_end(hit) - len(closing) + (closing[-1] == EDGE) if to_line_end else hit.end) - hit.inside for hit in hits
     ]
-    kind = _Evidence(
-        plain=column == CATEGORY and 2 * sum(map(_has_levels, hits)) < len(hits),
-        place=column != CATEGORY,
-        followed=sum(hit.end < _line_end(hit) for hit in hits) >= _NEARLY_ALL * len(hits),
-        everywhere=len(hits) >= _EVERYWHERE * n_rows,
-    )
-    if not kind.suffices(opening, closing):
-        return None
     most = int(np.quantile(lengths, 0.98, method="higher"))
-    return Frame(
+    frame = Frame(
         opening=opening,
         closing=closing,
         max_tokens=min(most + most // 2 + 2, 2 * _MOST_INSIDE),
         values=() if worded(opening) or (worded(closing) and not kind.plain) else _said(hits),
         usual=() if worded(closing) else _usual(hits, lengths),
     )
+    if worded(closing) and not frame.values:  # a place that the closing does not follow is none of the frame's
+        found = [(row, span) for row in rows for span in frame.find(row.words)]
+        n_found = sum(_holds_value(row, span) for row, span in found)
+        n_missed = sum(column in row.columns for row, _ in found) - n_found
+    else:
+        n_found, n_missed = len(hits), sum(not hit and column in row.columns for row, hit in places)
+    n_all_of_it = sum(_is_all(hit, frame) for hit in hits)
+    return frame if n_found >= _PRECISION * (n_found + n_missed) and 2 * n_all_of_it < len(hits) else None
+
+
+def alike(some: Iterable[int], every: Iterable[int]) -> float:
+    """Compare the categories of some rows with those of all: the cosine of their shares.
+
+    Squares are taken without the bias of small numbers, so that few rows are not unlike by chance.
+    """
+    few, all_of_them = Counter(some), Counter(every)
+    n, n_all = few.total(), all_of_them.total()
+    together = sum(count * all_of_them[category] for category, count in few.items()) / (n * n_all)
+    square = sum(count * (count - 1) for count in few.values()) / (n * (n - 1))
+    square_all = sum(count * (count - 1) for count in all_of_them.values()) / (n_all * (n_all - 1))
+    return together / math.sqrt(square * square_all) if square * square_all else 1.0
+
+
+def _holds_value(row: Row, span: tuple[int, int]) -> bool:
+    return any(span[0] <= mark.start and mark.end <= span[1] for mark in row.marks)
+
+
+def _is_all(hit: _Hit, frame: Frame) -> bool:
+    """Tell whether a text says nothing outside the frame."""
+    words, end = hit.row.words, hit.inside - len(frame.opening)
+    rest = words[_line_end(hit) :] if frame.closing[-1] == EDGE or worded(frame.closing) else words[hit.end :]
+    return not worded(words[:end]) and not worded(rest)
 
 
 def _usual(hits: Sequence[_Hit], lengths: Sequence[int]) -> Words:
@@ -258,7 +289,7 @@ def _closing(hits: Sequence[_Hit]) -> Words | None:
 def _has_levels(hit: _Hit) -> bool:
     """Tell a path, or a category and a place, from one name."""
     said = {tuple(hit.row.words[mark.start : mark.end]) for mark in hit.row.marks if hit.start <= mark.start < hit.end}
-    return len(said) > 1 or bool(_PATH_MARKS.intersection(hit.row.words[hit.start : hit.end]))
+    return len(said) > 1 or any(re.fullmatch(_PATH, word) for word in hit.row.words[hit.start : hit.end])
 
 
 def _said(hits: Sequence[_Hit]) -> Words:
