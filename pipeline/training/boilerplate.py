@@ -39,7 +39,7 @@ from shared.text.cleaning import (
     tokenize,
 )
 
-_MOST_LISTINGS = 20_000
+_MOST_LISTINGS = 10_000
 _SHARED = 0.05  # of the texts have a phrase
 _MOST_PHRASE = 25  # tokens
 _ROUNDS = 5
@@ -145,7 +145,7 @@ def learn_rules(listings: Sequence[ListingText]) -> LearnedRules:
         learned.rules.clean("Oak table | in Whitby, Yorkshire | Some Site")
 
     Args:
-        listings: those that are trained on, in the catalogue's order; of many, 20,000 evenly spread ones are read.
+        listings: those that are trained on, in the catalogue's order; of many, 10,000 evenly spread ones are read.
     """
     step = max(len(listings) / _MOST_LISTINGS, 1.0)
     sample = [listings[int(at * step)] for at in range(int(len(listings) / step))]

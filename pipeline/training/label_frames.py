@@ -22,6 +22,7 @@ FEWEST_ROWS = 20
 _FRAMED = 0.01  # of the texts have a frame
 _NEARLY_ALL = 0.9
 _EVERYWHERE = 0.3
+_FEWEST_WHOLE = 5  # rows that show how a frame ends
 ALIKE = 0.75  # cosine of the categories of some rows and of all: theirs are of all kinds
 _PRECISION = 0.8  # of an opening's places that a column's value follows
 _MOST_OPENING, _MOST_GAP, _MOST_INSIDE, _MOST_CLOSING = 6, 3, 40, 8  # tokens
@@ -83,6 +84,7 @@ class _Hit(NamedTuple):
     start: int
     end: int
     column: str  # of the first value
+    n_columns: int  # whose values follow
 
 
 @lru_cache(maxsize=65_536)
@@ -149,15 +151,18 @@ def find_frames(rows: Sequence[Row]) -> Iterator[Frame]:
         if len(opening) > 1 and not worded(opening[:-1]) and n >= _NEARLY_ALL * counts[opening[:-1]]
     }  # marks that nearly always have the same word behind them
     left = list(rows)
-    for opening in sorted(support, key=lambda one: (not separates(one[0]), -support[one], -len(one), one)):
+    for opening in sorted(
+        support, key=lambda one: (-support[one] * (1 if separates(one[0]) else _NEARLY_ALL), -len(one), one)
+    ):
         if opening not in longest and (frame := _frame(opening, left, fewest, rows)):
             yield frame
             left = [row for row in left if not frame.find(row.words)]
 
 
 def _openings(row: Row) -> set[Words]:
-    """The runs of tokens that may open a frame around a row's own value: those from a mark or a line's beginning on, and
-    a word or two right before it.
+    """The runs of tokens that may open a frame around a row's own value.
+
+    These are those from a mark or a line's beginning on, and a word or two right before the value.
     """
     found: set[Words] = set()
     own = {at for mark in row.marks for at in range(mark.start, mark.end)}
@@ -256,6 +261,7 @@ def _usual(hits: Sequence[_Hit], lengths: Sequence[int]) -> Words:
 def _hit(row: Row, inside: int, gap: int) -> _Hit | None:
     """The row's own values that follow an opening, with few other words before and between them."""
     first: Mark | None = None
+    columns: set[str] = set()
     end = inside
     for mark in row.marks:
         if mark.start < inside:
@@ -263,7 +269,8 @@ def _hit(row: Row, inside: int, gap: int) -> _Hit | None:
         if mark.start - end > (_MOST_GAP if first else gap) or EDGE in row.words[end : mark.start]:
             break
         first, end = first or mark, mark.end
-    return _Hit(row, inside, first.start, end, first.column) if first else None
+        columns.add(mark.column)
+    return _Hit(row, inside, first.start, end, first.column, len(columns)) if first else None
 
 
 def _line_end(hit: _Hit) -> int:
@@ -272,6 +279,9 @@ def _line_end(hit: _Hit) -> int:
 
 def _closing(hits: Sequence[_Hit]) -> Words | None:
     """How a frame ends: with the same words, with its line, or with a mark behind the values."""
+    n_columns = Counter(hit.n_columns for hit in hits)
+    most = max((n for n, count in n_columns.items() if count >= _FEWEST_WHOLE), default=0)
+    hits = [hit for hit in hits if hit.n_columns >= most]  # of a row without a place, its place would be the rest
     rests = [tuple(hit.row.words[hit.end : _line_end(hit)]) for hit in hits]
     enough = _NEARLY_ALL * len(hits)
     for size in range(_MOST_CLOSING, 0, -1):
