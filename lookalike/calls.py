@@ -4,10 +4,10 @@ Each call is a generator (`exchange.Call`) that a `Client` or `AsyncClient` runs
 jobs are here, those about the index in `index_calls`. Docstrings describe what a `Client` returns.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from math import isfinite
-from typing import TYPE_CHECKING, Any, Unpack
+from typing import TYPE_CHECKING, Any, Unpack, cast
 
 from lookalike.batches import BatchItem, batched
 from lookalike.errors import ImageNotFound, InputError
@@ -316,7 +316,7 @@ class Calls(IndexCalls):
         if photo is None:
             request = Request(method="POST", path=path, headers=headers, json=named | asked, holds_s=holds_s)
         else:
-            photos = photo if isinstance(photo, list | tuple) else [photo]
+            photos = cast(Sequence[Photo], photo if isinstance(photo, list | tuple) else [photo])
             contents: list[bytes] = yield Work(lambda: read_photos(photos))
             photo = rereadable(photos[0], contents[0])
             request = Request(

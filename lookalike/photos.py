@@ -37,7 +37,7 @@ class Picture(Protocol):
 
 
 Photo = str | PathLike[str] | bytes | bytearray | memoryview | Readable | Picture
-Photos = list[Photo] | tuple[Photo, ...]
+Photos = Sequence[Photo]  # a list or a tuple
 
 
 def read_photo(photo: Photo) -> bytes:

@@ -240,7 +240,8 @@ def assemble_bundle(
     if inputs.project:
         report_progress(f"projection: {notes['projection']}")
     embedded = EmbeddedPhotos(photos, served.chosen.embeddings)
-    labelled = Labelled.of(photos, embedded.embeddings)
+    layer = POOLED if network.projection is None else PROJECTED
+    labelled = Labelled.of(photos, embedded.embeddings, layer)
     text = fit_text(
         photos, labelled.embeddings.vectors, split, inputs.attributes, len(inputs.categories), inputs.paths,
         report_progress,
@@ -253,7 +254,7 @@ def assemble_bundle(
     manifest = _manifest(inputs, spec).model_copy(
         update={
             "embedding_dim": network.embedding_dim,
-            "embedding_layer": POOLED if network.projection is None else PROJECTED,
+            "embedding_layer": layer,
             "runtime": runtime,
             "precision": served.precision,
             "gate": served.gate,

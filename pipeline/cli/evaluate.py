@@ -67,7 +67,7 @@ def evaluate(name: str, catalogue: Path | None, against: str | None, as_json: bo
     measured = []
     for bundle in bundles:
         photos, embeddings = embed_catalogue(settings, bundle, found, print_progress)
-        labelled = Labelled.of(photos, embeddings)
+        labelled = Labelled.of(photos, embeddings, bundle.manifest.embedding_layer)
         measured.append(measure_served(labelled, photos, bundle.manifest, split, categories))
     evaluation, summaries = measured[0].evaluation, [each.evaluation.summary() for each in measured]
     differences = compare(*measured) if against else {}
@@ -121,7 +121,7 @@ def plot(name: str, catalogue: Path | None, out: Path, as_json: bool) -> None:
         choice = CategoryChoice.by(settings, categories.names, grow=False)
         found = read_catalogue(existing_catalogue(settings), choice, fetch=fetch_with(settings, print_progress))
         embedded = embed_catalogue(settings, bundle, found, print_progress)
-        labelled = Labelled.of(*embedded)
+        labelled = Labelled.of(*embedded, bundle.manifest.embedding_layer)
         measured = measure_served(labelled, embedded.photos, bundle.manifest, bundle.split, categories)
         evaluation = measured.evaluation
     elif stored.is_file():

@@ -14,7 +14,7 @@ from shared.array_types import BoolArray, DoubleArray, FloatArray, IntArray
 from shared.catalogue.categories import CataloguePhoto, Categories
 from shared.model.bundle import BundleManifest, Split
 from shared.model.embedder import Embeddings
-from shared.model.fusion import Answering, joined_logs, text_logs
+from shared.model.fusion import Answering, joined_logs, softmax, text_logs
 
 _CUTOFF, _DEPTH = 4, 10
 _N_BINS = 15
@@ -105,9 +105,11 @@ def evaluate_words(
         logs[name] = words, fusion.words
         logs[f"photo_and_{name}"] = joined_logs(photo, words, fusion.words_weight or 0.5), fusion.both
         like = worded.similarities(labelled, encoded)
+        chances = softmax(logs[f"photo_and_{name}"][0], fusion.both.temperature)
+        seen, said = worded.compared(labelled, rows, encoded, chances)
         mapped = np.stack([one.photo for one in encoded]) @ vectors.T
         similar[name] = (1 - fusion.text_weight_alone) * mapped + fusion.text_weight_alone * like
-        similar[f"photo_and_{name}"] = (1 - fusion.text_weight) * similar["photo"] + fusion.text_weight * like
+        similar[f"photo_and_{name}"] = (1 - fusion.text_weight) * seen + fusion.text_weight * said
         similar[f"{name}_to_photos"] = to_photos[f"{name}_to_photos"] = mapped
     right = {kind: (found.argmax(1) == truth).astype(np.float64) for kind, (found, _) in logs.items()}
     gains = {}

@@ -2,52 +2,50 @@
 
 A site that puts "| in Whitby, Yorkshire | Some Site" behind each title, or "Posted in Chairs in Whitby" behind a
 description, writes place and category into the words. A model of these words would learn the label from the label, or
-from where the rows were collected. A frame is found by the rows' own columns: an opening after which the row's place or
-category stands in nearly every row. It is removed from every text then, also from a query's, of which no columns are
-known. What a seller writes in plain words stays: a category's name behind a mark alone is no frame, and a shared phrase
-must begin or end a line, apart from the rest by a mark, in listings of all kinds.
+from where the rows were collected. What is found is removed from every text, also from a query's, of which no columns
+are known. What a seller writes in plain words stays: a shared phrase must begin or end a text, apart from the rest by a
+mark, in listings of all kinds.
 """
 
 import math
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
-from typing import NamedTuple
 
 import numpy as np
 from sklearn.feature_extraction.text import CountVectorizer
 from sklearn.naive_bayes import MultinomialNB
 
+from pipeline.training.label_frames import (
+    ALIKE,
+    CATEGORY,
+    FEWEST_ROWS,
+    alike,
+    find_frames,
+    marked,
+    names_of,
+    row_of,
+    worded,
+)
 from shared.text.cleaning import (
     EDGE,
+    NUMBER,
     Frame,
     Removed,
     TextRules,
     first_segment,
     last_segment,
-    positions,
     separates,
     tokenize,
 )
 
-_MOST_LISTINGS = 20_000
-_FEWEST_ROWS = 20
+_MOST_LISTINGS = 10_000
 _SHARED = 0.05  # of the texts have a phrase
-_FRAMED = 0.01  # of the texts have a frame
-_NEARLY_ALL = 0.9
-_PRECISION = 0.8  # of an opening's places that a column's value follows
-_MOST_OPENING, _MOST_GAP, _MOST_INSIDE, _MOST_CLOSING, _MOST_PHRASE = 6, 3, 40, 8, 25  # tokens
-_MOST_VALUES, _FEWEST_VALUES = 2_000, 3
-_ALIKE = 0.75  # cosine of the categories of a phrase's rows and of all rows
+_MOST_PHRASE = 25  # tokens
 _ROUNDS = 5
 _SHOWN = 10
-_FEWEST_WITH_NUMBER = 4  # words of a phrase
+_MOSTLY = 0.5  # of the texts that say a phrase say it there
 _MOST_WORDS = 5_000
-_PATH_MARKS = frozenset("/>|\u00bb\u203a")
-_CATEGORY = "category"
-
-Words = tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -66,6 +64,11 @@ class ListingText:
     others: Mapping[str, str]
     path: str
     category: int
+
+    @property
+    def columns(self) -> dict[str, str]:
+        """The values that a site may repeat in a text, by name."""
+        return {**self.others, CATEGORY: self.path}
 
 
 @dataclass(frozen=True)
@@ -135,30 +138,6 @@ class LearnedRules:
         return notes
 
 
-class _Mark(NamedTuple):
-    """Where in a text a value of its own row stands: words[start:end]."""
-
-    start: int
-    end: int
-    column: str
-
-
-class _Row(NamedTuple):
-    words: list[str]
-    marks: list[_Mark]
-    columns: frozenset[str]  # that have a value
-
-
-class _Hit(NamedTuple):
-    """A place of an opening, the first token after it, and the values that follow: words[start:end]."""
-
-    row: _Row
-    inside: int
-    start: int
-    end: int
-    column: str  # of the first value
-
-
 def learn_rules(listings: Sequence[ListingText]) -> LearnedRules:
     """Find what a site writes into its catalogue's texts.
 
@@ -166,7 +145,7 @@ def learn_rules(listings: Sequence[ListingText]) -> LearnedRules:
         learned.rules.clean("Oak table | in Whitby, Yorkshire | Some Site")
 
     Args:
-        listings: those that are trained on, in the catalogue's order; of many, 20,000 evenly spread ones are read.
+        listings: those that are trained on, in the catalogue's order; of many, 10,000 evenly spread ones are read.
     """
     step = max(len(listings) / _MOST_LISTINGS, 1.0)
     sample = [listings[int(at * step)] for at in range(int(len(listings) / step))]
@@ -178,164 +157,10 @@ def learn_rules(listings: Sequence[ListingText]) -> LearnedRules:
                 texts.setdefault(name, []).append((text, one))
     frames: list[Frame] = []
     for those in texts.values():
-        rows = [_row(text, one) for text, one in those]
-        frames += [frame for frame in _frames(rows) if frame not in frames]
+        rows = [row_of(text, one.columns, one.category) for text, one in those]
+        frames += [frame for frame in find_frames(rows) if frame not in frames]
     rules, kept = _with_phrases(TextRules(frames=tuple(frames)), list(texts.values()))
     return LearnedRules(rules, *_evidence(rules, sample), tuple(sorted(kept)))
-
-
-@lru_cache(maxsize=65_536)
-def _names(value: str) -> tuple[Words, ...]:
-    """A value as a text may repeat it: all of it, and its levels or the parts between commas, the longest first."""
-    split = _PATH_MARKS if _PATH_MARKS & set(value) else {",", ";"}
-    parts, part = [value], ""
-    for letter in [*value, next(iter(split))]:
-        if letter in split:
-            parts.append(part)
-            part = ""
-        else:
-            part += letter
-    names = {tuple(tokenize(one.strip()).words[1:-1]) for one in parts}
-    said = [name for name in names if sum(map(len, name)) > 1 and _worded(name)]
-    return tuple(sorted(said, key=lambda name: (-len(name), name)))
-
-
-def _worded(words: Iterable[str]) -> bool:
-    return any(letter.isalpha() for word in words for letter in word)
-
-
-def _row(text: str, listing: ListingText) -> _Row:
-    words = tokenize(text).words
-    columns = frozenset(name for name, value in ((_CATEGORY, listing.path), *listing.others.items()) if value.strip())
-    return _Row(words, _marked(words, listing), columns)
-
-
-def _marked(words: Sequence[str], listing: ListingText) -> list[_Mark]:
-    """Where a row's own values stand in one of its texts, from left to right."""
-    begin: dict[str, list[tuple[Words, str]]] = {}
-    for column, value in ((_CATEGORY, listing.path), *listing.others.items()):
-        for name in _names(value):
-            begin.setdefault(name[0], []).append((name, column))
-    marks: list[_Mark] = []
-    after = 0
-    for at, word in enumerate(words):
-        if at < after or word not in begin:
-            continue
-        fitting = [one for one in begin[word] if tuple(words[at : at + len(one[0])]) == one[0]]
-        if fitting:
-            name, column = max(fitting, key=lambda one: len(one[0]))
-            after = at + len(name)
-            marks.append(_Mark(at, after, column))
-    return marks
-
-
-def _frames(rows: Sequence[_Row]) -> Iterator[Frame]:
-    """Find the frames of one attribute's texts, those of most rows first; each needs rows that no earlier one has."""
-    fewest = max(_FEWEST_ROWS, math.ceil(_FRAMED * len(rows)))
-    support = Counter(opening for row in rows for opening in _openings(row))
-    longest = {
-        opening[:-1]
-        for opening, n in support.items()
-        if len(opening) > 1 and not _worded(opening[:-1]) and n >= _NEARLY_ALL * support[opening[:-1]]
-    }  # marks that nearly always have the same word behind them
-    left = list(rows)
-    for opening in sorted(support, key=lambda one: (-support[one], -len(one), one)):
-        if support[opening] < fewest:
-            return
-        if opening not in longest and (frame := _frame(opening, left, fewest)):
-            yield frame
-            left = [row for row in left if not frame.find(row.words)]
-
-
-def _openings(row: _Row) -> set[Words]:
-    """The runs of tokens, from a mark or a line's beginning on, that may open a frame around a row's own value."""
-    found: set[Words] = set()
-    own = {at for mark in row.marks for at in range(mark.start, mark.end)}
-    for mark in row.marks:
-        for start in range(mark.start - 1, max(mark.start - _MOST_OPENING - _MOST_GAP, 0) - 1, -1):
-            if start in own:
-                break
-            if separates(row.words[start]):
-                ends = range(max(start + 1, mark.start - _MOST_GAP), mark.start + 1)
-                found.update(tuple(row.words[start:end]) for end in ends if end - start <= _MOST_OPENING)
-            if row.words[start] == EDGE:
-                break
-    return found
-
-
-def _frame(opening: Words, rows: Sequence[_Row], fewest: int) -> Frame | None:
-    """The frame that an opening begins, if its row's own values follow it nearly always, and it ends alike."""
-    gap = _MOST_GAP if _worded(opening) else 0
-    places = [(row, _hit(row, at + len(opening), gap)) for row in rows for at in positions(row.words, opening)]
-    hits = [hit for _, hit in places if hit]
-    if len(hits) < fewest or len({tuple(hit.row.words[hit.start : hit.end]) for hit in hits}) < _FEWEST_VALUES:
-        return None
-    column = Counter(hit.column for hit in hits).most_common(1)[0][0]
-    n_missed = sum(not hit and column in row.columns for row, hit in places)
-    if len(hits) < _PRECISION * (len(hits) + n_missed):
-        return None
-    closing = _closing(hits)
-    if closing is None:
-        return None
-    values: Words = ()
-    if not _worded((*opening, *closing)):
-        if sum(map(_is_label, hits)) < _NEARLY_ALL * len(hits) or opening == closing == (EDGE,):
-            return None
-        said = Counter(" ".join(hit.row.words[hit.inside : hit.end]) for hit in hits)
-        values = tuple(
-            sorted(name for name, _ in sorted(said.items(), key=lambda one: (-one[1], one[0]))[:_MOST_VALUES])
-        )
-    to_line_end = closing[-1] == EDGE or _worded(closing)
-    lengths = [
-        (_line_end(hit) - len(closing) + (closing[-1] == EDGE) if to_line_end else hit.end) - hit.inside for hit in hits
-    ]
-    most = int(np.quantile(lengths, 0.98, method="higher"))
-    return Frame(
-        opening=opening, closing=closing, max_tokens=min(most + most // 2 + 2, 2 * _MOST_INSIDE), values=values
-    )
-
-
-def _hit(row: _Row, inside: int, gap: int) -> _Hit | None:
-    """The row's own values that follow an opening, with few other words before and between them."""
-    first: _Mark | None = None
-    end = inside
-    for mark in row.marks:
-        if mark.start < inside:
-            continue
-        if mark.start - end > (_MOST_GAP if first else gap) or EDGE in row.words[end : mark.start]:
-            break
-        first, end = first or mark, mark.end
-    return _Hit(row, inside, first.start, end, first.column) if first else None
-
-
-def _line_end(hit: _Hit) -> int:
-    return hit.row.words.index(EDGE, hit.end)
-
-
-def _closing(hits: Sequence[_Hit]) -> Words | None:
-    """How a frame ends: with the same words, with its line, or with a mark behind the values."""
-    rests = [tuple(hit.row.words[hit.end : _line_end(hit)]) for hit in hits]
-    enough = _NEARLY_ALL * len(hits)
-    for size in range(_MOST_CLOSING, 0, -1):
-        (suffix, n), *_ = Counter(rest[-size:] for rest in rests).most_common(1)
-        if n >= enough and len(suffix) == size and _worded(suffix):
-            return suffix
-    short = sum(_line_end(hit) - hit.inside <= _MOST_INSIDE for hit in hits)
-    shapes = {tuple("#" if word.isdigit() else word for word in rest) for rest in rests}
-    if short >= enough and len(shapes) <= max(len(hits) / 2, 1):  # a date, say, but no seller's own words
-        return (EDGE,)
-    mark, n = Counter(hit.row.words[hit.end] for hit in hits).most_common(1)[0]
-    return (mark,) if n >= enough and separates(mark) else None
-
-
-def _is_label(hit: _Hit) -> bool:
-    """Tell a place or a path of several levels from a category's name, which a seller may have written."""
-    marks = [mark for mark in hit.row.marks if hit.start <= mark.start < hit.end]
-    return (
-        len(marks) > 1
-        or any(mark.column != _CATEGORY for mark in marks)
-        or bool(_PATH_MARKS.intersection(hit.row.words[hit.start : hit.end]))
-    )
 
 
 def _with_phrases(rules: TextRules, texts: Sequence[Sequence[tuple[str, ListingText]]]) -> tuple[TextRules, set[str]]:
@@ -348,7 +173,8 @@ def _with_phrases(rules: TextRules, texts: Sequence[Sequence[tuple[str, ListingT
     Returns:
         the rules, and the phrases that many texts share but that are kept.
     """
-    spoken = {" ".join(name) for those in texts for _, one in those for name in _names(one.path)}
+    paths = {one.path for those in texts for _, one in those}
+    spoken = frozenset(word for path in paths for name in names_of(path) for word in name if worded([word]))
     kept: set[str] = set()
     left = texts  # with the frames at first: how they end is boilerplate without them too
     for _ in range(_ROUNDS):
@@ -371,42 +197,52 @@ def _with_phrases(rules: TextRules, texts: Sequence[Sequence[tuple[str, ListingT
 def _shared(
     texts: Sequence[tuple[str, ListingText]],
     find_segment: Callable[[Sequence[str], int, int], tuple[int, int] | None],
-    spoken: set[str],
+    spoken: frozenset[str],
 ) -> tuple[set[str], set[str]]:
     """The segments that many texts begin or end with: those of all categories, and those of some only.
 
-    No category's name is among them, and no short phrase with a number, which may be a size.
+    Not among them are words of the categories' names, the row's own place, numbers, which may be sizes, and what texts
+    say elsewhere too.
+
+    Args:
+        texts: of an attribute.
+        find_segment: `last_segment` or `first_segment`.
+        spoken: the words of all categories' names.
     """
     rows: dict[str, list[int]] = {}
+    lines: list[str] = []
     for text, one in texts:
         words = tokenize(text).words
+        lines.append(f" {' '.join(words)} ")
         segment = find_segment(words, 0, len(words))
         if segment and segment[1] - segment[0] <= _MOST_PHRASE and _has_more(words, segment):
-            rows.setdefault(" ".join(words[slice(*segment)]), []).append(one.category)
-    fewest = max(_FEWEST_ROWS, math.ceil(_SHARED * len(texts)))
-    whole = Counter(one.category for _, one in texts)
+            said = words[slice(*segment)]
+            if not marked(said, one.others):
+                rows.setdefault(" ".join(said), []).append(one.category)
+    fewest = max(FEWEST_ROWS, math.ceil(_SHARED * len(texts)))
+    whole = [one.category for _, one in texts]
     shared: set[str] = set()
     kept: set[str] = set()
     for phrase, categories in rows.items():
-        has_number = any(letter.isdigit() for letter in phrase)
-        a_size = has_number and phrase.count(" ") < _FEWEST_WITH_NUMBER - 1
-        if len(categories) >= fewest and _worded(phrase) and phrase not in spoken and not a_size:
-            (shared if _alike(Counter(categories), whole) >= _ALIKE else kept).add(phrase)
+        if len(categories) < fewest or not worded(phrase) or any(letter.isdigit() for letter in phrase):
+            continue
+        if all(_names_a_category(word, spoken) for word in phrase.split()):
+            continue
+        if sum(f" {phrase} " in line for line in lines) > len(categories) / _MOSTLY:
+            continue
+        (shared if alike(categories, whole) >= ALIKE else kept).add(phrase)
     return shared, kept
+
+
+def _names_a_category(word: str, spoken: frozenset[str]) -> bool:
+    """Tell whether a word is one of some, be it without its ending, or a mark."""
+    stem = word[: max(len(word) - 2, 3)]
+    return not worded([word]) or any(one.startswith(stem) or (len(one) > 2 and word.startswith(one)) for one in spoken)
 
 
 def _has_more(words: Sequence[str], segment: tuple[int, int]) -> bool:
     """Tell a part of a text from all of it."""
     return any(not separates(word) for word in (*words[: segment[0]], *words[segment[1] :]))
-
-
-def _alike(some: Counter[int], whole: Counter[int]) -> float:
-    """Cosine of two distributions over categories; squares without bias, so that few rows are not unlike by chance."""
-    n, n_whole = some.total(), whole.total()
-    together = sum(count * whole[category] for category, count in some.items()) / (n * n_whole)
-    square = sum(count * (count - 1) for count in some.values()) / (n * (n - 1))
-    square_whole = sum(count * (count - 1) for count in whole.values()) / (n_whole * (n_whole - 1))
-    return together / math.sqrt(square * square_whole) if square * square_whole else 1.0
 
 
 def _evidence(rules: TextRules, sample: Sequence[ListingText]) -> tuple[tuple[RuleReport, ...], Leak | None]:
@@ -425,7 +261,7 @@ def _evidence(rules: TextRules, sample: Sequence[ListingText]) -> tuple[tuple[Ru
                 taken += tokenize(removed.text).words
             key = (kind, removed.rule)
             hit.add(key)
-            if key not in shapes:
+            if "{" not in shapes.get(key, "") and (key not in shapes or kind == "frame"):
                 shapes[key] = _shape(removed, one, rules)
         counts.update(hit)
         words.append(" ".join(taken).strip())
@@ -441,13 +277,13 @@ def _shape(removed: Removed, listing: ListingText, rules: TextRules) -> str:
         return removed.rule if removed.learned else ""
     words = tokenize(removed.text).words[1:-1]
     n_opening, n_closing = (sum(word != EDGE for word in part) for part in (frame.opening, frame.closing))
-    columns = {mark.start: mark for mark in _marked(words, listing)}
+    columns = {mark.start: mark for mark in marked(words, listing.columns)}
     said: list[str] = []
     at = 0
     while at < len(words):
         mark = columns.get(at)
-        if at < n_opening or at >= len(words) - n_closing or (not mark and not _worded(words[at])):
-            said.append("#" if words[at].isdigit() else words[at])
+        if at < n_opening or at >= len(words) - n_closing or (not mark and not worded(words[at])):
+            said.append(NUMBER if words[at].isdigit() else words[at])
         elif mark:
             said.append(f"{{{mark.column}}}")
         elif said[-1:] != ["…"]:

@@ -12,11 +12,11 @@ from pipeline.training.text import FittedText
 from shared.array_types import BoolArray, FloatArray, IntArray
 from shared.catalogue.categories import CataloguePhoto, Categories
 from shared.catalogue.hierarchy import hierarchy_of
-from shared.model.bundle import Split
+from shared.model.bundle import PROJECTED, Split
 from shared.model.embedder import Embeddings
-from shared.model.fusion import Answering, Fusion, Vote, joined_logs, photo_logs, text_logs
+from shared.model.fusion import Answering, Fusion, Vote, joined_logs, photo_logs, softmax, text_logs
 from shared.progress import ReportProgress
-from shared.text.encoder import EncodedText, TextEncoder
+from shared.text.encoder import EncodedText, TextEncoder, with_evidence
 
 _K = 40  # voters
 _SHARPNESS = (0.05, 0.1, 0.2)
@@ -49,17 +49,19 @@ class Labelled:
         embeddings: vectors (n, dim), scores (n, n_categories).
         labels: (n,) categories.
         listings: (n,) ids.
+        projected: whether the vectors say of the category, too.
     """
 
     embeddings: Embeddings
     labels: IntArray
     listings: npt.NDArray[np.str_]
+    projected: bool = False
 
     @classmethod
-    def of(cls, photos: Sequence[CataloguePhoto], embeddings: Embeddings) -> "Labelled":
-        """Make one of photos, one a row."""
+    def of(cls, photos: Sequence[CataloguePhoto], embeddings: Embeddings, layer: str) -> "Labelled":
+        """Make one of photos, one a row; `layer` is the manifest's embedding layer."""
         labels = np.array([photo.category for photo in photos], dtype=np.int64)
-        return cls(embeddings, labels, np.array([photo.listing_id for photo in photos]))
+        return cls(embeddings, labels, np.array([photo.listing_id for photo in photos]), layer == PROJECTED)
 
     def of_rows(self, rows: IntArray) -> tuple[Embeddings, npt.NDArray[np.str_]]:
         """Some photos as queries, with their listings."""
@@ -124,9 +126,14 @@ class Worded:
         """Encode the words of all listings."""
         ids, listing_of = np.unique(labelled.listings, return_inverse=True)
         nothing = np.zeros(fitted.encoder.width, dtype=np.float32)
-        found = (fitted.encoder.encode(fitted.words.get(one, "")) for one in ids.tolist())
-        vectors = np.stack([nothing if one is None else one.vector for one in found])
-        return cls(fitted.encoder, fitted, listing_of, ids, vectors)
+        category = np.zeros(len(ids), dtype=np.int64)
+        category[listing_of] = labelled.labels
+        vectors = [
+            fitted.encoder.of_listing(fitted.payloads.get(one, ""), label)
+            for one, label in zip(ids.tolist(), category.tolist(), strict=True)
+        ]
+        stacked = np.stack([nothing if one is None else one for one in vectors])
+        return cls(fitted.encoder, fitted, listing_of, ids, stacked)
 
     def asked(self, rows: IntArray, texts: Mapping[str, str]) -> tuple[IntArray, list[EncodedText]]:
         """The photos among some whose listing has known words, and those words encoded, once a listing."""
@@ -141,16 +148,44 @@ class Worded:
                 encoded.append(one)
         return np.array(kept, dtype=np.int64), encoded
 
-    def similarities(self, labelled: Labelled, encoded: Sequence[EncodedText]) -> FloatArray:
-        """How similar the words of some queries are to each photo's listing's, (m, n), as searches compare them."""
+    def similarities(
+        self, labelled: Labelled, encoded: Sequence[EncodedText], chances: FloatArray | None = None
+    ) -> FloatArray:
+        """How similar the words of some queries are to each photo's listing's, (m, n), as searches compare them.
+
+        Args:
+            labelled: the photos.
+            encoded: the words of each query.
+            chances: (m, n_categories) probabilities that the queries carry instead of those of their words.
+        """
         facts = self.encoder.facts
-        similar: FloatArray = (np.stack([one.vector for one in encoded]) @ self.vectors.T)[:, self.listing_of]
+        vectors = [one.vector for one in encoded]
+        if chances is not None:
+            vectors = [with_evidence(vector, some) for vector, some in zip(vectors, chances, strict=True)]
+        similar: FloatArray = (np.stack(vectors) @ self.vectors.T)[:, self.listing_of]
         with_words: BoolArray = np.asarray(self.vectors.any(axis=1))
         without = np.flatnonzero(~with_words[self.listing_of])
         if len(without):
             mapped = np.stack([one.photo for one in encoded])
             similar[:, without] = facts.slope * mapped @ labelled.embeddings.vectors[without].T + facts.offset
         return similar
+
+    def compared(
+        self, labelled: Labelled, rows: IntArray, encoded: Sequence[EncodedText], chances: FloatArray
+    ) -> tuple[FloatArray, FloatArray]:
+        """Similarities of photos and of words, (m, n) each, for queries with both, as searches compare them.
+
+        Args:
+            labelled: the photos.
+            rows: (m,) of the queries.
+            encoded: their words.
+            chances: (m, n_categories) by both, which both vectors carry.
+        """
+        queries, listings = labelled.of_rows(rows)
+        if labelled.projected:
+            vectors = [with_evidence(vector, some) for vector, some in zip(queries.vectors, chances, strict=True)]
+            queries = Embeddings(np.stack(vectors), queries.scores)
+        return labelled.similarities(queries, listings), self.similarities(labelled, encoded, chances)
 
 
 def fit_fusion(
@@ -202,7 +237,9 @@ def fit_fusion(
 
     weight = min(_WEIGHTS, key=loss)
     both = joined_logs(photo, words, weight)
-    together, alone = _search_weights(labelled, worded, kept, encoded)
+    calibrated = answering(both, truth, "photo and words")
+    chances = softmax(both, calibrated.temperature)
+    together, alone = _search_weights(labelled, worded, kept, encoded, chances)
     accuracy = [float((logs.argmax(1) == truth).mean()) for logs in (photo, words, both)]
     report_progress(
         f"words weigh {weight:g} beside the photo in categories (accuracy {accuracy[0]:.3f} by photo, "
@@ -212,7 +249,7 @@ def fit_fusion(
         update={
             "words_weight": weight,
             "words": answering(words, truth, "words"),
-            "both": answering(both, truth, "photo and words"),
+            "both": calibrated,
             "text_weight": together,
             "text_weight_alone": alone,
         }
@@ -243,21 +280,22 @@ def _choose_vote(
 
 
 def _search_weights(
-    labelled: Labelled, worded: Worded, rows: IntArray, encoded: Sequence[EncodedText]
+    labelled: Labelled, worded: Worded, rows: IntArray, encoded: Sequence[EncodedText], chances: FloatArray
 ) -> tuple[float, float]:
     """The weights of words in searches with a photo and without one that find most photos of the category."""
     found = np.zeros((2, len(_WEIGHTS)))
     chosen = np.random.default_rng(_SEED).permutation(len(rows))[:_MOST_QUERIES]
     for start in range(0, len(chosen), _CHUNK):
         some = chosen[start : start + _CHUNK]
-        words = worded.similarities(labelled, [encoded[i] for i in some])
-        mapped = np.stack([encoded[i].photo for i in some]) @ labelled.embeddings.vectors.T
+        asked = [encoded[i] for i in some]
+        mapped = np.stack([one.photo for one in asked]) @ labelled.embeddings.vectors.T
+        alone = mapped, worded.similarities(labelled, asked)
         own = labelled.listings[rows[some]][:, None] == labelled.listings
-        for kind, photos in enumerate((labelled.similarities(*labelled.of_rows(rows[some])), mapped)):
+        for kind, (photos, words) in enumerate((worded.compared(labelled, rows[some], asked, chances[some]), alone)):
             for number, weight in enumerate(_WEIGHTS):
                 joined = (1 - weight) * photos + weight * words
                 joined[own] = -np.inf
                 best = np.argpartition(-joined, _CUTOFF - 1, axis=1)[:, :_CUTOFF]
                 found[kind, number] += (labelled.labels[best] == labelled.labels[rows[some]][:, None]).sum()
-    together, alone = (float(_WEIGHTS[number]) for number in found.argmax(axis=1))
-    return together, alone
+    with_photo, without = (float(_WEIGHTS[number]) for number in found.argmax(axis=1))
+    return with_photo, without

@@ -41,7 +41,7 @@ _MOST_WEIGHTS = 1 << 25  # of the classifier: with many categories there are few
 _UNSEEN_TEMPERATURE = 0.12  # of a ridge regression's scores, where there are no listings to calibrate on
 _COMPARED = 512  # titles with the words of all listings
 _SEED = 17
-_OFFER = (AttributeType.PLACE, AttributeType.PRICE, AttributeType.TIME)  # say where and how a thing is offered
+_OFFER = (AttributeType.PLACE, AttributeType.TIME)  # say where and when a thing is offered, not what it is
 
 
 def words_of(schema: AttributeSchema) -> tuple[str, ...]:
@@ -57,11 +57,13 @@ class FittedText:
         encoder: to encode with.
         content: its arrays, as the bundle's file.
         titles, words: of each listing that has words: its title, and all of its words; by listing id.
+        payloads: attributes as JSON of each listing, by id.
         notes: what was found, by name.
     """
 
     encoder: TextEncoder
     content: bytes
+    payloads: Mapping[str, str]
     titles: Mapping[str, str]
     words: Mapping[str, str]
     notes: Mapping[str, float | str]
@@ -142,7 +144,8 @@ def fit_text(
         f"words: {len(listings)} listings have some ({', '.join(names)}), {len(vocabulary.rarity)} features; "
         f"{learnt.summary}"
     )
-    return FittedText(TextEncoder(facts, arrays), content, titles, words, learnt.notes)
+    payloads = {photo.listing_id: photo.payload for photo in reversed(photos)}
+    return FittedText(TextEncoder(facts, arrays), content, payloads, titles, words, learnt.notes)
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 import hashlib
 import os
 from collections import Counter
-from collections.abc import Callable, Container, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cache, partial
@@ -278,16 +278,17 @@ def _read_tables(directory: Location, wanted: CategoryChoice) -> _Tables:
         odd=odd,
         categories=categories,
         attributes=read_attributes(directory, products, category_of, odd, wanted.attributes),
-        paths=_paths(products, category_of),
+        paths=_paths(products, categories, category_of),
         places=photo_places(images),
     )
 
 
-def _paths(products: "pd.DataFrame", listing_ids: Container[str]) -> dict[str, str]:
-    """Category as written by listing id; of a repeated id that of the first row that is used."""
+def _paths(products: "pd.DataFrame", categories: Categories, category_of: Mapping[str, int]) -> dict[str, str]:
+    """Category as written by listing id; of a repeated id that of the row that is used."""
+    index_of = {text: categories.find(text) for text in products["category"].unique()}
     paths: dict[str, str] = {}
     for listing_id, text in zip(products["id"], products["category"], strict=True):
-        if listing_id in listing_ids:
+        if listing_id in category_of and index_of[text] is not None:
             paths.setdefault(listing_id, text)
     return paths
 

@@ -34,7 +34,7 @@ from shared.jobs.contract import (
 from shared.model.bundle import PROJECTED, BundleManifest
 from shared.model.embedder import Embeddings
 from shared.model.fusion import Answering, Evidence, Fusion, Part, joined_logs, photo_logs, softmax, text_logs
-from shared.text.encoder import EncodedText, TextEncoder
+from shared.text.encoder import EncodedText, TextEncoder, with_evidence
 
 _TOP = 3
 _KIND_COUNTS = 2.0  # times as much as by default; measured: more finds fewer of the kind, too
@@ -173,15 +173,14 @@ class Asked:
             votes = vote.shares(*near, len(model.categories))
         return Evidence(self.embeddings.scores[0], votes, text_scores)
 
-    def words(self, request: SearchRequest, model: BundleManifest) -> WordsQuery | None:
-        """The words of a search, with their weight; None: photos alone are compared."""
+    def words_weight(self, request: SearchRequest, model: BundleManifest) -> float:
+        """How much the words count in a search, 0..1."""
         if self.text is None or model.text is None:
-            return None
+            return 0.0
         fusion = model.fusion or Fusion()
-        weight = request.text_weight
-        if weight is None:
-            weight = fusion.text_weight_alone if self.embeddings is None else fusion.text_weight
-        return WordsQuery.of(self.text, weight, model.text) if weight > 0 else None
+        if request.text_weight is not None:
+            return request.text_weight
+        return fusion.text_weight_alone if self.embeddings is None else fusion.text_weight
 
 
 def encoded_text(request: PhotoRequest, encoder: TextEncoder | None) -> EncodedText | None:
@@ -238,11 +237,10 @@ def search_result(asked: Asked, request: SearchRequest, index: DeltaIndex, model
     Raises:
         DimensionMismatch, IndexUnavailable, IndexDamaged: as `VectorIndex.search`.
     """
-    words = asked.words(request, model)
-    query = preferring(asked.vector, request.prefer, model)
-    neighbours, facets = _searched(query, request, index, words)
+    evidence = asked.evidence(index, model, own_listings(request, index))
+    neighbours, facets = _searched(*_compared(asked, request, evidence, model), request, index)
     return SearchResult(
-        category=category_answer(asked.evidence(index, model, own_listings(request, index)), model),
+        category=category_answer(evidence, model),
         neighbours=neighbours,
         facets=facets,
         index_version=index.version,
@@ -258,28 +256,38 @@ def own_listings(request: PhotoRequest, index: DeltaIndex) -> set[str]:
     return {one for one in named if one is not None}
 
 
-def preferring(vector: FloatArray, prefer: SearchPreference | None, model: BundleManifest) -> FloatArray:
-    """Weigh the two parts of a projected embedding: what a thing looks like, and which category it probably is.
+def _compared(
+    asked: Asked, request: SearchRequest, evidence: Evidence, model: BundleManifest
+) -> tuple[FloatArray, WordsQuery | None]:
+    """What a search compares: the photo's vector, or what words map to, and the words.
 
-    Args:
-        vector: (dim,) float32, L2 norm 1.
-        prefer: the very thing: its category does not count; its kind: it counts more. None: as it is.
-        model: manifest of the model; an embedding without the part of the category stays as it is.
-
-    Returns:
-        (dim,) float32, L2 norm 1.
+    Where there are both, each of the two vectors carries the category by both.
     """
-    n_categories = len(model.categories)
-    if prefer is None or model.embedding_layer != PROJECTED:
-        return vector
+    vector, text, weight = asked.vector, asked.text, asked.words_weight(request, model)
+    projected = asked.embeddings is not None and model.embedding_layer == PROJECTED
+    if text is not None and asked.embeddings is not None and weight > 0:
+        logs, answering, _ = _joined(evidence, model)
+        chances = softmax(logs, answering.temperature)
+        text = text._replace(vector=with_evidence(text.vector, chances))
+        vector = with_evidence(vector, chances) if projected else vector
+    if request.prefer is not None:
+        counts = _KIND_COUNTS if request.prefer is SearchPreference.SAME_KIND else 0.0
+        vector = _weighed(vector, counts, len(model.categories)) if projected else vector
+        text = text and text._replace(vector=_weighed(text.vector, counts, len(model.categories)))
+    words = WordsQuery.of(text, weight, model.text) if text and model.text and weight > 0 else None
+    return vector, words
+
+
+def _weighed(vector: FloatArray, counts: float, n_categories: int) -> FloatArray:
+    """Have what a vector says of the category count more or less, beside what else it says: (dim,), L2 norm 1."""
     weighed = vector.copy()
-    weighed[-n_categories:] *= np.float32(_KIND_COUNTS if prefer is SearchPreference.SAME_KIND else 0)
+    weighed[-n_categories:] *= np.float32(counts)
     scaled: FloatArray = weighed / np.float32(max(float(np.linalg.norm(weighed)), 1e-12))
     return scaled
 
 
 def _searched(
-    query: FloatArray, request: SearchRequest, index: DeltaIndex, words: WordsQuery | None
+    query: FloatArray, words: WordsQuery | None, request: SearchRequest, index: DeltaIndex
 ) -> tuple[list[Neighbour], dict[str, Facet] | None]:
     """The neighbours of a query, and the facets that the request asks for."""
     if not request.facets:

@@ -105,11 +105,11 @@ class DeltaIndex:
         snapshot: the index below.
         embed: embeds a photo that was put with another model's embedding. Where it returns None, the photo cannot be
             had, and searches do not find it.
-        encode: encodes the words of a listing by its attributes as JSON; None: there are no words.
+        encode: encodes the words of a listing by its attributes as JSON and its category; None: there are no words.
     """
 
     def __init__(
-        self, snapshot: VectorIndex, embed: Embed, encode: Callable[[str], FloatArray | None] | None = None
+        self, snapshot: VectorIndex, embed: Embed, encode: Callable[[str, int], FloatArray | None] | None = None
     ) -> None:
         self.snapshot = snapshot
         self._embed = embed
@@ -195,7 +195,7 @@ class DeltaIndex:
         payload = photo.payload or self.snapshot.payload_of(listing_id) or self._payloads.get(listing_id, "")
         values = fitting_values(of_payload(payload), AttributeSchema(self.manifest.attributes))
         rows = tuple(self.snapshot.rows_of(listing_id))
-        text = self._encode(payload) if self._encode else None
+        text = self._encode(payload, photo.category) if self._encode else None
         self._puts.append(_Put(image_id, listing_id, photo.category, scores, values, rows, text))
         return position
 

@@ -24,13 +24,13 @@ from shared.index.query import WordsQuery
 TEXTS = "texts.npy"
 TEXT_CODES = "texts.faiss"
 _BY_LISTING = """
-    SELECT coalesce(json, ''), min(row) FROM photos LEFT JOIN payloads ON payloads.id = photos.payload
+    SELECT coalesce(json, ''), category, min(row) FROM photos LEFT JOIN payloads ON payloads.id = photos.payload
     GROUP BY listing_id ORDER BY listing_id
 """
 
 _TICK_EVERY = 256
 
-EncodeListing = Callable[[str], FloatArray | None]
+EncodeListing = Callable[[str, int], FloatArray | None]
 
 
 def write_texts(
@@ -46,7 +46,7 @@ def write_texts(
 
     Args:
         directory: that `write_photos` has written to.
-        encode: returns the vector (width,) of a listing by its attributes as JSON; None: it has no words.
+        encode: returns the vector (width,) of a listing by its attributes as JSON and its category; None: no words.
         width: of the vectors.
         exact_up_to: more listings than this get a compressed index.
         threads: for building one; 0: one per core.
@@ -61,8 +61,8 @@ def write_texts(
             nonlocal n_with_words
             while page := list(islice(listings, CHUNK_ROWS)):
                 texts = np.zeros((len(page), width), dtype=np.float32)
-                for place, (payload, _) in enumerate(page):
-                    if (vector := encode(payload)) is not None:
+                for place, (payload, category, _) in enumerate(page):
+                    if (vector := encode(payload, category)) is not None:
                         texts[place] = vector
                         n_with_words += 1
                     if place % _TICK_EVERY == 0:

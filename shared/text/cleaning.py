@@ -16,6 +16,7 @@ from typing import NamedTuple
 
 from pydantic import BaseModel, ConfigDict
 
+NUMBER = "#"
 EDGE = ""  # the token where a line or the text begins or ends
 _CODES = (
     "EUR|GBP|USD|CHF|PLN|SEK|NOK|DKK|CZK|HUF|RON|BGN|RUB|UAH|INR|JPY|CNY|KRW|BRL|MXN|ZAR|AUD|NZD|SGD|HKD|THB|ILS|AED"
@@ -25,6 +26,7 @@ _ALONE = (
 )
 _TOKEN = re.compile(rf"\d+(?:[.,]\d+)+|[{_ALONE}]|[^\W{_ALONE}]+(?:['\u2019\-][^\W{_ALONE}]+)*|[^\w\s]|\n")
 _INSIDE = frozenset(",'\u2019\"“”&/\\:@#%*+°")  # punctuation that stands within what is said
+_CLOSE = frozenset(",.;:!?)\n")  # stands at a word without a space
 _TRIMMED = " \n\t|•·\u2013—-;,:"
 
 _SYMBOLS = "£€$¥₹₽₩₺₴₪₫฿₦₱₵₸₭₡₲"
@@ -33,10 +35,11 @@ _SPACE = "[ \u00a0\u202f]?"
 _PRICE = re.compile(
     rf"(?:(?<!\w)(?:{_CODES}|US|NZ|HK|R|A|C){_SPACE})?[{_SYMBOLS}]{_SPACE}{_AMOUNT}(?:k\b|/-)?"
     rf"|(?<!\w)(?:{_CODES}|[Rr]s\.?|[Kk]r\.?){_SPACE}{_AMOUNT}(?!\w)"
-    rf"|(?<![\w.,]){_AMOUNT}{_SPACE}(?:€(?!\d)|[{_SYMBOLS}](?! ?\d)|:-|,--?(?!\w)|[円元원]|(?:{_CODES})(?!\w| ?\d)"
-    rf"|(?:[Ee]uros?|EURO|[Qq]uid|[Dd]ollars?|[Kk]r|[Zz]ł|Kč|\u0440\u0443\u0431|грн|лв|lei|TL)(?!\w)\.?)"
+    rf"|(?<![A-Za-z\d_.,]){_AMOUNT}{_SPACE}(?:€(?!\d)|[{_SYMBOLS}](?! ?\d)|:-|,--?(?!\w)"
+    rf"|[円元원]|(?:{_CODES})(?!\w| ?\d)|(?:[Ee]uros?|EURO|[Qq]uid|[Dd]ollars?|[Kk]r|[Zz]ł|Kč"
+    rf"|\u0440\u0443\u0431|грн|лв|lei|(?<=[ \u00a0])TL)(?!\w)\.?)"
 )
-_TELEPHONE = re.compile(r"(?<![\d.,/+])(?:\+\d|\(\+?\d|0\d)[\d ()./\-\u00a0\u2013]{5,22}\d(?!\d)")
+_TELEPHONE = re.compile(r"(?<![\d.,/+])(?:\+\d|\(\+\d|\(?0\d)[\d ()./\-\u00a0\u2013]{5,22}\d(?!\d)\)?")
 _AMERICAN = re.compile(r"(?<![\d.,\-])(?:\(\d{3}\) ?|\d{3}[-.])\d{3}[-.]\d{4}(?![\d\-])")
 _DATE = re.compile(r"\d{1,2}[./\-]\d{1,2}[./\-](?:\d{4}|\d{2})(?!\d)")
 _EMAIL = re.compile(r"(?<![\w.+-])[\w.+-]{1,64}@[\w-]{1,63}(?:\.[\w-]{1,63}){1,5}")
@@ -117,6 +120,7 @@ class Frame(BaseModel):
         closing: the tokens that end it; EDGE alone: the line's end.
         max_tokens: how many may stand between.
         values: what may stand between, in lower case; empty: anything.
+        usual: words, and NUMBER, of which at least half must stand between.
     """
 
     model_config = ConfigDict(frozen=True, extra="ignore")
@@ -125,6 +129,7 @@ class Frame(BaseModel):
     closing: tuple[str, ...]
     max_tokens: int
     values: tuple[str, ...] = ()
+    usual: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:
@@ -161,7 +166,10 @@ class Frame(BaseModel):
             first, inside = openings[before], openings[before] + len(self.opening)
             if closing - inside > self.max_tokens or edges[bisect_left(edges, inside)] < closing:
                 continue
-            if self.values and " ".join(words[inside:closing]) not in self._values:
+            between = words[inside:closing]
+            if self.values and " ".join(between) not in self._values:
+                continue
+            if self.usual and 2 * len(numbered(between).intersection(self.usual)) < len(self.usual):
                 continue
             found.append((first + (self.opening[0] == EDGE), closing + len(self.closing) - (self.closing[-1] == EDGE)))
         return found
@@ -233,16 +241,23 @@ class TextRules(BaseModel):
             while segment := last_segment(tokens.words, first, last):
                 if (name := " ".join(tokens.words[slice(*segment)])) not in self._endings:
                     break
-                last = max(segment[0] - 1, first)
+                last = max(segment[0] - 1, first)  # with the mark in front
                 removed.append(Removed(name, True, text[tokens.starts[segment[0]] : tokens.ends[segment[1] - 1]]))
-                cuts.append((tokens.starts[last], tokens.ends[segment[1] - 1]))
+            if last < after:
+                cuts.append((tokens.starts[last], tokens.starts[after]))
             while segment := first_segment(tokens.words, first, last):
                 if (name := " ".join(tokens.words[slice(*segment)])) not in self._beginnings:
                     break
                 removed.append(Removed(name, True, text[tokens.starts[segment[0]] : tokens.ends[segment[1] - 1]]))
-                cuts.append((tokens.starts[first], tokens.ends[min(segment[1], last - 1)]))
-                first = min(segment[1] + 1, last)
+                first = min(segment[1] + 1, last)  # with the mark behind
+            if first > before + 1:
+                cuts.append((tokens.ends[before], tokens.starts[first]))
         return _cut(text, sorted(cuts)) if cuts else text
+
+
+def numbered(words: Sequence[str]) -> set[str]:
+    """The different words of some, NUMBER for each number."""
+    return {NUMBER if word.isdigit() else word for word in words}
 
 
 def last_segment(words: Sequence[str], first: int, last: int) -> tuple[int, int] | None:
@@ -276,11 +291,12 @@ def positions(words: Sequence[str], sought: tuple[str, ...]) -> list[int]:
 
 def _cut(text: str, cuts: Sequence[tuple[int, int]]) -> str:
     """The text without some spans, in order and apart, each left as a space."""
-    kept, at = [], 0
-    for start, end in cuts:
-        kept.append(text[at : max(start, at)])
+    kept, at = "", 0
+    for start, end in (*cuts, (len(text), len(text))):
+        part = text[at : max(start, at)]
+        kept = kept.rstrip(" ") + part if part[:1] in _CLOSE else f"{kept} {part}"
         at = max(end, at)
-    return _spaced(" ".join([*kept, text[at:]]))
+    return _spaced(kept)
 
 
 def _spaced(text: str) -> str:

@@ -15,9 +15,13 @@ from pydantic import BaseModel, ConfigDict
 
 from shared.array_types import FloatArray, IntArray
 from shared.errors import BundleDamaged
+from shared.model.fusion import softmax
 from shared.text.cleaning import TextRules
 from shared.text.features import Hashes, features
 
+# Of a listing's own category beside what its words say of it, in its vector. Measured on 282 unseen listings with photo
+# and title: 0, 0.5, 0.7 and 1 give precision@4 .69, .69, .70 and .70; a wrong label should not hide what words say.
+_LABEL = 0.7
 TEXT = "text.safetensors"  # the encoder's arrays, in a bundle
 _ARRAYS = ("words", "letters", "rarity", "axes", "classes", "class_bias", "to_photo", "to_photo_bias")
 
@@ -91,6 +95,21 @@ def weigh(text: str, words: Hashes, letters: Hashes, rarity: FloatArray) -> tupl
     return np.concatenate(places), np.concatenate(weights)
 
 
+def with_evidence(vector: FloatArray, chances: FloatArray) -> FloatArray:
+    """Replace what a vector says of the category, of words as of a projected photo.
+
+    Args:
+        vector: (width,) float32, whose last entries are the square roots of probabilities, times their weight.
+        chances: (n_categories,) probabilities.
+
+    Returns:
+        (width,) float32, of the length that it had.
+    """
+    before = vector[-len(chances) :]
+    scale = np.linalg.norm(before) / max(float(np.linalg.norm(np.sqrt(chances))), 1e-12)
+    return np.concatenate([vector[: -len(chances)], np.sqrt(chances) * scale]).astype(np.float32)
+
+
 class TextEncoder:
     """Encodes texts by the arrays of a bundle; safe to share between threads.
 
@@ -144,8 +163,7 @@ class TextEncoder:
         return self._finished(meaning, scores)
 
     def _finished(self, meaning: FloatArray, scores: FloatArray) -> EncodedText:
-        chances = np.exp((scores - scores.max()) / self.facts.temperature)
-        chances /= chances.sum()
+        chances = softmax(scores, self.facts.temperature)
         length = max(float(np.linalg.norm(meaning)), 1e-12)
         vector = np.concatenate([meaning / length, self.facts.evidence * np.sqrt(chances)]).astype(np.float32)
         vector /= np.float32(np.sqrt(1 + self.facts.evidence**2))
@@ -160,8 +178,18 @@ class TextEncoder:
         values = json.loads(payload)
         return "\n".join(str(values[name]) for name in self.facts.attributes if values.get(name))
 
-    def of_listing(self, payload: str) -> FloatArray | None:
-        """Encode the words of a listing: (width,) float32, or None if it has none that are known."""
+    def of_listing(self, payload: str, category: int) -> FloatArray | None:
+        """Encode the words of a listing: (width,) float32, or None if it has none that are known.
+
+        Args:
+            payload: its attributes as JSON.
+            category: its own, which is known and counts more than what its words say of it.
+        """
         words = self.words_of(payload)
         encoded = self.encode(words) if words else None
-        return None if encoded is None else encoded.vector
+        if encoded is None:
+            return None
+        chances = (1 - _LABEL) * softmax(encoded.scores, self.facts.temperature)
+        if category < len(chances):
+            chances[category] += _LABEL
+        return with_evidence(encoded.vector, chances)

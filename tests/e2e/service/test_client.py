@@ -48,6 +48,22 @@ def test_an_embedding_has_length_one_and_scores(client: Client, photos: list[Pat
     assert client.embed(image_id=photos[0].stem).embedding == pytest.approx(result.embedding, abs=1e-3)
 
 
+def test_several_photos_or_a_listing_are_one_query(client: Client, photos: list[Path]) -> None:
+    own = client.search(photos[0], k=1).neighbours[0].listing_id
+    together = client.embed(photos[:3])
+    assert sum(x * x for x in together.embedding) == pytest.approx(1, abs=1e-4)
+    result = client.search(photos[:3], k=100, distinct="listing", listing_score="mean")
+    by_listing = {one.listing_id: one for one in result.neighbours}
+    score = sum(a * b for a, b in zip(together.embedding, client.embed(listing_id=own).embedding, strict=True))
+    assert by_listing[own].listing_photos is not None
+    assert by_listing[own].score <= score + 1e-3  # of the mean of unit vectors, before it is scaled to one
+    assert result.category.name == together.category.name
+    assert own not in {one.listing_id for one in client.search(listing_id=own, k=100).neighbours}
+    with pytest.raises(errors.ImageNotFound, match="listing"):
+        client.search(listing_id="nowhere")
+    assert result.plot() is not None
+
+
 def test_a_job_is_submitted_found_again_and_waited_for_with_progress(client: Client, photos: list[Path]) -> None:
     told: list[Progress] = []
     job = client.submit(photos[1], k=1)

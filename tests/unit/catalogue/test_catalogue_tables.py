@@ -36,6 +36,14 @@ def test_a_plain_dump_is_read_whole(tmp_path: Path) -> None:
     assert labelled(catalogue) == BOTH
     assert (catalogue.name, catalogue.n_listings, catalogue.unusable) == ("dump", 2, {})
     assert all(photo.path.read_bytes() == PHOTO for photo in catalogue.photos)
+    assert catalogue.paths == {"l1": "Appliances / Kitchen", "l2": "Sports, Leisure & Travel"}
+
+
+def test_the_path_of_a_repeated_listing_is_that_of_the_row_that_is_used(tmp_path: Path) -> None:
+    products = HEADER + "l1,Kettle,Pets / Cats,x\n" + PRODUCTS.removeprefix(HEADER) + "l1,Pan,Other Goods,x\n"
+    catalogue = read_catalogue(write_catalogue(tmp_path / "dump", products, IMAGES, PHOTOS))
+    assert labelled(catalogue) == BOTH
+    assert catalogue.paths["l1"] == "Appliances / Kitchen"
 
 
 @pytest.mark.parametrize(
