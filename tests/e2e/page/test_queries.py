@@ -21,6 +21,15 @@ NOTE_BOXES = """() => {
     };
 }"""
 
+# As office programs copy text; answers whether the page has taken it.
+PASTE_TEXT_WITH_ITS_PICTURE = """() => {
+    const carried = new DataTransfer();
+    carried.setData("text/plain", "red sofa");
+    carried.items.add(new File([], "text.png", { type: "image/png" }));
+    const event = new ClipboardEvent("paste", { bubbles: true, cancelable: true, clipboardData: carried });
+    return !document.querySelector("#text").dispatchEvent(event);
+}"""
+
 
 @pytest.fixture
 def two_things(photos: list[Path], tmp_path: Path) -> Path:
@@ -270,6 +279,8 @@ def test_words_weight_and_preference_are_in_the_address_and_fit_a_small_screen(g
     expect(page.locator("#grid a").nth(1)).to_have_attribute("href", f"#/search?image={second}")
     page.get_by_role("button", name="Start again").click()
     expect(bar).to_have_value("")
+    assert not page.evaluate(PASTE_TEXT_WITH_ITS_PICTURE)
+    expect(page.locator("#search-message")).to_be_empty()
     bar.fill("!?")
     page.get_by_role("button", name="Search", exact=True).click()
     expect(page.get_by_role("alert")).to_contain_text("no listing of the catalogue has a word like these")
