@@ -114,7 +114,10 @@ def write_doubting(storage: Location, certain_from: float) -> str:
     with store.write() as draft:
         shutil.copytree(open_bundle(store).directory, draft.directory, dirs_exist_ok=True)
         manifest = draft.directory / MANIFEST
-        manifest.write_text(json.dumps({**json.loads(manifest.read_text()), "abstain_below": certain_from}))
+        doubting = {**json.loads(manifest.read_text()), "abstain_below": certain_from}
+        for queries in ("photo", "words", "both") if doubting.get("fusion") else ():
+            doubting["fusion"][queries]["abstain_below"] = certain_from
+        manifest.write_text(json.dumps(doubting))
     return draft.version
 
 
