@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from shared.array_types import FloatArray, IntArray
 from shared.catalogue.decode import ahead
-from shared.duplicates.alignment import agreement, alike, prefilter
+from shared.duplicates.alignment import agreement, alike, reduce_greys
 from shared.duplicates.groups import Evidence
 from shared.duplicates.looks import Look, hash_distance
 from shared.duplicates.verdicts import Pair
@@ -83,7 +83,7 @@ def same_pictures(similar: Mapping[Pair, float], read: ReadLooks, tell: Tell) ->
     for some in _parts(sorted({sha256 for pair in similar for sha256 in pair}), _LOOKS_AT_ONCE):
         looks = read(some)
         if looks:
-            small.update(zip(looks, prefilter(np.stack([look.grey for look in looks.values()])), strict=True))
+            small.update(zip(looks, reduce_greys(np.stack([look.grey for look in looks.values()])), strict=True))
     pairs = [pair for pair in similar if pair[0] in small and pair[1] in small]
     if not pairs:
         return {}
@@ -93,7 +93,7 @@ def same_pictures(similar: Mapping[Pair, float], read: ReadLooks, tell: Tell) ->
             for some in _parts(pairs, _LOOKS_AT_ONCE)
         ]
     )
-    pairs = sorted(pair for pair, worthy in zip(pairs, worth.tolist(), strict=True) if worthy)
+    pairs = sorted(pair for pair, worthy in zip(pairs, worth.any(axis=1).tolist(), strict=True) if worthy)
     parts = list(_parts(pairs, _PAIRS_AT_ONCE))
     same: dict[Pair, Evidence] = {}
     with ThreadPoolExecutor(os.cpu_count(), thread_name_prefix="compare") as pool:

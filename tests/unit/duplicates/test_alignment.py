@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from shared.duplicates.alignment import SIDE_PX, agreement, alike, prefilter
+from shared.duplicates.alignment import SIDE_PX, agreement, alike, reduce_greys
 from shared.duplicates.looks import dhash, hash_distance, look_of, look_of_image
 from tests.support.copies import COPIES, cut_out, jpeg, mirrored, scene
 
@@ -27,7 +27,7 @@ def test_a_copy_is_the_same_picture_and_is_told_whether_it_is_mirrored(kind: str
     assert found.same.all()
     assert (found.mirrored == (kind == "mirrored")).all()
     assert (found.correlation > 0.8).all()
-    assert alike(prefilter(ones), prefilter(others)).all()
+    assert alike(reduce_greys(ones), reduce_greys(others))[:, int(kind == "mirrored")].all()
 
 
 @pytest.mark.parametrize(
