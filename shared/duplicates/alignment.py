@@ -270,8 +270,9 @@ def _compared(a: FloatArray, b: FloatArray, maps: FloatArray) -> tuple[npt.NDArr
 
 def _shifts(one: FloatArray, other: FloatArray, weights: FloatArray) -> FloatArray:
     """How far each part of one picture (n, pixels) is from where it is in the other, in pixels: (n, parts)."""
-    gy, gx = np.gradient(((one + other) / 2).reshape(-1, SIDE_PX, SIDE_PX), axis=(1, 2))
-    gx, gy = (_blocks(gradient.reshape(one.shape)) * weights for gradient in (gx, gy))
+    shape = (len(one), SIDE_PX, SIDE_PX)
+    slopes = [np.gradient(np.reshape((one + other) / 2, shape), axis=axis).reshape(one.shape) for axis in (2, 1)]
+    gx, gy = (_blocks(slope) * weights for slope in slopes)
     residual = _blocks(other - one)
     residual -= (np.vecdot(residual, weights) / (weights.sum(axis=2) + 1e-6))[..., None]
     xx, yy, xy = np.vecdot(gx, gx) + _LEAST_SLOPE, np.vecdot(gy, gy) + _LEAST_SLOPE, np.vecdot(gx, gy)

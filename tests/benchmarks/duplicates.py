@@ -22,8 +22,10 @@ import numpy as np
 from shared.array_types import FloatArray
 from shared.artifacts.snapshots import bundle_store, index_store
 from shared.catalogue.categories import CATEGORIES, CataloguePhoto
+from shared.duplicates.groups import Evidence
 from shared.duplicates.looks import Look, look_of
 from shared.duplicates.search import same_pictures, similar_pictures, sorted_pair
+from shared.duplicates.verdicts import Pair
 from shared.index.live_photos import LivePhoto, LivePhotos
 from shared.index.snapshot import open_snapshot
 from shared.index.vector_index import VectorIndex
@@ -81,9 +83,16 @@ def _find_copies(home: Path, catalogue: Path, n: int, report: Report, scratch: P
     looks_s = (time.process_time() - began) / len(files)
     live = _among(index, photos, _embedded(bundle, [files[sha256] for sha256 in made]), list(made), scratch)
     similar = similar_pictures(live, live.rows(), lambda *told: None)
+    copies = {sorted_pair(sha256, original) for sha256, (_, original) in made.items()}
+
+    def compared(pairs: dict[Pair, float]) -> dict[Pair, Evidence]:
+        return same_pictures(pairs, lambda wanted: {sha256: looks[sha256] for sha256 in wanted}, lambda *told: None)
+
+    same = compared(similar)
+    others = {pair: score for pair, score in similar.items() if pair not in copies}
     began = time.perf_counter()
-    same = same_pictures(similar, lambda wanted: {sha256: looks[sha256] for sha256 in wanted}, lambda *told: None)
-    per_pair_s = (time.perf_counter() - began) / max(1, len(similar))
+    compared(others)  # of many photos, most that are similar are other pictures
+    per_pair_s = (time.perf_counter() - began) / max(1, len(others))
     listings = defaultdict(set)
     for photo in photos:
         listings[photo.sha256].add(photo.listing_id)
@@ -96,7 +105,6 @@ def _find_copies(home: Path, catalogue: Path, n: int, report: Report, scratch: P
             candidates=sum(pair in similar for pair in wanted),
             found=sum(pair in same for pair in wanted),
         )
-    copies = {sorted_pair(sha256, original) for sha256, (_, original) in made.items()}
     outcome = Counter(_meaning(pair, made, listings) for pair in same if pair not in copies)
     n_found = sum(pair in same for pair in copies)
     report.add(
@@ -152,8 +160,8 @@ def _written(directory: Path, photos: list[LivePhoto], vectors: FloatArray) -> V
         CataloguePhoto(photo.image_id, photo.listing_id, 0, Path("/photos/x.jpg"), photo.sha256) for photo in photos
     )
     scores = np.broadcast_to(np.zeros((1, len(CATEGORIES)), dtype=np.float32), (len(photos), len(CATEGORIES)))
-    facts = {"fingerprint": FINGERPRINT, "catalogue": "made up", "catalogue_digest": "0" * 64}
-    version = write_snapshot(store, rows, Embeddings(vectors, scores), **facts)
+    made = Embeddings(vectors, scores)
+    version = write_snapshot(store, rows, made, fingerprint=FINGERPRINT, catalogue="made up", catalogue_digest="0" * 64)
     return open_snapshot(store, fingerprint=FINGERPRINT, version=version)
 
 
