@@ -1,6 +1,15 @@
 """What the service answers, as frozen models. Fields that a newer service adds are ignored."""
 
 from lookalike.models.answer import Answer
+from lookalike.models.duplicates import (
+    DuplicateGroup,
+    DuplicateImage,
+    DuplicateOf,
+    DuplicatePair,
+    DuplicatesPage,
+    DuplicatesResult,
+    VerdictGiven,
+)
 from lookalike.models.index import (
     Attribute,
     Gate,
@@ -37,6 +46,7 @@ RESULTS: dict[str, type[Answer]] = {
     "put_image": ImageChange,
     "delete_image": ImageChange,
     "reindex": ReindexResult,
+    "duplicates": DuplicatesResult,
 }
 
 __all__ = [
@@ -48,6 +58,12 @@ __all__ = [
     "CategoryAnswer",
     "CategoryScore",
     "CertainPath",
+    "DuplicateGroup",
+    "DuplicateImage",
+    "DuplicateOf",
+    "DuplicatePair",
+    "DuplicatesPage",
+    "DuplicatesResult",
     "EmbedResult",
     "Facet",
     "FacetValue",
@@ -70,6 +86,7 @@ __all__ = [
     "SearchResult",
     "SnapshotQuality",
     "Timing",
+    "VerdictGiven",
     "Version",
     "VersionList",
     "VersionReport",
