@@ -35,9 +35,8 @@ MODELS = {
 }  # fmt: skip
 CLIENT = {
     "batch", "batch_embed", "close", "delete_image", "duplicate_groups", "duplicates", "embed", "give_verdict",
-    "index", "job", "jobs", "plot", "promote", "put_image",
-    "ready", "reindex", "report", "rollback", "run", "search", "submit", "submit_duplicates", "submit_embed", "submit_reindex", "thumbnail",
-    "url", "versions", "workers",
+    "index", "job", "jobs", "plot", "promote", "put_image", "ready", "reindex", "report", "rollback", "run", "search",
+    "submit", "submit_duplicates", "submit_embed", "submit_reindex", "thumbnail", "url", "versions", "workers",
 }  # fmt: skip
 JOB = {"cancel", "done", "error", "id", "progress", "refresh", "retry", "state", "status", "wait"}
 
