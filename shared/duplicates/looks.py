@@ -21,12 +21,13 @@ _MARGIN_NOISE = 0.02  # of a margin's pixels may differ more
 _FRAMED = 0.6  # of the pixels within a frame differ from it
 _BLUR_PX = 4  # over which its edge may be spread
 _LEAST_LEFT = 0.25  # of a side: else what looks like a margin is the picture
+_TINT_LEVELS = 8.0  # copies of real photos differ by up to 7
 _VERSION = 1  # of how looks are made
 _AT_ONCE = 500
 _BUSY_S = 30
 _TABLE = """
     DROP TABLE IF EXISTS looks;
-    CREATE TABLE looks (sha256 TEXT PRIMARY KEY, grey BLOB, dhash TEXT) WITHOUT ROWID
+    CREATE TABLE looks (sha256 TEXT PRIMARY KEY, grey BLOB, blue REAL, red REAL, dhash TEXT) WITHOUT ROWID
 """
 
 
@@ -35,11 +36,13 @@ class Look:
     """What a photo looks like.
 
     Attributes:
-        grey: (SIDE_PX, SIDE_PX) uint8, without plain margins.
+        grey: (SIDE_PX, SIDE_PX) uint8, without frame.
+        tint: its mean Cb and Cr, 0..255.
         dhash: 128 bits in hexadecimal, see `dhash`.
     """
 
     grey: npt.NDArray[np.uint8]
+    tint: tuple[float, float]
     dhash: str
 
 
@@ -56,7 +59,13 @@ def look_of_image(image: Image.Image) -> Look:
     """Compute the look of an upright RGB image."""
     inner = image.crop(_without_margins(np.asarray(image)))
     grey = inner.convert("L").resize((SIDE_PX, SIDE_PX), Image.Resampling.BILINEAR)
-    return Look(np.asarray(grey), dhash(image))
+    _, blue, red = np.asarray(inner.convert("YCbCr")).reshape(-1, 3).mean(axis=0).tolist()
+    return Look(np.asarray(grey), (blue, red), dhash(image))
+
+
+def tints_agree(one: Look, other: Look) -> bool:
+    """Tell whether two pictures may be copies by their colour: shops show one thing in many colours, else the same."""
+    return max(abs(a - b) for a, b in zip(one.tint, other.tint, strict=True)) <= _TINT_LEVELS
 
 
 def dhash(image: Image.Image) -> str:
@@ -126,8 +135,10 @@ class LookCache:
 
     def read(self, sha256s: Iterable[str]) -> dict[str, Look]:
         """Return the looks that are known, by SHA-256."""
-        found = self._select("sha256, grey, dhash", sha256s)
-        return {key: Look(np.frombuffer(grey, np.uint8).reshape(SIDE_PX, SIDE_PX), bits) for key, grey, bits in found}
+        return {
+            sha256: Look(np.frombuffer(grey, np.uint8).reshape(SIDE_PX, SIDE_PX), (blue, red), bits)
+            for sha256, grey, blue, red, bits in self._select("sha256, grey, blue, red, dhash", sha256s)
+        }
 
     def known(self, sha256s: Iterable[str]) -> set[str]:
         """Tell of which photos the look is known."""
@@ -135,9 +146,9 @@ class LookCache:
 
     def write(self, looks: Iterable[tuple[str, Look]]) -> None:
         """Keep looks by SHA-256."""
-        rows = [(sha256, look.grey.tobytes(), look.dhash) for sha256, look in looks]
+        rows = [(sha256, look.grey.tobytes(), *look.tint, look.dhash) for sha256, look in looks]
         with self._connected() as connection:
-            connection.executemany("INSERT OR REPLACE INTO looks VALUES (?, ?, ?)", rows)
+            connection.executemany("INSERT OR REPLACE INTO looks VALUES (?, ?, ?, ?, ?)", rows)
 
     def prune(self, wanted: Iterable[str]) -> None:
         """Forget the looks of all photos but these."""
