@@ -24,6 +24,7 @@ from lookalike.photos import Photo, read_photo
 from shared import errors as service_errors
 from shared.artifacts import versions
 from shared.jobs import contract as jobs
+from shared.jobs import duplicates_contract as duplicates
 from shared.jobs import reindex_contract as reindex
 from shared.jobs import view as job_view
 from shared.jobs import worker_report
@@ -259,6 +260,11 @@ PAIRS: list[tuple[type[BaseModel], type[BaseModel]]] = [
     (jobs.Timing, models.Timing),
     (jobs.JobError, models.Failure),
     (worker_report.IndexInfo, models.IndexInfo),
+    (duplicates.DuplicatesResult, models.DuplicatesResult),
+    (duplicates.DuplicateGroup, models.DuplicateGroup),
+    (duplicates.DuplicatePair, models.DuplicatePair),
+    (duplicates.DuplicateImage, models.DuplicateImage),
+    (duplicates.DuplicateOf, models.DuplicateOf),
     (reindex.ReindexResult, models.ReindexResult),
     (reindex.ReindexReport, models.ReindexReport),
     (reindex.ReindexCounts, models.ReindexCounts),
