@@ -7,6 +7,7 @@ import numpy.typing as npt
 
 from pipeline.evaluation.evaluate import Evaluation, Measured, measure
 from pipeline.evaluation.intervals import bootstrap
+from pipeline.evaluation.matches import evaluate_matches
 from pipeline.evaluation.word_figures import Figure, WordsFigures
 from pipeline.training.calibrate import answers
 from pipeline.training.fusion import Labelled, Worded
@@ -28,7 +29,7 @@ def evaluate_served(
     categories: Categories,
     worded: Worded | None,
 ) -> Evaluation:
-    """Evaluate a bundle's answers as they are served: with the vote of the neighbours, and with words.
+    """Evaluate a bundle's answers as they are served: with the vote of the neighbours, with words, and matches.
 
     Args:
         labelled: the catalogue.
@@ -39,11 +40,10 @@ def evaluate_served(
         worded: the catalogue's words; None: the model knows none.
     """
     evaluation = measure_served(labelled, photos, manifest, split, categories).evaluation
-    if worded is None:
-        return evaluation
-    seen = sorted(split.train | split.validation)
-    words = evaluate_words(labelled, worded, manifest, ~np.isin(labelled.listings, seen))
-    return evaluation.model_copy(update={"words": words})
+    unseen: BoolArray = ~np.isin(labelled.listings, sorted(split.train | split.validation))
+    words = evaluate_words(labelled, worded, manifest, unseen) if worded else None
+    matches = evaluate_matches(labelled, photos, manifest.matching, unseen) if manifest.matching else None
+    return evaluation.model_copy(update={"words": words, "matches": matches})
 
 
 def measure_served(
