@@ -21,6 +21,7 @@ from shared.attributes.filters import bind_filter
 from shared.attributes.schema import AttributeSchema
 from shared.catalogue.categories import Categories
 from shared.changes.log import ChangeLog
+from shared.duplicates.verdicts import VerdictStore
 from shared.errors import AcceptanceUnknown, InvalidRequest, JobFinished, JobNotFound, QueueUnavailable
 from shared.jobs.acceptance import acceptance_unknown
 from shared.jobs.batches import BatchStore
@@ -76,6 +77,7 @@ class Service:
         self.listing = JobListing(client)
         self.batches = BatchStore(client, ttl_s=settings.job_ttl_s + settings.result_ttl_s)
         self.changes = ChangeLog(client)
+        self.verdicts = VerdictStore(client)
         self.registry = WorkerRegistry(client)
         self.counters = ApiCounters()
         self.authenticator = Authenticator(settings, client)

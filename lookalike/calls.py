@@ -1,7 +1,8 @@
 """Every call of the API: which request it sends and how the answer is read. Performs no I/O.
 
 Each call is a generator (`exchange.Call`) that a `Client` or `AsyncClient` runs. The calls about searches, batches and
-jobs are here, those about the index in `index_calls`. Docstrings describe what a `Client` returns.
+jobs are here, those about the index in `index_calls`, those about duplicates in `duplicate_calls`. Docstrings describe
+what a `Client` returns.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence

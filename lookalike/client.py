@@ -79,8 +79,8 @@ def _awaited_job(
 class Client:
     """A blocking client of a Lookalike service: search by photo, submit jobs, manage the index.
 
-    Several threads may use one client at once. Its methods are the calls of `lookalike.calls` and
-    `lookalike.index_calls`; all of them raise subclasses of `LookalikeError`.
+    Several threads may use one client at once. Its methods are the calls of `lookalike.calls`,
+    `lookalike.index_calls` and `lookalike.duplicate_calls`; all of them raise subclasses of `LookalikeError`.
 
     Requests that a busy service refuses (429, 503) or whose connection breaks are repeated, no sooner than
     `Retry-After` says, until `timeout_s` is over. Idempotency keys keep a repeated submit from making a second job.
@@ -132,6 +132,10 @@ class Client:
     thumbnail = _blocking(Calls.thumbnail)
     reindex = _blocking(Calls.reindex)
     submit_reindex = _blocking_job(Calls.submit_reindex)
+    duplicates = _blocking(Calls.duplicates)
+    submit_duplicates = _blocking_job(Calls.submit_duplicates)
+    duplicate_groups = _blocking(Calls.duplicate_groups)
+    give_verdict = _blocking(Calls.give_verdict)
     index = _blocking(Calls.index)
     versions = _blocking(Calls.versions)
     report = _blocking(Calls.report)
@@ -252,6 +256,10 @@ class AsyncClient:
     thumbnail = _awaited(Calls.thumbnail)
     reindex = _awaited(Calls.reindex)
     submit_reindex = _awaited_job(Calls.submit_reindex)
+    duplicates = _awaited(Calls.duplicates)
+    submit_duplicates = _awaited_job(Calls.submit_duplicates)
+    duplicate_groups = _awaited(Calls.duplicate_groups)
+    give_verdict = _awaited(Calls.give_verdict)
     index = _awaited(Calls.index)
     versions = _awaited(Calls.versions)
     report = _awaited(Calls.report)

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Any, Literal, Unpack
 
+from lookalike.duplicate_calls import DuplicateCalls
 from lookalike.exchange import A, Call, Request, Work
 from lookalike.forms import form_fields, idempotency_key_of, path_segment, photo_part, request_options, text_of
 from lookalike.models import (
@@ -23,10 +24,10 @@ from lookalike.models import (
 from lookalike.options import JobOptions
 from lookalike.photos import Photo, read_photo
 from lookalike.progress import ProgressOption
-from lookalike.tracking import Ticket, Tracking
+from lookalike.tracking import Ticket
 
 
-class IndexCalls(Tracking):
+class IndexCalls(DuplicateCalls):
     """The calls about the index and the service."""
 
     def reindex(
@@ -120,7 +121,8 @@ class IndexCalls(Tracking):
             options: see `lookalike.options.JobOptions`.
 
         Returns:
-            The change; its `change_id` is None if a later change of the same photo was done first.
+            The change, with what the photo duplicates; its `change_id` is None if a later change of the same photo was
+            done first.
 
         Raises:
             PhotoUnreadable: the photo cannot be read on this machine.

@@ -55,7 +55,7 @@ class _JobHandle(Generic[R]):
 class Job(_JobHandle[R]):
     """A job of a `Client`: wait for its result, cancel it, or retry it.
 
-    `Client.submit`, `submit_embed`, `submit_reindex` and `job` return one.
+    `Client.submit`, `submit_embed`, `submit_reindex`, `submit_duplicates` and `job` return one.
 
     Example:
         >>> job = client.submit("photo.jpg", k=4, priority="bulk")
@@ -76,7 +76,8 @@ class Job(_JobHandle[R]):
             progress: True for a progress bar, or a function that is called with a `Progress`.
 
         Returns:
-            The result, by the job's kind: SearchResult, EmbedResult, ImageChange or ReindexResult.
+            The result, by the job's kind: SearchResult, EmbedResult, ImageChange, ReindexResult or
+            DuplicatesResult.
 
         Raises:
             TimedOut: the job has not ended; it goes on, and can be waited for again.
@@ -137,7 +138,8 @@ class AsyncJob(_JobHandle[R]):
             progress: True for a progress bar, or a function that is called with a `Progress`.
 
         Returns:
-            The result, by the job's kind: SearchResult, EmbedResult, ImageChange or ReindexResult.
+            The result, by the job's kind: SearchResult, EmbedResult, ImageChange, ReindexResult or
+            DuplicatesResult.
 
         Raises:
             TimedOut: the job has not ended; it goes on, and can be waited for again.

@@ -49,6 +49,10 @@ class SearchOptions(EmbedOptions, total=False):
     facet_scope: `hits` counts only the listings of the neighbours; default `matches`: all that meet the filters.
     listing_score: with `distinct="listing"`: rank listings by their most similar photo (`best`) or by the mean over all
         their photos (`mean`), and tell how many photos each has.
+    text_weight: with `text` and a photo, how much the words count: 0 not at all, 1 alone; default: as was best on the
+        service's catalogue.
+    prefer: `same_thing` finds other photos of the very thing first, `same_kind` things of its category; default: a
+        balance of both.
     """
 
     k: int

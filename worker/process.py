@@ -61,6 +61,7 @@ from worker.schedule import reindex_schedule
 from worker.serving.engine import Engine
 from worker.serving.loaded_model import EngineOptions
 from worker.serving.micro_batcher import BatchLimits
+from worker.tasks.duplicates import DuplicateFinder
 from worker.tasks.images import ChangeFollower, ChangeWriter, read_changes
 from worker.tasks.reindex import Reindexer
 from worker.tasks.shards import ShardRunner
@@ -71,9 +72,8 @@ _LOG = logging.getLogger(__name__)
 _FEWEST_THREADS = 8
 _MOST_THREADS = 128
 _OTHER_CONNECTIONS = 64
-# Two: while one writes what it has embedded, the model works for the other.
-_SHARDS_AT_A_TIME = 2
-_REINDEXES_AT_A_TIME = 1
+# Two shards: while one writes what it has embedded, the model works for the other.
+_AT_A_TIME = {JobKind.REINDEX: 1, JobKind.SHARD: 2, JobKind.DUPLICATES: 1}
 _PUBLISH_WITHIN_S = 2.0
 
 
@@ -121,11 +121,12 @@ class WorkerProcess:
         publishing = make_celery(url, socket_timeout_s=_PUBLISH_WITHIN_S)
         leases, dispatcher = Leases(), Dispatcher(publishing, client)
         self.tracer = TaskTracer(app)
-        change = ChangeWriter(ChangeLog(client), self.engine, settings.storage).run
         shards = ShardRunner(settings, self.store, self.engine, stopping=asked_to_stop)
         reindexer = Reindexer(
             settings, client, self.store, self.engine, dispatcher=dispatcher, stopping=asked_to_stop, server=server
         )
+        duplicates = DuplicateFinder(settings, client, reindexer.store, self.engine, stopping=asked_to_stop)
+        change = ChangeWriter(ChangeLog(client), self.engine, settings.storage, duplicates.of_put).run
         self.runner = JobRunner(
             self.store,
             self.engine,
@@ -135,6 +136,7 @@ class WorkerProcess:
             handlers={
                 JobKind.REINDEX: reindexer.run,
                 JobKind.SHARD: shards.run,
+                JobKind.DUPLICATES: duplicates.run,
                 JobKind.PUT_IMAGE: change,
                 JobKind.DELETE_IMAGE: change,
             },
@@ -209,7 +211,7 @@ class WorkerProcess:
     @property
     def n_other_threads(self) -> int:
         """Threads for the tasks that are no photo jobs."""
-        return _REINDEXES_AT_A_TIME + _SHARDS_AT_A_TIME + PARALLEL
+        return sum(_AT_A_TIME.values()) + PARALLEL
 
     def _begin(self, thread: "Periodic | ChangeFollower") -> None:
         thread.start()
@@ -224,7 +226,7 @@ class WorkerProcess:
                 {RUN_QUEUED, OLD_RUN_QUEUED, *(TASKS[kind] for kind in TASKS if kind not in NAMED_QUEUES)}
             )
             intakes.append(Intake(photos, tokens, lambda: self.n_threads if engine.takes_all else 0))
-        for kind, limit in ((JobKind.REINDEX, _REINDEXES_AT_A_TIME), (JobKind.SHARD, _SHARDS_AT_A_TIME)):
+        for kind, limit in _AT_A_TIME.items():
             if named and NAMED_QUEUES[kind] in queues:
                 # Also while there is no index: that is how there comes to be one.
                 able = partial(_when_able, engine, limit)

@@ -22,8 +22,11 @@ PUBLIC = frozenset(
     {"page.root", "page.asset", "ops.livez", "ops.readyz", "legacy.healthcheck"}
     | {"docs.specification", "docs.page", "docs.asset"}
 )
-# Endpoints that change the index for everybody need the scope `admin`.
-_ADMIN_ENDPOINTS = frozenset({"index.submit_reindex", "index.promote", "index.rollback"})
+# Endpoints that change something for everybody, or keep all workers busy, need the scope `admin`.
+_ADMIN_ENDPOINTS = frozenset(
+    {"index.submit_reindex", "index.promote", "index.rollback"}
+    | {"duplicates.submit_duplicates", "duplicates.give_verdict"}
+)
 _REFRESH_S = 1.0
 
 

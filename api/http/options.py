@@ -105,6 +105,17 @@ def read_json_options(contract: type[M]) -> tuple[M, Submission]:
     return _split(contract, _json() if n_bytes else {}, typed=True)
 
 
+def read_json(contract: type[M]) -> M:
+    """Read a JSON object that is no submit: a job's options are not among its fields.
+
+    Raises:
+        InvalidRequest: names the field that is wrong and what is possible.
+    """
+    if not request.is_json:
+        raise InvalidRequest("the body is not JSON; send it with Content-Type: application/json")
+    return validated(contract, _json(), typed=True)
+
+
 def _split(contract: type[M], given: dict[str, object], *, typed: bool = False) -> tuple[M, Submission]:
     """Split and validate the options, as `validated` does: those of `contract`, and those of every job."""
     if (deadline_s := _cancel_after_s()) is not None:

@@ -6,6 +6,7 @@ from pydantic import Field
 
 from shared.artifacts.versions import VersionView
 from shared.jobs.contract import JobError, JobKind, JobStatus, PhotoResult
+from shared.jobs.duplicates_contract import DuplicateGroup, Verdict
 from shared.jobs.view import JobSummary, Timestamp, View
 from shared.jobs.worker_report import WorkerReport
 
@@ -27,6 +28,35 @@ class JobList(View):
 
     jobs: list[JobSummary]
     next_cursor: str | None = Field(description="null when there are no more")
+
+
+class DuplicatesPage(View):
+    """One page of the groups that a duplicates job found, the surest first, and of those the largest."""
+
+    groups: list[DuplicateGroup]
+    next_cursor: str | None = Field(description="null when there are no more")
+
+
+class PairVerdict(View):
+    """What was decided of two photos. It holds while both are what they were."""
+
+    image_ids: tuple[str, str]
+    verdict: Verdict
+
+
+class VerdictList(View):
+    """One page of verdicts, in no order."""
+
+    verdicts: list[PairVerdict]
+    next_cursor: str | None = Field(description="null when there are no more")
+
+
+class VerdictView(View):
+    """A verdict that was stored, for every two of some photos."""
+
+    image_ids: list[str]
+    verdict: Verdict | None
+    n_pairs: int
 
 
 class BatchItemView(View):

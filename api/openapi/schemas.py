@@ -87,6 +87,11 @@ def options_only(options: type[BaseModel]) -> Body:
     return body
 
 
+def json_only(model: type[BaseModel]) -> Body:
+    """A JSON object that is no submit."""
+    return lambda settings: {_JSON: closed(options_of(settings, model, nullable=True), *_required(model))}
+
+
 def options_of(settings: Settings, *models: type[BaseModel], nullable: bool = False) -> dict[str, Schema]:
     """The schema of every field of some models, by name.
 

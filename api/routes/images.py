@@ -2,7 +2,7 @@
 
 import hashlib
 import sqlite3
-from contextlib import closing, suppress
+from contextlib import closing
 from http import HTTPStatus
 from io import BytesIO
 from pathlib import Path
@@ -16,14 +16,13 @@ from api.openapi.schemas import photo_with
 from api.service import idempotency_key, service, submitted
 from api.uploads.bodies import Photo
 from shared.artifacts.files import ObjectFile, state_of
-from shared.artifacts.home import catalogue_location, live_photo
+from shared.artifacts.home import indexed_photo, live_photo
 from shared.artifacts.snapshots import PHOTOS, index_store, read_index_manifest
 from shared.artifacts.store import ArtifactStore
 from shared.attributes.values import read_values
 from shared.blocking import to_thread
 from shared.changes.log import entry_order
 from shared.errors import (
-    CatalogueUnusable,
     ChangesFull,
     ImageNotFound,
     IndexDamaged,
@@ -41,7 +40,6 @@ from shared.jobs.contract import (
     PutImageRequest,
     Submission,
 )
-from shared.settings import Settings
 
 bp = Blueprint("images", __name__, url_prefix="/v1")
 
@@ -190,6 +188,12 @@ def _live_snapshot() -> tuple[ArtifactStore, str, str]:
     return to_thread(read)
 
 
+def live_sha256(image_id: str) -> str:
+    """SHA-256 of the file of a photo of the live index; raises as `_find`."""
+    _, sha256 = _located(image_id)
+    return sha256
+
+
 def _find(image_id: str) -> Path | ObjectFile:
     """Find the file of a photo of the live index: its pending change, else the live snapshot's file.
 
@@ -198,17 +202,23 @@ def _find(image_id: str) -> Path | ObjectFile:
         IndexDamaged: the snapshot's table of photos cannot be read.
     """
     settings = service().settings
+    path, sha256 = _located(image_id)
+    return to_thread(lambda: indexed_photo(settings, path, sha256)) if path else live_photo(settings.storage, sha256)
+
+
+def _located(image_id: str) -> tuple[str, str]:
+    """Path, as snapshots have it, and SHA-256 of a live photo's file; no path of one put since. Raises as `_find`."""
     store, version, compacted_through = _live_snapshot()
     newest = service().changes.newest(image_id)
     if newest and entry_order(newest.entry_id) > entry_order(compacted_through):
         if newest.sha256 is None:
             raise ImageNotFound("the photo of that id was deleted")
-        return live_photo(settings.storage, newest.sha256)
-    return to_thread(lambda: _find_in(store, version, image_id, settings))
+        return "", newest.sha256
+    return to_thread(lambda: _located_in(store, version, image_id))
 
 
-def _find_in(store: ArtifactStore, version: str, image_id: str, settings: Settings) -> Path | ObjectFile:
-    """Find the file of a photo of a snapshot; raises as `_find`."""
+def _located_in(store: ArtifactStore, version: str, image_id: str) -> tuple[str, str]:
+    """Path and SHA-256 of the file of a photo of a snapshot; raises as `_find`."""
     try:
         uri = f"{store.file(version, PHOTOS).absolute().as_uri()}?immutable=1"
         with closing(sqlite3.connect(uri, uri=True)) as photos:
@@ -218,9 +228,4 @@ def _find_in(store: ArtifactStore, version: str, image_id: str, settings: Settin
         raise IndexDamaged(f"{version}: {PHOTOS} cannot be read") from exc
     if found is None:
         raise ImageNotFound("the live index has no photo of that id")
-    with suppress(CatalogueUnusable):
-        inside = "://" not in found[0]
-        file = catalogue_location(settings) / found[0] if inside else settings.buckets.file(found[0])
-        if file.is_file():
-            return file
-    return live_photo(settings.storage, found[1])
+    return found

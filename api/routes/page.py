@@ -10,6 +10,7 @@ from api.openapi.operation import Operation
 from api.openapi.schemas import PHOTO_TYPES
 from api.service import service
 from api.uploads.bodies import MAX_QUERY_PHOTOS
+from shared.jobs.contract import MAX_TEXT_CHARS
 
 bp = Blueprint("page", __name__)
 
@@ -39,6 +40,8 @@ def root() -> Response:
             assets=assets(),
             prefix=request.script_root,
             categories=service().categories.names,
+            words=service().words,
+            max_text_chars=MAX_TEXT_CHARS,
             max_upload_bytes=limits.max_upload_mb << 20,
             max_query_photos=MAX_QUERY_PHOTOS,
             photo_types=PHOTO_TYPES,

@@ -1,8 +1,8 @@
-// What the live index has: categories, and the listings' attributes. Asked for once, and again when another index is live.
+// What the live index has: categories, the listings' attributes, and whether it knows words. Asked for once, and again when another index is live.
 
 import { ask } from "./service.js";
 
-const UNKNOWN = { version: null, categories: [], attributes: [] };
+const UNKNOWN = { version: null, categories: [], attributes: [], words: null };
 // Attributes whose values are few enough to be listed are counted among the matches; the others are typed.
 const LISTED_AT_MOST = 24;
 const TITLES = ["title", "titel", "titre", "titolo", "título", "name"];
@@ -10,11 +10,11 @@ const TITLES = ["title", "titel", "titre", "titolo", "título", "name"];
 let known = null;
 let asking = null;
 
-/** {version, categories, attributes}; empty ones where they cannot be had now, as searches do without. */
+/** {version, categories, attributes, words, text_weight}; empty ones where they cannot be had now, as searches do without. */
 export function catalogue({ again = false } = {}) {
   if (known && !again) return Promise.resolve(known);
   asking ??= ask("/v1/index").then(
-    ({ version, categories = [], attributes = [] }) => (known = { version, categories, attributes }),
+    ({ version, categories = [], attributes = [], words = [], text_weight = null }) => (known = { version, categories, attributes, words, text_weight }),
     (problem) => {
       if (!problem.code) throw problem; // a mistake of ours
       return known ?? UNKNOWN;

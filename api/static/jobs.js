@@ -8,7 +8,8 @@ import { ago, at, count, duration, explain, shortVersion } from "./words.js";
 const PAGE = 25;
 const WORDS = { queued: "waiting", canceling: "being cancelled", canceled: "cancelled" };
 const TONES = { succeeded: "good", failed: "bad", running: "busy", canceling: "warn", expired: "warn" };
-const KINDS = { shard: "part of a reindex", put_image: "photo put", delete_image: "photo deleted" };
+const LONG = new Set(["reindex", "duplicates"]);
+const KINDS = { shard: "part of a reindex", put_image: "photo put", delete_image: "photo deleted", duplicates: "duplicates" };
 let cursor = null; // where the page that is shown begins; null: at the newest
 let next = null;
 let latest = 0; // number of the list asked for last
@@ -52,8 +53,8 @@ async function loadList() {
   if (cursor) asked.set("cursor", cursor);
   const turn = (latest += 1);
   const page = await ask(`/v1/jobs?${asked}`);
-  // A list does not tell progress, and a reindex is what one wants to see it of.
-  const jobs = await Promise.all(page.jobs.map((job) => (job.kind === "reindex" && job.status === "running" ? ask(job.links.self).catch(() => job) : job)));
+  // A list does not tell progress, and of long jobs one wants to see it.
+  const jobs = await Promise.all(page.jobs.map((job) => (LONG.has(job.kind) && job.status === "running" ? ask(job.links.self).catch(() => job) : job)));
   if (turn !== latest) return; // another filter or page was asked for meanwhile
   next = page.next_cursor;
   $("#newest").disabled = !cursor;

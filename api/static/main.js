@@ -1,6 +1,7 @@
 // The page's frame: which part is shown, whether the service is ready, the key.
 
 import { $, el, repeat, say } from "./dom.js";
+import * as duplicatesPart from "./duplicates.js";
 import * as indexPart from "./index.js";
 import * as jobsPart from "./jobs.js";
 import { askKey } from "./messages.js";
@@ -8,7 +9,7 @@ import * as searchPart from "./search.js";
 import { askForKeysWith, key, readiness } from "./service.js";
 import { unready } from "./words.js";
 
-const PARTS = { search: searchPart, index: indexPart, jobs: jobsPart };
+const PARTS = { search: searchPart, index: indexPart, duplicates: duplicatesPart, jobs: jobsPart };
 let shown = null;
 
 function route() {
@@ -70,6 +71,7 @@ $(".bar nav a").addEventListener("click", (event) => {
 window.addEventListener("popstate", route);
 searchPart.start();
 indexPart.start();
+duplicatesPart.start();
 jobsPart.start();
 route();
 const lookNow = repeat(look, 5000, () => true);

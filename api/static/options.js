@@ -3,14 +3,14 @@
 import { $ } from "./dom.js";
 import { filterText, readFilter } from "./filters/terms.js";
 
-const DEFAULTS = { k: "12", category: "", distinct: "", min_score: "0" };
+const DEFAULTS = { k: "12", category: "", distinct: "", min_score: "0", prefer: "" };
 
 const field = (name) => $("#options form").elements[name] ?? $("#filters form").elements[name];
 
 export function optionsChosen() {
-  const [k, category, distinct, min_score] = Object.keys(DEFAULTS).map(field);
+  const [k, category, distinct, min_score, prefer] = Object.keys(DEFAULTS).map(field);
   return {
-    k: k.value, category: category.value, distinct: distinct.checked ? "listing" : "", min_score: min_score.value, filter: filterText(),
+    k: k.value, category: category.value, distinct: distinct.checked ? "listing" : "", min_score: min_score.value, prefer: prefer.value, filter: filterText(),
   };
 }
 
@@ -20,7 +20,7 @@ export function chooseOptions(asked) {
     const set = field(name);
     const given = asked.get(name) ?? usual;
     if (set.type === "checkbox") set.checked = given === "listing";
-    else set.value = given;
+    else for (const value of [usual, given]) set.value = value; // radio buttons ignore a value that none of them has
     if (set.selectedIndex === -1) set.value = usual;
   }
   readFilter(asked.get("filter"));
@@ -34,19 +34,21 @@ export function tellOptions() {
   $("output[for=min_score]").textContent = Number(min_score) ? Number(min_score).toFixed(2) : "any";
 }
 
-/** The address of a search from a photo of the index, or of this device's without `imageId`, by the options chosen. */
-export function hashOf(imageId) {
-  const told = new URLSearchParams(imageId ? { image: imageId } : {});
+/** The address of a search from a photo of the index, or of this device's without `imageId`, and by words, with the options chosen. */
+export function hashOf({ imageId, text, text_weight }) {
+  const told = new URLSearchParams();
+  for (const [name, value] of Object.entries({ image: imageId, text, text_weight: text && text_weight })) if (value) told.set(name, value);
   for (const [name, value] of Object.entries(optionsChosen())) if (value !== (DEFAULTS[name] ?? "")) told.set(name, value);
   return String(told) ? `#/search?${told}` : "#/search";
 }
 
 /** The options as the API takes them in JSON. */
-export function optionsSent({ k, category, distinct, min_score, filter }) {
+export function optionsSent({ k, category, distinct, min_score, prefer, filter }) {
   const sent = { k: Number(k) };
   if (category) sent.category = category;
   if (distinct) sent.distinct = distinct;
   if (Number(min_score)) sent.min_score = Number(min_score);
+  if (prefer) sent.prefer = prefer;
   if (filter) sent.filter = JSON.parse(filter);
   return sent;
 }

@@ -1,15 +1,17 @@
 // Reindexing: ask for one, watch it, tell what came of it.
 
-import { $, button, el, say } from "./dom.js";
+import { $, button, say } from "./dom.js";
 import { note, noteProblem } from "./messages.js";
+import { tellProgress } from "./progress.js";
 import { showReport } from "./report.js";
 import { ask, ended, follow, requestKey } from "./service.js";
-import { ago, count, duration, sentence, shortVersion } from "./words.js";
+import { ago, count, sentence, shortVersion } from "./words.js";
 
 const COUNTS = [
   ["new", "new"], ["changed", "changed"], ["relabelled", "of another listing or category"], ["removed", "removed"],
   ["unchanged", "unchanged"], ["failed", "left out"],
 ];
+const ABOUT = { doing: "Reindexing", name: "the reindex" };
 let watched = null; // the id of the job that is followed
 let whenDone = () => {};
 
@@ -53,7 +55,7 @@ async function watch(job) {
   watched = job.id;
   const place = $("#reindex-message");
   try {
-    for await (job of follow(job)) if (!ended(job)) tellProgress(place, job);
+    for await (job of follow(job)) if (!ended(job)) tellProgress(place, job, ABOUT);
     tellEnd(job);
     say($("strong", place).textContent);
   } catch (problem) {
@@ -61,34 +63,6 @@ async function watch(job) {
   } finally {
     watched = null;
     whenDone();
-  }
-}
-
-function tellProgress(place, job) {
-  const { stage = "", done = 0, total = 0, eta_s: eta = null } = job.progress ?? {};
-  const title = job.status === "queued" ? "Waiting for a worker" : job.status === "canceling" ? "Being cancelled" : "Reindexing";
-  let text = job.status === "queued" ? "" : stage;
-  if (total) text = `${stage}: ${done} of ${total}${eta === null ? "" : `, about ${duration(eta)} left`}`;
-  if (job.lost) text = "The service cannot be reached; the reindex goes on without this page.";
-  // Made once and then changed in place, so that the button keeps its focus.
-  if (place.dataset.job !== job.id) {
-    place.dataset.job = job.id;
-    const bar = el("progress", { ariaLabel: "Progress of the reindex" });
-    note(place, { title, text: "…", content: [bar], actions: [button("Cancel", () => cancel(place, job))] });
-  }
-  $("strong", place).textContent = title;
-  $("p", place).textContent = text;
-  const bar = $("progress", place);
-  if (total) [bar.max, bar.value] = [total, done];
-  else bar.removeAttribute("value");
-}
-
-async function cancel(place, job) {
-  try {
-    await ask(job.links.cancel, { method: "POST" });
-    $("strong", place).textContent = "Being cancelled";
-  } catch (problem) {
-    if (problem.code !== "job_finished") noteProblem($("#index-message"), problem);
   }
 }
 

@@ -45,16 +45,23 @@ export function showAnswer(job, given, signal) {
   const { category, neighbours, index_version: version, timing_ms: timing } = job.result;
   $("#search").dataset.state = "done";
   showCategory(category);
-  const found = count(neighbours.length, "photo") + (given.box ? " for part of the photo" : "");
+  const found = count(neighbours.length, "photo");
   const took = timing ? ` in ${duration(timing.total / 1000)}` : "";
-  $("#told").textContent = `${found}${took}, from index ${shortVersion(version)}`;
+  $("#told").textContent = `${found}${sayQuery(given)}${took}, from index ${shortVersion(version)}`;
   $("#told").title = `${version}${timing ? `; waited ${duration(timing.queued / 1000)}, computed ${duration(timing.compute / 1000)}` : ""}`;
   const grid = $("#grid");
   grid.removeAttribute("aria-busy");
   grid.replaceChildren(...neighbours.map((neighbour) => card(neighbour, given, signal)));
   if (!neighbours.length) grid.append(el("li.nothing", {}, whyNothing(given)));
   const narrowed = given.filters.length ? ` ${count(given.filters.length, "filter")} in force.` : "";
-  say(`${sayCategory(category)} ${count(neighbours.length, "photo")} found${given.box ? " for part of the photo" : ""}.${narrowed}`);
+  say(`${sayCategory(category)} ${found} found${sayQuery(given)}.${narrowed}`);
+}
+
+/** What it was found for, where that is not simply a photo. */
+function sayQuery({ box, text, imageId, files }) {
+  const photo = box ? "part of the photo" : "";
+  if (!text) return photo && ` for ${photo}`;
+  return imageId || files.length ? ` for ${photo || "the photo"} and the words` : " for the words";
 }
 
 function whyNothing({ category, min_score, filter }) {
@@ -71,7 +78,7 @@ function sayCategory({ certain, name, probability, certain_path: part }) {
 }
 
 function showCategory(category) {
-  const { certain, name, top, certain_path: part } = category;
+  const { certain, name, top, certain_path: part, parts = [] } = category;
   const place = $("#category");
   place.hidden = false;
   fill(place,
@@ -85,10 +92,18 @@ function showCategory(category) {
       bar.style.setProperty("--share", one.probability);
       return bar;
     })),
+    parts.length ? el("ul.parts.fine", { ariaLabel: "What photo and words each say" }, parts.map(partOf)) : null,
   );
 }
 
-function card(neighbour, { imageId: from, has }, signal) {
+/** What the photo or the words say of the category, and how much of the answer is owed to them. */
+function partOf({ part, name, probability, share }) {
+  return el("li", {},
+    el("span", {}, part === "photo" ? "Photo: " : "Words: ", el("strong", {}, name), ", ", el("span.figure", {}, percent(probability))),
+    el("span.figure", { title: "How much of the answer is owed to it" }, `counts ${percent(share)}`));
+}
+
+function card(neighbour, { imageId: from, has, text }, signal) {
   const { rank, image_id: imageId, listing_id: listingId, category, score, attributes = {} } = neighbour;
   const itself = imageId === from;
   const img = el("img", { alt: "", width: 320, height: 320 });
@@ -97,8 +112,8 @@ function card(neighbour, { imageId: from, has }, signal) {
   const [headline, cost, where] = [title, price, place].map(valueOf);
   const beneath = [where, headline ? category : `Listing ${listingId}`].filter(Boolean);
   const made = el("li.result", {},
-    el("a", { href: hashOf(imageId), title: "Search from this photo" },
-      el("span.photo", {}, img, el("span.score", { title: "Cosine similarity" }, score.toFixed(2)), itself ? el("span.itself", {}, "this photo") : null),
+    el("a", { href: hashOf({ imageId }), title: "Search from this photo" },
+      el("span.photo", {}, img, el("span.score", { title: text ? "Similarity" : "Cosine similarity" }, score.toFixed(2)), itself ? el("span.itself", {}, "this photo") : null),
       el("span.words", {},
         el("strong", {}, headline ?? category),
         cost ? el("span.price", {}, el("span.unseen", {}, ", "), cost) : null,

@@ -1,4 +1,4 @@
-// The search part: a photo comes in, its search goes out, and is shown as it goes.
+// The search part: photos or words come in, their search goes out, and is shown as it goes.
 
 import { showBox, startBox } from "./box.js";
 import { asksOf, catalogue } from "./catalogue.js";
@@ -10,6 +10,7 @@ import { chooseOptions, hashOf, optionsChosen, optionsSent, tellOptions } from "
 import { dim, showAnswer, showNothing, showWaiting } from "./results.js";
 import { showPreview } from "./preview.js";
 import { Problem, ask, call, ended, follow, requestKey } from "./service.js";
+import { offerText, showText, startText, textChosen } from "./text.js";
 import { count, duration, size } from "./words.js";
 
 const WAIT_S = 2;
@@ -18,7 +19,7 @@ const PHOTOS_KEPT = 60;
 
 const photos = new Map(); // photos of this device by number; the history remembers the number
 let photosSeen = 0;
-let query = null; // {imageId, shown, box}: a photo of the index; or numbers of photos of this device, or a part of one
+let query = null; // {imageId, shown, box, text, text_weight}: a photo of the index; or numbers of photos of this device, or a part of one; words
 let current = ""; // what is shown, as a text, so that coming back to it sends nothing
 let address = { hash: "#/search", state: null };
 let refusal = null; // what was said last of something that is not searched from
@@ -31,7 +32,7 @@ export function start() {
     input.value = ""; // the same photo may be chosen again
   };
   for (const input of [$("#file"), $("#camera"), $("#more")]) input.addEventListener("change", upload(input));
-  $("#clear").addEventListener("click", () => go({}));
+  $("#clear").addEventListener("click", () => go({}, { text: "" }));
   const again = () => go(query ?? {}, { replace: true });
   for (const panel of [$("#filters"), $("#options")]) {
     const form = $("form", panel);
@@ -42,11 +43,13 @@ export function start() {
     panel.open = matchMedia("(min-width: 60rem)").matches;
   }
   startPanel(again);
+  startText({ search: () => go(query ?? {}, { replace: textChosen().text === (query?.text ?? "") }), again });
   // The first box is a step that one can go back from; to move it is none.
   startBox((box) => query?.shown.length && go({ ...query, box }, { replace: Boolean(query.box && box) }));
   takeWhatIsDropped();
   document.addEventListener("paste", (event) => {
     const files = [...(event.clipboardData?.files ?? [])];
+    if (event.target === $("#text") && event.clipboardData?.types.includes("text/plain")) return; // some programs copy text as a picture, too
     if (files.length && !$("#search").hidden && !$("dialog[open]")) {
       event.preventDefault();
       take(files);
@@ -110,9 +113,9 @@ function remove(i) {
   ($("#together button") ?? $("#more")).focus();
 }
 
-/** Go to a search: make it an address, and show it. */
-function go({ shown = [], imageId, box }, { replace = false } = {}) {
-  const hash = hashOf(imageId);
+/** Go to a search from photos, by the words in the bar unless `text` says others: make it an address, and show it. */
+function go({ shown = [], imageId, box }, { replace = false, text = textChosen().text } = {}) {
+  const hash = hashOf({ imageId, text, text_weight: textChosen().text_weight });
   history[replace ? "replaceState" : "pushState"](shown.length ? { shown, box } : null, "", hash);
   enter(new URLSearchParams(hash.split("?")[1] ?? ""), history.state);
 }
@@ -131,11 +134,14 @@ export function enter(asked, state) {
   const shown = imageId ? [] : (state?.shown ?? []).filter((photo) => photos.has(photo));
   const box = (shown.length === 1 && state.box) || null;
   showBox(box, shown.length === 1);
-  const wanted = JSON.stringify([imageId, shown, box, optionsChosen()]);
+  const hasPhoto = Boolean(imageId || shown.length);
+  showText(asked, hasPhoto);
+  const words = textChosen();
+  const wanted = JSON.stringify([imageId, shown, box, words, optionsChosen()]);
   if (wanted === current) return;
   current = wanted;
   const before = JSON.stringify([query?.imageId ?? null, query?.shown ?? []]);
-  query = imageId || shown.length ? { imageId, shown, box } : null;
+  query = hasPhoto || words.text ? { imageId, shown, box, ...words } : null;
   // Other options do not make another photo.
   if (before !== JSON.stringify([imageId, shown])) {
     showPreview({ imageId, files: shown.map((photo) => photos.get(photo)), remove });
@@ -159,7 +165,7 @@ async function search({ retried = false } = {}) {
   }
   run = new AbortController();
   const { signal } = run;
-  const given = { ...optionsChosen(), imageId: query.imageId, files: query.shown.map((photo) => photos.get(photo)), box: query.box };
+  const given = { ...optionsChosen(), ...query, files: query.shown.map((photo) => photos.get(photo)) };
   showWaiting();
   let job = null;
   try {
@@ -193,6 +199,7 @@ async function takeUp(given, signal, options) {
   given.has = await catalogue(options);
   signal.throwIfAborted();
   buildPanel(given.has);
+  offerText(given.has);
 }
 
 /** Whether the index has something else now. */
@@ -226,9 +233,12 @@ async function requireReadable(files) {
   }
 }
 
-function bodyOf({ files, imageId, box, has, ...options }) {
+function bodyOf({ files, imageId, box, text, text_weight, has, ...options }) {
   const sent = { ...optionsSent(options), ...asksOf(has) };
-  if (imageId) return { json: { image_id: imageId, ...sent } };
+  if (text) sent.text = text;
+  if (text && text_weight && (imageId || files.length)) sent.text_weight = Number(text_weight);
+  if (imageId) sent.image_id = imageId;
+  if (!files.length) return { json: sent };
   const form = new FormData();
   for (const [name, value] of Object.entries(sent)) form.append(name, typeof value === "object" ? JSON.stringify(value) : value);
   if (box) form.append("box", box.join(","));
@@ -262,7 +272,7 @@ function giveUp() {
 function tellProgress(job) {
   if (refusal?.isConnected) return;
   const place = $("#search-message");
-  let text = "A worker has your photo.";
+  let text = "A worker has your search.";
   if (job.lost) text = "The service cannot be reached; your search goes on there, and is asked for again.";
   else if (job.status === "queued") {
     const { ahead = 0, eta_s: eta = null } = job.queue ?? {};

@@ -1,6 +1,15 @@
 """What the service answers, as frozen models. Fields that a newer service adds are ignored."""
 
 from lookalike.models.answer import Answer
+from lookalike.models.duplicates import (
+    DuplicateGroup,
+    DuplicateImage,
+    DuplicateOf,
+    DuplicatePair,
+    DuplicatesPage,
+    DuplicatesResult,
+    VerdictGiven,
+)
 from lookalike.models.index import (
     Attribute,
     Gate,
@@ -38,6 +47,7 @@ RESULTS: dict[str, type[Answer]] = {
     "put_image": ImageChange,
     "delete_image": ImageChange,
     "reindex": ReindexResult,
+    "duplicates": DuplicatesResult,
 }
 
 __all__ = [
@@ -49,6 +59,12 @@ __all__ = [
     "CategoryAnswer",
     "CategoryScore",
     "CertainPath",
+    "DuplicateGroup",
+    "DuplicateImage",
+    "DuplicateOf",
+    "DuplicatePair",
+    "DuplicatesPage",
+    "DuplicatesResult",
     "EmbedResult",
     "Facet",
     "FacetValue",
@@ -72,6 +88,7 @@ __all__ = [
     "SearchResult",
     "SnapshotQuality",
     "Timing",
+    "VerdictGiven",
     "Version",
     "VersionList",
     "VersionReport",

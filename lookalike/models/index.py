@@ -161,6 +161,7 @@ class IndexInfo(Answer):
         temperature: scores divided by it are calibrated.
         abstain_below: a category with a lower probability is not `certain`.
         words: attributes that are a listing's words; none: searches take no `text`.
+        text_weight: of the words beside a photo, 0 to 1, where a search says none; None: searches take no `text`.
         categories: that the model tells apart, in the order of an embedding's `scores`.
         attributes: of the listings, which searches include, filter and count by.
         notice: what users of the model have to know, if anything.
@@ -185,6 +186,7 @@ class IndexInfo(Answer):
     temperature: float = 1.0
     abstain_below: float = 0.0
     words: list[str] = Field(default_factory=list)
+    text_weight: float | None = None
     categories: list[str] = Field(default_factory=list)
     attributes: list[Attribute] = Field(default_factory=list)
     notice: str | None = None

@@ -53,7 +53,7 @@ class JobState(Answer):
 
     Attributes:
         id: the job's id, 32 hexadecimal digits.
-        kind: search, embed, put_image, delete_image or reindex.
+        kind: search, embed, put_image, delete_image, reindex or duplicates.
         status: queued, running or canceling; finally succeeded, failed, canceled or expired.
         priority: interactive or bulk.
         created_at: when it was accepted.

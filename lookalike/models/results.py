@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from pydantic import BeforeValidator, Field, PrivateAttr
 
 from lookalike.models.answer import Answer
+from lookalike.models.duplicates import DuplicateOf
 
 if TYPE_CHECKING:
     from lookalike.photos import Photo
@@ -273,9 +274,12 @@ class ImageChange(Answer):
     Attributes:
         image_id: the photo.
         change_id: entry in the change log; None if a later change of the same photo was already done and stands.
+        duplicates: photos of other listings that a put photo duplicates, the surest first; None of a deletion, or if
+            the service did not look.
         timing_ms: how long the job took; None if the service did not measure it.
     """
 
     image_id: str
     change_id: str | None
+    duplicates: list[DuplicateOf] | None = None
     timing_ms: Timing | None = None

@@ -25,7 +25,7 @@ from pipeline.building.export import (
 )
 from pipeline.building.precisions import ReducedPrecision, reduced_precision, torch_features
 from pipeline.evaluation.evaluate import METRICS, Evaluation, describe_metrics
-from pipeline.evaluation.words import evaluate_served
+from pipeline.evaluation.words import measure_served
 from pipeline.training.dataset import split_listings
 from pipeline.training.fusion import Labelled, Worded, fit_fusion
 from pipeline.training.head import fit_head
@@ -247,7 +247,7 @@ def assemble_bundle(
         photos, labelled.embeddings.vectors, split, inputs.attributes, len(inputs.categories), inputs.paths,
         report_progress,
     )  # fmt: skip
-    worded = Worded.of(text, labelled) if text else None
+    worded = Worded.of(text.encoder, photos, labelled) if text else None
     temperature, fusion = 1.0, None
     if split.listings:  # a head that came with the weights is not calibrated
         temperature, fusion = fit_fusion(labelled, split, worded, inputs.categories, report_progress)
@@ -268,7 +268,7 @@ def assemble_bundle(
             "abstain_below_by_level": fusion.photo.abstain_below_by_level if fusion else (),
         }
     )
-    evaluation = evaluate_served(labelled, photos, manifest, split, inputs.categories, worded)
+    evaluation = measure_served(labelled, photos, manifest, split, inputs.categories, worded).evaluation
     manifest = manifest.model_copy(update={"metrics": evaluation.summary()})
     if manifest.notice:
         report_progress(f"notice: {manifest.notice}")

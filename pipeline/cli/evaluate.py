@@ -48,7 +48,7 @@ def evaluate(name: str, catalogue: Path | None, against: str | None, as_json: bo
     from pipeline.building.index import embed_catalogue
     from pipeline.evaluation.evaluate import SPLIT_UNKNOWN, compare, joint_split
     from pipeline.evaluation.words import measure_served
-    from pipeline.training.fusion import Labelled
+    from pipeline.training.fusion import Labelled, Worded
     from shared.catalogue.categories import Categories
     from shared.catalogue.choice import CategoryChoice
     from shared.catalogue.fetching import fetch_with
@@ -68,7 +68,9 @@ def evaluate(name: str, catalogue: Path | None, against: str | None, as_json: bo
     for bundle in bundles:
         photos, embeddings = embed_catalogue(settings, bundle, found, print_progress)
         labelled = Labelled.of(photos, embeddings, bundle.manifest.embedding_layer)
-        measured.append(measure_served(labelled, photos, bundle.manifest, split, categories))
+        encoder = bundle.text_encoder()
+        worded = Worded.of(encoder, photos, labelled) if encoder else None
+        measured.append(measure_served(labelled, photos, bundle.manifest, split, categories, worded))
     evaluation, summaries = measured[0].evaluation, [each.evaluation.summary() for each in measured]
     differences = compare(*measured) if against else {}
     unknown = [SPLIT_UNKNOWN for bundle in bundles if not bundle.split.listings]
@@ -106,7 +108,7 @@ def plot(name: str, catalogue: Path | None, out: Path, as_json: bool) -> None:
     from pipeline.evaluation.evaluate import METRICS, Evaluation
     from pipeline.evaluation.gallery import draw_bundle
     from pipeline.evaluation.words import measure_served
-    from pipeline.training.fusion import Labelled
+    from pipeline.training.fusion import Labelled, Worded
     from shared.catalogue.categories import Categories
     from shared.catalogue.choice import CategoryChoice
     from shared.catalogue.fetching import fetch_with
@@ -122,7 +124,9 @@ def plot(name: str, catalogue: Path | None, out: Path, as_json: bool) -> None:
         found = read_catalogue(existing_catalogue(settings), choice, fetch=fetch_with(settings, print_progress))
         embedded = embed_catalogue(settings, bundle, found, print_progress)
         labelled = Labelled.of(*embedded, bundle.manifest.embedding_layer)
-        measured = measure_served(labelled, embedded.photos, bundle.manifest, bundle.split, categories)
+        encoder = bundle.text_encoder()
+        worded = Worded.of(encoder, embedded.photos, labelled) if encoder else None
+        measured = measure_served(labelled, embedded.photos, bundle.manifest, bundle.split, categories, worded)
         evaluation = measured.evaluation
     elif stored.is_file():
         try:
@@ -158,7 +162,7 @@ def _rows(summaries: Sequence[Mapping[str, float | int]], differences: Mapping[s
         cells = [f"{value:>10.3f}" if isinstance(value := s[name], float) else f"{value:>10}" for s in summaries]
         if found := differences.get(name):
             cells.append(f"{found.difference:+10.3f} [{found.interval.low:+.3f}, {found.interval.high:+.3f}]")
-        lines.append(f"  {name:28}{''.join(cells)}")
+        lines.append(f"  {name:34}{''.join(cells)}")
     return lines
 
 

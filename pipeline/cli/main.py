@@ -18,6 +18,7 @@ from pipeline.cli.common import (
 )
 from pipeline.cli.completion import completion
 from pipeline.cli.doctor import doctor
+from pipeline.cli.duplicates import duplicates
 from pipeline.cli.evaluate import evaluate, plot
 from pipeline.cli.help import with_examples
 from pipeline.cli.index import index, prepare, schedule
@@ -83,7 +84,7 @@ def up(catalogue: Path | None, port: int | None, backbone: str | None, as_json: 
 
 
 for command in (
-    *(search, clean, train, prepare, index, bundle, reindex, schedule, evaluate, plot),
+    *(search, clean, train, prepare, index, bundle, reindex, duplicates, schedule, evaluate, plot),
     *(keys, jobs, audit, status, workers, doctor, completion),
 ):
     main.add_command(command)

@@ -1,22 +1,18 @@
 """`lookalike reindex`: submit a reindex to the running service, show its progress, and print its outcome."""
 
-import signal
 import sys
 
 import click
-from tqdm import tqdm
 
-from pipeline.cli.common import dispatch, json_option, print_facts, print_progress, report_errors, running_jobs
+from pipeline.cli.common import json_option, print_facts, report_errors, running_jobs
 from pipeline.cli.help import with_examples
+from pipeline.cli.watch import run_job
 from shared.jobs.contract import Job, JobKind, JobStatus
-from shared.jobs.records import Admission
 from shared.jobs.reindex_contract import Promotion, ReindexMode, ReindexRequest, ReindexResult
 from shared.jobs.store import JobStore
 from shared.jobs.view import view
-from shared.settings import load_settings
 
 _NOT_PROMOTED = 3
-_LOOK_EVERY_S = 0.5
 
 
 @with_examples(
@@ -56,31 +52,7 @@ def run_reindex(jobs: JobStore, request: ReindexRequest, *, wait: bool) -> Job:
     Raises:
         ReindexRunning: there is one already.
     """
-    n_queued = load_settings().max_queued
-    job = jobs.create(JobKind.REINDEX, request, None, admission=Admission(n_queued, n_queued), request_id="cli").job
-    dispatch(job)
-    return _watch(jobs, job) if wait else job
-
-
-def _watch(jobs: JobStore, job: Job) -> Job:
-    """Show a progress bar until the job ends, and return the job. Ctrl-C exits without canceling the job."""
-    stage = ""
-    try:
-        with tqdm(desc="queued", dynamic_ncols=True, disable=None) as bar:
-            while not job.status.terminal:
-                job = jobs.wait(job, _LOOK_EVERY_S)
-                if job.progress is None:
-                    continue
-                if job.progress.stage != stage:
-                    stage = job.progress.stage
-                    bar.reset()
-                    bar.set_description(stage)
-                bar.total, bar.n = job.progress.total, job.progress.done
-                bar.refresh()
-    except KeyboardInterrupt:
-        print_progress(f"reindex {job.id} goes on; `lookalike jobs cancel {job.id}` ends it")
-        sys.exit(128 + signal.SIGINT)
-    return job
+    return run_job(jobs, JobKind.REINDEX, request, wait=wait)
 
 
 def outcome(job: Job) -> str:

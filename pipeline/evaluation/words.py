@@ -1,11 +1,12 @@
 """Evaluate words: categories and searches by photo, by words, and by both, on unseen listings, each query both ways."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.evaluation.evaluate import Evaluation, Measured, measure
+from pipeline.evaluation.evaluate import Measured, measure
 from pipeline.evaluation.intervals import bootstrap
 from pipeline.evaluation.matches import evaluate_matches
 from pipeline.evaluation.word_figures import Figure, WordsFigures
@@ -21,39 +22,24 @@ _CUTOFF, _DEPTH = 4, 10
 _N_BINS = 15
 
 
-def evaluate_served(
-    labelled: Labelled,
-    photos: Sequence[CataloguePhoto],
-    manifest: BundleManifest,
-    split: Split,
-    categories: Categories,
-    worded: Worded | None,
-) -> Evaluation:
-    """Evaluate a bundle's answers as they are served: with the vote of the neighbours, with words, and matches.
-
-    Args:
-        labelled: the catalogue.
-        photos: one a row.
-        manifest: of the bundle.
-        split: of the bundle.
-        categories: that it tells apart.
-        worded: the catalogue's words; None: the model knows none.
-    """
-    evaluation = measure_served(labelled, photos, manifest, split, categories).evaluation
-    unseen: BoolArray = ~np.isin(labelled.listings, sorted(split.train | split.validation))
-    words = evaluate_words(labelled, worded, manifest, unseen) if worded else None
-    matches = evaluate_matches(labelled, photos, manifest.matching, unseen) if manifest.matching else None
-    return evaluation.model_copy(update={"words": words, "matches": matches})
-
-
 def measure_served(
     labelled: Labelled,
     photos: Sequence[CataloguePhoto],
     manifest: BundleManifest,
     split: Split,
     categories: Categories,
+    worded: Worded | None,
 ) -> Measured:
-    """Measure the answers to photos as they are served, with the values for each photo; see `evaluate_served`."""
+    """Evaluate a bundle's answers as they are served: with the vote of the neighbours, with words, and matches.
+
+    Args:
+        labelled: the catalogue.
+        photos: one a row.
+        manifest: of the bundle.
+        split: listings that it was fitted and chosen on.
+        categories: that it tells apart.
+        worded: the catalogue's words; None: the model knows none.
+    """
     fusion = manifest.fusion
     if fusion is None:
         return measure(photos, labelled.embeddings, split, temperature=manifest.temperature, categories=categories)
@@ -61,9 +47,13 @@ def measure_served(
     def answer(queries: Embeddings, listings: npt.NDArray[np.str_]) -> FloatArray:
         return labelled.photo_logs(queries, listings, manifest.temperature, fusion.vote)
 
-    return measure(
+    measured = measure(
         photos, labelled.embeddings, split, temperature=fusion.photo.temperature, categories=categories, answer=answer
     )
+    words = evaluate_words(labelled, worded, manifest, measured.unseen) if worded else None
+    matching, unseen = manifest.matching, measured.unseen
+    matches = evaluate_matches(labelled, photos, matching, unseen) if matching else None
+    return replace(measured, evaluation=measured.evaluation.model_copy(update={"words": words, "matches": matches}))
 
 
 def evaluate_words(
@@ -83,8 +73,8 @@ def evaluate_words(
     fusion = manifest.fusion
     assert fusion is not None  # a bundle with words has one
     candidates = np.flatnonzero(unseen)
-    with_title, _ = worded.asked(candidates, worded.fitted.titles)
-    with_words, _ = worded.asked(candidates, worded.fitted.words)
+    with_title, _ = worded.asked(candidates, worded.texts.titles)
+    with_words, _ = worded.asked(candidates, worded.texts.words)
     rows = np.intersect1d(with_title, with_words)
     if not len(rows):
         return None
@@ -99,7 +89,7 @@ def evaluate_words(
     similar: dict[str, FloatArray] = {"photo": labelled.similarities(*labelled.of_rows(rows))}
     to_photos: dict[str, FloatArray] = {}
     vectors = labelled.embeddings.vectors
-    for name, texts in (("title", worded.fitted.titles), ("words", worded.fitted.words)):
+    for name, texts in (("title", worded.texts.titles), ("words", worded.texts.words)):
         _, encoded = worded.asked(rows, texts)
         words = text_logs(np.stack([one.scores for one in encoded]), worded.encoder.facts.temperature)
         logs[name] = words, fusion.words

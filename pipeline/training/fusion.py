@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.training.calibrate import calibrate, fit_temperature, negative_log_likelihood
-from pipeline.training.text import FittedText
+from pipeline.training.text import Texts
 from shared.array_types import BoolArray, FloatArray, IntArray
 from shared.catalogue.categories import CataloguePhoto, Categories
 from shared.catalogue.hierarchy import hierarchy_of
@@ -109,31 +109,32 @@ class Worded:
 
     Attributes:
         encoder: that encoded them.
-        fitted: the texts.
+        texts: the words themselves.
         listing_of: (n,) number of each photo's listing.
         ids: of the listings.
         vectors: (n_listings, width) of all words of each; zeros where there are none.
     """
 
     encoder: TextEncoder
-    fitted: FittedText
+    texts: Texts
     listing_of: IntArray
     ids: npt.NDArray[np.str_]
     vectors: FloatArray
 
     @classmethod
-    def of(cls, fitted: FittedText, labelled: Labelled) -> "Worded":
-        """Encode the words of all listings."""
+    def of(cls, encoder: TextEncoder, photos: Sequence[CataloguePhoto], labelled: Labelled) -> "Worded":
+        """Encode the words of the listings that photos, one a row, are of."""
+        texts = Texts.of(photos, encoder.facts.attributes)
         ids, listing_of = np.unique(labelled.listings, return_inverse=True)
-        nothing = np.zeros(fitted.encoder.width, dtype=np.float32)
+        nothing = np.zeros(encoder.width, dtype=np.float32)
         category = np.zeros(len(ids), dtype=np.int64)
         category[listing_of] = labelled.labels
         vectors = [
-            fitted.encoder.of_listing(fitted.payloads.get(one, ""), label)
+            encoder.of_listing(texts.payloads.get(one, ""), label)
             for one, label in zip(ids.tolist(), category.tolist(), strict=True)
         ]
         stacked = np.stack([nothing if one is None else one for one in vectors])
-        return cls(fitted.encoder, fitted, listing_of, ids, stacked)
+        return cls(encoder, texts, listing_of, ids, stacked)
 
     def asked(self, rows: IntArray, texts: Mapping[str, str]) -> tuple[IntArray, list[EncodedText]]:
         """The photos among some whose listing has known words, and those words encoded, once a listing."""
@@ -223,7 +224,7 @@ def fit_fusion(
     if worded is None:
         return temperature, fusion
     facts = worded.encoder.facts
-    asked = [worded.asked(rows, texts) for texts in (worded.fitted.titles, worded.fitted.words)]
+    asked = [worded.asked(rows, texts) for texts in (worded.texts.titles, worded.texts.words)]
     kept = np.concatenate([some for some, _ in asked])
     encoded = [one for _, some in asked for one in some]
     if len(kept) < _MIN_PHOTOS or len(np.unique(labelled.labels[kept])) == 1:

@@ -26,7 +26,7 @@ from shared.catalogue.categories import CataloguePhoto
 from shared.model.bundle import Split
 from shared.model.embedder import normalised
 from shared.progress import ReportProgress
-from shared.text.encoder import TextEncoder, TextFacts, weigh
+from shared.text.encoder import TextEncoder, TextFacts, texts_of, weigh
 from shared.text.features import features
 
 # Measured on 1,412 real listings: 64 to 256 axes are equally good for categories, more find more of a listing's photos.
@@ -50,22 +50,40 @@ def words_of(schema: AttributeSchema) -> tuple[str, ...]:
 
 
 @dataclass(frozen=True)
+class Texts:
+    """The words of a catalogue's listings, by listing id, of those that have any.
+
+    Attributes:
+        titles: the first of a listing's texts, which is shortest and says what the thing is.
+        words: all of them.
+        payloads: attributes as JSON.
+    """
+
+    titles: Mapping[str, str]
+    words: Mapping[str, str]
+    payloads: Mapping[str, str]
+
+    @classmethod
+    def of(cls, photos: Sequence[CataloguePhoto], names: Sequence[str]) -> "Texts":
+        """Read them from photos; `names` are the attributes that are words."""
+        payloads = {photo.listing_id: photo.payload for photo in reversed(photos)}
+        texts = {one: texts for one, payload in payloads.items() if (texts := texts_of(payload, names))}
+        titles = {one: next(iter(found.values())) for one, found in texts.items()}
+        return cls(titles, {one: "\n".join(found.values()) for one, found in texts.items()}, payloads)
+
+
+@dataclass(frozen=True)
 class FittedText:
-    """A text encoder, and the words it was fitted on and will be measured with.
+    """A text encoder that was fitted.
 
     Attributes:
         encoder: to encode with.
         content: its arrays, as the bundle's file.
-        titles, words: of each listing that has words: its title, and all of its words; by listing id.
-        payloads: attributes as JSON of each listing, by id.
         notes: what was found, by name.
     """
 
     encoder: TextEncoder
     content: bytes
-    payloads: Mapping[str, str]
-    titles: Mapping[str, str]
-    words: Mapping[str, str]
     notes: Mapping[str, float | str]
 
 
@@ -137,15 +155,15 @@ def fit_text(
     pairs = _Pairs.of(TextEncoder(facts, arrays), photos, listings, split.train)
     arrays["to_photo"], arrays["to_photo_bias"] = _map_to_photos(pairs, vectors)
     slope, offset = _expectation(TextEncoder(facts, arrays), pairs, vectors)
-    content = save(arrays)
+    # Of an array in another order the bytes would be written as they lie in memory.
+    content = save({name: np.ascontiguousarray(array) for name, array in arrays.items()})
     digest = hashlib.sha256(content).hexdigest()
     facts = facts.model_copy(update={"slope": slope, "offset": offset, "sha256": digest})
     report_progress(
         f"words: {len(listings)} listings have some ({', '.join(names)}), {len(vocabulary.rarity)} features; "
         f"{learnt.summary}"
     )
-    payloads = {photo.listing_id: photo.payload for photo in reversed(photos)}
-    return FittedText(TextEncoder(facts, arrays), content, payloads, titles, words, learnt.notes)
+    return FittedText(TextEncoder(facts, arrays), content, learnt.notes)
 
 
 @dataclass(frozen=True)
@@ -180,8 +198,7 @@ def _listings(photos: Sequence[CataloguePhoto], schema: AttributeSchema) -> dict
         if photo.listing_id in found:
             continue
         values = of_payload(photo.payload)
-        texts = {name: str(values[name]) for name in names if values.get(name)}
-        if texts:
+        if texts := texts_of(photo.payload, names):
             others = {one.name: str(values[one.name]) for one in schema if one.type in _OFFER and one.name in values}
             found[photo.listing_id] = _Listing(photo.category, texts, others)
     return found

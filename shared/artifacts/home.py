@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Collection
+from contextlib import suppress
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, overload
 
@@ -83,6 +84,24 @@ def live_photo(storage: "Bucket", sha256: str) -> ObjectFile: ...
 def live_photo(storage: Location, sha256: str) -> Path | ObjectFile:
     """The working copy of a photo that came by PUT: a PNG, named by the SHA-256 of the file."""
     return storage / _LIVE_PHOTOS / _name(sha256)
+
+
+def indexed_photo(settings: Settings, path: str, sha256: str) -> "Path | ObjectFile":
+    """Find the file of a photo of an index snapshot: in the catalogue, or that of a photo that came by PUT.
+
+    Args:
+        path: as the snapshot has it.
+        sha256: of the file.
+
+    Returns:
+        a file that may be gone.
+    """
+    with suppress(CatalogueUnusable):
+        inside = "://" not in path
+        file = catalogue_location(settings) / path if inside else settings.buckets.file(path)
+        if file.is_file():
+            return file
+    return live_photo(settings.storage, sha256)
 
 
 def sweep_live_photos(storage: Location, wanted: Collection[str], *, older_than_s: float = 86_400) -> int:

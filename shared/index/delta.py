@@ -17,11 +17,12 @@ from shared.artifacts.snapshots import IndexManifest
 from shared.attributes.filters import PhotoFacts, bind_filter, holds
 from shared.attributes.schema import AttributeSchema, Values, of_payload
 from shared.attributes.values import fitting_values
-from shared.catalogue.categories import categories_named
+from shared.catalogue.categories import CataloguePhoto, categories_named
 from shared.changes.log import Change, PutPhoto, entry_order
 from shared.errors import ImageNotFound
 from shared.index.ann import best
 from shared.index.facets import Facets
+from shared.index.live_photos import LivePhoto, LivePhotos
 from shared.index.query import WordsQuery
 from shared.index.vector_index import LabelledRows, VectorIndex, included, rounded
 from shared.jobs.contract import Distinct, ListingScore, Neighbour, SearchRequest
@@ -41,11 +42,17 @@ Embed = Callable[[PutPhoto], Embeddings | None]
 class _Put:
     image_id: str
     listing_id: str
+    sha256: str
     category: int
     scores: FloatArray  # (n_categories,)
     values: Values
     listing_rows: tuple[int, ...]  # of its listing's photos in the snapshot
     text: FloatArray | None  # (width,), of its listing's words
+
+    @property
+    def live(self) -> LivePhoto:
+        """What it is to work on all photos."""
+        return LivePhoto(self.image_id, self.listing_id, self.sha256)
 
     @property
     def facts(self) -> PhotoFacts:
@@ -196,7 +203,7 @@ class DeltaIndex:
         values = fitting_values(of_payload(payload), AttributeSchema(self.manifest.attributes))
         rows = tuple(self.snapshot.rows_of(listing_id))
         text = self._encode(payload, photo.category) if self._encode else None
-        self._puts.append(_Put(image_id, listing_id, photo.category, scores, values, rows, text))
+        self._puts.append(_Put(image_id, listing_id, photo.sha256, photo.category, scores, values, rows, text))
         return position
 
     def search(self, query: FloatArray, request: SearchRequest, *, words: WordsQuery | None = None) -> list[Neighbour]:
@@ -385,6 +392,19 @@ class DeltaIndex:
             facets.add(put.category, put.values)
         return facets
 
+    def live_photos(self) -> LivePhotos:
+        """Return all photos that searches find now, for work on all of them."""
+        state = self._state
+        photos = [_live(photo) for photo in self.snapshot.photos()]
+        photos += [put.live for put in self._puts[: len(state.vectors)]]
+        dead = np.flatnonzero(~state.alive) + len(self.snapshot)
+        return LivePhotos(self.snapshot, photos, frozenset([*state.hidden.tolist(), *dead.tolist()]), state.vectors)
+
+    def photo(self, row: int) -> LivePhoto:
+        """Return the photo of a row, as search results name it."""
+        n_rows = len(self.snapshot)
+        return _live(self.snapshot.photo(row)) if row < n_rows else self._puts[row - n_rows].live
+
     def stored(self, image_id: str) -> Embeddings:
         """Return the embedding a photo was put or indexed with; see `VectorIndex.stored`."""
         state = self._state
@@ -416,3 +436,7 @@ def _highest(similar: FloatArray, listings: IntArray, n: int) -> FloatArray:
     highest = np.full(n, -np.inf, dtype=np.float32)
     np.maximum.at(highest, listings, similar)
     return highest
+
+
+def _live(photo: CataloguePhoto) -> LivePhoto:
+    return LivePhoto(photo.image_id, photo.listing_id, photo.sha256, str(photo.path))

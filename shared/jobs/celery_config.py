@@ -16,7 +16,7 @@ RUN_QUEUED = "lookalike.run_queued"
 
 QUEUES = {Priority.INTERACTIVE: "interactive", Priority.BULK: "bulk"}
 # Jobs whose messages name them; they are rare, and each is claimed by id.
-NAMED_QUEUES = {JobKind.REINDEX: "reindex", JobKind.SHARD: "shards"}
+NAMED_QUEUES = {JobKind.REINDEX: "reindex", JobKind.SHARD: "shards", JobKind.DUPLICATES: "duplicates"}
 WEBHOOKS = "webhooks"
 ALL_QUEUES = (*QUEUES.values(), *NAMED_QUEUES.values(), WEBHOOKS)
 

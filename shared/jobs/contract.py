@@ -22,6 +22,7 @@ from pydantic import (
 
 from shared.attributes.json_options import AttributeValues, FacetNames, FilterJson, IncludeNames
 from shared.attributes.schema import AttributeType
+from shared.jobs.duplicates_contract import DuplicateOf, DuplicatesRequest, DuplicatesResult
 from shared.jobs.reindex_contract import Progress, ReindexRequest, ReindexResult, ShardRequest, ShardResult
 from shared.photos.boxes import BOX_DESCRIPTION, BoxOption
 from shared.photos.preprocessing import PreprocessSpec
@@ -38,6 +39,7 @@ class JobKind(StrEnum):
     PUT_IMAGE = "put_image"  # photo -> an image of the live index, new or instead of the one of that id
     DELETE_IMAGE = "delete_image"  # an image of the live index, gone from it
     REINDEX = "reindex"  # catalogue -> a new index snapshot
+    DUPLICATES = "duplicates"  # live index -> groups of photos that are duplicates of one another
     SHARD = "shard"  # some photos of a reindex -> their embeddings; made by the reindex
 
 
@@ -412,6 +414,11 @@ class ImageChangeResult(_Contract):
 
     image_id: str
     change_id: str | None  # its entry in the change log; None: a change accepted later was applied first, and wins
+    duplicates: list[DuplicateOf] | None = Field(
+        None,
+        exclude_if=_is_none,
+        description="of a put photo: those of other listings that it duplicates, the surest first",
+    )
     timing_ms: Timing | None = None
 
 
@@ -426,8 +433,8 @@ class JobError(_Contract):
 PhotoRequest = EmbedRequest | SearchRequest
 PhotoResult = EmbedResult | SearchResult
 ImageChangeRequest = PutImageRequest | DeleteImageRequest
-JobRequest = PhotoRequest | ImageChangeRequest | ReindexRequest | ShardRequest
-JobResult = PhotoResult | ImageChangeResult | ReindexResult | ShardResult
+JobRequest = PhotoRequest | ImageChangeRequest | ReindexRequest | ShardRequest | DuplicatesRequest
+JobResult = PhotoResult | ImageChangeResult | ReindexResult | ShardResult | DuplicatesResult
 
 OF_THE_INDEX = ("image_id", "listing_id")  # options that name photos of the index, instead of some that are sent
 # Requests that clients send together with a photo.
@@ -438,6 +445,7 @@ _REQUESTS: dict[JobKind, type[JobRequest]] = {
     JobKind.DELETE_IMAGE: DeleteImageRequest,
     JobKind.REINDEX: ReindexRequest,
     JobKind.SHARD: ShardRequest,
+    JobKind.DUPLICATES: DuplicatesRequest,
 }
 _RESULTS: dict[JobKind, type[JobResult]] = {
     JobKind.EMBED: EmbedResult,
@@ -446,6 +454,7 @@ _RESULTS: dict[JobKind, type[JobResult]] = {
     JobKind.DELETE_IMAGE: ImageChangeResult,
     JobKind.REINDEX: ReindexResult,
     JobKind.SHARD: ShardResult,
+    JobKind.DUPLICATES: DuplicatesResult,
 }
 
 

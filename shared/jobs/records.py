@@ -72,9 +72,14 @@ class QueueName(StrEnum):
     QUARANTINE = "suspect"  # jobs whose workers died; the last attempt runs while its worker holds nothing else
     REINDEX = "reindex"
     SHARD = "shard"
+    DUPLICATES = "duplicates"
 
 
-_OWN_QUEUE = {JobKind.REINDEX: QueueName.REINDEX, JobKind.SHARD: QueueName.SHARD}
+_OWN_QUEUE = {
+    JobKind.REINDEX: QueueName.REINDEX,
+    JobKind.SHARD: QueueName.SHARD,
+    JobKind.DUPLICATES: QueueName.DUPLICATES,
+}
 
 
 class QuarantineWaits(Exception):

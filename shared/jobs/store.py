@@ -24,7 +24,7 @@ Keys (prefix `lookalike:`), each with a TTL unless a reason is given:
     retained             sorted set id -> when the photo of a failed job is deleted; no TTL: at most 200
     webhooks             sorted set id -> when its webhook is due; no TTL: `shared.webhooks.queue` empties it
     reindex              id of the last reindex, so that there is one at a time; as long as an unfinished job
-    wake:{class}         list with an element for each reindex or shard queued, at most 100; popped by waiting workers
+    wake:{class}         list with an element for each reindex or the like queued, at most 100; for workers
     pace                 hash: seconds between two ends while jobs are queued; no TTL: two numbers
     replicated           empty, written to see whether it arrives at the replicas; a minute
 """

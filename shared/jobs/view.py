@@ -6,6 +6,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field, PlainSerializer, WithJsonSchema
 
 from shared.jobs.contract import ImageChangeResult, Job, JobError, JobKind, JobStatus, PhotoResult, Priority
+from shared.jobs.duplicates_contract import DuplicatesResult
 from shared.jobs.records import Place
 from shared.jobs.reindex_contract import Progress, ReindexResult
 
@@ -53,7 +54,7 @@ class JobView(JobSummary):
     """A job with its result."""
 
     queue: QueuePlace | None = Field(description="of a queued job that is asked for")
-    result: PhotoResult | ImageChangeResult | ReindexResult | None
+    result: PhotoResult | ImageChangeResult | ReindexResult | DuplicatesResult | None
 
 
 def location(job_id: str, prefix: str = "") -> str:

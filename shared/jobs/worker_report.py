@@ -36,6 +36,7 @@ class IndexInfo(_Report):
     temperature: float = 1.0  # softmax(scores / temperature) is calibrated
     abstain_below: float = 0.0  # a category of lower probability is not `certain`
     words: tuple[str, ...] = ()  # attributes that are a listing's words; none: searches take no `text`
+    text_weight: float | None = None  # of the words beside a photo, by default; None: searches take no `text`
     # In the order of the scores; filled by the API: in what workers report every two seconds 2,000 would have no place.
     categories: tuple[str, ...] = ()
     attributes: tuple[Attribute, ...] = ()  # of the listings; filled by the API likewise

@@ -6,7 +6,7 @@ map into the space of the photos' embeddings. Applying it takes numpy alone and 
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -95,6 +95,17 @@ def weigh(text: str, words: Hashes, letters: Hashes, rarity: FloatArray) -> tupl
     return np.concatenate(places), np.concatenate(weights)
 
 
+def texts_of(payload: str, names: Sequence[str]) -> dict[str, str]:
+    """Return the texts of a listing, by name, in the order of the names.
+
+    Args:
+        payload: its attributes as JSON; empty: it has none.
+        names: of the attributes that are its words.
+    """
+    values = json.loads(payload) if payload else {}
+    return {name: str(values[name]) for name in names if values.get(name)}
+
+
 def with_evidence(vector: FloatArray, chances: FloatArray) -> FloatArray:
     """Replace what a vector says of the category, of words as of a projected photo.
 
@@ -171,13 +182,6 @@ class TextEncoder:
         photo /= np.float32(max(float(np.linalg.norm(photo)), 1e-12))
         return EncodedText(vector, scores, photo)
 
-    def words_of(self, payload: str) -> str:
-        """Return the words of a listing from its attributes as JSON; empty text if it has none."""
-        if not payload:
-            return ""
-        values = json.loads(payload)
-        return "\n".join(str(values[name]) for name in self.facts.attributes if values.get(name))
-
     def of_listing(self, payload: str, category: int) -> FloatArray | None:
         """Encode the words of a listing: (width,) float32, or None if it has none that are known.
 
@@ -185,8 +189,8 @@ class TextEncoder:
             payload: its attributes as JSON.
             category: its own, which is known and counts more than what its words say of it.
         """
-        words = self.words_of(payload)
-        encoded = self.encode(words) if words else None
+        texts = texts_of(payload, self.facts.attributes)
+        encoded = self.encode("\n".join(texts.values())) if texts else None
         if encoded is None:
             return None
         chances = (1 - _LABEL) * softmax(encoded.scores, self.facts.temperature)

@@ -21,6 +21,7 @@ from shared.index.snapshot import draft_index, open_snapshot
 from shared.jobs.reindex_contract import ReindexReport
 from shared.model.bundle import bundle_store, open_bundle
 from shared.model.embedder import Embeddings
+from shared.text.encoder import TextEncoder
 from tests.support.places import milvus_server
 
 
@@ -38,6 +39,7 @@ def write_snapshot(
     exact_up_to: int = EXACT_UP_TO,
     server: MilvusServer | None = None,
     attributes: AttributeSchema = NO_ATTRIBUTES,
+    encoder: TextEncoder | None = None,
 ) -> str:
     """Write a new version of an index, as a reindex does, and return its name; it is not promoted.
 
@@ -45,7 +47,9 @@ def write_snapshot(
         IndexDamaged, IndexUnavailable: as `IndexDraft.write`.
     """
     with draft_index(store, server, fingerprint=fingerprint) as draft:
-        facts = draft.write(photos, embeddings, root=root, attributes=attributes, exact_up_to=exact_up_to)
+        facts = draft.write(
+            photos, embeddings, root=root, attributes=attributes, encoder=encoder, exact_up_to=exact_up_to
+        )
         draft.seal(
             IndexManifest(
                 count=len(embeddings.vectors),
@@ -58,6 +62,7 @@ def write_snapshot(
                 compacted_through=compacted_through,
                 report=report,
                 attributes=draft.attributes.attributes,
+                texts=draft.texts,
             )
         )
     return draft.artifact.version
@@ -109,7 +114,10 @@ def write_doubting(storage: Location, certain_from: float) -> str:
     with store.write() as draft:
         shutil.copytree(open_bundle(store).directory, draft.directory, dirs_exist_ok=True)
         manifest = draft.directory / MANIFEST
-        manifest.write_text(json.dumps({**json.loads(manifest.read_text()), "abstain_below": certain_from}))
+        doubting = {**json.loads(manifest.read_text()), "abstain_below": certain_from}
+        for queries in ("photo", "words", "both") if doubting.get("fusion") else ():
+            doubting["fusion"][queries]["abstain_below"] = certain_from
+        manifest.write_text(json.dumps(doubting))
     return draft.version
 
 

@@ -40,9 +40,9 @@ def write_version(home: Path, *, fingerprint: str = FINGERPRINT, report: Reindex
     return draft.version
 
 
-def promote_bundle(home: Path, *, fingerprint: str = FINGERPRINT) -> None:
-    """A live model of that fingerprint."""
+def promote_bundle(home: Path, *, fingerprint: str = FINGERPRINT, **also: object) -> None:
+    """A live model of that fingerprint, whose manifest says this, too."""
     store = bundle_store(home)
     with store.write() as draft:
-        (draft.directory / MANIFEST).write_text(json.dumps({"fingerprint": fingerprint}))
+        (draft.directory / MANIFEST).write_text(json.dumps({"fingerprint": fingerprint, **also}))
     store.promote(draft.version)

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+from shared.jobs.celery_config import NAMED_QUEUES
 from shared.jobs.contract import Job, JobKind
 
 
@@ -50,9 +51,9 @@ class Leases:
             return list(self._held)
 
     def hold_photos(self) -> bool:
-        """Whether a client's photo is in hand, and not only parts of a reindex."""
+        """Whether a client's photo is in hand, and not only parts of a reindex or the like."""
         with self._lock:
-            return any(lease.kind not in (JobKind.REINDEX, JobKind.SHARD) for lease in self._held.values())
+            return any(lease.kind not in NAMED_QUEUES for lease in self._held.values())
 
     def drop(self, attempts: set[tuple[str, int]]) -> None:
         """Tell those who work on (job id, attempt) pairs that nobody wants the results."""

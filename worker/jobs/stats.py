@@ -4,11 +4,9 @@ import threading
 from bisect import bisect_left
 from collections import Counter, defaultdict
 
+from shared.jobs.celery_config import NAMED_QUEUES
 from shared.jobs.contract import JobKind, Timing
 from shared.jobs.worker_report import STAGE_BOUNDS_S, KindStats, StageTimes
-
-# They take minutes, and would hide in `stages` how long callers wait for their photos.
-_BACKGROUND = (JobKind.REINDEX, JobKind.SHARD)
 
 
 class JobCounts:
@@ -42,9 +40,9 @@ class JobCounts:
             return dict(self._total(*self._by_kind).outcomes)
 
     def stages(self) -> dict[str, StageTimes]:
-        """Durations by stage, of all kinds that callers wait for together."""
+        """Durations by stage, of all kinds that callers wait for together: the others would hide how long they wait."""
         with self._lock:
-            return self._total(*(kind for kind in self._by_kind if kind not in _BACKGROUND)).stages()
+            return self._total(*(kind for kind in self._by_kind if kind not in NAMED_QUEUES)).stages()
 
     def _total(self, *kinds: JobKind) -> "_KindCounts":
         total = _KindCounts()

@@ -96,6 +96,7 @@ class ServingState:
             temperature=model.temperature,
             abstain_below=model.abstain_below,
             words=model.text.attributes if model.text else (),
+            text_weight=model.fusion.text_weight if model.text and model.fusion else None,
             notice=notice_of(model),
         )
 

@@ -3,7 +3,7 @@
 import base64
 import logging
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from io import BytesIO
 from math import isqrt
@@ -25,6 +25,7 @@ from shared.jobs.contract import (
     PutImageRequest,
 )
 from shared.jobs.dispatcher import broker_errors
+from shared.jobs.duplicates_contract import DuplicateOf
 from shared.jobs.records import Claim
 from shared.telemetry import event
 from worker.jobs.leases import Lease
@@ -34,14 +35,21 @@ from worker.serving.engine import Engine
 _LOG = logging.getLogger(__name__)
 _LOOK_S = 1.0  # how long a look at the log waits for something new; an entry ends it at once
 
+DuplicatesOf = Callable[[PutImageRequest, PutPhoto, bytes], list[DuplicateOf] | None]
+
 
 class ChangeWriter:
-    """Runs jobs that change an image: the photo is kept on disk first, then the change is written to the log."""
+    """Runs jobs that change an image: the photo is kept on disk first, then the change is written to the log.
 
-    def __init__(self, log: ChangeLog, engine: Engine, storage: Location) -> None:
+    Args:
+        duplicates: tells what a photo that is put duplicates.
+    """
+
+    def __init__(self, log: ChangeLog, engine: Engine, storage: Location, duplicates: DuplicatesOf) -> None:
         self._log = log
         self._engine = engine
         self._storage = storage
+        self._duplicates_of = duplicates
 
     def run(self, claim: Claim, lease: Lease) -> ImageChangeResult:
         """Carry out a job, once however often it is run.
@@ -54,11 +62,15 @@ class ChangeWriter:
         """
         request = claim.job.request
         assert isinstance(request, PutImageRequest | DeleteImageRequest)
-        photo = self._put(request, claim, lease) if isinstance(request, PutImageRequest) else None
+        photo, duplicates = None, None
+        if isinstance(request, PutImageRequest):
+            photo, duplicates = self._put(request, claim, lease)
         append = partial(self._log.append, claim.job, request.image_id, request.sequence, photo)
-        return ImageChangeResult(image_id=request.image_id, change_id=while_redis_is_away(append))
+        change_id = while_redis_is_away(append)
+        return ImageChangeResult(image_id=request.image_id, change_id=change_id, duplicates=duplicates)
 
-    def _put(self, request: PutImageRequest, claim: Claim, lease: Lease) -> PutPhoto:
+    def _put(self, request: PutImageRequest, claim: Claim, lease: Lease) -> tuple[PutPhoto, list[DuplicateOf] | None]:
+        """Keep the photo; returns it as the log has it, and what it duplicates."""
         n_bytes = claim.job.spec.n_bytes
         pixels, copy = (claim.pixels[:n_bytes], claim.pixels[n_bytes:]) if claim.pixels else (None, None)
         embedded = self._engine.run(
@@ -72,15 +84,17 @@ class ChangeWriter:
         assert isinstance(embedded, EmbedResult)
         assert isinstance(embedded.embedding, str)
         assert pixels is not None  # or it would not have been embedded
-        return PutPhoto(
+        file = copy or as_png(pixels)
+        put = PutPhoto(
             listing_id=request.listing_id,
             category=self._engine.categories.position(request.category),
-            sha256=keep_live_photo(self._storage, copy or as_png(pixels)),
+            sha256=keep_live_photo(self._storage, file),
             fingerprint=embedded.model_fingerprint,
             vector=np.frombuffer(base64.b64decode(embedded.embedding), dtype="<f4"),
             scores=np.array(embedded.scores, dtype=np.float32),
             payload=as_payload(request.attributes or {}),
         )
+        return put, self._duplicates_of(request, put, file)
 
 
 def as_png(pixels: bytes) -> bytes:

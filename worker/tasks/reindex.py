@@ -4,11 +4,9 @@ Everything it decides follows from what lies on disk and in Redis, so that anoth
 shards that are done are files, a sealed snapshot carries the job's id, and only who took the fence last may promote.
 """
 
-import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import CancelledError
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -43,7 +41,6 @@ from shared.jobs.contract import Job, JobStatus
 from shared.jobs.dispatcher import Dispatcher
 from shared.jobs.records import Claim
 from shared.jobs.reindex_contract import (
-    Progress,
     ReindexCounts,
     ReindexMode,
     ReindexReport,
@@ -60,10 +57,9 @@ from shared.reindex.embedding_cache import ANY_REINDEX, EmbeddingCache, shard_na
 from shared.reindex.garbage_collection import collect_garbage
 from shared.reindex.plan import Plan, make_plan
 from shared.settings import Settings
-from shared.tracing import span
 from worker.jobs.leases import Lease
+from worker.jobs.progress import ProgressReport
 from worker.jobs.retries import while_redis_is_away, while_store_is_away
-from worker.jobs.runner import JobReleased
 from worker.serving.engine import Engine
 
 SHARD_PHOTOS = 64
@@ -121,7 +117,8 @@ class Reindexer:
             JobReleased: the worker is about to end.
             CatalogueUnusable, ArtifactError, ShardFailed: what is wrong.
         """
-        return _Attempt(self, claim.job, lease).run()
+        progress = ProgressReport(self.store, claim.job, lease, self.stopping)
+        return _Attempt(self, claim.job, progress).run()
 
 
 @dataclass
@@ -130,10 +127,8 @@ class _Attempt:
 
     at: Reindexer
     job: Job
-    lease: Lease
-    timings_s: dict[str, float] = field(default_factory=dict)
+    progress: ProgressReport
     failed: dict[str, str] = field(default_factory=dict)  # reason by sha256
-    paced_from: tuple[float, int] | None = None  # when the first photos were done, and how many
 
     @property
     def request(self) -> ReindexRequest:
@@ -141,8 +136,8 @@ class _Attempt:
         return self.job.request
 
     def run(self) -> ReindexResult:
-        with self._stage("planning"):
-            self._tell("planning")
+        with self.progress.stage("planning"):
+            self.progress.tell("planning")
             bundle, live = self.at.engine.live.promoted()
             live_version = live.version if live else None
             if (version := self._made_before()) is not None:
@@ -154,10 +149,9 @@ class _Attempt:
                 return self._result(_NOTHING, live_version, ReindexCounts(seen=count, unchanged=count))
             types = live.manifest.attributes if live else ()
             choice = CategoryChoice.by(self.at.settings, bundle.manifest.categories, grow=False, attributes=types)
-            report = seldom(partial(self._tell, "fetching", for_good=0), every_s=1)
+            report = seldom(partial(self.progress.tell, "fetching", for_good=0), every_s=1)
             fetch = partial(self.at.fetcher.fetch, report=report)
             plan = self._plan(self.at.catalogue.read(location, found, wanted=choice, fetch=fetch), bundle, live)
-            self.paced_from = None  # embedding has a pace of its own
         if self.request.dry_run:
             return self._result("a dry run", live_version, plan.counts, plan.catalogue.unusable)
         moves = live is not None and not lies_in(live.manifest, self.at.server)
@@ -168,9 +162,9 @@ class _Attempt:
             return self._conclude(version, bundle, fence)
         scope = ANY_REINDEX if self.request.mode is ReindexMode.CHANGED else self.job.id
         cache = EmbeddingCache(self.at.settings.storage, bundle.manifest.fingerprint, scope)
-        with self._stage("embedding"):
+        with self.progress.stage("embedding"):
             used = self._embed(plan, bundle, cache)
-        with self._stage("building"):
+        with self.progress.stage("building"):
             build = Build(
                 plan=plan,
                 bundle=bundle,
@@ -181,9 +175,9 @@ class _Attempt:
                 request=self.request,
                 n_embedded=len(plan.missing) - len(self.failed),
                 made_by=self.job.id,
-                timings_s=self.timings_s,
+                timings_s=self.progress.timings_s,
             )
-            version = build_snapshot(self.at.indexes, build, self._tell, server=self.at.server)
+            version = build_snapshot(self.at.indexes, build, self.progress.tell, server=self.at.server)
         result = self._conclude(version, bundle, fence)
         # Not before: what is not live is not known to the next reindex, and an attempt that was overtaken would take
         # from under the one that goes on what that is about to build with.
@@ -195,7 +189,7 @@ class _Attempt:
     def _take_fence(self) -> int:
         """The number to promote with: whoever finds the lease his own after taking it is the one who may."""
         fence = self.at.indexes.take_fence()
-        self._tell("planning")
+        self.progress.tell("planning")
         return fence
 
     # --- plan ---
@@ -212,7 +206,7 @@ class _Attempt:
         )
 
     def _plan(self, catalogue: Catalogue, bundle: ModelBundle, live: VectorIndex | None) -> Plan:
-        self._tell("planning")
+        self.progress.tell("planning")
         overrides, after = last_overrides(self.at.indexes, live.version if live else None)
         entries = while_redis_is_away(lambda: list(self.at.log.read(after)))
         fingerprint = bundle.manifest.fingerprint
@@ -256,7 +250,7 @@ class _Attempt:
                     shard = pending.popleft()
                     submit = partial(self.at.store.submit_shard, self.job, make(photos=shard.photos), shard.name)
                     running[while_redis_is_away(submit)] = shard
-                self._tell("embedding", len(done), len(plan.missing))
+                self.progress.tell("embedding", len(done), len(plan.missing))
                 for job_id, ended in while_redis_is_away(partial(self.at.store.ended, list(running), _POLL_S)).items():
                     shard = running.pop(job_id)
                     if while_store_is_away(partial(cache.has, shard.name)):
@@ -266,11 +260,11 @@ class _Attempt:
                         pending += self._again(shard, ended)
                     with suppress(redis.RedisError):
                         self.at.store.forget_shard(job_id)
-                    self._tell("embedding", len(done), len(plan.missing))  # a store may take its time for each
+                    self.progress.tell("embedding", len(done), len(plan.missing))  # a store may take its time for each
         except BaseException:
             self._cancel(running)
             raise
-        self._tell("embedding", len(done), len(plan.missing))
+        self.progress.tell("embedding", len(done), len(plan.missing))
         return used
 
     def _collect(self, cache: EmbeddingCache, shard: _Shard) -> set[str]:
@@ -317,8 +311,8 @@ class _Attempt:
 
     def _conclude(self, version: str, bundle: ModelBundle, fence: int) -> ReindexResult:
         """Promote a sealed snapshot if it is good enough, tidy up, and tell."""
-        with self._stage("promoting"):
-            self._tell("promoting")
+        with self.progress.stage("promoting"):
+            self.progress.tell("promoting")
             report = read_index_manifest(self.at.indexes, version).report
             assert report is not None  # build_snapshot wrote it
             promoted, decision = decide(report, self.request)
@@ -354,45 +348,6 @@ class _Attempt:
             return False, str(exc)
         return True, decision
 
-    # --- tell ---
-
-    @contextmanager
-    def _stage(self, name: str) -> Iterator[None]:
-        started = time.perf_counter()
-        try:
-            with span(name):
-                yield
-        finally:
-            self.timings_s[name] = round(time.perf_counter() - started, 3)
-
-    def _tell(self, stage: str, done: int = 0, total: int = 0, *, for_good: int | None = None) -> None:
-        """Report how far it is.
-
-        Args:
-            for_good: how many photos are embedded for good; None: as many as are done.
-
-        Raises:
-            CancelledError: nobody wants it any more, or another attempt has taken over.
-            JobReleased: the worker is about to end.
-        """
-        if self.at.stopping():
-            raise JobReleased
-        furthest = done if for_good is None else for_good
-        progress = Progress(stage=stage, done=done, total=total, eta_s=self._eta_s(done, total))
-        status = while_redis_is_away(partial(self.at.store.report, self.job, progress, furthest=furthest))
-        if status is not JobStatus.RUNNING:
-            self.lease.wanted = False
-            raise CancelledError("cancelled, or taken over")
-
-    def _eta_s(self, done: int, total: int) -> float | None:
-        """Seconds, at the pace since the first of them was reported."""
-        now = time.monotonic()
-        if not total or self.paced_from is None or done <= self.paced_from[1]:
-            self.paced_from = self.paced_from or ((now, done) if total else None)
-            return None
-        since, first = self.paced_from
-        return round((total - done) * (now - since) / (done - first), 1)
-
     def _result(
         self, decision: str, live: str | None, counts: ReindexCounts, reasons: Mapping[str, int] | None = None
     ) -> ReindexResult:
@@ -403,7 +358,7 @@ class _Attempt:
             reasons=dict(reasons or {}),
             live_version=live,
             decision=decision,
-            timings_s=dict(self.timings_s),
+            timings_s=dict(self.progress.timings_s),
         )
 
 

@@ -45,6 +45,7 @@ end
 local depth = redis.call('ZCARD', P .. 'queued')
 if depth >= max_queued then return {'full', tostring(depth)} end
 local own = redis.call('ZCARD', line_of('interactive', owner)) + redis.call('ZCARD', line_of('bulk', owner))
+if not has_messages(class) then own = own + redis.call('ZCARD', line_of(class, owner)) end
 if own >= max_queued_per_owner then return {'share', tostring(own)} end
 local key, ttl = P .. 'job:' .. id, job_ttl + RESULT_TTL
 redis.call('HSET', key, unpack(fields))

@@ -6,7 +6,7 @@
 -- ARGV[3]  gone_ttl    seconds for which its id is known after that
 --
 -- The arguments of the script itself begin at ARGV[4]. Where one says class, it means the queue a job waits in, which
--- is the field `line` of its record: interactive, bulk, suspect, reindex or shard.
+-- is the field `line` of its record: interactive, bulk, suspect, reindex, shard or duplicates.
 -- Returns nothing: the script follows.
 
 -- AT is the time as it was sent: records keep it to the letter.
@@ -15,8 +15,9 @@ local NOW = tonumber(AT)
 
 local function line_of(class, owner) return P .. 'line:' .. class .. ':' .. owner end
 
--- Reindexes and their shards are claimed by threads of their own, which wait on a list; no message is sent for them.
-local function has_messages(class) return class ~= 'reindex' and class ~= 'shard' end
+-- Reindexes, their shards and duplicates jobs are claimed by threads of their own, which wait on a list; no message is
+-- sent for them.
+local function has_messages(class) return class ~= 'reindex' and class ~= 'shard' and class ~= 'duplicates' end
 
 local function enqueue(id, class, owner, created_at)
   if has_messages(class) then

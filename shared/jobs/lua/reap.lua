@@ -24,7 +24,7 @@ for _, id in ipairs(redis.call('ZRANGEBYSCORE', P .. 'running', '-inf', NOW, 'LI
     redis.call('ZREM', P .. 'running', id)
     if status == 'running' then
       -- Its last attempt is made alone: if it is what kills workers, it must not take its neighbours along.
-      if deaths + 1 >= max_attempts and class ~= 'reindex' then class = 'suspect' end
+      if deaths + 1 >= max_attempts and class ~= 'reindex' and class ~= 'duplicates' then class = 'suspect' end
       redis.call('HSET', key, 'status', 'queued', 'line', class)
       enqueue(id, class, owner, created_at)
       requeued[#requeued + 1] = id

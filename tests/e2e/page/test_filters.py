@@ -151,6 +151,7 @@ def test_a_catalogue_without_attributes_has_only_the_category_picker(bare: Stack
     expect(first.locator("strong")).to_have_text("Boote")
     expect(first).to_contain_text("Listing L000-00")
     expect(page.get_by_role("button", name="Details")).to_have_count(0)
+    expect(page.get_by_label("In words")).to_be_hidden()
     expect(page.locator("#filters").get_by_role("group")).to_have_count(0)
     found = searched(page, lambda: page.get_by_label("Only in").select_option("Fahrräder"))
     assert {one["category"] for one in found["neighbours"]} == {"Fahrräder"}

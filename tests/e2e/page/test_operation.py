@@ -3,12 +3,16 @@
 import re
 from pathlib import Path
 
+import numpy as np
 import requests
+from PIL import Image
 from playwright.sync_api import expect
 
 from shared.artifacts.snapshots import index_store
+from shared.catalogue.categories import CATEGORIES
 from tests.e2e.page.conftest import Go
 from tests.e2e.support.fleet import Fleet
+from tests.support.copies import COPIES, jpeg
 from tests.support.snapshots import write_reversed
 
 # --- index ---
@@ -70,6 +74,38 @@ def test_a_version_is_made_live_and_left_again_after_a_question_each(go: Go, ser
     page.get_by_role("dialog").get_by_role("button", name="Go back").click()
     expect(page.locator("#index-message")).to_contain_text(f"Version {served_before.rpartition('-')[2]} is live")
     assert requests.get(f"{served.url}/v1/index", timeout=10).json()["version"] == served_before
+
+
+# --- duplicates ---
+
+
+def test_duplicates_are_found_and_a_person_says_which_are_none(go: Go, served: Fleet, photos: list[Path]) -> None:
+    copy = jpeg(COPIES["mirrored"](Image.open(photos[0]).convert("RGB"), np.random.default_rng(17)), 40)
+    put = requests.put(
+        f"{served.url}/v1/images/relisted",
+        data={"listing_id": "another seller", "category": CATEGORIES[0]},
+        files={"image": copy},
+        headers={"Prefer": "wait=20"},
+        timeout=30,
+    ).json()
+    [original] = [one for one in put["result"]["duplicates"] if one["label"] == "same_picture"]
+    assert (original["image_id"], original["mirrored"]) == (photos[0].stem, True)
+    visit = go("#/duplicates")
+    page = visit.page
+    page.get_by_role("button", name="Find duplicates").click()
+    group = page.locator("#groups > li", has_text="relisted").filter(has_text="Same picture")
+    expect(group).to_contain_text("mirrored", timeout=30_000)
+    expect(group).to_contain_text("2 photos of 2 listings")
+    assert visit.violations() == []
+    visit.keep("duplicates")
+    group.get_by_role("button", name="Not a duplicate").click()
+    expect(page.locator("#spoken")).to_have_text("Remembered: these are no duplicates.")
+    page.get_by_role("button", name="Find duplicates").click()
+    expect(page.locator("#duplicates-message")).to_contain_text("1 pair left out")
+    expect(group).to_have_count(0)
+    verdicts = requests.get(f"{served.url}/v1/duplicates/verdicts", timeout=10).json()["verdicts"]
+    assert verdicts == [{"image_ids": sorted(["relisted", photos[0].stem]), "verdict": "not_duplicate"}]
+    requests.delete(f"{served.url}/v1/images/relisted", headers={"Prefer": "wait=20"}, timeout=30)
 
 
 # --- jobs ---

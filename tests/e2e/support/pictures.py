@@ -16,6 +16,7 @@ from tests.e2e.support.browser import Visit, chromium
 _PICTURES = ROOT / "docs" / "images"
 _COLOURS = 256
 _GUITAR = 3
+_HIGH_PX = 1180  # with room for what photo and words say
 
 
 def main() -> None:
@@ -41,8 +42,13 @@ def _draw(browser: Browser, url: str, photos: list[Path]) -> None:
         "#file", FilePayload(name="guitar.jpg", mimeType="image/jpeg", buffer=photos[_GUITAR].read_bytes())
     )
     visit.found()
+    page.get_by_label("In words").fill("folk guitar")
+    page.keyboard.press("Enter")
+    expect(page.locator(".parts li")).to_have_count(2)
     expect(page.locator("#grid img[src]")).to_have_count(12)
+    page.set_viewport_size({"width": 1280, "height": _HIGH_PX})
     _write("search", page.screenshot())
+    page.set_viewport_size({"width": 1280, "height": 900})
     for body in ({"mode": "all"}, {"mode": "all", "promote": "never"}):
         answer = requests.post(f"{url}/v1/jobs/reindex", json=body, headers={"Prefer": "wait=30"}, timeout=60)
         assert answer.json()["status"] == "succeeded", answer.text

@@ -88,7 +88,7 @@ def engine(home: Path, log: ChangeLog, valkey_url: str) -> Iterator[Engine]:
 
 
 def runner(jobs: JobStore, log: ChangeLog, engine: Engine, home: Path) -> JobRunner:
-    change = ChangeWriter(log, engine, home).run
+    change = ChangeWriter(log, engine, home, lambda *given: None).run
     handlers = {JobKind.PUT_IMAGE: change, JobKind.DELETE_IMAGE: change}
     return JobRunner(jobs, engine, Leases(), worker="w", lease_s=15, handlers=handlers)
 
@@ -148,7 +148,7 @@ def test_a_photo_put_live_is_found_within_two_seconds_and_a_deleted_one_no_more(
 def test_jobs_run_in_the_wrong_order_leave_what_was_accepted_last(
     jobs: JobStore, log: ChangeLog, engine: Engine, home: Path
 ) -> None:
-    change = ChangeWriter(log, engine, home)
+    change = ChangeWriter(log, engine, home, lambda *given: None)
     first, second = submit(jobs, log, "a", noise(1)), submit(jobs, log, "a", noise(2))
     claims = {claim.job.id: claim for _ in range(2) if (claim := jobs.claim("w", lease_s=15))}
     with Leases().holding(first) as lease:

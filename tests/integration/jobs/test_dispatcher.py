@@ -20,6 +20,7 @@ from shared.jobs.contract import (
     Submission,
 )
 from shared.jobs.dispatcher import Dispatcher
+from shared.jobs.duplicates_contract import DuplicatesRequest
 from shared.jobs.records import PREFIX
 from shared.jobs.reindex_contract import ReindexRequest, ShardRequest
 from shared.jobs.reindex_jobs import SHARD_OWNER
@@ -81,6 +82,7 @@ def test_a_redis_long_away_is_looked_for_at_a_steady_pace() -> None:
 NAMED: dict[JobKind, JobRequest] = {
     JobKind.REINDEX: ReindexRequest(),
     JobKind.SHARD: ShardRequest(bundle_version="b", scope="known", photos=()),
+    JobKind.DUPLICATES: DuplicatesRequest(),
 }
 
 

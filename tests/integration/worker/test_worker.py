@@ -110,7 +110,7 @@ def test_a_worker_without_an_index_leaves_photo_jobs_waiting_and_goes_on(
             poll_stalled(worker)
     assert (JobStore(client).get(job.id).status, engine.calls, exit_process.called) == (JobStatus.QUEUED, 0, False)
     photos, *others = worker.intakes
-    assert (photos.limit(), [bool(other.limit()) for other in others]) == (0, [True, True, True])
+    assert (photos.limit(), [bool(other.limit()) for other in others]) == (0, [True, True, True, True])
 
 
 def test_a_redis_that_hangs_does_not_hold_up_who_publishes(
@@ -151,7 +151,7 @@ def test_a_worker_of_one_kind_of_job_runs_no_other(
     for _ in range(4):
         worker.runner.run_waiting()
     read = {queue for intake in worker.intakes for queue in intake.queues}
-    bulk = {"bulk", "lookalike.wake.bulk", "reindex", "shards", "webhooks"}
+    bulk = {"bulk", "lookalike.wake.bulk", "reindex", "shards", "duplicates", "webhooks"}
     assert read == (bulk if mine is Priority.BULK else {"interactive", "lookalike.wake", "webhooks"})
     store = JobStore(client)
     ended = {priority: store.get(job.id).status.terminal for priority, job in jobs.items()}
@@ -186,8 +186,8 @@ def test_an_interactive_worker_with_bulk_messages_about_is_not_deaf(
 def test_each_intake_has_a_limit_of_its_own(make_worker: Callable[..., WorkerProcess]) -> None:
     worker = make_worker(worker_threads=5)
     limits = {intake.queues[0]: intake.limit() for intake in worker.intakes}
-    assert limits == {"interactive": 5, "reindex": 1, "shards": 2, "webhooks": 8}
-    assert worker.n_other_threads == 1 + 2 + 8
+    assert limits == {"interactive": 5, "reindex": 1, "shards": 2, "duplicates": 1, "webhooks": 8}
+    assert worker.n_other_threads == 1 + 2 + 1 + 8
     tasks = [task for intake in worker.intakes for task in intake.tasks]
     assert {name for name in make_tasks() if name.startswith("lookalike.")} == set(tasks)
     assert len(tasks) == len(set(tasks))  # or one limit would count what another let in

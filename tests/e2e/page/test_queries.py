@@ -1,4 +1,4 @@
-"""A part of a photo on the page, or several photos: drawn, moved by keyboard, added, searched by and taken back."""
+"""What is searched from on the page beside one whole photo: a part of it, several photos, words, and both."""
 
 import re
 from pathlib import Path
@@ -19,6 +19,15 @@ NOTE_BOXES = """() => {
         if (name === "image" && !this.has("box")) window.boxes.push(null);
         return append.call(this, name, value, ...rest);
     };
+}"""
+
+# As office programs copy text; answers whether the page has taken it.
+PASTE_TEXT_WITH_ITS_PICTURE = """() => {
+    const carried = new DataTransfer();
+    carried.setData("text/plain", "red sofa");
+    carried.items.add(new File([], "text.png", { type: "image/png" }));
+    const event = new ClipboardEvent("paste", { bubbles: true, cancelable: true, clipboardData: carried });
+    return !document.querySelector("#text").dispatchEvent(event);
 }"""
 
 
@@ -202,3 +211,76 @@ def test_several_photos_are_searched_together_each_shown_and_taken_out(go: Go, p
     expect(page.get_by_role("button", name="Choose a part")).to_be_visible()
     page.go_back()
     expect(page.locator("#together img")).to_have_count(2)
+
+
+# --- words ---
+
+
+def test_words_find_listings_alone_and_with_a_photo_as_much_as_is_chosen(go: Go, photos: list[Path]) -> None:
+    visit = go()
+    page, bar, told = visit.page, visit.page.get_by_label("In words"), visit.page.locator("#told")
+    weight, parts = page.get_by_label("Words count"), page.locator(".parts li")
+    assert visit.violations() == []
+    bar.fill("guitar")
+    bar.press("Enter")
+    by_words = visit.found()
+    expect(page.locator("#grid .result").first).to_contain_text(re.compile("guitar", re.IGNORECASE))
+    expect(told).to_contain_text("for the words")
+    expect(weight).to_be_hidden()
+    visit.search_from(photos[0])
+    expect(told).to_contain_text("for the photo and the words")
+    expect(page.locator("#spoken")).to_contain_text("for the photo and the words")
+    expect(page.locator("output[for=text_weight]")).to_contain_text("(default)")
+    expect(parts).to_have_count(2)
+    expect(parts.last).to_contain_text(re.compile(r"Words: .+, \d.*counts \d"))
+    assert visit.violations() == []
+    visit.keep("words")
+    weight.fill("0")
+    expect(page.locator("#grid .result").first).to_contain_text("1.00")
+    assert visit.found()[0] == photos[0].stem
+    weight.fill("1")
+    expect(page.locator(f'#grid .result:first-child a[href*="{by_words[0]}"]')).to_be_visible()
+    assert page.url.endswith("#/search?text=guitar&text_weight=1")
+    page.go_back()
+    expect(told).to_contain_text("for the words")
+    assert visit.found() == by_words
+    page.go_forward()
+    expect(told).to_contain_text("for the photo and the words")
+    bar.fill("")
+    bar.press("Enter")
+    expect(told).not_to_contain_text("words")
+    expect(parts).to_have_count(0)
+    assert visit.found()[0] == photos[0].stem
+
+
+def test_words_weight_and_preference_are_in_the_address_and_fit_a_small_screen(go: Go, photos: list[Path]) -> None:
+    visit = go(width=320, scheme="dark")
+    page, bar = visit.page, visit.page.get_by_label("In words")
+    with page.expect_request("**/v1/jobs/search") as asked:
+        visit.open(f"#/search?image={photos[0].stem}&text=Red+sofa%0AHardly+used&text_weight=0.9&prefer=same_kind")
+    asks = {"image_id": photos[0].stem, "text": "Red sofa\nHardly used", "text_weight": 0.9, "prefer": "same_kind"}
+    assert asks.items() <= (asked.value.post_data_json or {}).items()
+    visit.found()
+    expect(bar).to_have_value("Red sofa\nHardly used")
+    expect(page.locator("output[for=text_weight]")).to_have_text("90 %")
+    page.locator("#options summary").click()
+    expect(page.get_by_label("Same kind")).to_be_checked()
+    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    assert visit.violations() == []
+    visit.keep("phone-words", whole=True)
+    bar.press("Control+End")
+    for key in ("Shift+Enter", *"teal", "Enter"):
+        bar.press(key)
+    page.wait_for_url(re.compile("used%0Ateal&text_weight=0.9&prefer=same_kind$"))
+    visit.found()
+    page.get_by_label("Balanced").check()
+    page.wait_for_url(re.compile("text_weight=0.9$"))
+    second = visit.found()[1]
+    expect(page.locator("#grid a").nth(1)).to_have_attribute("href", f"#/search?image={second}")
+    page.get_by_role("button", name="Start again").click()
+    expect(bar).to_have_value("")
+    assert not page.evaluate(PASTE_TEXT_WITH_ITS_PICTURE)
+    expect(page.locator("#search-message")).to_be_empty()
+    bar.fill("!?")
+    page.get_by_role("button", name="Search", exact=True).click()
+    expect(page.get_by_role("alert")).to_contain_text("no listing of the catalogue has a word like these")

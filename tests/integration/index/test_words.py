@@ -1,0 +1,229 @@
+"""Words in every kind of index and in pending changes, beside a comparison with every photo in the plainest way."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from shared.array_types import FloatArray
+from shared.artifacts.snapshots import IndexKind, index_store, read_index_manifest
+from shared.attributes.schema import Attribute, AttributeSchema, AttributeType, as_payload
+from shared.catalogue.categories import CATEGORIES, CataloguePhoto
+from shared.changes.log import Change, PutPhoto
+from shared.index.compression import EXACT_UP_TO
+from shared.index.delta import DeltaIndex
+from shared.index.milvus import open_collection
+from shared.index.query import WordsQuery
+from shared.index.snapshot import open_files
+from shared.index.vector_index import VectorIndex
+from shared.jobs.contract import Distinct, SearchRequest
+from shared.model.embedder import Embeddings
+from shared.text.cleaning import TextRules
+from shared.text.encoder import TextEncoder, TextFacts
+from shared.text.features import features
+from tests.support.milvus import MilvusLite
+from tests.support.snapshots import write_snapshot
+from tests.support.vectors import FINGERPRINT, unit_rows
+
+N = 600
+PER_LISTING = 3
+THINGS = ("oak table", "pine shelf", "brass lamp", "wool coat", "steel kettle", "silver ring", "rubber boot")
+SCHEMA = AttributeSchema(
+    (Attribute(name="title", type=AttributeType.TEXT), Attribute(name="size", type=AttributeType.NUMBER))
+)
+VECTORS = unit_rows(N, seed=13)
+QUERIES = unit_rows(4, seed=14)
+SCORES = np.zeros((N, len(CATEGORIES)), dtype=np.float32)
+RULES = TextRules()
+
+
+def drawn_encoder() -> TextEncoder:
+    """Knows the words of the things; its axes and maps are drawn."""
+    known = sorted(set(np.concatenate([features(thing).words for thing in THINGS]).tolist()))
+    random = np.random.default_rng(15)
+    n, dimension, n_categories, dim = len(known), 8, len(CATEGORIES), VECTORS.shape[1]
+    facts = TextFacts(
+        attributes=("title",), dimension=dimension, evidence=0.5, temperature=1, slope=0.7, offset=0.1, rules=RULES
+    )
+    return TextEncoder(facts, {
+        "words": np.array(known, dtype=np.uint64),
+        "letters": np.empty(0, dtype=np.uint64),
+        "rarity": np.ones(n, dtype=np.float32),
+        "axes": random.standard_normal((n, dimension)).astype(np.float16),
+        "classes": random.standard_normal((n, n_categories)).astype(np.float16),
+        "class_bias": np.zeros(n_categories, dtype=np.float32),
+        "to_photo": random.standard_normal((dimension + n_categories, dim)).astype(np.float32),
+        "to_photo_bias": np.zeros(dim, dtype=np.float32),
+    })  # fmt: skip
+
+
+ENCODER = drawn_encoder()
+
+
+def payload_of(listing: int) -> str:
+    """Every fourth listing has no words."""
+    words = f"{THINGS[listing % 7]} and {THINGS[listing // 7 % 7]}"
+    return as_payload({"size": listing % 10} | ({"title": words} if listing % 4 else {}))
+
+
+def photo(row: int) -> CataloguePhoto:
+    listing = row // PER_LISTING
+    category = listing % len(CATEGORIES)
+    return CataloguePhoto(f"p{row}", f"l{listing}", category, Path("x.jpg"), f"{row:064x}", payload_of(listing))
+
+
+PHOTOS = [photo(row) for row in range(N)]
+
+
+@pytest.fixture(scope="module", params=["exact", "compressed", "milvus"])
+def index(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[VectorIndex]:
+    """Of each kind, looking into all that there is, so that it must find what the plainest way finds."""
+    kind: str = request.param
+    lite: MilvusLite | None = request.getfixturevalue("milvus") if kind == "milvus" else None
+    server = lite.connect() if lite else None
+    store = index_store(tmp_path_factory.mktemp("home"))
+    version = write_snapshot(
+        store,
+        PHOTOS,
+        Embeddings(VECTORS, SCORES),
+        fingerprint=FINGERPRINT,
+        catalogue="drawn",
+        catalogue_digest="0" * 64,
+        exact_up_to=0 if kind == "compressed" else EXACT_UP_TO,
+        server=server,
+        attributes=SCHEMA,
+        encoder=ENCODER,
+    )
+    manifest = read_index_manifest(store, version)
+    assert manifest.index is not None
+    assert manifest.texts is not None
+    assert manifest.texts.n_with_words == 150
+    assert (manifest.texts.kind is IndexKind.COMPRESSED) == (kind == "compressed")
+    thorough = {"n_probes": 4096, "n_candidates": N}
+    manifest = manifest.model_copy(
+        update={
+            "index": manifest.index.model_copy(update={"n_probes": manifest.index.n_lists, "n_candidates": N}),
+            "texts": manifest.texts.model_copy(update=thorough),
+        }
+    )
+    if server:
+        yield open_collection(server, store.path(version), version, manifest)
+    else:
+        yield open_files(store.path(version), version, manifest)
+
+
+def asked(text: str, weight: float) -> WordsQuery:
+    encoded = ENCODER.encode(text)
+    assert encoded is not None
+    return WordsQuery.of(encoded, weight, ENCODER.facts)
+
+
+def naive_scores(query: FloatArray, words: WordsQuery) -> FloatArray:
+    """How similar every photo is, one after the other."""
+    scores = np.empty(N)
+    for row, one in enumerate(PHOTOS):
+        seen = float(VECTORS[row] @ query)
+        vector = ENCODER.of_listing(one.payload, one.category)
+        said = float(VECTORS[row] @ words.expected) + words.offset if vector is None else float(vector @ words.vector)
+        scores[row] = (1 - words.weight) * seen + words.weight * said
+    rounded: FloatArray = np.clip(np.round(scores, 4), -1, 1).astype(np.float32)
+    return rounded
+
+
+def ids(rows: list[int]) -> list[str]:
+    return [PHOTOS[row].image_id for row in rows]
+
+
+@pytest.mark.parametrize("weight", [0.2, 0.5, 0.8, 1.0])
+def test_photo_and_words_find_what_comparing_with_every_photo_finds(index: VectorIndex, weight: float) -> None:
+    for number, query in enumerate(QUERIES):
+        words = asked(f"a {THINGS[number]} with {THINGS[number + 2]}", weight)
+        scores = naive_scores(query, words)
+        found = index.search(query, SearchRequest(k=10), words=words)
+        assert len({hit.image_id for hit in found}) == 10
+        np.testing.assert_allclose([hit.score for hit in found], np.sort(scores)[::-1][:10], atol=2e-4)
+        np.testing.assert_allclose([scores[hit.row] for hit in found], [hit.score for hit in found], atol=2e-4)
+
+
+def test_filters_hold_and_hidden_rows_stay_hidden(index: VectorIndex) -> None:
+    words = asked("oak table", 0.6)
+    given = {"must": [{"key": "size", "range": {"gte": 4}}]}
+    request = SearchRequest.model_validate({"k": 20, "filter": given, "exclude_listing": "l7"})
+    hidden = np.array([15, 16, 17, 300])
+    found = index.search(QUERIES[0], request, hidden=hidden, words=words)
+    scores = naive_scores(QUERIES[0], words)
+    allowed = [r for r in range(N) if r // 3 % 10 >= 4 and r // 3 != 7 and r not in hidden]
+    best = sorted((float(scores[row]) for row in allowed), reverse=True)[:20]
+    assert {hit.row for hit in found} <= set(allowed)
+    np.testing.assert_allclose([hit.score for hit in found], best, atol=2e-4)
+
+
+def test_one_photo_a_listing(index: VectorIndex) -> None:
+    words = asked("brass lamp", 0.5)
+    found = index.search(QUERIES[1], SearchRequest(k=15, distinct=Distinct.LISTING), words=words)
+    scores = naive_scores(QUERIES[1], words)
+    best = sorted((float(scores[3 * listing : 3 * listing + 3].max()) for listing in range(N // 3)), reverse=True)
+    assert len({hit.listing_id for hit in found}) == 15
+    np.testing.assert_allclose([hit.score for hit in found], best[:15], atol=2e-4)
+
+
+def test_photos_put_live_have_their_words(index: VectorIndex) -> None:
+    def put(number: int, image_id: str, listing_id: str, title: str) -> Change:
+        payload = as_payload({"title": title} if title else {"size": 3})
+        vector = VECTORS[0] if title else VECTORS[5]
+        there = PutPhoto(listing_id, 0, "00" * 32, FINGERPRINT, vector, SCORES[0], payload)
+        return Change(f"{number}-0", image_id, number, there)
+
+    delta = DeltaIndex(index, lambda photo: None, ENCODER.of_listing)
+    delta.apply([put(1, "new lamp", "x", "brass lamp"), put(2, "new coat", "y", "wool coat"), put(3, "none", "z", "")])
+    words = asked("brass lamp", 1.0)
+    found = {hit.image_id: hit.score for hit in delta.search(QUERIES[0], SearchRequest(k=100), words=words)}
+    own = ENCODER.of_listing(as_payload({"title": "brass lamp"}), 0)
+    assert own is not None
+    assert found["new lamp"] == pytest.approx(float(own @ words.vector), abs=1e-4)
+    assert found["new lamp"] >= max(found.values()) - 0.2
+    assert "new coat" not in found or found["new coat"] < found["new lamp"]
+    if "none" in found:
+        assert found["none"] == pytest.approx(float(VECTORS[5] @ words.expected) + words.offset, abs=1e-4)
+    # A photo put again with other words is found by the new ones.
+    delta.apply([put(4, "new lamp", "x", "wool coat")])
+    again = {hit.image_id: hit.score for hit in delta.search(QUERIES[0], SearchRequest(k=100), words=words)}
+    assert again.get("new lamp", -1) < found["new lamp"]
+
+
+def test_the_photos_nearest_to_a_photo_tell_their_categories(index: VectorIndex) -> None:
+    delta = DeltaIndex(index, lambda photo: None)
+    there = PutPhoto("l3", 5, "00" * 32, FINGERPRINT, QUERIES[0], SCORES[0], "")
+    delta.apply([Change("1-0", "it", 1, there), Change("2-0", "p100", 2, None)])
+    for without in ((), ("l3",), ("l3", "l50")):
+        scores, categories, found = delta.labelled(QUERIES[0], 30, SearchRequest(), without)
+        rows = [r for r in range(N) if r != 100 and f"l{r // 3}" not in without]
+        expected = [(float(VECTORS[r] @ QUERIES[0]), PHOTOS[r].category) for r in rows]
+        expected += [] if "l3" in without else [(1.0, 5)]
+        expected.sort(reverse=True)
+        np.testing.assert_allclose(np.sort(scores)[::-1], [score for score, _ in expected[:30]], atol=2e-4)
+        assert sorted(categories.tolist()) == sorted(category for _, category in expected[:30])
+        named = [("it", "l3") if row == N else (f"p{row}", f"l{row // 3}") for row in found.tolist()]
+        assert [delta.ids_of(row) for row in found.tolist()] == named
+        similar = [float((QUERIES[0] if row == N else VECTORS[row]) @ QUERIES[0]) for row in found.tolist()]
+        np.testing.assert_allclose(scores, similar, atol=2e-4)
+
+
+def test_an_index_without_words_compares_photos_alone(index: VectorIndex, tmp_path: Path) -> None:
+    store = index_store(tmp_path)
+    version = write_snapshot(
+        store,
+        PHOTOS,
+        Embeddings(VECTORS, SCORES),
+        fingerprint=FINGERPRINT,
+        catalogue="drawn",
+        catalogue_digest="0" * 64,
+        attributes=SCHEMA,
+    )
+    manifest = read_index_manifest(store, version)
+    assert manifest.texts is None
+    older = open_files(store.path(version), version, manifest)
+    assert older.search(QUERIES[0], SearchRequest(k=9), words=asked("oak table", 0.5)) == older.search(
+        QUERIES[0], SearchRequest(k=9)
+    )

@@ -1,0 +1,195 @@
+"""A text encoder that is fitted on drawn listings: what words mean there, beside photos that go with them."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors.numpy import load
+
+from pipeline.training.fusion import Labelled, Worded, fit_fusion
+from pipeline.training.text import FittedText, Texts, fit_text
+from shared.array_types import FloatArray
+from shared.attributes.schema import NO_ATTRIBUTES, Attribute, AttributeSchema, AttributeType, as_payload
+from shared.catalogue.categories import CataloguePhoto, Categories
+from shared.model.bundle import POOLED, Split
+from shared.model.embedder import Embeddings
+from shared.text.encoder import TextEncoder, texts_of
+
+SCHEMA = AttributeSchema(
+    (Attribute(name="title", type=AttributeType.TEXT), Attribute(name="description", type=AttributeType.TEXT))
+)
+# What things are called in two languages, by category; each has a direction of its own among photos.
+THINGS = (
+    ("oak table", "pine shelf", "kitchen cupboard", "leather sofa"),
+    ("τρομπέτα", "παλιό βιολί", "πιάνο με ουρά", "κλαρινέτο"),
+    ("running shoes", "football boots", "ladies sandals", "winter jacket"),
+)
+CATEGORIES = Categories(("Furniture", "Music", "Clothes"))
+ADJECTIVES = ("nice", "used", "old", "great", "clean")
+DIM = 24
+N = 240
+
+
+def listings() -> tuple[list[CataloguePhoto], FloatArray]:
+    """One photo a listing: its vector is that of the thing, with noise; every tenth listing has no words."""
+    random = np.random.default_rng(5)
+    directions = random.standard_normal((12, DIM))
+    photos, vectors = [], []
+    for number in range(N):
+        category, thing = number % 3, number // 3 % 4
+        name = THINGS[category][thing]
+        values = {
+            "title": f"{random.choice(ADJECTIVES)} {name}",
+            "description": f"a {name}, {random.choice(ADJECTIVES)}",
+        }
+        payload = as_payload(values) if number % 10 else ""
+        photos.append(CataloguePhoto(f"p{number}", f"l{number}", category, Path("x.jpg"), payload=payload))
+        vectors.append(directions[4 * category + thing] + random.standard_normal(DIM) * 0.7)
+    rows = np.array(vectors, dtype=np.float32)
+    return photos, rows / np.linalg.norm(rows, axis=1, keepdims=True)
+
+
+PHOTOS, VECTORS = listings()
+IDS = [photo.listing_id for photo in PHOTOS]
+SPLIT = Split(train=frozenset(IDS[:140]), validation=frozenset(IDS[140:220]), test=frozenset(IDS[220:]))
+
+
+@pytest.fixture(scope="module")
+def fitted() -> FittedText:
+    found = fit_text(PHOTOS, VECTORS, SPLIT, SCHEMA, len(CATEGORIES), {}, lambda line: None)
+    assert found is not None
+    return found
+
+
+@pytest.mark.parametrize(
+    ("words", "category"),
+    [("a table of oak", 0), ("cupbord for the kitchn", 0), ("ΒΙΟΛΙ", 1), ("παλιες τρομπετες", 1), ("running shoe", 2)],
+)
+def test_words_misspelt_and_inflected_tell_the_category_in_any_language(
+    fitted: FittedText, words: str, category: int
+) -> None:
+    encoded = fitted.encoder.encode(words)
+    assert encoded is not None
+    assert int(encoded.scores.argmax()) == category
+
+
+def test_the_vectors_of_words_are_near_where_the_words_are(fitted: FittedText) -> None:
+    table, shelf, violin = (fitted.encoder.encode(text) for text in ("old oak table", "great oak table", "παλιό βιολί"))
+    assert table
+    assert shelf
+    assert violin
+    assert table.vector @ shelf.vector > 0.8 > 0.5 > table.vector @ violin.vector
+    for encoded in (table, shelf, violin):
+        assert np.linalg.norm(encoded.vector) == pytest.approx(1, abs=1e-5)
+        assert np.linalg.norm(encoded.photo) == pytest.approx(1, abs=1e-5)
+
+
+def test_words_find_photos_that_were_never_seen(fitted: FittedText) -> None:
+    unseen = [row for row, listing_id in enumerate(IDS) if listing_id in SPLIT.test]
+    right = 0
+    for row in unseen:
+        encoded = fitted.encoder.encode(THINGS[row % 3][row // 3 % 4])
+        assert encoded is not None
+        nearest = unseen[int((VECTORS[unseen] @ encoded.photo).argmax())]
+        right += nearest % 12 == row % 12
+    assert right / len(unseen) > 0.8
+
+
+def test_what_is_in_the_file_is_what_was_fitted(fitted: FittedText) -> None:
+    again = TextEncoder(fitted.encoder.facts, load(fitted.content))
+    for text in ("old oak table", "πιάνο", "unknown words of a sandal"):
+        one, other = fitted.encoder.encode(text), again.encode(text)
+        assert one
+        assert other
+        for expected, found in zip(one, other, strict=True):
+            np.testing.assert_array_equal(found, expected)
+
+
+def test_the_same_catalogue_gives_the_same_bytes(fitted: FittedText) -> None:
+    again = fit_text(PHOTOS, VECTORS, SPLIT, SCHEMA, len(CATEGORIES), {}, lambda line: None)
+    assert again is not None
+    assert again.content == fitted.content
+    assert again.encoder.facts == fitted.encoder.facts
+
+
+@pytest.mark.parametrize("text", ["", "£5", "zzzz qqqq", "..."])
+def test_a_text_of_which_nothing_is_known_is_none(fitted: FittedText, text: str) -> None:
+    assert fitted.encoder.encode(text) is None
+
+
+def test_a_listing_is_encoded_by_its_texts_and_its_own_category(fitted: FittedText) -> None:
+    payload = PHOTOS[1].payload
+    assert list(texts_of(payload, ("title", "description", "colour"))) == ["title", "description"]
+    right, wrong = (fitted.encoder.of_listing(payload, category) for category in (1, 2))
+    assert right is not None
+    assert wrong is not None
+    dimension = fitted.encoder.facts.dimension
+    np.testing.assert_array_equal(right[:dimension], wrong[:dimension])
+    assert right[dimension:].argmax() == 1
+    assert wrong[dimension:].argmax() == 2
+    assert fitted.encoder.of_listing("", 1) is None
+
+
+def test_a_catalogue_with_few_words_or_none_has_no_encoder() -> None:
+    said: list[str] = []
+    few = [replace(photo, payload=photo.payload if row < 20 else "") for row, photo in enumerate(PHOTOS)]
+    for photos, schema in ((few, SCHEMA), (PHOTOS, NO_ATTRIBUTES)):
+        assert fit_text(photos, VECTORS, SPLIT, schema, len(CATEGORIES), {}, said.append) is None
+    assert said == ["words: none, 18 training listings have some and 30 are needed"]
+
+
+# Fusion
+
+
+def guessing(seed: int, right: float) -> FloatArray:
+    """Scores of a head that is right so often, and never quite sure."""
+    random = np.random.default_rng(seed)
+    labels = np.array([photo.category for photo in PHOTOS])
+    told = np.where(random.random(N) < right, labels, (labels + random.integers(1, 3, N)) % 3)
+    scores: FloatArray = (2 * np.eye(3)[told] + random.standard_normal((N, 3)) * 0.3).astype(np.float32)
+    return scores
+
+
+def test_neighbours_vote_where_they_know_better_than_the_head_and_not_where_they_do_not() -> None:
+    photos = Embeddings(VECTORS, guessing(1, 0.6))
+    _, fusion = fit_fusion(Labelled.of(PHOTOS, photos, POOLED), SPLIT, None, CATEGORIES, lambda line: None)
+    assert fusion.vote is not None
+    random = np.random.default_rng(3).standard_normal((N, DIM)).astype(np.float32)
+    noise = Embeddings(random / np.linalg.norm(random, axis=1, keepdims=True), guessing(1, 0.97))
+    _, fusion = fit_fusion(Labelled.of(PHOTOS, noise, POOLED), SPLIT, None, CATEGORIES, lambda line: None)
+    assert fusion.vote is None
+
+
+def test_the_better_witness_weighs_more(fitted: FittedText) -> None:
+    random = np.random.default_rng(3).standard_normal((N, DIM)).astype(np.float32)
+    blind = Embeddings(random / np.linalg.norm(random, axis=1, keepdims=True), guessing(2, 0.5))
+    labelled = Labelled.of(PHOTOS, blind, POOLED)
+    _, fusion = fit_fusion(labelled, SPLIT, Worded.of(fitted.encoder, PHOTOS, labelled), CATEGORIES, lambda line: None)
+    weight = fusion.words_weight
+    payloads = np.random.default_rng(4).permutation([photo.payload for photo in PHOTOS]).tolist()
+    mixed = [replace(photo, payload=payload) for photo, payload in zip(PHOTOS, payloads, strict=True)]
+    wrong = fit_text(mixed, VECTORS, SPLIT, SCHEMA, len(CATEGORIES), {}, lambda line: None)
+    assert wrong is not None
+    labelled = Labelled.of(mixed, blind._replace(scores=guessing(2, 0.8)), POOLED)
+    _, fusion = fit_fusion(labelled, SPLIT, Worded.of(wrong.encoder, mixed, labelled), CATEGORIES, lambda line: None)
+    assert weight is not None
+    assert fusion.words_weight is not None
+    assert weight > fusion.words_weight
+
+
+def test_a_listing_never_votes_for_its_own_photos() -> None:
+    twins = [
+        *PHOTOS,
+        *(replace(photo, image_id=f"{photo.image_id}b", category=(photo.category + 1) % 3) for photo in PHOTOS),
+    ]
+    labelled = Labelled.of(twins, Embeddings(np.tile(VECTORS, (2, 1)), np.tile(guessing(1, 0.5), (2, 1))), POOLED)
+    queries, own = labelled.of_rows(np.arange(5))
+    near = labelled.neighbours(queries, own)
+    assert not (labelled.listings[near.rows] == own[:, None]).any()
+
+
+def test_texts_are_read_once_a_listing_in_the_order_of_the_attributes() -> None:
+    texts = Texts.of(PHOTOS[:3], ("description", "title"))
+    assert set(texts.titles) == {"l1", "l2"}
+    assert texts.words["l1"].split("\n")[0] == texts.titles["l1"]

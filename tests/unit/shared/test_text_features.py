@@ -1,0 +1,67 @@
+"""Features of words: the same letters give the same feature wherever they stand, and others another, in any script."""
+
+from collections import Counter
+from itertools import pairwise
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from shared.text.features import MAX_CHARS, features, tokens
+
+
+def naive(text: str) -> tuple[Counter[str], Counter[str]]:
+    """Words with pairs of words, and runs of letters that no space interrupts, as texts."""
+    words = tokens(text)
+    spaced = "".join(f" {word}" for word in words) + " "
+    runs = [
+        spaced[start : start + size]
+        for size in (2, 3, 4, 5)
+        for start in range(len(spaced) - size + 1)
+        if " " not in spaced[start + 1 : start + size - 1]
+    ]
+    return Counter([*words, *map(" ".join, pairwise(words))]), Counter(runs if words else [])
+
+
+@given(st.text(max_size=60), st.text(max_size=60))
+def test_two_texts_share_the_features_that_they_share_as_texts(one: str, other: str) -> None:
+    for of_one, of_other, hashed, hashed_other in zip(
+        naive(one), naive(other), features(one), features(other), strict=True
+    ):
+        assert len(hashed) == of_one.total()
+        assert len(np.unique(hashed)) == len(of_one)
+        assert len(np.intersect1d(hashed, hashed_other)) == len(of_one.keys() & of_other.keys())
+
+
+@pytest.mark.parametrize(
+    ("text", "same"),
+    [
+        ("Oak TABLE, two chairs", "oak table two chairs"),
+        ("Größe 40", "GRÖSSE 40"),
+        ("\uff46\uff55\uff4c\uff4c\u3000\uff57\uff49\uff44\uff54\uff48", "full width"),
+        ("rock'n'roll_records", "rock n roll records"),
+        ("ΠΟΔΉΛΑΤΟ", "ποδήλατο"),
+    ],
+)
+def test_case_width_and_punctuation_make_no_difference(text: str, same: str) -> None:
+    for found, expected in zip(features(text), features(same), strict=True):
+        np.testing.assert_array_equal(found, expected)
+
+
+def test_a_misspelt_word_shares_most_of_its_runs_of_letters() -> None:
+    (_, right), (_, wrong), (_, other) = features("wardrobe"), features("wardrobbe"), features("bicycle")
+    shared = [len(np.intersect1d(right, some)) / len(right) for some in (wrong, other)]
+    assert shared[0] > 0.7 > 0.1 > shared[1]
+
+
+@pytest.mark.parametrize("text", ["", " ", "!?…", "\n\t", "_"])
+def test_a_text_without_a_word_has_no_features(text: str) -> None:
+    assert [len(found) for found in features(text)] == [0, 0]
+
+
+def test_only_the_beginning_of_a_long_text_counts() -> None:
+    begin = "oak table " * (MAX_CHARS // 10)
+    long, longer = features(begin + "chair " * 10), features(begin + "bicycle " * 100_000)
+    for found, expected in zip(longer, long, strict=True):
+        np.testing.assert_array_equal(found, expected)
