@@ -7,7 +7,7 @@ READY := $(VENV)/.ready
 LOCKS := requirements/base.txt requirements/torch.txt
 PACKAGES := lookalike api worker pipeline shared tests
 MOSEC := $(shell sed -n 's/^bench = \["\(.*\)"\]/\1/p' pyproject.toml)
-BENCHMARKS := embed http interactive queue workers start reindex index filters
+BENCHMARKS := embed http interactive queue workers start reindex index filters words
 TORCH := $(shell sed -n 's/^torch==\([^ ]*\).*/\1/p' requirements/torch.txt)
 TORCHVISION := $(shell sed -n 's/^torchvision==\([^ ]*\).*/\1/p' requirements/torch.txt)
 LITE0 := $(shell sed -n 's/^\(efficientnet-lite-pytorch==[^ ]*\).*/\1/p' requirements/torch.txt)
@@ -80,7 +80,7 @@ docs: setup ## write anew what the documentation tells of the code: settings, ve
 bench: setup ## compare runtimes, service and peers, measure what it costs; options: ONLY="http queue" ARGS=--quick N=1000000
 	@$(PY) -c "import mosec" 2>/dev/null || $(PIP) -q "$(MOSEC)" || echo "mosec cannot be had; the service is compared without it"
 	@for name in $(or $(ONLY),$(BENCHMARKS)); do options="$(ARGS)"; \
-		if [ $$name = index ] || [ $$name = filters ]; then options="$$options $(if $(N),--n $(N))"; fi; \
+		if [ $$name = index ] || [ $$name = filters ] || [ $$name = words ]; then options="$$options $(if $(N),--n $(N))"; fi; \
 		$(PY) -m tests.benchmarks.$$name $$options || exit 1; done
 
 chaos: setup ## mixed load for MINUTES=10 while parts are killed at random; fails unless nothing is lost or done twice

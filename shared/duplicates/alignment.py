@@ -271,7 +271,8 @@ def _compared(a: FloatArray, b: FloatArray, maps: FloatArray) -> tuple[npt.NDArr
 def _shifts(one: FloatArray, other: FloatArray, weights: FloatArray) -> FloatArray:
     """How far each part of one picture (n, pixels) is from where it is in the other, in pixels: (n, parts)."""
     shape = (len(one), SIDE_PX, SIDE_PX)
-    slopes = [np.gradient(np.reshape((one + other) / 2, shape), axis=axis).reshape(one.shape) for axis in (2, 1)]
+    across, down = np.gradient(np.reshape((one + other) / 2, shape), axis=(2, 1))
+    slopes = (np.reshape(across, one.shape), np.reshape(down, one.shape))
     gx, gy = (_blocks(slope) * weights for slope in slopes)
     residual = _blocks(other - one)
     residual -= (np.vecdot(residual, weights) / (weights.sum(axis=2) + 1e-6))[..., None]

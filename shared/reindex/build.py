@@ -32,7 +32,8 @@ from shared.reindex.comparison import COMPARED
 from shared.reindex.embedding_cache import EmbeddingCache
 from shared.reindex.plan import Plan
 from shared.reindex.quality import losses
-from shared.reindex.verification import quality_of, verify
+from shared.reindex.verification import Words, quality_of, verify
+from shared.text.encoder import TextEncoder
 
 _IN_MEMORY_BYTES = 1 << 29
 _CHUNK_ROWS = 8192
@@ -109,6 +110,7 @@ def build_snapshot(
         compacted_through=build.plan.compacted_through,
         made_by=build.made_by,
     )
+    encoder = build.bundle.text_encoder()
     with draft_index(store, server, fingerprint=manifest.fingerprint, made_by=build.made_by) as draft:
         on_stage("building")
         directory = draft.artifact.directory
@@ -119,7 +121,7 @@ def build_snapshot(
                 embeddings,
                 root=build.plan.catalogue.directory,
                 attributes=build.plan.catalogue.attributes,
-                encoder=build.bundle.text_encoder(),
+                encoder=encoder,
                 threads=_THREADS,
                 tick=partial(on_stage, "building"),
             )
@@ -128,7 +130,7 @@ def build_snapshot(
             manifest = manifest.model_copy(
                 update={"index": facts, "texts": draft.texts, "attributes": draft.attributes.attributes}
             )
-            report = _report(draft.open(manifest), photos, build)
+            report = _report(draft.open(manifest), photos, build, encoder)
         draft.seal(manifest.model_copy(update={"report": report}))
     return draft.artifact.version
 
@@ -162,7 +164,10 @@ def decide(report: ReindexReport, request: ReindexRequest) -> tuple[bool, str]:
     return True, "; ".join(["every gate was passed", *losses(report.gates)])
 
 
-def _report(staged: VectorIndex, photos: list[CataloguePhoto], build: Build) -> ReindexReport:
+def _report(
+    staged: VectorIndex, photos: list[CataloguePhoto], build: Build, encoder: TextEncoder | None
+) -> ReindexReport:
+    texts = staged.manifest.texts
     counts = build.plan.counts.model_copy(
         update={"embedded": build.n_embedded, "failed": len(build.plan.photos) - len(photos)}
     )
@@ -177,6 +182,7 @@ def _report(staged: VectorIndex, photos: list[CataloguePhoto], build: Build) -> 
         listings=(n_listings(photos), n_listings(build.live.photos()) if build.live else 0),
         force=build.request.force,
         categories=staged.manifest.categories,
+        words=Words(encoder, texts.n_with_words) if encoder and texts else None,
     )
     return ReindexReport(
         mode=build.request.mode,

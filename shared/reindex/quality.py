@@ -7,6 +7,7 @@ import numpy as np
 from shared.catalogue.categories import CataloguePhoto
 from shared.jobs.reindex_contract import QualityGate, SnapshotQuality
 from shared.reindex.neighbours import Neighbourhood
+from shared.text.encoder import EncodedText, TextEncoder, texts_of
 
 SAMPLE = 512
 MIN_SHARE_OF_LIVE = 0.9
@@ -20,6 +21,7 @@ _SAME_VECTOR = 1e-5
 _UNIT = 0.01
 _COMPARED = 128  # of the sample, with exact search: 1,280 neighbours
 _FEW = 20
+_WORDS_DEPTH = 32
 
 
 def measure(
@@ -70,6 +72,38 @@ def measure(
     )
 
 
+def measure_words(
+    searched: Neighbourhood, photos: Sequence[CataloguePhoto], rows: Sequence[int], encoder: TextEncoder
+) -> dict[str, float | None]:
+    """Measure how well the words of listings find photos, by the map from words to photos.
+
+    Args:
+        searched: the snapshot.
+        photos: one per row, with their listings' attributes.
+        rows: the sample.
+        encoder: of words.
+
+    Returns:
+        the fields of `SnapshotQuality` about words, but for the number of listings.
+    """
+    asked: dict[str, tuple[int, EncodedText]] = {}
+    for row in rows:
+        words = "\n".join(texts_of(photos[row].payload, encoder.facts.attributes).values())
+        if photos[row].listing_id not in asked and (encoded := encoder.encode(words)) is not None:
+            asked[photos[row].listing_id] = row, encoded
+    if not asked:
+        return {}
+    queries = np.stack([encoded.photo for _, encoded in asked.values()])
+    _, found = searched.index.nearest(queries, min(_WORDS_DEPTH, len(photos)))
+    precisions, recalled = [], []
+    for (listing_id, (row, _)), near in zip(asked.items(), found.tolist(), strict=True):
+        there = [other for other in near if other >= 0]
+        if foreign := [other for other in there if photos[other].listing_id != listing_id][:4]:
+            precisions.append(float(np.mean([photos[o].category == photos[row].category for o in foreign])))
+        recalled.append(any(photos[other].listing_id == listing_id for other in there[:10]))
+    return {"words_precision_at_4": _mean(precisions), "words_recall_at_10": _mean(recalled)}
+
+
 def gates(
     new: SnapshotQuality, live: SnapshotQuality | None, *, listings: tuple[int, int] = (0, 0), force: bool
 ) -> list[QualityGate]:
@@ -98,6 +132,8 @@ def gates(
     ]
     if live is not None:
         conditions += _enough("count", "photos", new.count, live.count, force=force)
+        if live.with_words and new.with_words is not None:
+            conditions += _enough("words", "listings with words", new.with_words, live.with_words, force=force)
         conditions += _enough("listings", "listings", *listings, force=force)
     return conditions
 

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from shared.array_types import FloatArray
+from shared.array_types import FloatArray, IntArray
 from shared.artifacts.snapshots import index_store, read_index_manifest
 from shared.attributes.schema import Attribute, AttributeSchema, AttributeType, as_payload
 from shared.catalogue.categories import CATEGORIES, CataloguePhoto
@@ -57,7 +57,7 @@ def main() -> None:
 def _opened(directory: Path, n: int) -> IndexSnapshot:
     store = index_store(directory)
     if not store.versions():
-        vectors = np.concatenate(list(synthetic(n, seed=0))) if n <= 200_000 else _mapped(directory, n)
+        vectors = embeddings_in(directory, n)
         scores = np.broadcast_to(np.zeros((1, len(CATEGORIES)), dtype=np.float32), (n, len(CATEGORIES)))
         write_snapshot(
             store,
@@ -73,7 +73,10 @@ def _opened(directory: Path, n: int) -> IndexSnapshot:
     return open_files(store.path(version), version, read_index_manifest(store, version))
 
 
-def _mapped(directory: Path, n: int) -> FloatArray:
+def embeddings_in(directory: Path, n: int) -> FloatArray:
+    """The vectors of `n` photos, (n, DIMENSION); of many, in a file there that is removed by whoever asked."""
+    if n <= 200_000:
+        return np.concatenate(list(synthetic(n, seed=0)))
     source = np.lib.format.open_memmap(directory / "source.npy", "w+", dtype=np.float32, shape=(n, DIMENSION))
     start = 0
     for chunk in synthetic(n, seed=0):
@@ -86,15 +89,21 @@ def _mapped(directory: Path, n: int) -> FloatArray:
 
 def _photos(n: int) -> Iterator[CataloguePhoto]:
     chance = np.random.default_rng(17).integers(_STEPS, size=n).tolist()
-    kinds = _kinds(n).tolist()
+    kinds = _steps_of(n).tolist()
     for row in range(n):
         payload = as_payload({"chance": chance[row], "kind": kinds[row]})
         yield CataloguePhoto(f"{row:012d}", f"l{row}", 0, Path("/photos/x.jpg"), f"{row:064x}", payload)
 
 
-def _kinds(n: int) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
-    """The kind of each vector of `synthetic`, on a scale of _STEPS: its random numbers are drawn as there."""
-    rng = np.random.default_rng([17, 0])
+def _steps_of(n: int) -> IntArray:
+    """The kind of each vector of `synthetic`, on a scale of _STEPS."""
+    kinds = kinds_of(n) * (_STEPS // N_KINDS)
+    return kinds + np.random.default_rng(18).integers(_STEPS // N_KINDS, size=n)
+
+
+def kinds_of(n: int, seed: int = 0) -> IntArray:
+    """The kind of each vector of `synthetic`: its random numbers are drawn as there."""
+    rng = np.random.default_rng([17, seed])
     found = []
     for start in range(0, n, 8192):
         size = min(8192, n - start)
@@ -102,8 +111,8 @@ def _kinds(n: int) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
         rng.integers(10, size=size)
         rng.uniform(0, 0.5, (size, 1))
         rng.standard_normal((size, DIMENSION), dtype=np.float32)
-    kinds = np.concatenate(found) * (_STEPS // N_KINDS)
-    return kinds + np.random.default_rng(18).integers(_STEPS // N_KINDS, size=n)
+    kinds: IntArray = np.concatenate(found)
+    return kinds
 
 
 def _measure(snapshot: IndexSnapshot, report: Report) -> None:

@@ -67,6 +67,11 @@ def test_filters_benchmark_finds_what_brute_force_finds(tmp_path: Path) -> None:
     assert [row["set_differs"] for row in tables["filters"]] == [0] * 10
 
 
+def test_words_benchmark_finds_what_comparing_with_all_finds(tmp_path: Path) -> None:
+    tables = run("words", "--quick", cwd=tmp_path)
+    assert [row["recall"] for row in tables["searches"]] == [1.0, 1.0, 1.0, None]
+
+
 def test_a_report_says_what_was_run_and_where(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

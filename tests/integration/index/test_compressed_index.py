@@ -231,7 +231,7 @@ def test_codes_of_other_vectors_are_refused_before_anything_is_sealed(
 
 def test_a_row_that_is_left_out_makes_no_search_visit_more_lists(hasty: IndexSnapshot) -> None:
     """Photos that were put or deleted live are left out of the snapshot's by every search."""
-    index = hasty._index
+    index = hasty._index._photos
     assert isinstance(index, CompressedIndex)
     query = (np.vecdot(index._axes, hasty.vectors(slice(0, 1))[0]) + index._origin)[None]
     mask = np.ones(len(hasty), dtype=np.bool_)

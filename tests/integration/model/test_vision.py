@@ -27,10 +27,13 @@ from shared.model.bundle import (
     read_manifest,
     write_bundle,
 )
+from shared.model.fusion import Fusion
 from shared.model.network import EMBEDDING_DIM, NORMALISATION, Network
 from shared.model.runtimes import TorchEmbedder
 from shared.photos.images import PreprocessSpec, decode_photo
 from shared.settings import Backbone
+from shared.text.cleaning import TextRules
+from shared.text.encoder import TextFacts
 from tests.conftest import encode, noise_image
 
 LITE0 = Backbone.EFFICIENTNET_LITE0
@@ -107,6 +110,9 @@ DECISIVE: dict[str, object] = {
     "runtime": Runtime.OPENVINO,
     "precision": Precision.INT8,
     "graph_sha256": {"graph.xml": "0" * 64},
+    "text": TextFacts(
+        attributes=("title",), dimension=8, evidence=0.5, temperature=1, slope=1, offset=0, rules=TextRules()
+    ),
 }
 FOR_PEOPLE: dict[str, object] = {
     "weights": "elsewhere",
@@ -114,6 +120,7 @@ FOR_PEOPLE: dict[str, object] = {
     "temperature": 1.5,
     "abstain_below": 0.4,
     "abstain_below_by_level": (0.3, 0.4),
+    "fusion": Fusion(words_weight=0.5),
     "metrics": {"accuracy": 0.9},
     "catalogue": "another",
     "notice": "read this",

@@ -22,6 +22,7 @@ from shared.jobs.reindex_contract import (
     SnapshotQuality,
 )
 from shared.reindex.build import decide, n_listings
+from shared.reindex.quality import gates
 from shared.reindex.verification import verify
 
 N_LATENT = 32
@@ -137,6 +138,20 @@ def judged(new: Version, live: Version | None = LIVE, **request: object) -> tupl
     )
     report = ReindexReport(mode=ReindexMode.CHANGED, counts=counts, new=quality, gates=tuple(gates))
     return *decide(report, ReindexRequest.model_validate(request)), report
+
+
+def test_words_that_are_gone_keep_a_version_from_going_live() -> None:
+    def with_words(n_listings: int) -> SnapshotQuality:
+        return SnapshotQuality(count=100, sampled=0, with_words=n_listings)
+
+    for new, passed in ((100, True), (90, True), (89, False), (0, False)):
+        found = {gate.name: gate for gate in gates(with_words(new), with_words(100), force=False)}
+        assert found["words"].passed is passed
+        assert f"{new} listings with words, 100 are live" in found["words"].detail
+        assert {gate.name: gate.passed for gate in gates(with_words(new), with_words(100), force=True)}["words"]
+    without = SnapshotQuality(count=100, sampled=0)
+    for quality, live in ((without, with_words(100)), (with_words(100), without), (with_words(5), None)):
+        assert "words" not in {gate.name for gate in gates(quality, live, force=False)}
 
 
 def relabelled(share: float) -> list[CataloguePhoto]:
