@@ -26,6 +26,7 @@ from shared.jobs.contract import (
     Encoding,
     Facet,
     FacetScope,
+    ListingScore,
     Neighbour,
     PhotoRequest,
     SearchPreference,
@@ -254,10 +255,13 @@ def search_result(asked: Asked, request: SearchRequest, index: DeltaIndex, model
     own = own_listings(request, index)
     voters = asked.voters(index, model, own)
     evidence = asked.evidence(voters, model)
+    query, words = _compared(asked, request, evidence, model)
+    neighbours, facets = _searched(query, words, request, index)
     match = None
     if model.matching is not None and asked.embeddings is not None:
-        match = find_match(asked.vector, request, index, model.matching, own, voters)
-    neighbours, facets = _searched(*_compared(asked, request, evidence, model), request, index)
+        by_photo_alone = words is None and request.prefer is None and request.listing_score is not ListingScore.MEAN
+        found = neighbours if by_photo_alone else ()
+        match = find_match(asked.vector, request, index, model.matching, own, voters, found)
     return SearchResult(
         category=category_answer(evidence, model),
         neighbours=neighbours,

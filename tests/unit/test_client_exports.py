@@ -27,7 +27,7 @@ ERRORS = {
 }  # fmt: skip
 MODELS = {
     "RESULTS", "Answer", "Attribute", "BatchItemState", "BatchState", "CategoryAnswer", "CategoryScore", "CertainPath",
-    "EmbedResult", "Facet", "FacetValue", "Failure", "Gate", "ImageChange", "IndexInfo", "JobPage", "JobState",
+    "EmbedResult", "Facet", "FacetValue", "Failure", "Gate", "ImageChange", "IndexInfo", "JobPage", "JobState", "Match",
     "Neighbour", "Origin", "Progress", "QueuePlace", "QueueState", "Readiness", "ReindexCounts", "ReindexReport",
     "ReindexResult", "ReportSummary", "SearchResult", "SnapshotQuality", "Timing", "Version", "VersionList",
     "VersionReport", "Worker", "WorkerList",
