@@ -42,19 +42,26 @@ export function dim() {
 }
 
 export function showAnswer(job, given, signal) {
-  const { category, neighbours, index_version: version, timing_ms: timing } = job.result;
+  const { category, neighbours, match, index_version: version, timing_ms: timing } = job.result;
   $("#search").dataset.state = "done";
   showCategory(category);
   const found = count(neighbours.length, "photo");
   const took = timing ? ` in ${duration(timing.total / 1000)}` : "";
-  $("#told").textContent = `${found}${sayQuery(given)}${took}, from index ${shortVersion(version)}`;
+  $("#told").textContent = `${sayMatch(match, given)}${found}${sayQuery(given)}${took}, from index ${shortVersion(version)}`;
   $("#told").title = `${version}${timing ? `; waited ${duration(timing.queued / 1000)}, computed ${duration(timing.compute / 1000)}` : ""}`;
   const grid = $("#grid");
   grid.removeAttribute("aria-busy");
   grid.replaceChildren(...neighbours.map((neighbour) => card(neighbour, given, signal)));
   if (!neighbours.length) grid.append(el("li.nothing", {}, whyNothing(given)));
   const narrowed = given.filters.length ? ` ${count(given.filters.length, "filter")} in force.` : "";
-  say(`${sayCategory(category)} ${found} found${sayQuery(given)}.${narrowed}`);
+  say(`${sayCategory(category)} ${sayMatch(match, given)}${found} found${sayQuery(given)}.${narrowed}`);
+}
+
+/** Whether the very same thing is there, where that is certain; of a photo of the index, in another listing. */
+function sayMatch(match, { imageId }) {
+  if (!match?.certain) return "";
+  if (imageId) return match.probability >= 0.5 ? "Another listing has this one. " : "No other listing has this one. ";
+  return match.probability >= 0.5 ? "We have this one. " : "Nothing like it is here. ";
 }
 
 /** What it was found for, where that is not simply a photo. */

@@ -102,6 +102,28 @@ class Neighbour(Answer):
     listing_photos: int | None = None
 
 
+class Match(Answer):
+    """Whether the index has the very thing that the query's photo shows.
+
+    Attributes:
+        probability: calibrated, 0 to 1: how often the photo named here shows the same thing, where half of the queries
+            are of a thing that is there.
+        certain: whether that can be relied on; see `found`.
+        image_id: the photo most similar to the query's, among those that the filters allow.
+        listing_id: its listing.
+    """
+
+    probability: float
+    certain: bool
+    image_id: str
+    listing_id: str
+
+    @property
+    def found(self) -> bool | None:
+        """True: the photo shows the same thing; False: the thing is not there; None: neither is certain."""
+        return self.probability >= 0.5 if self.certain else None
+
+
 class FacetValue(Answer):
     """A value of an attribute, and how many listings have it."""
 
@@ -175,6 +197,7 @@ class SearchResult(Answer):
     Attributes:
         category: the query's most probable category.
         neighbours: similar photos, most similar first.
+        match: whether the very same thing is there; None: the service's model cannot tell, or the query has no photo.
         facets: by name, those of the option `facets`; None without it.
         index_version: the version of the index that was searched.
         model_fingerprint: identifies weights, preprocessing and runtime of the model that was used.
@@ -183,6 +206,7 @@ class SearchResult(Answer):
 
     category: CategoryAnswer
     neighbours: list[Neighbour]
+    match: Match | None = None
     facets: dict[str, Facet] | None = None
     index_version: str
     model_fingerprint: str

@@ -29,6 +29,7 @@ from pipeline.evaluation.words import measure_served
 from pipeline.training.dataset import split_listings
 from pipeline.training.fusion import Labelled, Worded, fit_fusion
 from pipeline.training.head import fit_head
+from pipeline.training.matching import fit_matching
 from pipeline.training.projection import fit_projection
 from pipeline.training.text import fit_text
 from pipeline.training.weights import LoadedWeights, load_weights
@@ -262,6 +263,7 @@ def assemble_bundle(
             "temperature": temperature,
             "fusion": fusion,
             "text": text and text.encoder.facts,
+            "matching": fit_matching(labelled, photos, split, report_progress),
             "abstain_below": fusion.photo.abstain_below if fusion else 0.0,
             "abstain_below_by_level": fusion.photo.abstain_below_by_level if fusion else (),
         }

@@ -207,10 +207,21 @@ def answer_lines(result: Mapping[str, Any]) -> list[str]:
     lines = [f"{score['probability']:6.1%}  {score['name']}" for score in category["top"]]
     if (part := category.get("certain_path")) and not category["certain"]:
         lines.insert(0, f"{part['probability']:6.1%}  {part['name']}, of which it is certain; perhaps:")
+    if match := result.get("match"):
+        lines.append(f"{match['probability']:6.1%}  {_match(match)}")
     for n in result["neighbours"]:
         line = f"{n['rank']:3d}. {n['score']:.3f}  {n['image_id']}  {n['category']}"
         lines.append(line + _attributes(n.get("attributes") or {}))
     return lines + [_facet(name, facet) for name, facet in (result.get("facets") or {}).items()]
+
+
+def _match(match: Mapping[str, Any]) -> str:
+    """What a match says, after its probability."""
+    if not match["certain"]:
+        return f"that it is the same thing as {match['image_id']}: not certain"
+    if match["probability"] < 0.5:
+        return "that it is here: certain that it is not"
+    return f"that it is the same thing as {match['image_id']}: certain"
 
 
 def _attributes(values: Mapping[str, Any]) -> str:

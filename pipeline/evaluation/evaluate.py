@@ -8,6 +8,7 @@ from sklearn.metrics import confusion_matrix, f1_score, precision_recall_fscore_
 
 from pipeline.evaluation.intervals import Figures, Interval, bootstrap
 from pipeline.evaluation.listing_queries import Answer, ListingQueries, by_the_head, measure_listing_queries
+from pipeline.evaluation.matches import MatchFigures
 from pipeline.evaluation.retrieval import Neighbours, find_neighbours, mean
 from pipeline.evaluation.word_figures import WordsFigures
 from pipeline.training.calibrate import answers, negative_log_likelihood
@@ -100,6 +101,7 @@ class Evaluation(Figures):
     every: Retrieval  # queries: all photos
     listing_queries: ListingQueries | None = None  # None: no unseen listing has several photos, or not measured
     words: WordsFigures | None = None  # None: the model knows no words, or no unseen listing has any
+    matches: MatchFigures | None = None  # None: they are not calibrated, or no unseen listing has several photos
     notes: list[str]  # what a reader should know before trusting it
 
     def summary(self) -> dict[str, float | int]:
@@ -125,6 +127,7 @@ class Evaluation(Figures):
         figures |= {f"unseen_map_at_{DEPTH}": self.unseen.mean_average_precision}
         figures |= {"n_with_sibling": self.every.n_with_sibling}
         figures |= self.words.summary() if self.words else {}
+        figures |= self.matches.summary() if self.matches else {}
         return {name: value for name, value in figures.items() if value is not None}
 
 

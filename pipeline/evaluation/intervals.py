@@ -1,5 +1,7 @@
 """Bootstrap intervals over listings, and the base of all models of figures."""
 
+from collections.abc import Callable
+
 import numpy as np
 from pydantic import BaseModel, ConfigDict
 
@@ -36,5 +38,24 @@ def bootstrap(values: DoubleArray, listings: IntArray, *, seed: int = 17) -> Int
     for i in range(_N_RESAMPLES):
         drawn = random.integers(0, len(sums), len(sums))
         means[i] = sums[drawn].sum() / counts[drawn].sum()
-    low, high = np.percentile(means, (2.5, 97.5))
+    return _interval(means)
+
+
+def bootstrap_of(figure: Callable[[IntArray], float], listings: IntArray, *, seed: int = 17) -> Interval:
+    """Bootstrap interval of a figure that is no mean: listings are resampled with all their photos.
+
+    Args:
+        figure: returns it for some photos, by their numbers.
+        listings: (n,) numbers of their listings, n >= 1.
+        seed: of the resampling.
+    """
+    order = np.argsort(listings, kind="stable")
+    photos = np.split(order, np.flatnonzero(np.diff(listings[order])) + 1)
+    random = np.random.default_rng(seed)
+    draws = (random.integers(0, len(photos), len(photos)) for _ in range(_N_RESAMPLES // 4))
+    return _interval(np.array([figure(np.concatenate([photos[i] for i in drawn])) for drawn in draws]))
+
+
+def _interval(figures: DoubleArray) -> Interval:
+    low, high = np.percentile(figures, (2.5, 97.5))
     return Interval(low=float(low), high=float(high))

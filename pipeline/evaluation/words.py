@@ -8,6 +8,7 @@ import numpy.typing as npt
 
 from pipeline.evaluation.evaluate import Measured, measure
 from pipeline.evaluation.intervals import bootstrap
+from pipeline.evaluation.matches import evaluate_matches
 from pipeline.evaluation.word_figures import Figure, WordsFigures
 from pipeline.training.calibrate import answers
 from pipeline.training.fusion import Labelled, Worded
@@ -29,7 +30,7 @@ def measure_served(
     categories: Categories,
     worded: Worded | None,
 ) -> Measured:
-    """Evaluate a bundle's answers as they are served: with the vote of the neighbours, and with words.
+    """Evaluate a bundle's answers as they are served: with the vote of the neighbours, with words, and matches.
 
     Args:
         labelled: the catalogue.
@@ -50,7 +51,9 @@ def measure_served(
         photos, labelled.embeddings, split, temperature=fusion.photo.temperature, categories=categories, answer=answer
     )
     words = evaluate_words(labelled, worded, manifest, measured.unseen) if worded else None
-    return replace(measured, evaluation=measured.evaluation.model_copy(update={"words": words}))
+    matching, unseen = manifest.matching, measured.unseen
+    matches = evaluate_matches(labelled, photos, matching, unseen) if matching else None
+    return replace(measured, evaluation=measured.evaluation.model_copy(update={"words": words, "matches": matches}))
 
 
 def evaluate_words(

@@ -100,7 +100,7 @@ def abstention(scores: FloatArray, labels: IntArray, temperature: float, *, targ
     """
     if len(labels) < _MIN_ANSWERED:
         return 0.0
-    return _lowest_threshold(*answers(scores, labels, temperature), target)
+    return _or_target(lowest_threshold(*answers(scores, labels, temperature), target), target)
 
 
 def abstention_by_level(
@@ -128,21 +128,37 @@ def abstention_by_level(
         sums = level.probabilities(chances)
         confidence, correct = sums.max(axis=1).astype(np.float64), sums.argmax(axis=1) == level.path_of[labels]
         enough = np.count_nonzero(left) >= _MIN_ANSWERED
-        threshold = _lowest_threshold(confidence[left], correct[left], TARGET_ACCURACY) if enough else TARGET_ACCURACY
+        reached = lowest_threshold(confidence[left], correct[left], TARGET_ACCURACY) if enough else None
+        threshold = _or_target(reached, TARGET_ACCURACY)
         left &= confidence < threshold
         found.append(threshold)
     return tuple(reversed(found))
 
 
-def _lowest_threshold(confidence: DoubleArray, correct: BoolArray, target: float) -> float:
+def lowest_threshold(confidence: DoubleArray, correct: BoolArray | DoubleArray, target: float) -> float | None:
+    """Find the lowest confidence from which on answers reach a target accuracy.
+
+    Args:
+        confidence: (n,) of each answer.
+        correct: (n,) whether it is right, or the probability that it is.
+        target: accuracy, 0..1.
+
+    Returns:
+        the threshold; 0 where all answers together reach the target, None where too few do.
+    """
     order = np.argsort(-confidence, kind="stable")
     confidence, accuracy = confidence[order], correct[order].cumsum() / np.arange(1, len(order) + 1)
     last_of_its_value = np.append(confidence[1:] < confidence[:-1], True)
     reached = np.flatnonzero((accuracy >= target) & last_of_its_value)
     reached = reached[reached >= _MIN_ANSWERED - 1]
     if not len(reached):
-        return target
+        return None
     return 0.0 if reached[-1] == len(order) - 1 else float(confidence[reached[-1]])
+
+
+def _or_target(threshold: float | None, target: float) -> float:
+    # Answers of a calibrated probability of at least the target are expected to reach it.
+    return target if threshold is None else threshold
 
 
 def answers(scores: FloatArray, labels: IntArray, temperature: float) -> tuple[DoubleArray, BoolArray]:

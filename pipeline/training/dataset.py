@@ -42,7 +42,7 @@ def split_listings(
         near_duplicates: pairs of image ids.
         seed: of the shuffling.
     """
-    groups = _groups(photos, near_duplicates)
+    groups = linked_listings(photos, near_duplicates)
     listings = frozenset(photo.listing_id for photo in photos)
     if len(set(groups)) < _N_FOLDS:
         return Split(train=listings)
@@ -74,8 +74,8 @@ def require_every_side(split: Split) -> None:
         )
 
 
-def _groups(photos: Sequence[CataloguePhoto], near_duplicates: Iterable[tuple[str, str]]) -> list[str]:
-    """Group connected listings by union-find: for each photo the listing that represents its group."""
+def linked_listings(photos: Sequence[CataloguePhoto], near_duplicates: Iterable[tuple[str, str]] = ()) -> list[str]:
+    """Group listings that share a photo or a near duplicate: for each photo the listing that represents its group."""
     parent = {photo.listing_id: photo.listing_id for photo in photos}
 
     def find(listing: str) -> str:

@@ -13,8 +13,9 @@ from shared.catalogue.hierarchy import Part as PathPart
 from shared.errors import InvalidRequest
 from shared.index.delta import DeltaIndex
 from shared.index.facets import Facets
+from shared.index.matches import find_match
 from shared.index.query import WordsQuery
-from shared.index.vector_index import included
+from shared.index.vector_index import LabelledRows, included
 from shared.jobs.contract import (
     NO_WORDS,
     CategoryAnswer,
@@ -25,6 +26,7 @@ from shared.jobs.contract import (
     Encoding,
     Facet,
     FacetScope,
+    ListingScore,
     Neighbour,
     PhotoRequest,
     SearchPreference,
@@ -156,21 +158,34 @@ class Asked:
         mapped: FloatArray = self.text.photo
         return mapped
 
-    def evidence(self, index: DeltaIndex, model: BundleManifest, own_listings: Collection[str] = ()) -> Evidence:
-        """What is known of its category.
+    def voters(
+        self, index: DeltaIndex, model: BundleManifest, own_listings: Collection[str] = ()
+    ) -> LabelledRows | None:
+        """The photos that vote on its category; None: none do.
 
         Args:
             index: whose photos vote.
             model: manifest of the model.
             own_listings: listings that the query is of; they do not vote.
         """
+        vote = model.fusion.vote if model.fusion else None
+        if vote is None or self.embeddings is None:
+            return None
+        return index.labelled(self.vector, vote.k, SearchRequest(k=1), without=own_listings)
+
+    def evidence(self, voters: LabelledRows | None, model: BundleManifest) -> Evidence:
+        """What is known of its category.
+
+        Args:
+            voters: see `voters`.
+            model: manifest of the model.
+        """
         text_scores = None if self.text is None else self.text.scores
         if self.embeddings is None:
             return Evidence(None, None, text_scores)
-        vote, votes = model.fusion.vote if model.fusion else None, None
-        if vote is not None:
-            near = index.labelled(self.vector, vote.k, SearchRequest(k=1), without=own_listings)
-            votes = vote.shares(*near, len(model.categories))
+        votes = None
+        if voters is not None and model.fusion and model.fusion.vote:
+            votes = model.fusion.vote.shares(voters.scores, voters.categories, len(model.categories))
         return Evidence(self.embeddings.scores[0], votes, text_scores)
 
     def words_weight(self, request: SearchRequest, model: BundleManifest) -> float:
@@ -237,11 +252,20 @@ def search_result(asked: Asked, request: SearchRequest, index: DeltaIndex, model
     Raises:
         DimensionMismatch, IndexUnavailable, IndexDamaged: as `VectorIndex.search`.
     """
-    evidence = asked.evidence(index, model, own_listings(request, index))
-    neighbours, facets = _searched(*_compared(asked, request, evidence, model), request, index)
+    own = own_listings(request, index)
+    voters = asked.voters(index, model, own)
+    evidence = asked.evidence(voters, model)
+    query, words = _compared(asked, request, evidence, model)
+    neighbours, facets = _searched(query, words, request, index)
+    match = None
+    if model.matching is not None and asked.embeddings is not None:
+        by_photo_alone = words is None and request.prefer is None and request.listing_score is not ListingScore.MEAN
+        found = neighbours if by_photo_alone else ()
+        match = find_match(asked.vector, request, index, model.matching, own, voters, found)
     return SearchResult(
         category=category_answer(evidence, model),
         neighbours=neighbours,
+        match=match,
         facets=facets,
         index_version=index.version,
         model_fingerprint=index.manifest.fingerprint,

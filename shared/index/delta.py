@@ -24,7 +24,7 @@ from shared.index.ann import best
 from shared.index.facets import Facets
 from shared.index.live_photos import LivePhoto, LivePhotos
 from shared.index.query import WordsQuery
-from shared.index.vector_index import VectorIndex, included, rounded
+from shared.index.vector_index import LabelledRows, VectorIndex, included, rounded
 from shared.jobs.contract import Distinct, ListingScore, Neighbour, SearchRequest
 from shared.model.embedder import Embeddings
 from shared.telemetry import event
@@ -283,7 +283,7 @@ class DeltaIndex:
 
     def labelled(
         self, query: FloatArray, n: int, request: SearchRequest, without: Collection[str] = ()
-    ) -> tuple[FloatArray, IntArray]:
+    ) -> LabelledRows:
         """Find the categories of the most similar photos of snapshot and delta; see `VectorIndex.labelled`.
 
         Args:
@@ -291,17 +291,25 @@ class DeltaIndex:
             without: listings to leave out.
         """
         state = self._state
-        rows = [row for listing_id in without for row in self.snapshot.rows_of(listing_id)]
-        hidden = np.concatenate([state.hidden, np.array(rows, dtype=np.int64)])
-        scores, categories = self.snapshot.labelled(query, n, request, hidden=hidden if len(hidden) else None)
+        own = [row for listing_id in without for row in self.snapshot.rows_of(listing_id)]
+        hidden = np.concatenate([state.hidden, np.array(own, dtype=np.int64)])
+        found = self.snapshot.labelled(query, n, request, hidden=hidden if len(hidden) else None)
         if not state.positions:
-            return scores, categories
+            return found
         similar, meets = np.vecdot(state.vectors, query), self._meets(request)
         order = np.argsort(-similar, kind="stable")
         alive = ((p, self._puts[p]) for p in order[state.alive[order]].tolist())
         met = list(islice((p for p, put in alive if meets(put) and put.listing_id not in without), n))
         also = np.array([self._puts[position].category for position in met], dtype=np.int64)
-        return best(np.concatenate([scores, similar[met]]), np.concatenate([categories, also]), n)
+        scores = np.concatenate([found.scores, similar[met]])
+        rows = np.concatenate([found.rows, len(self.snapshot) + np.array(met, dtype=np.int64)])
+        scores, kept = best(scores, np.arange(len(scores)), n)
+        return LabelledRows(scores, np.concatenate([found.categories, also])[kept], rows[kept])
+
+    def ids_of(self, row: int) -> tuple[str, str]:
+        """Return the ids of a photo and of its listing, by the row that a search has found it in."""
+        photo = self.snapshot.photo(row) if row < len(self.snapshot) else self._puts[row - len(self.snapshot)]
+        return photo.image_id, photo.listing_id
 
     def listing_of(self, image_id: str) -> str | None:
         """Return the listing of an image; None if there is no such image."""

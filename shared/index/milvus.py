@@ -26,7 +26,7 @@ from shared.index.milvus_server import VECTOR, CollectionName, MilvusServer
 from shared.index.query import WordsQuery
 from shared.index.row_filters import RowFilters
 from shared.index.rows import CATEGORY_CODES, PhotoTable
-from shared.index.vector_index import as_neighbours, ranked, require_dimension, rounded
+from shared.index.vector_index import LabelledRows, as_neighbours, ranked, require_dimension, rounded
 from shared.jobs.contract import Distinct, Neighbour, SearchRequest
 from shared.model.embedder import Embeddings
 
@@ -166,12 +166,13 @@ class MilvusIndex:
 
     def labelled(
         self, query: FloatArray, n: int, request: SearchRequest, *, hidden: IntArray | None = None
-    ) -> tuple[FloatArray, IntArray]:
+    ) -> LabelledRows:
         """Find the categories of the photos most similar to a query; see `VectorIndex.labelled`."""
         question = self._question(query, request, hidden)
         hits = self._visible(question, min(n, question.n_fitting))
         scores = np.array([hit.score for hit in hits], dtype=np.float32)
-        return scores, np.array([hit.photo.category for hit in hits], dtype=np.int64)
+        categories = np.array([hit.photo.category for hit in hits], dtype=np.int64)
+        return LabelledRows(scores, categories, np.array([hit.row for hit in hits], dtype=np.int64))
 
     def count(self, request: SearchRequest, hidden: IntArray | None = None) -> Facets:
         """Count the values of facets over the columns on disk; see `VectorIndex.count`."""

@@ -39,7 +39,7 @@ from shared.index.milvus_server import CollectionName, MilvusServer, alias_of
 from shared.index.query import Query, WordsQuery
 from shared.index.row_filters import RowFilters
 from shared.index.rows import PhotoRows, write_filters, write_photos
-from shared.index.vector_index import VectorIndex, as_neighbours, ranked, require_dimension, rounded
+from shared.index.vector_index import LabelledRows, VectorIndex, as_neighbours, ranked, require_dimension, rounded
 from shared.jobs.contract import Distinct, Neighbour, SearchRequest
 from shared.model.embedder import Embeddings
 from shared.text.encoder import TextEncoder
@@ -263,10 +263,10 @@ class IndexSnapshot:
 
     def labelled(
         self, query: FloatArray, n: int, request: SearchRequest, *, hidden: IntArray | None = None
-    ) -> tuple[FloatArray, IntArray]:
+    ) -> LabelledRows:
         """Find the categories of the photos most similar to a query; see `VectorIndex.labelled`."""
         scores, rows = self._index.search(Query(query), n, self._filters.allowed(request, hidden))
-        return scores, self._rows.categories[rows].astype(np.int64)
+        return LabelledRows(scores, self._rows.categories[rows].astype(np.int64), rows)
 
     def nearest(self, queries: FloatArray, k: int) -> tuple[FloatArray, IntArray]:
         """Search for many queries without filters; see `VectorIndex.nearest`."""

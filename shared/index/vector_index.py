@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import repeat
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 from pydantic import JsonValue
@@ -18,6 +18,20 @@ from shared.jobs.contract import Neighbour, SearchRequest
 from shared.model.embedder import Embeddings
 
 SCORE_DECIMALS = 6
+
+
+class LabelledRows(NamedTuple):
+    """Photos of an index with their categories.
+
+    Attributes:
+        scores: (m,) float32 similarities to the query.
+        categories: (m,) int64.
+        rows: (m,) int64.
+    """
+
+    scores: FloatArray
+    categories: IntArray
+    rows: IntArray
 
 
 class VectorIndex(Protocol):
@@ -70,7 +84,7 @@ class VectorIndex(Protocol):
 
     def labelled(
         self, query: FloatArray, n: int, request: SearchRequest, *, hidden: IntArray | None = None
-    ) -> tuple[FloatArray, IntArray]:
+    ) -> LabelledRows:
         """Find the categories of the photos most similar to one photo.
 
         Args:
@@ -80,7 +94,7 @@ class VectorIndex(Protocol):
             hidden: rows to leave out.
 
         Returns:
-            similarities (m,) float32 and categories (m,) int64, in no order; m is `n`, or less where fewer are allowed.
+            the photos, in no order; `n`, or less where fewer are allowed.
         """
         ...
 

@@ -337,6 +337,24 @@ class Neighbour(_Contract):
     )
 
 
+class Match(_Contract):
+    """Whether the index has the very thing that the query's photo shows, judged by the photo most similar to it.
+
+    A query by `image_id` or `listing_id` is of its own listing, which is no match: it asks for the thing in others.
+    """
+
+    probability: float = Field(
+        description="calibrated: how often the photo named here shows the same thing, where half of the queries are of "
+        "a thing that is there"
+    )
+    certain: bool = Field(
+        description="true: right in 95 % of such cases. With a probability of at least 0.5 the photo shows the same "
+        "thing, with a lower one the thing is not there"
+    )
+    image_id: str = Field(description="the photo most similar to the query's, among those that the filters allow")
+    listing_id: str
+
+
 class FacetValue(_Contract):
     """A value of an attribute, and how many listings have it."""
 
@@ -368,6 +386,12 @@ class SearchResult(_Contract):
 
     category: CategoryAnswer
     neighbours: list[Neighbour]
+    match: Match | None = Field(
+        None,
+        exclude_if=_is_none,
+        description="whether the same thing is there; left out of searches by words alone, and where the model has no "
+        "calibration for it",
+    )
     facets: dict[str, Facet] | None = Field(None, exclude_if=_is_none, description="only with the option `facets`")
     index_version: str
     model_fingerprint: str

@@ -25,6 +25,7 @@ from shared.artifacts.store import MANIFEST, ArtifactStore, unwritable
 from shared.catalogue.categories import CATEGORIES, MOST_CATEGORIES
 from shared.errors import ArtifactUnwritable, BundleDamaged, BundleMissing
 from shared.model.fusion import Fusion
+from shared.model.matching import Matching
 from shared.photos.images import PreprocessSpec
 from shared.text.encoder import TEXT, TextEncoder, TextFacts
 
@@ -125,6 +126,7 @@ class BundleManifest(BaseModel):
     abstain_below_by_level: tuple[float, ...] = ()
     fusion: Fusion | None = None  # None: answers go by the head alone
     text: TextFacts | None = None  # None: it knows no words
+    matching: Matching | None = None  # None: searches do not tell whether they found the same thing
     metrics: dict[str, float | int] = {}
     gate: dict[str, float | str] = {}  # how the chosen precision compares with float32, or why it was not chosen
     catalogue: str  # what the head was fitted on or measured on, for people

@@ -21,6 +21,7 @@ from shared.index.snapshot import draft_index, open_snapshot
 from shared.jobs.reindex_contract import ReindexReport
 from shared.model.bundle import bundle_store, open_bundle
 from shared.model.embedder import Embeddings
+from shared.model.matching import Matching
 from shared.text.encoder import TextEncoder
 from tests.support.places import milvus_server
 
@@ -106,6 +107,17 @@ def write_older(storage: Path) -> str:
         del manifest["attributes"]
         (draft.artifact.directory / MANIFEST).write_text(json.dumps(manifest))
     return draft.artifact.version
+
+
+def write_matching(storage: Location, matching: Matching) -> str:
+    """A version of the live model that tells whether a search found the same thing, not promoted."""
+    store = bundle_store(storage)
+    with store.write() as draft:
+        shutil.copytree(open_bundle(store).directory, draft.directory, dirs_exist_ok=True)
+        manifest = draft.directory / MANIFEST
+        told = {**json.loads(manifest.read_text()), "matching": matching.model_dump()}
+        manifest.write_text(json.dumps(told))
+    return draft.version
 
 
 def write_doubting(storage: Location, certain_from: float) -> str:

@@ -28,7 +28,7 @@ ERRORS = {
 MODELS = {
     "RESULTS", "Answer", "Attribute", "BatchItemState", "BatchState", "CategoryAnswer", "CategoryScore", "CertainPath",
     "DuplicateGroup", "DuplicateImage", "DuplicateOf", "DuplicatePair", "DuplicatesPage", "DuplicatesResult",
-    "EmbedResult", "Facet", "FacetValue", "Failure", "Gate", "ImageChange", "IndexInfo", "JobPage", "JobState",
+    "EmbedResult", "Facet", "FacetValue", "Failure", "Gate", "ImageChange", "IndexInfo", "JobPage", "JobState", "Match",
     "Neighbour", "Origin", "Progress", "QueuePlace", "QueueState", "Readiness", "ReindexCounts", "ReindexReport",
     "ReindexResult", "ReportSummary", "SearchResult", "SnapshotQuality", "Timing", "VerdictGiven", "Version",
     "VersionList", "VersionReport", "Worker", "WorkerList",

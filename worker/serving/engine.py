@@ -186,7 +186,8 @@ class Engine:
                 case SearchRequest():
                     return search_result(asked, request, live.index, model)
                 case EmbedRequest():
-                    evidence = asked.evidence(live.index, model, own_listings(request, live.index))
+                    voters = asked.voters(live.index, model, own_listings(request, live.index))
+                    evidence = asked.evidence(voters, model)
                     return embed_result(asked, request.encoding, evidence, model)
 
     def _embeddings(

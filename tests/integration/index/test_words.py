@@ -1,6 +1,6 @@
 """Words in every kind of index and in pending changes, beside a comparison with every photo in the plainest way."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -13,12 +13,14 @@ from shared.catalogue.categories import CATEGORIES, CataloguePhoto
 from shared.changes.log import Change, PutPhoto
 from shared.index.compression import EXACT_UP_TO
 from shared.index.delta import DeltaIndex
+from shared.index.matches import find_match
 from shared.index.milvus import open_collection
 from shared.index.query import WordsQuery
 from shared.index.snapshot import open_files
 from shared.index.vector_index import VectorIndex
 from shared.jobs.contract import Distinct, SearchRequest
-from shared.model.embedder import Embeddings
+from shared.model.embedder import Embeddings, normalised
+from shared.model.matching import Matching
 from shared.text.cleaning import TextRules
 from shared.text.encoder import TextEncoder, TextFacts
 from shared.text.features import features
@@ -197,13 +199,73 @@ def test_the_photos_nearest_to_a_photo_tell_their_categories(index: VectorIndex)
     there = PutPhoto("l3", 5, "00" * 32, FINGERPRINT, QUERIES[0], SCORES[0], "")
     delta.apply([Change("1-0", "it", 1, there), Change("2-0", "p100", 2, None)])
     for without in ((), ("l3",), ("l3", "l50")):
-        scores, categories = delta.labelled(QUERIES[0], 30, SearchRequest(), without)
+        scores, categories, found = delta.labelled(QUERIES[0], 30, SearchRequest(), without)
         rows = [r for r in range(N) if r != 100 and f"l{r // 3}" not in without]
         expected = [(float(VECTORS[r] @ QUERIES[0]), PHOTOS[r].category) for r in rows]
         expected += [] if "l3" in without else [(1.0, 5)]
         expected.sort(reverse=True)
         np.testing.assert_allclose(np.sort(scores)[::-1], [score for score, _ in expected[:30]], atol=2e-4)
         assert sorted(categories.tolist()) == sorted(category for _, category in expected[:30])
+        named = [("it", "l3") if row == N else (f"p{row}", f"l{row // 3}") for row in found.tolist()]
+        assert [delta.ids_of(row) for row in found.tolist()] == named
+        similar = [float((QUERIES[0] if row == N else VECTORS[row]) @ QUERIES[0]) for row in found.tolist()]
+        np.testing.assert_allclose(scores, similar, atol=2e-4)
+
+
+MATCHING = Matching(k=20, bias=-1.0, lead=6.0, nearness=1.0, same_from=0.9)
+
+
+def test_the_match_of_a_photo_is_the_best_that_filters_allow_compared_with_all(index: VectorIndex) -> None:
+    delta = DeltaIndex(index, lambda photo: None)
+    near = normalised(VECTORS[30:31] + 0.02 * QUERIES[:1])[0]
+    there = PutPhoto("put", 5, "00" * 32, FINGERPRINT, near, SCORES[0], as_payload({"size": 9}))
+    delta.apply([Change("1-0", "put", 1, there), Change("2-0", "p33", 2, None)])
+    photos = [(f"p{row}", f"l{row // PER_LISTING}", VECTORS[row]) for row in range(N) if row != 33]
+    photos.append(("put", "put", near))
+
+    def naive(query: FloatArray, own: set[str], allowed: Callable[[str], bool]) -> tuple[str, str, float] | None:
+        scores = {one: float(vector @ query) for one, listing, vector in photos if listing not in own}
+        listing_of = {one: listing for one, listing, _ in photos}
+        order = sorted(scores, key=lambda one: -scores[one])[: MATCHING.k]
+        best = max((one for one in scores if allowed(listing_of[one])), key=lambda one: scores[one], default=None)
+        if best is None:
+            return None
+        following = next((one for one in order if listing_of[one] != listing_of[best]), order[-1])
+        similar = (np.array([scores[one]]) for one in (best, following, order[-1]))
+        return best, listing_of[best], MATCHING.probability(*similar).item()
+
+    large = SearchRequest.model_validate({"filter": {"must": [{"key": "size", "range": {"gte": 9}}]}})
+    none = SearchRequest.model_validate({"filter": {"must": [{"key": "size", "range": {"gte": 90}}]}})
+
+    def is_large(listing: str) -> bool:
+        return listing == "put" or int(listing[1:]) % 10 == 9
+
+    for query, own, request, allowed in (
+        (QUERIES[0], set[str](), SearchRequest(k=1), lambda listing: True),
+        (VECTORS[30], set[str](), SearchRequest(k=1), lambda listing: True),
+        (VECTORS[30], {"l10"}, SearchRequest(exclude_listing="l10"), lambda listing: True),
+        (VECTORS[30], set[str](), large, is_large),
+        (VECTORS[30], {"put"}, large, lambda listing: is_large(listing) and listing != "put"),
+        (VECTORS[30], set[str](), none, lambda listing: False),
+    ):
+        found = find_match(query, request, delta, MATCHING, own)
+        searched = delta.labelled(query, MATCHING.k, SearchRequest(), own)
+        hits = delta.search(query, request.model_copy(update={"k": 5}))
+        again = find_match(query, request, delta, MATCHING, own, searched, hits)
+        expected = naive(query, own, allowed)
+        assert (found is None) == (again is None) == (expected is None)
+        if found is not None and again is not None and expected is not None:
+            # Scores of hits are rounded.
+            assert again.probability == pytest.approx(found.probability, abs=1e-4)
+            assert again == found.model_copy(update={"probability": again.probability})
+            assert (found.image_id, found.listing_id) == expected[:2]
+            assert found.probability == pytest.approx(expected[2], abs=5e-3)
+            assert found.certain == (found.probability >= MATCHING.same_from)
+    # A photo of the index is certainly there; fewer photos than are compared say nothing.
+    itself = find_match(VECTORS[90], SearchRequest(), delta, MATCHING, ())
+    assert itself is not None
+    assert (itself.image_id, itself.listing_id, itself.certain) == ("p90", "l30", True)
+    assert find_match(QUERIES[0], SearchRequest(), delta, MATCHING.model_copy(update={"k": N + 1}), ()) is None
 
 
 def test_an_index_without_words_compares_photos_alone(index: VectorIndex, tmp_path: Path) -> None:

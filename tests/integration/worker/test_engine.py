@@ -10,13 +10,15 @@ import pytest
 
 from pipeline.demo.catalogue import generate
 from shared.artifacts.snapshots import index_store
-from shared.catalogue.categories import CataloguePhoto
+from shared.catalogue.categories import CATEGORIES, CataloguePhoto
 from shared.errors import IndexMissing
-from shared.jobs.contract import EmbedRequest, EmbedResult, SearchRequest, SearchResult
+from shared.index.snapshot import open_snapshot
+from shared.jobs.contract import EmbedRequest, EmbedResult, Match, SearchRequest, SearchResult
 from shared.model.bundle import bundle_store, open_bundle
 from shared.model.embedder import Embeddings
+from shared.model.matching import Matching
 from tests.support.installation import Installation
-from tests.support.snapshots import UNUSABLE, write_snapshot
+from tests.support.snapshots import UNUSABLE, write_matching, write_snapshot
 from worker.serving.engine import Engine
 from worker.serving.loaded_model import EngineOptions
 
@@ -31,7 +33,7 @@ def home(built: Installation, tmp_path: Path) -> Path:
 
 def large_version(home: Path, n_rows: int, seed: int) -> str:
     """A snapshot of random embeddings, large enough to be seen in the memory of this process."""
-    fingerprint = open_bundle(bundle_store(home)).manifest.fingerprint
+    fingerprint = fingerprint_of(home)
     rng = np.random.default_rng(seed)
     vectors = rng.standard_normal((n_rows, 1280), dtype=np.float32)
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
@@ -46,6 +48,10 @@ def large_version(home: Path, n_rows: int, seed: int) -> str:
         catalogue="random",
         catalogue_digest=digest,
     )
+
+
+def fingerprint_of(home: Path) -> str:
+    return open_bundle(bundle_store(home)).manifest.fingerprint
 
 
 def resident_mb() -> float:
@@ -163,6 +169,43 @@ def test_whatever_cannot_be_used_is_named_and_the_old_one_serves(home: Path) -> 
         store.promote(good)
         engine.refresh()
         assert engine.problem is None
+    engine.close()
+
+
+def test_a_search_tells_whether_the_same_thing_is_there_once_its_model_can(home: Path) -> None:
+    engine = Engine(home)
+    engine.refresh()
+    photo = open_snapshot(index_store(home), fingerprint=fingerprint_of(home)).photo(0)
+    own = SearchRequest(image_id=photo.image_id)
+    assert "match" not in engine.run(own, None).model_dump_json()
+    matching = Matching(k=8, bias=-3.0, lead=20.0, nearness=1.0, same_from=0.9)
+    bundle_store(home).promote(write_matching(home, matching))
+    engine.refresh()
+
+    def matched(request: SearchRequest) -> Match | None:
+        result = engine.run(request, None)
+        assert isinstance(result, SearchResult)
+        return result.match
+
+    found = matched(own)
+    assert found is not None
+    # A photo of the index asks for its thing in other listings; what only shapes the answer changes nothing.
+    assert found.listing_id != photo.listing_id
+    for shaped in (
+        {"k": 1, "distinct": "listing"},
+        {"prefer": "same_kind", "min_score": 0.9},
+        {"facets": ["category"], "exclude_listing": photo.listing_id},
+    ):
+        assert matched(SearchRequest.model_validate({"image_id": photo.image_id, **shaped})) == found
+    whole = matched(SearchRequest(listing_id=photo.listing_id))
+    assert whole is not None
+    assert whole.listing_id != photo.listing_id
+    other = matched(SearchRequest(image_id=photo.image_id, exclude_listing=found.listing_id))
+    assert other is not None
+    assert other.listing_id not in (photo.listing_id, found.listing_id)
+    category = CATEGORIES[(photo.category + 1) % len(CATEGORIES)]
+    there = matched(SearchRequest(image_id=photo.image_id, category=category))
+    assert there is None or there.probability <= found.probability
     engine.close()
 
 

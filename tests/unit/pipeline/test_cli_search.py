@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
+from lookalike.models import Match
 from pipeline.cli.main import main
 from pipeline.cli.search import answer_lines
 
@@ -53,6 +54,26 @@ def test_what_is_certain_of_a_path_comes_first_where_not_all_is(said: dict[str, 
     neighbour = {"rank": 1, "score": 0.75, "image_id": "p1", "category": "Boats / Sail"}
     lines = answer_lines({"category": {"top": TOP, **said}, "neighbours": [neighbour]})
     assert lines == [*first, " 50.0%  Boats / Sail", " 40.0%  Boats / Motor", "  1. 0.750  p1  Boats / Sail"]
+
+
+@pytest.mark.parametrize(
+    ("probability", "certain", "line"),
+    [
+        (0.97, True, " 97.0%  that it is the same thing as p1: certain"),
+        (0.6, False, " 60.0%  that it is the same thing as p1: not certain"),
+        (0.01, True, "  1.0%  that it is here: certain that it is not"),
+    ],
+)
+def test_whether_the_same_thing_is_there_comes_before_the_neighbours(
+    probability: float, certain: bool, line: str
+) -> None:
+    match = {"probability": probability, "certain": certain, "image_id": "p1", "listing_id": "l1"}
+    assert answer_lines({"category": CATEGORY, "match": match, "neighbours": [hit(1)]})[1:] == [
+        line,
+        "  1. 0.500  i1  Boote",
+    ]
+    told = Match.model_validate({**match, "newer": 1})
+    assert told.found is (probability > 0.5 if certain else None)
 
 
 def test_facets_are_their_most_frequent_values_or_their_range() -> None:

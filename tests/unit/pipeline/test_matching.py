@@ -1,0 +1,136 @@
+"""Matches: probabilities of being the same thing, on things drawn so that the truth is known."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from pipeline.evaluation.matches import evaluate_matches, measure_matches
+from pipeline.training.fusion import Labelled
+from pipeline.training.matching import MatchCases, calibrate_matching, fit_matching, match_cases
+from shared.array_types import FloatArray, IntArray
+from shared.catalogue.categories import CataloguePhoto
+from shared.model.bundle import POOLED, Split
+from shared.model.embedder import Embeddings, normalised
+from shared.model.matching import Matching
+
+N_THINGS = 1200
+DIM = 24
+
+
+def drawn(spread: tuple[float, float], seed: int = 1) -> tuple[Labelled, list[CataloguePhoto]]:
+    """Two photos of each thing: some things look the same in both, others hardly do; `spread` is least and most."""
+    rng = np.random.default_rng(seed)
+    things = normalised(rng.normal(size=(N_THINGS, DIM)).astype(np.float32))
+    noise = rng.normal(size=(2 * N_THINGS, DIM)) * np.repeat(rng.uniform(*spread, N_THINGS), 2)[:, None] / DIM**0.5
+    vectors = normalised((np.repeat(things, 2, axis=0) + noise).astype(np.float32))
+    photos = [CataloguePhoto(f"p{i}", f"l{i // 2}", 0, Path("x.jpg"), f"{i:064x}") for i in range(2 * N_THINGS)]
+    scores = np.zeros((len(photos), 2), dtype=np.float32)
+    return Labelled.of(photos, Embeddings(vectors, scores), POOLED), photos
+
+
+SPLIT = Split(
+    validation=frozenset(f"l{i}" for i in range(400)),
+    test=frozenset(f"l{i}" for i in range(400, 800)),
+    train=frozenset(f"l{i}" for i in range(800, N_THINGS)),
+)
+
+
+def of_catalogue(
+    labelled: Labelled, photos: list[CataloguePhoto], rows: IntArray
+) -> tuple[Labelled, list[CataloguePhoto]]:
+    """A part of a catalogue."""
+    some = [photos[row] for row in rows]
+    vectors, scores = labelled.embeddings
+    return Labelled.of(some, Embeddings(vectors[rows], scores[rows]), POOLED), some
+
+
+@pytest.fixture(scope="module")
+def hard() -> tuple[Labelled, list[CataloguePhoto], Matching]:
+    labelled, photos = drawn((0.3, 1.3))
+    said: list[str] = []
+    matching = fit_matching(labelled, photos, SPLIT, said.append)
+    assert matching is not None
+    assert "calibrated on 800 validation photos" in said[0]
+    return labelled, photos, matching
+
+
+@pytest.mark.parametrize("share", [1.0, 0.25])
+def test_probabilities_are_right_on_unseen_things_and_in_an_index_of_another_size(
+    hard: tuple[Labelled, list[CataloguePhoto], Matching], share: float
+) -> None:
+    labelled, photos, matching = hard
+    first = 2 * 400 if share < 1 else 0  # of the things that are unseen
+    part, some = of_catalogue(labelled, photos, np.arange(first, first + int(share * len(photos))))
+    unseen = np.isin(part.listings, sorted(SPLIT.test))
+    found = evaluate_matches(part, some, matching, unseen)
+    assert found is not None
+    assert found.n_queries == 2 * unseen.sum()
+    assert 0.3 < found.found_first < 0.9
+    # Exact probabilities measure about .02 on so many queries.
+    assert found.ece < 0.05
+    assert found.ece_interval.low < found.ece < found.ece_interval.high
+    assert found.same.coverage > 0.1
+    assert found.same.precision is not None
+    assert found.same.precision > 0.92
+
+
+def test_that_a_thing_is_missing_is_certain_only_where_those_that_are_there_are_recognised(
+    hard: tuple[Labelled, list[CataloguePhoto], Matching],
+) -> None:
+    assert hard[2].absent_below == 0
+    labelled, photos = drawn((0.2, 0.5))
+    matching = fit_matching(labelled, photos, SPLIT, lambda line: None)
+    assert matching is not None
+    found = evaluate_matches(labelled, photos, matching, np.isin(labelled.listings, sorted(SPLIT.test)))
+    assert found is not None
+    assert found.absent.coverage > 0.45
+    assert found.absent.precision is not None
+    assert found.absent.precision > 0.95
+    assert found.summary()["no_match_coverage_at_95"] == found.absent.coverage
+    assert 0 < matching.absent_below <= 0.5 <= matching.same_from
+
+
+def test_weights_are_those_that_the_truth_was_drawn_by_and_never_negative() -> None:
+    rng = np.random.default_rng(3)
+    last, best = rng.uniform(0.2, 0.4, 4_000), rng.uniform(0.4, 1.0, 4_000)
+    following = rng.uniform(last, best)
+    truth = Matching(k=40, bias=-2.0, lead=8.0, nearness=1.0, same_from=1.0)
+
+    def cases(sign: int) -> MatchCases:
+        chances = truth.probability(best, following, last)
+        same = rng.random(len(best)) < (chances if sign > 0 else 1 - chances)
+        one, other, far = (scores.astype(np.float32) for scores in (best, following, last))
+        return MatchCases(one, other, far, same, same, np.arange(len(best)))
+
+    found = calibrate_matching(cases(1), 40)
+    assert (found.bias, found.lead, found.nearness) == pytest.approx((-2.0, 8.0, 1.0), abs=1.0)
+    figures = measure_matches(cases(1), found)
+    assert figures.ece < 2 * figures.ece_if_exact + 0.01
+    assert figures.same.precision == pytest.approx(0.95, abs=0.03)
+    backwards = calibrate_matching(cases(-1), 40)
+    assert (backwards.lead, backwards.nearness) == (0, 0)
+
+
+def test_listings_that_share_a_photo_show_one_thing() -> None:
+    labelled, photos = drawn((0.2, 0.5))
+    twice = CataloguePhoto("copy", "l0 again", 0, Path("x.jpg"), photos[0].sha256)
+    vectors: FloatArray = np.concatenate([labelled.embeddings.vectors, labelled.embeddings.vectors[:1]])
+    scores = np.zeros((len(vectors), 2), dtype=np.float32)
+    cases = match_cases(
+        Labelled.of([*photos, twice], Embeddings(vectors, scores), POOLED), [*photos, twice], np.arange(1)
+    )
+    assert cases is not None
+    assert cases.present.tolist() == cases.same.tolist() == [True, False]
+    assert cases.best[0] == pytest.approx(1)
+
+
+def test_too_few_photos_calibrate_nothing() -> None:
+    labelled, photos = drawn((0.2, 0.5))
+    said: list[str] = []
+    few = Split(validation=frozenset(f"l{i}" for i in range(20)))
+    assert fit_matching(labelled, photos, few, said.append) is None
+    assert fit_matching(*of_catalogue(labelled, photos, np.arange(30)), SPLIT, said.append) is None
+    single = of_catalogue(labelled, photos, np.arange(0, len(photos), 2))
+    assert fit_matching(*single, SPLIT, said.append) is None
+    assert said == 3 * ["matches: not calibrated, too few validation listings have several photos"]
