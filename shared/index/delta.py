@@ -25,7 +25,12 @@ from shared.index.facets import Facets
 from shared.index.live_photos import LivePhoto, LivePhotos
 from shared.index.query import WordsQuery
 from shared.index.vector_index import LabelledRows, VectorIndex, included, rounded
-from shared.jobs.contract import Distinct, ListingScore, Neighbour, SearchRequest
+from shared.jobs.answers_contract import Neighbour
+from shared.jobs.contract import (
+    Distinct,
+    ListingScore,
+    SearchRequest,
+)
 from shared.model.embedder import Embeddings
 from shared.telemetry import event
 
