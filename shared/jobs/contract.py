@@ -311,9 +311,7 @@ class Job(Contract):
     progress: Progress | None = None
     result: JobResult | None = None
     error: JobError | None = None
-    trace: dict[str, str] = Field(
-        {}
-    )  # trace context of the request that created it (W3C `traceparent`), where one is traced
+    trace: dict[str, str] = Field({})  # trace context of the request that created it (W3C `traceparent`), if any
 
 
 def brings_photo(request: JobRequest) -> bool:
