@@ -3,8 +3,8 @@
 #
 # Expected: "-1 for lossless quality" gives back the pixels that were saved, as `lossless=True` does for WebP; at most
 # chroma has to be kept whole with `chroma=444`, which the same documentation asks for.
-# Seen: with `quality=-1` alone colours are off by tens of levels at edges; with `chroma=444` by one level in part of all
-# values, since RGB is turned into YCbCr of 8 bits and rounded, before anything is coded. Only with
+# Seen: with `quality=-1` alone colours are off by up to 171 levels of 255 (at an edge); with `chroma=444` by one level in
+# a third of all values, since RGB is turned into YCbCr of 8 bits and rounded, before anything is coded. Only with
 # `matrix_coefficients=0` as well (the planes are then green, blue and red themselves) do the same pixels come back.
 set -euo pipefail
 folder=$(mktemp -d)
