@@ -300,8 +300,9 @@ def _compared(
         counts = _KIND_COUNTS if request.prefer is SearchPreference.SAME_KIND else 0.0
         vector = _weighed(vector, counts, len(model.categories)) if projected else vector
         text = text and text._replace(vector=_weighed(text.vector, counts, len(model.categories)))
-    words = WordsQuery.of(text, weight, model.text) if text and model.text and weight > 0 else None
-    return vector, words
+    if not text or not model.text or weight <= 0:
+        return vector, None
+    return vector, WordsQuery.of(text, weight, model.text, alone=asked.embeddings is None)
 
 
 def _weighed(vector: FloatArray, counts: float, n_categories: int) -> FloatArray:

