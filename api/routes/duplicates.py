@@ -61,8 +61,9 @@ def submit_duplicates() -> Response:
     """POST /v1/jobs/duplicates: submit a duplicates job."""
     key = idempotency_key()
     options, submission = read_json_options(DuplicatesRequest)
+    storage = service().settings.storage
     if since := options.since:
-        to_thread(lambda: versions.show_version(service().settings.storage, since))
+        to_thread(lambda: versions.show_version(storage, since))
     return submitted(service().accept(JobKind.DUPLICATES, options, None, submission=submission, idempotency_key=key))
 
 
@@ -70,7 +71,7 @@ def submit_duplicates() -> Response:
 @Operation(
     "The groups that a duplicates job found, page by page",
     {200: (DuplicatesPage, "one page; the first is that of the job's result")},
-    errors=(*JOB, e.InvalidRequest),
+    errors=JOB,
     query=PageQuery,
 )
 def list_groups(job_id: str) -> Response:
@@ -80,12 +81,12 @@ def list_groups(job_id: str) -> Response:
     if job.kind is not JobKind.DUPLICATES:
         raise e.JobNotFound("the job is no duplicates job")
     if not isinstance(job.result, DuplicatesResult):
-        raise e.InvalidRequest(f"the job has no groups: it is {job.status}")
-    n_all = n_pages(job.result.n_groups)
+        raise e.JobNotFound(f"the job has no groups: it is {job.status}")
+    storage, n_all = service().settings.storage, n_pages(job.result.n_groups)
     try:
         groups = job.result.groups
         if page:
-            groups = to_thread(lambda: read_report(service().settings.storage, job_id, page)) if page < n_all else []
+            groups = to_thread(lambda: read_report(storage, job_id, page)) if page < n_all else []
     except FileNotFoundError as exc:
         raise e.JobGone("the job's groups are no longer kept") from exc
     return answer(DuplicatesPage(groups=groups, next_cursor=str(page + 1) if page + 1 < n_all else None))

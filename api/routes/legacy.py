@@ -7,7 +7,14 @@ from api.openapi.operation import ADMISSION, PHOTO, Answers, Errors, Operation, 
 from api.openapi.schemas import exactly, photo_only
 from api.service import accepted, service
 from shared import errors as e
-from shared.jobs.contract import EmbedRequest, EmbedResult, Job, JobKind, JobRequest, SearchRequest, SearchResult
+from shared.jobs.answers_contract import EmbedResult, SearchResult
+from shared.jobs.contract import (
+    EmbedRequest,
+    Job,
+    JobKind,
+    JobRequest,
+    SearchRequest,
+)
 from shared.jobs.view import JobView
 
 bp = Blueprint("legacy", __name__)

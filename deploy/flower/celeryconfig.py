@@ -2,6 +2,6 @@
 
 from kombu import Queue
 
-task_queues = tuple(Queue(name) for name in ("interactive", "bulk", "reindex", "shards", "duplicates", "webhooks"))
+task_queues = tuple(Queue(name) for name in ("interactive", "bulk", "reindex", "shards", "bulk.duplicates", "webhooks"))
 task_default_queue = "interactive"
 accept_content = ["json"]

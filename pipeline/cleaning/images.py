@@ -9,7 +9,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from io import BytesIO
-from itertools import product
 from operator import attrgetter
 from pathlib import Path
 from typing import NamedTuple
@@ -23,6 +22,8 @@ from pipeline.building.embed import Progress, progress_bar
 from shared.atomic_files import write_atomically
 from shared.catalogue.categories import CataloguePhoto
 from shared.catalogue.decode import CHANGED, ahead
+from shared.duplicates.groups import components, joining_pairs
+from shared.duplicates.looks import dhash
 from shared.errors import InputError
 from shared.photos.images import WORKING_SIDE_PX, open_photo, upright
 
@@ -42,7 +43,6 @@ _FULL_COLOUR = 0  # Pillow's name for 4:4:4
 _AHEAD = 64
 _COMPARED_AT_ONCE = 1 << 22  # eight bytes each
 _CONFIRMED_AT_ONCE = 1 << 18
-_ALL_PAIRS = 10_000  # of two pictures that look alike; those of more would fill the memory
 _COPY = re.compile(r"\.?[0-9a-f]{64}\.(jpg|tmp|jpg\.tmp)")  # with what killed runs of any version leave half written
 
 
@@ -148,12 +148,6 @@ def _prepare(photo: CataloguePhoto, directory: Path) -> Picture | str:
     return Picture(*size, dhash(copy), str(imagehash.phash(copy, hash_size=16)), thumbnail(copy))
 
 
-def dhash(image: Image.Image) -> str:
-    """Compute a 128-bit difference hash, see `Picture.dhash`; after N. Krawetz, "Kind of Like That" (2013)."""
-    bits = np.stack([imagehash.dhash(image).hash, imagehash.dhash_vertical(image).hash])
-    return np.packbits(bits).tobytes().hex()
-
-
 def thumbnail(image: Image.Image) -> str:
     """Compute the mean colours of a picture on a coarse grid, see `Picture.thumbnail`."""
     size = (_THUMBNAIL_PX, _THUMBNAIL_PX)
@@ -184,7 +178,7 @@ def near_duplicates(photos: Sequence[CataloguePhoto], pictures: Mapping[str, Pic
     near += [(seen[i], seen[j], distance) for i, j, distance in _near_pairs(seen)]
     pairs = set()
     for key, other_key, distance in near:
-        for one, other in _joining_pairs(groups[key], groups[other_key]):
+        for one, other in joining_pairs(groups[key], groups[other_key]):
             a, b = sorted((one, other), key=attrgetter("image_id"))
             if a.listing_id != b.listing_id:
                 ids = a.image_id, b.image_id, a.listing_id, b.listing_id
@@ -202,25 +196,8 @@ def largest_group(pairs: Sequence[NearDuplicate], *, at_least: float) -> frozens
     Returns:
         the image ids; empty if there is no such group.
     """
-    group: dict[str, set[str]] = {}
-    for pair in pairs:
-        one, other = (group.setdefault(image_id, {image_id}) for image_id in (pair.image_a, pair.image_b))
-        if one is not other:
-            one, other = sorted((one, other), key=len, reverse=True)
-            one |= other
-            group.update(dict.fromkeys(other, one))
-    largest = max(group.values(), key=len, default=set())
+    largest = max(components((pair.image_a, pair.image_b) for pair in pairs), key=len, default=set())
     return frozenset(largest) if len(largest) > at_least else frozenset()
-
-
-def _joining_pairs(
-    ones: list[CataloguePhoto], others: list[CataloguePhoto]
-) -> Iterator[tuple[CataloguePhoto, CataloguePhoto]]:
-    if len(ones) * len(others) <= _ALL_PAIRS:
-        yield from product(ones, others)
-    else:
-        yield from product(ones[:1], others)
-        yield from product(ones, others[:1])
 
 
 def _near_pairs(looks: Sequence[tuple[str, ...]]) -> Iterator[tuple[int, int, int]]:

@@ -26,6 +26,7 @@ from shared.catalogue.categories import CataloguePhoto
 from shared.model.bundle import Split
 from shared.model.embedder import normalised
 from shared.progress import ReportProgress
+from shared.text.cleaning import TextRules
 from shared.text.encoder import TextEncoder, TextFacts, texts_of, weigh
 from shared.text.features import features
 
@@ -34,8 +35,8 @@ _AXES = 128
 _EVIDENCE = 0.8  # of the probabilities in a vector: 0, 0.5, 0.8, 1.2 give precision@4 .62, .65, .67, .67 with a photo
 _RIDGE = 1.0  # of the classifier
 _SHRINKAGE = 1.0  # of both covariances, times their mean variance
-_MIN_LISTINGS = 30
-_MOST_LISTINGS = 12_000  # that are fitted on; more make neither words nor axes better, and the solving slow
+_MIN_LISTINGS = 20
+_MOST_LISTINGS = 6_000  # that are fitted on; more make neither words nor axes better, and the solving slow
 _MOST_FEATURES = 65_536
 _MOST_WEIGHTS = 1 << 25  # of the classifier: with many categories there are fewer features
 _UNSEEN_TEMPERATURE = 0.12  # of a ridge regression's scores, where there are no listings to calibrate on
@@ -124,13 +125,8 @@ def fit_text(
         [ListingText(listings[one].texts, listings[one].others, paths.get(one, ""), listings[one].category)
          for one in trained]
     )  # fmt: skip
-    titles = {one: found.title for one, found in listings.items()}
-    words = {one: found.words for one, found in listings.items()}
-    texts = [learnt.rules.clean(words[one]) for one in trained] + [learnt.rules.clean(titles[one]) for one in trained]
-    vocabulary = _Vocabulary.of(texts[: len(trained)], min(_MOST_FEATURES, _MOST_WEIGHTS // n_categories))
-    weighted = vocabulary.weigh(texts)  # (2 n, features)
-    labels = np.array([listings[one].category for one in trained] * 2, dtype=np.int64)
-    classes, bias = _classifier(weighted, labels, n_categories)
+    fitted_on = [listings[one] for one in trained]
+    vocabulary, weighted, classes, bias = _read(fitted_on, learnt.rules, n_categories)
     axes = _axes(weighted)
     facts = TextFacts(
         attributes=names,
@@ -159,11 +155,12 @@ def fit_text(
     content = save({name: np.ascontiguousarray(array) for name, array in arrays.items()})
     digest = hashlib.sha256(content).hexdigest()
     facts = facts.model_copy(update={"slope": slope, "offset": offset, "sha256": digest})
+    notes = {**learnt.notes, **_with_and_without(fitted_on, listings, split, learnt.rules, n_categories)}
     report_progress(
         f"words: {len(listings)} listings have some ({', '.join(names)}), {len(vocabulary.rarity)} features; "
-        f"{learnt.summary}"
+        + "; ".join(f"{name}: {value}" for name, value in notes.items())
     )
-    return FittedText(TextEncoder(facts, arrays), content, learnt.notes)
+    return FittedText(TextEncoder(facts, arrays), content, notes)
 
 
 @dataclass(frozen=True)
@@ -241,6 +238,42 @@ class _Vocabulary:
         places = np.concatenate([places for places, _ in rows])
         weights = np.concatenate([weights for _, weights in rows]).astype(np.float64)
         return sparse.csr_matrix((weights, places, ends), shape=(len(texts), len(self.rarity)))
+
+
+def _read(
+    listings: Sequence[_Listing], rules: TextRules, n_categories: int
+) -> tuple[_Vocabulary, sparse.csr_matrix, DoubleArray, DoubleArray]:
+    """Read the words and the titles of listings, as the rules leave them.
+
+    Returns:
+        what features there are; those of all words, then those of all titles, (2 n, features); weights and bias of a
+        classifier of both.
+    """
+    texts = [rules.clean(one.words) for one in listings] + [rules.clean(one.title) for one in listings]
+    vocabulary = _Vocabulary.of(texts[: len(listings)], min(_MOST_FEATURES, _MOST_WEIGHTS // n_categories))
+    weighted = vocabulary.weigh(texts)
+    labels = np.array([one.category for one in listings] * 2, dtype=np.int64)
+    return vocabulary, weighted, *_classifier(weighted, labels, n_categories)
+
+
+def _with_and_without(
+    fitted_on: Sequence[_Listing],
+    listings: Mapping[str, _Listing],
+    split: Split,
+    rules: TextRules,
+    n_categories: int,
+) -> dict[str, float | str]:
+    """How often titles of validation listings tell the category, as the rules leave them and as they are written."""
+    asked = [one for listing_id, one in sorted(listings.items()) if listing_id in split.validation]
+    if not asked:
+        return {}
+    labels = np.array([one.category for one in asked])
+    found: dict[str, float | str] = {}
+    for name, some in (("cleaned", rules), ("as written", TextRules())):
+        vocabulary, _, classes, bias = _read(fitted_on, some, n_categories)
+        scores = vocabulary.weigh([some.clean(one.title) for one in asked]) @ classes + bias
+        found[f"category told by titles {name}"] = round(float((scores.argmax(axis=1) == labels).mean()), 3)
+    return found
 
 
 def _classifier(weighted: sparse.csr_matrix, labels: IntArray, n_categories: int) -> tuple[DoubleArray, DoubleArray]:

@@ -6,8 +6,9 @@ found by Gauss-Newton steps, coarse to fine, for many pairs at a time: S. Baker 
 On" (2004), inverse compositional.
 """
 
+import math
 from functools import lru_cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -21,10 +22,9 @@ SAME_FROM = 0.9  # correlation of the median part of the picture
 _MOST_SHIFT_PX = 0.13  # of the median part
 _SMALL_PX, _SMALL_FROM = 6, 0.4
 _COARSE_PX, _COARSE_STEPS, _COARSE_FROM = 16, 8, 0.8
-_MIDDLE_PX, _MIDDLE_STEPS, _MIDDLE_FROM = 48, 8, 0.8
+_MIDDLE_PX, _MIDDLE_STEPS, _MIDDLE_FROM = 48, 8, 0.85
 _FINE_STEPS = 8
-_BLOCK_PX = 16
-_N_BLOCKS = SIDE_PX // _BLOCK_PX
+_N_BLOCKS = 6  # in a row: the parts of a picture that are compared
 _FLAT_LEVELS = 3.0  # of standard deviation: a part with less has nothing to be compared
 _FEWEST_PARTS = 4  # of 36 that have something to be compared: a blank page looks like any other
 _LEAST_SLOPE = 0.5  # so that what has no edges has no shift
@@ -32,7 +32,8 @@ _LEAST_OVERLAP = 0.4
 _DAMPING = 1e-3
 _OUTLIER, _NOISE = 4.5, 0.05  # medians of the residuals; levels of a picture of standard deviation 1
 _MOST_STEP = 0.25
-_AT_ONCE = 64  # pairs: their arrays stay in the processor's cache
+_MEDIAN_OF = 7  # every so many pixels: enough to know a median
+_AT_ONCE = 128  # pairs: their arrays stay in the processor's cache
 
 Grey = npt.NDArray[np.uint8]  # (n, SIDE_PX, SIDE_PX)
 
@@ -119,8 +120,9 @@ def _agreement(ones: Grey, others: Grey) -> Agreement:
 def _refined(a: FloatArray, b: FloatArray, maps: FloatArray) -> tuple[npt.NDArray[np.bool_], FloatArray]:
     """Align pairs finely, and compare them; what `_compared` returns."""
     same, correlation = np.zeros(len(a), np.bool_), np.zeros(len(a), np.float32)
-    maps, fit = _align(_reduced(a, _MIDDLE_PX), _reduced(b, _MIDDLE_PX), _MIDDLE_STEPS, maps)
-    if len(near := np.flatnonzero(fit >= _MIDDLE_FROM)):
+    middle_a, middle_b = _reduced(a, _MIDDLE_PX), _reduced(b, _MIDDLE_PX)
+    maps, _ = _align(middle_a, middle_b, _MIDDLE_STEPS, maps)
+    if len(near := np.flatnonzero(_compared(middle_a, middle_b, maps)[1] >= _MIDDLE_FROM)):
         a, b = a[near], b[near]
         maps, _ = _align(a, b, _FINE_STEPS, maps[near])
         same[near], correlation[near] = _compared(a, b, maps)
@@ -214,7 +216,7 @@ def _align(
         weights = inside * trusted
         residual = _standard(seen, weights) - _standard(flat, weights)
         if robust:
-            scale = np.median(np.abs(residual), axis=1, keepdims=True) * _OUTLIER + _NOISE
+            scale = np.median(np.abs(residual[:, ::_MEDIAN_OF]), axis=1, keepdims=True) * _OUTLIER + _NOISE
             trusted = 1 / np.square(1 + np.square(residual / scale))
             weights = inside * trusted
             weighted = jacobian * weights[:, None]
@@ -246,6 +248,7 @@ def _compared(a: FloatArray, b: FloatArray, maps: FloatArray) -> tuple[npt.NDArr
 
     Parts of a copy lie where they should, however noisy it is. Those of another photo are shifted, each by its own bit.
     """
+    side = a.shape[1]
     seen, inside = _warped(b, maps)
     weights = _blocks(inside)
     total = weights.sum(axis=2) + 1e-6
@@ -254,26 +257,26 @@ def _compared(a: FloatArray, b: FloatArray, maps: FloatArray) -> tuple[npt.NDArr
         around = (values - (np.vecdot(values, weights) / total)[..., None]) * weights
         return around, np.sqrt(np.vecdot(around, around) / total)
 
-    flat = a.reshape(len(a), -1)
+    flat = a.reshape(len(a), side * side)
     (one, spread), (other, other_spread) = centred(_blocks(flat)), centred(_blocks(seen))
-    varied = (total >= _BLOCK_PX**2 / 2) & (np.maximum(spread, other_spread) > _FLAT_LEVELS)
+    varied = (total >= weights.shape[2] / 2) & (np.maximum(spread, other_spread) > _FLAT_LEVELS)
     n_varied = varied.sum(axis=1)
     enough = (n_varied >= _FEWEST_PARTS) & (inside.mean(axis=1) >= _LEAST_OVERLAP)
     rows, last = np.arange(len(a)), np.maximum(n_varied - 1, 0)
     correlation = np.vecdot(one, other) / total / (spread * other_spread + 1e-6)
     correlation = np.sort(np.where(varied, correlation, 2), axis=1)[rows, last // 2]  # parts without detail last
     shift = _shifts(_standard(flat, inside) * inside, _standard(seen, inside) * inside, weights)
-    shift = np.sort(np.where(varied, shift, SIDE_PX), axis=1)[rows, last // 2]
+    shift = np.sort(np.where(varied, shift, side), axis=1)[rows, last // 2]
     same = enough & (correlation >= SAME_FROM) & (shift <= _MOST_SHIFT_PX)
     return same, np.where(enough, correlation, 0).astype(np.float32)
 
 
 def _shifts(one: FloatArray, other: FloatArray, weights: FloatArray) -> FloatArray:
     """How far each part of one picture (n, pixels) is from where it is in the other, in pixels: (n, parts)."""
-    shape = (len(one), SIDE_PX, SIDE_PX)
-    across, down = np.gradient(np.reshape((one + other) / 2, shape), axis=(2, 1))
-    slopes = (np.reshape(across, one.shape), np.reshape(down, one.shape))
-    gx, gy = (_blocks(slope) * weights for slope in slopes)
+    side = math.isqrt(one.shape[1])
+    shape = (len(one), side, side)
+    mean: Any = np.reshape((one + other) / 2, shape)
+    gx, gy = (_blocks(np.gradient(mean, axis=axis).reshape(one.shape)) * weights for axis in (2, 1))
     residual = _blocks(other - one)
     residual -= (np.vecdot(residual, weights) / (weights.sum(axis=2) + 1e-6))[..., None]
     xx, yy, xy = np.vecdot(gx, gx) + _LEAST_SLOPE, np.vecdot(gy, gy) + _LEAST_SLOPE, np.vecdot(gx, gy)
@@ -284,6 +287,7 @@ def _shifts(one: FloatArray, other: FloatArray, weights: FloatArray) -> FloatArr
 
 def _blocks(values: FloatArray) -> FloatArray:
     """Cut (n, pixels) into square parts: (n, parts, pixels of a part)."""
-    n = len(values)
-    parts = values.reshape(n, _N_BLOCKS, _BLOCK_PX, _N_BLOCKS, _BLOCK_PX).transpose(0, 1, 3, 2, 4)
-    return parts.reshape(n, _N_BLOCKS**2, _BLOCK_PX**2)
+    n, n_pixels = values.shape
+    size = math.isqrt(n_pixels) // _N_BLOCKS
+    parts = values.reshape(n, _N_BLOCKS, size, _N_BLOCKS, size).transpose(0, 1, 3, 2, 4)
+    return parts.reshape(n, _N_BLOCKS**2, size**2)

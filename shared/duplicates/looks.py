@@ -1,17 +1,18 @@
 """What photos look like: a small grey thumbnail and a hash of each, computed once and kept by the file's SHA-256."""
 
 import sqlite3
-import threading
-from collections.abc import Iterable
-from contextlib import closing
+from collections.abc import Iterable, Iterator
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
 from shared.duplicates.alignment import SIDE_PX
+from shared.errors import ArtifactUnwritable
 from shared.photos.images import open_photo, upright
 
 _WORKING_PX = 192  # the longer side of what a thumbnail is made from: decoders give it for little
@@ -20,8 +21,14 @@ _MARGIN_NOISE = 0.02  # of a margin's pixels may differ more
 _FRAMED = 0.6  # of the pixels within a frame differ from it
 _BLUR_PX = 4  # over which its edge may be spread
 _LEAST_LEFT = 0.25  # of a side: else what looks like a margin is the picture
+_TINT_LEVELS = 8.0  # copies of real photos differ by up to 7
 _VERSION = 1  # of how looks are made
 _AT_ONCE = 500
+_BUSY_S = 30
+_TABLE = """
+    DROP TABLE IF EXISTS looks;
+    CREATE TABLE looks (sha256 TEXT PRIMARY KEY, grey BLOB, blue REAL, red REAL, dhash TEXT) WITHOUT ROWID
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,11 +36,13 @@ class Look:
     """What a photo looks like.
 
     Attributes:
-        grey: (SIDE_PX, SIDE_PX) uint8, without plain margins.
+        grey: (SIDE_PX, SIDE_PX) uint8, without frame.
+        tint: its mean Cb and Cr, 0..255.
         dhash: 128 bits in hexadecimal, see `dhash`.
     """
 
     grey: npt.NDArray[np.uint8]
+    tint: tuple[float, float]
     dhash: str
 
 
@@ -50,7 +59,13 @@ def look_of_image(image: Image.Image) -> Look:
     """Compute the look of an upright RGB image."""
     inner = image.crop(_without_margins(np.asarray(image)))
     grey = inner.convert("L").resize((SIDE_PX, SIDE_PX), Image.Resampling.BILINEAR)
-    return Look(np.asarray(grey), dhash(image))
+    _, blue, red = np.asarray(inner.convert("YCbCr")).reshape(-1, 3).mean(axis=0).tolist()
+    return Look(np.asarray(grey), (blue, red), dhash(image))
+
+
+def tints_agree(one: Look, other: Look) -> bool:
+    """Tell whether two pictures may be copies by their colour: shops show one thing in many colours, else the same."""
+    return max(abs(a - b) for a, b in zip(one.tint, other.tint, strict=True)) <= _TINT_LEVELS
 
 
 def dhash(image: Image.Image) -> str:
@@ -109,46 +124,75 @@ class LookCache:
         cache = LookCache(settings.home / "looks.sqlite")
         looks = cache.read(sha256s)
 
+    Its methods raise ArtifactUnwritable where the disk is full or may not be written.
+
     Args:
-        path: of the file; made where it is missing, and made anew where it cannot be read.
+        path: of the file; made where it is missing, and made anew where it is damaged or of another version.
     """
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._writing = threading.Lock()
 
     def read(self, sha256s: Iterable[str]) -> dict[str, Look]:
         """Return the looks that are known, by SHA-256."""
-        wanted = list(sha256s)
-        found: dict[str, Look] = {}
-        with closing(self._connect()) as connection:
-            for start in range(0, len(wanted), _AT_ONCE):
-                some = wanted[start : start + _AT_ONCE]
-                query = f"SELECT sha256, grey, dhash FROM looks WHERE sha256 IN ({','.join('?' * len(some))})"  # noqa: S608 - question marks
-                for sha256, grey, bits in connection.execute(query, some):
-                    found[sha256] = Look(np.frombuffer(grey, np.uint8).reshape(SIDE_PX, SIDE_PX), bits)
-        return found
+        return {
+            sha256: Look(np.frombuffer(grey, np.uint8).reshape(SIDE_PX, SIDE_PX), (blue, red), bits)
+            for sha256, grey, blue, red, bits in self._select("sha256, grey, blue, red, dhash", sha256s)
+        }
 
-    def known(self) -> set[str]:
-        """Return the SHA-256 of every photo whose look is known."""
-        with closing(self._connect()) as connection:
-            return {sha256 for (sha256,) in connection.execute("SELECT sha256 FROM looks")}
+    def known(self, sha256s: Iterable[str]) -> set[str]:
+        """Tell of which photos the look is known."""
+        return {sha256 for (sha256,) in self._select("sha256", sha256s)}
 
     def write(self, looks: Iterable[tuple[str, Look]]) -> None:
         """Keep looks by SHA-256."""
-        rows = [(sha256, look.grey.tobytes(), look.dhash) for sha256, look in looks]
-        with self._writing, closing(self._connect()) as connection, connection:
-            connection.executemany("INSERT OR REPLACE INTO looks VALUES (?, ?, ?)", rows)
+        rows = [(sha256, look.grey.tobytes(), *look.tint, look.dhash) for sha256, look in looks]
+        with self._connected() as connection:
+            connection.executemany("INSERT OR REPLACE INTO looks VALUES (?, ?, ?, ?, ?)", rows)
 
-    def _connect(self) -> sqlite3.Connection:
+    def prune(self, wanted: Iterable[str]) -> None:
+        """Forget the looks of all photos but these."""
+        with self._connected() as connection:
+            connection.execute("CREATE TEMP TABLE wanted (sha256 TEXT PRIMARY KEY)")
+            connection.executemany("INSERT OR IGNORE INTO wanted VALUES (?)", ((sha256,) for sha256 in wanted))
+            connection.execute("DELETE FROM looks WHERE sha256 NOT IN (SELECT sha256 FROM wanted)")
+
+    def _select(self, columns: str, sha256s: Iterable[str]) -> Iterator[tuple[Any, ...]]:
+        wanted = list(sha256s)
+        with self._connected() as connection:
+            for start in range(0, len(wanted), _AT_ONCE):
+                some = wanted[start : start + _AT_ONCE]
+                marks = ",".join("?" * len(some))
+                yield from connection.execute(f"SELECT {columns} FROM looks WHERE sha256 IN ({marks})", some)  # noqa: S608
+
+    @contextmanager
+    def _connected(self) -> Iterator[sqlite3.Connection]:
+        """A connection for one transaction."""
+        try:
+            with closing(self._open()) as connection, connection:
+                yield connection
+        except (sqlite3.Error, OSError) as exc:
+            raise ArtifactUnwritable(f"{self._path.name} cannot be used: {exc}") from exc
+
+    def _open(self) -> sqlite3.Connection:
         self._path.parent.mkdir(parents=True, exist_ok=True)
-        connection = sqlite3.connect(self._path, timeout=30)
-        connection.execute("PRAGMA journal_mode = WAL")
-        connection.execute("PRAGMA synchronous = OFF")  # it can be made anew
-        (version,) = connection.execute("PRAGMA user_version").fetchone()
-        if version != _VERSION:
-            with connection:
-                connection.execute("DROP TABLE IF EXISTS looks")
-                connection.execute("CREATE TABLE looks (sha256 TEXT PRIMARY KEY, grey BLOB, dhash TEXT) WITHOUT ROWID")
-                connection.execute(f"PRAGMA user_version = {_VERSION}")
+        try:
+            return self._prepared()
+        except sqlite3.OperationalError:
+            raise
+        except sqlite3.DatabaseError:  # it is damaged, and can be made anew
+            self._path.unlink(missing_ok=True)
+            return self._prepared()
+
+    def _prepared(self) -> sqlite3.Connection:
+        connection = sqlite3.connect(self._path, timeout=_BUSY_S)
+        try:
+            connection.execute("PRAGMA journal_mode = WAL")
+            connection.execute("PRAGMA synchronous = OFF")  # what a power cut takes is made anew
+            (version,) = connection.execute("PRAGMA user_version").fetchone()
+            if version != _VERSION:
+                connection.executescript(f"{_TABLE}; PRAGMA user_version = {_VERSION}")
+        except sqlite3.Error:
+            connection.close()
+            raise
         return connection

@@ -15,7 +15,7 @@ from shared.array_types import FloatArray, IntArray
 from shared.catalogue.decode import ahead
 from shared.duplicates.alignment import agreement, alike, reduce_greys
 from shared.duplicates.groups import Evidence
-from shared.duplicates.looks import Look, hash_distance
+from shared.duplicates.looks import Look, hash_distance, tints_agree
 from shared.duplicates.verdicts import Pair
 from shared.index.live_photos import LivePhotos
 from shared.index.vector_index import rounded
@@ -113,7 +113,9 @@ def compare_looks(one: Look, others: Sequence[Look]) -> list[Evidence | None]:
         return []
     found = agreement(np.stack([one.grey] * len(others)), np.stack([other.grey for other in others]))
     return [
-        _evidence(one, other, 0.0, float(correlation), mirrored=bool(mirrored)) if same else None
+        _evidence(one, other, 0.0, float(correlation), mirrored=bool(mirrored))
+        if same and tints_agree(one, other)
+        else None
         for other, same, correlation, mirrored in zip(others, *found, strict=True)
     ]
 
@@ -126,7 +128,7 @@ def _compare(pairs: Sequence[Pair], similar: Mapping[Pair, float], read: ReadLoo
         [
             (pair, _evidence(one, other, similar[pair], float(correlation), mirrored=bool(mirrored)))
             for pair, (one, other), same, correlation, mirrored in zip(pairs, both, *found, strict=True)
-            if same
+            if same and tints_agree(one, other)
         ]
     )
 

@@ -37,6 +37,10 @@ class StoredVerdict(NamedTuple):
     sha256s: Pair
     verdict: Verdict
 
+    def holds(self, content: Mapping[str, str]) -> bool:
+        """Whether both images show what they showed: SHA-256 by image id."""
+        return tuple(map(content.get, self.image_ids)) == self.sha256s
+
 
 class VerdictStore:
     """Reads and writes the verdicts.

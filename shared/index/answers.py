@@ -16,22 +16,24 @@ from shared.index.facets import Facets
 from shared.index.matches import find_match
 from shared.index.query import WordsQuery
 from shared.index.vector_index import LabelledRows, included
-from shared.jobs.contract import (
-    NO_WORDS,
+from shared.jobs.answers_contract import (
     CategoryAnswer,
     CategoryPart,
     CategoryScore,
     CertainPath,
     EmbedResult,
-    Encoding,
     Facet,
+    Neighbour,
+    SearchResult,
+)
+from shared.jobs.contract import (
+    NO_WORDS,
+    Encoding,
     FacetScope,
     ListingScore,
-    Neighbour,
     PhotoRequest,
     SearchPreference,
     SearchRequest,
-    SearchResult,
 )
 from shared.model.bundle import PROJECTED, BundleManifest
 from shared.model.embedder import Embeddings

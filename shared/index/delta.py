@@ -22,18 +22,20 @@ from shared.changes.log import Change, PutPhoto, entry_order
 from shared.errors import ImageNotFound
 from shared.index.ann import best
 from shared.index.facets import Facets
+from shared.index.listing_scores import ListingPhotos, best_listings
 from shared.index.live_photos import LivePhoto, LivePhotos
 from shared.index.query import WordsQuery
 from shared.index.vector_index import LabelledRows, VectorIndex, included, rounded
-from shared.jobs.contract import Distinct, ListingScore, Neighbour, SearchRequest
+from shared.jobs.answers_contract import Neighbour
+from shared.jobs.contract import (
+    Distinct,
+    SearchRequest,
+)
 from shared.model.embedder import Embeddings
 from shared.telemetry import event
 
 _LOG = logging.getLogger(__name__)
 _INITIAL_CAPACITY = 64
-# Ranked by the mean over their photos, the best listings are sought among so many of the best by a single photo.
-_LISTINGS_A_NEIGHBOUR = 4
-_MOST_LISTINGS = 1_000
 
 Embed = Callable[[PutPhoto], Embeddings | None]
 
@@ -58,21 +60,6 @@ class _Put:
     def facts(self) -> PhotoFacts:
         """What filters ask of it."""
         return PhotoFacts(self.category, self.listing_id, self.image_id, self.values)
-
-
-@dataclass(frozen=True)
-class _ListingPhotos:
-    """The photos of some listings.
-
-    Attributes:
-        rows: of the snapshot, int64.
-        positions: in the delta.
-        listings: (n,) which of the listings each photo belongs to: those in `rows` first, then those in `positions`.
-    """
-
-    rows: IntArray
-    positions: list[int]
-    listings: IntArray
 
 
 @dataclass(frozen=True)
@@ -215,38 +202,17 @@ class DeltaIndex:
         """
         if request.listing_score is None:
             return self._best_photos(self._state, query, request, words)
-        return self._best_listings(self._state, query, request, words)
+        state = self._state
+        return best_listings(
+            query,
+            request,
+            words,
+            lambda some: self._best_photos(state, query, some, words),
+            lambda listing_ids: self._photos_of(state, listing_ids),
+            lambda photos: self._vectors_of(state, photos),
+        )
 
-    def _best_listings(
-        self, state: _State, query: FloatArray, request: SearchRequest, words: WordsQuery | None
-    ) -> list[Neighbour]:
-        """The listings of the best scores; by the mean as exact as the search is, among `_MOST_LISTINGS`."""
-        by_mean = request.listing_score is ListingScore.MEAN
-        n_asked = (_LISTINGS_A_NEIGHBOUR if by_mean else 1) * request.k
-        while True:
-            found = self._best_photos(state, query, request.model_copy(update={"k": n_asked}), words)
-            if not found:
-                return []
-            photos = self._photos_of(state, [one.listing_id for one in found])
-            counts = np.bincount(photos.listings, minlength=len(found))
-            scores = [one.score for one in found]
-            if by_mean:
-                similar = np.vecdot(self._vectors_of(state, photos), query)
-                behind = _highest(similar, photos.listings, len(found)) - np.bincount(photos.listings, similar) / counts
-                # The photos of a listing have its words in common: what differs between them is the photos' part.
-                scores = rounded(np.array(scores) - (1 - words.weight if words else 1) * behind)
-            order = sorted(range(len(found)), key=lambda i: (-scores[i], found[i].row))[: request.k]
-            # A listing's mean is at most the score of its best photo, so that those not found are no better than this.
-            if len(found) < n_asked or n_asked >= _MOST_LISTINGS or scores[order[-1]] >= found[-1].score:
-                break
-            n_asked *= 4
-        return [
-            found[i].model_copy(update={"rank": rank, "score": scores[i], "listing_photos": int(counts[i])})
-            for rank, i in enumerate(order, start=1)
-            if request.min_score is None or scores[i] >= request.min_score
-        ]
-
-    def _photos_of(self, state: _State, listing_ids: Sequence[str]) -> _ListingPhotos:
+    def _photos_of(self, state: _State, listing_ids: Sequence[str]) -> ListingPhotos:
         """All photos of some listings that searches can find, whatever their filters."""
         put: dict[str, list[int]] = {}
         for position in sorted(state.positions.values()):
@@ -254,13 +220,13 @@ class DeltaIndex:
         hidden = set(state.hidden.tolist())
         rows = [[row for row in self.snapshot.rows_of(one) if row not in hidden] for one in listing_ids]
         positions = [put.get(one, []) for one in listing_ids]
-        return _ListingPhotos(
+        return ListingPhotos(
             rows=np.array([row for some in rows for row in some], dtype=np.int64),
             positions=[position for some in positions for position in some],
             listings=np.repeat(np.tile(np.arange(len(listing_ids)), 2), list(map(len, (*rows, *positions)))),
         )
 
-    def _vectors_of(self, state: _State, photos: _ListingPhotos) -> FloatArray:
+    def _vectors_of(self, state: _State, photos: ListingPhotos) -> FloatArray:
         """Embeddings (n, dim) of some photos."""
         return np.concatenate([self.snapshot.vectors(photos.rows), state.vectors[photos.positions]])
 
@@ -429,13 +395,6 @@ class DeltaIndex:
             *(self._puts[position].scores[None] for position in photos.positions),
         ]
         return Embeddings(self._vectors_of(state, photos), np.concatenate(scores))
-
-
-def _highest(similar: FloatArray, listings: IntArray, n: int) -> FloatArray:
-    """The highest similarity of each of `n` listings: (m,), (m,) -> (n,)."""
-    highest = np.full(n, -np.inf, dtype=np.float32)
-    np.maximum.at(highest, listings, similar)
-    return highest
 
 
 def _live(photo: CataloguePhoto) -> LivePhoto:

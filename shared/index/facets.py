@@ -8,7 +8,7 @@ import numpy.typing as npt
 
 from shared.attributes.schema import NUMERIC, AttributeSchema, AttributeType, Values
 from shared.attributes.values import number_of
-from shared.jobs.contract import Facet, FacetValue
+from shared.jobs.answers_contract import Facet, FacetValue
 
 N_QUANTILES = 21
 _DECIMALS = 6

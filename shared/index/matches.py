@@ -7,7 +7,10 @@ import numpy as np
 from shared.array_types import FloatArray
 from shared.index.delta import DeltaIndex
 from shared.index.vector_index import SCORE_DECIMALS, LabelledRows
-from shared.jobs.contract import Match, Neighbour, SearchRequest
+from shared.jobs.answers_contract import Match, Neighbour
+from shared.jobs.contract import (
+    SearchRequest,
+)
 from shared.model.matching import Matching
 
 _EVERYTHING = SearchRequest(k=1)  # a search without filters

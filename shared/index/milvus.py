@@ -27,7 +27,11 @@ from shared.index.query import WordsQuery
 from shared.index.row_filters import RowFilters
 from shared.index.rows import CATEGORY_CODES, PhotoTable
 from shared.index.vector_index import LabelledRows, as_neighbours, ranked, require_dimension, rounded
-from shared.jobs.contract import Distinct, Neighbour, SearchRequest
+from shared.jobs.answers_contract import Neighbour
+from shared.jobs.contract import (
+    Distinct,
+    SearchRequest,
+)
 from shared.model.embedder import Embeddings
 
 MESSAGE_BYTES = 8 << 20  # of vectors per message; Milvus refuses messages of 64 MiB

@@ -40,7 +40,11 @@ from shared.index.query import Query, WordsQuery
 from shared.index.row_filters import RowFilters
 from shared.index.rows import PhotoRows, write_filters, write_photos
 from shared.index.vector_index import LabelledRows, VectorIndex, as_neighbours, ranked, require_dimension, rounded
-from shared.jobs.contract import Distinct, Neighbour, SearchRequest
+from shared.jobs.answers_contract import Neighbour
+from shared.jobs.contract import (
+    Distinct,
+    SearchRequest,
+)
 from shared.model.embedder import Embeddings
 from shared.text.encoder import TextEncoder
 

@@ -14,7 +14,10 @@ from shared.catalogue.categories import CataloguePhoto
 from shared.errors import DimensionMismatch
 from shared.index.facets import Facets
 from shared.index.query import WordsQuery
-from shared.jobs.contract import Neighbour, SearchRequest
+from shared.jobs.answers_contract import Neighbour
+from shared.jobs.contract import (
+    SearchRequest,
+)
 from shared.model.embedder import Embeddings
 
 SCORE_DECIMALS = 6

@@ -16,7 +16,9 @@ RUN_QUEUED = "lookalike.run_queued"
 
 QUEUES = {Priority.INTERACTIVE: "interactive", Priority.BULK: "bulk"}
 # Jobs whose messages name them; they are rare, and each is claimed by id.
-NAMED_QUEUES = {JobKind.REINDEX: "reindex", JobKind.SHARD: "shards", JobKind.DUPLICATES: "duplicates"}
+# The name begins as that of a queue that users of Redis with an ACL of an earlier version may read.
+_DUPLICATES = "bulk.duplicates"
+NAMED_QUEUES = {JobKind.REINDEX: "reindex", JobKind.SHARD: "shards", JobKind.DUPLICATES: _DUPLICATES}
 WEBHOOKS = "webhooks"
 ALL_QUEUES = (*QUEUES.values(), *NAMED_QUEUES.values(), WEBHOOKS)
 

@@ -3,25 +3,19 @@
 Docstrings of these models are the descriptions of the API's OpenAPI document.
 """
 
-from collections.abc import Sequence
 from enum import StrEnum
-from typing import Annotated, Literal
+from typing import Annotated
 
 from pydantic import (
     AfterValidator,
-    BaseModel,
     BeforeValidator,
-    ConfigDict,
     Field,
-    JsonValue,
-    SerializerFunctionWrapHandler,
     ValidationInfo,
     field_validator,
-    model_serializer,
 )
 
 from shared.attributes.json_options import AttributeValues, FacetNames, FilterJson, IncludeNames
-from shared.attributes.schema import AttributeType
+from shared.jobs.answers_contract import Contract, EmbedResult, SearchResult, Timing, is_empty, is_false, is_none
 from shared.jobs.duplicates_contract import DuplicateOf, DuplicatesRequest, DuplicatesResult
 from shared.jobs.reindex_contract import Progress, ReindexRequest, ReindexResult, ShardRequest, ShardResult
 from shared.photos.boxes import BOX_DESCRIPTION, BoxOption
@@ -102,28 +96,7 @@ class Encoding(StrEnum):
     BASE64 = "base64"  # little-endian float32
 
 
-class _Contract(BaseModel):
-    """Unknown fields are ignored: a process of a newer version may have written them.
-
-    What clients send is read more strictly, by `api.http.options`.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="ignore")
-
-
-def _is_none(value: object) -> bool:
-    return value is None
-
-
-def _is_false(value: object) -> bool:
-    return value is False
-
-
-def _is_empty(names: Sequence[object]) -> bool:
-    return not names
-
-
-class _PhotoRequest(_Contract):
+class _PhotoRequest(Contract):
     """The photos come as pixels beside the request, or are those that the index already holds.
 
     Several photos are one query: the mean of their embeddings.
@@ -134,20 +107,20 @@ class _PhotoRequest(_Contract):
         None,
         min_length=1,
         max_length=200,
-        exclude_if=_is_none,
+        exclude_if=is_none,
         description="a listing of the live index: all its photos together are the query. A search leaves the listing "
         "itself out",
     )
-    box: BoxOption | None = Field(None, exclude_if=_is_none, description=BOX_DESCRIPTION)
+    box: BoxOption | None = Field(None, exclude_if=is_none, description=BOX_DESCRIPTION)
     text: str | None = Field(
         None,
         min_length=1,
         max_length=MAX_TEXT_CHARS,
-        exclude_if=_is_none,
+        exclude_if=is_none,
         description="words about the thing, such as a listing's title, or title and description; with a photo or alone",
     )
     # Set by the API where a request has words alone, so that a photo which has expired is not taken for none.
-    without_photo: bool = Field(False, exclude_if=_is_false, json_schema_extra={"x-internal": True})
+    without_photo: bool = Field(False, exclude_if=is_false, json_schema_extra={"x-internal": True})
 
 
 class EmbedRequest(_PhotoRequest):
@@ -184,11 +157,11 @@ class SearchRequest(_PhotoRequest):
     # Options that requests did not have before are left out where they are not used: a request that is repeated after
     # an upgrade, under its idempotency key, is still the same request.
     filter: FilterJson | None = Field(
-        None, exclude_if=_is_none, description="only neighbours whose attributes meet these conditions"
+        None, exclude_if=is_none, description="only neighbours whose attributes meet these conditions"
     )
-    include: IncludeNames = Field((), exclude_if=_is_empty, description="attributes in the answer, by name; `*`: all")
+    include: IncludeNames = Field((), exclude_if=is_empty, description="attributes in the answer, by name; `*`: all")
     facets: FacetNames = Field(
-        (), exclude_if=_is_empty, description="count listings by these attributes, or by `category`"
+        (), exclude_if=is_empty, description="count listings by these attributes, or by `category`"
     )
     facet_scope: FacetScope = Field(
         FacetScope.MATCHES,
@@ -197,7 +170,7 @@ class SearchRequest(_PhotoRequest):
     )
     listing_score: ListingScore | None = Field(
         None,
-        exclude_if=_is_none,
+        exclude_if=is_none,
         description="with `distinct=listing`: rank listings by their most similar photo, or by the mean over all their "
         "photos, and tell how many photos each has",
     )
@@ -206,13 +179,13 @@ class SearchRequest(_PhotoRequest):
         None,
         ge=0,
         le=1,
-        exclude_if=_is_none,
+        exclude_if=is_none,
         description="how much the words count beside the photo, with `text`: 0 not at all, 1 alone; by default as was "
         "best on this catalogue",
     )
     prefer: SearchPreference | None = Field(
         None,
-        exclude_if=_is_none,
+        exclude_if=is_none,
         description="`same_thing`: other photos of the very thing first; `same_kind`: things of its category first; by "
         "default a balance of both",
     )
@@ -230,25 +203,25 @@ class SearchRequest(_PhotoRequest):
         return {listing for listing in (self.exclude_listing, self.listing_id) if listing is not None}
 
 
-class ImageOptions(_Contract):
+class ImageOptions(Contract):
     """Options of a photo that is put into the live index."""
 
     listing_id: str = Field(min_length=1, max_length=200, description="the listing the photo belongs to")
     category: Category = Field(description="root category of the listing")
     attributes: AttributeValues | None = Field(
-        None, exclude_if=_is_none, description="value by name; without them those of its listing"
+        None, exclude_if=is_none, description="value by name; without them those of its listing"
     )
     text: str | None = Field(
         None,
         min_length=1,
         max_length=MAX_TEXT_CHARS,
-        exclude_if=_is_none,
+        exclude_if=is_none,
         description="the listing's words: its title in the first line, its description below; the same as sending them "
         "as attributes",
     )
 
 
-class _ImageChange(_Contract):
+class _ImageChange(Contract):
     image_id: Annotated[str, Field(min_length=1, max_length=200), AfterValidator(_fits_a_path)]
     sequence: int = 0  # given at acceptance; of the changes of one image, the highest wins, in whatever order they run
 
@@ -261,7 +234,7 @@ class DeleteImageRequest(_ImageChange):
     """Options of a delete_image job."""
 
 
-class Submission(_Contract):
+class Submission(Contract):
     """Options of any job, whatever its kind."""
 
     priority: Priority = Priority.INTERACTIVE
@@ -269,160 +242,20 @@ class Submission(_Contract):
     webhook_url: str | None = Field(None, min_length=1, max_length=2000, description="told when the job has ended")
 
 
-class CategoryScore(_Contract):
-    """A category and its calibrated probability."""
-
-    name: str
-    probability: float
-
-
-class CertainPath(_Contract):
-    """As much of a category's path, from the root, as is probable enough to rely on."""
-
-    name: str = Field(description='the levels joined by " / "')
-    path: list[str] = Field(description="the levels, the root's name first", min_length=1)
-    probability: float = Field(description="calibrated: how often the photo's category is this or one below it")
-
-
-class CategoryPart(_Contract):
-    """What one part of a query, its photo or its words, says of the category."""
-
-    part: Literal["photo", "words"]
-    name: str = Field(description="its most probable category")
-    probability: float
-    share: float = Field(description="of the answer that is owed to it, 0..1")
-
-
-class CategoryAnswer(_Contract):
-    """The most probable category first; `top` holds the best three."""
-
-    name: str
-    index: int
-    probability: float = Field(description="calibrated: how often such an answer is right")
-    certain: bool = Field(True, description="false: too improbable to rely on, by the threshold the model came with")
-    top: list[CategoryScore]
-    certain_path: CertainPath | None = Field(
-        None,
-        description="only of categories of several levels: where `certain` the category itself, else the deepest level "
-        "above it that is; null: not even a root is",
-    )
-
-    parts: list[CategoryPart] = Field(
-        [], exclude_if=_is_empty, description="only with `text`: what photo and words say each for itself"
-    )
-
-    @model_serializer(mode="wrap")
-    def _without_levels(self, serialize: SerializerFunctionWrapHandler):  # type: ignore[no-untyped-def]
-        # A return type would stand in the OpenAPI document instead of the fields.
-        fields = serialize(self)
-        if "certain_path" not in self.model_fields_set:
-            fields.pop("certain_path", None)
-        return fields
-
-
-class Neighbour(_Contract):
-    """One catalogue photo that a search found."""
-
-    rank: int  # 1 is the most similar
-    image_id: str
-    listing_id: str
-    category: str
-    score: float  # cosine similarity, -1..1; with `listing_score=mean` the listing's
-    row: int  # position in the index snapshot
-    attributes: dict[str, JsonValue] | None = Field(
-        None, exclude_if=_is_none, description="those of `include` that the listing has; only with `include`"
-    )
-    listing_photos: int | None = Field(
-        None, exclude_if=_is_none, description="photos of the listing in the index; only with `listing_score`"
-    )
-
-
-class Match(_Contract):
-    """Whether the index has the very thing that the query's photo shows, judged by the photo most similar to it.
-
-    A query by `image_id` or `listing_id` is of its own listing, which is no match: it asks for the thing in others.
-    """
-
-    probability: float = Field(
-        description="calibrated: how often the photo named here shows the same thing, where half of the queries are of "
-        "a thing that is there"
-    )
-    certain: bool = Field(
-        description="true: right in 95 % of such cases. With a probability of at least 0.5 the photo shows the same "
-        "thing, with a lower one the thing is not there"
-    )
-    image_id: str = Field(description="the photo most similar to the query's, among those that the filters allow")
-    listing_id: str
-
-
-class FacetValue(_Contract):
-    """A value of an attribute, and how many listings have it."""
-
-    value: str | bool
-    count: int
-
-
-class Facet(_Contract):
-    """How the values of one attribute are spread: the most frequent values, or for numbers their range."""
-
-    type: AttributeType
-    count: int = Field(description="listings that have a value")
-    values: list[FacetValue] = Field([], description="the most frequent first")
-    minimum: float | None = None
-    maximum: float | None = None
-    quantiles: list[float] = Field([], description="21 numbers from the lowest to the highest; times in seconds")
-
-
-class Timing(_Contract):
-    """How long a job took, milliseconds."""
-
-    queued: float  # ms from accepted to claimed
-    compute: float  # ms in model and index
-    total: float  # ms from accepted to finished
-
-
-class SearchResult(_Contract):
-    """The result of a search job: the photo's category and its nearest neighbours."""
-
-    category: CategoryAnswer
-    neighbours: list[Neighbour]
-    match: Match | None = Field(
-        None,
-        exclude_if=_is_none,
-        description="whether the same thing is there; left out of searches by words alone, and where the model has no "
-        "calibration for it",
-    )
-    facets: dict[str, Facet] | None = Field(None, exclude_if=_is_none, description="only with the option `facets`")
-    index_version: str
-    model_fingerprint: str
-    timing_ms: Timing | None = None
-
-
-class EmbedResult(_Contract):
-    """The result of an embed job: the photo's embedding, L2-normalised, and its category scores."""
-
-    category: CategoryAnswer
-    scores: list[float]  # the classifier's outputs before softmax, one per category in the model's order
-    embedding: list[float] | str
-    dimension: int
-    model_fingerprint: str
-    timing_ms: Timing | None = None
-
-
-class ImageChangeResult(_Contract):
+class ImageChangeResult(Contract):
     """The result of a put_image or delete_image job."""
 
     image_id: str
     change_id: str | None  # its entry in the change log; None: a change accepted later was applied first, and wins
     duplicates: list[DuplicateOf] | None = Field(
         None,
-        exclude_if=_is_none,
+        exclude_if=is_none,
         description="of a put photo: those of other listings that it duplicates, the surest first",
     )
     timing_ms: Timing | None = None
 
 
-class JobError(_Contract):
+class JobError(Contract):
     """Why a job failed; `code` is one of the error codes of the API."""
 
     code: str
@@ -458,7 +291,7 @@ _RESULTS: dict[JobKind, type[JobResult]] = {
 }
 
 
-class Job(_Contract):
+class Job(Contract):
     """One job, as read from its record in Redis. Times are seconds since the epoch."""
 
     id: str
@@ -478,7 +311,7 @@ class Job(_Contract):
     progress: Progress | None = None
     result: JobResult | None = None
     error: JobError | None = None
-    trace: dict[str, str] = {}  # trace context of the request that created it (W3C `traceparent`), where one is traced
+    trace: dict[str, str] = Field({})  # trace context of the request that created it (W3C `traceparent`), if any
 
 
 def brings_photo(request: JobRequest) -> bool:

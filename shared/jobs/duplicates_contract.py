@@ -58,7 +58,7 @@ class DuplicatePair(_Contract):
     label: DuplicateLabel
     score: float = Field(description="cosine similarity of the embeddings, -1..1")
     correlation: float | None = Field(
-        description="what three of four parts reach once one picture lies over the other; null: not the same picture"
+        description="how alike most parts are once one picture lies over the other, 0..1; null: not the same picture"
     )
     hash_distance: int | None = Field(description="bits of 128 in which the difference hashes differ; null: no hash")
     mirrored: bool = Field(description="the one is the mirror image of the other")

@@ -89,13 +89,17 @@ def _find_copies(home: Path, catalogue: Path, n: int, report: Report, scratch: P
         return same_pictures(pairs, lambda wanted: {sha256: looks[sha256] for sha256 in wanted}, lambda *told: None)
 
     same = compared(similar)
-    others = {pair: score for pair, score in similar.items() if pair not in copies}
-    began = time.perf_counter()
-    compared(others)  # of many photos, most that are similar are other pictures
-    per_pair_s = (time.perf_counter() - began) / max(1, len(others))
     listings = defaultdict(set)
     for photo in photos:
         listings[photo.sha256].add(photo.listing_id)
+    others = {
+        pair: score
+        for pair, score in similar.items()
+        if not made.keys() & {*pair} and not listings[pair[0]] & listings[pair[1]]
+    }
+    began = time.process_time()
+    compared(others)  # of many photos, nearly all that are similar are such
+    per_pair_s = (time.process_time() - began) / max(1, len(others))
     for kind in COPIES:
         wanted = [sorted_pair(sha256, original) for sha256, (of, original) in made.items() if of == kind]
         report.add(
@@ -170,15 +174,16 @@ def _time_search(n: int, per_pair_s: float, looks_s: float, report: Report, scra
     photos = [LivePhoto(str(row), str(row), f"{row:064x}") for row in range(n)]
     index = _written(scratch / "many", photos, vectors)
     live = LivePhotos(index, photos, frozenset(), vectors[:0])
-    began = time.perf_counter()
+    began, cpu_began = time.perf_counter(), time.process_time()
     similar = similar_pictures(live, live.rows(), lambda *told: None)
-    search_s = time.perf_counter() - began
+    search_s, search_cpu_s = time.perf_counter() - began, time.process_time() - cpu_began
     report.add(
-        "seconds of many photos",
+        "many photos, seconds of one core",
         photos=n,
         dimension=DIMENSION,
-        looks_of_all_on_one_core=looks_s * n,
-        search=search_s,
+        looks=looks_s * n,
+        search=search_cpu_s,
+        search_by_the_clock=search_s,
         similar_pairs=len(similar),
         comparison=per_pair_s * len(similar),
         a_similar_pair_ms=1e3 * per_pair_s,

@@ -24,7 +24,10 @@ from shared.artifacts.snapshots import bundle_store, index_store
 from shared.catalogue.categories import CATEGORIES
 from shared.index.snapshot import open_snapshot
 from shared.index.vector_index import VectorIndex
-from shared.jobs.contract import Neighbour, SearchRequest
+from shared.jobs.answers_contract import Neighbour
+from shared.jobs.contract import (
+    SearchRequest,
+)
 from shared.model.bundle import open_bundle
 from shared.model.embedder import Embeddings
 from shared.model.runtimes import open_embedder

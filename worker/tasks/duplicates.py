@@ -1,8 +1,9 @@
 """Runs duplicates jobs, and tells what a photo that is put duplicates."""
 
 import hashlib
+import logging
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
@@ -17,7 +18,8 @@ from shared.duplicates.looks import Look, LookCache, look_of
 from shared.duplicates.report import n_pages, write_report
 from shared.duplicates.search import CANDIDATE_SCORE, compare_looks, same_pictures, similar_pictures, sorted_pair
 from shared.duplicates.verdicts import Pair, VerdictStore
-from shared.errors import IndexMissing, InputError, VersionNotFound
+from shared.errors import ArtifactError, IndexMissing, InputError, StoreUnavailable, VersionNotFound
+from shared.index.delta import DeltaIndex
 from shared.index.live_photos import LivePhoto, LivePhotos
 from shared.index.rows import PhotoTable
 from shared.jobs.contract import PutImageRequest, SearchRequest
@@ -33,11 +35,13 @@ from shared.jobs.duplicates_contract import (
 from shared.jobs.records import Claim
 from shared.jobs.reindex_jobs import ReindexStore
 from shared.settings import Settings
+from shared.telemetry import event
 from worker.jobs.leases import Lease
 from worker.jobs.progress import ProgressReport
 from worker.jobs.retries import while_redis_is_away
 from worker.serving.engine import Engine
 
+_LOG = logging.getLogger(__name__)
 _LOOKS = "looks.sqlite"
 _AHEAD = 16  # photos read before they are needed: a store answers after a while
 _DECODED_AT_A_TIME = 2
@@ -69,8 +73,8 @@ class PhotoLooks:
             photos: of an index.
             tell: called now and then with how many are done, and of how many.
         """
-        known = self._cache.known()
         by_content = {photo.sha256: photo for photo in photos}
+        known = self._cache.known(by_content)
         missing = [photo for sha256, photo in by_content.items() if sha256 not in known]
         n_unreadable = 0
         made: list[tuple[str, Look]] = []
@@ -86,6 +90,10 @@ class PhotoLooks:
                     made = []
         self._cache.write(made)
         return n_unreadable
+
+    def prune(self, photos: Iterable[LivePhoto]) -> None:
+        """Forget the looks of all photos but these."""
+        self._cache.prune(photo.sha256 for photo in photos)
 
     def _look(self, photo: LivePhoto) -> Look | None:
         """The look of a photo; None if its file is gone, or is another one now."""
@@ -146,6 +154,8 @@ class DuplicateFinder:
             live = index.live_photos()
             rows = live.rows()
             fresh = None if request.since is None else self._fresh(live, rows, request.since)
+            if fresh is None:
+                self._looks.prune(live.photos[row] for row in rows)
             n_unreadable = self._looks.compute((live.photos[row] for row in rows), partial(tell, "hashing"))
         with progress.stage("searching"):
             wanted = rows if fresh is None else [row for row in rows if live.photos[row].image_id in fresh]
@@ -181,38 +191,47 @@ class DuplicateFinder:
             file: its working copy.
 
         Returns:
-            the surest first; None where another model's index has just gone live.
+            the surest first; None where it cannot be told now, which is no reason to refuse the photo.
         """
-        index = self._engine.live.answering(None).index
-        if index.manifest.fingerprint != put.fingerprint:
+        try:
+            index = self._engine.live.answering(None).index
+            return self._of_put(index, request, put, file) if index.manifest.fingerprint == put.fingerprint else None
+        except (ArtifactError, StoreUnavailable) as exc:
+            event(_LOG, "duplicates_unknown", level=logging.WARNING, image_id=request.image_id, reason=exc.code)
             return None
+
+    def _of_put(self, index: DeltaIndex, request: PutImageRequest, put: PutPhoto, file: bytes) -> list[DuplicateOf]:
         search = SearchRequest(k=_PUT_NEIGHBOURS, exclude_listing=request.listing_id, min_score=CANDIDATE_SCORE)
         near = [(n, index.photo(n.row)) for n in index.search(put.vector, search) if n.image_id != request.image_id]
         if not near:
             return []
         looks = self._looks.read(photo.sha256 for _, photo in near)
-        missing = [photo for _, photo in near if photo.sha256 not in looks]
-        self._looks.compute(missing[:_PUT_DECODED])
-        looks |= self._looks.read(photo.sha256 for photo in missing[:_PUT_DECODED])
+        missing = [photo for _, photo in near if photo.sha256 not in looks][:_PUT_DECODED]
+        self._looks.compute(missing)
+        looks |= self._looks.read(photo.sha256 for photo in missing)
         compared = [photo.sha256 for _, photo in near if photo.sha256 in looks]
         confirmed = dict(zip(compared, compare_looks(look_of(file), [looks[key] for key in compared]), strict=True))
-        verdicts = {
-            ids
-            for ids, sha256s, verdict in while_redis_is_away(
-                partial(self._verdicts.of, [sorted_pair(request.image_id, n.image_id) for n, _ in near])
-            )
-        }
+        refuted = self._refuted({request.image_id: put.sha256} | {photo.image_id: photo.sha256 for _, photo in near})
         found = []
-        for neighbour, known in near:
-            evidence = confirmed.get(known.sha256)
-            if known.sha256 == put.sha256:
-                evidence = SAME_BYTES
+        for neighbour, photo in near:
+            evidence = SAME_BYTES if photo.sha256 == put.sha256 else confirmed.get(photo.sha256)
             if evidence is None and neighbour.score >= _SAME_THING_SCORE:
                 evidence = Evidence(DuplicateLabel.SAME_THING, 0.0)
-            if evidence is not None and sorted_pair(request.image_id, neighbour.image_id) not in verdicts:
+            if evidence is not None and sorted_pair(request.image_id, photo.image_id) not in refuted:
                 facts = evidence._replace(score=neighbour.score)._asdict()
-                found.append(DuplicateOf(image_id=neighbour.image_id, listing_id=neighbour.listing_id, **facts))
+                found.append(DuplicateOf(image_id=photo.image_id, listing_id=photo.listing_id, **facts))
         return sorted(found, key=lambda one: (list(DuplicateLabel).index(one.label), -one.score))
+
+    def _refuted(self, content: Mapping[str, str]) -> set[Pair]:
+        """Pairs of the first of some images with the others that somebody found no duplicates, as they are now.
+
+        Args:
+            content: SHA-256 by image id.
+        """
+        first, *others = content
+        pairs = [sorted_pair(first, other) for other in others]
+        given = while_redis_is_away(partial(self._verdicts.of, pairs))
+        return {one.image_ids for one in given if one.verdict is Verdict.NOT_DUPLICATE and one.holds(content)}
 
     def _fresh(self, live: LivePhotos, rows: list[int], since: str) -> frozenset[str]:
         """Image ids of the live photos that a version did not have, or had with another picture."""

@@ -16,10 +16,10 @@ from shared.artifacts import Location
 from shared.artifacts.home import keep_live_photo
 from shared.attributes.schema import as_payload
 from shared.changes.log import Change, ChangeLog, PutPhoto
+from shared.jobs.answers_contract import EmbedResult
 from shared.jobs.contract import (
     DeleteImageRequest,
     EmbedRequest,
-    EmbedResult,
     Encoding,
     ImageChangeResult,
     PutImageRequest,

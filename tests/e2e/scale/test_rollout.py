@@ -8,8 +8,14 @@ import pytest
 
 from shared.artifacts.bucket import Bucket
 from shared.artifacts.snapshots import bundle_store, index_store
+from shared.jobs.answers_contract import SearchResult
 from shared.jobs.celery_config import make_celery
-from shared.jobs.contract import Job, JobKind, JobStatus, SearchRequest, SearchResult
+from shared.jobs.contract import (
+    Job,
+    JobKind,
+    JobStatus,
+    SearchRequest,
+)
 from shared.jobs.dispatcher import Dispatcher
 from shared.jobs.records import PREFIX, Admission
 from shared.jobs.store import JobStore

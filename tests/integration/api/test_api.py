@@ -14,17 +14,14 @@ from flask.testing import FlaskClient
 from api.app import create_app
 from shared.catalogue.categories import CATEGORIES
 from shared.errors import InternalError, LookalikeError, PhotoExpired, WorkerLost
+from shared.jobs.answers_contract import CategoryAnswer, EmbedResult, Neighbour, SearchResult
 from shared.jobs.celery_config import QUEUES
 from shared.jobs.contract import (
-    CategoryAnswer,
     Distinct,
-    EmbedResult,
     JobResult,
     JobStatus,
-    Neighbour,
     Priority,
     SearchRequest,
-    SearchResult,
 )
 from shared.jobs.records import PREFIX
 from shared.jobs.store import JobStore

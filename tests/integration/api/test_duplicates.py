@@ -57,7 +57,7 @@ def test_a_duplicates_job_waits_in_a_queue_of_its_own_with_its_options(http: Fla
 
 def test_groups_come_in_pages_however_many_there_are(http: FlaskClient, jobs: JobStore, home: Path) -> None:
     job_id = http.post("/v1/jobs/duplicates").get_json()["id"]
-    assert_problem(http.get(f"/v1/jobs/{job_id}/duplicates"), 422, "invalid_request")
+    assert_problem(http.get(f"/v1/jobs/{job_id}/duplicates"), 404, "job_not_found")
     groups = [group(n) for n in range(2 * GROUPS_A_PAGE + 1)]
     end(jobs, job_id, groups, home)
     seen, cursor = [], "0"

@@ -12,7 +12,10 @@ from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.samples import Sample
 
 from api.app import create_app
-from shared.jobs.contract import JobKind, Timing
+from shared.jobs.answers_contract import Timing
+from shared.jobs.contract import (
+    JobKind,
+)
 from shared.jobs.records import QueueName
 from shared.jobs.store import JobStore
 from shared.jobs.worker_report import STAGE_BOUNDS_S, IndexInfo, StageTimes, WorkerStats

@@ -12,7 +12,13 @@ from shared.artifacts import bucket as bucket_module
 from shared.artifacts.bucket import Bucket
 from shared.artifacts.snapshots import bundle_store, index_store
 from shared.errors import StoreUnavailable
-from shared.jobs.contract import Job, JobKind, JobStatus, SearchRequest, SearchResult
+from shared.jobs.answers_contract import SearchResult
+from shared.jobs.contract import (
+    Job,
+    JobKind,
+    JobStatus,
+    SearchRequest,
+)
 from shared.jobs.records import Admission
 from shared.jobs.store import JobStore
 from shared.photos.images import PreprocessSpec, decode_photo

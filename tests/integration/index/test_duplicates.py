@@ -218,3 +218,24 @@ def test_a_put_is_told_what_it_duplicates_and_nothing_of_its_own_listing(install
     assert not {"a1", "a2"} & {*told}
     elsewhere = PutPhoto("f", 0, photo.sha256, "another model", photo.vector, photo.scores)
     assert installation.finder.of_put(PUT, elsewhere, file) is None
+    installation.verdicts.give(
+        {"put": photo.sha256, "a1": hashlib.sha256(PHOTOS[0][2]).hexdigest()}, Verdict.NOT_DUPLICATE
+    )
+    assert [one.image_id for one in installation.finder.of_put(PUT, photo, file) or []][:2] == ["a2", "twin"]
+
+
+def test_looks_are_computed_once_and_a_damaged_cache_is_made_anew(installation: Installation) -> None:
+    first = groups(installation.find())
+    for path in installation.catalogue.glob("*.jpg"):
+        path.unlink()
+    assert installation.find().n_unreadable == 0  # all are known
+    cache = installation.home / "looks.sqlite"
+    for path in installation.home.glob("looks.sqlite*"):
+        path.unlink()
+    cache.write_bytes(b"no database at all" * 100)
+    installation.build(PHOTOS)
+    assert groups(installation.find()) == first
+    cache.unlink()
+    cache.mkdir()
+    photo, file = put(lambda image: image, installation.home)
+    assert installation.finder.of_put(PUT, photo, file) is None  # and the put is not refused

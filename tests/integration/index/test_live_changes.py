@@ -20,6 +20,7 @@ from shared.catalogue.categories import CATEGORIES, CataloguePhoto
 from shared.changes.log import Change, ChangeLog, PutPhoto
 from shared.errors import ArtifactUnwritable, ImageNotFound, QueueUnavailable
 from shared.index.snapshot import open_snapshot
+from shared.jobs.answers_contract import SearchResult
 from shared.jobs.contract import (
     DeleteImageRequest,
     ImageChangeResult,
@@ -28,7 +29,6 @@ from shared.jobs.contract import (
     JobStatus,
     PutImageRequest,
     SearchRequest,
-    SearchResult,
 )
 from shared.jobs.store import JobStore
 from shared.model.bundle import bundle_store, open_bundle

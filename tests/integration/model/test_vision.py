@@ -28,6 +28,7 @@ from shared.model.bundle import (
     write_bundle,
 )
 from shared.model.fusion import Fusion
+from shared.model.matching import Matching
 from shared.model.network import EMBEDDING_DIM, NORMALISATION, Network
 from shared.model.runtimes import TorchEmbedder
 from shared.photos.images import PreprocessSpec, decode_photo
@@ -121,6 +122,7 @@ FOR_PEOPLE: dict[str, object] = {
     "abstain_below": 0.4,
     "abstain_below_by_level": (0.3, 0.4),
     "fusion": Fusion(words_weight=0.5),
+    "matching": Matching(k=40, bias=0, lead=1, nearness=1, same_from=0.9),
     "metrics": {"accuracy": 0.9},
     "catalogue": "another",
     "notice": "read this",

@@ -99,12 +99,12 @@ def test_pruning_keeps_as_many_as_the_setting_or_the_option_says(home: Path, mon
 # --- reindex: the service is a thread that ends the job ---
 
 
-def taken(client: redis.Redis, jobs: JobStore, *, within_s: int) -> Job:
-    """The reindex that the next message names, claimed."""
+def taken(client: redis.Redis, jobs: JobStore, *, within_s: int, kind: JobKind = JobKind.REINDEX) -> Job:
+    """The job that the next message names, claimed."""
     deadline, popped = time.monotonic() + within_s, None
     while popped is None:
         assert time.monotonic() < deadline
-        popped = cast(tuple[bytes, bytes] | None, client.brpop([NAMED_QUEUES[JobKind.REINDEX]], 1))
+        popped = cast(tuple[bytes, bytes] | None, client.brpop([NAMED_QUEUES[kind]], 1))
     claim = jobs.claim_job(job_named_by(popped[1]), "w", lease_s=30)
     assert claim
     return claim.job
@@ -116,7 +116,9 @@ def report(jobs: JobStore, job: Job, done: int) -> None:
 
 
 class Service(threading.Thread):
-    """Takes the next reindex, says how far it is, and ends it."""
+    """Takes the next job of a kind, says how far it is, and ends it."""
+
+    kind = JobKind.REINDEX
 
     def __init__(self, client: redis.Redis, jobs: JobStore, end: Callable[[JobStore, Job], object]) -> None:
         super().__init__(daemon=True)
@@ -124,7 +126,7 @@ class Service(threading.Thread):
         self.request: object = None
 
     def run(self) -> None:
-        job = taken(self._client, self._jobs, within_s=20)
+        job = taken(self._client, self._jobs, within_s=20, kind=self.kind)
         self.request = job.request
         for done in (0, 30, 60):
             report(self._jobs, job, done)

@@ -7,7 +7,7 @@ import pytest
 
 from shared.catalogue.categories import CATEGORIES
 from shared.index.answers import category_answer
-from shared.jobs.contract import CategoryAnswer
+from shared.jobs.answers_contract import CategoryAnswer
 from shared.model.fusion import Evidence, softmax
 from shared.photos.images import PreprocessSpec
 from tests.support.bundles import manifest

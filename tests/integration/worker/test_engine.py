@@ -13,7 +13,11 @@ from shared.artifacts.snapshots import index_store
 from shared.catalogue.categories import CATEGORIES, CataloguePhoto
 from shared.errors import IndexMissing
 from shared.index.snapshot import open_snapshot
-from shared.jobs.contract import EmbedRequest, EmbedResult, Match, SearchRequest, SearchResult
+from shared.jobs.answers_contract import EmbedResult, Match, SearchResult
+from shared.jobs.contract import (
+    EmbedRequest,
+    SearchRequest,
+)
 from shared.model.bundle import bundle_store, open_bundle
 from shared.model.embedder import Embeddings
 from shared.model.matching import Matching

@@ -20,7 +20,10 @@ from shared.artifacts.snapshots import bundle_store, index_store
 from shared.artifacts.store import MANIFEST
 from shared.changes.log import Change, PutPhoto
 from shared.errors import PhotoExpired
-from shared.jobs.contract import SearchRequest, SearchResult
+from shared.jobs.answers_contract import SearchResult
+from shared.jobs.contract import (
+    SearchRequest,
+)
 from shared.jobs.store import JobStore
 from shared.photos.images import PreprocessSpec, decode_photo, open_photo, working_copy
 from tests.conftest import Clock, encode, noise_image

@@ -10,9 +10,9 @@ import redis
 from celery.exceptions import Ignore
 
 from shared.errors import ImageNotFound
+from shared.jobs.answers_contract import EmbedResult
 from shared.jobs.contract import (
     EmbedRequest,
-    EmbedResult,
     Job,
     JobKind,
     JobResult,

@@ -151,7 +151,7 @@ def test_a_worker_of_one_kind_of_job_runs_no_other(
     for _ in range(4):
         worker.runner.run_waiting()
     read = {queue for intake in worker.intakes for queue in intake.queues}
-    bulk = {"bulk", "lookalike.wake.bulk", "reindex", "shards", "duplicates", "webhooks"}
+    bulk = {"bulk", "lookalike.wake.bulk", "reindex", "shards", "bulk.duplicates", "webhooks"}
     assert read == (bulk if mine is Priority.BULK else {"interactive", "lookalike.wake", "webhooks"})
     store = JobStore(client)
     ended = {priority: store.get(job.id).status.terminal for priority, job in jobs.items()}
@@ -186,7 +186,7 @@ def test_an_interactive_worker_with_bulk_messages_about_is_not_deaf(
 def test_each_intake_has_a_limit_of_its_own(make_worker: Callable[..., WorkerProcess]) -> None:
     worker = make_worker(worker_threads=5)
     limits = {intake.queues[0]: intake.limit() for intake in worker.intakes}
-    assert limits == {"interactive": 5, "reindex": 1, "shards": 2, "duplicates": 1, "webhooks": 8}
+    assert limits == {"interactive": 5, "reindex": 1, "shards": 2, "bulk.duplicates": 1, "webhooks": 8}
     assert worker.n_other_threads == 1 + 2 + 1 + 8
     tasks = [task for intake in worker.intakes for task in intake.tasks]
     assert {name for name in make_tasks() if name.startswith("lookalike.")} == set(tasks)

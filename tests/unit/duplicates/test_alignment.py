@@ -7,7 +7,8 @@ import pytest
 from PIL import Image
 
 from shared.duplicates.alignment import SIDE_PX, agreement, alike, reduce_greys
-from shared.duplicates.looks import dhash, hash_distance, look_of, look_of_image
+from shared.duplicates.looks import dhash, hash_distance, look_of, look_of_image, tints_agree
+from shared.duplicates.search import compare_looks
 from tests.support.copies import COPIES, cut_out, jpeg, mirrored, scene
 
 N = 12
@@ -62,6 +63,17 @@ def test_a_frame_is_left_out_of_the_look_and_the_ground_of_a_cut_out_is_not() ->
     difference = np.abs(look_of_image(framed).grey.astype(int) - look_of_image(scene(1)).grey)
     assert difference.mean() < 6  # levels; the frame's blurred edge takes a pixel of each side along
     assert look_of_image(cut_out(1)).grey[:4].min() > 250
+
+
+def test_one_thing_in_two_colours_is_no_copy() -> None:
+    red, blue = (look_of_image(cut_out(5, colour=colour)) for colour in ((190, 40, 40), (40, 40, 190)))
+    assert agreement(red.grey[None], blue.grey[None]).same[0]
+    assert compare_looks(red, [blue, look_of(jpeg(cut_out(5, colour=(190, 40, 40)), 40))])[0] is None
+    assert all(
+        tints_agree(look_of_image(scene(seed)), look_of(jpeg(copy(scene(seed), RNG))))
+        for seed in range(N)
+        for copy in COPIES.values()
+    )
 
 
 def test_hashes_of_a_mirrored_copy_agree_once_one_is_mirrored() -> None:

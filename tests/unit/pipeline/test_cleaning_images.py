@@ -13,13 +13,13 @@ from PIL import Image, ImageChops, ImageDraw
 from pipeline.cleaning.images import (
     NEAR_BITS,
     Picture,
-    dhash,
     largest_group,
     near_duplicates,
     prepare_photos,
     working_copy,
 )
 from shared.catalogue.categories import CataloguePhoto
+from shared.duplicates.looks import dhash
 from tests.conftest import encode, noise_image
 
 T = TypeVar("T")

@@ -136,7 +136,7 @@ def test_a_catalogue_with_few_words_or_none_has_no_encoder() -> None:
     few = [replace(photo, payload=photo.payload if row < 20 else "") for row, photo in enumerate(PHOTOS)]
     for photos, schema in ((few, SCHEMA), (PHOTOS, NO_ATTRIBUTES)):
         assert fit_text(photos, VECTORS, SPLIT, schema, len(CATEGORIES), {}, said.append) is None
-    assert said == ["words: none, 18 training listings have some and 30 are needed"]
+    assert said == ["words: none, 18 training listings have some and 20 are needed"]
 
 
 # Fusion

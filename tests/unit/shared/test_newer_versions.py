@@ -15,25 +15,27 @@ from shared.artifacts.snapshots import IndexFacts, IndexKind, IndexManifest
 from shared.attributes.schema import Attribute, AttributeType, ValueCount
 from shared.catalogue.categories import CATEGORIES
 from shared.changes.overrides import CatalogueOverride, OverridePhoto
-from shared.jobs.batches import Batch, BatchItem
-from shared.jobs.contract import (
+from shared.jobs.answers_contract import (
     CategoryAnswer,
     CategoryScore,
+    EmbedResult,
+    Neighbour,
+    SearchResult,
+    Timing,
+)
+from shared.jobs.batches import Batch, BatchItem
+from shared.jobs.contract import (
     DeleteImageRequest,
     Distinct,
     EmbedRequest,
-    EmbedResult,
     Encoding,
     ImageChangeResult,
     JobError,
     JobKind,
-    Neighbour,
     Priority,
     PutImageRequest,
     SearchRequest,
-    SearchResult,
     Submission,
-    Timing,
 )
 from shared.jobs.reindex_contract import (
     Progress,
