@@ -84,7 +84,7 @@ def evaluate(name: str, catalogue: Path | None, against: str | None, as_json: bo
         lines.append(f"beside {bundles[1].version} ({bundles[1].manifest.backbone}), on photos that neither has seen")
     lines += [
         *_rows(summaries, differences),
-        *([] if against else [*_listing_queries(evaluation), *_categories(evaluation)]),
+        *([] if against else [*_listing_queries(evaluation), *_matches(evaluation), *_categories(evaluation)]),
     ]
     print_facts(as_json, facts, "\n".join([*lines, *(f"note: {note}" for note in notes)]))
 
@@ -156,10 +156,11 @@ def _named(bundle: ModelBundle) -> dict[str, str]:
 
 
 def _rows(summaries: Sequence[Mapping[str, float | int]], differences: Mapping[str, "Difference"]) -> list[str]:
-    """One line for each figure: its value for every bundle, and their difference with its interval."""
+    """One line for each figure: its value for every bundle that has it, and their difference with its interval."""
     lines = []
-    for name in summaries[0]:
-        cells = [f"{value:>10.3f}" if isinstance(value := s[name], float) else f"{value:>10}" for s in summaries]
+    for name in dict.fromkeys(name for summary in summaries for name in summary):
+        values = [summary.get(name, "-") for summary in summaries]
+        cells = [f"{value:>10.3f}" if isinstance(value, float) else f"{value:>10}" for value in values]
         if found := differences.get(name):
             cells.append(f"{found.difference:+10.3f} [{found.interval.low:+.3f}, {found.interval.high:+.3f}]")
         lines.append(f"  {name:34}{''.join(cells)}")
@@ -175,6 +176,22 @@ def _listing_queries(evaluation: "Evaluation") -> list[str]:
         if gain:
             between = f"[{gain.difference.low:+.3f}, {gain.difference.high:+.3f}]"
             lines.append(f"  {name:24} {gain.all_photos:.3f}, of one photo {gain.one_photo:.3f}, difference {between}")
+    return lines
+
+
+def _matches(evaluation: "Evaluation") -> list[str]:
+    """How well it is known whether a search found the same thing."""
+    if (found := evaluation.matches) is None:
+        return []
+    error = f"{found.ece:.3f} [{found.ece_interval.low:.3f}, {found.ece_interval.high:.3f}]"
+    lines = [
+        f"the same thing or not here, {found.n_queries} unseen queries, half of them without their thing",
+        f"  {'calibration error':24} {error}, of exact probabilities {found.ece_if_exact:.3f}",
+    ]
+    for name, answer in (("certainly the same", found.same), ("certainly not here", found.absent)):
+        right = "" if answer.precision is None else f", right for {answer.precision:.3f}"
+        between = f" [{answer.interval.low:.3f}, {answer.interval.high:.3f}]" if answer.interval else ""
+        lines.append(f"  {name:24} {answer.coverage:.3f} of the queries{right}{between}")
     return lines
 
 

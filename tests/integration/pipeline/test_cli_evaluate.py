@@ -2,6 +2,7 @@
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from shared.model.bundle import (
     open_bundle,
     write_bundle_directory,
 )
+from shared.model.matching import Matching
 from tests.integration.pipeline.test_cli_index import run, run_json
 from tests.support.installation import Installation
 
@@ -60,9 +62,16 @@ def test_the_live_bundle_is_measured_on_the_catalogue_used_last_as_it_was_when_i
     assert "Video Games & Consoles" in text
 
 
-def test_a_bundle_is_no_better_than_itself(live: ModelBundle) -> None:
-    text = run("evaluate", "--bundle", live.version, "--against", "live").output
+def test_a_bundle_is_no_better_than_itself_but_where_one_knows_more(live: ModelBundle, tmp_path: Path) -> None:
+    matching = Matching(k=8, bias=-3.0, lead=20.0, nearness=1.0, same_from=0.5)
+    knowing = replace(live, manifest=live.manifest.model_copy(update={"matching": matching}))
+    bundle = directory_of(knowing, tmp_path / "knowing", live.split)
+    text = run("evaluate", "--bundle", live.version, "--against", bundle).output
     assert re.search(r"accuracy +(\d\.\d{3}) +\1 +\+0\.000 \[\+0\.000, \+0\.000\]", text)
+    assert re.search(r"match_ece +- +0\.\d{3}$", text, re.MULTILINE)
+    alone = run("evaluate", "--bundle", bundle).output
+    assert re.search(r"certainly the same +\d\.\d{3} of the queries", alone)
+    assert "certainly not here       0.000 of the queries" in alone
 
 
 def test_two_bundles_are_compared_only_on_photos_that_neither_has_seen(live: ModelBundle, tmp_path: Path) -> None:
