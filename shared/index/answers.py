@@ -216,7 +216,7 @@ def encoded_text(request: PhotoRequest, encoder: TextEncoder | None) -> EncodedT
         raise InvalidRequest(NO_WORDS)
     encoded = encoder.encode(request.text)
     if encoded is None and request.without_photo:
-        raise InvalidRequest("text: no listing of the catalogue has a word like these; say it in other words")
+        raise InvalidRequest("text: there is no word in it that says what the thing is; say it in words")
     return encoded
 
 

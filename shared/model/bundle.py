@@ -187,7 +187,7 @@ class ModelBundle:
             encoder = TextEncoder(facts, load_file(self.directory / TEXT))
         except (OSError, SafetensorError) as exc:
             raise BundleDamaged(f"{self.version}: {TEXT} cannot be read") from exc
-        if encoder.to_photo.shape != (encoder.width, self.manifest.embedding_dim):
+        if encoder.to_photo.shape[1] != self.manifest.embedding_dim:
             raise BundleDamaged(f"{self.version}: {TEXT} is of another model")
         return encoder
 

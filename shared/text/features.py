@@ -27,12 +27,14 @@ class Features(NamedTuple):
     """The features of a text; a feature is there as often as the text has it.
 
     Attributes:
-        words: hashes of words and of pairs of words, (n,) uint64.
+        words: hashes of words and of pairs of words, (n,) uint64, the words first.
         letters: hashes of runs of letters, (m,) uint64.
+        n_words: how many of `words` are words.
     """
 
     words: Hashes
     letters: Hashes
+    n_words: int
 
 
 def tokens(text: str) -> list[str]:
@@ -48,7 +50,7 @@ def features(text: str) -> Features:
     """
     spaced = " ".join(["", *tokens(text), ""])[: MAX_CHARS + 1]
     if len(spaced) <= 2:
-        return Features(np.empty(0, dtype=np.uint64), np.empty(0, dtype=np.uint64))
+        return Features(np.empty(0, dtype=np.uint64), np.empty(0, dtype=np.uint64), 0)
     letters = np.frombuffer(spaced.rstrip().encode("utf-32-le") + b" \0\0\0", dtype="<u4").astype(np.uint64)
     # The hash of some letters is the sum of letter * base^position over them: a difference of prefix sums, brought to
     # one position.
@@ -69,7 +71,7 @@ def features(text: str) -> Features:
         inside = until[first + size - 1] - until[first + 1]  # spaces, but for those at the ends
         first = first[inside == 0]
         runs.append(hashed(first, first + size, _LETTERS))
-    return Features(np.concatenate([words, pairs]), np.concatenate(runs))
+    return Features(np.concatenate([words, pairs]), np.concatenate(runs), len(words))
 
 
 def _mixed(hashes: Hashes) -> Hashes:

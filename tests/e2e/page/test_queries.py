@@ -283,4 +283,4 @@ def test_words_weight_and_preference_are_in_the_address_and_fit_a_small_screen(g
     expect(page.locator("#search-message")).to_be_empty()
     bar.fill("!?")
     page.get_by_role("button", name="Search", exact=True).click()
-    expect(page.get_by_role("alert")).to_contain_text("no listing of the catalogue has a word like these")
+    expect(page.get_by_role("alert")).to_contain_text("there is no word in it that says what the thing is")

@@ -87,7 +87,7 @@ def test_the_embedding_of_words_is_compared_with_those_of_photos(engine: Engine)
 
 
 def test_a_text_of_which_no_word_is_known_is_refused_alone_and_beside_a_photo_passed_over(engine: Engine) -> None:
-    with pytest.raises(InvalidRequest, match="text: no listing of the catalogue has a word like these"):
+    with pytest.raises(InvalidRequest, match="text: there is no word in it that says what the thing is"):
         search(engine, text="!?")
     image_id = first_image(engine)
     assert search(engine, image_id=image_id, text="!?") == search(engine, image_id=image_id)

@@ -14,7 +14,7 @@ from shared.attributes.schema import NO_ATTRIBUTES, Attribute, AttributeSchema, 
 from shared.catalogue.categories import CataloguePhoto, Categories
 from shared.model.bundle import POOLED, Split
 from shared.model.embedder import Embeddings
-from shared.text.encoder import TextEncoder, texts_of
+from shared.text.encoder import N_STRANGE, TextEncoder, texts_of
 
 SCHEMA = AttributeSchema(
     (Attribute(name="title", type=AttributeType.TEXT), Attribute(name="description", type=AttributeType.TEXT))
@@ -113,9 +113,24 @@ def test_the_same_catalogue_gives_the_same_bytes(fitted: FittedText) -> None:
     assert again.encoder.facts == fitted.encoder.facts
 
 
-@pytest.mark.parametrize("text", ["", "£5", "zzzz qqqq", "..."])
-def test_a_text_of_which_nothing_is_known_is_none(fitted: FittedText, text: str) -> None:
+@pytest.mark.parametrize("text", ["", "£5", "..."])
+def test_a_text_without_a_word_is_none(fitted: FittedText, text: str) -> None:
     assert fitted.encoder.encode(text) is None
+
+
+def test_words_that_no_listing_had_are_found_in_listings_that_come_later(fitted: FittedText) -> None:
+    def of(title: str) -> FloatArray:
+        found = fitted.encoder.of_listing(as_payload({"title": title}), 0)
+        assert found is not None
+        return found
+
+    asked = fitted.encoder.encode("zqx9000 oak table")
+    alone = fitted.encoder.encode("zqx9000")
+    assert asked
+    assert alone
+    later, other = of("used oak table zqx9000"), of("used oak table wvy7000")
+    assert asked.vector @ later > asked.vector @ other
+    assert alone.vector @ later > alone.vector @ other + 0.1
 
 
 def test_a_listing_is_encoded_by_its_texts_and_its_own_category(fitted: FittedText) -> None:
@@ -124,7 +139,7 @@ def test_a_listing_is_encoded_by_its_texts_and_its_own_category(fitted: FittedTe
     right, wrong = (fitted.encoder.of_listing(payload, category) for category in (1, 2))
     assert right is not None
     assert wrong is not None
-    dimension = fitted.encoder.facts.dimension
+    dimension = N_STRANGE + fitted.encoder.facts.dimension
     np.testing.assert_array_equal(right[:dimension], wrong[:dimension])
     assert right[dimension:].argmax() == 1
     assert wrong[dimension:].argmax() == 2

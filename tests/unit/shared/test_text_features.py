@@ -27,7 +27,7 @@ def naive(text: str) -> tuple[Counter[str], Counter[str]]:
 @given(st.text(max_size=60), st.text(max_size=60))
 def test_two_texts_share_the_features_that_they_share_as_texts(one: str, other: str) -> None:
     for of_one, of_other, hashed, hashed_other in zip(
-        naive(one), naive(other), features(one), features(other), strict=True
+        naive(one), naive(other), features(one)[:2], features(other)[:2], strict=True
     ):
         assert len(hashed) == of_one.total()
         assert len(np.unique(hashed)) == len(of_one)
@@ -45,23 +45,23 @@ def test_two_texts_share_the_features_that_they_share_as_texts(one: str, other: 
     ],
 )
 def test_case_width_and_punctuation_make_no_difference(text: str, same: str) -> None:
-    for found, expected in zip(features(text), features(same), strict=True):
+    for found, expected in zip(features(text)[:2], features(same)[:2], strict=True):
         np.testing.assert_array_equal(found, expected)
 
 
 def test_a_misspelt_word_shares_most_of_its_runs_of_letters() -> None:
-    (_, right), (_, wrong), (_, other) = features("wardrobe"), features("wardrobbe"), features("bicycle")
+    right, wrong, other = (features(word).letters for word in ("wardrobe", "wardrobbe", "bicycle"))
     shared = [len(np.intersect1d(right, some)) / len(right) for some in (wrong, other)]
     assert shared[0] > 0.7 > 0.1 > shared[1]
 
 
 @pytest.mark.parametrize("text", ["", " ", "!?…", "\n\t", "_"])
 def test_a_text_without_a_word_has_no_features(text: str) -> None:
-    assert [len(found) for found in features(text)] == [0, 0]
+    assert [len(found) for found in features(text)[:2]] == [0, 0]
 
 
 def test_only_the_beginning_of_a_long_text_counts() -> None:
     begin = "oak table " * (MAX_CHARS // 10)
     long, longer = features(begin + "chair " * 10), features(begin + "bicycle " * 100_000)
-    for found, expected in zip(longer, long, strict=True):
+    for found, expected in zip(longer[:2], long[:2], strict=True):
         np.testing.assert_array_equal(found, expected)
