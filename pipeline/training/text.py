@@ -119,8 +119,8 @@ def fit_text(
             report_progress(f"words: none, {len(trained)} training listings have some and {_MIN_LISTINGS} are needed")
         return None
     if len(trained) > _MOST_LISTINGS:
-        random = np.random.default_rng(_SEED)
-        trained = sorted(np.array(trained)[random.choice(len(trained), _MOST_LISTINGS, replace=False)].tolist())
+        chosen = np.random.default_rng(_SEED).choice(len(trained), _MOST_LISTINGS, replace=False)
+        trained = sorted(np.array(trained)[chosen].tolist())
     learnt = learn_rules(
         [ListingText(listings[one].texts, listings[one].others, paths.get(one, ""), listings[one].category)
          for one in trained]
@@ -371,8 +371,7 @@ def _whitening(covariance: DoubleArray) -> DoubleArray:
 
 def _expectation(encoder: TextEncoder, pairs: _Pairs, vectors: FloatArray) -> tuple[float, float]:
     """Slope and offset of the line by which words' similarity goes with that of the mapped words and the photo."""
-    random = np.random.default_rng(_SEED)
-    asked = random.permutation(len(pairs.rows))[:_COMPARED]
+    asked = np.random.default_rng(_SEED).permutation(len(pairs.rows))[:_COMPARED]
     mapped = normalised(pairs.titles[asked][:, N_STRANGE:] @ encoder.to_photo + encoder.to_photo_bias)
     expected = (mapped @ vectors[pairs.rows].T).ravel().astype(np.float64)
     similar = (pairs.titles[asked] @ pairs.words.T).ravel().astype(np.float64)

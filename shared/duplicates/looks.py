@@ -1,5 +1,6 @@
 """What photos look like: a small grey thumbnail and a hash of each, computed once and kept by the file's SHA-256."""
 
+import json
 import sqlite3
 from collections.abc import Iterable, Iterator
 from contextlib import closing, contextmanager
@@ -25,6 +26,8 @@ _TINT_LEVELS = 8.0  # copies of real photos differ by up to 7
 _VERSION = 1  # of how looks are made
 _AT_ONCE = 500
 _BUSY_S = 30
+_LOOKS = "SELECT sha256, grey, blue, red, dhash FROM looks WHERE sha256 IN (SELECT value FROM json_each(?))"
+_KNOWN = "SELECT sha256 FROM looks WHERE sha256 IN (SELECT value FROM json_each(?))"
 _TABLE = """
     DROP TABLE IF EXISTS looks;
     CREATE TABLE looks (sha256 TEXT PRIMARY KEY, grey BLOB, blue REAL, red REAL, dhash TEXT) WITHOUT ROWID
@@ -137,12 +140,12 @@ class LookCache:
         """Return the looks that are known, by SHA-256."""
         return {
             sha256: Look(np.frombuffer(grey, np.uint8).reshape(SIDE_PX, SIDE_PX), (blue, red), bits)
-            for sha256, grey, blue, red, bits in self._select("sha256, grey, blue, red, dhash", sha256s)
+            for sha256, grey, blue, red, bits in self._select(_LOOKS, sha256s)
         }
 
     def known(self, sha256s: Iterable[str]) -> set[str]:
         """Tell of which photos the look is known."""
-        return {sha256 for (sha256,) in self._select("sha256", sha256s)}
+        return {sha256 for (sha256,) in self._select(_KNOWN, sha256s)}
 
     def write(self, looks: Iterable[tuple[str, Look]]) -> None:
         """Keep looks by SHA-256."""
@@ -157,13 +160,12 @@ class LookCache:
             connection.executemany("INSERT OR IGNORE INTO wanted VALUES (?)", ((sha256,) for sha256 in wanted))
             connection.execute("DELETE FROM looks WHERE sha256 NOT IN (SELECT sha256 FROM wanted)")
 
-    def _select(self, columns: str, sha256s: Iterable[str]) -> Iterator[tuple[Any, ...]]:
+    def _select(self, query: str, sha256s: Iterable[str]) -> Iterator[tuple[Any, ...]]:
         wanted = list(sha256s)
         with self._connected() as connection:
             for start in range(0, len(wanted), _AT_ONCE):
                 some = wanted[start : start + _AT_ONCE]
-                marks = ",".join("?" * len(some))
-                yield from connection.execute(f"SELECT {columns} FROM looks WHERE sha256 IN ({marks})", some)  # noqa: S608
+                yield from connection.execute(query, (json.dumps(some),))
 
     @contextmanager
     def _connected(self) -> Iterator[sqlite3.Connection]:
