@@ -49,7 +49,6 @@ class _Put:
     scores: FloatArray  # (n_categories,)
     values: Values
     listing_rows: tuple[int, ...]  # of its listing's photos in the snapshot
-    text: FloatArray | None  # (width,), of its listing's words
 
     @property
     def live(self) -> LivePhoto:
@@ -112,6 +111,8 @@ class DeltaIndex:
         self._puts: list[_Put] = []
         self._payloads: dict[str, str] = {}  # what the last photo of a listing was put with
         self._buffer: FloatArray = np.zeros((_INITIAL_CAPACITY, snapshot.manifest.dimension), dtype=np.float32)
+        texts = snapshot.manifest.texts
+        self._texts: FloatArray = np.zeros((_INITIAL_CAPACITY, texts.width if texts else 0), dtype=np.float32)
         nothing = np.empty(0, dtype=np.int64)
         compacted_through = snapshot.manifest.compacted_through
         self._state = _State(compacted_through, {}, {}, nothing, self._buffer[:0], np.empty(0, dtype=np.bool_))
@@ -179,6 +180,7 @@ class DeltaIndex:
         position = len(self._puts)
         if position == len(self._buffer):
             self._buffer = np.concatenate([self._buffer, np.zeros_like(self._buffer)])
+            self._texts = np.concatenate([self._texts, np.zeros_like(self._texts)])
         if embeddings:
             self._buffer[position] = embeddings.vectors[0]
         scores = embeddings.scores[0] if embeddings else photo.scores
@@ -189,8 +191,9 @@ class DeltaIndex:
         payload = photo.payload or self.snapshot.payload_of(listing_id) or self._payloads.get(listing_id, "")
         values = fitting_values(of_payload(payload), AttributeSchema(self.manifest.attributes))
         rows = tuple(self.snapshot.rows_of(listing_id))
-        text = self._encode(payload, photo.category) if self._encode else None
-        self._puts.append(_Put(image_id, listing_id, photo.sha256, photo.category, scores, values, rows, text))
+        text = self._encode(payload, photo.category) if self._encode and self._texts.shape[1] else None
+        self._texts[position] = 0 if text is None else text
+        self._puts.append(_Put(image_id, listing_id, photo.sha256, photo.category, scores, values, rows))
         return position
 
     def search(self, query: FloatArray, request: SearchRequest, *, words: WordsQuery | None = None) -> list[Neighbour]:
@@ -291,9 +294,10 @@ class DeltaIndex:
         if words is None:
             return photos
         similar: FloatArray = np.vecdot(state.vectors, words.expected) + np.float32(words.offset)
-        for position, put in enumerate(self._puts[: len(similar)]):
-            if put.text is not None:
-                similar[position] = np.vecdot(put.text, words.vector)
+        texts = self._texts[: len(similar)]
+        if texts.shape[1]:
+            with_words = texts.any(axis=1)
+            similar[with_words] = np.vecdot(texts[with_words], words.vector)
         return words.joined(photos, similar)
 
     def _found(self, state: _State, similarities: FloatArray, request: SearchRequest) -> list[Neighbour]:
