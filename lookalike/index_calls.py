@@ -98,7 +98,7 @@ class IndexCalls(DuplicateCalls):
     def put_image(
         self,
         image_id: str,
-        photo: Photo,
+        photo: Photo | None = None,
         *,
         listing_id: str,
         category: str,
@@ -111,7 +111,8 @@ class IndexCalls(DuplicateCalls):
 
         Args:
             image_id: the photo's id, 1 to 200 printable characters without a slash.
-            photo: a path, bytes, a file opened in binary mode, or a PIL image.
+            photo: a path, bytes, a file opened in binary mode, or a PIL image; None: the photo of that id stays and is
+                not embedded again, and what is said of it changes.
             listing_id: the listing that the photo belongs to.
             category: root category of the listing.
             attributes: of the listing, value by name, such as `{"title": "a lamp", "price": 12.5}`; by default those
@@ -132,14 +133,14 @@ class IndexCalls(DuplicateCalls):
         """
         path = _image_path(image_id)
         named = {"listing_id": text_of("listing_id", listing_id), "category": text_of("category", category)}
-        content = yield Work(partial(read_photo, photo))
-        request = Request(
-            method="PUT",
-            path=path,
-            headers={"Idempotency-Key": idempotency_key_of(options)},
-            form=form_fields({**named, **request_options({"attributes": attributes, "text": text, **options})}),
-            files=(photo_part(content),),
-        )
+        said = {**named, **request_options({"attributes": attributes, "text": text, **options})}
+        headers = {"Idempotency-Key": idempotency_key_of(options)}
+        if photo is None:
+            request = Request(method="PUT", path=path, headers=headers, json=said)
+        else:
+            content = yield Work(partial(read_photo, photo))
+            files = (photo_part(content),)
+            request = Request(method="PUT", path=path, headers=headers, form=form_fields(said), files=files)
         return (yield from self._carried_out(request, timeout_s))
 
     def delete_image(

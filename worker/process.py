@@ -126,7 +126,7 @@ class WorkerProcess:
             settings, client, self.store, self.engine, dispatcher=dispatcher, stopping=asked_to_stop, server=server
         )
         duplicates = DuplicateFinder(settings, client, reindexer.store, self.engine, stopping=asked_to_stop)
-        change = ChangeWriter(ChangeLog(client), self.engine, settings.storage, duplicates.of_put).run
+        change = ChangeWriter(ChangeLog(client), self.engine, settings, duplicates.of_put).run
         self.runner = JobRunner(
             self.store,
             self.engine,

@@ -30,11 +30,12 @@ def photo_only(_: Settings) -> dict[str, Schema]:
 
 
 def photo_with(options: type[BaseModel]) -> Body:
-    """A photo in a form, and options with it."""
+    """A photo in a form, and options with it; or in JSON options alone, about the photo that there is."""
 
     def body(settings: Settings) -> dict[str, Schema]:
         fields = {FIELD: _PHOTO_FILE} | options_of(settings, options, Submission)
-        return {_FORM: closed(fields, FIELD, *_required(options))}
+        alone = closed(options_of(settings, options, Submission, nullable=True), *_required(options))
+        return {_FORM: closed(fields, FIELD, *_required(options)), _JSON: alone}
 
     return body
 

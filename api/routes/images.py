@@ -10,7 +10,7 @@ from pathlib import Path
 from flask import Blueprint, Response, request
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
-from api.http.options import once, read_form_options, validated
+from api.http.options import once, read_form_options, read_json_options, validated
 from api.openapi.operation import JPEG, PHOTO, SUBMIT, SUBMIT_HEADERS, SUBMITTED, Errors, Operation
 from api.openapi.schemas import photo_with
 from api.service import idempotency_key, service, submitted
@@ -63,7 +63,8 @@ class ThumbnailQuery(BaseModel):
 
 @bp.put("/images/<path:image_id>")
 @Operation(
-    "Have searches find a photo within two seconds, instead of the one of that id if there is one",
+    "Have searches find a photo within two seconds, instead of the one of that id if there is one; as JSON without a "
+    "photo: the photo of that id stays, and what is said of it changes",
     SUBMITTED,
     errors=(*PHOTO, *SUBMIT, *_NO_INDEX, ChangesFull),
     parameters=SUBMIT_HEADERS,
@@ -72,15 +73,20 @@ class ThumbnailQuery(BaseModel):
 def put_image(image_id: str) -> Response:
     """PUT /v1/images/ID: submit a job that puts a photo into the live index."""
     named = _validated_id(image_id)
-    options, submission = read_form_options(ImageOptions)
+    without_photo = request.is_json
+    options, submission = (read_json_options if without_photo else read_form_options)(ImageOptions)
     given = _with_words(options)
     attributes = None if given is None else read_values(given, service().attributes)
     change = PutImageRequest(
-        image_id=named.image_id, listing_id=options.listing_id, category=options.category, attributes=attributes
+        image_id=named.image_id,
+        listing_id=options.listing_id,
+        category=options.category,
+        attributes=attributes,
+        without_photo=without_photo,
     )
     key = idempotency_key()
     _refuse_when_full()
-    photo = service().reader.read(request, service().spec, keep=True)
+    photo = None if without_photo else service().reader.read(request, service().spec, keep=True)
     return _accept(JobKind.PUT_IMAGE, change, photo, submission, key)
 
 

@@ -277,8 +277,8 @@ def search_result(asked: Asked, request: SearchRequest, index: DeltaIndex, model
 def own_listings(request: PhotoRequest, index: DeltaIndex) -> set[str]:
     """The listings that a query is of, as far as it says so."""
     named = {request.listing_id, request.exclude_listing if isinstance(request, SearchRequest) else None}
-    if request.image_id is not None:
-        named.add(index.listing_of(request.image_id))
+    if request.image_id is not None and (photo := index.photo_of(request.image_id)):
+        named.add(photo.listing_id)
     return {one for one in named if one is not None}
 
 

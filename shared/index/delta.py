@@ -280,13 +280,13 @@ class DeltaIndex:
         photo = self.snapshot.photo(row) if row < len(self.snapshot) else self._puts[row - len(self.snapshot)]
         return photo.image_id, photo.listing_id
 
-    def listing_of(self, image_id: str) -> str | None:
-        """Return the listing of an image; None if there is no such image."""
+    def photo_of(self, image_id: str) -> LivePhoto | None:
+        """Return the photo of an image; None if there is no such image."""
         state = self._state
         if (position := state.positions.get(image_id)) is not None:
-            return self._puts[position].listing_id
+            return self._puts[position].live
         row = None if image_id in state.sequences else self.snapshot.row_of(image_id)
-        return None if row is None else self.snapshot.photo(row).listing_id
+        return None if row is None else _live(self.snapshot.photo(row))
 
     def _similarities(self, state: _State, query: FloatArray, words: WordsQuery | None) -> FloatArray:
         """How similar each photo of the delta is to a query, (n,)."""

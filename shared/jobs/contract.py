@@ -227,7 +227,10 @@ class _ImageChange(Contract):
 
 
 class PutImageRequest(_ImageChange, ImageOptions):
-    """Options of a put_image job; the photo comes as pixels beside the request."""
+    """Options of a put_image job; the photo comes as pixels beside the request, or stays the one of that id."""
+
+    # Set by the API where no photo was sent: what is said of the photo changes, and the photo stays.
+    without_photo: bool = Field(False, exclude_if=is_false)
 
 
 class DeleteImageRequest(_ImageChange):
@@ -318,7 +321,7 @@ def brings_photo(request: JobRequest) -> bool:
     """Tell whether the pixels of photos come beside the request."""
     if isinstance(request, PhotoRequest):
         return not request.without_photo and all(getattr(request, name) is None for name in OF_THE_INDEX)
-    return isinstance(request, PutImageRequest)
+    return isinstance(request, PutImageRequest) and not request.without_photo
 
 
 def parse_request(kind: JobKind, payload: str) -> JobRequest:

@@ -12,10 +12,11 @@ import numpy as np
 import redis
 from PIL import Image
 
-from shared.artifacts import Location
-from shared.artifacts.home import keep_live_photo
+from shared.array_types import FloatArray
+from shared.artifacts.home import indexed_photo, keep_live_photo, live_photo
 from shared.attributes.schema import as_payload
 from shared.changes.log import Change, ChangeLog, PutPhoto
+from shared.errors import ImageNotFound
 from shared.jobs.answers_contract import EmbedResult
 from shared.jobs.contract import (
     DeleteImageRequest,
@@ -27,6 +28,7 @@ from shared.jobs.contract import (
 from shared.jobs.dispatcher import broker_errors
 from shared.jobs.duplicates_contract import DuplicateOf
 from shared.jobs.records import Claim
+from shared.settings import Settings
 from shared.telemetry import event
 from worker.jobs.leases import Lease
 from worker.jobs.retries import while_redis_is_away
@@ -45,10 +47,10 @@ class ChangeWriter:
         duplicates: tells what a photo that is put duplicates.
     """
 
-    def __init__(self, log: ChangeLog, engine: Engine, storage: Location, duplicates: DuplicatesOf) -> None:
+    def __init__(self, log: ChangeLog, engine: Engine, settings: Settings, duplicates: DuplicatesOf) -> None:
         self._log = log
         self._engine = engine
-        self._storage = storage
+        self._settings = settings
         self._duplicates_of = duplicates
 
     def run(self, claim: Claim, lease: Lease) -> ImageChangeResult:
@@ -56,6 +58,7 @@ class ChangeWriter:
 
         Raises:
             PhotoExpired: its photo outlived its time.
+            ImageNotFound: it brings no photo, and the index has none of that id, or its file is gone.
             JobCanceled, CancelledError: nobody wants it any more.
             InvalidRequest: the model has no such category.
             ArtifactUnwritable: there is no room for the photo.
@@ -64,13 +67,14 @@ class ChangeWriter:
         assert isinstance(request, PutImageRequest | DeleteImageRequest)
         photo, duplicates = None, None
         if isinstance(request, PutImageRequest):
-            photo, duplicates = self._put(request, claim, lease)
+            put, file = self._said_anew(request) if request.without_photo else self._put(request, claim, lease)
+            photo, duplicates = put, self._duplicates_of(request, put, file)
         append = partial(self._log.append, claim.job, request.image_id, request.sequence, photo)
         change_id = while_redis_is_away(append)
         return ImageChangeResult(image_id=request.image_id, change_id=change_id, duplicates=duplicates)
 
-    def _put(self, request: PutImageRequest, claim: Claim, lease: Lease) -> tuple[PutPhoto, list[DuplicateOf] | None]:
-        """Keep the photo; returns it as the log has it, and what it duplicates."""
+    def _put(self, request: PutImageRequest, claim: Claim, lease: Lease) -> tuple[PutPhoto, bytes]:
+        """Keep the photo; returns it as the log has it, and its file."""
         n_bytes = claim.job.spec.n_bytes
         pixels, copy = (claim.pixels[:n_bytes], claim.pixels[n_bytes:]) if claim.pixels else (None, None)
         embedded = self._engine.run(
@@ -85,16 +89,41 @@ class ChangeWriter:
         assert isinstance(embedded.embedding, str)
         assert pixels is not None  # or it would not have been embedded
         file = copy or as_png(pixels)
-        put = PutPhoto(
+        vector = np.frombuffer(base64.b64decode(embedded.embedding), dtype="<f4")
+        scores = np.array(embedded.scores, dtype=np.float32)
+        return self._kept(request, file, embedded.model_fingerprint, vector, scores), file
+
+    def _said_anew(self, request: PutImageRequest) -> tuple[PutPhoto, bytes]:
+        """Take the photo of that id with the embedding that it has; returns it as the log has it, and its file."""
+        index = self._engine.live.answering(None).index
+        photo = index.photo_of(request.image_id)
+        if photo is None:
+            raise ImageNotFound("the live index has no photo of that id; send the photo itself")
+        embeddings = index.stored(request.image_id)
+        storage = self._settings.storage
+        path = (
+            indexed_photo(self._settings, photo.path, photo.sha256) if photo.path else live_photo(storage, photo.sha256)
+        )
+        try:
+            file = path.read_bytes()
+        except OSError as exc:
+            raise ImageNotFound("the file of that photo cannot be read any more; send the photo itself") from exc
+        fingerprint = index.manifest.fingerprint
+        return self._kept(request, file, fingerprint, embeddings.vectors[0], embeddings.scores[0]), file
+
+    def _kept(
+        self, request: PutImageRequest, file: bytes, fingerprint: str, vector: FloatArray, scores: FloatArray
+    ) -> PutPhoto:
+        """Keep the file; returns the photo as the log has it."""
+        return PutPhoto(
             listing_id=request.listing_id,
             category=self._engine.categories.position(request.category),
-            sha256=keep_live_photo(self._storage, file),
-            fingerprint=embedded.model_fingerprint,
-            vector=np.frombuffer(base64.b64decode(embedded.embedding), dtype="<f4"),
-            scores=np.array(embedded.scores, dtype=np.float32),
+            sha256=keep_live_photo(self._settings.storage, file),
+            fingerprint=fingerprint,
+            vector=vector,
+            scores=scores,
             payload=as_payload(request.attributes or {}),
         )
-        return put, self._duplicates_of(request, put, file)
 
 
 def as_png(pixels: bytes) -> bytes:

@@ -113,6 +113,20 @@ def test_a_photo_that_is_put_has_its_words_as_attributes(http: FlaskClient, jobs
     assert "text: it stands for the attribute title" in refused.get_json()["detail"]
 
 
+def test_as_json_a_put_says_anew_what_the_photo_is_and_brings_none(http: FlaskClient, jobs: JobStore) -> None:
+    said = {"listing_id": "l1", "category": CATEGORIES[1], "text": "oak table"}
+    answer = http.put("/v1/images/p1", json=said)
+    assert answer.status_code == 202, answer.text
+    request = jobs.get(answer.get_json()["id"]).request
+    assert isinstance(request, PutImageRequest)
+    assert request.without_photo
+    assert not brings_photo(request)
+    assert request.attributes == {"title": "oak table"}
+    refused = http.put("/v1/images/p1", json={"text": "oak table"})
+    assert_problem(refused, 422, "invalid_request")
+    assert "listing_id" in refused.get_json()["detail"]
+
+
 def test_where_the_model_knows_no_words_they_are_refused(
     client: redis.Redis, valkey_url: str, reader: PhotoReader, tmp_path: Any
 ) -> None:

@@ -87,8 +87,12 @@ def engine(home: Path, log: ChangeLog, valkey_url: str) -> Iterator[Engine]:
     engine.close()
 
 
+def settings_of(home: Path) -> Settings:
+    return Settings.model_validate({"home": home})
+
+
 def runner(jobs: JobStore, log: ChangeLog, engine: Engine, home: Path) -> JobRunner:
-    change = ChangeWriter(log, engine, home, lambda *given: None).run
+    change = ChangeWriter(log, engine, settings_of(home), lambda *given: None).run
     handlers = {JobKind.PUT_IMAGE: change, JobKind.DELETE_IMAGE: change}
     return JobRunner(jobs, engine, Leases(), worker="w", lease_s=15, handlers=handlers)
 
@@ -145,10 +149,42 @@ def test_a_photo_put_live_is_found_within_two_seconds_and_a_deleted_one_no_more(
         engine.run(SearchRequest(image_id="new"), None)
 
 
+def test_what_is_said_of_a_photo_changes_without_the_photo_and_nothing_is_embedded(
+    jobs: JobStore, log: ChangeLog, engine: Engine, home: Path
+) -> None:
+    live = engine.live.current
+    assert live is not None
+    before = live.index.snapshot.photo(0)
+    stored = live.index.stored(before.image_id).vectors[0]
+    for turn, image_id in enumerate((before.image_id, before.image_id, "nobody")):
+        request = PutImageRequest(
+            image_id=image_id, listing_id=f"l{turn}", category=CATEGORY, sequence=log.next_sequence(),
+            attributes={"title": f"said {turn}"}, without_photo=True,
+        )  # fmt: skip
+        job = jobs.create(JobKind.PUT_IMAGE, request, None, admission=PLENTY)[0]
+        runner(jobs, log, engine, home).run_queued()
+        done = jobs.get(job.id)
+        if image_id == "nobody":
+            assert done.error is not None
+            assert done.error.code == "image_not_found"
+            assert "send the photo itself" in done.error.detail
+            break
+        assert done.status is JobStatus.SUCCEEDED, done.error
+        *_, entry = log.read()
+        assert entry.photo is not None
+        np.testing.assert_array_equal(entry.photo.vector, stored)
+        assert entry.photo.sha256 == before.sha256
+        assert (entry.photo.listing_id, entry.photo.payload) == (f"l{turn}", f'{{"title":"said {turn}"}}')
+        deadline = time.monotonic() + 2
+        while (photo := live.index.photo_of(image_id)) is None or photo.listing_id != f"l{turn}":
+            assert time.monotonic() < deadline
+    assert engine.stats().batch_sizes == {}
+
+
 def test_jobs_run_in_the_wrong_order_leave_what_was_accepted_last(
     jobs: JobStore, log: ChangeLog, engine: Engine, home: Path
 ) -> None:
-    change = ChangeWriter(log, engine, home, lambda *given: None)
+    change = ChangeWriter(log, engine, settings_of(home), lambda *given: None)
     first, second = submit(jobs, log, "a", noise(1)), submit(jobs, log, "a", noise(2))
     claims = {claim.job.id: claim for _ in range(2) if (claim := jobs.claim("w", lease_s=15))}
     with Leases().holding(first) as lease:

@@ -108,7 +108,9 @@ def test_the_listing_that_a_photo_is_of_does_not_vote_for_it(engine: Engine) -> 
     image_id, listing_id, _, _ = a_listing(engine)
     live = engine.live.current
     assert live is not None
-    assert live.index.listing_of(image_id) == listing_id
+    photo = live.index.photo_of(image_id)
+    assert photo is not None
+    assert photo.listing_id == listing_id
     embeddings = live.index.stored(image_id)
     near = live.index.labelled(embeddings.vectors[0], 40, SearchRequest(), {listing_id})
     own = {hit.score for hit in live.index.search(embeddings.vectors[0], SearchRequest(k=1))}
