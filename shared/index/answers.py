@@ -182,7 +182,8 @@ class Asked:
             voters: see `voters`.
             model: manifest of the model.
         """
-        text_scores = None if self.text is None else self.text.scores
+        heard = self.text is not None and (self.text.known or self.embeddings is None)
+        text_scores = self.text.scores if self.text is not None and heard else None
         if self.embeddings is None:
             return Evidence(None, None, text_scores)
         votes = None

@@ -59,11 +59,13 @@ class EncodedText(NamedTuple):
         vector: (width,) float32, L2 norm 1; compared with those of listings by inner product.
         scores: (n_categories,) float32, before softmax.
         photo: (dim,) float32, L2 norm 1: compared with embeddings of photos.
+        known: whether any of its words or their letters are known; else scores and photo say nothing of it.
     """
 
     vector: FloatArray
     scores: FloatArray
     photo: FloatArray
+    known: bool = True
 
 
 def strange(found: Features, words: Hashes) -> tuple[FloatArray, float]:
@@ -204,7 +206,7 @@ class TextEncoder:
         vector /= np.float32(max(float(np.linalg.norm(vector)), 1e-12))
         photo = (vector[N_STRANGE:] @ self.to_photo + self.to_photo_bias).astype(np.float32)
         photo /= np.float32(max(float(np.linalg.norm(photo)), 1e-12))
-        return EncodedText(vector, scores, photo)
+        return EncodedText(vector, scores, photo, known=len(rows) > 0)
 
     def of_listing(self, payload: str, category: int) -> FloatArray | None:
         """Encode the words of a listing: (width,) float32, or None if it has none that are known.

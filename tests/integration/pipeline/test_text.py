@@ -128,6 +128,7 @@ def test_words_that_no_listing_had_are_found_in_listings_that_come_later(fitted:
     alone = fitted.encoder.encode("zqx9000")
     assert asked
     assert alone
+    assert asked.known
     later, other = of("used oak table zqx9000"), of("used oak table wvy7000")
     assert asked.vector @ later > asked.vector @ other
     assert alone.vector @ later > alone.vector @ other + 0.1

@@ -93,6 +93,13 @@ def test_a_text_of_which_no_word_is_known_is_refused_alone_and_beside_a_photo_pa
     assert search(engine, image_id=image_id, text="!?") == search(engine, image_id=image_id)
 
 
+def test_words_of_which_nothing_is_known_say_nothing_of_the_category(engine: Engine) -> None:
+    image_id = first_image(engine)
+    strange, plain = search(engine, image_id=image_id, text="βιολί"), search(engine, image_id=image_id)
+    assert strange.category == plain.category
+    assert search(engine, text="βιολί").neighbours
+
+
 def test_what_is_preferred_changes_how_much_the_category_counts(engine: Engine) -> None:
     image_id, _, category, _ = a_listing(engine)
     same = {
