@@ -40,7 +40,11 @@ def photo_with(options: type[BaseModel]) -> Body:
     return body
 
 
-_WORDS_ALONE = {"required": ["text"], "not": {"anyOf": [{"required": [name]} for name in OF_THE_INDEX]}}
+_WORDS_ALONE = {
+    "required": ["text"],
+    "properties": {"text": {"type": "string"}},
+    "not": {"anyOf": [{"required": [name]} for name in OF_THE_INDEX]},
+}
 
 
 def photo_or_id(options: type[BaseModel]) -> Body:

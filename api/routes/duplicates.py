@@ -44,7 +44,10 @@ class VerdictRequest(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     image_ids: list[str] = Field(
-        min_length=2, max_length=_MOST_IMAGES, description="photos of the live index: a pair, or all of a group"
+        min_length=2,
+        max_length=_MOST_IMAGES,
+        description="photos of the live index: a pair, or all of a group",
+        json_schema_extra={"uniqueItems": True},
     )
     verdict: Verdict | None = Field(description="null: forget what was decided earlier")
 

@@ -51,9 +51,6 @@ class SnapshotQuality(Answer):
         sibling_recall_at_4: share of photos whose four nearest include another photo of their own listing.
         recall_at_10: share of the true ten nearest neighbours that a search finds.
         self_retrieval: share of photos that find themselves first.
-        with_words: listings that have words.
-        words_precision_at_4: share of the four photos nearest to a listing's words that have its category.
-        words_recall_at_10: share of listings' words that find a photo of the listing among ten.
     """
 
     count: int
@@ -62,9 +59,6 @@ class SnapshotQuality(Answer):
     sibling_recall_at_4: float | None = None
     recall_at_10: float | None = None
     self_retrieval: float | None = None
-    with_words: int | None = None
-    words_precision_at_4: float | None = None
-    words_recall_at_10: float | None = None
 
 
 class ReindexReport(Answer):

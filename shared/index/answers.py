@@ -288,11 +288,11 @@ def _compared(
 ) -> tuple[FloatArray, WordsQuery | None]:
     """What a search compares: the photo's vector, or what words map to, and the words.
 
-    Where there are both, each of the two vectors carries the category by both.
+    Where both are compared, each of the two vectors carries the category by both.
     """
     vector, text, weight = asked.vector, asked.text, asked.words_weight(request, model)
     projected = asked.embeddings is not None and model.embedding_layer == PROJECTED
-    if text is not None and asked.embeddings is not None and weight > 0:
+    if text is not None and asked.embeddings is not None and 0 < weight < 1:
         logs, answering, _ = _joined(evidence, model)
         chances = softmax(logs, answering.temperature)
         text = text._replace(vector=with_evidence(text.vector, chances))

@@ -87,9 +87,6 @@ class SnapshotQuality(_Contract):
         sibling_recall_at_4: share of queries, of listings with several photos, that find another one among four.
         recall_at_10: share of the true ten nearest that a search finds.
         self_retrieval: share of queries that find themselves first.
-        with_words: listings that have words; None: the model knows none.
-        words_precision_at_4: as precision_at_4, of the words of sampled photos' listings, compared with photos alone.
-        words_recall_at_10: share of such queries that find a photo of their own listing among ten.
     """
 
     count: int
@@ -98,9 +95,6 @@ class SnapshotQuality(_Contract):
     sibling_recall_at_4: float | None = None
     recall_at_10: float | None = None
     self_retrieval: float | None = None
-    with_words: int | None = None
-    words_precision_at_4: float | None = None
-    words_recall_at_10: float | None = None
 
 
 class ReindexReport(_Contract):

@@ -30,10 +30,10 @@ from shared.model.bundle import ModelBundle
 from shared.model.embedder import Embeddings
 from shared.reindex.comparison import COMPARED
 from shared.reindex.embedding_cache import EmbeddingCache
+from shared.reindex.neighbours import sampling_order
 from shared.reindex.plan import Plan
-from shared.reindex.quality import losses
-from shared.reindex.verification import Words, quality_of, verify
-from shared.text.encoder import TextEncoder
+from shared.reindex.quality import SAMPLE, losses, measure_words
+from shared.reindex.verification import quality_of, verify
 
 _IN_MEMORY_BYTES = 1 << 29
 _CHUNK_ROWS = 8192
@@ -130,7 +130,11 @@ def build_snapshot(
             manifest = manifest.model_copy(
                 update={"index": facts, "texts": draft.texts, "attributes": draft.attributes.attributes}
             )
-            report = _report(draft.open(manifest), photos, build, encoder)
+            staged = draft.open(manifest)
+            report = _report(staged, photos, build)
+            if encoder and manifest.texts:
+                found = measure_words(staged, photos, sampling_order(photos)[:SAMPLE], encoder)
+                manifest = manifest.model_copy(update={"texts": manifest.texts.model_copy(update=found)})
         draft.seal(manifest.model_copy(update={"report": report}))
     return draft.artifact.version
 
@@ -164,10 +168,8 @@ def decide(report: ReindexReport, request: ReindexRequest) -> tuple[bool, str]:
     return True, "; ".join(["every gate was passed", *losses(report.gates)])
 
 
-def _report(
-    staged: VectorIndex, photos: list[CataloguePhoto], build: Build, encoder: TextEncoder | None
-) -> ReindexReport:
-    texts = staged.manifest.texts
+def _report(staged: VectorIndex, photos: list[CataloguePhoto], build: Build) -> ReindexReport:
+    texts, live_texts = staged.manifest.texts, build.live.manifest.texts if build.live else None
     counts = build.plan.counts.model_copy(
         update={"embedded": build.n_embedded, "failed": len(build.plan.photos) - len(photos)}
     )
@@ -182,7 +184,7 @@ def _report(
         listings=(n_listings(photos), n_listings(build.live.photos()) if build.live else 0),
         force=build.request.force,
         categories=staged.manifest.categories,
-        words=Words(encoder, texts.n_with_words) if encoder and texts else None,
+        words=(texts.n_with_words, live_texts.n_with_words) if texts and live_texts else (0, 0),
     )
     return ReindexReport(
         mode=build.request.mode,

@@ -6,7 +6,7 @@ import numpy as np
 
 from shared.catalogue.categories import CataloguePhoto
 from shared.jobs.reindex_contract import QualityGate, SnapshotQuality
-from shared.reindex.neighbours import Neighbourhood
+from shared.reindex.neighbours import Neighbourhood, Searchable
 from shared.text.encoder import EncodedText, TextEncoder, texts_of
 
 SAMPLE = 512
@@ -73,18 +73,18 @@ def measure(
 
 
 def measure_words(
-    searched: Neighbourhood, photos: Sequence[CataloguePhoto], rows: Sequence[int], encoder: TextEncoder
+    index: Searchable, photos: Sequence[CataloguePhoto], rows: Sequence[int], encoder: TextEncoder
 ) -> dict[str, float | None]:
     """Measure how well the words of listings find photos, by the map from words to photos.
 
     Args:
-        searched: the snapshot.
+        index: the snapshot.
         photos: one per row, with their listings' attributes.
         rows: the sample.
         encoder: of words.
 
     Returns:
-        the fields of `SnapshotQuality` about words, but for the number of listings.
+        the figures of `TextIndexFacts`.
     """
     asked: dict[str, tuple[int, EncodedText]] = {}
     for row in rows:
@@ -94,18 +94,23 @@ def measure_words(
     if not asked:
         return {}
     queries = np.stack([encoded.photo for _, encoded in asked.values()])
-    _, found = searched.index.nearest(queries, min(_WORDS_DEPTH, len(photos)))
+    _, found = index.nearest(queries, min(_WORDS_DEPTH, len(photos)))
     precisions, recalled = [], []
     for (listing_id, (row, _)), near in zip(asked.items(), found.tolist(), strict=True):
         there = [other for other in near if other >= 0]
         if foreign := [other for other in there if photos[other].listing_id != listing_id][:4]:
             precisions.append(float(np.mean([photos[o].category == photos[row].category for o in foreign])))
         recalled.append(any(photos[other].listing_id == listing_id for other in there[:10]))
-    return {"words_precision_at_4": _mean(precisions), "words_recall_at_10": _mean(recalled)}
+    return {"precision_at_4": _mean(precisions), "recall_at_10": _mean(recalled)}
 
 
 def gates(
-    new: SnapshotQuality, live: SnapshotQuality | None, *, listings: tuple[int, int] = (0, 0), force: bool
+    new: SnapshotQuality,
+    live: SnapshotQuality | None,
+    *,
+    listings: tuple[int, int] = (0, 0),
+    words: tuple[int, int] = (0, 0),
+    force: bool,
 ) -> list[QualityGate]:
     """Evaluate the quality gates that make a snapshot valid: self-retrieval, recall, number of photos and of listings.
 
@@ -113,6 +118,7 @@ def gates(
         new: measured quality of the snapshot.
         live: that of the live one, for the number of photos; None: there is none.
         listings: number of listings in the new and in the live snapshot.
+        words: number of listings with words, likewise.
         force: pass the gates on numbers in any case.
     """
     conditions = [
@@ -132,8 +138,7 @@ def gates(
     ]
     if live is not None:
         conditions += _enough("count", "photos", new.count, live.count, force=force)
-        if live.with_words and new.with_words is not None:
-            conditions += _enough("words", "listings with words", new.with_words, live.with_words, force=force)
+        conditions += _enough("words", "listings with words", *words, force=force)
         conditions += _enough("listings", "listings", *listings, force=force)
     return conditions
 

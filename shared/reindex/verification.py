@@ -1,31 +1,16 @@
 """Verifies a snapshot before it is sealed: measures its quality and evaluates every quality gate."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from shared.catalogue.categories import CATEGORIES, CataloguePhoto
 from shared.jobs.reindex_contract import QualityGate, ReindexCounts, SnapshotQuality
 from shared.reindex.comparison import Comparison, LiveIndex
 from shared.reindex.neighbours import Neighbourhood, Searchable, same_in_many_listings, sampling_order
-from shared.reindex.quality import SAMPLE, distinctness, gates, measure, measure_words
-from shared.text.encoder import TextEncoder
-
-
-@dataclass(frozen=True)
-class Words:
-    """The words of a snapshot.
-
-    Attributes:
-        encoder: of the model.
-        n_listings: that have words.
-    """
-
-    encoder: TextEncoder
-    n_listings: int
+from shared.reindex.quality import SAMPLE, distinctness, gates, measure
 
 
 def quality_of(snapshot: Searchable, photos: Sequence[CataloguePhoto]) -> SnapshotQuality:
-    """Measure a snapshot's search quality on a sample of its own photos, words aside.
+    """Measure a snapshot's search quality on a sample of its own photos.
 
     Args:
         snapshot: to measure.
@@ -45,7 +30,7 @@ def verify(
     listings: tuple[int, int],
     force: bool,
     categories: Sequence[str] = CATEGORIES,
-    words: Words | None = None,
+    words: tuple[int, int] = (0, 0),
 ) -> tuple[SnapshotQuality, list[QualityGate]]:
     """Measure a snapshot and evaluate its quality gates.
 
@@ -59,7 +44,7 @@ def verify(
         listings: number of listings in the new and in the live snapshot.
         force: pass the gates on numbers in any case.
         categories: of the snapshot.
-        words: of the snapshot; None: the model knows none.
+        words: number of listings with words in the new and in the live snapshot.
 
     Returns:
         its quality on its own sample, and the gates.
@@ -73,11 +58,8 @@ def verify(
         )
     searched.search([*sample, *(comparison.rows if comparison else ())])
     quality = measure(searched, photos, sample, placeholders)
-    if words:
-        found = measure_words(searched, photos, sample, words.encoder)
-        quality = quality.model_copy(update={"with_words": words.n_listings, **found})
     return quality, [
-        *gates(quality, live_quality, listings=listings, force=force),
+        *gates(quality, live_quality, listings=listings, words=words, force=force),
         *distinctness(searched, photos, sample),
         *(comparison.gates(counts) if comparison else ()),
     ]

@@ -102,7 +102,8 @@ def write_older(storage: Path) -> str:
                 database.execute(f"DROP TABLE {table}")
             database.execute("ALTER TABLE photos DROP COLUMN payload")
             database.commit()
-        older = live.manifest.model_copy(update={"index": facts, "catalogue_digest": "d" * 64, "report": None})
+        told = {"index": facts, "texts": None, "catalogue_digest": "d" * 64, "report": None}
+        older = live.manifest.model_copy(update=told)
         manifest = older.model_dump(mode="json")
         del manifest["attributes"]
         (draft.artifact.directory / MANIFEST).write_text(json.dumps(manifest))

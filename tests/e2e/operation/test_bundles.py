@@ -43,6 +43,7 @@ def elsewhere(storage: Location, directory: Path) -> str:
         "recipe": "finetune",
     }
     changed["references"] = None  # they are of the photos as the live model takes them
+    changed["text"] = None
     manifest = live.manifest.model_copy(update=changed)
     write_bundle_directory(directory, manifest, live.tensors(), split=live.split)
     return str(json.loads((directory / "manifest.json").read_text())["fingerprint"])

@@ -216,7 +216,7 @@ def test_everything_is_embedded_anew_when_asked_for_and_gives_the_same(works: Wo
     report = read_index_manifest(works.indexes, after.version).report
     assert report is not None
     assert {gate.name for gate in report.gates} == {
-        "self_retrieval", "recall_at_10", "count", "listings", "distinct_vectors",
+        "self_retrieval", "recall_at_10", "count", "words", "listings", "distinct_vectors",
         "precision_at_4", "sibling_recall_at_4", "same_embeddings",
     }  # fmt: skip
     assert report.new.self_retrieval == 1

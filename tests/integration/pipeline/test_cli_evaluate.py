@@ -22,6 +22,7 @@ from shared.model.bundle import (
     write_bundle_directory,
 )
 from shared.model.matching import Matching
+from shared.text.encoder import TEXT
 from tests.integration.pipeline.test_cli_index import run, run_json
 from tests.support.installation import Installation
 
@@ -44,7 +45,7 @@ def directory_of(live: ModelBundle, directory: Path, split: Split, **extra: Any)
     """A copy of the bundle that has seen other listings, as a plain directory."""
     graphs = {name: (live.directory / name).read_bytes() for name in live.manifest.graph_sha256}
     files = {name: json.dumps(content).encode() for name, content in extra.items()}
-    files[REFERENCES] = (live.directory / REFERENCES).read_bytes()
+    files |= {name: (live.directory / name).read_bytes() for name in (REFERENCES, TEXT)}
     write_bundle_directory(directory, live.manifest, live.tensors(), split=split, graph_files=graphs, extra_files=files)
     return str(directory)
 

@@ -141,17 +141,14 @@ def judged(new: Version, live: Version | None = LIVE, **request: object) -> tupl
 
 
 def test_words_that_are_gone_keep_a_version_from_going_live() -> None:
-    def with_words(n_listings: int) -> SnapshotQuality:
-        return SnapshotQuality(count=100, sampled=0, with_words=n_listings)
-
+    quality = SnapshotQuality(count=100, sampled=0)
     for new, passed in ((100, True), (90, True), (89, False), (0, False)):
-        found = {gate.name: gate for gate in gates(with_words(new), with_words(100), force=False)}
+        found = {gate.name: gate for gate in gates(quality, quality, words=(new, 100), force=False)}
         assert found["words"].passed is passed
         assert f"{new} listings with words, 100 are live" in found["words"].detail
-        assert {gate.name: gate.passed for gate in gates(with_words(new), with_words(100), force=True)}["words"]
-    without = SnapshotQuality(count=100, sampled=0)
-    for quality, live in ((without, with_words(100)), (with_words(100), without), (with_words(5), None)):
-        assert "words" not in {gate.name for gate in gates(quality, live, force=False)}
+        assert {gate.name: gate.passed for gate in gates(quality, quality, words=(new, 100), force=True)}["words"]
+    assert "words" not in {gate.name for gate in gates(quality, quality, words=(100, 0), force=False)}
+    assert "words" not in {gate.name for gate in gates(quality, None, words=(5, 0), force=False)}
 
 
 def relabelled(share: float) -> list[CataloguePhoto]:
