@@ -15,7 +15,7 @@ from tests.conftest import encode, noise_image
 from tests.e2e.conftest import eventually
 from tests.e2e.support.two_builds import TwoBuilds, unpack
 
-PREVIOUS = "1fcab64b09f925cce1ab7d8c40358fec59bd148c"
+PREVIOUS = "5a635aa9dc75fec0a14f248df126e74412d29d18"
 WITHIN_S = 30  # a job that the other build would be woken for in another way is found within seconds
 # Both run the same graph on the same processor, but how many photos share a pass is up to chance.
 TOLERANCE = 1e-4

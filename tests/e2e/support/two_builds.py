@@ -17,7 +17,7 @@ from tests.e2e.conftest import Stack, environment
 _PREVIOUS = "previous-"
 _COMMANDS = {
     "worker": ["-m", "worker"],
-    "api": ["-m", "gunicorn", "-c", "python:api.gunicorn_conf", "api.app:create_app()"],
+    "api": ["-m", "gunicorn", "-c", "python:api.http.gunicorn_conf", "api.app:create_app()"],
 }
 
 
