@@ -4,6 +4,7 @@ import base64
 import logging
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from functools import partial
 from io import BytesIO
 from math import isqrt
@@ -16,7 +17,7 @@ from shared.array_types import FloatArray
 from shared.artifacts.home import indexed_photo, keep_live_photo, live_photo
 from shared.attributes.schema import as_payload
 from shared.changes.log import Change, ChangeLog, PutPhoto
-from shared.errors import ImageNotFound
+from shared.errors import ImageNotFound, QueueUnavailable
 from shared.jobs.answers_contract import EmbedResult
 from shared.jobs.contract import (
     DeleteImageRequest,
@@ -71,6 +72,10 @@ class ChangeWriter:
             photo, duplicates = put, self._duplicates_of(request, put, file)
         append = partial(self._log.append, claim.job, request.image_id, request.sequence, photo)
         change_id = while_redis_is_away(append)
+        if self._engine.ready:
+            # Searches of this worker see it before the job ends; without Redis its follower of the log does it later.
+            with suppress(QueueUnavailable):
+                self._engine.live.apply(read_changes(self._log, self._engine.live.applied_to))
         return ImageChangeResult(image_id=request.image_id, change_id=change_id, duplicates=duplicates)
 
     def _put(self, request: PutImageRequest, claim: Claim, lease: Lease) -> tuple[PutPhoto, bytes]:

@@ -181,6 +181,18 @@ def test_what_is_said_of_a_photo_changes_without_the_photo_and_nothing_is_embedd
     assert engine.stats().batch_sizes == {}
 
 
+def test_the_worker_that_changes_a_photo_finds_it_so_before_the_job_has_ended(
+    jobs: JobStore, log: ChangeLog, home: Path
+) -> None:
+    engine = Engine(home, read_changes=partial(read_changes, log))  # which nothing else has follow the log
+    engine.refresh()
+    for pixels in (noise(8), None):
+        submit(jobs, log, "new", pixels)
+        runner(jobs, log, engine, home).run_queued()
+        assert (nearest(engine, noise(8))[0] == "new") is (pixels is not None)
+    engine.close()
+
+
 def test_jobs_run_in_the_wrong_order_leave_what_was_accepted_last(
     jobs: JobStore, log: ChangeLog, engine: Engine, home: Path
 ) -> None:
