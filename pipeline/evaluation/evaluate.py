@@ -284,13 +284,20 @@ def _classify(
             CategoryFigures(name=name, n=int(n), precision=float(precision), recall=float(recall), f1=float(f1))
             for name, precision, recall, f1, n in zip(categories, *per_category, strict=True)
         ],
-        uncalibrated=_reliability(scores, labels, 1.0),
-        calibrated=_reliability(scores, labels, temperature),
+        uncalibrated=reliability(scores, labels, 1.0),
+        calibrated=reliability(scores, labels, temperature),
         abstention=_abstain(*answers(scores, labels, temperature)),
     )
 
 
-def _reliability(scores: FloatArray, labels: IntArray, temperature: float) -> Reliability:
+def reliability(scores: FloatArray, labels: IntArray, temperature: float) -> Reliability:
+    """Measure how far probabilities are from how often answers are right.
+
+    Args:
+        scores: (n, n_categories) before the softmax, n >= 1.
+        labels: (n,) categories.
+        temperature: that scores are divided by.
+    """
     confidence, correct = answers(scores, labels, temperature)
     order = np.argsort(confidence, kind="stable")
     bins = [

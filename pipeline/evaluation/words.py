@@ -6,11 +6,10 @@ from dataclasses import replace
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.evaluation.evaluate import Measured, measure
+from pipeline.evaluation.evaluate import Measured, measure, reliability
 from pipeline.evaluation.intervals import bootstrap
 from pipeline.evaluation.matches import evaluate_matches
 from pipeline.evaluation.word_figures import Figure, WordsFigures
-from pipeline.training.calibrate import answers
 from pipeline.training.fusion import Labelled, Worded
 from shared.array_types import BoolArray, DoubleArray, FloatArray, IntArray
 from shared.catalogue.categories import CataloguePhoto, Categories
@@ -19,7 +18,6 @@ from shared.model.embedder import Embeddings
 from shared.model.fusion import Answering, joined_logs, softmax, text_logs
 
 _CUTOFF, _DEPTH = 4, 10
-_N_BINS = 15
 
 
 def measure_served(
@@ -112,17 +110,10 @@ def evaluate_words(
         n_listings=len(np.unique(listings)),
         accuracy={kind: figure(values) for kind, values in right.items()},
         accuracy_gain=gains,
-        ece={kind: _ece(found, truth, by.temperature) for kind, (found, by) in logs.items()},
+        ece={kind: reliability(found, truth, by.temperature).ece for kind, (found, by) in logs.items()},
         precision_at_4={kind: figure(_precision(one, own, labelled.labels, truth)) for kind, one in similar.items()},
         found_at_10={kind: figure(_found(one[:, candidates], own[:, candidates])) for kind, one in to_photos.items()},
     )
-
-
-def _ece(logs: FloatArray, truth: IntArray, temperature: float) -> float:
-    confidence, correct = answers(logs, truth, temperature)
-    bins = np.array_split(np.argsort(confidence, kind="stable"), min(_N_BINS, len(truth)))
-    gaps = [len(rows) * abs(float(correct[rows].mean() - confidence[rows].mean())) for rows in bins]
-    return sum(gaps) / len(truth)
 
 
 def _precision(similar: FloatArray, own: BoolArray, labels: IntArray, truth: IntArray) -> DoubleArray:
