@@ -33,6 +33,7 @@ from shared.jobs.contract import (
 )
 from shared.model.embedder import Embeddings
 from shared.telemetry import event
+from shared.text.encoder import EncodedListing, Words
 
 _LOG = logging.getLogger(__name__)
 _INITIAL_CAPACITY = 64
@@ -102,7 +103,7 @@ class DeltaIndex:
     """
 
     def __init__(
-        self, snapshot: VectorIndex, embed: Embed, encode: Callable[[str, int], FloatArray | None] | None = None
+        self, snapshot: VectorIndex, embed: Embed, encode: Callable[[str, int], EncodedListing | None] | None = None
     ) -> None:
         self.snapshot = snapshot
         self._embed = embed
@@ -113,6 +114,7 @@ class DeltaIndex:
         self._buffer: FloatArray = np.zeros((_INITIAL_CAPACITY, snapshot.manifest.dimension), dtype=np.float32)
         texts = snapshot.manifest.texts
         self._texts: FloatArray = np.zeros((_INITIAL_CAPACITY, texts.width if texts else 0), dtype=np.float32)
+        self._said: dict[int, list[int]] = {}  # positions of the photos whose words have such a hash
         nothing = np.empty(0, dtype=np.int64)
         compacted_through = snapshot.manifest.compacted_through
         self._state = _State(compacted_through, {}, {}, nothing, self._buffer[:0], np.empty(0, dtype=np.bool_))
@@ -192,7 +194,9 @@ class DeltaIndex:
         values = fitting_values(of_payload(payload), AttributeSchema(self.manifest.attributes))
         rows = tuple(self.snapshot.rows_of(listing_id))
         text = self._encode(payload, photo.category) if self._encode and self._texts.shape[1] else None
-        self._texts[position] = 0 if text is None else text
+        self._texts[position] = 0 if text is None else text.vector
+        for word in [] if text is None else text.words.tolist():
+            self._said.setdefault(word, []).append(position)
         self._puts.append(_Put(image_id, listing_id, photo.sha256, photo.category, scores, values, rows))
         return position
 
@@ -213,7 +217,26 @@ class DeltaIndex:
             lambda some: self._best_photos(state, query, some, words),
             lambda listing_ids: self._photos_of(state, listing_ids),
             lambda photos: self._vectors_of(state, photos),
+            lambda rows: self._verbatim(state, rows, words),
         )
+
+    def _verbatim(self, state: _State, rows: IntArray, words: WordsQuery | None) -> FloatArray:
+        """How much of a query's words the listings of some rows say word for word, (n,)."""
+        said = np.zeros(len(rows), dtype=np.float32)
+        if words is not None:
+            put = rows >= len(self.snapshot)
+            said[~put] = self.snapshot.verbatim(rows[~put], words.words)
+            said[put] = self._said_verbatim(len(state.vectors), words.words)[rows[put] - len(self.snapshot)]
+        return said
+
+    def _said_verbatim(self, n: int, words: Words) -> FloatArray:
+        """How much of some words each of the first `n` photos of the delta says word for word, (n,)."""
+        weights = self.snapshot.word_weights(words)
+        if weights is None:
+            return np.zeros(n, dtype=np.float32)
+        said = [(i, at) for i, word in enumerate(words.hashes.tolist()) for at in self._said.get(word, ()) if at < n]
+        of_word, places = np.array(said, dtype=np.int64).reshape(-1, 2).T
+        return weights.shares(of_word, places, n)
 
     def _photos_of(self, state: _State, listing_ids: Sequence[str]) -> ListingPhotos:
         """All photos of some listings that searches can find, whatever their filters."""
@@ -298,7 +321,7 @@ class DeltaIndex:
         if texts.shape[1]:
             with_words = texts.any(axis=1)
             similar[with_words] = np.vecdot(texts[with_words], words.vector)
-        return words.joined(photos, similar)
+        return words.joined(photos, similar, self._said_verbatim(len(similar), words.words))
 
     def _found(self, state: _State, similarities: FloatArray, request: SearchRequest) -> list[Neighbour]:
         """The best photos of the delta that meet the request's filters, at most `k`."""

@@ -23,6 +23,7 @@ from shared.index.facets import Facets
 from shared.index.hybrid import WIDER
 from shared.index.listing_texts import ListingTexts
 from shared.index.milvus_server import VECTOR, CollectionName, MilvusServer
+from shared.index.postings import WordWeights
 from shared.index.query import WordsQuery
 from shared.index.row_filters import RowFilters
 from shared.index.rows import CATEGORY_CODES, PhotoTable
@@ -33,6 +34,7 @@ from shared.jobs.contract import (
     SearchRequest,
 )
 from shared.model.embedder import Embeddings
+from shared.text.encoder import Words
 
 MESSAGE_BYTES = 8 << 20  # of vectors per message; Milvus refuses messages of 64 MiB
 QUERIES_AT_ONCE = 64
@@ -155,11 +157,13 @@ class MilvusIndex:
         one_each = request.distinct is Distinct.LISTING
         fitting = min(n, question.n_fitting)
         by_photo = self._one_a_listing(question, fitting) if one_each else self._visible(question, fitting)
-        rows = texts.candidates(words, n, self._columns.allowed(request, hidden))
+        verbatim = texts.verbatim(words.words)
+        rows = texts.candidates(words, verbatim, n, self._columns.allowed(request, hidden))
         rows = np.union1d(rows, np.array([hit.row for hit in by_photo], dtype=np.int64))
         vectors = self.vectors(rows)
-        similar = texts.similarities(rows, words, lambda some: vectors[np.searchsorted(rows, some)])
-        scores = rounded(words.joined(np.vecdot(vectors, question.query), similar))
+        similar = np.vecdot(vectors, question.query)
+        joined = texts.joined(rows, similar, words, verbatim, lambda some: vectors[np.searchsorted(rows, some)])
+        scores = rounded(joined)
         photos = self.table.at(rows.tolist())
         hits = [
             _Hit(score, row, listing_key(photo.listing_id), photo)
@@ -177,6 +181,14 @@ class MilvusIndex:
         scores = np.array([hit.score for hit in hits], dtype=np.float32)
         categories = np.array([hit.photo.category for hit in hits], dtype=np.int64)
         return LabelledRows(scores, categories, np.array([hit.row for hit in hits], dtype=np.int64))
+
+    def word_weights(self, words: Words) -> WordWeights | None:
+        """How much the words of a query count; see `VectorIndex.word_weights`."""
+        return self.texts.word_weights(words) if self.texts else None
+
+    def verbatim(self, rows: IntArray, words: Words) -> FloatArray:
+        """How much of a query's words some rows say word for word; see `VectorIndex.verbatim`."""
+        return self.texts.said_by(rows, words) if self.texts else np.zeros(len(rows), dtype=np.float32)
 
     def count(self, request: SearchRequest, hidden: IntArray | None = None) -> Facets:
         """Count the values of facets over the columns on disk; see `VectorIndex.count`."""

@@ -36,6 +36,7 @@ from shared.index.listing_texts import ListingTexts, write_texts
 from shared.index.milvus import open_collection
 from shared.index.milvus_building import fill_collection
 from shared.index.milvus_server import CollectionName, MilvusServer, alias_of
+from shared.index.postings import WordWeights
 from shared.index.query import Query, WordsQuery
 from shared.index.row_filters import RowFilters
 from shared.index.rows import PhotoRows, write_filters, write_photos
@@ -46,7 +47,7 @@ from shared.jobs.contract import (
     SearchRequest,
 )
 from shared.model.embedder import Embeddings
-from shared.text.encoder import TextEncoder
+from shared.text.encoder import TextEncoder, Words
 
 VECTORS = "vectors.npy"
 SCORES = "scores.npy"
@@ -241,6 +242,14 @@ class IndexSnapshot:
     @property
     def _rows(self) -> PhotoRows:
         return self._filters.rows
+
+    def word_weights(self, words: Words) -> WordWeights | None:
+        """How much the words of a query count; see `VectorIndex.word_weights`."""
+        return self._index.texts.word_weights(words) if self._index.texts else None
+
+    def verbatim(self, rows: IntArray, words: Words) -> FloatArray:
+        """How much of a query's words some rows say word for word; see `VectorIndex.verbatim`."""
+        return self._index.texts.said_by(rows, words) if self._index.texts else np.zeros(len(rows), dtype=np.float32)
 
     def count(self, request: SearchRequest, hidden: IntArray | None = None) -> Facets:
         """Count the values of facets; see `VectorIndex.count`."""

@@ -13,12 +13,14 @@ from shared.attributes.schema import Values
 from shared.catalogue.categories import CataloguePhoto
 from shared.errors import DimensionMismatch
 from shared.index.facets import Facets
+from shared.index.postings import WordWeights
 from shared.index.query import WordsQuery
 from shared.jobs.answers_contract import Neighbour
 from shared.jobs.contract import (
     SearchRequest,
 )
 from shared.model.embedder import Embeddings
+from shared.text.encoder import Words
 
 SCORE_DECIMALS = 6
 
@@ -99,6 +101,14 @@ class VectorIndex(Protocol):
         Returns:
             the photos, in no order; `n`, or less where fewer are allowed.
         """
+        ...
+
+    def word_weights(self, words: Words) -> WordWeights | None:
+        """How much the words of a query count when they are found word for word; None: they are not searched so."""
+        ...
+
+    def verbatim(self, rows: IntArray, words: Words) -> FloatArray:
+        """How much of a query's words the listings of some rows say word for word: (n,) -> (n,) float32, 0..1."""
         ...
 
     def count(self, request: SearchRequest, hidden: IntArray | None = None) -> Facets:
