@@ -200,13 +200,26 @@ def test_one_photo_a_listing(index: VectorIndex) -> None:
     np.testing.assert_allclose([hit.score for hit in found], best[:15], atol=2e-4)
 
 
-def test_photos_put_live_have_their_words(index: VectorIndex) -> None:
-    def put(number: int, image_id: str, listing_id: str, title: str) -> Change:
-        payload = as_payload({"title": title} if title else {"size": 3})
-        vector = VECTORS[0] if title else VECTORS[5]
-        there = PutPhoto(listing_id, 0, "00" * 32, FINGERPRINT, vector, SCORES[0], payload)
-        return Change(f"{number}-0", image_id, number, there)
+def put(number: int, image_id: str, listing_id: str, title: str, fingerprint: str = FINGERPRINT) -> Change:
+    payload = as_payload({"title": title} if title else {"size": 3})
+    vector = VECTORS[0] if title else VECTORS[5]
+    there = PutPhoto(listing_id, 0, "00" * 32, fingerprint, vector, SCORES[0], payload)
+    return Change(f"{number}-0", image_id, number, there)
 
+
+def test_words_of_changes_that_could_not_be_applied_are_forgotten(index: VectorIndex) -> None:
+    def unreadable(photo: PutPhoto) -> Embeddings:
+        raise ConnectionError
+
+    delta = DeltaIndex(index, unreadable, ENCODER.of_listing)
+    with pytest.raises(ConnectionError):
+        delta.apply([put(1, "it", "x", "zeppelin"), put(2, "other", "y", "boot", "another model")])
+    delta.apply([put(1, "it", "x", "wool coat")])
+    words = asked("zeppelin", 0.5, alone=True)
+    assert all(hit.score < 0.99 for hit in delta.search(QUERIES[0], SearchRequest(k=5), words=words))
+
+
+def test_photos_put_live_have_their_words(index: VectorIndex) -> None:
     delta = DeltaIndex(index, lambda photo: None, ENCODER.of_listing)
     delta.apply([put(1, "new lamp", "x", "brass lamp"), put(2, "new coat", "y", "wool coat"), put(3, "none", "z", "")])
     delta.apply([put(4, "zeppelin", "q", "zeppelin")])
