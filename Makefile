@@ -50,7 +50,7 @@ test: setup tools ## all tests: unit, integration (real Valkey and FAISS), e2e (
 	@made=$$(mktemp -d) && trap 'rm -rf "$$made"' EXIT INT TERM && export TEST_MADE="$$made" && \
 		$(BESIDE_OTHERS) $(PY) -m pytest -n 3 --dist loadfile --no-loadscope-reorder -m "not alone" \
 			tests/e2e tests/integration tests/unit && \
-		$(PY) -m pytest -m alone tests/e2e
+		$(PY) -m pytest -m alone $$(grep -rl --include='test_*.py' 'mark\.alone' tests/e2e)
 
 TOOLS := chromium bwrap ip
 DEBIAN := chromium bubblewrap iproute2
