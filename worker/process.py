@@ -173,7 +173,12 @@ class WorkerProcess:
         if self._takes:
             photo_queues = [QUEUES[priority] for priority in self._takes]
             stalled = StalledJobs(
-                self.runner, leases, self.store, client, photo_queues, able=lambda: self.engine.takes_all
+                self.runner,
+                leases,
+                self.store,
+                client,
+                photo_queues,
+                able=lambda: self.engine.takes_all and not asked_to_stop(),
             )
             self._threads.append(Periodic("stalled", stalled.poll))
         if settings.worker_beat:
