@@ -59,15 +59,16 @@ def shifts(searches: Sequence[ShadowedSearch]) -> list[Shift]:
     rows = np.array([search.deviations for search in searches[:WINDOW]], dtype=np.float64)  # None becomes NaN
     found: dict[str, Shift] = {}
     for look in _looks(len(rows)):
-        for number, name in enumerate(FEATURES):
-            seen = rows[:look, number]
-            seen = seen[np.isfinite(seen)]
-            if len(seen) < LOOKS[0]:
-                continue
-            mean = float(seen.mean())
-            shift = Shift(name, mean, abs(mean) - _radius(seen, _LEAST_SPREAD), len(seen))
-            if name not in found or shift.surely > found[name].surely:
-                found[name] = shift
+        known = np.isfinite(rows[:look])
+        n = known.sum(axis=0)
+        seen = np.where(known, rows[:look], 0.0)
+        mean = seen.sum(axis=0) / np.maximum(n, 1)
+        spread = np.sqrt(np.maximum((seen**2).sum(axis=0) / np.maximum(n, 1) - mean**2, _LEAST_SPREAD**2))
+        surely = np.abs(mean) - _BOUND * spread / np.sqrt(np.maximum(n, 1))
+        for number in np.flatnonzero(n >= LOOKS[0]).tolist():
+            shift = Shift(FEATURES[number], float(mean[number]), float(surely[number]), int(n[number]))
+            if shift.name not in found or shift.surely > found[shift.name].surely:
+                found[shift.name] = shift
     return list(found.values())
 
 
@@ -89,7 +90,7 @@ def _recall(searches: Sequence[ShadowedSearch]) -> QualityCheck:
     lost = [
         look
         for look in _looks(len(recalls))
-        if recalls[:look].mean() + _radius(recalls[:look], _LEAST_RECALL_SPREAD) < LEAST_RECALL
+        if recalls[:look].mean() + _BOUND * _spread(recalls[:look]) / math.sqrt(look) < LEAST_RECALL
     ]
     detail = f"recall@10 {recalls.mean():.3f} in the last {len(recalls)} searches; at least {LEAST_RECALL} is expected"
     if not lost:
@@ -129,9 +130,8 @@ def _looks(n: int) -> list[int]:
     return [look for look in LOOKS if look <= n]
 
 
-def _radius(values: DoubleArray, least: float) -> float:
-    """By how much chance may move their mean."""
-    return _BOUND * max(float(values.std()), least) / math.sqrt(len(values))
+def _spread(recalls: DoubleArray) -> float:
+    return max(float(recalls.std()), _LEAST_RECALL_SPREAD)
 
 
 def _unknown(name: str, n: int, detail: str) -> QualityCheck:

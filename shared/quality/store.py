@@ -13,7 +13,7 @@ from bisect import bisect_left
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
-from typing import cast
+from typing import NamedTuple, cast
 
 import redis
 
@@ -24,6 +24,7 @@ from shared.quality.checks import WINDOW, check, shifts
 from shared.quality.contract import (
     FEATURES,
     DayQuality,
+    QualityCheck,
     QualityFigures,
     QualityReport,
     ShadowedSearch,
@@ -84,13 +85,23 @@ class QualityStore:
         """Return what was counted since ever."""
         return Totals(_decoded(self._redis.hgetall(_TOTAL)))
 
+    def live(self, live: tuple[str, str] | None) -> "LiveQuality":
+        """Check the last searches.
+
+        Args:
+            live: version of the index and fingerprint of the model that answer; None: not known, and nothing is
+                checked.
+        """
+        last = self.last(live[1]) if live else []
+        checks = check(last, live[0]) if live else []
+        return LiveQuality(self.total(), checks, {shift.name: round(shift.mean, 3) for shift in shifts(last)})
+
     def report(self, since_s: float, live: tuple[str, str] | None) -> QualityReport:
         """Report the shadowed searches of some time, by version and by day, and check the last ones.
 
         Args:
             since_s: seconds before now; hours count as a whole.
-            live: version of the index and fingerprint of the model that answer; None: not known, and nothing is
-                checked.
+            live: see `live`.
         """
         until = self._clock()
         first = int((until - since_s) // _HOUR_S)
@@ -114,13 +125,13 @@ class QualityStore:
                 by_day.setdefault(day, Counter()),
             ):
                 into.update(counts)
-        last = self.last(live[1]) if live else []
+        now = self.live(live)
         return QualityReport(
             since=until - since_s,
             until=until,
             live_version=live[0] if live else None,
-            checks=check(last, live[0]) if live else [],
-            drift={shift.name: round(shift.mean, 3) for shift in shifts(last)},
+            checks=now.checks,
+            drift=now.drift,
             figures=_figures(everything),
             versions=[
                 VersionQuality(version=version, fingerprint=fingerprint, figures=_figures(counts))
@@ -128,6 +139,20 @@ class QualityStore:
             ],
             days=[DayQuality(day=day, figures=_figures(counts)) for day, counts in sorted(by_day.items())],
         )
+
+
+class LiveQuality(NamedTuple):
+    """Live quality at one moment.
+
+    Attributes:
+        totals: what was counted since ever.
+        checks: of the last searches; none while nothing is served.
+        drift: how far they lie from the reference, by feature.
+    """
+
+    totals: "Totals"
+    checks: list[QualityCheck]
+    drift: dict[str, float]
 
 
 class Totals:
@@ -148,6 +173,11 @@ class Totals:
     def recalled(self) -> float:
         """The sum of all searches' recall."""
         return self["recall"] / _PARTS
+
+    @property
+    def scores(self) -> float:
+        """The sum of all searches' best scores."""
+        return self["score"] / _PARTS
 
     def stage(self, name: str) -> StageTimes:
         """How long a stage took; see STAGES."""
