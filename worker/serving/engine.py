@@ -63,7 +63,7 @@ class Engine:
         self.live = ModelManager(storage, options, read_changes, server, self._count_batch)
         self._cache: ResultCache[Embeddings] = ResultCache(max_entries=options.cache_entries, ttl_s=options.cache_ttl_s)
         self.lacking = Lacking()
-        self.on_answered: Callable[[Answered], None] = lambda answered: None
+        self.on_answered: Callable[[Answered], object] = lambda answered: None
         self._batch_sizes: Counter[int] = Counter()
         self._counting = threading.Lock()
 
