@@ -1,11 +1,14 @@
 """Makes the traffic reference of a new index version, of photos whose listings the model did not see."""
 
 from collections.abc import Callable, Collection, Sequence
+from contextlib import suppress
 
 import numpy as np
 
+from shared.array_types import FloatArray
 from shared.catalogue.categories import CataloguePhoto
 from shared.catalogue.decode import decode_file
+from shared.errors import StoreUnavailable
 from shared.index.traffic import NEIGHBOURS, TrafficReference, pixel_features, residual_of
 from shared.photos.preprocessing import PreprocessSpec
 from shared.quality.contract import PIXEL_FEATURES
@@ -13,6 +16,7 @@ from shared.reindex.neighbours import Neighbourhood, Searchable, sampling_order
 
 _SAMPLE = 256  # each of another listing
 _FEWEST = 48
+_DEEPEST = 128  # neighbours: of a listing with more photos than that, those of others are not waited for
 _TICK_EVERY = 16
 
 
@@ -40,9 +44,11 @@ def measure_traffic(
     rows = _sampled(photos, seen)
     if len(rows) < _FEWEST:
         return None
-    near = Neighbourhood(index).others(
-        rows, lambda other: other, lambda row, others: len(_foreign(photos, row, others)) == NEIGHBOURS
-    )
+
+    def enough(row: int, others: list[int]) -> bool:
+        return len(others) >= _DEEPEST or len(_foreign(photos, row, others)) == NEIGHBOURS
+
+    near = Neighbourhood(index).others(rows, lambda other: other, enough)
     vectors = index.vectors(np.array(rows, dtype=np.int64))
     residuals = [
         residual_of(vector, index.vectors(np.array(others, dtype=np.int64)))
@@ -57,13 +63,20 @@ def measure_traffic(
         if number % _TICK_EVERY == 0:
             tick()
         if (features := before.get(photo.sha256)) is None and photo.sha256:
-            decoded = decode_file(photo.path, spec, photo.sha256)
-            features = None if isinstance(decoded, str) else pixel_features(decoded, spec.fill)
+            features = _features(photo, spec)
         if features is not None:
             pixels[photo.sha256] = features
-    enough = pixels if len(pixels) >= _FEWEST else {}
-    table = np.array(list(enough.values()), dtype=np.float32).reshape(-1, len(PIXEL_FEATURES))
-    return TrafficReference.of(np.stack(residuals), table, tuple(enough))
+    kept = pixels if len(pixels) >= _FEWEST else {}
+    table = np.array(list(kept.values()), dtype=np.float32).reshape(-1, len(PIXEL_FEATURES))
+    return TrafficReference.of(np.stack(residuals), table, tuple(kept))
+
+
+def _features(photo: CataloguePhoto, spec: PreprocessSpec) -> FloatArray | None:
+    """Features of a photo's pixels; None: its file cannot be read."""
+    with suppress(StoreUnavailable):  # the index is good without them
+        decoded = decode_file(photo.path, spec, photo.sha256)
+        return None if isinstance(decoded, str) else pixel_features(decoded, spec.fill)
+    return None
 
 
 def _sampled(photos: Sequence[CataloguePhoto], seen: Collection[str]) -> list[int]:

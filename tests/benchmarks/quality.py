@@ -74,7 +74,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory(dir=RESULTS) as made:
         scratch = options.scratch or Path(made)
         scratch.mkdir(parents=True, exist_ok=True)
-        catalogue = options.catalogue or _demo(scratch / "demo")
+        catalogue = options.catalogue or _demo(scratch / "demo", 120 if options.quick else 403)
         held_out = _without_a_fifth(catalogue, scratch / "catalogue")
         settings = Settings(
             home=scratch / "home",
@@ -94,9 +94,9 @@ def main() -> None:
         report.finish()
 
 
-def _demo(directory: Path) -> Path:
+def _demo(directory: Path, n_listings: int) -> Path:
     if not directory.is_dir():
-        generate(directory)
+        generate(directory, n_listings=n_listings)
     return directory
 
 

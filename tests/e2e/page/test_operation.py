@@ -18,6 +18,19 @@ from tests.support.snapshots import write_reversed
 # --- index ---
 
 
+def test_how_good_answers_are_of_late_is_told(go: Go, served: Fleet, photos: list[Path]) -> None:
+    for photo in photos[:3]:
+        files = {"image": photo.read_bytes()}
+        answer = requests.post(f"{served.url}/v1/jobs/search", files=files, headers={"Prefer": "wait=10"}, timeout=20)
+        assert answer.json()["status"] == "succeeded"
+    visit = go("#/index")
+    told = visit.page.locator("#live-quality")
+    expect(told).to_contain_text("Compared with exact search", timeout=20_000)
+    for words in ("Of the ten nearest found", "100 %", "Damage", "fine", "Drift", "not known yet"):
+        expect(told).to_contain_text(words)
+    assert visit.violations() == []
+
+
 def test_a_reindex_is_watched_and_its_report_read(go: Go, served: Fleet) -> None:
     visit = go("#/index")
     page = visit.page
