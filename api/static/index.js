@@ -113,7 +113,7 @@ function showLiveQuality({ checks, figures, days }) {
     fact("Embedded, searched in", stages.model ? `${stages.model.mean_ms.toFixed(1)} ms, ${stages.search.mean_ms.toFixed(1)} ms` : "")] : [];
   replaceIfOther($("#live-quality"),
     el("p.fine", {}, n ? "A sample of the searches of the last seven days." : "No search of the last seven days was compared with exact search."),
-    el("dl.facts", {}, facts, told));
+    el("dl.facts", {}, ...facts, ...told));
 }
 
 /** So that what somebody is reading, or has opened, is not replaced by the same. */
