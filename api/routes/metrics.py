@@ -16,6 +16,7 @@ from shared.quality.contract import CheckState
 from shared.quality.store import STAGES, LiveQuality, QualityStore
 
 _ANY_KIND = "any"
+_MOST_CATEGORIES = 50  # told of, the most frequent; an installation may have 2,000
 _BATCH_BUCKETS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 
 
@@ -128,6 +129,10 @@ class Quality(Collector):
         yield CounterMetricFamily(
             "lookalike_shadowed_not_sure", "Those whose category was not sure enough", value=totals["unsure"]
         )
+        mix = CounterMetricFamily("lookalike_shadowed_category", "Those answered with a category", labels=["category"])
+        for name, count in totals.categories(_MOST_CATEGORIES):
+            mix.add_metric([name], count)
+        yield mix
         stages = HistogramMetricFamily("lookalike_shadowed_seconds", "Time in a stage of them", labels=["stage"])
         for stage in STAGES:
             times = totals.stage(stage)

@@ -98,22 +98,25 @@ const CHECKS = { recall: "Recall", damage: "Damage", drift: "Drift" };
 const STATES = { fine: [".good", "fine"], alarm: [".bad", "alarm"], unknown: ["", "not known yet"] };
 
 function showLiveQuality({ checks, figures, days }) {
-  const told = checks.map(({ name, state, detail }) => {
-    const [tone, word] = STATES[state] ?? ["", state];
-    return [el("dt", {}, CHECKS[name] ?? name), el("dd", {}, el(`span.badge${tone}`, {}, word), el("p.fine", {}, sentence(detail)))];
-  });
   const { n_searches: n, recall_at_10: recall, best_score: score, not_sure: unsure, stages } = figures;
   const [most] = Object.entries(figures.categories);
   const facts = n ? [
-    fact("Compared with exact search", count(n, "search", "searches"), `on ${count(days.length, "day")}`),
-    fact("Of the ten nearest found", percent(recall)),
-    fact("Best neighbour's score", score.toFixed(2)),
+    fact("Ten nearest found", percent(recall)),
+    fact("Best score", score.toFixed(2), "of the nearest photo, in the mean"),
     fact("Not sure", percent(unsure)),
-    fact("Most frequent category", most ? `${most[0]}, ${percent(most[1])}` : ""),
-    fact("Embedded, searched in", stages.model ? `${stages.model.mean_ms.toFixed(1)} ms, ${stages.search.mean_ms.toFixed(1)} ms` : "")] : [];
+    fact("Most frequent", most ? `${most[0]}, ${percent(most[1])}` : ""),
+    fact("Embedded in", `${stages.model.mean_ms.toFixed(1)} ms`),
+    fact("Searched in", `${stages.search.mean_ms.toFixed(1)} ms`)] : [];
+  const told = checks.map(({ name, state, detail }) => {
+    const [tone, word] = STATES[state] ?? ["", state];
+    return fact(CHECKS[name] ?? name, el(`span.badge${tone}`, {}, word), detail);
+  });
+  const alarms = checks.filter(({ state }) => state === "alarm").map(({ detail }) => el("p.fine", {}, sentence(detail)));
   replaceIfOther($("#live-quality"),
-    el("p.fine", {}, n ? "A sample of the searches of the last seven days." : "No search of the last seven days was compared with exact search."),
-    el("dl.facts", {}, ...facts, ...told));
+    el("h3", {}, "Of late"),
+    el("p.fine", {}, n ? `${count(n, "search", "searches")} of the last seven days, on ${count(days.length, "day")}, compared with exact search.`
+      : "No search of the last seven days was compared with exact search."),
+    el("dl.facts", {}, ...facts, ...told), ...alarms);
 }
 
 /** So that what somebody is reading, or has opened, is not replaced by the same. */

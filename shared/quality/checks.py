@@ -116,7 +116,7 @@ def _drift(searches: Sequence[ShadowedSearch]) -> QualityCheck:
     if not found:
         few = f"fewer than {LOOKS[0]} searches were shadowed, or the index was built before there was a reference"
         return _unknown("drift", n, few)
-    most = max(found, key=lambda shift: shift.surely)
+    most = max(found, key=lambda shift: abs(shift.mean))
     drifted = sorted((shift for shift in found if shift.surely > TOLERANCE), key=lambda shift: -shift.surely)
     if not drifted:
         detail = f"queries lie {abs(most.mean):.2f} spreads from the reference at most ({most.name})"

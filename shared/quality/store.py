@@ -179,6 +179,10 @@ class Totals:
         """The sum of all searches' best scores."""
         return self["score"] / _PARTS
 
+    def categories(self, most: int) -> list[tuple[str, int]]:
+        """How many searches were answered with each of the most frequent categories."""
+        return _categories(self._counts).most_common(most)
+
     def stage(self, name: str) -> StageTimes:
         """How long a stage took; see STAGES."""
         return _times(self._counts, name)
@@ -245,19 +249,21 @@ def _figures(counts: Counts) -> QualityFigures:
     def mean(name: str, parts: int) -> float | None:
         return round(counts.get(name, 0) / parts / n, 4) if n else None
 
-    categories = Counter(
-        {name.partition(":")[2]: count for name, count in counts.items() if name.startswith("category:")}
-    )
     return QualityFigures(
         n_searches=n,
         recall_at_10=mean("recall", _PARTS),
         best_score=mean("score", _PARTS),
         not_sure=mean("unsure", 1),
-        categories={name: round(count / n, 4) for name, count in categories.most_common()},
+        categories={name: round(count / n, 4) for name, count in _categories(counts).most_common()},
         stages={stage: _stage_figures(_times(counts, stage), n) for stage in STAGES if n},
         rows_audited=counts.get("audited", 0),
         rows_damaged=counts.get("damaged", 0),
     )
+
+
+def _categories(counts: Counts) -> Counter[str]:
+    named = {name.partition(":")[2]: count for name, count in counts.items() if name.startswith("category:")}
+    return Counter(named)
 
 
 def _times(counts: Counts, stage: str) -> StageTimes:

@@ -82,7 +82,7 @@ def metric_families() -> Iterator[Metric]:
     snapshot = Snapshot(Backlog(queued={"bulk": 1}, running=1, oldest_wait_s=1), [worker])
     yield from snapshot.collect()
     checks = [QualityCheck(name="drift", state=CheckState.FINE, n_searches=1, detail="")]
-    yield from Quality(LiveQuality(Totals({}), checks, {"bars": 0.0})).collect()
+    yield from Quality(LiveQuality(Totals({"category:c": 1}), checks, {"bars": 0.0})).collect()
     yield from counters.registry.collect()
 
 

@@ -10,6 +10,7 @@ from playwright.sync_api import expect
 
 from shared.artifacts.snapshots import index_store
 from shared.catalogue.categories import CATEGORIES
+from shared.index.traffic import REFERENCE
 from tests.e2e.page.conftest import Go
 from tests.e2e.support.fleet import Fleet
 from tests.support.copies import COPIES, jpeg
@@ -23,10 +24,12 @@ def test_how_good_answers_are_of_late_is_told(go: Go, served: Fleet, photos: lis
         files = {"image": photo.read_bytes()}
         answer = requests.post(f"{served.url}/v1/jobs/search", files=files, headers={"Prefer": "wait=10"}, timeout=20)
         assert answer.json()["status"] == "succeeded"
+    store = index_store(served.location)
+    assert store.file(str(store.current()), REFERENCE).is_file()  # what queries are compared with
     visit = go("#/index")
     told = visit.page.locator("#live-quality")
-    expect(told).to_contain_text("Compared with exact search", timeout=20_000)
-    for words in ("Of the ten nearest found", "100 %", "Damage", "fine", "Drift", "not known yet"):
+    expect(told).to_contain_text("3 searches of the last seven days", timeout=20_000)
+    for words in ("Ten nearest found", "100 %", "Damage", "fine", "Drift", "not known yet"):
         expect(told).to_contain_text(words)
     assert visit.violations() == []
 

@@ -81,6 +81,7 @@ def test_what_was_shadowed_is_told_the_same_everywhere(
     found = metrics(http)
     assert found["lookalike_quality_alarm"] == {("recall",): 0, ("damage",): 1, ("drift",): 1}
     assert found["lookalike_quality_drift"][("bars",)] == -3
+    assert found["lookalike_shadowed_category_total"] == {("Lamps",): 40, ("Sofas",): 20}
     assert found["lookalike_shadowed_recall_total"][()] == pytest.approx(54)
     assert found["lookalike_audited_rows_total"] == {("whole",): 60 * 32 - 1, ("damaged",): 1}
     assert found["lookalike_shadowed_seconds_count"] == {("model",): 60, ("search",): 60}

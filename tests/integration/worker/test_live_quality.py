@@ -4,6 +4,7 @@ import hashlib
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -179,6 +180,21 @@ def test_a_photo_that_is_sent_again_and_again_counts_once_and_a_share_of_nothing
     for _ in range(3):
         idle.offer(None)  # type: ignore[arg-type]
     assert idle._waiting.qsize() == 1
+
+
+def test_a_reindex_takes_the_pixels_of_known_photos_from_the_reference_before(served: Engine) -> None:
+    live = served.live.current
+    assert live is not None
+    index = live.index.snapshot
+    gone = [replace(one, path=Path("/gone.png")) for one in index.photos()]
+    again = measure_traffic(index, gone, SPEC, frozenset(), index.reference, lambda: None)
+    without = measure_traffic(index, gone, SPEC, frozenset(), None, lambda: None)
+    assert index.reference is not None
+    assert again is not None
+    assert without is not None
+    np.testing.assert_allclose(again.mean, index.reference.mean, atol=1e-5)
+    known = [index.reference.deviations(None, live.index.vectors([0])[0]), without.deviations(None, again.axes[0])]
+    assert all([one is None for one in some] == [True] * 5 + [False] * 16 for some in known)
 
 
 # Damage: an index of two thousand photos of which 1 % is not what was written
