@@ -12,10 +12,11 @@ _TIE = 1e-4  # scores of copies of one photo differ in the last bits, and compre
 
 
 def recall_of(index: DeltaIndex, query: FloatArray, found: list[Neighbour], rng: np.random.Generator) -> float:
-    """Share of a query's exact nearest photos that a search without filters found, 0..1.
+    """Share of a query's exact nearest photos that a search without filters found.
 
-    In a large index, the query is compared with as many rows in a row, from a random one on, as make 64 MiB; what they
-    have that was missed stands for the others. The mean of many queries is right, a single one is rough.
+    In a large index, the query is compared with as many rows in a row, from a random one on, as make 64 MiB, and a row
+    of them that was missed stands for as many as there are such stretches. The mean of many queries is right; of a
+    single one it is 1 as a rule, and may be far below 0.
 
     Args:
         index: that was searched.
@@ -30,8 +31,9 @@ def recall_of(index: DeltaIndex, query: FloatArray, found: list[Neighbour], rng:
         return 1.0
     scores = np.array([neighbour.score for neighbour in found])
     missed, share = _better(index, query, {neighbour.row for neighbour in found}, scores[-1] + _TIE, rng)
-    ahead = (missed[None] > scores[:, None] + _TIE).sum(axis=1) / share  # photos missed that are better than each
-    return float((np.arange(len(found)) + ahead < len(found)).mean())
+    missed = np.sort(missed)[::-1]
+    rank = np.arange(len(missed)) + (scores[None] >= missed[:, None] - _TIE).sum(axis=1)  # among all that are known
+    return 1 - float((rank < len(found)).sum()) / (share * len(found))
 
 
 def _better(

@@ -20,7 +20,7 @@ class ShadowedSearch:
     Attributes:
         version: of the index.
         fingerprint: of the model.
-        recall: share of the ten exact nearest that the index found, 0..1.
+        recall: share of the ten exact nearest that the index found; in a large index an estimate, whose mean is right.
         best_score: cosine similarity of the best neighbour.
         certain: whether the category was sure enough.
         category: its name; of a path the root.

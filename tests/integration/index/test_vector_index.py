@@ -410,6 +410,19 @@ def test_rows_are_audited_and_recall_is_told_whatever_the_kind(snapshot: VectorI
     assert sum(changed.audit(32, rng).n_damaged for _ in range(40)) > 0
 
 
+def test_in_a_large_index_recall_is_right_in_the_mean(snapshot: VectorIndex, monkeypatch: pytest.MonkeyPatch) -> None:
+    if isinstance(snapshot, MilvusIndex):
+        pytest.skip("the server compares all")
+    monkeypatch.setattr("shared.index.recall._COMPARED_BYTES", 4 * DIMENSION * 40)  # of 300 rows
+    delta, rng = DeltaIndex(snapshot, lambda put: None), np.random.default_rng(1)
+    found = delta.search(QUERY, SearchRequest(k=12))
+    assert {recall_of(delta, QUERY, found[:10], rng) for _ in range(50)} == {1.0}
+    missed = [neighbour for neighbour in found if neighbour.rank not in (2, 5)]
+    estimates = [recall_of(delta, QUERY, missed, rng) for _ in range(3000)]
+    # Each is missed by two: a standard deviation of 0.4 for either, of 3,000.
+    assert np.mean(estimates) == pytest.approx(0.8, abs=0.05)
+
+
 def test_deleted_photos_are_no_neighbours_that_were_missed(snapshot: VectorIndex) -> None:
     delta = DeltaIndex(snapshot, lambda put: None)
     best = delta.search(QUERY, SearchRequest(k=2))
