@@ -138,6 +138,11 @@ class DeltaIndex:
         """Number of images that were put or deleted since the snapshot was built."""
         return len(self._state.sequences)
 
+    @property
+    def hidden_rows(self) -> IntArray:
+        """Rows of the snapshot that were replaced or deleted since."""
+        return self._state.hidden
+
     def apply(self, changes: Iterable[Change]) -> None:
         """Make entries of the change log visible to searches.
 
@@ -287,6 +292,13 @@ class DeltaIndex:
         rows = np.concatenate([found.rows, len(self.snapshot) + np.array(met, dtype=np.int64)])
         scores, kept = best(scores, np.arange(len(scores)), n)
         return LabelledRows(scores, np.concatenate([found.categories, also])[kept], rows[kept])
+
+    def vectors(self, rows: Sequence[int]) -> FloatArray:
+        """Return the embeddings (n, dim) of rows that a search has found, those of the snapshot first."""
+        n_rows = len(self.snapshot)
+        below = np.array([row for row in rows if row < n_rows], dtype=np.int64)
+        put = [row - n_rows for row in rows if row >= n_rows]
+        return np.concatenate([self.snapshot.vectors(below), self._state.vectors[put]])
 
     def ids_of(self, row: int) -> tuple[str, str]:
         """Return the ids of a photo and of its listing, by the row that a search has found it in."""

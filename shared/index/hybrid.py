@@ -67,6 +67,10 @@ class HybridIndex:
             last = self._last.compared = _Compared(query, n, *self._photos.compare(query, n))
         return last.scores, last.rows
 
+    def damaged_codes(self, n: int, rng: np.random.Generator) -> int | None:
+        """Count the damaged codes of rows drawn at random; None: there are no codes. See `CompressedIndex`."""
+        return self._photos.damaged_codes(n, rng) if isinstance(self._photos, CompressedIndex) else None
+
     def search(self, query: Query, n: int, allowed: Allowed | None = None) -> tuple[FloatArray, IntArray]:
         """Find the allowed rows most similar to a query; as `RowIndex.search`.
 

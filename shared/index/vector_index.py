@@ -15,6 +15,7 @@ from shared.errors import DimensionMismatch
 from shared.index.facets import Facets
 from shared.index.postings import WordWeights
 from shared.index.query import WordsQuery
+from shared.index.traffic import Audit, TrafficReference
 from shared.jobs.answers_contract import Neighbour
 from shared.jobs.contract import (
     SearchRequest,
@@ -173,6 +174,20 @@ class VectorIndex(Protocol):
 
         Raises:
             ImageNotFound: the version has no such photo.
+        """
+        ...
+
+    @property
+    def reference(self) -> TrafficReference | None:
+        """What ordinary queries are like; None: the version was written without."""
+        ...
+
+    def audit(self, n: int, rng: np.random.Generator) -> Audit:
+        """Compare rows drawn at random with what was written: their vectors by digests, their codes by the vectors.
+
+        Args:
+            n: rows.
+            rng: draws them.
         """
         ...
 
