@@ -13,8 +13,9 @@ import numpy as np
 from shared.artifacts import Location
 from shared.catalogue.categories import Categories, categories_named
 from shared.errors import PhotoExpired
-from shared.index.answers import Asked, embed_result, encoded_text, own_listings, search_result
+from shared.index.answers import Asked, embed_result, encoded_text, own_listings
 from shared.index.milvus_server import MilvusServer
+from shared.index.reranking import reranked_result
 from shared.jobs.contract import EmbedRequest, PhotoRequest, PhotoResult, Priority, SearchRequest
 from shared.jobs.worker_report import IndexInfo, WorkerStats
 from shared.model.bundle import ModelBundle
@@ -24,6 +25,7 @@ from shared.tracing import span
 from worker.serving.lacking import Lacking
 from worker.serving.loaded_model import EngineOptions
 from worker.serving.model_manager import ArtifactNotReady, ModelManager, ReadChanges, ServingState
+from worker.serving.promoted_reranker import PromotedReranker
 from worker.serving.result_cache import ResultCache
 
 __all__ = ["ArtifactNotReady", "Engine"]
@@ -60,6 +62,7 @@ class Engine:
         self.live = ModelManager(storage, options, read_changes, server, self._count_batch)
         self._cache: ResultCache[Embeddings] = ResultCache(max_entries=options.cache_entries, ttl_s=options.cache_ttl_s)
         self.lacking = Lacking()
+        self._reranker = PromotedReranker(storage)
         self._batch_sizes: Counter[int] = Counter()
         self._counting = threading.Lock()
 
@@ -100,6 +103,7 @@ class Engine:
     def refresh(self) -> None:
         """Load what is promoted now; on failure the old state keeps serving and `problem` says why."""
         self.live.refresh()
+        self._reranker.refresh()
         if self.lacking.specs and self.live.has_fetched:
             self.lacking.clear()
 
@@ -184,7 +188,8 @@ class Engine:
         with span("search"):
             match request:
                 case SearchRequest():
-                    return search_result(asked, request, live.index, model)
+                    reranker = self._reranker.of(model.fingerprint)
+                    return reranked_result(asked, request, live.index, model, reranker)
                 case EmbedRequest():
                     voters = asked.voters(live.index, model, own_listings(request, live.index))
                     evidence = asked.evidence(voters, model)
