@@ -85,7 +85,9 @@ def train_reranker(
         return TrainedReranker(manifest.model_copy(update={"gates": (enough,)}), None)
     fit = fit_choices(training)
     new = Reranker("new", fit.weights)
-    passed = (enough, _better(held_out, fit, new, live), *_no_worse(index, model, new, live))
+    passed: tuple[QualityGate, ...] = (enough, _better(held_out, fit, new, live))
+    if passed[-1].passed:
+        passed += _no_worse(index, model, new, live)
     examination = tuple(round(one, 4) for one in fit.examined)
     fitted = {"weights": fit.weights, "examination": examination, "gates": passed}
     manifest = manifest.model_copy(update=fitted)

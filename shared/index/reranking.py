@@ -32,7 +32,7 @@ _MORE = 24  # results are ranked than are wanted
 _MOST = 50  # are ranked; what a search finds after them stays where it is
 _SAME_PHOTO = 0.02  # as of `shared.model.matching`
 _LEAST_PROBABILITY = 1e-4
-_MOST_PRICE_STEPS = 3.0  # e-fold; a price further away is as good as any
+_MOST_PRICE_STEPS = 1.0  # e-fold; a price further away is as good as any
 _DAY_S = 86_400
 
 
