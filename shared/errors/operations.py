@@ -49,13 +49,13 @@ class EmbeddingsDiffer(ArtifactError):
 
 
 class RerankerMissing(ArtifactError):
-    """No such re-ranker: `lookalike reranker list`."""
+    """Command line only: there is no such re-ranker: `lookalike reranker list`."""
 
     code = "reranker_missing"
 
 
 class RerankerDamaged(ArtifactError):
-    """A file of the re-ranker is not what was written: `lookalike reranker train`."""
+    """Command line only: a file of the re-ranker is not what was written: `lookalike reranker train`."""
 
     code = "reranker_damaged"
 

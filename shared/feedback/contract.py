@@ -28,8 +28,6 @@ class FeedbackEvent(StrEnum):
 class FeedbackRequest(BaseModel):
     """An event: what was done with a result of a search, or the category that the search should have answered."""
 
-    model_config = ConfigDict(extra="forbid")
-
     job_id: str = Field(min_length=1, max_length=_ID_CHARS, description="of a search that has succeeded")
     event: FeedbackEvent
     image_id: str | None = Field(

@@ -202,6 +202,7 @@ def _codes() -> dict[str, type[service_errors.LookalikeError]]:
     for error in found:
         found += error.__subclasses__()
     never_sent = {"catalogue_unusable", "weights_unusable", "training_failed", "cannot_start", "dimension_mismatch"}
+    never_sent |= {"reranker_missing", "reranker_damaged"}
     return {error.code: error for error in found if error.code not in never_sent}
 
 

@@ -1,22 +1,28 @@
 """Clicks -> a re-ranker -> gates -> promotion -> served -> rolled back, on an index of made listings."""
 
+import gzip
+import json
 import shutil
 from collections.abc import Iterator, Set
 from datetime import date, timedelta
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
+from pydantic import JsonValue
 
+from pipeline.cli.main import main
 from pipeline.ranking.choices import fit_choices
 from pipeline.ranking.sessions import sessions_of
 from pipeline.ranking.train import TrainedReranker, train_reranker
+from shared.artifacts.backends import backend_at
 from shared.artifacts.rerankers import RankingWeights, RerankerManifest, reranker_store, seal_reranker
 from shared.artifacts.snapshots import index_store
 from shared.artifacts.store import MANIFEST
 from shared.attributes.schema import Attribute, AttributeSchema, AttributeType, as_payload
 from shared.catalogue.categories import CATEGORIES, CataloguePhoto
-from shared.errors import PromotionRefused
 from shared.feedback.contract import FeedbackEvent, JobFeedback, StoredEvent
 from shared.index.delta import DeltaIndex
 from shared.index.reranking import Reranker, promoted_reranker
@@ -57,7 +63,7 @@ def made(built: Installation, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     def photos() -> Iterator[CataloguePhoto]:
         for row, category in enumerate(categories.tolist()):
-            price = {"amount": round(float(np.exp(rng.uniform(1, 6))), 2), "currency": "GBP"}
+            price: dict[str, JsonValue] = {"amount": round(float(np.exp(rng.uniform(1, 6))), 2), "currency": "GBP"}
             day = date(2026, 1, 1) + timedelta(days=int(rng.integers(300)))
             title = f"{COLOURS[int(rng.integers(4))]} thing {category} no {row}"
             payload = as_payload({"title": title, "price": price, "listed": day.isoformat()})
@@ -125,7 +131,7 @@ def trained(home: Path, feedback: list[JobFeedback], index: DeltaIndex, bundle: 
 @pytest.fixture(scope="module")
 def clicks(index: DeltaIndex, bundle: ModelBundle, listings: list[CataloguePhoto]) -> list[JobFeedback]:
     """On searches by photos of the first half of the listings."""
-    return list(people(index, bundle, listings).sessions(listings[: N // 2], 1200))
+    return list(people(index, bundle, listings).sessions(listings[: N // 2], 1000))
 
 
 def test_position_biased_clicks_raise_ndcg_on_listings_that_nobody_has_clicked_from(
@@ -159,13 +165,13 @@ def test_how_often_positions_are_looked_at_is_told_apart_from_what_stands_there(
     np.testing.assert_allclose(fit.examination(positions), np.maximum(geometric(positions), 0.05), atol=0.12)
 
 
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", range(3))
 def test_clicks_on_whatever_is_looked_at_are_refused(
     tmp_path: Path, index: DeltaIndex, bundle: ModelBundle, listings: list[CataloguePhoto], seed: int
 ) -> None:
     examined = (reciprocal, geometric)[seed % 2]
     blind = people(index, bundle, listings, blind=True, seed=seed, examined=examined)
-    made = trained(tmp_path, list(blind.sessions(listings, 1000)), index, bundle)
+    made = trained(tmp_path, list(blind.sessions(listings, 700)), index, bundle)
     assert made.version is None
     assert "feedback_ndcg_at_4" in [gate.name for gate in made.manifest.gates if not gate.passed]
     assert reranker_store(tmp_path).versions() == []
@@ -186,22 +192,22 @@ def test_too_few_clicks_decide_nothing_and_what_is_bought_counts_more(
     assert sessions_of([one.model_copy(update={"impression": foreign})], index) == []
 
 
-REQUESTS = (
+REQUESTS: tuple[dict[str, object], ...] = (
     {"listing_id": "l1"},
     {"image_id": "p2", "k": 12},
     {"image_id": "p3", "include": ["price"], "k": 60},
     {"image_id": "p4", "facets": ["category"], "facet_scope": "hits"},
     {"image_id": "p5", "distinct": "listing", "min_score": -0.5},
 )
-OF_THEIR_OWN_ORDER = (
+OF_THEIR_OWN_ORDER: tuple[dict[str, object], ...] = (
     {"image_id": "p5", "prefer": "same_kind"},
     {"image_id": "p5", "distinct": "listing", "listing_score": "mean"},
 )
 
 
-def answers(engine: Engine, requests: object = REQUESTS) -> list[SearchResult]:
+def answers(engine: Engine, requests: tuple[dict[str, object], ...] = REQUESTS) -> list[SearchResult]:
     engine.refresh()
-    found = [engine.run(SearchRequest.model_validate(one), None) for one in requests]  # type: ignore[attr-defined]
+    found = [engine.run(SearchRequest.model_validate(one), None) for one in requests]
     assert all(isinstance(one, SearchResult) for one in found)
     return found  # type: ignore[return-value]
 
@@ -210,14 +216,28 @@ def as_bytes(found: list[SearchResult]) -> list[str]:
     return [one.model_dump_json() for one in found]
 
 
+def typed(*words: str) -> dict[str, Any]:
+    """What a verb of the command line tells."""
+    ran = CliRunner().invoke(main, ["reranker", *words, "--json"])
+    return {"exit": ran.exit_code, **json.loads(ran.stdout)}
+
+
 def test_what_is_promoted_orders_answers_and_a_rollback_brings_back_every_byte(
-    home: Path, clicks: list[JobFeedback], index: DeltaIndex, bundle: ModelBundle
+    home: Path, clicks: list[JobFeedback], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setenv("LOOKALIKE_HOME", str(home))
+    monkeypatch.delenv("LOOKALIKE_REDIS_URL", raising=False)
+    archived = "".join(f"{one.model_dump_json(exclude_none=True)}\n" for one in clicks)
+    backend_at(home, "feedback").write("2026-11/1.jsonl.gz", gzip.compress(archived.encode()))
     engine = Engine(home)
     before = answers(engine)
     own = as_bytes(answers(engine, OF_THEIR_OWN_ORDER))
     assert not any("reranker" in one for one in as_bytes(before))
-    version = trained(home, clicks, index, bundle).version
+    told = typed("train")
+    version = told["live"]
+    assert [gate["name"] for gate in told["gates"] if gate["passed"]] == [
+        "searches", "feedback_ndcg_at_4", "precision_at_4", "sibling_recall_at_4",
+    ]  # fmt: skip
     after = answers(engine)
     assert {one.reranker_version for one in after} == {version}
     for then, now, request in zip(before, after, REQUESTS, strict=True):
@@ -233,10 +253,13 @@ def test_what_is_promoted_orders_answers_and_a_rollback_brings_back_every_byte(
     assert as_bytes(answers(engine, OF_THEIR_OWN_ORDER)) == own
     assert [one.image_id for one in after[2].neighbours[50:]] == [one.image_id for one in before[2].neighbours[50:]]
     assert as_bytes(answers(engine)) == as_bytes(after)
-    reranker_store(home).rollback()
+    baseline = typed("rollback")["live"]
     assert as_bytes(answers(engine)) == as_bytes(before)
-    with pytest.raises(PromotionRefused):
-        reranker_store(home).rollback()
+    assert typed("rollback")["error"]["code"] == "promotion_refused"
+    assert [(one["version"], one["live"]) for one in typed("list")["versions"]] == [(version, False), (baseline, True)]
+    assert typed("promote", version) == {"exit": 0, "live": version}
+    assert as_bytes(answers(engine)) == as_bytes(after)
+    assert typed("promote", "x")["error"]["code"] == "reranker_missing"
     engine.close()
 
 
