@@ -275,6 +275,7 @@ PAIRS: list[tuple[type[BaseModel], type[BaseModel]]] = [
     (versions.VersionReport, models.VersionReport),
     (views.Readiness, models.Readiness),
     (views.JobList, models.JobPage),
+    (views.FeedbackView, models.FeedbackGiven),
     (views.WorkerList, models.WorkerList),
     (views.QueueView, models.QueueState),
 ]
