@@ -152,7 +152,7 @@ class Settings(BaseSettings):
         10_000, ge=1, description="photos put and deleted live above which a reindex must come first"
     )
     max_feedback: int = Field(
-        20_000, ge=1, description="searches whose feedback Redis holds at most; half of it is archived at once"
+        20_000, ge=1, description="searches with feedback that Redis holds, above which more is refused"
     )
     feedback_days: int = Field(365, ge=1, description="how long archived feedback is kept")
     probe_every_s: float = Field(

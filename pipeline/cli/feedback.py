@@ -64,7 +64,7 @@ def feedback_give(job_id: str, event: str, subject: str, as_json: bool) -> None:
 def feedback_export(file: Path, since: str | None, as_json: bool) -> None:
     """Write all feedback to FILE, a Parquet table with a row for each result of each search that has some.
 
-    Without a running service it is what is archived: everything but the last hour's.
+    Without a running service it is what is archived: everything but the last hours'.
     """
     n_days = _days(since)
     found = stored_feedback(load_settings())

@@ -26,8 +26,8 @@ def archive_feedback(
     Args:
         store: of the feedback in Redis.
         storage: of the installation.
-        older_than_s: since the last event of a search: what is younger stays, but for what half of `limit` leaves over.
-        limit: searches with feedback in Redis, at most.
+        older_than_s: since the last event of a search, from which its feedback is complete.
+        limit: searches with feedback in Redis, at most; above half of it they are archived whatever their age.
         keep_days: that a file is kept.
 
     Returns:
@@ -37,19 +37,16 @@ def archive_feedback(
         ArtifactUnwritable, StoreUnavailable: it cannot be written, and stays in Redis.
     """
     due = store.due(older_than_s=older_than_s, at_most=limit // 2)
-    if not due or not store.hold():
+    if not due:
         return 0
-    try:
-        files = backend_at(storage, _KIND)
-        content = "".join(f"{held.feedback.model_dump_json(exclude_none=True)}\n" for held in due).encode()
-        # Named by what is in it: archived twice, it is there once.
-        digest = hashlib.sha256(content).hexdigest()[:16]
-        day = datetime.fromtimestamp(max(one.at for one in due[-1].feedback.events), UTC)
-        files.write(f"{day:%Y-%m}/{day:%dT%H%M%S}-{digest}.jsonl.gz", gzip.compress(content, mtime=0))
-        store.forget(due)
-        files.sweep(keep_days * _DAY_S)
-    finally:
-        store.release()
+    files = backend_at(storage, _KIND)
+    content = "".join(f"{held.feedback.model_dump_json(exclude_none=True)}\n" for held in due).encode()
+    # Named by what is in it: of several workers that archive the same at once, each writes the same file.
+    digest = hashlib.sha256(content).hexdigest()[:16]
+    newest = datetime.fromtimestamp(max(one.at for one in due[-1].feedback.events), UTC)
+    files.write(f"{newest:%Y-%m}/{newest:%dT%H%M%S}-{digest}.jsonl.gz", gzip.compress(content, mtime=0))
+    store.forget(due)
+    files.sweep(keep_days * _DAY_S)
     return len(due)
 
 

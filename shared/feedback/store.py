@@ -1,9 +1,8 @@
 """FeedbackStore: feedback in Redis, until it is archived.
 
 Keys (prefix `lookalike:`):
-    feedback           sorted set job id -> when feedback of it came last, microseconds; no TTL: it is archived
-    feedback:{job}     hash: what the search showed, and each event; no TTL: the only copy until it is archived
-    feedback:archiving held by the process that archives; a minute
+    feedback        sorted set job id -> when feedback of it came last, microseconds; no TTL: it is archived
+    feedback:{job}  hash: what the search showed, and each event; no TTL: the only copy until it is archived
 """
 
 from collections.abc import Iterator, Sequence
@@ -19,11 +18,9 @@ from shared.lua import load_script
 from shared.redis_clock import RedisClock
 
 _ORDER = PREFIX + "feedback"
-_ARCHIVING = _ORDER + ":archiving"
 _CHUNK = 500  # searches of one round trip, and of one script
 _SHOWN = b"shown"
 _RETRY_AFTER_S = 60
-_ARCHIVED_WITHIN_S = 60
 
 _FOLDER = Path(__file__).parent
 _GIVE = load_script(_FOLDER / "give.lua")  # without allow-oom: what is written there stays
@@ -93,15 +90,18 @@ class FeedbackStore:
         return (held.feedback for held in self._held(-1))
 
     def due(self, *, older_than_s: float, at_most: int) -> list[Held]:
-        """Return feedback to be archived: what is older, and the oldest above a number of searches.
+        """Return feedback to be archived, as seldom as can be, so that files of the archive are few.
 
         Args:
-            older_than_s: since the last event.
-            at_most: searches whose feedback stays.
+            older_than_s: since the last event: all that is older, once some is twice as old.
+            at_most: searches with feedback; where there are more, all but half as many.
         """
-        before = int((self._clock() - older_than_s) * 1e6)
-        n_due = max(self._redis.zcount(_ORDER, "-inf", before), self.count() - at_most)
-        return list(self._held(n_due - 1)) if n_due > 0 else []
+        now, n = self._clock(), self.count()
+        excess = n - at_most // 2 if n > at_most else 0
+        n_old = self._redis.zcount(_ORDER, "-inf", int((now - older_than_s) * 1e6))
+        overdue = self._redis.zcount(_ORDER, "-inf", int((now - 2 * older_than_s) * 1e6))
+        n_due = max(n_old if overdue else 0, excess)
+        return list(self._held(n_due - 1)) if n_due else []
 
     def forget(self, archived: Sequence[Held]) -> int:
         """Delete feedback that is archived, but for that which came meanwhile; returns of how many searches."""
@@ -111,14 +111,6 @@ class FeedbackStore:
             args = [part for held in some for part in (held.feedback.impression.job_id, held.changed)]
             n += cast(int, self._forget(keys=[PREFIX], args=args))
         return n
-
-    def hold(self) -> bool:
-        """Become the one process that archives; false: another does."""
-        return bool(self._redis.set(_ARCHIVING, b"1", nx=True, ex=_ARCHIVED_WITHIN_S))
-
-    def release(self) -> None:
-        """Let another process archive."""
-        self._redis.delete(_ARCHIVING)
 
     def _held(self, last: int) -> Iterator[Held]:
         """The feedback of the searches up to a place in the order of their newest events; -1: of all."""

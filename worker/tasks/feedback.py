@@ -1,10 +1,11 @@
-"""Moves feedback from Redis to the archive. Every worker tries, and one at a time does."""
+"""Moves feedback from Redis to the archive. Any number of workers do no harm."""
 
 import logging
 
-from shared.errors import ArtifactUnwritable, StoreUnavailable
+from shared.errors import ArtifactUnwritable, QueueUnavailable, StoreUnavailable
 from shared.feedback.archive import archive_feedback
 from shared.feedback.store import FeedbackStore
+from shared.jobs.dispatcher import broker_errors
 from shared.settings import Settings
 from shared.telemetry import event
 
@@ -27,13 +28,16 @@ class FeedbackArchiver:
         """One round; what cannot be written stays in Redis for the next."""
         settings = self._settings
         try:
-            n_searches = archive_feedback(
-                self._store,
-                settings.storage,
-                older_than_s=settings.result_ttl_s,
-                limit=settings.max_feedback,
-                keep_days=settings.feedback_days,
-            )
+            with broker_errors():
+                n_searches = archive_feedback(
+                    self._store,
+                    settings.storage,
+                    older_than_s=settings.result_ttl_s,
+                    limit=settings.max_feedback,
+                    keep_days=settings.feedback_days,
+                )
+        except QueueUnavailable as exc:
+            event(_LOG, "redis_unreachable", level=logging.WARNING, reason=type(exc.__cause__).__name__)
         except (ArtifactUnwritable, StoreUnavailable) as exc:
             event(_LOG, "feedback_not_archived", level=logging.ERROR, reason=str(exc))
         else:

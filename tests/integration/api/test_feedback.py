@@ -1,6 +1,7 @@
 """/v1/feedback over HTTP, and what becomes of it: stored once, archived, exported, nobody else's"""
 
 import json
+import time
 from pathlib import Path
 
 import pandas as pd
@@ -23,6 +24,7 @@ from shared.redis_client import connect
 from tests.conftest import lasting_port
 from tests.integration.conftest import PLENTY, assert_problem, settings
 from tests.support.jobs import create
+from worker.tasks.feedback import FeedbackArchiver
 
 FOUND = SearchResult.model_validate(
     {
@@ -167,11 +169,29 @@ def test_redis_holds_a_bounded_part_and_what_is_archived_is_read_with_it(
 
     assert [click(job_id) for job_id in ids] == [200, 200, 200, 200, 429]
     assert click(ids[0], "p2") == 200  # of a search that is there already
-    assert (archive(), store.count()) == (2, 2)  # half stays
+    assert (archive(), store.count()) == (3, 1)  # of more than half, half of that stays
     assert (archive(), click(ids[4]), click(ids[1], "p2")) == (0, 200, 200)
-    assert (archive(0), store.count()) == (4, 0)
+    assert (archive(0), store.count()) == (3, 0)
     found = {one.impression.job_id: set(one.of(FeedbackEvent.CLICK)) for one in read_feedback(store, tmp_path)}
     assert found == {ids[0]: {"p1", "p2"}, ids[1]: {"p1", "p2"}} | {job_id: {"p1"} for job_id in ids[2:]}
+
+
+def test_feedback_is_archived_by_the_hour_and_what_may_still_come_stays(
+    client: redis.Redis, valkey_url: str, jobs: JobStore, tmp_path: Path
+) -> None:
+    store = FeedbackStore(client)
+    for hours in (0.5, 1.2, 1.4, 1.9):
+        job = searched(jobs)
+        request = FeedbackRequest(job_id=job.id, event=FeedbackEvent.CLICK, image_id="p1")
+        store.give(impression_of(job, request)[0], request, limit=9)
+        client.zadd("lookalike:feedback", {job.id: int((time.time() - 3600 * hours) * 1e6)})
+    archiver = FeedbackArchiver(settings(valkey_url, home=tmp_path), store)
+    archiver.archive()
+    assert store.count() == 4
+    client.zadd("lookalike:feedback", {job.id: int((time.time() - 3600 * 2.1) * 1e6)})
+    archiver.archive()
+    assert (store.count(), len(read_feedback(None, tmp_path)), len(read_feedback(store, tmp_path))) == (1, 3, 4)
+    assert len(list(tmp_path.glob("feedback/*/*.gz"))) == 1
 
 
 def test_what_was_answered_outlives_a_redis_that_is_killed(tmp_path: Path) -> None:
