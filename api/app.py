@@ -4,7 +4,7 @@ from flask import Flask
 
 from api import service
 from api.http import auth, origins, prefix, problems
-from api.routes import batches, docs, duplicates, health, images, index, jobs, legacy, page
+from api.routes import batches, docs, duplicates, feedback, health, images, index, jobs, legacy, page
 from api.uploads import bodies
 from shared.settings import Settings, load_settings
 from shared.telemetry import configure_logging
@@ -68,5 +68,5 @@ def _trace_requests(app: Flask, settings: Settings) -> None:
 def add_routes(app: Flask) -> None:
     """Have an application answer every call; /openapi.json tells of them in this order."""
     app.url_map.converters["job_id"] = jobs.JobIdConverter
-    for module in (jobs, batches, images, index, duplicates, legacy, page, health, docs):
+    for module in (jobs, batches, images, index, duplicates, feedback, legacy, page, health, docs):
         app.register_blueprint(module.bp)

@@ -23,6 +23,8 @@ from shared.catalogue.categories import Categories
 from shared.changes.log import ChangeLog
 from shared.duplicates.verdicts import VerdictStore
 from shared.errors import AcceptanceUnknown, InvalidRequest, JobFinished, JobNotFound, QueueUnavailable
+from shared.feedback.contract import FeedbackRequest, Impression
+from shared.feedback.store import FeedbackStore
 from shared.jobs.acceptance import acceptance_unknown
 from shared.jobs.batches import BatchStore
 from shared.jobs.celery_config import make_celery
@@ -79,6 +81,7 @@ class Service:
         self.batches = BatchStore(client, ttl_s=settings.job_ttl_s + settings.result_ttl_s)
         self.changes = ChangeLog(client)
         self.verdicts = VerdictStore(client)
+        self.feedback = FeedbackStore(client)
         self.registry = WorkerRegistry(client)
         self.quality = QualityStore(client)
         self.counters = ApiCounters()
@@ -268,6 +271,25 @@ class Service:
         raise AcceptanceUnknown(
             f"{too_few}; it goes on, and may be lost: repeat the request", retry_after_s=_RETRY_AFTER_S, job_id=job.id
         )
+
+    def give_feedback(self, impression: Impression, request: FeedbackRequest) -> None:
+        """Store an event of feedback, as safely as a job.
+
+        Args:
+            impression: what its search showed.
+            request: the event.
+
+        Raises:
+            FeedbackFull: there is no room; nothing was stored.
+            QueueUnavailable: too few replicas of Redis have it. To send it again does no harm.
+        """
+        self.feedback.give(impression, request, limit=self.settings.max_feedback)
+        n_replicas = self.settings.redis_replicas
+        if n_replicas and not self.store.replicated(n_replicas):
+            raise QueueUnavailable(
+                f"Redis has too few replicas to keep the feedback safe, {n_replicas} are needed; send it again",
+                retry_after_s=_RETRY_AFTER_S,
+            )
 
     def _dispatch(self, job: Job, *, nobody_idle: bool = False) -> None:
         try:

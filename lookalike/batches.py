@@ -219,7 +219,7 @@ class _Run:
             return replace(item, error=failure(state.error, state.job_id or ""))
         try:
             if state.result is not None:
-                result = read_result(self.plan.kind, state.result)
+                result = read_result(self.plan.kind, state.result, state.job_id or "")
                 self.plan.calls.bind_query(result, item.photo, None)
                 return replace(item, result=result)
         except LookalikeError as exc:

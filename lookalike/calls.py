@@ -1,8 +1,8 @@
 """Every call of the API: which request it sends and how the answer is read. Performs no I/O.
 
 Each call is a generator (`exchange.Call`) that a `Client` or `AsyncClient` runs. The calls about searches, batches and
-jobs are here, those about the index in `index_calls`, those about duplicates in `duplicate_calls`. Docstrings describe
-what a `Client` returns.
+jobs are here, those about the index in `index_calls`, about duplicates in `duplicate_calls`, about feedback in
+`feedback_calls`. Docstrings describe what a `Client` returns.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -274,7 +274,7 @@ class Calls(IndexCalls):
     def bind_query(self, result: object, photo: Photo | None, image_id: str | None) -> None:
         """Attach the query to a search result, so that `result.plot()` can draw it. Other results stay as they are."""
         if isinstance(result, SearchResult):
-            result._origin = Origin((photo, image_id), self.plotter)
+            result._origin = Origin((photo, image_id), self.plotter, result.job_id)
 
     def _photo_job(
         self,

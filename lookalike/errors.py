@@ -34,6 +34,7 @@ LookalikeError
 │   ├── QueueFull              queue_full
 │   ├── QueueShareFull         queue_share_full
 │   ├── ChangesFull            changes_full
+│   ├── FeedbackFull           feedback_full
 │   ├── RateLimited            rate_limited
 │   ├── IdempotencyPending     idempotency_pending
 │   ├── QueueUnavailable       queue_unavailable
@@ -295,6 +296,12 @@ class ChangesFull(Overload):
     """Too many photos were put or deleted since the last reindex. Run `client.reindex()`."""
 
     default_code = "changes_full"
+
+
+class FeedbackFull(Overload):
+    """Too much feedback waits to be archived; nothing was stored. Try again after `retry_after_s`."""
+
+    default_code = "feedback_full"
 
 
 class RateLimited(Overload):

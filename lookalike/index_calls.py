@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Any, Literal, Unpack
 
-from lookalike.duplicate_calls import DuplicateCalls
 from lookalike.exchange import A, Call, Request, Work
+from lookalike.feedback_calls import FeedbackCalls
 from lookalike.forms import form_fields, idempotency_key_of, path_segment, photo_part, request_options, text_of
 from lookalike.models import (
     ImageChange,
@@ -28,7 +28,7 @@ from lookalike.progress import ProgressOption
 from lookalike.tracking import Ticket
 
 
-class IndexCalls(DuplicateCalls):
+class IndexCalls(FeedbackCalls):
     """The calls about the index and the service."""
 
     def reindex(

@@ -10,7 +10,7 @@ from lookalike.error_codes import error_class
 from lookalike.errors import JobCanceled, JobFinished, LookalikeError, TimedOut, UnexpectedAnswer
 from lookalike.exchange import Call, Deadline, Exchange, Pause, Request
 from lookalike.forms import idempotency_key_of
-from lookalike.models import RESULTS, Answer, Failure, JobState, Progress
+from lookalike.models import RESULTS, Answer, Failure, JobState, Progress, SearchResult
 from lookalike.progress import ProgressCallback, ProgressOption, progress_callback
 
 _HELD_S = 20.0  # long poll: the service holds its answer so long; proxies give up after 30 or 60
@@ -118,7 +118,7 @@ def result_of(ticket: Ticket[R]) -> R:
     """
     state = ticket.state
     if state.status == "succeeded":
-        result = read_result(state.kind, state.result)
+        result = read_result(state.kind, state.result, state.id)
         ticket.bind_query(result)
         return cast(R, result)
     if state.error:
@@ -126,20 +126,24 @@ def result_of(ticket: Ticket[R]) -> R:
     raise JobCanceled(f"job {state.id} was {state.status}", job_id=state.id)
 
 
-def read_result(kind: str, result: dict[str, Any] | None) -> Answer:
+def read_result(kind: str, result: dict[str, Any] | None, job_id: str) -> Answer:
     """Parse the result of a job.
 
     Args:
         kind: the job's kind.
         result: as JSON.
+        job_id: of the job.
 
     Raises:
         UnexpectedAnswer: this client does not know the kind, or the result does not fit its model.
     """
     try:
-        return RESULTS[kind].model_validate(result)
+        found = RESULTS[kind].model_validate(result)
     except (KeyError, ValidationError) as exc:
         raise UnexpectedAnswer(f"the result of a job of kind {kind!r} is not one that this client can read") from exc
+    if isinstance(found, SearchResult):
+        found._origin.job_id = job_id
+    return found
 
 
 def failure(error: Failure, job_id: str) -> LookalikeError:

@@ -151,6 +151,10 @@ class Settings(BaseSettings):
     max_changes: int = Field(
         10_000, ge=1, description="photos put and deleted live above which a reindex must come first"
     )
+    max_feedback: int = Field(
+        20_000, ge=1, description="searches with feedback that Redis holds, above which more is refused"
+    )
+    feedback_days: int = Field(365, ge=1, description="how long archived feedback is kept")
     probe_every_s: float = Field(
         30, ge=0, description="pause between the made photos that show on `/readyz` whether work is done; 0: none"
     )

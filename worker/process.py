@@ -22,6 +22,7 @@ from celery.worker import state
 
 from shared.changes.log import ChangeLog
 from shared.errors import CannotStart, JobGone, JobNotFound
+from shared.feedback.store import FeedbackStore
 from shared.index.milvus_server import open_server
 from shared.jobs.celery_config import (
     ALL_QUEUES,
@@ -64,6 +65,7 @@ from worker.serving.loaded_model import EngineOptions
 from worker.serving.micro_batcher import BatchLimits
 from worker.serving.shadow import ShadowSearches
 from worker.tasks.duplicates import DuplicateFinder
+from worker.tasks.feedback import FeedbackArchiver
 from worker.tasks.images import ChangeFollower, ChangeWriter, read_changes
 from worker.tasks.reindex import Reindexer
 from worker.tasks.shards import ShardRunner
@@ -171,6 +173,7 @@ class WorkerProcess:
         self._threads: list[Periodic | ChangeFollower | ShadowSearches] = [
             Periodic("promotions", self.engine.refresh),
             Periodic("webhooks", self.webhook_publisher.publish_due),
+            Periodic("feedback", FeedbackArchiver(settings, FeedbackStore(client)).archive),
             ChangeFollower(log, self.engine),
         ]
         if settings.shadow_share:

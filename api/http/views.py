@@ -5,6 +5,7 @@ from typing import Literal
 from pydantic import Field
 
 from shared.artifacts.versions import VersionView
+from shared.feedback.contract import FeedbackEvent
 from shared.jobs.contract import JobError, JobKind, JobStatus, PhotoResult
 from shared.jobs.duplicates_contract import DuplicateGroup, Verdict
 from shared.jobs.view import JobSummary, Timestamp, View
@@ -57,6 +58,17 @@ class VerdictView(View):
     image_ids: list[str]
     verdict: Verdict | None
     n_pairs: int
+
+
+class FeedbackView(View):
+    """An event of feedback that was stored."""
+
+    job_id: str
+    event: FeedbackEvent
+    image_id: str | None
+    category: str | None
+    position: int | None = Field(description="of the result, 1 is the first; null with a corrected category")
+    index_version: str = Field(description="that the search was answered from")
 
 
 class BatchItemView(View):

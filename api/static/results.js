@@ -3,6 +3,7 @@
 import { label, worded } from "./attributes.js";
 import { shownAtOnce } from "./catalogue.js";
 import { $, button, el, fill, say } from "./dom.js";
+import { categoryChoice, rightButton, tellClick } from "./feedback.js";
 import { show } from "./messages.js";
 import { hashOf } from "./options.js";
 import { showPhoto } from "./service.js";
@@ -44,14 +45,14 @@ export function dim() {
 export function showAnswer(job, given, signal) {
   const { category, neighbours, match, index_version: version, timing_ms: timing } = job.result;
   $("#search").dataset.state = "done";
-  showCategory(category);
+  showCategory(category, categoryChoice(job, given.has.categories));
   const found = count(neighbours.length, "photo");
   const took = timing ? ` in ${duration(timing.total / 1000)}` : "";
   $("#told").textContent = `${sayMatch(match, given)}${found}${sayQuery(given)}${took}, from index ${shortVersion(version)}`;
   $("#told").title = `${version}${timing ? `; waited ${duration(timing.queued / 1000)}, computed ${duration(timing.compute / 1000)}` : ""}`;
   const grid = $("#grid");
   grid.removeAttribute("aria-busy");
-  grid.replaceChildren(...neighbours.map((neighbour) => card(neighbour, given, signal)));
+  grid.replaceChildren(...neighbours.map((neighbour) => card(job, neighbour, given, signal)));
   if (!neighbours.length) grid.append(el("li.nothing", {}, whyNothing(given)));
   const narrowed = given.filters.length ? ` ${count(given.filters.length, "filter")} in force.` : "";
   say(`${sayCategory(category)} ${sayMatch(match, given)}${found} found${sayQuery(given)}.${narrowed}`);
@@ -84,7 +85,7 @@ function sayCategory({ certain, name, probability, certain_path: part }) {
   return part ? `${part.name}, ${percent(part.probability)}; perhaps ${name}.` : `Not sure; perhaps ${name}.`;
 }
 
-function showCategory(category) {
+function showCategory(category, choice) {
   const { certain, name, top, certain_path: part, parts = [] } = category;
   const place = $("#category");
   place.hidden = false;
@@ -100,6 +101,7 @@ function showCategory(category) {
       return bar;
     })),
     parts.length ? el("ul.parts.fine", { ariaLabel: "What photo and words each say" }, parts.map(partOf)) : null,
+    choice,
   );
 }
 
@@ -110,7 +112,7 @@ function partOf({ part, name, probability, share }) {
     el("span.figure", { title: "How much of the answer is owed to it" }, `counts ${percent(share)}`));
 }
 
-function card(neighbour, { imageId: from, has, text }, signal) {
+function card(job, neighbour, { imageId: from, has, text }, signal) {
   const { rank, image_id: imageId, listing_id: listingId, category, score, attributes = {} } = neighbour;
   const itself = imageId === from;
   const img = el("img", { alt: "", width: 320, height: 320 });
@@ -118,6 +120,10 @@ function card(neighbour, { imageId: from, has, text }, signal) {
   const valueOf = (attribute) => (attribute?.name in attributes ? worded(attribute.type, attributes[attribute.name]) : null);
   const [headline, cost, where] = [title, price, place].map(valueOf);
   const beneath = [where, headline ? category : `Listing ${listingId}`].filter(Boolean);
+  const details = () => {
+    tellClick(job, imageId);
+    showDetails(neighbour, headline, has);
+  };
   const made = el("li.result", {},
     el("a", { href: hashOf({ imageId }), title: "Search from this photo" },
       el("span.photo", {}, img, el("span.score", { title: text ? "Similarity" : "Cosine similarity" }, score.toFixed(2)), itself ? el("span.itself", {}, "this photo") : null),
@@ -126,8 +132,10 @@ function card(neighbour, { imageId: from, has, text }, signal) {
         cost ? el("span.price", {}, el("span.unseen", {}, ", "), cost) : null,
         el("span.unseen", {}, `, rank ${rank}, similarity ${score.toFixed(2)}; search from this photo. `),
         beneath.map((line) => el("span.id", { title: `Listing ${listingId}, photo ${imageId}` }, line)))),
-    Object.keys(attributes).length
-      ? button("Details", () => showDetails(neighbour, headline, has), { ariaLabel: `Details of ${headline ?? `listing ${listingId}`}` }) : null);
+    el("span.actions", {},
+      Object.keys(attributes).length ? button("Details", details, { ariaLabel: `Details of ${headline ?? `listing ${listingId}`}` }) : null,
+      itself ? null : rightButton(job, imageId, `${headline ?? `listing ${listingId}`}, rank ${rank}`)));
+  made.querySelector("a").addEventListener("click", () => tellClick(job, imageId));
   made.style.setProperty("--rank", Math.min(rank, 16));
   made.style.setProperty("--share", Math.max(0, score));
   showPhoto(img, imageId, 320, signal);

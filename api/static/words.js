@@ -59,6 +59,7 @@ const TITLES = {
   queue_share_full: ["Too many of your jobs are waiting", ""],
   rate_limited: ["Too many requests", ""],
   queue_unavailable: ["The job queue cannot be reached", "Nothing was accepted, and nothing that was accepted is lost."],
+  feedback_full: ["Your feedback was not stored", "Too much of it waits to be archived."],
   changes_full: ["The index needs a reindex first", "Start one under Index."],
   api_key_required: ["This service asks for an API key", ""],
   api_key_invalid: ["That API key is not valid", "It may have been revoked. Ask whoever runs the service for another."],

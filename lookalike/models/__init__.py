@@ -10,6 +10,7 @@ from lookalike.models.duplicates import (
     DuplicatesResult,
     VerdictGiven,
 )
+from lookalike.models.feedback import FeedbackGiven
 from lookalike.models.index import (
     Attribute,
     Gate,
@@ -78,6 +79,7 @@ __all__ = [
     "Facet",
     "FacetValue",
     "Failure",
+    "FeedbackGiven",
     "Gate",
     "ImageChange",
     "IndexInfo",

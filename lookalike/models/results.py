@@ -172,15 +172,18 @@ class Origin:
     Attributes:
         query: the photo and the `image_id` that were searched for; one of them is None.
         plot: draws the result.
+        job_id: id of the job.
     """
 
     def __init__(
         self,
         query: "tuple[Photo | None, str | None]" = (None, None),
         plot: "Callable[[SearchResult], Grid] | None" = None,
+        job_id: str = "",
     ) -> None:
         self.query = query
         self.plot = plot
+        self.job_id = job_id
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Origin)  # two results with the same fields are equal, whatever their queries were
@@ -196,11 +199,12 @@ class SearchResult(Answer):
 
     Attributes:
         category: the query's most probable category.
-        neighbours: similar photos, most similar first.
+        neighbours: similar photos, most similar first, or in the order of a re-ranker.
         match: whether the very same thing is there; None: the service's model cannot tell, or the query has no photo.
         facets: by name, those of the option `facets`; None without it.
         index_version: the version of the index that was searched.
         model_fingerprint: identifies weights, preprocessing and runtime of the model that was used.
+        reranker_version: the re-ranker by which the neighbours are in their order; None: by none.
         timing_ms: how long the job took; None if the service did not measure it.
     """
 
@@ -210,9 +214,15 @@ class SearchResult(Answer):
     facets: dict[str, Facet] | None = None
     index_version: str
     model_fingerprint: str
+    reranker_version: str | None = None
     timing_ms: Timing | None = None
 
     _origin: Origin = PrivateAttr(default_factory=Origin)
+
+    @property
+    def job_id(self) -> str:
+        """Id of the job that found it, for `Client.give_feedback`; empty for a copy."""
+        return self._origin.job_id
 
     def plot(self, save: str | PathLike[str] | None = None) -> "Grid":
         """Draw the query beside its neighbours; needs matplotlib: pip install 'lookalike[plot]'.

@@ -20,11 +20,13 @@ from pipeline.cli.completion import completion
 from pipeline.cli.doctor import doctor
 from pipeline.cli.duplicates import duplicates
 from pipeline.cli.evaluate import evaluate, plot
+from pipeline.cli.feedback import feedback
 from pipeline.cli.help import with_examples
 from pipeline.cli.index import index, prepare, schedule
 from pipeline.cli.operate import audit, jobs, keys
 from pipeline.cli.quality import quality
 from pipeline.cli.reindex import reindex
+from pipeline.cli.reranker import reranker
 from pipeline.cli.search import search
 from pipeline.cli.status import status, workers
 from pipeline.cli.train import train
@@ -85,7 +87,7 @@ def up(catalogue: Path | None, port: int | None, backbone: str | None, as_json: 
 
 
 for command in (
-    *(search, clean, train, prepare, index, bundle, reindex, duplicates, schedule, evaluate, plot),
+    *(search, clean, train, prepare, index, bundle, reindex, duplicates, feedback, reranker, schedule, evaluate, plot),
     *(keys, jobs, audit, status, quality, workers, doctor, completion),
 ):
     main.add_command(command)

@@ -131,14 +131,16 @@ def search(
 
 def _search_here(photos: Sequence[Path], options: Mapping[str, Any]) -> dict[str, Any]:
     """Search the live index with its model, in this process."""
+    from shared.artifacts.rerankers import reranker_store
     from shared.artifacts.snapshots import answering_bundle, index_store
     from shared.attributes.filters import bind_filter
     from shared.attributes.schema import AttributeSchema
     from shared.catalogue.categories import Categories
     from shared.errors import InvalidRequest
-    from shared.index.answers import Asked, encoded_text, search_result
+    from shared.index.answers import Asked, encoded_text
     from shared.index.delta import DeltaIndex
     from shared.index.milvus_server import open_server
+    from shared.index.reranking import promoted_reranker, reranked_result
     from shared.index.snapshot import open_snapshot
     from shared.jobs.contract import SearchRequest
     from shared.model.bundle import bundle_store, open_bundle
@@ -168,7 +170,8 @@ def _search_here(photos: Sequence[Path], options: Mapping[str, Any]) -> dict[str
         embeddings = joined([index.stored_listing(request.listing_id)])
     elif not words_alone:
         embeddings = joined([_embedded(photos, request.box, bundle, settings)])
-    result = search_result(Asked(embeddings, text), request, index, bundle.manifest)
+    reranker = promoted_reranker(reranker_store(settings.storage), bundle.manifest.fingerprint)
+    result = reranked_result(Asked(embeddings, text), request, index, bundle.manifest, reranker)
     return result.model_dump(mode="json", exclude_none=True)
 
 

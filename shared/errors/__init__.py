@@ -32,6 +32,7 @@ LookalikeError
 │   ├── QueueFull              429  queue_full
 │   ├── QueueShareFull         429  queue_share_full
 │   ├── ChangesFull            429  changes_full
+│   ├── FeedbackFull           429  feedback_full
 │   ├── RateLimited            429  rate_limited
 │   ├── IdempotencyPending     409  idempotency_pending
 │   └── QueueUnavailable       503  queue_unavailable
@@ -45,6 +46,8 @@ LookalikeError
 │   ├── IndexUnavailable       503  index_unavailable  Milvus, which has the vectors, does not answer
 │   ├── FingerprintMismatch    503  fingerprint_mismatch
 │   ├── EmbeddingsDiffer       503  embeddings_differ  another processor, other embeddings
+│   ├── RerankerMissing        503  reranker_missing
+│   ├── RerankerDamaged        503  reranker_damaged
 │   ├── ArtifactUnwritable     507  artifact_unwritable
 │   └── DimensionMismatch      500  dimension_mismatch
 ├── StoreUnavailable       503  store_unavailable  the object store does not answer
@@ -76,6 +79,8 @@ from shared.errors.operations import (
     IndexUnavailable,
     JobCanceled,
     PhotoExpired,
+    RerankerDamaged,
+    RerankerMissing,
     ShardFailed,
     StoreUnavailable,
     TrainingFailed,
@@ -90,6 +95,7 @@ from shared.errors.requests import (
     BodyIncomplete,
     ChangesFull,
     CrossSiteRefused,
+    FeedbackFull,
     HostNotTrusted,
     IdempotencyConflict,
     IdempotencyPending,
@@ -136,6 +142,7 @@ __all__ = [
     "DeadlineExceeded",
     "DimensionMismatch",
     "EmbeddingsDiffer",
+    "FeedbackFull",
     "FingerprintMismatch",
     "HostNotTrusted",
     "IdempotencyConflict",
@@ -168,6 +175,8 @@ __all__ = [
     "RecordUnreadable",
     "ReindexRunning",
     "RequestTimeout",
+    "RerankerDamaged",
+    "RerankerMissing",
     "ScopeMissing",
     "ShardFailed",
     "StoreUnavailable",

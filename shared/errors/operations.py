@@ -48,6 +48,18 @@ class EmbeddingsDiffer(ArtifactError):
     code = "embeddings_differ"
 
 
+class RerankerMissing(ArtifactError):
+    """Command line only: there is no such re-ranker: `lookalike reranker list`."""
+
+    code = "reranker_missing"
+
+
+class RerankerDamaged(ArtifactError):
+    """Command line only: a file of the re-ranker is not what was written: `lookalike reranker train`."""
+
+    code = "reranker_damaged"
+
+
 class ArtifactUnwritable(ArtifactError):
     """The disk is full or may not be written: make room and try again; what was live stays."""
 

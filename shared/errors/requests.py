@@ -206,6 +206,13 @@ class ChangesFull(Overload):
     http_status = 429
 
 
+class FeedbackFull(Overload):
+    """`LOOKALIKE_MAX_FEEDBACK` searches have feedback that no worker has archived yet."""
+
+    code = "feedback_full"
+    http_status = 429
+
+
 class IdempotencyPending(Overload):
     """The first request with this `Idempotency-Key` is still being accepted."""
 

@@ -305,6 +305,17 @@ class DeltaIndex:
         photo = self.snapshot.photo(row) if row < len(self.snapshot) else self._puts[row - len(self.snapshot)]
         return photo.image_id, photo.listing_id
 
+    def payload_of(self, listing_id: str) -> str:
+        """Return the attributes of a listing as JSON; empty text if it has none, or is not there."""
+        return self._payloads.get(listing_id) or self.snapshot.payload_of(listing_id)
+
+    def category_of(self, listing_id: str) -> str | None:
+        """Return the category of a listing; None if it is not there."""
+        rows = self.snapshot.rows_of(listing_id)
+        put = (one.category for one in self._puts if one.listing_id == listing_id)
+        category = self.snapshot.photo(rows[0]).category if rows else next(put, None)
+        return None if category is None else self.manifest.categories[category]
+
     def photo_of(self, image_id: str) -> LivePhoto | None:
         """Return the photo of an image; None if there is no such image."""
         state = self._state

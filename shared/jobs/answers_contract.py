@@ -161,6 +161,9 @@ class SearchResult(Contract):
     facets: dict[str, Facet] | None = Field(None, exclude_if=is_none, description="only with the option `facets`")
     index_version: str
     model_fingerprint: str
+    reranker_version: str | None = Field(
+        None, exclude_if=is_none, description="by which the neighbours are in their order; left out where by none"
+    )
     timing_ms: Timing | None = None
 
 

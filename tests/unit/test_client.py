@@ -202,6 +202,7 @@ def _codes() -> dict[str, type[service_errors.LookalikeError]]:
     for error in found:
         found += error.__subclasses__()
     never_sent = {"catalogue_unusable", "weights_unusable", "training_failed", "cannot_start", "dimension_mismatch"}
+    never_sent |= {"reranker_missing", "reranker_damaged"}
     return {error.code: error for error in found if error.code not in never_sent}
 
 
@@ -274,6 +275,7 @@ PAIRS: list[tuple[type[BaseModel], type[BaseModel]]] = [
     (versions.VersionReport, models.VersionReport),
     (views.Readiness, models.Readiness),
     (views.JobList, models.JobPage),
+    (views.FeedbackView, models.FeedbackGiven),
     (views.WorkerList, models.WorkerList),
     (views.QueueView, models.QueueState),
 ]

@@ -17,7 +17,7 @@ EXPORTS = {
 ERRORS = {
     "AcceptanceUnknown", "AccessDenied", "ApiKeyInvalid", "ApiKeyRequired", "ArtifactUnwritable", "BatchNotFound",
     "BundleDamaged", "BundleMissing", "ChangesFull", "Conflict", "DeadlineExceeded", "EmbeddingsDiffer",
-    "FingerprintMismatch", "IdempotencyConflict",
+    "FeedbackFull", "FingerprintMismatch", "IdempotencyConflict",
     "IdempotencyPending", "ImageMissing", "ImageNotFound", "IndexDamaged", "IndexMissing", "IndexUnavailable",
     "InputError", "JobCanceled", "JobFinished", "JobGone", "JobNotFound", "JobNotRetryable", "LookalikeError",
     "NoAnswer", "NotFound", "NotServing", "Overload", "PhotoExpired", "PhotoTooLarge", "PhotoUndecodable",
@@ -28,17 +28,17 @@ ERRORS = {
 MODELS = {
     "RESULTS", "Answer", "Attribute", "BatchItemState", "BatchState", "CategoryAnswer", "CategoryScore", "CertainPath",
     "DayQuality", "DuplicateGroup", "DuplicateImage", "DuplicateOf", "DuplicatePair", "DuplicatesPage",
-    "DuplicatesResult", "EmbedResult", "Facet", "FacetValue", "Failure", "Gate", "ImageChange", "IndexInfo", "JobPage",
-    "JobState", "Match", "Neighbour", "Origin", "Progress", "QualityCheck", "QualityFigures", "QualityReport",
-    "QueuePlace", "QueueState", "Readiness", "ReindexCounts", "ReindexReport", "ReindexResult", "ReportSummary",
-    "SearchResult", "SnapshotQuality", "StageFigures", "Timing", "VerdictGiven", "Version", "VersionList",
-    "VersionQuality", "VersionReport", "Worker", "WorkerList",
+    "DuplicatesResult", "EmbedResult", "Facet", "FacetValue", "Failure", "FeedbackGiven", "Gate", "ImageChange",
+    "IndexInfo", "JobPage", "JobState", "Match", "Neighbour", "Origin", "Progress", "QualityCheck", "QualityFigures",
+    "QualityReport", "QueuePlace", "QueueState", "Readiness", "ReindexCounts", "ReindexReport", "ReindexResult",
+    "ReportSummary", "SearchResult", "SnapshotQuality", "StageFigures", "Timing", "VerdictGiven", "Version",
+    "VersionList", "VersionQuality", "VersionReport", "Worker", "WorkerList",
 }  # fmt: skip
 CLIENT = {
-    "batch", "batch_embed", "close", "delete_image", "duplicate_groups", "duplicates", "embed", "give_verdict",
-    "index", "job", "jobs", "plot", "promote", "put_image", "quality", "ready", "reindex", "report", "rollback", "run",
-    "search", "submit", "submit_duplicates", "submit_embed", "submit_reindex", "thumbnail", "url", "versions",
-    "workers",
+    "batch", "batch_embed", "close", "delete_image", "duplicate_groups", "duplicates", "embed", "give_feedback",
+    "give_verdict", "index", "job", "jobs", "plot", "promote", "put_image", "quality", "ready", "reindex", "report",
+    "rollback", "run", "search", "submit", "submit_duplicates", "submit_embed", "submit_reindex", "thumbnail", "url",
+    "versions", "workers",
 }  # fmt: skip
 JOB = {"cancel", "done", "error", "id", "progress", "refresh", "retry", "state", "status", "wait"}
 

@@ -14,8 +14,9 @@ import numpy as np
 from shared.artifacts import Location
 from shared.catalogue.categories import Categories, categories_named
 from shared.errors import PhotoExpired
-from shared.index.answers import Asked, embed_result, encoded_text, own_listings, search_result
+from shared.index.answers import Asked, embed_result, encoded_text, own_listings
 from shared.index.milvus_server import MilvusServer
+from shared.index.reranking import reranked_result
 from shared.jobs.contract import EmbedRequest, PhotoRequest, PhotoResult, Priority, SearchRequest
 from shared.jobs.worker_report import IndexInfo, WorkerStats
 from shared.model.bundle import ModelBundle
@@ -25,6 +26,7 @@ from shared.tracing import span
 from worker.serving.lacking import Lacking
 from worker.serving.loaded_model import EngineOptions
 from worker.serving.model_manager import ArtifactNotReady, ModelManager, ReadChanges, ServingState
+from worker.serving.promoted_reranker import PromotedReranker
 from worker.serving.result_cache import ResultCache
 from worker.serving.shadow import Answered
 
@@ -64,6 +66,7 @@ class Engine:
         self._cache: ResultCache[Embeddings] = ResultCache(max_entries=options.cache_entries, ttl_s=options.cache_ttl_s)
         self.lacking = Lacking()
         self.on_answered: Callable[[Answered], object] = lambda answered: None
+        self._reranker = PromotedReranker(storage)
         self._batch_sizes: Counter[int] = Counter()
         self._counting = threading.Lock()
 
@@ -104,6 +107,7 @@ class Engine:
     def refresh(self) -> None:
         """Load what is promoted now; on failure the old state keeps serving and `problem` says why."""
         self.live.refresh()
+        self._reranker.refresh()
         if self.lacking.specs and self.live.has_fetched:
             self.lacking.clear()
 
@@ -189,7 +193,8 @@ class Engine:
         with span("search"):
             match request:
                 case SearchRequest():
-                    found = search_result(asked, request, live.index, model)
+                    reranker = self._reranker.of(model.fingerprint)
+                    found = reranked_result(asked, request, live.index, model, reranker)
                     if pixels is not None and asked.embeddings is not None:
                         times = (embedded - began, time.perf_counter() - embedded)
                         self.on_answered(Answered(live, asked.vector, _photos(pixels, live.spec), found, *times))

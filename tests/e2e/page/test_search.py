@@ -13,6 +13,8 @@ from PIL import Image
 from playwright.sync_api import Route, expect
 
 from shared.api_keys import KeyRing, Scope
+from shared.feedback.contract import FeedbackEvent
+from shared.feedback.store import FeedbackStore
 from tests.e2e.conftest import eventually
 from tests.e2e.page.conftest import CERTAIN_FROM, MAX_QUEUED, Go
 from tests.e2e.support.browser import Scheme
@@ -79,6 +81,25 @@ def test_options_run_the_search_again_and_are_in_the_address(go: Go, photos: lis
     )
     page.reload()
     expect(page.get_by_text("Lower the least similarity")).to_be_visible()
+
+
+def test_what_is_clicked_right_or_of_another_category_is_fed_back(go: Go, photos: list[Path], served: Fleet) -> None:
+    visit = go()
+    visit.search_from(photos[0])
+    page, found = visit.page, visit.found()
+    store = FeedbackStore(served.client())
+    page.get_by_role("button", name="This is it").nth(1).click()
+    expect(page.locator("#grid .result").nth(1)).to_contain_text("Thank you")
+    page.get_by_text("Wrong category?").click()
+    with page.expect_response("**/v1/feedback"):
+        page.get_by_label("The right category").select_option("Appliances")
+    visit.keep("feedback")
+    with page.expect_response("**/v1/feedback"):
+        page.locator("#grid a").nth(2).click()
+    [stored] = store.read()
+    assert [one.image_id for one in stored.impression.shown] == found
+    assert (set(stored.of(FeedbackEvent.RIGHT)), stored.category) == ({found[1]}, "Appliances")
+    assert set(stored.of(FeedbackEvent.CLICK)) == {found[2]}
 
 
 def test_a_photo_may_be_pasted_or_dropped(go: Go, photos: list[Path]) -> None:

@@ -11,10 +11,12 @@ from pydantic_settings import BaseSettings
 import shared
 from shared.api_keys import ApiKey, Scope
 from shared.artifacts.promotion_log import Promotion, PromotionLog
+from shared.artifacts.rerankers import RankingWeights, RerankerManifest
 from shared.artifacts.snapshots import IndexFacts, IndexKind, IndexManifest
 from shared.attributes.schema import Attribute, AttributeType, ValueCount
 from shared.catalogue.categories import CATEGORIES
 from shared.changes.overrides import CatalogueOverride, OverridePhoto
+from shared.feedback.contract import FeedbackEvent, Impression, JobFeedback, ShownResult, StoredEvent
 from shared.jobs.answers_contract import (
     CategoryAnswer,
     CategoryScore,
@@ -119,6 +121,17 @@ STORED: list[BaseModel] = [
     Split(train=frozenset({"l1"}), test=frozenset({"l2"})),
     PromotionLog(fence=1, promotions=(Promotion(version="v", at=1),)),
     Attribute(name="colour", type=AttributeType.KEYWORD, values=(ValueCount(value="red", count=2),)),
+    JobFeedback(
+        impression=Impression(
+            job_id="j",
+            searched_at=1,
+            index_version="v",
+            model_fingerprint="f",
+            shown=(ShownResult(image_id="p", listing_id="l", category="c", score=1),),
+        ),
+        events=(StoredEvent(event=FeedbackEvent.CLICK, image_id="p", at=2),),
+    ),
+    RerankerManifest(fingerprint="f", weights=RankingWeights(price=1), built_at="2026"),
     CatalogueOverride(sequence=1, catalogue_said="s", photo=OverridePhoto(listing_id="l", category=1, sha256="00")),
 ]
 

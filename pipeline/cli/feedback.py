@@ -1,0 +1,140 @@
+"""`lookalike feedback`: store what people did with results, and export it as a table."""
+
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import click
+import redis
+
+from pipeline.cli.common import json_option, print_facts, print_progress, report_errors, running_jobs, running_redis
+from pipeline.cli.help import with_examples
+from shared.artifacts.snapshots import answering_bundle, bundle_store
+from shared.catalogue.categories import Categories
+from shared.errors import CannotStart
+from shared.feedback.archive import read_feedback
+from shared.feedback.contract import FeedbackEvent, FeedbackRequest, JobFeedback, impression_of
+from shared.feedback.store import FeedbackStore
+from shared.model.bundle import read_manifest
+from shared.settings import Settings, load_settings
+
+_TIMES = {
+    "clicked_at": FeedbackEvent.CLICK,
+    "right_at": FeedbackEvent.RIGHT,
+    "purchased_at": FeedbackEvent.PURCHASE,
+}
+
+
+@click.group()
+def feedback() -> None:
+    """What people did with the results of searches: store it, export it."""
+
+
+@with_examples(
+    "lookalike feedback give 0c19a02a593470df39c877227f92fe8c right 75b2bd1b-…",
+    'lookalike feedback give 0c19a02a593470df39c877227f92fe8c category "Home & Garden"',
+)
+@feedback.command("give")
+@click.argument("job_id")
+@click.argument("event", type=click.Choice([event.value for event in FeedbackEvent]))
+@click.argument("subject", metavar="IMAGE|CATEGORY")
+@json_option
+@report_errors
+def feedback_give(job_id: str, event: str, subject: str, as_json: bool) -> None:
+    """Store an event: what was done with the result IMAGE of the search JOB_ID, or the CATEGORY that is right."""
+    of = "category" if event == FeedbackEvent.CATEGORY else "image_id"
+    request = FeedbackRequest.model_validate({"job_id": job_id, "event": event, of: subject})
+    impression, position = impression_of(running_jobs().get(job_id), request)
+    settings = load_settings()
+    if request.category is not None and (bundle := answering_bundle(settings.storage)):
+        Categories(read_manifest(bundle_store(settings.storage), bundle).categories).position(request.category)
+    FeedbackStore(running_redis()).give(impression, request, limit=settings.max_feedback)
+    facts = {**request.model_dump(mode="json"), "position": position, "index_version": impression.index_version}
+    where = f" at position {position} of index {impression.index_version}" if position else ""
+    print_facts(as_json, facts, f"stored: {event} {subject}{where}")
+
+
+@with_examples("lookalike feedback export feedback.parquet", "lookalike feedback export recent.parquet --since 7d")
+@feedback.command("export")
+@click.argument("file", type=click.Path(dir_okay=False, writable=True, path_type=Path))
+@click.option("--since", metavar="DAYS", help="Only of searches of the last days, such as `7d`.")
+@json_option
+@report_errors
+def feedback_export(file: Path, since: str | None, as_json: bool) -> None:
+    """Write all feedback to FILE, a Parquet table with a row for each result of each search that has some.
+
+    Without a running service it is what is archived: everything but the last hours'.
+    """
+    n_days = _days(since)
+    found = stored_feedback(load_settings())
+    if n_days is not None:
+        after = datetime.now(UTC).timestamp() - n_days * 86_400
+        found = [one for one in found if one.impression.searched_at >= after]
+    n_rows = _write(found, file)
+    facts = {"file": str(file), "searches": len(found), "rows": n_rows}
+    print_facts(as_json, facts, f"{file}: {n_rows} results of {len(found)} searches")
+
+
+def stored_feedback(settings: Settings) -> list[JobFeedback]:
+    """All feedback: what is archived, and if a service runs, what it holds.
+
+    Raises:
+        StoreUnavailable: the object store does not answer.
+    """
+    try:
+        return read_feedback(FeedbackStore(running_redis()), settings.storage)
+    except (CannotStart, redis.ConnectionError):
+        print_progress("no service runs from here: this is the feedback that is archived")
+        return read_feedback(None, settings.storage)
+
+
+def _days(since: str | None) -> float | None:
+    if since is None:
+        return None
+    try:
+        return float(since.removesuffix("d"))
+    except ValueError as exc:
+        raise click.BadParameter(f"{since!r} is no number of days, such as 7d", param_hint="--since") from exc
+
+
+def _write(found: list[JobFeedback], file: Path) -> int:
+    """Write a Parquet table of feedback and return its number of rows."""
+    import pandas as pd
+
+    times = ["searched_at", *_TIMES]
+    columns: dict[str, str] = {
+        **dict.fromkeys(("job_id", "owner", "index_version", "model_fingerprint", "reranker_version"), "string"),
+        **dict.fromkeys(("query_image_id", "query_listing_id", "query_text"), "string"),
+        **dict.fromkeys(("answered_category", "corrected_category"), "string"),
+        "answered_probability": "Float64",
+        "position": "Int32",
+        **dict.fromkeys(("image_id", "listing_id", "category"), "string"),
+        "score": "Float64",
+        **dict.fromkeys(times, "Float64"),
+    }
+    table = pd.DataFrame([row for one in found for row in _rows(one)], columns=list(columns)).astype(columns)
+    for name in times:
+        table[name] = pd.to_datetime(table[name], unit="s", utc=True)
+    table.to_parquet(file, index=False)
+    return len(table)
+
+
+def _rows(one: JobFeedback) -> Iterator[dict[str, Any]]:
+    """A row for each result that was shown; one without a result where none was."""
+    impression = one.impression
+    answered = impression.categories[0] if impression.categories else None
+    common = {
+        **impression.model_dump(exclude={"image_id", "listing_id", "text", "categories", "shown"}),
+        "query_image_id": impression.image_id,
+        "query_listing_id": impression.listing_id,
+        "query_text": impression.text,
+        "answered_category": answered and answered.name,
+        "answered_probability": answered and answered.probability,
+        "corrected_category": one.category,
+    }
+    if not impression.shown:
+        yield common
+    for position, shown in enumerate(impression.shown, start=1):
+        done = {column: one.of(event).get(shown.image_id) for column, event in _TIMES.items()}
+        yield {**common, "position": position, **shown.model_dump(), **done}
