@@ -24,6 +24,7 @@ from shared.catalogue.categories import CATEGORIES, CataloguePhoto
 from shared.index.ann import ExactIndex
 from shared.index.hybrid import HybridIndex
 from shared.index.listing_texts import TEXT_CODES, TEXTS, ListingTexts
+from shared.index.postings import POSTINGS
 from shared.index.query import WordsQuery
 from shared.index.snapshot import IndexSnapshot, open_files
 from shared.jobs.contract import SearchRequest
@@ -172,7 +173,7 @@ def _measure(snapshot: IndexSnapshot, encoder: TextEncoder, where: Path, report:
         encoder.encode(text)
         encode_ms.append(1e3 * (time.perf_counter() - began))
     sizes = {path.name: path.stat().st_size for path in where.iterdir()}
-    of_words = sum(size for name, size in sizes.items() if name in (TEXTS, TEXT_CODES))
+    of_words = sum(size for name, size in sizes.items() if name in (TEXTS, TEXT_CODES, POSTINGS))
     report.add(
         "bytes a photo", words=round(of_words / len(snapshot), 1), all=round(sum(sizes.values()) / len(snapshot), 1),
         encode_title_ms=round(statistics.median(encode_ms), 3),
