@@ -102,6 +102,7 @@ lock: ## resolve the dependencies again (needs uv)
 	@uv pip $(COMPILE) pyproject.toml --extra api --extra otel -c requirements/base.txt -o requirements/api.txt
 	@uv pip $(COMPILE) pyproject.toml --extra worker --extra milvus --extra otel -c requirements/base.txt -o requirements/worker.txt
 	@uv pip $(COMPILE) pyproject.toml --extra worker --extra milvus --extra pipeline --extra otel -c requirements/base.txt -o requirements/pipeline.txt
+	@uv pip $(COMPILE) --no-deps requirements/sentences.in -o requirements/sentences.txt
 	@uv pip $(COMPILE) requirements/flower.in -c requirements/base.txt -o requirements/flower.txt
 
 clean: ## remove what tools left behind; keeps var/ (data) and .venv

@@ -31,7 +31,8 @@ from pipeline.training.fusion import Labelled, Worded, fit_fusion
 from pipeline.training.head import fit_head
 from pipeline.training.matching import fit_matching
 from pipeline.training.projection import fit_projection
-from pipeline.training.text import fit_text
+from pipeline.training.sentences import Sentences, load_sentence_encoder
+from pipeline.training.text import Texts, fit_text, words_of
 from pipeline.training.weights import LoadedWeights, load_weights
 from shared.array_types import FloatArray
 from shared.artifacts.store import ArtifactStore
@@ -55,12 +56,11 @@ from shared.model.bundle import (
     write_bundle_directory,
 )
 from shared.model.embedder import Embeddings, normalised
-from shared.model.network import NORMALISATION, Network
+from shared.model.network import INPUT_PX, NORMALISATION, Network
 from shared.model.references import reference_pixels, references_file
 from shared.photos.images import Pixels, PreprocessSpec
 from shared.progress import ReportProgress
 from shared.settings import RuntimeChoice, Settings
-from shared.text.encoder import TEXT
 
 OWN_HEAD_NOTICE = (
     "The 13-class head came with the weights file. Whether it was trained on photos of this catalogue is not known, "
@@ -176,7 +176,7 @@ def build_bundle(
         the bundle, and the catalogue's embeddings by it, which were needed for fitting and measuring anyway.
 
     Raises:
-        WeightsUnusable: the weights cannot be had.
+        WeightsUnusable: the weights or the sentence encoder cannot be had.
         CatalogueUnusable: not one photo can be decoded.
     """
     loaded = load_weights(
@@ -199,7 +199,7 @@ def build_bundle(
         attributes=catalogue.attributes,
         paths=catalogue.paths,
     )
-    contents = assemble_bundle(inputs, PreprocessSpec(), settings, report_progress)
+    contents = assemble_bundle(inputs, PreprocessSpec(size_px=INPUT_PX[loaded.backbone]), settings, report_progress)
     store = bundle_store(settings.storage)
     version = contents.write(store)
     store.promote(version)
@@ -220,10 +220,12 @@ def assemble_bundle(
 
     Raises:
         CatalogueUnusable: not one photo can be decoded.
+        WeightsUnusable: the sentence encoder that is asked for cannot be had.
     """
     if settings.threads:
         torch.set_num_threads(settings.threads)
     network, split = inputs.loaded.network, inputs.split
+    sentences = _sentences(inputs, settings, report_progress)
     runtime = _runtime(settings.runtime)
     graph = features_graph(network, spec.size_px) if runtime is Runtime.OPENVINO else None
     forward = torch_features(network) if graph is None else runner(graph)
@@ -245,7 +247,7 @@ def assemble_bundle(
     labelled = Labelled.of(photos, embedded.embeddings, layer)
     text = fit_text(
         photos, labelled.embeddings.vectors, split, inputs.attributes, len(inputs.categories), inputs.paths,
-        report_progress,
+        report_progress, sentences,
     )  # fmt: skip
     worded = Worded.of(text.encoder, photos, labelled) if text else None
     temperature, fusion = 1.0, None
@@ -285,13 +287,21 @@ def assemble_bundle(
         graph_files=served.files,
         extra_files={
             REFERENCES: reference_file,
-            **({TEXT: text.content} if text else {}),
+            **(text.files if text else {}),
             **{name: content.encode() for name, content in extra_files.items()},
         },
         embedded=embedded,
         evaluation=evaluation,
         notes=notes,
     )
+
+
+def _sentences(inputs: BundleInputs, settings: Settings, report_progress: ReportProgress) -> Sentences | None:
+    """Load the sentence encoder that is asked for, before anything takes long."""
+    if settings.text_encoder is None:
+        return None
+    titles = list(Texts.of(inputs.photos, words_of(inputs.attributes)).titles.values())
+    return load_sentence_encoder(settings.text_encoder, settings.precision, titles, report_progress)
 
 
 def _runtime(choice: RuntimeChoice) -> Runtime:

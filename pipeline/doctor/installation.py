@@ -101,8 +101,8 @@ def check_weights() -> Findings:
     from shared.settings import Backbone, load_settings
 
     settings = load_settings()
-    if settings.backbone is Backbone.EFFICIENTNET_LITE0:
-        yield ok("weights", "EfficientNet-Lite0's come with the installation")
+    if settings.backbone in (Backbone.EFFICIENTNET_LITE0, Backbone.EFFICIENTNET_LITE2):
+        yield ok("weights", f"those of {settings.backbone} come with the installation")
         return
     if (given := settings.weights) is not None:
         if given.is_file() and os.access(given, os.R_OK):

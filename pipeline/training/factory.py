@@ -18,13 +18,14 @@ from pipeline.training.weights import load_weights
 from shared.catalogue.choice import CategoryChoice
 from shared.catalogue.fetching import fetch_with
 from shared.model.bundle import bundle_store, known_categories, open_bundle, open_bundle_directory
+from shared.model.network import INPUT_PX
 from shared.photos.preprocessing import PreprocessSpec
 from shared.progress import ReportProgress
 from shared.settings import Backbone, Settings
 
 # Measured on 2,527 real photos with Lite0: from 224 to 256 px +0.012 accuracy and +0.018 sibling recall@4 for 1.3 times
 # the work; 320 px another +0.01 and +0.01 for 1.6 times that.
-_SIZE_PX = {Backbone.RESNET50: 224, Backbone.EFFICIENTNET_LITE0: 256}
+_SIZE_PX = {**INPUT_PX, Backbone.EFFICIENTNET_LITE0: 256}
 
 
 @dataclass(frozen=True)

@@ -11,13 +11,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from shared.array_types import FloatArray, IntArray
 from shared.errors import BundleDamaged
 from shared.model.fusion import softmax
 from shared.text.cleaning import TextRules
 from shared.text.features import Features, Hashes, features
+from shared.text.sentences import SentenceEncoder, SentenceFacts
 
 # Of a listing's own category beside what its words say of it, in its vector. Measured on 282 unseen listings with photo
 # and title: 0, 0.5, 0.7 and 1 give precision@4 .69, .69, .70 and .70; a wrong label should not hide what words say.
@@ -38,6 +39,7 @@ class TextFacts(BaseModel):
         temperature: by which category scores are divided before the softmax.
         slope, offset: similarity of words that is expected of a photo without words, by that of its mapped photo.
         rules: what is removed from a text first.
+        sentences: a sentence encoder whose vectors are features, too; None: there is none.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -50,6 +52,8 @@ class TextFacts(BaseModel):
     slope: float
     offset: float
     rules: TextRules
+    # Left out where there is none: such a bundle has the fingerprint that it had before there were any.
+    sentences: SentenceFacts | None = Field(None, exclude_if=lambda facts: facts is None)
 
 
 class EncodedText(NamedTuple):
@@ -153,7 +157,9 @@ class TextEncoder:
         facts: from the bundle's manifest.
         arrays: of TEXT, by name: `words` and `letters` (n,) and (m,) uint64, sorted; `rarity` (n + m,) float32; `axes`
             (n + m, dimension) and `classes` (n + m, n_categories) float16; `class_bias` (n_categories,); `to_photo`
-            (dimension + n_categories, dim) and `to_photo_bias` (dim,) float32.
+            (dimension + n_categories, dim) and `to_photo_bias` (dim,) float32. With a sentence encoder, `axes` and
+            `classes` have a row more for each number of its vectors.
+        sentences: the sentence encoder, if the facts name one.
 
     Attributes:
         facts, to_photo, to_photo_bias: as given.
@@ -162,10 +168,16 @@ class TextEncoder:
         BundleDamaged: an array is missing, or they do not fit together.
     """
 
-    def __init__(self, facts: TextFacts, arrays: Mapping[str, npt.NDArray[np.generic]]) -> None:
+    def __init__(
+        self,
+        facts: TextFacts,
+        arrays: Mapping[str, npt.NDArray[np.generic]],
+        sentences: SentenceEncoder | None = None,
+    ) -> None:
         if missing := [name for name in _ARRAYS if name not in arrays]:
             raise BundleDamaged(f"{TEXT} has no {', '.join(missing)}")
         self.facts = facts
+        self._sentences = sentences
         named: Any = arrays
         self._words: Hashes = named["words"]
         self._letters: Hashes = named["letters"]
@@ -177,7 +189,8 @@ class TextEncoder:
         self.to_photo_bias: FloatArray = named["to_photo_bias"]
         n_features = len(self._words) + len(self._letters)
         shapes = [array.shape for array in (self._rarity, self._axes, self._classes)]
-        if shapes != [(n_features,), (n_features, facts.dimension), (n_features, len(self._bias))]:
+        n_rows = n_features + (sentences.facts.dimension if sentences else 0)
+        if shapes != [(n_features,), (n_rows, facts.dimension), (n_rows, len(self._bias))]:
             raise BundleDamaged(f"{TEXT}: the arrays do not fit together: {shapes}")
 
     @property
@@ -191,11 +204,15 @@ class TextEncoder:
         Returns:
             None where there is no word in it: it is empty, or all boilerplate.
         """
-        found = features(self.facts.rules.clean(text))
+        cleaned = self.facts.rules.clean(text)
+        found = features(cleaned)
         rows, weight = weigh(found, self._words, self._letters, self._rarity)
+        known = len(rows) > 0
         unknown, share = strange(found, self._words)
-        if not len(rows) and not share:
+        if not known and not share:
             return None
+        if self._sentences is not None:
+            rows, weight = self._sentences.join(cleaned, rows, weight, len(self._rarity))
         meaning = weight @ self._axes[rows].astype(np.float32)
         scores = (weight @ self._classes[rows].astype(np.float32) + self._bias).astype(np.float32)
         chances = softmax(scores, self.facts.temperature)
@@ -206,7 +223,7 @@ class TextEncoder:
         vector /= np.float32(max(float(np.linalg.norm(vector)), 1e-12))
         photo = (vector[N_STRANGE:] @ self.to_photo + self.to_photo_bias).astype(np.float32)
         photo /= np.float32(max(float(np.linalg.norm(photo)), 1e-12))
-        return EncodedText(vector, scores, photo, known=len(rows) > 0)
+        return EncodedText(vector, scores, photo, known=known)
 
     def of_listing(self, payload: str, category: int) -> FloatArray | None:
         """Encode the words of a listing: (width,) float32, or None if it has none that are known.
