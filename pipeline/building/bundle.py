@@ -87,6 +87,7 @@ class BundleInputs:
         project: whether to fit a projection, which is kept if retrieval on validation photos gets better.
         history: one entry for each epoch, as the training loop reports it.
         notes: what was decided while it was trained.
+        sentences: a sentence encoder beside the catalogue's words.
     """
 
     loaded: LoadedWeights
@@ -101,6 +102,7 @@ class BundleInputs:
     paths: Mapping[str, str] = field(default_factory=dict)
     history: Sequence[Mapping[str, float]] = ()
     notes: Mapping[str, float | str] = field(default_factory=dict)
+    sentences: Sentences | None = None
 
 
 @dataclass(frozen=True)
@@ -198,6 +200,7 @@ def build_bundle(
         project=not loaded.has_head,
         attributes=catalogue.attributes,
         paths=catalogue.paths,
+        sentences=wanted_sentences(settings, catalogue, report_progress),
     )
     contents = assemble_bundle(inputs, PreprocessSpec(size_px=INPUT_PX[loaded.backbone]), settings, report_progress)
     store = bundle_store(settings.storage)
@@ -205,6 +208,21 @@ def build_bundle(
     store.promote(version)
     store.prune(settings.keep_snapshots)
     return open_bundle(store, version), contents.embedded
+
+
+def wanted_sentences(settings: Settings, catalogue: Catalogue, report_progress: ReportProgress) -> Sentences | None:
+    """Load the sentence encoder that is asked for, which is best done before anything takes long.
+
+    Raises:
+        WeightsUnusable: it cannot be had.
+    """
+    if settings.text_encoder is None:
+        return None
+    titles = list(Texts.of(catalogue.photos, words_of(catalogue.attributes)).titles.values())
+    if not titles:
+        report_progress(f"sentence encoder: none, the listings of {catalogue.name} have no words")
+        return None
+    return load_sentence_encoder(settings.text_encoder, settings.precision, titles, report_progress)
 
 
 def assemble_bundle(
@@ -220,12 +238,10 @@ def assemble_bundle(
 
     Raises:
         CatalogueUnusable: not one photo can be decoded.
-        WeightsUnusable: the sentence encoder that is asked for cannot be had.
     """
     if settings.threads:
         torch.set_num_threads(settings.threads)
     network, split = inputs.loaded.network, inputs.split
-    sentences = _sentences(inputs, settings, report_progress)
     runtime = _runtime(settings.runtime)
     graph = features_graph(network, spec.size_px) if runtime is Runtime.OPENVINO else None
     forward = torch_features(network) if graph is None else runner(graph)
@@ -247,7 +263,7 @@ def assemble_bundle(
     labelled = Labelled.of(photos, embedded.embeddings, layer)
     text = fit_text(
         photos, labelled.embeddings.vectors, split, inputs.attributes, len(inputs.categories), inputs.paths,
-        report_progress, sentences,
+        report_progress, inputs.sentences,
     )  # fmt: skip
     worded = Worded.of(text.encoder, photos, labelled) if text else None
     temperature, fusion = 1.0, None
@@ -294,14 +310,6 @@ def assemble_bundle(
         evaluation=evaluation,
         notes=notes,
     )
-
-
-def _sentences(inputs: BundleInputs, settings: Settings, report_progress: ReportProgress) -> Sentences | None:
-    """Load the sentence encoder that is asked for, before anything takes long."""
-    if settings.text_encoder is None:
-        return None
-    titles = list(Texts.of(inputs.photos, words_of(inputs.attributes)).titles.values())
-    return load_sentence_encoder(settings.text_encoder, settings.precision, titles, report_progress)
 
 
 def _runtime(choice: RuntimeChoice) -> Runtime:

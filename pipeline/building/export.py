@@ -6,8 +6,9 @@ import os
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -158,7 +159,7 @@ def int8_weights_graph(graph: Graph) -> Graph:
         graph: any; it is left as it is.
     """
     nncf = _nncf()
-    with _quiet(nncf):
+    with _quiet(nncf), redirect_stdout(StringIO()):  # it draws a progress bar there, whatever it is asked for
         return nncf.compress_weights(graph.clone(), mode=nncf.CompressWeightsMode.INT8_ASYM)
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from pipeline.building.bundle import BundleInputs, assemble_bundle
+from pipeline.building.bundle import BundleInputs, assemble_bundle, wanted_sentences
 from pipeline.cleaning.clean import clean, cleaned_directory
 from pipeline.evaluation.gallery import draw_bundle
 from pipeline.training.recipes import Recipe
@@ -96,6 +96,7 @@ def run_training(
         categories=cleaned.catalogue.categories,
     )
     report_progress(f"weights: {loaded.source}")
+    sentences = wanted_sentences(settings, cleaned.catalogue, report_progress)
     spec = PreprocessSpec.model_validate({"size_px": _SIZE_PX[loaded.backbone], **config.preprocess})
     trained = train(
         loaded,
@@ -121,6 +122,7 @@ def run_training(
         paths=cleaned.catalogue.paths,
         history=trained.history,
         notes=trained.notes,
+        sentences=sentences,
     )
     contents = assemble_bundle(inputs, spec, settings, report_progress)
     if out is None:

