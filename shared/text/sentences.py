@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict
 from shared.array_types import FloatArray, IntArray
 from shared.errors import BundleDamaged
 from shared.model.signal_stack import signal_stack_kept
+from shared.text.features import MAX_CHARS
 
 GRAPH = "sentences.xml"
 WEIGHTS = "sentences.bin"
@@ -88,6 +89,7 @@ class SentenceEncoder:
             "INFERENCE_PRECISION_HINT": "f32",
             "INFERENCE_NUM_THREADS": 1,
             "NUM_STREAMS": 1,
+            "ENABLE_CPU_PINNING": False,  # or the texts of all workers of a machine share one core
             "DYNAMIC_QUANTIZATION_GROUP_SIZE": 0,
         }
         try:
@@ -102,8 +104,12 @@ class SentenceEncoder:
         self._vector_of: Callable[[str], FloatArray] = lru_cache(maxsize=remembered)(self._run)
 
     def encode(self, text: str) -> FloatArray:
-        """Return the vector of a text, (dimension,) float32, L2 norm 1, not to be written into."""
-        return self._vector_of(text)
+        """Return the vector of a text, (dimension,) float32, L2 norm 1, not to be written into.
+
+        Args:
+            text: any; its first MAX_CHARS characters count, or fewer if these are many pieces.
+        """
+        return self._vector_of(text[:MAX_CHARS].encode("utf-8", "replace").decode())
 
     def join(self, text: str, rows: IntArray, weights: FloatArray, n_features: int) -> tuple[IntArray, FloatArray]:
         """Put the vector of a text behind its weighted features, as if its numbers were features, too.
