@@ -2,8 +2,7 @@
 
 It is read as Hugging Face and sentence-transformers lay it out: `config.json`, `model.safetensors` and
 `tokenizer.json`, and `1_Pooling/config.json` if there is one. The network is BERT (Devlin et al. 2019), as that of
-MiniLM, BGE-small and E5-small is; it is written in OpenVINO's operations, so that neither torch nor transformers is
-needed.
+MiniLM is; it is written in OpenVINO's operations, so that neither torch nor transformers is needed.
 """
 
 import hashlib
