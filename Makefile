@@ -42,14 +42,15 @@ train: setup ## clean CATALOGUE=DIR, train on it, measure, draw; options: RECIPE
 	@$(PY) -m pipeline.cli train $(if $(CATALOGUE),--catalogue "$(CATALOGUE)") $(if $(RECIPE),--recipe "$(RECIPE)") \
 		$(if $(BACKBONE),--backbone "$(BACKBONE)") $(if $(RESUME),--resume)
 
-# They need no installation: meanwhile the one that all others start from is built.
-FIRST := tests/integration/training/test_factory.py tests/integration/training/test_train.py
+# Several tests run at once, and threads of a matrix product that wait for one another do so at full speed: eigenvectors
+# of 1,664 columns took 0.5 s of a processor by one thread, and 6 s by two beside other work.
+BESIDE_OTHERS := OPENBLAS_NUM_THREADS=1
 
 test: setup tools ## all tests: unit, integration (real Valkey and FAISS), e2e (real processes, a real browser)
 	@made=$$(mktemp -d) && trap 'rm -rf "$$made"' EXIT INT TERM && export TEST_MADE="$$made" && \
-		$(PY) -m pytest -n 3 --dist loadfile --no-loadscope-reorder -m "not alone" \
-			$(FIRST) tests/e2e tests/integration tests/unit && \
-		$(PY) -m pytest -m alone tests/e2e
+		$(BESIDE_OTHERS) $(PY) -m pytest -n 3 --dist loadfile --no-loadscope-reorder -m "not alone" \
+			tests/e2e tests/integration tests/unit && \
+		$(PY) -m pytest -m alone $$(grep -rl --include='test_*.py' 'mark\.alone' tests/e2e)
 
 TOOLS := chromium bwrap ip
 DEBIAN := chromium bubblewrap iproute2
@@ -74,7 +75,7 @@ check: setup ## lint, formatting, types, import rules, unit tests; under a minut
 	@$(VENV)/bin/mypy
 	@$(VENV)/bin/lint-imports
 	@$(VENV)/bin/bandit -q -c pyproject.toml -r lookalike api worker pipeline shared
-	@$(PY) -m pytest -q -n 2 tests/unit
+	@$(BESIDE_OTHERS) $(PY) -m pytest -q -n 2 tests/unit
 
 docs: setup ## write anew what the documentation tells of the code: settings, verbs, calls, errors, metrics, files
 	@$(PY) -m tests.documents

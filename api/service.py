@@ -44,6 +44,7 @@ from shared.jobs.store import JobStore
 from shared.jobs.view import location, view
 from shared.jobs.worker_registry import WorkerRegistry
 from shared.photos.images import PreprocessSpec
+from shared.quality.store import QualityStore
 from shared.redis_client import connect, refuse_cluster
 from shared.settings import Settings
 from shared.telemetry import event
@@ -79,6 +80,7 @@ class Service:
         self.changes = ChangeLog(client)
         self.verdicts = VerdictStore(client)
         self.registry = WorkerRegistry(client)
+        self.quality = QualityStore(client)
         self.counters = ApiCounters()
         self.authenticator = Authenticator(settings, client)
         self.reader = PhotoReader(n_threads=settings.decode_threads, max_pixels=settings.max_pixels)

@@ -14,6 +14,7 @@ from lookalike.models import (
     ImageChange,
     IndexInfo,
     JobState,
+    QualityReport,
     Readiness,
     ReindexResult,
     Version,
@@ -191,6 +192,20 @@ class IndexCalls(DuplicateCalls):
             IndexMissing: no worker with a loaded index has reported.
         """
         return (yield from self._get(IndexInfo, "/v1/index"))
+
+    def quality(self, *, since: str = "7d") -> Call[QualityReport]:
+        """Report how good answers are of late: a sample of searches, which workers compared with exact search.
+
+        Args:
+            since: how far back, up to 8 days: `30m`, `24h`, `7d`.
+
+        Returns:
+            The figures, by version of the index and by day, and what is wrong with the last searches, if anything.
+
+        Raises:
+            InputError: `since` is no such time.
+        """
+        return (yield from self._get(QualityReport, "/v1/quality", since=text_of("since", since)))
 
     def versions(self) -> Call[list[Version]]:
         """List the versions of the index, newest first; `live` marks the one that searches use."""

@@ -194,6 +194,9 @@ class Settings(BaseSettings):
     hang_after_s: float = Field(60, gt=0, description="a pass that takes longer ends the worker; others take its jobs")
     cache_entries: int = Field(4096, ge=0, description="photos whose embedding a worker remembers; 0: none")
     cache_ttl_s: float = Field(3600, gt=0, description="how long it remembers them")
+    shadow_share: float = Field(
+        0.01, ge=0, le=1, description="share of searches that workers compare with exact search (live quality); 0: none"
+    )
     webhook_hosts: str | None = Field(
         None,
         description="hosts webhooks may go to, `host` or `host:port`, separated by commas; unset: webhooks are off",

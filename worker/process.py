@@ -42,6 +42,7 @@ from shared.jobs.records import QueueName
 from shared.jobs.store import JobStore
 from shared.jobs.view import view
 from shared.jobs.worker_registry import WorkerRegistry
+from shared.quality.store import QualityStore
 from shared.redis_address import running_redis_url
 from shared.redis_client import connect, refuse_cluster
 from shared.settings import Settings, WorkerTakes, load_settings
@@ -61,6 +62,7 @@ from worker.schedule import reindex_schedule
 from worker.serving.engine import Engine
 from worker.serving.loaded_model import EngineOptions
 from worker.serving.micro_batcher import BatchLimits
+from worker.serving.shadow import ShadowSearches
 from worker.tasks.duplicates import DuplicateFinder
 from worker.tasks.images import ChangeFollower, ChangeWriter, read_changes
 from worker.tasks.reindex import Reindexer
@@ -164,22 +166,31 @@ class WorkerProcess:
         )
         schedule = reindex_schedule(settings, publishing, client)
         self.webhook_publisher = WebhookPublisher(publishing, client, deliveries, self.webhooks.deliver)
+        self.shadow = ShadowSearches(QualityStore(client), share=settings.shadow_share)
         self._beating = Periodic("heartbeat", self._heartbeat.beat)
-        self._threads: list[Periodic | ChangeFollower] = [
+        self._threads: list[Periodic | ChangeFollower | ShadowSearches] = [
             Periodic("promotions", self.engine.refresh),
             Periodic("webhooks", self.webhook_publisher.publish_due),
             ChangeFollower(log, self.engine),
         ]
+        if settings.shadow_share:
+            self.engine.on_answered = self.shadow.offer
+            self._threads.append(self.shadow)
         if self._takes:
             photo_queues = [QUEUES[priority] for priority in self._takes]
             stalled = StalledJobs(
-                self.runner, leases, self.store, client, photo_queues, able=lambda: self.engine.takes_all
+                self.runner,
+                leases,
+                self.store,
+                client,
+                photo_queues,
+                able=lambda: self.engine.takes_all and not asked_to_stop(),
             )
             self._threads.append(Periodic("stalled", stalled.poll))
         if settings.worker_beat:
             self._threads.append(Periodic("beat", schedule.run_due))
         self.intakes = self._make_intakes(queues, named=Priority.BULK in allowed)
-        self._started: list[Periodic | ChangeFollower] = []
+        self._started: list[Periodic | ChangeFollower | ShadowSearches] = []
 
     def start(self) -> None:
         """Load the model and begin all but Celery's consumer; returns at once when the worker is asked to stop."""
@@ -213,7 +224,7 @@ class WorkerProcess:
         """Threads for the tasks that are no photo jobs."""
         return sum(_AT_A_TIME.values()) + PARALLEL
 
-    def _begin(self, thread: "Periodic | ChangeFollower") -> None:
+    def _begin(self, thread: "Periodic | ChangeFollower | ShadowSearches") -> None:
         thread.start()
         self._started.append(thread)
 

@@ -24,9 +24,9 @@ def livez() -> Response:
 @Operation("Prometheus metrics", {200: (TEXT, "text in Prometheus's exposition format")})
 def metrics() -> Response:
     """GET /metrics: Prometheus metrics."""
-    return Response(
-        render(service().store, service().registry.live(), service().counters), content_type=CONTENT_TYPE_LATEST
-    )
+    found = service()
+    told = render(found.store, found.registry.live(), found.quality, found.counters)
+    return Response(told, content_type=CONTENT_TYPE_LATEST)
 
 
 @bp.get("/readyz")

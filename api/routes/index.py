@@ -10,6 +10,7 @@ from api.http.options import once, read_json_options, validated
 from api.http.views import VersionList
 from api.openapi.operation import SUBMIT, SUBMIT_HEADERS, SUBMITTED, Errors, Operation
 from api.openapi.schemas import options_only
+from api.routes.metrics import served
 from api.routes.page import as_page, assets
 from api.service import answer, idempotency_key, service, submitted
 from shared import errors as e
@@ -19,6 +20,8 @@ from shared.blocking import to_thread
 from shared.jobs.contract import JobKind
 from shared.jobs.reindex_contract import ReindexRequest
 from shared.jobs.worker_report import IndexInfo
+from shared.quality.contract import QualityReport
+from shared.quality.store import parse_since
 
 bp = Blueprint("index", __name__, url_prefix="/v1")
 
@@ -40,6 +43,14 @@ class RollbackQuery(BaseModel):
         max_length=200,
         description="refuse unless this version is live, so that a call that is repeated goes back once",
     )
+
+
+class QualityQuery(BaseModel):
+    """The query of a quality report."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    since: str = Field("7d", pattern="^[1-9][0-9]{0,4}[mhd]$", description="how far back, 8d at most: 30m, 24h, 7d")
 
 
 @bp.post("/jobs/reindex")
@@ -66,6 +77,19 @@ def get_index() -> Response:
         raise e.IndexMissing("no worker with a loaded index has reported; see /readyz")
     facts = {"categories": service().categories.names, "attributes": service().attributes.attributes}
     return answer(serving[0].model_copy(update=facts))
+
+
+@bp.get("/quality")
+@Operation(
+    "How good answers are of late: a sample of searches, compared with exact search",
+    {200: (QualityReport, "by version of the index and by day, with what is wrong")},
+    errors=(e.InvalidRequest,),
+    query=QualityQuery,
+)
+def get_quality() -> Response:
+    """GET /v1/quality: what the shadowed searches of some time were like."""
+    asked = validated(QualityQuery, {**once(request.args)})
+    return answer(service().quality.report(parse_since(asked.since), served(service().registry.live())))
 
 
 @bp.get("/index/versions")

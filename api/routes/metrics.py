@@ -12,8 +12,11 @@ from prometheus_client.registry import Collector
 from shared.jobs.records import Backlog
 from shared.jobs.store import JobStore
 from shared.jobs.worker_report import STAGE_BOUNDS_S, KindStats, StageTimes, WorkerReport, WorkerStats
+from shared.quality.contract import CheckState
+from shared.quality.store import STAGES, LiveQuality, QualityStore
 
 _ANY_KIND = "any"
+_MOST_CATEGORIES = 50  # told of, the most frequent; an installation may have 2,000
 _BATCH_BUCKETS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 
 
@@ -108,6 +111,53 @@ class Snapshot(Collector):
         yield lookups
 
 
+class Quality(Collector):
+    """Live quality, as metric families."""
+
+    def __init__(self, quality: LiveQuality) -> None:
+        self._quality = quality
+
+    def collect(self) -> Iterator[Metric]:
+        totals = self._quality.totals
+        yield CounterMetricFamily(
+            "lookalike_shadowed_searches", "Searches that were compared with exact search", value=totals["n"]
+        )
+        yield CounterMetricFamily("lookalike_shadowed_recall", "Sum of their recall at 10", value=totals.recalled)
+        yield CounterMetricFamily(
+            "lookalike_shadowed_best_score", "Sum of their best neighbours' scores", value=totals.scores
+        )
+        yield CounterMetricFamily(
+            "lookalike_shadowed_not_sure", "Those whose category was not sure enough", value=totals["unsure"]
+        )
+        mix = CounterMetricFamily("lookalike_shadowed_category", "Those answered with a category", labels=["category"])
+        for name, count in totals.categories(_MOST_CATEGORIES):
+            mix.add_metric([name], count)
+        yield mix
+        stages = HistogramMetricFamily("lookalike_shadowed_seconds", "Time in a stage of them", labels=["stage"])
+        for stage in STAGES:
+            times = totals.stage(stage)
+            stages.add_metric([stage], _buckets(times), sum_value=times.sum_s)
+        yield stages
+        rows = CounterMetricFamily(
+            "lookalike_audited_rows", "Rows of the index that were checked for damage", labels=["outcome"]
+        )
+        rows.add_metric(["whole"], totals["audited"] - totals["damaged"])
+        rows.add_metric(["damaged"], totals["damaged"])
+        yield rows
+        drift = GaugeMetricFamily(
+            "lookalike_quality_drift", "How far queries lie from the index's reference, in spreads", labels=["feature"]
+        )
+        for feature, shift in self._quality.drift.items():
+            drift.add_metric([feature], shift)
+        yield drift
+        alarms = GaugeMetricFamily(
+            "lookalike_quality_alarm", "1: the last shadowed searches do not pass the check", labels=["check"]
+        )
+        for check in self._quality.checks:
+            alarms.add_metric([check.name], check.state == CheckState.ALARM)
+        yield alarms
+
+
 def _by_kind(stats: WorkerStats) -> Mapping[str, KindStats]:
     """What a worker reported, by kind of job; workers of earlier versions report all kinds as one."""
     return stats.by_kind or {_ANY_KIND: KindStats(outcomes=stats.outcomes, stages=stats.stages)}
@@ -119,7 +169,12 @@ def _buckets(times: StageTimes) -> list[tuple[str, float]]:
     return [*zip(map(str, STAGE_BOUNDS_S), below, strict=True), ("+Inf", float(sum(times.counts)))]
 
 
-def render(store: JobStore, workers: Iterable[WorkerReport], counters: ApiCounters) -> bytes:
+def served(workers: Iterable[WorkerReport]) -> tuple[str, str] | None:
+    """Version of the index and fingerprint of the model that answer, by the worker heard of last; None: none does."""
+    return next(((one.index.version, one.index.model_fingerprint) for one in workers if one.index), None)
+
+
+def render(store: JobStore, workers: list[WorkerReport], quality: QualityStore, counters: ApiCounters) -> bytes:
     """The text a Prometheus server scrapes.
 
     Raises:
@@ -127,4 +182,5 @@ def render(store: JobStore, workers: Iterable[WorkerReport], counters: ApiCounte
     """
     registry = CollectorRegistry()
     registry.register(Snapshot(store.backlog(), workers))
+    registry.register(Quality(quality.live(served(workers))))
     return generate_latest(registry) + generate_latest(counters.registry)

@@ -5,7 +5,7 @@ import { agreed, loaded, note, noteLoading, noteProblem } from "./messages.js";
 import { startReindexing, watchReindex } from "./reindex.js";
 import { showReport } from "./report.js";
 import { ask } from "./service.js";
-import { ago, at, count, percent, shortVersion, size } from "./words.js";
+import { ago, at, count, percent, sentence, shortVersion, size } from "./words.js";
 
 const TAKEN_UP_WITHIN_S = 20;
 let live = null; // the name of the live version, by the list of versions
@@ -46,10 +46,12 @@ async function load() {
     const served = await ask("/v1/index");
     showLive(served);
     showQuality(served);
+    showLiveQuality(await ask("/v1/quality?since=7d"));
     loaded($("#index-message"));
   } catch (problem) {
     $("#live").replaceChildren();
     $("#quality").replaceChildren();
+    $("#live-quality").replaceChildren();
     noteLoading($("#index-message"), problem);
   }
 }
@@ -90,6 +92,31 @@ function showQuality({ metrics, metrics_catalogue: measuredOn }) {
     told.size ? el("ul.bars", {}, bars) : el("p", {}, "Nothing was measured."),
     measuredOn ? el("p.fine", {}, `Measured on ${measuredOn} when the model was built.`) : null,
     all.length ? el("details", { open }, el("summary", {}, "All measures"), el("dl.facts", {}, all)) : null);
+}
+
+const CHECKS = { recall: "Recall", damage: "Damage", drift: "Drift" };
+const STATES = { fine: [".good", "fine"], alarm: [".bad", "alarm"], unknown: ["", "not known yet"] };
+
+function showLiveQuality({ checks, figures, days }) {
+  const { n_searches: n, recall_at_10: recall, best_score: score, not_sure: unsure, stages } = figures;
+  const [most] = Object.entries(figures.categories);
+  const facts = n ? [
+    fact("Ten nearest found", percent(recall)),
+    fact("Best score", score.toFixed(2), "of the nearest photo, in the mean"),
+    fact("Not sure", percent(unsure)),
+    fact("Most frequent", most ? `${most[0]}, ${percent(most[1])}` : ""),
+    fact("Embedded in", `${stages.model.mean_ms.toFixed(1)} ms`),
+    fact("Searched in", `${stages.search.mean_ms.toFixed(1)} ms`)] : [];
+  const told = checks.map(({ name, state, detail }) => {
+    const [tone, word] = STATES[state] ?? ["", state];
+    return fact(CHECKS[name] ?? name, el(`span.badge${tone}`, {}, word), detail);
+  });
+  const alarms = checks.filter(({ state }) => state === "alarm").map(({ detail }) => el("p.fine", {}, sentence(detail)));
+  replaceIfOther($("#live-quality"),
+    el("h3", {}, "Of late"),
+    el("p.fine", {}, n ? `${count(n, "search", "searches")} of the last seven days, on ${count(days.length, "day")}, compared with exact search.`
+      : "No search of the last seven days was compared with exact search."),
+    el("dl.facts", {}, ...facts, ...told), ...alarms);
 }
 
 /** So that what somebody is reading, or has opened, is not replaced by the same. */

@@ -24,6 +24,14 @@ from lookalike.models.index import (
     VersionReport,
 )
 from lookalike.models.jobs import BatchItemState, BatchState, Failure, JobPage, JobState, Progress, QueuePlace
+from lookalike.models.quality import (
+    DayQuality,
+    QualityCheck,
+    QualityFigures,
+    QualityReport,
+    StageFigures,
+    VersionQuality,
+)
 from lookalike.models.results import (
     CategoryAnswer,
     CategoryScore,
@@ -59,6 +67,7 @@ __all__ = [
     "CategoryAnswer",
     "CategoryScore",
     "CertainPath",
+    "DayQuality",
     "DuplicateGroup",
     "DuplicateImage",
     "DuplicateOf",
@@ -78,6 +87,9 @@ __all__ = [
     "Neighbour",
     "Origin",
     "Progress",
+    "QualityCheck",
+    "QualityFigures",
+    "QualityReport",
     "QueuePlace",
     "QueueState",
     "Readiness",
@@ -87,10 +99,12 @@ __all__ = [
     "ReportSummary",
     "SearchResult",
     "SnapshotQuality",
+    "StageFigures",
     "Timing",
     "VerdictGiven",
     "Version",
     "VersionList",
+    "VersionQuality",
     "VersionReport",
     "Worker",
     "WorkerList",

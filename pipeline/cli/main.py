@@ -23,6 +23,7 @@ from pipeline.cli.evaluate import evaluate, plot
 from pipeline.cli.help import with_examples
 from pipeline.cli.index import index, prepare, schedule
 from pipeline.cli.operate import audit, jobs, keys
+from pipeline.cli.quality import quality
 from pipeline.cli.reindex import reindex
 from pipeline.cli.search import search
 from pipeline.cli.status import status, workers
@@ -85,6 +86,6 @@ def up(catalogue: Path | None, port: int | None, backbone: str | None, as_json: 
 
 for command in (
     *(search, clean, train, prepare, index, bundle, reindex, duplicates, schedule, evaluate, plot),
-    *(keys, jobs, audit, status, workers, doctor, completion),
+    *(keys, jobs, audit, status, quality, workers, doctor, completion),
 ):
     main.add_command(command)

@@ -57,7 +57,8 @@ def measure_served(
 def evaluate_words(
     labelled: Labelled, worded: Worded, manifest: BundleManifest, unseen: BoolArray
 ) -> WordsFigures | None:
-    """Evaluate queries of unseen listings with photo, title, all words, and both.
+    """Evaluate queries of unseen listings with photo, title, all words, and both, by their vectors alone: what listings
+    say word for word is left out.
 
     Args:
         labelled: the catalogue.

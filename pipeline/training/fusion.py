@@ -133,7 +133,7 @@ class Worded:
             encoder.of_listing(texts.payloads.get(one, ""), label)
             for one, label in zip(ids.tolist(), category.tolist(), strict=True)
         ]
-        stacked = np.stack([nothing if one is None else one for one in vectors])
+        stacked = np.stack([nothing if one is None else one.vector for one in vectors])
         return cls(encoder, texts, listing_of, ids, stacked)
 
     def asked(self, rows: IntArray, texts: Mapping[str, str]) -> tuple[IntArray, list[EncodedText]]:

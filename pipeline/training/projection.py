@@ -122,14 +122,32 @@ def _whitening(
     means = np.zeros((len(sizes), x.shape[1]))
     np.add.at(means, listing, x)
     apart = x - (means / sizes[:, None])[listing]
-    within = apart.T @ apart / (len(x) - len(sizes))
-    variance, axes = np.linalg.eigh(within)
-    whiten = axes / np.sqrt(np.maximum(variance, 0) + _SHRINKAGE * variance.mean())
-    white = x @ whiten
-    _, principal = np.linalg.eigh(white.T @ white)
-    kept = whiten @ principal[:, ::-1][:, : min(DIM, len(x) - 1)]  # (width, dim), the widest spread first
+    spread, axes = _principal_axes(apart)
+    within = spread / (len(x) - len(sizes))
+    floor = _SHRINKAGE * within.sum() / x.shape[1]
+    # Directions that are none of the axes, of which there may be fewer than columns, have no variance but the floor.
+    scaling = 1 / np.sqrt(within + floor) - 1 / np.sqrt(floor)
+
+    def whitened(rows: DoubleArray) -> DoubleArray:
+        result: DoubleArray = rows / np.sqrt(floor) + (rows @ axes * scaling) @ axes.T
+        return result
+
+    _, principal = _principal_axes(whitened(x))
+    kept = whitened(principal[:, : min(DIM, len(x) - 1)].T).T  # (width, dim), the widest spread first
     weight = (kept * scale[:, None]).T
     return weight.astype(np.float32), (-centre @ kept).astype(np.float32)
+
+
+def _principal_axes(rows: DoubleArray) -> tuple[DoubleArray, DoubleArray]:
+    """The sums of squares of (n, width) rows along their principal axes, largest first, and the axes as columns.
+
+    There are as many as the smaller of n and width; along all others the rows are zero.
+    """
+    if len(rows) < rows.shape[1]:  # far quicker than by columns
+        _, lengths, axes = np.linalg.svd(rows, full_matrices=False)
+        return lengths**2, axes.T
+    squares, axes = np.linalg.eigh(rows.T @ rows)
+    return np.maximum(squares[::-1], 0), axes[:, ::-1]
 
 
 def _mean_length(rows: DoubleArray) -> float:

@@ -28,7 +28,7 @@ from shared.model.bundle import Split
 from shared.model.embedder import normalised
 from shared.progress import ReportProgress
 from shared.text.cleaning import TextRules
-from shared.text.encoder import N_STRANGE, TEXT, TextEncoder, TextFacts, texts_of, weigh
+from shared.text.encoder import TEXT, TextEncoder, TextFacts, texts_of, weigh
 from shared.text.features import features
 from shared.text.sentences import SentenceEncoder
 
@@ -144,6 +144,7 @@ def fit_text(
         offset=0.0,
         rules=learnt.rules,
         sentences=sentences.encoder.facts if sentences else None,
+        padding=0,
     )
     arrays: dict[str, npt.NDArray[np.generic]] = {
         "words": vocabulary.words,
@@ -363,8 +364,8 @@ class _Pairs:
 
 
 def _map_to_photos(pairs: _Pairs, vectors: FloatArray) -> tuple[FloatArray, FloatArray]:
-    """Fit the map from words to photos: weights (width - N_STRANGE, dim) and bias (dim,), both float32."""
-    words = np.concatenate([pairs.titles, pairs.words])[:, N_STRANGE:].astype(np.float64)
+    """Fit the map from words to photos: weights (width, dim) and bias (dim,), both float32."""
+    words = np.concatenate([pairs.titles, pairs.words]).astype(np.float64)
     seen = np.concatenate([vectors[pairs.rows]] * 2).astype(np.float64)
     centre = words.mean(0)
     words, seen = words - centre, seen - seen.mean(0)
@@ -386,7 +387,7 @@ def _whitening(covariance: DoubleArray) -> DoubleArray:
 def _expectation(encoder: TextEncoder, pairs: _Pairs, vectors: FloatArray) -> tuple[float, float]:
     """Slope and offset of the line by which words' similarity goes with that of the mapped words and the photo."""
     asked = np.random.default_rng(_SEED).permutation(len(pairs.rows))[:_COMPARED]
-    mapped = normalised(pairs.titles[asked][:, N_STRANGE:] @ encoder.to_photo + encoder.to_photo_bias)
+    mapped = normalised(pairs.titles[asked] @ encoder.to_photo + encoder.to_photo_bias)
     expected = (mapped @ vectors[pairs.rows].T).ravel().astype(np.float64)
     similar = (pairs.titles[asked] @ pairs.words.T).ravel().astype(np.float64)
     slope, offset = np.polyfit(expected, similar, 1)

@@ -204,8 +204,9 @@ class Bucket:
     def _fetch(self, key: str, path: Path, sha256: str, n_bytes: int) -> bool:
         path.parent.mkdir(parents=True, exist_ok=True)
         with _turn_at(path) as part:
-            if path.is_file():
-                return True  # another process was quicker
+            if path.is_file():  # another process was quicker
+                Path(part.name).unlink()
+                return True
             for start in (min(part.tell(), n_bytes), 0):
                 part.seek(0)
                 digest = hashlib.sha256()
@@ -274,13 +275,21 @@ def _stored(meta: "ObjectMeta") -> Stored:
 @contextmanager
 def _turn_at(path: Path) -> Iterator[IO[bytes]]:
     """What there is of a file that is being fetched, for one process at a time."""
+    place = path.with_name(f".{path.name}.part")
     while True:
-        with path.with_name(f".{path.name}.part").open("a+b") as part:
+        with place.open("a+b") as part:
             fcntl.flock(part, fcntl.LOCK_EX)
-            if os.fstat(part.fileno()).st_nlink:  # nobody has removed it while its turn was waited for
+            if _lies_at(place, part):  # nobody has removed it, or moved it to `path`, while its turn was waited for
                 part.seek(0, os.SEEK_END)
                 yield part
                 return
+
+
+def _lies_at(place: Path, file: IO[bytes]) -> bool:
+    try:
+        return os.path.samestat(os.fstat(file.fileno()), place.stat())
+    except FileNotFoundError:
+        return False
 
 
 def _chunks(file: IO[bytes], n_bytes: int) -> Iterator[bytes]:

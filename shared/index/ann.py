@@ -24,6 +24,7 @@ MIN_PROBES = 8  # fewer may suffice for the catalogue's own photos, but users' q
 _SAMPLED = 131_072  # rows by which it is told how many of each inverted list a filter leaves
 _SCARCE, _MOST_SCARCE = 1.5, 64
 _FEWEST_PROBES = 64  # of a search with a filter: the fewest that do were found without one
+_ROUNDING = 1e-4  # of squared distances to lists
 _NEARLY_ALL = 0.9  # of the rows are allowed: some were put or deleted live, or one listing is left out; no filter
 
 
@@ -86,6 +87,10 @@ class RowIndex(Protocol):
         """
         ...
 
+    def compare(self, query: FloatArray, n: int, allowed: Allowed | None = None) -> tuple[FloatArray, IntArray]:
+        """Compare one query with all rows that a search for `n` of them compares it with: as `search`, and the rest."""
+        ...
+
 
 class ExactIndex:
     """A `RowIndex` that compares the query with every vector.
@@ -99,10 +104,14 @@ class ExactIndex:
 
     def search(self, query: FloatArray, n: int, allowed: Allowed | None = None) -> tuple[FloatArray, IntArray]:
         """Find the rows most similar to a query by brute force; see `RowIndex.search`."""
+        return best(*self.compare(query, n, allowed), n)
+
+    def compare(self, query: FloatArray, n: int, allowed: Allowed | None = None) -> tuple[FloatArray, IntArray]:
+        """Compare a query with every allowed row; see `RowIndex.compare`."""
         # As fast as a matrix product on two cores, which leaves its threads spinning for 30 ms of processor time.
         if allowed is None:
-            return best(np.vecdot(self._vectors, query), np.arange(len(self._vectors)), n)  # (rows, dim) -> (rows,)
-        return best(products(self._vectors, allowed.rows, query), allowed.rows, n)
+            return np.vecdot(self._vectors, query), np.arange(len(self._vectors))  # (rows, dim) -> (rows,)
+        return products(self._vectors, allowed.rows, query), allowed.rows
 
 
 class CompressedIndex:
@@ -137,8 +146,12 @@ class CompressedIndex:
 
     def search(self, query: FloatArray, n: int, allowed: Allowed | None = None) -> tuple[FloatArray, IntArray]:
         """Find the rows most similar to a query among the candidates; see `RowIndex.search`."""
+        return best(*self.compare(query, n, allowed), n)
+
+    def compare(self, query: FloatArray, n: int, allowed: Allowed | None = None) -> tuple[FloatArray, IntArray]:
+        """Compare a query with the candidates; see `RowIndex.compare`."""
         rows = self.candidates(query, n, allowed)
-        return best(products(self._vectors, rows, query), rows, n)
+        return products(self._vectors, rows, query), rows
 
     def candidates(self, query: FloatArray, n: int, allowed: Allowed | None = None) -> IntArray:
         """Select the rows whose full vectors are worth comparing with a query.
@@ -170,6 +183,46 @@ class CompressedIndex:
             if len(rows) >= min(n, n_allowed) or params.nprobe >= self._lists.nlist:
                 return rows
             params.nprobe *= 4
+
+    def damaged_codes(self, n: int, rng: np.random.Generator) -> int:
+        """Encode the vectors of some rows again, and count those whose codes are others, or lie in the wrong list.
+
+        Args:
+            n: rows, drawn at random.
+            rng: draws them.
+        """
+        inverted, threads = self._lists.invlists, faiss.omp_get_max_threads()
+        ends = self._list_ends
+        drawn = rng.integers(0, ends[-1], n)
+        lists = np.searchsorted(ends, drawn, side="right")
+        width = int(self._lists.code_size)
+        stored, rows = np.empty((n, width), np.uint8), np.empty(n, np.int64)
+        for i, (number, place) in enumerate(zip(lists.tolist(), (ends[lists] - drawn - 1).tolist(), strict=True)):
+            size = inverted.list_size(number)
+            rows[i] = faiss.rev_swig_ptr(inverted.get_ids(number), size)[place]
+            stored[i] = faiss.rev_swig_ptr(inverted.get_codes(number), size * width).reshape(size, width)[place]
+        known = (rows >= 0) & (rows < len(self._vectors))
+        vectors = self._vectors[np.where(known, rows, 0)]
+        projected = np.ascontiguousarray(np.vecdot(vectors[:, None], self._axes) + self._origin, dtype=np.float32)
+        encoded = np.empty_like(stored)
+        faiss.omp_set_num_threads(1)  # of this thread; several would only wait for each other
+        try:
+            distances, nearest = self._quantizer.search(projected, min(2, int(self._lists.nlist)))
+            numbers = lists.astype(np.int64)
+            self._lists.encode_vectors(n, faiss.swig_ptr(projected), faiss.swig_ptr(numbers), faiss.swig_ptr(encoded))
+        finally:
+            faiss.omp_set_num_threads(threads)
+        # Of two lists that are equally near, and of two neighbouring codes, rounding decides.
+        ties = distances <= distances[:, :1] * (1 + _ROUNDING) + _ROUNDING
+        right_list = ((nearest == lists[:, None]) & ties).any(axis=1)
+        right_code = (np.abs(encoded.astype(np.int16) - stored) <= 1).all(axis=1)
+        return int(np.count_nonzero(~(known & right_list & right_code)))
+
+    @cached_property
+    def _list_ends(self) -> IntArray:
+        """How many codes there are in each inverted list and those before it, (lists,)."""
+        ends: IntArray = np.cumsum([self._lists.invlists.list_size(i) for i in range(self._lists.nlist)])
+        return ends
 
     def _n_probes_among(self, allowed: Allowed, projected: FloatArray, n_probes: int) -> int:
         """Choose how many inverted lists are visited for neighbours among some rows.

@@ -3,6 +3,7 @@
 import base64
 from collections.abc import Collection
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -150,7 +151,7 @@ class Asked:
     embeddings: Embeddings | None
     text: EncodedText | None = None
 
-    @property
+    @cached_property
     def vector(self) -> FloatArray:
         """(dim,) float32, L2 norm 1: of the photos, or what the words map to."""
         if self.embeddings is not None:

@@ -21,6 +21,7 @@ from shared.catalogue.categories import CataloguePhoto, categories_named
 from shared.changes.log import Change, PutPhoto, entry_order
 from shared.errors import ImageNotFound
 from shared.index.ann import best
+from shared.index.delta_texts import DeltaTexts
 from shared.index.facets import Facets
 from shared.index.listing_scores import ListingPhotos, best_listings
 from shared.index.live_photos import LivePhoto, LivePhotos
@@ -33,6 +34,7 @@ from shared.jobs.contract import (
 )
 from shared.model.embedder import Embeddings
 from shared.telemetry import event
+from shared.text.encoder import EncodedListing
 
 _LOG = logging.getLogger(__name__)
 _INITIAL_CAPACITY = 64
@@ -102,17 +104,16 @@ class DeltaIndex:
     """
 
     def __init__(
-        self, snapshot: VectorIndex, embed: Embed, encode: Callable[[str, int], FloatArray | None] | None = None
+        self, snapshot: VectorIndex, embed: Embed, encode: Callable[[str, int], EncodedListing | None] | None = None
     ) -> None:
         self.snapshot = snapshot
         self._embed = embed
-        self._encode = encode
         # Append-only, so that a search with an older state is not disturbed: it reads the first len(vectors) entries.
         self._puts: list[_Put] = []
         self._payloads: dict[str, str] = {}  # what the last photo of a listing was put with
         self._buffer: FloatArray = np.zeros((_INITIAL_CAPACITY, snapshot.manifest.dimension), dtype=np.float32)
         texts = snapshot.manifest.texts
-        self._texts: FloatArray = np.zeros((_INITIAL_CAPACITY, texts.width if texts else 0), dtype=np.float32)
+        self._texts = DeltaTexts(encode, texts.width if texts else 0)
         nothing = np.empty(0, dtype=np.int64)
         compacted_through = snapshot.manifest.compacted_through
         self._state = _State(compacted_through, {}, {}, nothing, self._buffer[:0], np.empty(0, dtype=np.bool_))
@@ -137,6 +138,11 @@ class DeltaIndex:
         """Number of images that were put or deleted since the snapshot was built."""
         return len(self._state.sequences)
 
+    @property
+    def hidden_rows(self) -> IntArray:
+        """Rows of the snapshot that were replaced or deleted since."""
+        return self._state.hidden
+
     def apply(self, changes: Iterable[Change]) -> None:
         """Make entries of the change log visible to searches.
 
@@ -144,7 +150,9 @@ class DeltaIndex:
             changes: in the log's order; entries that were applied before are skipped.
         """
         old = self._state
-        del self._puts[len(old.vectors) :]  # left by a call that failed half-way
+        if len(self._puts) > len(old.vectors):  # left by a call that failed half-way
+            del self._puts[len(old.vectors) :]
+            self._texts.forget_from(len(self._puts))
         applied_to, sequences, positions = old.applied_to, dict(old.sequences), dict(old.positions)
         for change in changes:
             if entry_order(change.entry_id) <= entry_order(applied_to):
@@ -180,7 +188,6 @@ class DeltaIndex:
         position = len(self._puts)
         if position == len(self._buffer):
             self._buffer = np.concatenate([self._buffer, np.zeros_like(self._buffer)])
-            self._texts = np.concatenate([self._texts, np.zeros_like(self._texts)])
         if embeddings:
             self._buffer[position] = embeddings.vectors[0]
         scores = embeddings.scores[0] if embeddings else photo.scores
@@ -191,8 +198,7 @@ class DeltaIndex:
         payload = photo.payload or self.snapshot.payload_of(listing_id) or self._payloads.get(listing_id, "")
         values = fitting_values(of_payload(payload), AttributeSchema(self.manifest.attributes))
         rows = tuple(self.snapshot.rows_of(listing_id))
-        text = self._encode(payload, photo.category) if self._encode and self._texts.shape[1] else None
-        self._texts[position] = 0 if text is None else text
+        self._texts.keep(position, payload, photo.category)
         self._puts.append(_Put(image_id, listing_id, photo.sha256, photo.category, scores, values, rows))
         return position
 
@@ -213,7 +219,19 @@ class DeltaIndex:
             lambda some: self._best_photos(state, query, some, words),
             lambda listing_ids: self._photos_of(state, listing_ids),
             lambda photos: self._vectors_of(state, photos),
+            lambda rows: self._verbatim(state, rows, words),
         )
+
+    def _verbatim(self, state: _State, rows: IntArray, words: WordsQuery | None) -> FloatArray:
+        """How much of a query's words the listings of some rows say word for word, (n,)."""
+        said = np.zeros(len(rows), dtype=np.float32)
+        if words is not None:
+            put = rows >= len(self.snapshot)
+            said[~put] = self.snapshot.verbatim(rows[~put], words.words)
+            weights = self.snapshot.word_weights(words.words)
+            of_delta = self._texts.verbatim(len(state.vectors), words.words, weights)
+            said[put] = of_delta[rows[put] - len(self.snapshot)]
+        return said
 
     def _photos_of(self, state: _State, listing_ids: Sequence[str]) -> ListingPhotos:
         """All photos of some listings that searches can find, whatever their filters."""
@@ -275,6 +293,13 @@ class DeltaIndex:
         scores, kept = best(scores, np.arange(len(scores)), n)
         return LabelledRows(scores, np.concatenate([found.categories, also])[kept], rows[kept])
 
+    def vectors(self, rows: Sequence[int]) -> FloatArray:
+        """Return the embeddings (n, dim) of rows that a search has found, those of the snapshot first."""
+        n_rows = len(self.snapshot)
+        below = np.array([row for row in rows if row < n_rows], dtype=np.int64)
+        put = [row - n_rows for row in rows if row >= n_rows]
+        return np.concatenate([self.snapshot.vectors(below), self._state.vectors[put]])
+
     def ids_of(self, row: int) -> tuple[str, str]:
         """Return the ids of a photo and of its listing, by the row that a search has found it in."""
         photo = self.snapshot.photo(row) if row < len(self.snapshot) else self._puts[row - len(self.snapshot)]
@@ -293,12 +318,7 @@ class DeltaIndex:
         photos: FloatArray = np.vecdot(state.vectors, query)
         if words is None:
             return photos
-        similar: FloatArray = np.vecdot(state.vectors, words.expected) + np.float32(words.offset)
-        texts = self._texts[: len(similar)]
-        if texts.shape[1]:
-            with_words = texts.any(axis=1)
-            similar[with_words] = np.vecdot(texts[with_words], words.vector)
-        return words.joined(photos, similar)
+        return self._texts.joined(photos, state.vectors, words, self.snapshot.word_weights(words.words))
 
     def _found(self, state: _State, similarities: FloatArray, request: SearchRequest) -> list[Neighbour]:
         """The best photos of the delta that meet the request's filters, at most `k`."""

@@ -1,6 +1,8 @@
 """HybridIndex: searches photos and the words of their listings as one, by a weighted sum of both similarities."""
 
 import math
+import threading
+from typing import NamedTuple
 
 import numpy as np
 
@@ -15,6 +17,21 @@ WIDER, _WIDER_ALONE = 2, 8
 _CANDIDATES_EACH = 4  # that a compressed index gives for each neighbour wanted, at least
 
 
+class _Compared(NamedTuple):
+    """What a thread has compared last.
+
+    Attributes:
+        query: (dim,), which is not written to.
+        n: rows it was searched for.
+        scores, rows: as `RowIndex.compare`.
+    """
+
+    query: FloatArray
+    n: int
+    scores: FloatArray
+    rows: IntArray
+
+
 class HybridIndex:
     """Searches the rows of a snapshot by photo, by words, or by both; safe to share between threads.
 
@@ -22,22 +39,37 @@ class HybridIndex:
         photos: by whose vectors rows are found.
         vectors: (rows, dim) float32, theirs; may be memory-mapped.
         texts: the words; None: the snapshot has none, and the words of a query are compared with photos only.
+
+    Attributes:
+        texts: as given.
     """
 
     def __init__(self, photos: RowIndex, vectors: FloatArray, texts: ListingTexts | None) -> None:
         self._photos = photos
         self._vectors = vectors
-        self._texts = texts
+        self.texts = texts
+        self._last = threading.local()
 
     def near(self, query: FloatArray, n: int, allowed: Allowed | None = None) -> tuple[FloatArray, IntArray]:
         """Find about the most similar rows to a photo, at the cost of a search for fewer; as `RowIndex.search`.
 
         The first are those that a search finds; of the others a compressed index may miss some.
         """
-        if not isinstance(self._photos, CompressedIndex):
-            return self._photos.search(query, n, allowed)
-        rows = self._photos.candidates(query, math.ceil(n / _CANDIDATES_EACH), allowed)
-        return best(products(self._vectors, rows, query), rows, n)
+        n_compared = math.ceil(n / _CANDIDATES_EACH) if isinstance(self._photos, CompressedIndex) else n
+        return best(*self._compared(query, n_compared, allowed), n)
+
+    def _compared(self, query: FloatArray, n: int, allowed: Allowed | None) -> tuple[FloatArray, IntArray]:
+        """Compare a photo with the rows that a search for `n` needs; all votes and searches of one query do it once."""
+        if allowed is not None:
+            return self._photos.compare(query, n, allowed)
+        last: _Compared | None = getattr(self._last, "compared", None)
+        if last is None or last.query is not query or last.n < n:
+            last = self._last.compared = _Compared(query, n, *self._photos.compare(query, n))
+        return last.scores, last.rows
+
+    def damaged_codes(self, n: int, rng: np.random.Generator) -> int | None:
+        """Count the damaged codes of rows drawn at random; None: there are no codes. See `CompressedIndex`."""
+        return self._photos.damaged_codes(n, rng) if isinstance(self._photos, CompressedIndex) else None
 
     def search(self, query: Query, n: int, allowed: Allowed | None = None) -> tuple[FloatArray, IntArray]:
         """Find the allowed rows most similar to a query; as `RowIndex.search`.
@@ -46,12 +78,14 @@ class HybridIndex:
         those by both.
         """
         words = query.words
-        if words is None or self._texts is None:
-            return self._photos.search(query.vector, n, allowed)
+        if words is None or self.texts is None:
+            return best(*self._compared(query.vector, n, allowed), n)
+        verbatim = self.texts.verbatim(words.words)
         if isinstance(self._photos, CompressedIndex):
-            by_words = self._texts.candidates(words, n * (_WIDER_ALONE if words.alone else WIDER), allowed)
+            n_by_words = n * (_WIDER_ALONE if words.alone else WIDER)
+            by_words = self.texts.candidates(words, verbatim, n_by_words, allowed)
             rows = np.union1d(self._photos.candidates(query.vector, n, allowed), by_words)
         else:
             rows = np.arange(len(self._vectors)) if allowed is None else allowed.rows
-        similar = self._texts.similarities(rows, words, self._vectors.__getitem__)
-        return best(words.joined(products(self._vectors, rows, query.vector), similar), rows, n)
+        by_photo = products(self._vectors, rows, query.vector)
+        return best(self.texts.joined(rows, by_photo, words, verbatim, self._vectors.__getitem__), rows, n)

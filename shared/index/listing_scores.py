@@ -38,6 +38,7 @@ def best_listings(
     search: Callable[[SearchRequest], list[Neighbour]],
     photos_of: Callable[[Sequence[str]], ListingPhotos],
     vectors_of: Callable[[ListingPhotos], FloatArray],
+    verbatim: Callable[[IntArray], FloatArray],
 ) -> list[Neighbour]:
     """Find the listings of the best scores; by the mean as exact as the search is, among `_MOST_LISTINGS`.
 
@@ -48,6 +49,7 @@ def best_listings(
         search: finds the best photo of each of the best listings.
         photos_of: returns all photos of some listings.
         vectors_of: returns the embeddings (n, dim) of such photos.
+        verbatim: returns how much of the words the listings of some rows say word for word.
 
     Returns:
         the most similar photo of each listing, with the listing's score and the number of its photos.
@@ -65,7 +67,10 @@ def best_listings(
             similar = np.vecdot(vectors_of(photos), query)
             behind = _highest(similar, photos.listings, len(found)) - np.bincount(photos.listings, similar) / counts
             # The photos of a listing have its words in common: what differs between them is the photos' part.
-            scores = rounded(np.array(scores) - (1 - words.weight if words else 1) * behind)
+            if words:
+                raising = words.raising(verbatim(np.array([one.row for one in found])))
+                behind *= (1 - words.weight) * (1 - raising)
+            scores = rounded(np.array(scores) - behind)
         order = sorted(range(len(found)), key=lambda i: (-scores[i], found[i].row))[: request.k]
         # A listing's mean is at most the score of its best photo, so that those not found are no better than this.
         if len(found) < n_asked or n_asked >= _MOST_LISTINGS or scores[order[-1]] >= found[-1].score:

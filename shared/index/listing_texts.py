@@ -17,9 +17,11 @@ import numpy.typing as npt
 from shared.array_types import BoolArray, FloatArray, IntArray
 from shared.artifacts.snapshots import PHOTOS, IndexKind, TextIndexFacts
 from shared.index.ann import Allowed, CompressedIndex, ExactIndex, RowIndex
-from shared.index.arrays import CHUNK_ROWS, map_array, write_chunks
+from shared.index.arrays import CHUNK_ROWS, map_array, write_array, write_chunks
 from shared.index.compression import EXACT_UP_TO, compress
+from shared.index.postings import POSTINGS, Postings, Verbatim, WordWeights, postings_of
 from shared.index.query import WordsQuery
+from shared.text.encoder import EncodedListing, Words
 
 TEXTS = "texts.npy"
 TEXT_CODES = "texts.faiss"
@@ -31,7 +33,7 @@ _BY_LISTING = """
 _TICK_EVERY = 256
 _MORE_EXACT = 4  # times as many, as a compressed index gives
 
-EncodeListing = Callable[[str, int], FloatArray | None]
+EncodeListing = Callable[[str, int], EncodedListing | None]
 
 
 def write_texts(
@@ -47,7 +49,7 @@ def write_texts(
 
     Args:
         directory: that `write_photos` has written to.
-        encode: returns the vector (width,) of a listing by its attributes as JSON and its category; None: no words.
+        encode: encodes a listing by its attributes as JSON and its category; None: no words.
         width: of the vectors.
         exact_up_to: more listings than this get a compressed index.
         threads: for building one; 0: one per core.
@@ -56,22 +58,27 @@ def write_texts(
     with closing(sqlite3.connect(directory / PHOTOS)) as connection:
         (count,) = connection.execute("SELECT count(DISTINCT listing_id) FROM photos").fetchone()
         listings = connection.execute(_BY_LISTING)
-        n_with_words = 0
+        n_before = 0
+        postings: list[npt.NDArray[np.uint64]] = []
 
         def chunks() -> Iterator[FloatArray]:
-            nonlocal n_with_words
+            nonlocal n_before
             while page := list(islice(listings, CHUNK_ROWS)):
                 texts = np.zeros((len(page), width), dtype=np.float32)
                 for place, (payload, category, _) in enumerate(page):
-                    if (vector := encode(payload, category)) is not None:
-                        texts[place] = vector
-                        n_with_words += 1
+                    if (encoded := encode(payload, category)) is not None:
+                        texts[place] = encoded.vector
+                        postings.append(postings_of(encoded.words, n_before + place))
                     if place % _TICK_EVERY == 0:
                         tick()
+                n_before += len(page)
                 yield texts
 
         write_chunks(directory / TEXTS, np.dtype(np.float32), (count, width), chunks())
-    facts = TextIndexFacts(kind=IndexKind.EXACT, width=width, n_with_words=n_with_words)
+    entries = np.concatenate(postings or [np.empty(0, dtype=np.uint64)])
+    entries.sort()
+    write_array(directory / POSTINGS, entries)
+    facts = TextIndexFacts(kind=IndexKind.EXACT, width=width, n_with_words=len(postings))
     if count <= exact_up_to:
         return facts
     tuned = compress(directory / TEXT_CODES, map_array(directory / TEXTS), threads=threads)
@@ -103,6 +110,24 @@ class ListingTexts:
                 directory / TEXT_CODES, self._texts, n_probes=facts.n_probes, n_candidates=facts.n_candidates
             )
 
+        self._postings: Postings | None = None
+        if (directory / POSTINGS).exists():  # not in versions of an earlier Lookalike
+            self._postings = Postings(directory / POSTINGS, len(self._texts))
+
+    def word_weights(self, words: Words) -> WordWeights | None:
+        """How much the words of a query count when they are found word for word; None: they are not searched so."""
+        return self._postings.weights(words) if self._postings else None
+
+    def verbatim(self, words: Words) -> Verbatim:
+        """Find the listings that have words of a query."""
+        if self._postings is None:
+            return Verbatim(np.empty(0, dtype=np.int64), np.empty(0, dtype=np.float32))
+        return self._postings.find(words)
+
+    def said_by(self, rows: IntArray, words: Words) -> FloatArray:
+        """How much of a query's words the listings of some rows say word for word, (n,) -> (n,)."""
+        return self.verbatim(words).of(self._listings[rows])
+
     @cached_property
     def _with_words(self) -> BoolArray:
         """Which listings have words, (listings,)."""
@@ -119,12 +144,21 @@ class ListingTexts:
         counts = np.bincount(self._listings, minlength=len(self._texts))
         return order, np.concatenate([[0], np.cumsum(counts)]).astype(np.int32)
 
-    def similarities(self, rows: IntArray, query: WordsQuery, vectors: Callable[[IntArray], FloatArray]) -> FloatArray:
-        """Compute how similar the words of some rows' listings are to a query's.
+    def joined(
+        self,
+        rows: IntArray,
+        photos: FloatArray,
+        query: WordsQuery,
+        verbatim: Verbatim,
+        vectors: Callable[[IntArray], FloatArray],
+    ) -> FloatArray:
+        """Compute how similar some rows are by photo and words.
 
         Args:
             rows: (m,).
+            photos: (m,) their similarities by photo.
             query: the words.
+            verbatim: listings that say them word for word.
             vectors: returns the embeddings of rows, (k, dim) float32, for those without words.
 
         Returns:
@@ -139,13 +173,14 @@ class ListingTexts:
         without = np.flatnonzero(~self._with_words[codes])
         if len(without):
             similar[without] = np.vecdot(vectors(rows[without]), query.expected) + np.float32(query.offset)
-        return similar
+        return query.joined(photos, similar, verbatim.of(codes))
 
-    def candidates(self, query: WordsQuery, n: int, allowed: Allowed | None) -> IntArray:
+    def candidates(self, query: WordsQuery, verbatim: Verbatim, n: int, allowed: Allowed | None) -> IntArray:
         """Select the rows of the listings whose words are worth comparing with a query's.
 
         Args:
             query: the words.
+            verbatim: listings that say them word for word.
             n: listings wanted; some times as many are selected.
             allowed: rows that may be found; None: all.
 
@@ -161,6 +196,10 @@ class ListingTexts:
             codes = self._index.candidates(query.vector, n, listings)
         else:
             _, codes = self._index.search(query.vector, _MORE_EXACT * n, listings)
+        if listings is not None:
+            there = listings.mask[verbatim.listings]
+            verbatim = Verbatim(verbatim.listings[there], verbatim.shares[there])
+        codes = np.union1d(codes, verbatim.best(n))
         order, starts = self._by_listing
         rows = np.concatenate([order[starts[code] : starts[code + 1]] for code in codes.tolist()] or [order[:0]])
         rows = np.sort(rows.astype(np.int64))

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from shared.array_types import FloatArray, IntArray
 from shared.artifacts.snapshots import IndexFacts, IndexManifest
@@ -23,9 +24,11 @@ from shared.index.facets import Facets
 from shared.index.hybrid import WIDER
 from shared.index.listing_texts import ListingTexts
 from shared.index.milvus_server import VECTOR, CollectionName, MilvusServer
+from shared.index.postings import WordWeights
 from shared.index.query import WordsQuery
 from shared.index.row_filters import RowFilters
 from shared.index.rows import CATEGORY_CODES, PhotoTable
+from shared.index.traffic import Audit, TrafficReference, changed, read_digests, read_reference
 from shared.index.vector_index import LabelledRows, as_neighbours, ranked, require_dimension, rounded
 from shared.jobs.answers_contract import Neighbour
 from shared.jobs.contract import (
@@ -33,6 +36,7 @@ from shared.jobs.contract import (
     SearchRequest,
 )
 from shared.model.embedder import Embeddings
+from shared.text.encoder import Words
 
 MESSAGE_BYTES = 8 << 20  # of vectors per message; Milvus refuses messages of 64 MiB
 QUERIES_AT_ONCE = 64
@@ -93,6 +97,8 @@ class MilvusIndex:
         made_from: (n, dim) float32, the vectors of a version that is being built, for exact search; None: ask Milvus.
         filters: the columns of attributes on disk; None: the version is of an earlier Lookalike, which had none.
         texts: the words of the listings, on disk; None: they have none.
+        reference: what ordinary queries are like; None: the version was written without.
+        digests: of the rows, (n,) on disk; None: likewise.
     """
 
     version: str
@@ -104,6 +110,8 @@ class MilvusIndex:
     made_from: FloatArray | None = None
     filters: RowFilters | None = None
     texts: ListingTexts | None = None
+    reference: TrafficReference | None = None
+    digests: npt.NDArray[np.uint32] | None = None
 
     def __len__(self) -> int:
         return self.manifest.count
@@ -155,11 +163,13 @@ class MilvusIndex:
         one_each = request.distinct is Distinct.LISTING
         fitting = min(n, question.n_fitting)
         by_photo = self._one_a_listing(question, fitting) if one_each else self._visible(question, fitting)
-        rows = texts.candidates(words, n, self._columns.allowed(request, hidden))
+        verbatim = texts.verbatim(words.words)
+        rows = texts.candidates(words, verbatim, n, self._columns.allowed(request, hidden))
         rows = np.union1d(rows, np.array([hit.row for hit in by_photo], dtype=np.int64))
         vectors = self.vectors(rows)
-        similar = texts.similarities(rows, words, lambda some: vectors[np.searchsorted(rows, some)])
-        scores = rounded(words.joined(np.vecdot(vectors, question.query), similar))
+        similar = np.vecdot(vectors, question.query)
+        joined = texts.joined(rows, similar, words, verbatim, lambda some: vectors[np.searchsorted(rows, some)])
+        scores = rounded(joined)
         photos = self.table.at(rows.tolist())
         hits = [
             _Hit(score, row, listing_key(photo.listing_id), photo)
@@ -177,6 +187,14 @@ class MilvusIndex:
         scores = np.array([hit.score for hit in hits], dtype=np.float32)
         categories = np.array([hit.photo.category for hit in hits], dtype=np.int64)
         return LabelledRows(scores, categories, np.array([hit.row for hit in hits], dtype=np.int64))
+
+    def word_weights(self, words: Words) -> WordWeights | None:
+        """How much the words of a query count; see `VectorIndex.word_weights`."""
+        return self.texts.word_weights(words) if self.texts else None
+
+    def verbatim(self, rows: IntArray, words: Words) -> FloatArray:
+        """How much of a query's words some rows say word for word; see `VectorIndex.verbatim`."""
+        return self.texts.said_by(rows, words) if self.texts else np.zeros(len(rows), dtype=np.float32)
 
     def count(self, request: SearchRequest, hidden: IntArray | None = None) -> Facets:
         """Count the values of facets over the columns on disk; see `VectorIndex.count`."""
@@ -345,6 +363,13 @@ class MilvusIndex:
             np.array(found[0][VECTOR], dtype=np.float32)[None], np.array(found[0]["scores"], dtype=np.float32)[None]
         )
 
+    def audit(self, n: int, rng: np.random.Generator) -> Audit:
+        """Fetch rows drawn at random, and compare them with what was inserted; see `VectorIndex.audit`."""
+        if self.digests is None:
+            return Audit(0, 0)
+        rows = rng.integers(0, len(self), n)
+        return Audit(n, int(np.count_nonzero(changed(self.digests, rows, self.vectors(rows)))))
+
     def check(self, *, live: bool) -> None:
         """Check that the collection is loaded and, if `live`, that the alias points at it."""
         self.server.load(self.facts.collection)
@@ -401,6 +426,7 @@ def open_collection(
         filters = RowFilters(directory, manifest) if (directory / CATEGORY_CODES).exists() else None
         table = filters.rows if filters else PhotoTable(directory)
         texts = ListingTexts(directory, manifest.texts, filters.rows.listings) if manifest.texts and filters else None
+        reference, digests = read_reference(directory), read_digests(directory)
     except (OSError, ValueError, RuntimeError, sqlite3.Error) as exc:
         raise IndexDamaged(f"{version}: cannot be read") from exc
     server.load(facts.collection)
@@ -410,4 +436,5 @@ def open_collection(
             f"{version}: {manifest.count} photos of dimension {manifest.dimension}, but {len(table)} in its table, "
             f"and {n_there} of dimension {dimension} in collection {facts.collection}"
         )
-    return MilvusIndex(version, manifest, facts, server, table, alias, made_from, filters, texts)
+    found = (table, alias, made_from, filters, texts, reference, digests)
+    return MilvusIndex(version, manifest, facts, server, *found)

@@ -6,7 +6,7 @@ from typing import Self
 import numpy as np
 
 from shared.array_types import FloatArray
-from shared.text.encoder import EncodedText, TextFacts
+from shared.text.encoder import EncodedText, TextFacts, Words
 
 
 @dataclass(frozen=True)
@@ -19,6 +19,7 @@ class WordsQuery:
         expected: (dim,) float32: its product with a photo's vector, plus `offset`, is the similarity of words that is
             expected of a photo whose listing has none.
         offset: see `expected`.
+        words: the words themselves, for finding them word for word.
         alone: there is no photo: what is compared with photos is where the words map to.
     """
 
@@ -26,6 +27,7 @@ class WordsQuery:
     weight: float
     expected: FloatArray
     offset: float
+    words: Words
     alone: bool = False
 
     @classmethod
@@ -39,12 +41,25 @@ class WordsQuery:
             alone: there is no photo.
         """
         expected = (np.float32(facts.slope) * text.photo).astype(np.float32)
-        return cls(text.vector, weight, expected, facts.offset, alone)
+        return cls(text.vector, weight, expected, facts.offset, text.words, alone)
 
-    def joined(self, photos: FloatArray, words: FloatArray) -> FloatArray:
-        """Join similarities of photos and of words, (m,) each."""
-        both: FloatArray = ((1 - self.weight) * photos + self.weight * words).astype(np.float32)
-        return both
+    def joined(self, photos: FloatArray, words: FloatArray, verbatim: FloatArray) -> FloatArray:
+        """Join what is known of some photos.
+
+        Args:
+            photos, words: (m,) similarities.
+            verbatim: (m,) how much of the query their listings say word for word, 0..1; see `shared.index.postings`.
+
+        Returns:
+            (m,) float32: the weighted sum of both similarities, brought towards 1 by what is said word for word.
+        """
+        both = (1 - self.weight) * photos + self.weight * words
+        raised: FloatArray = (both + self.raising(verbatim) * (1 - both)).astype(np.float32)
+        return raised
+
+    def raising(self, verbatim: FloatArray) -> FloatArray:
+        """How far towards 1 a score is brought, (m,) 0..1, by what is said word for word."""
+        return verbatim if self.alone else (verbatim * np.float32(self.weight))
 
 
 @dataclass(frozen=True)

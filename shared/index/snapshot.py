@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 
 from shared.array_types import FloatArray, IntArray
 from shared.artifacts import Location
@@ -36,9 +37,11 @@ from shared.index.listing_texts import ListingTexts, write_texts
 from shared.index.milvus import open_collection
 from shared.index.milvus_building import fill_collection
 from shared.index.milvus_server import CollectionName, MilvusServer, alias_of
+from shared.index.postings import WordWeights
 from shared.index.query import Query, WordsQuery
 from shared.index.row_filters import RowFilters
 from shared.index.rows import PhotoRows, write_filters, write_photos
+from shared.index.traffic import Audit, TrafficReference, changed, read_digests, read_reference, write_digests
 from shared.index.vector_index import LabelledRows, VectorIndex, as_neighbours, ranked, require_dimension, rounded
 from shared.jobs.answers_contract import Neighbour
 from shared.jobs.contract import (
@@ -46,7 +49,7 @@ from shared.jobs.contract import (
     SearchRequest,
 )
 from shared.model.embedder import Embeddings
-from shared.text.encoder import TextEncoder
+from shared.text.encoder import TextEncoder, Words
 
 VECTORS = "vectors.npy"
 SCORES = "scores.npy"
@@ -109,6 +112,7 @@ class IndexDraft:
         if not n_photos == len(vectors) == len(scores):
             raise IndexDamaged(f"{n_photos} photos, {len(vectors)} vectors and {len(scores)} rows of scores")
         self.vectors = vectors
+        write_digests(directory, vectors)
         write_filters(directory)
         self.attributes = write_columns(directory, attributes)
         if encoder:
@@ -219,6 +223,8 @@ class IndexSnapshot:
     _vectors: FloatArray  # (n, dim), memory-mapped
     _scores: FloatArray  # (n, n_categories), memory-mapped
     _index: HybridIndex
+    reference: TrafficReference | None = None
+    _digests: npt.NDArray[np.uint32] | None = None
 
     def search(
         self,
@@ -241,6 +247,14 @@ class IndexSnapshot:
     @property
     def _rows(self) -> PhotoRows:
         return self._filters.rows
+
+    def word_weights(self, words: Words) -> WordWeights | None:
+        """How much the words of a query count; see `VectorIndex.word_weights`."""
+        return self._index.texts.word_weights(words) if self._index.texts else None
+
+    def verbatim(self, rows: IntArray, words: Words) -> FloatArray:
+        """How much of a query's words some rows say word for word; see `VectorIndex.verbatim`."""
+        return self._index.texts.said_by(rows, words) if self._index.texts else np.zeros(len(rows), dtype=np.float32)
 
     def count(self, request: SearchRequest, hidden: IntArray | None = None) -> Facets:
         """Count the values of facets; see `VectorIndex.count`."""
@@ -320,6 +334,16 @@ class IndexSnapshot:
             raise ImageNotFound("the live index has no photo of that id")
         return Embeddings(self._vectors[row : row + 1], self._scores[row : row + 1])
 
+    def audit(self, n: int, rng: np.random.Generator) -> Audit:
+        """Compare rows drawn at random with what was written; see `VectorIndex.audit`."""
+        damaged_codes = self._index.damaged_codes(n, rng)
+        n_rows, n_damaged = (0, 0) if damaged_codes is None else (n, damaged_codes)
+        if self._digests is not None:
+            rows = rng.integers(0, len(self), n)
+            n_rows += n
+            n_damaged += int(np.count_nonzero(changed(self._digests, rows, self._vectors[rows])))
+        return Audit(n_rows, n_damaged)
+
     def check(self, *, live: bool) -> None:
         """Do nothing: the files were verified when they were opened, and open files cannot be taken away."""
 
@@ -382,6 +406,7 @@ def open_files(directory: Path, version: str, manifest: IndexManifest) -> IndexS
             if array.shape != (manifest.count, width) or array.dtype != np.float32 or len(rows) != manifest.count:
                 raise IndexDamaged(f"{version}: files disagree on the number of rows or the dimension")
         texts = ListingTexts(directory, manifest.texts, rows.listings) if manifest.texts else None
+        reference, digests = read_reference(directory), read_digests(directory)
         index: RowIndex = ExactIndex(vectors)
         if facts.kind is IndexKind.COMPRESSED:
             index = CompressedIndex(
@@ -392,4 +417,5 @@ def open_files(directory: Path, version: str, manifest: IndexManifest) -> IndexS
             )
     except (OSError, ValueError, EOFError, RuntimeError, sqlite3.Error) as exc:
         raise IndexDamaged(f"{version}: cannot be read") from exc
-    return IndexSnapshot(version, manifest, filters, vectors, scores, HybridIndex(index, vectors, texts))
+    hybrid = HybridIndex(index, vectors, texts)
+    return IndexSnapshot(version, manifest, filters, vectors, scores, hybrid, reference, digests)

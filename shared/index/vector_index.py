@@ -13,12 +13,15 @@ from shared.attributes.schema import Values
 from shared.catalogue.categories import CataloguePhoto
 from shared.errors import DimensionMismatch
 from shared.index.facets import Facets
+from shared.index.postings import WordWeights
 from shared.index.query import WordsQuery
+from shared.index.traffic import Audit, TrafficReference
 from shared.jobs.answers_contract import Neighbour
 from shared.jobs.contract import (
     SearchRequest,
 )
 from shared.model.embedder import Embeddings
+from shared.text.encoder import Words
 
 SCORE_DECIMALS = 6
 
@@ -101,6 +104,14 @@ class VectorIndex(Protocol):
         """
         ...
 
+    def word_weights(self, words: Words) -> WordWeights | None:
+        """How much the words of a query count when they are found word for word; None: they are not searched so."""
+        ...
+
+    def verbatim(self, rows: IntArray, words: Words) -> FloatArray:
+        """How much of a query's words the listings of some rows say word for word: (n,) -> (n,) float32, 0..1."""
+        ...
+
     def count(self, request: SearchRequest, hidden: IntArray | None = None) -> Facets:
         """Count the values of `request.facets` among the listings that the filters allow.
 
@@ -163,6 +174,20 @@ class VectorIndex(Protocol):
 
         Raises:
             ImageNotFound: the version has no such photo.
+        """
+        ...
+
+    @property
+    def reference(self) -> TrafficReference | None:
+        """What ordinary queries are like; None: the version was written without."""
+        ...
+
+    def audit(self, n: int, rng: np.random.Generator) -> Audit:
+        """Compare rows drawn at random with what was written: their vectors by digests, their codes by the vectors.
+
+        Args:
+            n: rows.
+            rng: draws them.
         """
         ...
 

@@ -33,6 +33,7 @@ from shared.reindex.embedding_cache import EmbeddingCache
 from shared.reindex.neighbours import sampling_order
 from shared.reindex.plan import Plan
 from shared.reindex.quality import SAMPLE, losses, measure_words
+from shared.reindex.traffic import measure_traffic
 from shared.reindex.verification import quality_of, verify
 
 _IN_MEMORY_BYTES = 1 << 29
@@ -131,12 +132,23 @@ def build_snapshot(
                 update={"index": facts, "texts": draft.texts, "attributes": draft.attributes.attributes}
             )
             staged = draft.open(manifest)
+            _write_reference(directory, staged, photos, build, partial(on_stage, "verifying"))
             report = _report(staged, photos, build)
             if encoder and manifest.texts:
                 found = measure_words(staged, photos, sampling_order(photos)[:SAMPLE], encoder)
                 manifest = manifest.model_copy(update={"texts": manifest.texts.model_copy(update=found)})
         draft.seal(manifest.model_copy(update={"report": report}))
     return draft.artifact.version
+
+
+def _write_reference(
+    directory: Path, staged: VectorIndex, photos: list[CataloguePhoto], build: Build, tick: Callable[[], None]
+) -> None:
+    """Write what ordinary queries are like, where there are photos enough."""
+    model, split = build.bundle.manifest, build.bundle.split
+    known = build.live.reference if build.live and build.live.manifest.fingerprint == model.fingerprint else None
+    if reference := measure_traffic(staged, photos, model.preprocess, split.train, known, tick):
+        reference.write(directory)
 
 
 def left_out(photos: Iterable[CataloguePhoto], failed: Mapping[str, str]) -> Counter[str]:

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field
 
-from shared.array_types import FloatArray, IntArray
+from shared.array_types import BoolArray, FloatArray, IntArray
 from shared.errors import BundleDamaged
 from shared.model.fusion import softmax
 from shared.text.cleaning import TextRules
@@ -23,9 +23,6 @@ from shared.text.sentences import SentenceEncoder, SentenceFacts
 # Of a listing's own category beside what its words say of it, in its vector. Measured on 282 unseen listings with photo
 # and title: 0, 0.5, 0.7 and 1 give precision@4 .69, .69, .70 and .70; a wrong label should not hide what words say.
 _LABEL = 0.7
-# Of the words that no listing had, with a sentence encoder, which knows what they mean: a sofa is found as couch.
-_UNMEANT = 0.5
-N_STRANGE = 32  # places for words that are not known
 TEXT = "text.safetensors"  # the encoder's arrays, in a bundle
 _ARRAYS = ("words", "letters", "rarity", "axes", "classes", "class_bias", "to_photo", "to_photo_bias")
 
@@ -42,6 +39,7 @@ class TextFacts(BaseModel):
         slope, offset: similarity of words that is expected of a photo without words, by that of its mapped photo.
         rules: what is removed from a text first.
         sentences: a sentence encoder whose vectors are features, too; None: there is none.
+        padding: zeros that a vector begins with: in older bundles, whose indexes have something else there.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -56,6 +54,43 @@ class TextFacts(BaseModel):
     rules: TextRules
     # Left out where there is none: such a bundle has the fingerprint that it had before there were any.
     sentences: SentenceFacts | None = Field(None, exclude_if=lambda facts: facts is None)
+    # Not in the fingerprint of an older bundle.
+    padding: int = Field(32, exclude_if=lambda padding: padding == 32)
+
+
+class Words(NamedTuple):
+    """The words of a text, each once, for finding them word for word.
+
+    Attributes:
+        hashes: (n,) uint32.
+        known: (n,) whether the encoder has seen the word when it was fitted; of others it can only go by their letters.
+    """
+
+    hashes: npt.NDArray[np.uint32]
+    known: BoolArray
+
+    @classmethod
+    def of(cls, found: Features, known: Hashes) -> "Words":
+        """Collect the words of a text.
+
+        Args:
+            found: features of the text.
+            known: hashes of the words that are known, sorted.
+        """
+        hashes, first = np.unique((found.words[: found.n_words] >> np.uint64(32)).astype(np.uint32), return_index=True)
+        return cls(hashes, np.isin(found.words[first], known, assume_unique=True))
+
+
+class EncodedListing(NamedTuple):
+    """What a text encoder makes of the words of a listing.
+
+    Attributes:
+        vector: (width,) float32, L2 norm 1.
+        words: hashes of its words, (n,) uint32, each once.
+    """
+
+    vector: FloatArray
+    words: npt.NDArray[np.uint32]
 
 
 class EncodedText(NamedTuple):
@@ -65,36 +100,15 @@ class EncodedText(NamedTuple):
         vector: (width,) float32, L2 norm 1; compared with those of listings by inner product.
         scores: (n_categories,) float32, before softmax.
         photo: (dim,) float32, L2 norm 1: compared with embeddings of photos.
+        words: its words.
         known: whether any of its words or their letters are known; else scores and photo say nothing of it.
     """
 
     vector: FloatArray
     scores: FloatArray
     photo: FloatArray
+    words: Words
     known: bool = True
-
-
-def strange(found: Features, words: Hashes) -> tuple[FloatArray, float]:
-    """Place the words of a text that are not known, as rare ones and new ones are, by their hashes.
-
-    Two texts have such a word in common as surely as a known one; of different words the places hardly ever agree.
-
-    Args:
-        found: features of the text.
-        words: hashes of the words that are known, sorted.
-
-    Returns:
-        (N_STRANGE,) float32, L2 norm 1, or zeros; and which share of the text's words they are.
-    """
-    every = np.unique(found.words[: found.n_words])
-    at = np.minimum(np.searchsorted(words, every), max(0, len(words) - 1))
-    unknown = every[words[at] != every] if len(words) else every
-    placed = np.zeros(N_STRANGE, dtype=np.float32)
-    if len(unknown):
-        signs = 1 - 2 * (unknown >> np.uint64(63)).astype(np.float32)
-        np.add.at(placed, (unknown % np.uint64(N_STRANGE)).astype(np.int64), signs)
-        placed /= max(float(np.linalg.norm(placed)), 1e-12)
-    return placed, len(unknown) / max(1, len(every))
 
 
 def weigh(found: Features, words: Hashes, letters: Hashes, rarity: FloatArray) -> tuple[IntArray, FloatArray]:
@@ -198,7 +212,7 @@ class TextEncoder:
     @property
     def width(self) -> int:
         """Length of a text's vector."""
-        return N_STRANGE + self.facts.dimension + len(self._bias)
+        return self.facts.padding + self.facts.dimension + len(self._bias)
 
     def encode(self, text: str) -> EncodedText | None:
         """Encode a text as a person writes it.
@@ -209,27 +223,26 @@ class TextEncoder:
         cleaned = self.facts.rules.clean(text)
         found = features(cleaned)
         rows, weight = weigh(found, self._words, self._letters, self._rarity)
+        words = Words.of(found, self._words)
         known = len(rows) > 0
-        unknown, share = strange(found, self._words)
-        if not known and not share:
+        if not known and not len(words.hashes):
             return None
         if self._sentences is not None:
             rows, weight = self._sentences.join(cleaned, rows, weight, len(self._rarity))
-            share *= _UNMEANT
         meaning = weight @ self._axes[rows].astype(np.float32)
         scores = (weight @ self._classes[rows].astype(np.float32) + self._bias).astype(np.float32)
         chances = softmax(scores, self.facts.temperature)
         meaning = meaning / max(float(np.linalg.norm(meaning)), 1e-12)
         evidence = self.facts.evidence * np.sqrt(chances)
-        said = [unknown * np.sqrt(share), meaning * np.sqrt(1 - share), evidence]
-        vector = np.concatenate(said).astype(np.float32)
-        vector /= np.float32(max(float(np.linalg.norm(vector)), 1e-12))
-        photo = (vector[N_STRANGE:] @ self.to_photo + self.to_photo_bias).astype(np.float32)
+        said = np.concatenate([meaning, evidence]).astype(np.float32)
+        said /= np.float32(max(float(np.linalg.norm(said)), 1e-12))
+        photo = (said @ self.to_photo + self.to_photo_bias).astype(np.float32)
         photo /= np.float32(max(float(np.linalg.norm(photo)), 1e-12))
-        return EncodedText(vector, scores, photo, known=known)
+        vector = np.concatenate([np.zeros(self.facts.padding, dtype=np.float32), said])
+        return EncodedText(vector, scores, photo, words, known=known)
 
-    def of_listing(self, payload: str, category: int) -> FloatArray | None:
-        """Encode the words of a listing: (width,) float32, or None if it has none that are known.
+    def of_listing(self, payload: str, category: int) -> EncodedListing | None:
+        """Encode the words of a listing; None if it has none.
 
         Args:
             payload: its attributes as JSON.
@@ -242,4 +255,4 @@ class TextEncoder:
         chances = (1 - _LABEL) * softmax(encoded.scores, self.facts.temperature)
         if category < len(chances):
             chances[category] += _LABEL
-        return with_evidence(encoded.vector, chances)
+        return EncodedListing(with_evidence(encoded.vector, chances), encoded.words.hashes)

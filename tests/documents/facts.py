@@ -6,11 +6,13 @@ from types import MappingProxyType
 
 from prometheus_client.core import Metric
 
-from api.routes.metrics import ApiCounters, Snapshot
+from api.routes.metrics import ApiCounters, Quality, Snapshot
 from shared import errors
 from shared.catalogue.categories import CATEGORIES
 from shared.jobs.records import Backlog
 from shared.jobs.worker_report import IndexInfo, KindStats, StageTimes, WorkerReport, WorkerStats
+from shared.quality.contract import CheckState, QualityCheck
+from shared.quality.store import LiveQuality, Totals
 from shared.settings import Settings
 from tests.documents.commands import cli_reference, verb_table
 from tests.documents.contract import api_reference, call_table
@@ -79,6 +81,8 @@ def metric_families() -> Iterator[Metric]:
     counters.accepted.labels("embed").inc()
     snapshot = Snapshot(Backlog(queued={"bulk": 1}, running=1, oldest_wait_s=1), [worker])
     yield from snapshot.collect()
+    checks = [QualityCheck(name="drift", state=CheckState.FINE, n_searches=1, detail="")]
+    yield from Quality(LiveQuality(Totals({"category:c": 1}), checks, {"bars": 0.0})).collect()
     yield from counters.registry.collect()
 
 

@@ -27,16 +27,18 @@ ERRORS = {
 }  # fmt: skip
 MODELS = {
     "RESULTS", "Answer", "Attribute", "BatchItemState", "BatchState", "CategoryAnswer", "CategoryScore", "CertainPath",
-    "DuplicateGroup", "DuplicateImage", "DuplicateOf", "DuplicatePair", "DuplicatesPage", "DuplicatesResult",
-    "EmbedResult", "Facet", "FacetValue", "Failure", "Gate", "ImageChange", "IndexInfo", "JobPage", "JobState", "Match",
-    "Neighbour", "Origin", "Progress", "QueuePlace", "QueueState", "Readiness", "ReindexCounts", "ReindexReport",
-    "ReindexResult", "ReportSummary", "SearchResult", "SnapshotQuality", "Timing", "VerdictGiven", "Version",
-    "VersionList", "VersionReport", "Worker", "WorkerList",
+    "DayQuality", "DuplicateGroup", "DuplicateImage", "DuplicateOf", "DuplicatePair", "DuplicatesPage",
+    "DuplicatesResult", "EmbedResult", "Facet", "FacetValue", "Failure", "Gate", "ImageChange", "IndexInfo", "JobPage",
+    "JobState", "Match", "Neighbour", "Origin", "Progress", "QualityCheck", "QualityFigures", "QualityReport",
+    "QueuePlace", "QueueState", "Readiness", "ReindexCounts", "ReindexReport", "ReindexResult", "ReportSummary",
+    "SearchResult", "SnapshotQuality", "StageFigures", "Timing", "VerdictGiven", "Version", "VersionList",
+    "VersionQuality", "VersionReport", "Worker", "WorkerList",
 }  # fmt: skip
 CLIENT = {
     "batch", "batch_embed", "close", "delete_image", "duplicate_groups", "duplicates", "embed", "give_verdict",
-    "index", "job", "jobs", "plot", "promote", "put_image", "ready", "reindex", "report", "rollback", "run", "search",
-    "submit", "submit_duplicates", "submit_embed", "submit_reindex", "thumbnail", "url", "versions", "workers",
+    "index", "job", "jobs", "plot", "promote", "put_image", "quality", "ready", "reindex", "report", "rollback", "run",
+    "search", "submit", "submit_duplicates", "submit_embed", "submit_reindex", "thumbnail", "url", "versions",
+    "workers",
 }  # fmt: skip
 JOB = {"cancel", "done", "error", "id", "progress", "refresh", "retry", "state", "status", "wait"}
 

@@ -24,7 +24,8 @@ class StalledJobs:
 
     Args:
         queues: of the photo jobs that this worker runs.
-        able: whether it could run any; while it could not its consumer reads no message, and nothing is wrong.
+        able: whether it may run any; while it lacks what they need or is about to end, its consumer reads no message,
+            and nothing is wrong.
     """
 
     def __init__(
@@ -60,8 +61,9 @@ class StalledJobs:
             if self._leases.hold_photos() or self._store.oldest_wait_s() < LOST_AFTER_S:
                 return
             n_messages = sum(int(self._client.llen(queue)) for queue in self._queues)
-            while time.monotonic() < until and self._runner.asked_at == asked_at and self._runner.run_waiting():
-                pass
+            while time.monotonic() < until and self._runner.asked_at == asked_at and self._able():
+                if not self._runner.run_waiting():
+                    break
         except redis.RedisError:
             return  # nobody can work now
         # Several rounds, because after a pause of the whole process or of Redis the first messages are just arriving.

@@ -2,6 +2,7 @@
 
 import hashlib
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import CancelledError, Future
@@ -25,6 +26,7 @@ from worker.serving.lacking import Lacking
 from worker.serving.loaded_model import EngineOptions
 from worker.serving.model_manager import ArtifactNotReady, ModelManager, ReadChanges, ServingState
 from worker.serving.result_cache import ResultCache
+from worker.serving.shadow import Answered
 
 __all__ = ["ArtifactNotReady", "Engine"]
 
@@ -47,6 +49,7 @@ class Engine:
     Attributes:
         live: the model manager.
         lacking: specs of photos that came for a model which is still being fetched.
+        on_answered: called with each search for photos that were sent; must return at once.
     """
 
     def __init__(
@@ -60,6 +63,7 @@ class Engine:
         self.live = ModelManager(storage, options, read_changes, server, self._count_batch)
         self._cache: ResultCache[Embeddings] = ResultCache(max_entries=options.cache_entries, ttl_s=options.cache_ttl_s)
         self.lacking = Lacking()
+        self.on_answered: Callable[[Answered], object] = lambda answered: None
         self._batch_sizes: Counter[int] = Counter()
         self._counting = threading.Lock()
 
@@ -169,6 +173,7 @@ class Engine:
         except ArtifactNotReady:
             self.lacking.add(spec or PreprocessSpec())
             raise
+        began = time.perf_counter()
         submit = partial(live.batcher.submit_all, priority=priority, owner=owner, unwanted=unwanted)
         try:
             with span("model"):
@@ -180,11 +185,15 @@ class Engine:
                 raise
             # Another model was promoted just now, and the batcher of the old one is closed.
             return self.run(request, pixels, spec=spec, priority=priority, owner=owner, unwanted=unwanted)
-        model = live.bundle.manifest
+        model, embedded = live.bundle.manifest, time.perf_counter()
         with span("search"):
             match request:
                 case SearchRequest():
-                    return search_result(asked, request, live.index, model)
+                    found = search_result(asked, request, live.index, model)
+                    if pixels is not None and asked.embeddings is not None:
+                        times = (embedded - began, time.perf_counter() - embedded)
+                        self.on_answered(Answered(live, asked.vector, _photos(pixels, live.spec), found, *times))
+                    return found
                 case EmbedRequest():
                     voters = asked.voters(live.index, model, own_listings(request, live.index))
                     evidence = asked.evidence(voters, model)
@@ -206,8 +215,7 @@ class Engine:
             return joined([live.index.stored_listing(request.listing_id)])
         if pixels is None:
             raise PhotoExpired("the photo waited longer than it is kept; send it again")
-        size_px = live.spec.size_px
-        photos: list[Pixels] = list(np.frombuffer(pixels, dtype=np.uint8).reshape(-1, size_px, size_px, 3))
+        photos: list[Pixels] = list(_photos(pixels, live.spec))
         key = hashlib.blake2b(pixels, digest_size=16, key=live.bundle.manifest.fingerprint[:32].encode()).digest()
         return self._cache.get(key, lambda: joined([future.result() for future in submit(photos)]))
 
@@ -242,3 +250,8 @@ class Engine:
     def info(self) -> IndexInfo | None:
         """Describe the model and index being served; None before anything is loaded."""
         return live.info() if (live := self.live.current) else None
+
+
+def _photos(pixels: bytes, spec: PreprocessSpec) -> Pixels:
+    """(n, S, S, 3) uint8."""
+    return np.frombuffer(pixels, dtype=np.uint8).reshape(-1, spec.size_px, spec.size_px, 3)

@@ -19,7 +19,18 @@ from shared.model.embedder import Embeddings
 from shared.model.runtimes import open_embedder
 from shared.photos.images import decode_photo
 
-_TRIED = ((1, 1), (1, 2), (1, 4), (1, 8), (2, 1), (2, 2), (2, 4))  # threads a stream, photos a batch
+_TRIED = (
+    (1, 1),
+    (1, 2),
+    (1, 4),
+    (1, 8),
+    (1, 16),
+    (1, 32),
+    (2, 1),
+    (2, 2),
+    (2, 4),
+    (2, 8),
+)  # threads a stream, photos a batch
 
 
 @dataclass(frozen=True)

@@ -26,7 +26,8 @@ def browser() -> Iterator[Browser]:
 def served(browser: Browser, home: Path, catalogue: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
     """A service over copies of everything: reindexes take long enough to be watched, and the model often doubts."""
     directory = tmp_path_factory.mktemp("page")
-    served = Fleet.over_copies(home, catalogue, directory, probe_every_s=0, max_queued=MAX_QUEUED, max_upload_mb=1)
+    changed = {"probe_every_s": 0, "max_queued": MAX_QUEUED, "max_upload_mb": 1, "shadow_share": 1}
+    served = Fleet.over_copies(home, catalogue, directory, **changed)
     bundle_store(served.location).promote(write_doubting(served.location, CERTAIN_FROM))
     served.start("api")
     served.start("counting")

@@ -10,12 +10,28 @@ from playwright.sync_api import expect
 
 from shared.artifacts.snapshots import index_store
 from shared.catalogue.categories import CATEGORIES
+from shared.index.traffic import REFERENCE
 from tests.e2e.page.conftest import Go
 from tests.e2e.support.fleet import Fleet
 from tests.support.copies import COPIES, jpeg
 from tests.support.snapshots import write_reversed
 
 # --- index ---
+
+
+def test_how_good_answers_are_of_late_is_told(go: Go, served: Fleet, photos: list[Path]) -> None:
+    for photo in photos[:3]:
+        files = {"image": photo.read_bytes()}
+        answer = requests.post(f"{served.url}/v1/jobs/search", files=files, headers={"Prefer": "wait=10"}, timeout=20)
+        assert answer.json()["status"] == "succeeded"
+    store = index_store(served.location)
+    assert store.file(str(store.current()), REFERENCE).is_file()  # what queries are compared with
+    visit = go("#/index")
+    told = visit.page.locator("#live-quality")
+    expect(told).to_contain_text("3 searches of the last seven days", timeout=20_000)
+    for words in ("Ten nearest found", "100 %", "Damage", "fine", "Drift", "not known yet"):
+        expect(told).to_contain_text(words)
+    assert visit.violations() == []
 
 
 def test_a_reindex_is_watched_and_its_report_read(go: Go, served: Fleet) -> None:

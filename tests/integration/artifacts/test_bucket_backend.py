@@ -2,10 +2,10 @@
 
 import hashlib
 import json
-import shutil
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -318,4 +318,33 @@ def test_what_was_fetched_has_the_digest_that_was_asked_for(bucket: Bucket, tmp_
     assert not path.exists()
     assert bucket.fetch("file", path, sha256=hashlib.sha256(b"content").hexdigest(), n_bytes=7)
     assert path.read_bytes() == b"content"
-    shutil.rmtree(tmp_path)
+
+
+def test_who_comes_to_fetch_what_another_process_has_just_fetched_leaves_nothing_behind(
+    bucket: Bucket, tmp_path: Path
+) -> None:
+    bucket.write("file", b"content")
+    path = tmp_path / "file"
+    for _ in range(2):
+        assert bucket.fetch("file", path, sha256=hashlib.sha256(b"content").hexdigest(), n_bytes=7)
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_turn_that_was_waited_for_while_the_file_moved_is_taken_anew(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    waits = threading.Event()
+
+    def wait() -> str:
+        waits.set()
+        with bucket_module._turn_at(path) as part:
+            return part.name if Path(part.name).stat().st_size == 0 else "the file that was moved"
+
+    with ThreadPoolExecutor() as pool:
+        with bucket_module._turn_at(path) as part:
+            part.write(b"content")
+            waiting = pool.submit(wait)
+            waits.wait()
+            time.sleep(0.1)
+            Path(part.name).replace(path)
+        assert waiting.result(10) == part.name
+    assert path.read_bytes() == b"content"

@@ -15,8 +15,9 @@ from shared.changes.log import Change, PutPhoto
 from shared.errors import DimensionMismatch, ImageNotFound, IndexDamaged
 from shared.index.compression import EXACT_UP_TO
 from shared.index.delta import DeltaIndex
-from shared.index.milvus import open_collection
+from shared.index.milvus import MilvusIndex, open_collection
 from shared.index.milvus_server import MilvusServer
+from shared.index.recall import recall_of
 from shared.index.snapshot import open_files, open_snapshot
 from shared.index.vector_index import VectorIndex
 from shared.jobs.contract import Distinct, ListingScore, SearchRequest
@@ -388,3 +389,43 @@ def test_copies_of_a_photo_tie_and_the_older_row_comes_first(store: ArtifactStor
     found = index.search(VECTORS_OF_PHOTOS[0], SearchRequest(k=4))
     assert [neighbour.row for neighbour in found[:3]] == [1, 2, 4]
     assert found[0].score == found[2].score
+
+
+# Live quality
+
+
+def test_rows_are_audited_and_recall_is_told_whatever_the_kind(snapshot: VectorIndex) -> None:
+    rng = np.random.default_rng(1)
+    audit = snapshot.audit(50, rng)
+    assert (audit.n_rows in (50, 100), audit.n_damaged) == (True, 0)
+    delta = DeltaIndex(snapshot, lambda put: None)
+    found = delta.search(QUERY, SearchRequest(k=10))
+    assert recall_of(delta, QUERY, found, rng) == 1
+    missed = [neighbour for neighbour in delta.search(QUERY, SearchRequest(k=12)) if neighbour.rank not in (2, 5)]
+    assert recall_of(delta, QUERY, missed, rng) == pytest.approx(0.8)
+    field = "digests" if isinstance(snapshot, MilvusIndex) else "_digests"
+    written = np.array(getattr(snapshot, field))
+    written[::100] ^= 1  # of other vectors than those that are there now
+    changed = replace(snapshot, **{field: written})  # type: ignore[type-var]
+    assert sum(changed.audit(32, rng).n_damaged for _ in range(40)) > 0
+
+
+def test_in_a_large_index_recall_is_right_in_the_mean(snapshot: VectorIndex, monkeypatch: pytest.MonkeyPatch) -> None:
+    if isinstance(snapshot, MilvusIndex):
+        pytest.skip("the server compares all")
+    monkeypatch.setattr("shared.index.recall._COMPARED_BYTES", 4 * DIMENSION * 40)  # of 300 rows
+    delta, rng = DeltaIndex(snapshot, lambda put: None), np.random.default_rng(1)
+    found = delta.search(QUERY, SearchRequest(k=12))
+    assert {recall_of(delta, QUERY, found[:10], rng) for _ in range(50)} == {1.0}
+    missed = [neighbour for neighbour in found if neighbour.rank not in (2, 5)]
+    estimates = [recall_of(delta, QUERY, missed, rng) for _ in range(3000)]
+    # Each is missed by two: a standard deviation of 0.4 for either, of 3,000.
+    assert np.mean(estimates) == pytest.approx(0.8, abs=0.05)
+
+
+def test_deleted_photos_are_no_neighbours_that_were_missed(snapshot: VectorIndex) -> None:
+    delta = DeltaIndex(snapshot, lambda put: None)
+    best = delta.search(QUERY, SearchRequest(k=2))
+    delta.apply([Change(f"1-{n}", one.image_id, n, None) for n, one in enumerate(best, start=1)])
+    found = delta.search(QUERY, SearchRequest(k=10))
+    assert recall_of(delta, QUERY, found, np.random.default_rng(1)) == 1

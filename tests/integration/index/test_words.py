@@ -1,5 +1,6 @@
 """Words in every kind of index and in pending changes, beside a comparison with every photo in the plainest way."""
 
+import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -23,7 +24,7 @@ from shared.model.embedder import Embeddings, normalised
 from shared.model.matching import Matching
 from shared.text.cleaning import TextRules
 from shared.text.encoder import TextEncoder, TextFacts
-from shared.text.features import features
+from shared.text.features import features, tokens
 from tests.support.milvus import MilvusLite
 from tests.support.snapshots import write_snapshot
 from tests.support.vectors import FINGERPRINT, unit_rows
@@ -115,20 +116,48 @@ def index(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
         yield open_files(store.path(version), version, manifest)
 
 
-def asked(text: str, weight: float) -> WordsQuery:
+def asked(text: str, weight: float, *, alone: bool = False) -> WordsQuery:
     encoded = ENCODER.encode(text)
     assert encoded is not None
-    return WordsQuery.of(encoded, weight, ENCODER.facts)
+    return WordsQuery.of(encoded, weight, ENCODER.facts, alone=alone)
 
 
-def naive_scores(query: FloatArray, words: WordsQuery) -> FloatArray:
+def words_of(payload: str) -> set[str]:
+    return set(tokens(json.loads(payload).get("title", "")))
+
+
+def said(payload: str, text: str) -> float:
+    """How much of a text a listing says word for word, by which words each listing of the index has."""
+    listings = [words_of(payload_of(listing)) for listing in range(N // PER_LISTING)]
+    known = {word for thing in THINGS for word in tokens(thing)}
+    wanted = set(tokens(text))
+    rare = {word: np.log((1 + len(listings)) / (1 + sum(word in one for one in listings))) for word in wanted}
+    there = wanted & words_of(payload)
+    rarest: float = max(
+        (sum(rare[word] for word in there) / sum(rare.values())) ** 4,
+        len(there - known) / len(wanted),
+    )
+    return rarest
+
+
+def naive_score(
+    vector: FloatArray, payload: str, category: int, query: FloatArray, text: str, words: WordsQuery
+) -> float:
+    """How similar one photo is to a query."""
+    listing = ENCODER.of_listing(payload, category)
+    similar = float(vector @ words.expected) + words.offset
+    if listing is not None:
+        similar = float(listing.vector @ words.vector)
+    both = (1 - words.weight) * float(vector @ query) + words.weight * similar
+    raised = said(payload, text) * (1 if words.alone else words.weight)
+    return both + raised * (1 - both)
+
+
+def naive_scores(query: FloatArray, text: str, words: WordsQuery) -> FloatArray:
     """How similar every photo is, one after the other."""
-    scores = np.empty(N)
-    for row, one in enumerate(PHOTOS):
-        seen = float(VECTORS[row] @ query)
-        vector = ENCODER.of_listing(one.payload, one.category)
-        said = float(VECTORS[row] @ words.expected) + words.offset if vector is None else float(vector @ words.vector)
-        scores[row] = (1 - words.weight) * seen + words.weight * said
+    scores = [
+        naive_score(VECTORS[row], one.payload, one.category, query, text, words) for row, one in enumerate(PHOTOS)
+    ]
     rounded: FloatArray = np.clip(np.round(scores, 4), -1, 1).astype(np.float32)
     return rounded
 
@@ -140,8 +169,9 @@ def ids(rows: list[int]) -> list[str]:
 @pytest.mark.parametrize("weight", [0.2, 0.5, 0.8, 1.0])
 def test_photo_and_words_find_what_comparing_with_every_photo_finds(index: VectorIndex, weight: float) -> None:
     for number, query in enumerate(QUERIES):
-        words = asked(f"a {THINGS[number]} with {THINGS[number + 2]}", weight)
-        scores = naive_scores(query, words)
+        text = f"a {THINGS[number]} with {THINGS[number + 2]}"
+        words = asked(text, weight, alone=number == 3)
+        scores = naive_scores(query, text, words)
         found = index.search(query, SearchRequest(k=10), words=words)
         assert len({hit.image_id for hit in found}) == 10
         np.testing.assert_allclose([hit.score for hit in found], np.sort(scores)[::-1][:10], atol=2e-4)
@@ -154,7 +184,7 @@ def test_filters_hold_and_hidden_rows_stay_hidden(index: VectorIndex) -> None:
     request = SearchRequest.model_validate({"k": 20, "filter": given, "exclude_listing": "l7"})
     hidden = np.array([15, 16, 17, 300])
     found = index.search(QUERIES[0], request, hidden=hidden, words=words)
-    scores = naive_scores(QUERIES[0], words)
+    scores = naive_scores(QUERIES[0], "oak table", words)
     allowed = [r for r in range(N) if r // 3 % 10 >= 4 and r // 3 != 7 and r not in hidden]
     best = sorted((float(scores[row]) for row in allowed), reverse=True)[:20]
     assert {hit.row for hit in found} <= set(allowed)
@@ -164,32 +194,50 @@ def test_filters_hold_and_hidden_rows_stay_hidden(index: VectorIndex) -> None:
 def test_one_photo_a_listing(index: VectorIndex) -> None:
     words = asked("brass lamp", 0.5)
     found = index.search(QUERIES[1], SearchRequest(k=15, distinct=Distinct.LISTING), words=words)
-    scores = naive_scores(QUERIES[1], words)
+    scores = naive_scores(QUERIES[1], "brass lamp", words)
     best = sorted((float(scores[3 * listing : 3 * listing + 3].max()) for listing in range(N // 3)), reverse=True)
     assert len({hit.listing_id for hit in found}) == 15
     np.testing.assert_allclose([hit.score for hit in found], best[:15], atol=2e-4)
 
 
-def test_photos_put_live_have_their_words(index: VectorIndex) -> None:
-    def put(number: int, image_id: str, listing_id: str, title: str) -> Change:
-        payload = as_payload({"title": title} if title else {"size": 3})
-        vector = VECTORS[0] if title else VECTORS[5]
-        there = PutPhoto(listing_id, 0, "00" * 32, FINGERPRINT, vector, SCORES[0], payload)
-        return Change(f"{number}-0", image_id, number, there)
+def put(number: int, image_id: str, listing_id: str, title: str, fingerprint: str = FINGERPRINT) -> Change:
+    payload = as_payload({"title": title} if title else {"size": 3})
+    vector = VECTORS[0] if title else VECTORS[5]
+    there = PutPhoto(listing_id, 0, "00" * 32, fingerprint, vector, SCORES[0], payload)
+    return Change(f"{number}-0", image_id, number, there)
 
+
+def test_words_of_changes_that_could_not_be_applied_are_forgotten(index: VectorIndex) -> None:
+    def unreadable(photo: PutPhoto) -> Embeddings:
+        raise ConnectionError
+
+    delta = DeltaIndex(index, unreadable, ENCODER.of_listing)
+    with pytest.raises(ConnectionError):
+        delta.apply([put(1, "it", "x", "zeppelin"), put(2, "other", "y", "boot", "another model")])
+    delta.apply([put(1, "it", "x", "wool coat")])
+    words = asked("zeppelin", 0.5, alone=True)
+    assert all(hit.score < 0.99 for hit in delta.search(QUERIES[0], SearchRequest(k=5), words=words))
+
+
+def test_photos_put_live_have_their_words(index: VectorIndex) -> None:
     delta = DeltaIndex(index, lambda photo: None, ENCODER.of_listing)
     delta.apply([put(1, "new lamp", "x", "brass lamp"), put(2, "new coat", "y", "wool coat"), put(3, "none", "z", "")])
-    words = asked("brass lamp", 1.0)
+    delta.apply([put(4, "zeppelin", "q", "zeppelin")])
+    # A word that no listing had is found word for word, also as one of two.
+    for alone in ("zeppelin", "fine zeppelin"):
+        hit = delta.search(QUERIES[0], SearchRequest(k=1), words=asked(alone, 0.5, alone=True))[0]
+        assert hit.image_id == "zeppelin"
+    text = "zeppelin lamp"
+    words = asked(text, 0.8)
     found = {hit.image_id: hit.score for hit in delta.search(QUERIES[0], SearchRequest(k=100), words=words)}
-    own = ENCODER.of_listing(as_payload({"title": "brass lamp"}), 0)
-    assert own is not None
-    assert found["new lamp"] == pytest.approx(float(own @ words.vector), abs=1e-4)
-    assert found["new lamp"] >= max(found.values()) - 0.2
+    for image_id, title in (("new lamp", "brass lamp"), ("zeppelin", "zeppelin")):
+        expected = naive_score(VECTORS[0], as_payload({"title": title}), 0, QUERIES[0], text, words)
+        assert found[image_id] == pytest.approx(expected, abs=1e-4)
     assert "new coat" not in found or found["new coat"] < found["new lamp"]
     if "none" in found:
         assert found["none"] == pytest.approx(float(VECTORS[5] @ words.expected) + words.offset, abs=1e-4)
     # A photo put again with other words is found by the new ones.
-    delta.apply([put(4, "new lamp", "x", "wool coat")])
+    delta.apply([put(5, "new lamp", "x", "wool coat")])
     again = {hit.image_id: hit.score for hit in delta.search(QUERIES[0], SearchRequest(k=100), words=words)}
     assert again.get("new lamp", -1) < found["new lamp"]
 

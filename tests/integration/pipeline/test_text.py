@@ -14,7 +14,7 @@ from shared.attributes.schema import NO_ATTRIBUTES, Attribute, AttributeSchema, 
 from shared.catalogue.categories import CataloguePhoto, Categories
 from shared.model.bundle import POOLED, Split
 from shared.model.embedder import Embeddings
-from shared.text.encoder import N_STRANGE, TextEncoder, texts_of
+from shared.text.encoder import TextEncoder, texts_of
 
 SCHEMA = AttributeSchema(
     (Attribute(name="title", type=AttributeType.TEXT), Attribute(name="description", type=AttributeType.TEXT))
@@ -118,20 +118,24 @@ def test_a_text_without_a_word_is_none(fitted: FittedText, text: str) -> None:
     assert fitted.encoder.encode(text) is None
 
 
-def test_words_that_no_listing_had_are_found_in_listings_that_come_later(fitted: FittedText) -> None:
-    def of(title: str) -> FloatArray:
-        found = fitted.encoder.of_listing(as_payload({"title": title}), 0)
-        assert found is not None
-        return found
-
-    asked = fitted.encoder.encode("zqx9000 oak table")
-    alone = fitted.encoder.encode("zqx9000")
+def test_words_that_no_listing_had_are_told_from_those_that_are_known(fitted: FittedText) -> None:
+    asked, alone = (fitted.encoder.encode(text) for text in ("zqx9000 oak table oak", "zqx9000"))
     assert asked
     assert alone
-    assert asked.known
-    later, other = of("used oak table zqx9000"), of("used oak table wvy7000")
-    assert asked.vector @ later > asked.vector @ other
-    assert alone.vector @ later > alone.vector @ other + 0.1
+    assert sorted(asked.words.known.tolist()) == [False, True, True]
+    assert asked.words.hashes[~asked.words.known] == alone.words.hashes
+    later = fitted.encoder.of_listing(as_payload({"title": "used oak table zqx9000"}), 0)
+    assert later is not None
+    assert set(asked.words.hashes.tolist()) < set(later.words.tolist())
+
+
+def test_a_misspelt_word_alone_goes_by_its_letters(fitted: FittedText) -> None:
+    right, misspelt, other = (fitted.encoder.encode(text) for text in ("kitchen", "kitchn", "boots"))
+    assert right
+    assert misspelt
+    assert other
+    assert not misspelt.words.known.any()
+    assert misspelt.vector @ right.vector > misspelt.vector @ other.vector + 0.2
 
 
 def test_a_listing_is_encoded_by_its_texts_and_its_own_category(fitted: FittedText) -> None:
@@ -140,10 +144,10 @@ def test_a_listing_is_encoded_by_its_texts_and_its_own_category(fitted: FittedTe
     right, wrong = (fitted.encoder.of_listing(payload, category) for category in (1, 2))
     assert right is not None
     assert wrong is not None
-    dimension = N_STRANGE + fitted.encoder.facts.dimension
-    np.testing.assert_array_equal(right[:dimension], wrong[:dimension])
-    assert right[dimension:].argmax() == 1
-    assert wrong[dimension:].argmax() == 2
+    dimension = fitted.encoder.facts.dimension
+    np.testing.assert_array_equal(right.vector[:dimension], wrong.vector[:dimension])
+    assert right.vector[dimension:].argmax() == 1
+    assert wrong.vector[dimension:].argmax() == 2
     assert fitted.encoder.of_listing("", 1) is None
 
 
@@ -209,3 +213,14 @@ def test_texts_are_read_once_a_listing_in_the_order_of_the_attributes() -> None:
     texts = Texts.of(PHOTOS[:3], ("description", "title"))
     assert set(texts.titles) == {"l1", "l2"}
     assert texts.words["l1"].split("\n")[0] == texts.titles["l1"]
+
+
+def test_vectors_of_an_older_bundle_keep_their_place_and_its_fingerprint(fitted: FittedText) -> None:
+    older = fitted.encoder.facts.model_copy(update={"padding": 32})
+    assert "padding" not in older.model_dump()  # of which the fingerprint is computed
+    assert fitted.encoder.facts.model_dump()["padding"] == 0
+    new, old = (TextEncoder(facts, load(fitted.content)).encode("oak table") for facts in (fitted.encoder.facts, older))
+    assert new
+    assert old
+    np.testing.assert_array_equal(old.vector, np.concatenate([np.zeros(32), new.vector]))
+    np.testing.assert_array_equal(old.photo, new.photo)

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from pipeline.evaluation.evaluate import evaluate
-from pipeline.training.projection import fit_projection
+from pipeline.training.projection import _principal_axes, fit_projection
 from shared.array_types import FloatArray
 from shared.catalogue.categories import CataloguePhoto
 from shared.model.bundle import Split
@@ -123,3 +123,12 @@ def test_a_projection_travels_with_the_weights(network: Network) -> None:
             network.answer(torch.from_numpy(values)), other.answer(torch.from_numpy(values)), strict=True
         ):
             assert torch.equal(one, same)
+
+
+def test_fewer_photos_than_columns_have_the_same_axes_as_many() -> None:
+    few = np.random.default_rng(5).standard_normal((20, 50)) * np.linspace(1, 3, 50)
+    spread, axes = _principal_axes(few)
+    of_many, their_axes = _principal_axes(np.concatenate([few, np.zeros((40, 50))]))
+    assert np.allclose(of_many, [*spread, *[0] * 30])
+    assert np.allclose(np.abs(axes.T @ their_axes[:, :20]), np.eye(20))
+    assert np.allclose(few @ axes @ axes.T, few)

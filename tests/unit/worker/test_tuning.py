@@ -1,6 +1,6 @@
 """Tuning: the fastest way to run a model is found, remembered, and measured again only where it may be another."""
 
-import time
+import threading
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -13,17 +13,34 @@ from worker.serving import tuning
 from worker.serving.tuning import Tuning, best_way, open_tuned
 
 
+class Clock:
+    """Stands still while nothing passes through the model, whatever else the machine does."""
+
+    def __init__(self) -> None:
+        self._now_s, self._lock = 0.0, threading.Lock()
+
+    def wait(self, seconds: float) -> None:
+        with self._lock:
+            self._now_s += seconds
+
+    def read(self) -> float:
+        return self._now_s
+
+
+CLOCK = Clock()
+
+
 @pytest.fixture(autouse=True)
-def _short(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tuning, "_ROUND_S", 0.01)
+def _clock(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tuning, "time", SimpleNamespace(perf_counter=CLOCK.read, monotonic=CLOCK.read))
 
 
 class Machine:
-    """A model whose passes sleep; counts them, and how often it is opened."""
+    """A model whose passes take time by a clock; counts them, and how often it is opened."""
 
     def __init__(self, *, overhead_s: float, photo_s: float, library: str = "made 1") -> None:
         self.opened: list[int] = []
-        self.n_passes = 0
+        self.n_passes = self.largest = 0
         self._overhead_s, self._photo_s, self._library = overhead_s, photo_s, library
 
     def open(self, streams: int) -> "Opened":
@@ -32,12 +49,13 @@ class Machine:
 
     def run(self, n_photos: int) -> None:
         self.n_passes += 1
-        time.sleep(self._overhead_s + n_photos * self._photo_s)
+        self.largest = max(self.largest, n_photos)
+        CLOCK.wait(self._overhead_s + n_photos * self._photo_s)
 
 
 class Opened:
     on_gpu = False
-    device = "made of sleep"
+    device = "made of time"
     best_batch = 2
 
     def __init__(self, machine: Machine, n_streams: int, library: str) -> None:
@@ -55,9 +73,30 @@ def tuned(machine: Machine, directory: Path, *, streams: int = 0, batch: int = 0
     return embedder, found
 
 
-def test_a_pass_that_costs_much_whatever_its_size_is_filled(tmp_path: Path) -> None:
-    _, found = tuned(Machine(overhead_s=0.02, photo_s=0.0001), tmp_path)
-    assert found.batch == 4
+@pytest.mark.parametrize(("overhead_s", "batch"), [(0.02, 32), (0.001, 8), (0.0001, 1)])
+def test_a_pass_that_costs_much_whatever_its_size_is_filled(tmp_path: Path, overhead_s: float, batch: int) -> None:
+    _, found = tuned(Machine(overhead_s=overhead_s, photo_s=0.002), tmp_path)
+    assert (found.streams, found.batch) == (2, batch)
+    assert found.photos_per_s == pytest.approx(batch / (overhead_s + batch * 0.002), rel=0.01)
+
+
+def test_where_batches_gain_nothing_large_ones_are_not_tried(tmp_path: Path) -> None:
+    machine = Machine(overhead_s=0, photo_s=0.005)
+    _, found = tuned(machine, tmp_path)
+    assert found.batch == 1
+    assert machine.largest == 4
+
+
+def test_processors_of_one_name_that_compute_otherwise_are_measured_each(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for limit in ("", "AVX2", "AVX512_CORE"):
+        monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", limit)
+        machine = Machine(overhead_s=0, photo_s=0.005)
+        _, found = tuned(machine, tmp_path)
+        assert machine.n_passes
+        assert limit in found.machine
+    assert len(list(tmp_path.iterdir())) == 3
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,54 @@
+"""Postings: which listings say what of a query word for word, and what a search leaves unread."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from shared.index import postings
+from shared.index.arrays import write_array
+from shared.index.postings import Postings, postings_of
+from shared.text.encoder import Words
+from shared.text.features import features
+
+LISTINGS = ("oak table", "oak chair", "oak table zeppelin", "oak", "")
+
+
+def words_of(text: str, known: str = "oak table chair") -> Words:
+    return Words.of(features(text), np.sort(features(known).words))
+
+
+@pytest.fixture
+def written(tmp_path: Path) -> Postings:
+    entries = [postings_of(words_of(text).hashes, code) for code, text in enumerate(LISTINGS)]
+    write_array(tmp_path / "postings.npy", np.sort(np.concatenate(entries)))
+    return Postings(tmp_path / "postings.npy", len(LISTINGS))
+
+
+def test_a_listing_that_says_all_comes_before_those_that_say_a_part(written: Postings) -> None:
+    found = written.find(words_of("table, oak"))
+    assert found.listings.tolist() == [0, 1, 2, 3]
+    assert found.shares[[0, 2]].tolist() == [1, 1]
+    assert found.shares[[1, 3]].max() < 0.1
+    assert sorted(found.best(2).tolist()) == [0, 2]
+    np.testing.assert_array_equal(found.of(np.array([3, 4, 0])), [found.shares[3], 0, 1])
+
+
+def test_a_new_word_counts_as_one_of_all_words(written: Postings) -> None:
+    found = written.find(words_of("zeppelin on the moon"))
+    assert (found.listings.tolist(), found.shares.tolist()) == ([2], [0.25])
+    assert written.find(words_of("moon")).of(np.arange(5)).tolist() == [0] * 5
+
+
+def test_the_commonest_words_are_passed_over(written: Postings, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(postings, "_MOST_READ", 3)
+    found = written.find(words_of("oak table"))
+    assert found.listings.tolist() == [0, 2]
+    assert found.shares.tolist() == [1, 1]
+    assert not len(written.find(words_of("oak")).listings)
+
+
+def test_a_file_of_something_else_is_refused(tmp_path: Path) -> None:
+    write_array(tmp_path / "postings.npy", np.zeros(3, dtype=np.float32))
+    with pytest.raises(ValueError, match="not a list of postings"):
+        Postings(tmp_path / "postings.npy", 3)
