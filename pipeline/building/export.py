@@ -6,8 +6,9 @@ import os
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -128,10 +129,7 @@ def int8_graph(graph: Graph, photos: Sequence[Pixels]) -> Graph:
         graph: the trunk's; head and projection cost nothing, and their float32 is better kept.
         photos: (S, S, 3) uint8 each; a few hundred are enough.
     """
-    # NNCF reports its use over the network unless it believes to be in CI; what runs here is nobody's business.
-    os.environ["NNCF_CI"] = "1"
-    logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)  # it looks for CUDA and says so
-    import nncf
+    nncf = _nncf()
     from nncf.quantization.advanced_parameters import AdvancedQuantizationParameters, OverflowFix
 
     # The first convolution sees raw pixels, and costs the most precision for the least time. Measured with Lite0 on
@@ -154,6 +152,17 @@ def int8_graph(graph: Graph, photos: Sequence[Pixels]) -> Graph:
         )
 
 
+def int8_weights_graph(graph: Graph) -> Graph:
+    """Quantise weights alone to int8; products stay float32, so that all processors give the same.
+
+    Args:
+        graph: any; it is left as it is.
+    """
+    nncf = _nncf()
+    with _quiet(nncf), redirect_stdout(StringIO()):  # it draws a progress bar there, whatever it is asked for
+        return nncf.compress_weights(graph.clone(), mode=nncf.CompressWeightsMode.INT8_ASYM)
+
+
 def runner(graph: Graph) -> Forward:
     """Compile a graph for the CPU, to run on all cores: (n, S, S, 3) uint8 -> its outputs, in order."""
     hints = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": torch.get_num_threads()}
@@ -168,10 +177,10 @@ def runner(graph: Graph) -> Forward:
     return forward
 
 
-def graph_files(graph: Graph) -> dict[str, bytes]:
-    """Serialise a graph: content of its files, by name."""
+def graph_files(graph: Graph, name: str = GRAPH) -> dict[str, bytes]:
+    """Serialise a graph as `name` and the file with its weights: their content by name."""
     with tempfile.TemporaryDirectory() as scratch:
-        path = Path(scratch) / GRAPH
+        path = Path(scratch) / name
         _openvino().save_model(graph, path, compress_to_fp16=False)
         return {file.name: file.read_bytes() for file in Path(scratch).iterdir()}
 
@@ -189,6 +198,13 @@ def _quiet(nncf: Any) -> Iterator[None]:
         yield
     finally:
         nncf.set_log_level(logging.INFO)
+
+
+def _nncf() -> Any:
+    # It reports its use over the network unless it believes to be in CI; what runs here is nobody's business.
+    os.environ["NNCF_CI"] = "1"
+    logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)  # it looks for CUDA and says so
+    return importlib.import_module("nncf")
 
 
 def _openvino() -> Any:

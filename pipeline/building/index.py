@@ -311,6 +311,13 @@ def _live_bundle(settings: Settings, report_progress: ReportProgress, *, verify:
             f"rebuilding the model bundle: {settings.backbone} is wanted, {bundle.manifest.backbone} is live"
         )
         return None
+    if settings.text_encoder and (words := bundle.manifest.text):
+        from pipeline.training.sentences import source_of
+
+        live = words.sentences.source if words.sentences else "none"
+        if (wanted := source_of(settings.text_encoder)) != live:
+            report_progress(f"rebuilding the model bundle: sentence encoder {wanted} is wanted, {live} is live")
+            return None
     if settings.weights is not None:
         from pipeline.training.weights import source_of_file
 

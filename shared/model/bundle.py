@@ -28,6 +28,7 @@ from shared.model.fusion import Fusion
 from shared.model.matching import Matching
 from shared.photos.images import PreprocessSpec
 from shared.text.encoder import TEXT, TextEncoder, TextFacts
+from shared.text.sentences import SENTENCE_FILES, SentenceEncoder
 
 WEIGHTS = "weights.safetensors"
 GRAPH = "graph.xml"
@@ -178,13 +179,17 @@ class ModelBundle:
         """Load the encoder of words; None if the model knows none.
 
         Raises:
-            BundleDamaged: the file is missing or does not fit the manifest.
+            BundleDamaged: a file is missing or does not fit the manifest, or a sentence encoder's library is missing.
         """
         facts = self.manifest.text
         if facts is None:
             return None
         try:
-            encoder = TextEncoder(facts, load_file(self.directory / TEXT))
+            sentences = None
+            if facts.sentences:
+                files = {name: (self.directory / name).read_bytes() for name in SENTENCE_FILES}
+                sentences = SentenceEncoder(facts.sentences, files)
+            encoder = TextEncoder(facts, load_file(self.directory / TEXT), sentences)
         except (OSError, SafetensorError) as exc:
             raise BundleDamaged(f"{self.version}: {TEXT} cannot be read") from exc
         if encoder.to_photo.shape[1] != self.manifest.embedding_dim:
@@ -382,6 +387,8 @@ def open_bundle_directory(directory: Path) -> ModelBundle:
         digests[REFERENCES] = manifest.references.sha256
     if manifest.text:
         digests[TEXT] = manifest.text.sha256
+        if manifest.text.sentences:
+            digests |= {name: manifest.text.sentences.sha256.get(name, "") for name in SENTENCE_FILES}
     for name, digest in digests.items():
         path = directory / Path(name).name
         if not path.is_file() or store.sha256(path) != digest:

@@ -15,12 +15,17 @@ from shared.catalogue.categories import OLDER_CATEGORIES
 from shared.model.bundle import Normalisation
 from shared.settings import Backbone
 
-EMBEDDING_DIM = {Backbone.RESNET50: 2048, Backbone.EFFICIENTNET_LITE0: 1280}
+EMBEDDING_DIM = {Backbone.RESNET50: 2048, Backbone.EFFICIENTNET_LITE0: 1280, Backbone.EFFICIENTNET_LITE2: 1280}
 
+# Side of the photos that the published weights were trained on.
+INPUT_PX = {Backbone.RESNET50: 224, Backbone.EFFICIENTNET_LITE0: 224, Backbone.EFFICIENTNET_LITE2: 260}
+
+_LITE = Normalisation(mean=(127 / 255,) * 3, std=(128 / 255,) * 3)  # (x - 127) / 128 on 0..255
 NORMALISATION = {
-    # The statistics both networks' authors trained with; Lite0's are (x - 127) / 128 on 0..255.
+    # The statistics that the networks' authors trained with.
     Backbone.RESNET50: Normalisation(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225)),
-    Backbone.EFFICIENTNET_LITE0: Normalisation(mean=(127 / 255,) * 3, std=(128 / 255,) * 3),
+    Backbone.EFFICIENTNET_LITE0: _LITE,
+    Backbone.EFFICIENTNET_LITE2: _LITE,
 }
 
 
@@ -70,28 +75,44 @@ class ResNet50Trunk(Trunk):
         return [stem, *net.layer1, *net.layer2, *net.layer3, *net.layer4]
 
 
-class Lite0Trunk(Trunk):
-    """EfficientNet-Lite0 (arXiv:1905.11946, without squeeze-excite and swish): the stem, 16 blocks, the top."""
+class LiteTrunk(Trunk):
+    """EfficientNet-Lite (arXiv:1905.11946, without squeeze-excite and swish): the stem, blocks, the top."""
 
-    taps = (8, 11, 15)  # the last blocks of 80, of 112 and of 192 channels
-    levels = (1280, 80, 112, 192)
+    name: str
 
     def __init__(self) -> None:
         super().__init__()
-        self.net = EfficientNet.from_name("efficientnet-lite0")
+        self.net = EfficientNet.from_name(self.name)
         self.net._fc = nn.Identity()
 
     def stages(self) -> list[nn.Module]:
-        """Return the stem, the 16 blocks and the top."""
+        """Return the stem, the blocks and the top."""
         net: Any = self.net
         stem = nn.Sequential(net._conv_stem, net._bn0, net._swish)
         top = nn.Sequential(net._conv_head, net._bn1, net._swish)
         return [stem, *net._blocks, top]
 
 
+class Lite0Trunk(LiteTrunk):
+    """EfficientNet-Lite0, of 16 blocks."""
+
+    name = "efficientnet-lite0"
+    taps = (8, 11, 15)  # the last blocks of 80, of 112 and of 192 channels
+    levels = (1280, 80, 112, 192)
+
+
+class Lite2Trunk(LiteTrunk):
+    """EfficientNet-Lite2, of 21 blocks: wider and deeper by a tenth and a fifth."""
+
+    name = "efficientnet-lite2"
+    taps = (11, 15, 20)  # the last blocks of 88, of 120 and of 208 channels
+    levels = (1280, 88, 120, 208)
+
+
 _TRUNKS: dict[Backbone, type[Trunk]] = {
     Backbone.RESNET50: ResNet50Trunk,
     Backbone.EFFICIENTNET_LITE0: Lite0Trunk,
+    Backbone.EFFICIENTNET_LITE2: Lite2Trunk,
 }
 
 

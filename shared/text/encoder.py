@@ -18,6 +18,7 @@ from shared.errors import BundleDamaged
 from shared.model.fusion import softmax
 from shared.text.cleaning import TextRules
 from shared.text.features import Features, Hashes, features
+from shared.text.sentences import SentenceEncoder, SentenceFacts
 
 # Of a listing's own category beside what its words say of it, in its vector. Measured on 282 unseen listings with photo
 # and title: 0, 0.5, 0.7 and 1 give precision@4 .69, .69, .70 and .70; a wrong label should not hide what words say.
@@ -37,6 +38,7 @@ class TextFacts(BaseModel):
         temperature: by which category scores are divided before the softmax.
         slope, offset: similarity of words that is expected of a photo without words, by that of its mapped photo.
         rules: what is removed from a text first.
+        sentences: a sentence encoder whose vectors are features, too; None: there is none.
         padding: zeros that a vector begins with: in older bundles, whose indexes have something else there.
     """
 
@@ -50,6 +52,8 @@ class TextFacts(BaseModel):
     slope: float
     offset: float
     rules: TextRules
+    # Left out where there is none: such a bundle has the fingerprint that it had before there were any.
+    sentences: SentenceFacts | None = Field(None, exclude_if=lambda facts: facts is None)
     # Not in the fingerprint of an older bundle.
     padding: int = Field(32, exclude_if=lambda padding: padding == 32)
 
@@ -169,7 +173,9 @@ class TextEncoder:
         facts: from the bundle's manifest.
         arrays: of TEXT, by name: `words` and `letters` (n,) and (m,) uint64, sorted; `rarity` (n + m,) float32; `axes`
             (n + m, dimension) and `classes` (n + m, n_categories) float16; `class_bias` (n_categories,); `to_photo`
-            (dimension + n_categories, dim) and `to_photo_bias` (dim,) float32.
+            (dimension + n_categories, dim) and `to_photo_bias` (dim,) float32. With a sentence encoder, `axes` and
+            `classes` have a row more for each number of its vectors.
+        sentences: the sentence encoder, if the facts name one.
 
     Attributes:
         facts, to_photo, to_photo_bias: as given.
@@ -178,10 +184,16 @@ class TextEncoder:
         BundleDamaged: an array is missing, or they do not fit together.
     """
 
-    def __init__(self, facts: TextFacts, arrays: Mapping[str, npt.NDArray[np.generic]]) -> None:
+    def __init__(
+        self,
+        facts: TextFacts,
+        arrays: Mapping[str, npt.NDArray[np.generic]],
+        sentences: SentenceEncoder | None = None,
+    ) -> None:
         if missing := [name for name in _ARRAYS if name not in arrays]:
             raise BundleDamaged(f"{TEXT} has no {', '.join(missing)}")
         self.facts = facts
+        self._sentences = sentences
         named: Any = arrays
         self._words: Hashes = named["words"]
         self._letters: Hashes = named["letters"]
@@ -193,7 +205,8 @@ class TextEncoder:
         self.to_photo_bias: FloatArray = named["to_photo_bias"]
         n_features = len(self._words) + len(self._letters)
         shapes = [array.shape for array in (self._rarity, self._axes, self._classes)]
-        if shapes != [(n_features,), (n_features, facts.dimension), (n_features, len(self._bias))]:
+        n_rows = n_features + (sentences.facts.dimension if sentences else 0)
+        if shapes != [(n_features,), (n_rows, facts.dimension), (n_rows, len(self._bias))]:
             raise BundleDamaged(f"{TEXT}: the arrays do not fit together: {shapes}")
 
     @property
@@ -207,11 +220,15 @@ class TextEncoder:
         Returns:
             None where there is no word in it: it is empty, or all boilerplate.
         """
-        found = features(self.facts.rules.clean(text))
+        cleaned = self.facts.rules.clean(text)
+        found = features(cleaned)
         rows, weight = weigh(found, self._words, self._letters, self._rarity)
         words = Words.of(found, self._words)
-        if not len(rows) and not len(words.hashes):
+        known = len(rows) > 0
+        if not known and not len(words.hashes):
             return None
+        if self._sentences is not None:
+            rows, weight = self._sentences.join(cleaned, rows, weight, len(self._rarity))
         meaning = weight @ self._axes[rows].astype(np.float32)
         scores = (weight @ self._classes[rows].astype(np.float32) + self._bias).astype(np.float32)
         chances = softmax(scores, self.facts.temperature)
@@ -222,7 +239,7 @@ class TextEncoder:
         photo = (said @ self.to_photo + self.to_photo_bias).astype(np.float32)
         photo /= np.float32(max(float(np.linalg.norm(photo)), 1e-12))
         vector = np.concatenate([np.zeros(self.facts.padding, dtype=np.float32), said])
-        return EncodedText(vector, scores, photo, words, known=len(rows) > 0)
+        return EncodedText(vector, scores, photo, words, known=known)
 
     def of_listing(self, payload: str, category: int) -> EncodedListing | None:
         """Encode the words of a listing; None if it has none.

@@ -14,7 +14,7 @@ import torch
 
 from pipeline.building.export import features_graph, int8_graph, runner, with_head
 from pipeline.training.weights import load_weights
-from shared.model.network import NORMALISATION, Network
+from shared.model.network import INPUT_PX, NORMALISATION, Network
 from shared.photos.images import Pixels
 from shared.settings import Backbone
 from tests.benchmarks.support.report import Report, Row
@@ -22,7 +22,7 @@ from tests.benchmarks.support.report import Report, Row
 N_TURNS = 5
 N_PHOTOS = 16
 BATCH = 8
-SIZE_PX = 224
+BACKBONES = (Backbone.EFFICIENTNET_LITE0, Backbone.EFFICIENTNET_LITE2, Backbone.RESNET50)
 
 
 def main() -> None:
@@ -31,9 +31,10 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="EfficientNet-Lite0 alone, one turn of a few photos")
     quick = parser.parse_args().quick
     n_turns, n_photos = (1, BATCH) if quick else (N_TURNS, N_PHOTOS)
-    photos = np.random.default_rng(17).integers(0, 256, (n_photos, SIZE_PX, SIZE_PX, 3), dtype=np.uint8)
     report = Report("embed", turns=n_turns, batch=BATCH)
-    for backbone in (Backbone.EFFICIENTNET_LITE0, Backbone.RESNET50)[: 1 if quick else 2]:
+    for backbone in BACKBONES[: 1 if quick else None]:
+        size_px = INPUT_PX[backbone]
+        photos = np.random.default_rng(17).integers(0, 256, (n_photos, size_px, size_px, 3), dtype=np.uint8)
         for row in _compare(backbone, photos, n_turns):
             report.add("runtimes", **row)
     report.finish()
@@ -44,7 +45,7 @@ def _compare(backbone: Backbone, photos: Pixels, n_turns: int) -> list[Row]:
         network = Network(backbone, NORMALISATION[backbone])
     else:
         network = load_weights(backbone, None, download_timeout_s=1).network
-    graph = features_graph(network, SIZE_PX)
+    graph = features_graph(network, INPUT_PX[backbone])
     eager = network.to(memory_format=torch.channels_last)
 
     def run_eager(pixels: Pixels) -> object:

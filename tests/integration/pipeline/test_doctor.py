@@ -120,6 +120,11 @@ def test_a_port_in_use_fails_unless_the_service_of_this_home_uses_it(built: Inst
     lock.unlink()
 
 
+def test_a_sentence_encoder_that_is_not_installed_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LOOKALIKE_TEXT_ENCODER", "nobody-has-this-package")
+    assert "requirements/sentences.txt" in the("sentence encoder", State.FAIL, examined(1))
+
+
 def test_what_a_killed_run_left_is_told_of(built: Installation, valkey_url: str) -> None:
     left = built.home / "redis.url"
     publish_redis_url(built.home, valkey_url)
