@@ -18,8 +18,8 @@ from shared.text.encoder import Words
 POSTINGS = "postings.npy"
 _HALF = np.uint64(32)
 _MOST_READ = 20_000  # of one search: the commonest words, which tell listings apart least, are passed over
-# Of a share said in part. Of the titles of 253 photos of unseen listings precision@4 is .642 without postings and .651
-# with them, beside a photo .662 and .665; with powers of 2 to 16 it is the same within .01.
+# Of a share said in part. Of the titles of 253 photos of unseen listings precision@4 is .642 without postings and .652
+# with them, beside a photo .662 and .660; with powers of 2 to 16 it is the same within .01.
 _POWER = 4
 
 
@@ -54,7 +54,7 @@ class WordWeights(NamedTuple):
 
     Attributes:
         rare: by how rare they are in the index; they sum to 1.
-        new: of those that the encoder does not know, one part of all words; 0 for those it knows.
+        new: the same of those that the encoder does not know; 0 of those it knows.
     """
 
     rare: FloatArray
@@ -109,7 +109,7 @@ class Postings:
         order = np.argsort(counts, kind="stable")
         rare[order[np.cumsum(counts[order]) > _MOST_READ]] = 0
         rare /= max(float(rare.sum()), 1e-12)
-        return WordWeights(rare, np.where(words.known, 0, 1 / max(1, len(words.known))))
+        return WordWeights(rare, np.where(words.known, 0, rare))
 
     def find(self, words: Words) -> Verbatim:
         """Find the listings that have words of a query."""

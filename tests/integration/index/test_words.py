@@ -135,7 +135,7 @@ def said(payload: str, text: str) -> float:
     there = wanted & words_of(payload)
     rarest: float = max(
         (sum(rare[word] for word in there) / sum(rare.values())) ** 4,
-        len(there - known) / len(wanted),
+        sum(rare[word] for word in there - known) / sum(rare.values()),
     )
     return rarest
 

@@ -1,5 +1,6 @@
 """Postings: which listings say what of a query word for word, and what a search leaves unread."""
 
+import math
 from pathlib import Path
 
 import numpy as np
@@ -34,9 +35,12 @@ def test_a_listing_that_says_all_comes_before_those_that_say_a_part(written: Pos
     np.testing.assert_array_equal(found.of(np.array([3, 4, 0])), [found.shares[3], 0, 1])
 
 
-def test_a_new_word_counts_as_one_of_all_words(written: Postings) -> None:
-    found = written.find(words_of("zeppelin on the moon"))
-    assert (found.listings.tolist(), found.shares.tolist()) == ([2], [0.25])
+def test_a_new_word_counts_by_how_rare_it_is_among_all(written: Postings) -> None:
+    found = written.find(words_of("zeppelin oak"))
+    assert found.listings.tolist() == [0, 1, 2, 3]
+    np.testing.assert_allclose(found.shares, [0, 0, 1, 0], atol=0.001)
+    by_rarity = math.log(6 / 2) / (math.log(6 / 2) + 3 * math.log(6))
+    assert written.find(words_of("zeppelin on the moon")).shares.tolist() == [pytest.approx(by_rarity)]
     assert written.find(words_of("moon")).of(np.arange(5)).tolist() == [0] * 5
 
 
