@@ -41,7 +41,8 @@ class WordsQuery:
             alone: there is no photo.
         """
         expected = (np.float32(facts.slope) * text.photo).astype(np.float32)
-        return cls(text.vector, weight, expected, facts.offset, text.words, alone)
+        # Beside a photo, what has all words would come before what looks like it; of known ones the vector says enough.
+        return cls(text.vector, weight, expected, facts.offset, text.words._replace(whole=alone), alone)
 
     def joined(self, photos: FloatArray, words: FloatArray, verbatim: FloatArray) -> FloatArray:
         """Join what is known of some photos.

@@ -64,10 +64,12 @@ class Words(NamedTuple):
     Attributes:
         hashes: (n,) uint32.
         known: (n,) whether the encoder has seen the word when it was fitted; of others it can only go by their letters.
+        whole: whether to say all of them counts, too; else those that are not known alone.
     """
 
     hashes: npt.NDArray[np.uint32]
     known: BoolArray
+    whole: bool = True
 
     @classmethod
     def of(cls, found: Features, known: Hashes) -> "Words":

@@ -126,18 +126,15 @@ def words_of(payload: str) -> set[str]:
     return set(tokens(json.loads(payload).get("title", "")))
 
 
-def said(payload: str, text: str) -> float:
+def said(payload: str, text: str, *, alone: bool) -> float:
     """How much of a text a listing says word for word, by which words each listing of the index has."""
     listings = [words_of(payload_of(listing)) for listing in range(N // PER_LISTING)]
     known = {word for thing in THINGS for word in tokens(thing)}
     wanted = set(tokens(text))
     rare = {word: np.log((1 + len(listings)) / (1 + sum(word in one for one in listings))) for word in wanted}
     there = wanted & words_of(payload)
-    rarest: float = max(
-        (sum(rare[word] for word in there) / sum(rare.values())) ** 4,
-        sum(rare[word] for word in there - known) / sum(rare.values()),
-    )
-    return rarest
+    new: float = sum(rare[word] for word in there - known) / sum(rare.values())
+    return max(new, (sum(rare[word] for word in there) / sum(rare.values())) ** 4) if alone else new
 
 
 def naive_score(
@@ -149,7 +146,7 @@ def naive_score(
     if listing is not None:
         similar = float(listing.vector @ words.vector)
     both = (1 - words.weight) * float(vector @ query) + words.weight * similar
-    raised = said(payload, text) * (1 if words.alone else words.weight)
+    raised = said(payload, text, alone=words.alone) * (1 if words.alone else words.weight)
     return both + raised * (1 - both)
 
 

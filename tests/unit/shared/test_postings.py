@@ -44,6 +44,14 @@ def test_a_new_word_counts_by_how_rare_it_is_among_all(written: Postings) -> Non
     assert written.find(words_of("moon")).of(np.arange(5)).tolist() == [0] * 5
 
 
+def test_beside_a_photo_new_words_count_alone(written: Postings) -> None:
+    beside = words_of("oak table zeppelin")._replace(whole=False)
+    found = written.find(beside)
+    assert found.listings.tolist() == [2]
+    assert 0.3 < found.shares[0] < 1
+    assert not len(written.find(words_of("oak table")._replace(whole=False)).listings)
+
+
 def test_the_commonest_words_are_passed_over(written: Postings, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(postings, "_MOST_READ", 3)
     found = written.find(words_of("oak table"))
