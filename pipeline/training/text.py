@@ -19,7 +19,7 @@ from scipy.linalg import cho_factor, cho_solve
 from scipy.sparse.linalg import svds
 
 from pipeline.training.boilerplate import ListingText, learn_rules
-from pipeline.training.calibrate import fit_temperature
+from pipeline.training.calibrate import fit_temperature, negative_log_likelihood
 from pipeline.training.sentences import Sentences
 from shared.array_types import DoubleArray, FloatArray, IntArray
 from shared.attributes.schema import AttributeSchema, AttributeType, of_payload
@@ -41,6 +41,7 @@ _MIN_LISTINGS = 20
 _MOST_LISTINGS = 6_000  # that are fitted on; more make neither words nor axes better, and the solving slow
 _MOST_FEATURES = 65_536
 _MOST_WEIGHTS = 1 << 25  # of the classifier: with many categories there are fewer features
+_SURER = (0.0, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5)
 _UNSEEN_TEMPERATURE = 0.12  # of a ridge regression's scores, where there are no listings to calibrate on
 _COMPARED = 512  # titles with the words of all listings
 _SEED = 17
@@ -156,9 +157,7 @@ def fit_text(
         "to_photo": np.zeros((axes.shape[1] + n_categories, vectors.shape[1]), dtype=np.float32),
         "to_photo_bias": np.zeros(vectors.shape[1], dtype=np.float32),
     }
-    facts = facts.model_copy(
-        update={"temperature": _temperature(TextEncoder(facts, arrays, sentence_encoder), listings, split)}
-    )
+    facts = facts.model_copy(update=_calibration(TextEncoder(facts, arrays, sentence_encoder), listings, split))
     pairs = _Pairs.of(TextEncoder(facts, arrays, sentence_encoder), photos, listings, split.train)
     arrays["to_photo"], arrays["to_photo_bias"] = _map_to_photos(pairs, vectors)
     slope, offset = _expectation(TextEncoder(facts, arrays, sentence_encoder), pairs, vectors)
@@ -313,18 +312,24 @@ def _axes(weighted: sparse.csr_matrix) -> DoubleArray:
     return signed
 
 
-def _temperature(encoder: TextEncoder, listings: Mapping[str, _Listing], split: Split) -> float:
-    """The temperature of the category scores of unseen listings' titles and words."""
+def _calibration(encoder: TextEncoder, listings: Mapping[str, _Listing], split: Split) -> dict[str, float]:
+    """The `temperature` of category scores and how much `surer` they are of more words, by unseen titles and words."""
     unseen = [one for listing_id, one in sorted(listings.items()) if listing_id in split.validation]
-    scores, labels = [], []
-    for one in unseen:
-        for text in (one.title, one.words):
-            if (encoded := encoder.encode(text)) is not None:
-                scores.append(encoded.scores)
-                labels.append(one.category)
-    if not scores:
-        return _UNSEEN_TEMPERATURE
-    return fit_temperature(np.stack(scores), np.array(labels, dtype=np.int64))
+    asked = [(encoder.encode(text), one.category) for one in unseen for text in (one.title, one.words)]
+    known = [(found, category) for found, category in asked if found is not None]
+    if not known:
+        return {"temperature": _UNSEEN_TEMPERATURE}
+    scores = np.stack([found.scores for found, _ in known])
+    labels = np.array([category for _, category in known], dtype=np.int64)
+    n_words = np.array([[max(1, len(found.words.hashes))] for found, _ in known], dtype=np.float32)
+
+    def loss(surer: float) -> tuple[float, float, float]:
+        grown = scores * n_words ** np.float32(surer)
+        temperature = fit_temperature(grown, labels)
+        return negative_log_likelihood(grown, labels, temperature), surer, temperature
+
+    _, surer, temperature = min(map(loss, _SURER))
+    return {"temperature": temperature, "surer": surer}
 
 
 @dataclass(frozen=True)

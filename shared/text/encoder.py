@@ -36,6 +36,7 @@ class TextFacts(BaseModel):
         dimension: of a text's vector.
         evidence: weight of the category's probabilities in that vector, beside 1 for the words themselves.
         temperature: by which category scores are divided before the softmax.
+        surer: power of the number of a text's words by which its category scores grow: more words tell more.
         slope, offset: similarity of words that is expected of a photo without words, by that of its mapped photo.
         rules: what is removed from a text first.
         sentences: a sentence encoder whose vectors are features, too; None: there is none.
@@ -52,6 +53,8 @@ class TextFacts(BaseModel):
     slope: float
     offset: float
     rules: TextRules
+    # Left out of the fingerprint of an older bundle.
+    surer: float = Field(0.0, exclude_if=lambda surer: surer == 0)
     # Left out where there is none: such a bundle has the fingerprint that it had before there were any.
     sentences: SentenceFacts | None = Field(None, exclude_if=lambda facts: facts is None)
     # Not in the fingerprint of an older bundle.
@@ -233,6 +236,7 @@ class TextEncoder:
             rows, weight = self._sentences.join(cleaned, rows, weight, len(self._rarity))
         meaning = weight @ self._axes[rows].astype(np.float32)
         scores = (weight @ self._classes[rows].astype(np.float32) + self._bias).astype(np.float32)
+        scores *= np.float32(max(1, len(words.hashes)) ** self.facts.surer)
         chances = softmax(scores, self.facts.temperature)
         meaning = meaning / max(float(np.linalg.norm(meaning)), 1e-12)
         evidence = self.facts.evidence * np.sqrt(chances)

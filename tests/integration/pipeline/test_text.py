@@ -225,3 +225,16 @@ def test_vectors_of_an_older_bundle_keep_their_place_and_its_fingerprint(fitted:
     assert old
     np.testing.assert_array_equal(old.vector, np.concatenate([np.zeros(32), new.vector]))
     np.testing.assert_array_equal(old.photo, new.photo)
+
+
+def test_category_scores_grow_with_the_words_of_a_text(fitted: FittedText) -> None:
+    arrays = load(fitted.content)
+    plain, grown = (
+        TextEncoder(fitted.encoder.facts.model_copy(update={"surer": surer}), arrays) for surer in (0.0, 0.5)
+    )
+    assert "surer" not in plain.facts.model_dump()  # of which the fingerprint of older bundles is computed
+    for text, n_words in (("table", 1), ("old oak table, old", 3)):
+        one, other = plain.encode(text), grown.encode(text)
+        assert one
+        assert other
+        np.testing.assert_allclose(other.scores, one.scores * n_words**0.5, rtol=1e-6)
