@@ -145,7 +145,7 @@ def _drain(clients: Clients, parts: Parts, lost_after_s: float, patience_s: floa
         return
     stuck = clients.open
     for name in _WORKERS:
-        parts.kill(name)
+        parts.stop(name)
     clients.wait_ended(stuck, lost_after_s + _FIRST_SWEEP_S + _SLACK_S)
     clients.account.after_restart = len(stuck - clients.open)
 

@@ -66,9 +66,10 @@ class Account:
         }
 
     def recoveries(self, runs: Runs) -> list[Row]:
-        """Seconds from a kill until a job is accepted again, and until every job it kept from ending has ended.
+        """Tell how many seconds from a kill until a job is accepted again, and until every job it met has ended.
 
-        The former from the first submit that was sent after the kill: clients that wait for jobs send none. A job is kept from ending by the first kill that met it accepted and not ended; lost ones have no time.
+        The former counts from the first submit after the kill: clients that wait for their jobs send none. A job is
+        met by the first kill between its acceptance and its end; lost ones have no time.
         """
         kills = sorted(self.kills, key=lambda kill: kill.at)
         accepted_again = [self._accepted_again_after(kill.at) for kill in kills]

@@ -7,7 +7,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Protocol, Self
@@ -20,6 +20,7 @@ from tests.conftest import lasting_port
 from tests.e2e.conftest import eventually
 
 _AGAIN_AFTER_S = 1.0  # as `make run` starts what has died
+_STOPS_WITHIN_S = 30
 
 
 class Place(Protocol):
@@ -90,11 +91,19 @@ class Parts:
         self._start(name, host, [sys.executable, *arguments], env)
 
     def kill(self, name: str) -> float:
-        """SIGKILL a part with all its processes, once it is there; returns when that was, in seconds since the epoch."""
+        """SIGKILL a part with all its processes, once it is there; returns when, in seconds since the epoch."""
         eventually(lambda: self._processes[name].poll() is None, 60, f"{name} has been started again")
         with self._changing:
             _kill(self._processes[name])
             return time.time()
+
+    def stop(self, name: str) -> None:
+        """Ask a part to stop, as an operator does who wants it started again."""
+        with self._changing:
+            self._processes[name].terminate()
+            with suppress(subprocess.TimeoutExpired):
+                self._processes[name].wait(_STOPS_WITHIN_S)
+            _kill(self._processes[name])
 
     def open_valkey(self) -> redis.Redis:
         """A client, to be used on the host `client`."""
