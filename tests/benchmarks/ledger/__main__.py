@@ -22,12 +22,11 @@ from tests.benchmarks.ledger.account import Account, Kill
 from tests.benchmarks.ledger.clients import N_CLIENTS, Clients
 from tests.benchmarks.ledger.journal import Journal, Runs
 from tests.benchmarks.ledger.parts import Parts, Place, ThisHost
-from tests.benchmarks.ledger.slow_network import SlowNetwork
+from tests.benchmarks.ledger.slow_network import SlowNetwork, why_not
 from tests.benchmarks.ledger.systems import CELERY, N_WORKERS, Lookalike, System, Terms
 from tests.benchmarks.support.installation import installed
 from tests.benchmarks.support.report import RESULTS, Report
 from tests.conftest import lasting_port
-from tests.e2e.support.netns import why_not
 
 _WORKERS = [f"worker-{number}" for number in range(1, N_WORKERS + 1)]
 _PARTS = ("worker", "api", "valkey")

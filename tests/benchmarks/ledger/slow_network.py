@@ -15,19 +15,26 @@ import time
 from collections import deque
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, suppress
+from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from tests.e2e.support import netns
 from tests.e2e.support.netns import Host, Network
 
 _TUNSETIFF, _IFF_TUN, _IFF_NO_PI = 0x400454CA, 0x0001, 0x1000
-_DEVICE = "slow0"
+_DEVICES, _DEVICE = Path("/dev/net/tun"), "slow0"
 _DESTINATION = slice(16, 20)  # of an IPv4 header
 _LARGEST = 65536
 
 
+def why_not() -> str | None:
+    """What keeps this machine from having such hosts, or None."""
+    return netns.why_not() or (None if _DEVICES.exists() else f"there is no {_DEVICES}")
+
+
 class SlowNetwork:
-    """Hosts by name; any two are `rtt_s` apart. Needs root, network namespaces and /dev/net/tun."""
+    """Hosts by name; any two are `rtt_s` apart. Needs what `why_not` asks for."""
 
     def __init__(self, names: Sequence[str], rtt_s: float) -> None:
         self._names, self._rtt_s = names, rtt_s
@@ -68,7 +75,7 @@ def _address(number: int) -> str:
 
 def _open_device(address: str) -> int:
     """Make the device in this thread's network."""
-    fd = os.open("/dev/net/tun", os.O_RDWR | os.O_NONBLOCK)
+    fd = os.open(_DEVICES, os.O_RDWR | os.O_NONBLOCK)
     fcntl.ioctl(fd, _TUNSETIFF, struct.pack("16sH", _DEVICE.encode(), _IFF_TUN | _IFF_NO_PI))
     for change in (["address", "add", f"{address}/24", "dev", _DEVICE], ["link", "set", _DEVICE, "up"]):
         subprocess.run(["ip", *change], check=True)
