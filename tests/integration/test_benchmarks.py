@@ -121,7 +121,7 @@ def test_ledger_kills_each_part_and_this_service_loses_nothing(built: Installati
     tables = run("ledger", "--quick", "--systems", "lookalike", cwd=tmp_path)  # ends with 1 if it does
     (row,) = tables["ledger"]
     assert row["accepted"] == 60
-    assert row["lost"] == row["ended_twice"] == row["unanswered"] == 0
+    assert row["lost"] == row["ended_twice"] == row["unanswered"] == row["failed"] == 0
     assert {each["killed"]: each["kills"] for each in tables["time to recover"]} == {"worker": 1, "api": 1, "valkey": 1}
 
 
@@ -149,15 +149,15 @@ def test_ledger_counts_what_became_of_each_job() -> None:
     account.sent = {number: at - 0.25 for number, at in account.accepted.items()}
     account.tries = [*account.sent.values(), 5.5]
     account.kills = [Kill("worker-2", 5.0)]
-    account.seen = {1: "succeeded 1", 2: "succeeded 1", 5: "succeeded 1"}
-    account.last = {1: "succeeded 1", 2: "succeeded 2", 3: None, 4: None, 5: "succeeded 1"}
+    account.seen = {1: "succeeded 1", 2: "succeeded 1", 5: "failed 1"}
+    account.last = {1: "succeeded 1", 2: "succeeded 2", 3: None, 4: None, 5: "failed 1"}
     account.undelivered = {4}
     events = [("began", 1), ("ended", 1), ("began", 2), ("began", 2), ("ended", 2), ("ended", 2), ("began", 3)]
     lines = [Line(event, number, 0, at) for (event, number), at in zip(events, (1, 1.5, 2, 3, 7, 8, 4), strict=True)]
     runs = Runs.of([*lines, Line("began", 5, 0, 9), Line("ended", 5, 0, 9)])
     row = account.row(runs)
-    told = ("lost", "undelivered", "run_twice", "to_its_end_twice", "ended_twice", "unanswered")
-    assert [row[name] for name in told] == [1, 1, 1, 1, 1, 2]
+    told = ("lost", "undelivered", "run_twice", "to_its_end_twice", "ended_twice", "unanswered", "failed")
+    assert [row[name] for name in told] == [1, 1, 1, 1, 1, 2, 1]
     assert row["jobs_per_s"] == 0.5
     assert row["undisturbed_per_s"] == 0.2
     (recovery,) = account.recoveries(runs)

@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 from tests.benchmarks.ledger.journal import Runs
 from tests.benchmarks.support.report import Row
 
+_SUCCESS = ("succeeded", "SUCCESS")
+
 
 @dataclass(frozen=True)
 class Kill:
@@ -58,6 +60,9 @@ class Account:
             "to_its_end_twice": sum(runs.ended[number] > 1 for number in self.accepted),
             "ended_twice": changed if self.keeps_outcomes else None,
             "unanswered": sum(self.last.get(each) is None for each in self.accepted) if self.keeps_outcomes else None,
+            "failed": sum(not outcome.startswith(_SUCCESS) for outcome in self.last.values() if outcome)
+            if self.keeps_outcomes
+            else None,
             "in_doubt": self.in_doubt,
             "after_restart": self.after_restart,
             "undelivered": len(self.undelivered),
