@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from tests import ROOT
-from tests.benchmarks.ledger.__main__ import keep, schedule
+from tests.benchmarks.ledger.__main__ import run_under_kills, schedule
 from tests.benchmarks.ledger.account import Account, Kill
 from tests.benchmarks.ledger.journal import Line, Runs
 from tests.benchmarks.ledger.parts import ThisHost
@@ -129,7 +129,9 @@ def test_ledger_runs_stock_celery_which_loses_nothing_undisturbed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    account, runs = keep(CELERY[2], ThisHost(), tmp_path, [], 32, sleep_s=0.01, lost_after_s=4, patience_s=10)
+    account, runs = run_under_kills(
+        CELERY[2], ThisHost(), tmp_path, [], 32, sleep_s=0.01, lost_after_s=4, patience_s=10
+    )
     row = account.row(runs)
     assert row["accepted"] == 32
     assert row["lost"] == row["run_twice"] == row["ended_twice"] == row["unanswered"] == row["undelivered"] == 0

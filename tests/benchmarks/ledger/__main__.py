@@ -41,19 +41,7 @@ _SLACK_S = 10.0
 
 def main() -> int:
     """Print tables; write `var/bench/ledger.json`. Returns 1 if this service lost a job or ended one twice."""
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--jobs", type=int, default=100_000, help="of each system")
-    parser.add_argument("--kills", type=int, default=200)
-    parser.add_argument("--rtt-ms", type=float, nargs="*", default=[0, 2], help="between hosts; 0: all on one")
-    parser.add_argument("--sleep-ms", type=float, default=20, help="what a job does")
-    parser.add_argument("--lost-after-s", type=float, default=15, help="our lease, Celery's visibility timeout")
-    parser.add_argument("--systems", nargs="*", help="names, or their beginnings")
-    parser.add_argument("--seed", type=int, default=17)
-    parser.add_argument("--quick", action="store_true", help="60 jobs, a kill of each part, little patience")
-    parser.add_argument("--patience-s", type=float, default=_SWEEP_S, help="beyond that, before workers start anew")
-    given = parser.parse_args()
-    if given.quick:
-        given.jobs, given.kills, given.rtt_ms, given.lost_after_s, given.patience_s = 60, 3, [0], 4, 10
+    given = _options()
     report = Report(
         "ledger",
         jobs=given.jobs,
@@ -75,7 +63,7 @@ def main() -> int:
                 continue
             began = time.monotonic()
             with _place(rtt_ms) as place, tempfile.TemporaryDirectory() as scratch:
-                account, runs = keep(
+                account, runs = run_under_kills(
                     system, place, Path(scratch), schedule(given.jobs, given.kills, given.seed), given.jobs,
                     sleep_s=given.sleep_ms / 1e3, lost_after_s=given.lost_after_s, patience_s=given.patience_s,
                 )  # fmt: skip
@@ -90,6 +78,23 @@ def main() -> int:
     return int(broken)
 
 
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--jobs", type=int, default=100_000, help="of each system")
+    parser.add_argument("--kills", type=int, default=200)
+    parser.add_argument("--rtt-ms", type=float, nargs="*", default=[0, 2], help="between hosts; 0: all on one")
+    parser.add_argument("--sleep-ms", type=float, default=20, help="what a job does")
+    parser.add_argument("--lost-after-s", type=float, default=15, help="our lease, Celery's visibility timeout")
+    parser.add_argument("--systems", nargs="*", help="names, or their beginnings")
+    parser.add_argument("--seed", type=int, default=17)
+    parser.add_argument("--quick", action="store_true", help="60 jobs, a kill of each part, little patience")
+    parser.add_argument("--patience-s", type=float, default=_SWEEP_S, help="beyond that, before workers start anew")
+    given = parser.parse_args()
+    if given.quick:
+        given.jobs, given.kills, given.rtt_ms, given.lost_after_s, given.patience_s = 60, 3, [0], 4, 10
+    return given
+
+
 def schedule(n_jobs: int, n_kills: int, seed: int) -> list[tuple[int, str]]:
     """What is killed when so many jobs are accepted: the parts equally often, in any order, at any time."""
     rng = random.Random(seed)
@@ -100,7 +105,7 @@ def schedule(n_jobs: int, n_kills: int, seed: int) -> list[tuple[int, str]]:
     return [(int(at), name) for at, name in zip(times, names, strict=True)]
 
 
-def keep(
+def run_under_kills(
     system: System,
     place: Place,
     scratch: Path,
@@ -125,10 +130,10 @@ def keep(
             clients.warm_up(N_WORKERS, _READY_WITHIN_S)
             running = clients.run(n_jobs)
             for n_accepted, name in kills:
-                while len(clients.account.accepted) < n_accepted and running.is_alive():
+                while len(clients.account.accepted) < n_accepted and not running.done():
                     time.sleep(0.002)
                 clients.account.kills.append(Kill(name, parts.kill(name)))
-            running.join()
+            running.result()
             _drain(clients, parts, lost_after_s, patience_s)
             with place.inside("client"), parts.open_valkey() as valkey:
                 clients.note_undelivered(valkey)

@@ -6,7 +6,7 @@ import threading
 import time
 import uuid
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 
 import redis
 import urllib3
@@ -58,8 +58,7 @@ class Clients:
                 for number in [next(_WARM_UP) for _ in range(N_CLIENTS)]:
                     pool.submit(self._submit, number)
                 time.sleep(1)
-            everything = set(self._addresses)
-        if not self.wait_ended(everything, within_s):
+        if not self.wait_ended(set(self._addresses), within_s):
             raise SystemExit(f"{self._system.name}: jobs do not end though nothing was killed")
         self.account.accepted.clear()
         self.account.sent.clear()
@@ -67,8 +66,8 @@ class Clients:
         self.account.in_doubt = 0
         self._addresses.clear()
 
-    def run(self, n_jobs: int) -> threading.Thread:
-        """Begin; the thread ends when all jobs are accepted and were waited for."""
+    def run(self, n_jobs: int) -> "Future[None]":
+        """Begin; done when all jobs are accepted and were waited for."""
 
         def client(numbers: "itertools.count[int]") -> None:
             while (number := next(numbers)) < n_jobs:
@@ -82,9 +81,10 @@ class Clients:
                     ended.result()
                 self.account.over_at = time.time()
 
-        thread = threading.Thread(target=everyone)
-        thread.start()
-        return thread
+        pool = ThreadPoolExecutor(1)
+        running = pool.submit(everyone)
+        pool.shutdown(wait=False)
+        return running
 
     def wait_ended(self, numbers: set[int], within_s: float) -> bool:
         """Whether all these jobs have ended, by the journal, before that time is over."""
