@@ -3,14 +3,22 @@
 import json
 import os
 import shutil
+import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests import ROOT
+from tests.benchmarks.ledger.__main__ import run_under_kills, schedule
+from tests.benchmarks.ledger.account import Account, Kill
+from tests.benchmarks.ledger.journal import Line, Runs
+from tests.benchmarks.ledger.parts import ThisHost
+from tests.benchmarks.ledger.slow_network import SlowNetwork, why_not
+from tests.benchmarks.ledger.systems import CELERY
 from tests.benchmarks.support.report import Report, table
 from tests.support.installation import Installation
 
@@ -104,3 +112,71 @@ def test_duplicates_benchmark_finds_copies(built: Installation, tmp_path: Path) 
     assert sum(row["copies"] for row in tables["copies"]) == 24
     assert tables["altogether"][0]["recall"] > 0.9
     assert tables["many photos, seconds of one core"][0]["photos"] == 1000
+
+
+def test_ledger_kills_each_part_and_this_service_loses_nothing(built: Installation, tmp_path: Path) -> None:
+    installed = tmp_path / "var/bench/installed"
+    shutil.copytree(built.home, installed / "efficientnet_lite0")
+    shutil.copytree(built.catalogue, installed / "catalogue-52")
+    tables = run("ledger", "--quick", "--systems", "lookalike", cwd=tmp_path)  # ends with 1 if it does
+    (row,) = tables["ledger"]
+    assert row["accepted"] == 60
+    assert row["lost"] == row["ended_twice"] == row["unanswered"] == row["failed"] == 0
+    assert {each["killed"]: each["kills"] for each in tables["time to recover"]} == {"worker": 1, "api": 1, "valkey": 1}
+
+
+def test_ledger_runs_stock_celery_which_loses_nothing_undisturbed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    account, runs = run_under_kills(
+        CELERY[2], ThisHost(), tmp_path, [], 32, sleep_s=0.01, lost_after_s=4, patience_s=10
+    )
+    row = account.row(runs)
+    assert row["accepted"] == 32
+    assert row["lost"] == row["run_twice"] == row["ended_twice"] == row["unanswered"] == row["undelivered"] == 0
+
+
+def test_ledger_kills_the_same_parts_at_the_same_jobs_of_every_run() -> None:
+    kills = schedule(1000, 30, seed=17)
+    assert kills == schedule(1000, 30, seed=17) != schedule(1000, 30, seed=18)
+    assert [sum(name.startswith(part) for _, name in kills) for part in ("worker", "api", "valkey")] == [10, 10, 10]
+    assert [at for at, _ in kills] == sorted(at for at, _ in kills)
+    assert all(200 <= at < 1000 for at, _ in kills)
+
+
+def test_ledger_counts_what_became_of_each_job() -> None:
+    account = Account(keeps_outcomes=True, began_at=0, over_at=10)
+    account.accepted = {1: 1, 2: 2, 3: 3, 4: 4, 5: 6.5}
+    account.sent = {number: at - 0.25 for number, at in account.accepted.items()}
+    account.tries = [*account.sent.values(), 5.5]
+    account.kills = [Kill("worker-2", 5.0)]
+    account.seen = {1: "succeeded 1", 2: "succeeded 1", 5: "failed 1"}
+    account.last = {1: "succeeded 1", 2: "succeeded 2", 3: None, 4: None, 5: "failed 1"}
+    account.undelivered = {4}
+    events = [("began", 1), ("ended", 1), ("began", 2), ("began", 2), ("ended", 2), ("ended", 2), ("began", 3)]
+    lines = [Line(event, number, 0, at) for (event, number), at in zip(events, (1, 1.5, 2, 3, 7, 8, 4), strict=True)]
+    runs = Runs.of([*lines, Line("began", 5, 0, 9), Line("ended", 5, 0, 9)])
+    row = account.row(runs)
+    told = ("lost", "undelivered", "run_twice", "to_its_end_twice", "ended_twice", "unanswered", "failed")
+    assert [row[name] for name in told] == [1, 1, 1, 1, 1, 2, 1]
+    assert row["jobs_per_s"] == 0.5
+    assert row["undisturbed_per_s"] == 0.2
+    (recovery,) = account.recoveries(runs)
+    # Tried at 5.5 and at 6.25, accepted at 6.5; job 2 was accepted before the kill and ended first at 7.
+    assert (recovery["killed"], recovery["accepts_s"], recovery["all_ended_s"]) == ("worker", 1.0, 2.0)
+
+
+def test_hosts_of_the_slow_network_are_a_round_trip_apart() -> None:
+    if reason := why_not():
+        pytest.skip(reason)
+    with SlowNetwork(("client", "server"), rtt_s=0.02) as network:
+        address = network.address("server")
+        with network.inside("server"):
+            server = socket.create_server((address, 5000))
+        with network.inside("client"), server:
+            began = time.perf_counter()
+            socket.create_connection((address, 5000), timeout=5).close()
+            assert time.perf_counter() - began >= 0.02
+            with pytest.raises(ConnectionRefusedError):
+                socket.create_connection((address, 5001), timeout=5)

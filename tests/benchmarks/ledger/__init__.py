@@ -1,0 +1,1 @@
+"""The ledger: the same short jobs and the same kills through this service and through stock Celery."""
