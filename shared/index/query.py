@@ -8,6 +8,8 @@ import numpy as np
 from shared.array_types import FloatArray
 from shared.text.encoder import EncodedText, TextFacts, Words
 
+_RAISED = 0.9  # at most: of those that say all of a query, the most similar are still first
+
 
 @dataclass(frozen=True)
 class WordsQuery:
@@ -42,7 +44,8 @@ class WordsQuery:
         """
         expected = (np.float32(facts.slope) * text.photo).astype(np.float32)
         # Beside a photo, what has all words would come before what looks like it; of known ones the vector says enough.
-        return cls(text.vector, weight, expected, facts.offset, text.words._replace(whole=alone), alone)
+        words = text.words._replace(whole=alone or weight == 1)
+        return cls(text.vector, weight, expected, facts.offset, words, alone)
 
     def joined(self, photos: FloatArray, words: FloatArray, verbatim: FloatArray) -> FloatArray:
         """Join what is known of some photos.
@@ -59,8 +62,8 @@ class WordsQuery:
         return raised
 
     def raising(self, verbatim: FloatArray) -> FloatArray:
-        """How far towards 1 a score is brought, (m,) 0..1, by what is said word for word."""
-        return verbatim if self.alone else (verbatim * np.float32(self.weight))
+        """How far towards 1 a score is brought, (m,) 0.._RAISED, by what is said word for word."""
+        return verbatim * np.float32(_RAISED if self.alone else _RAISED * self.weight)
 
 
 @dataclass(frozen=True)
