@@ -34,7 +34,7 @@ from shared.jobs.contract import (
 )
 from shared.model.embedder import Embeddings
 from shared.telemetry import event
-from shared.text.encoder import EncodedListing
+from shared.text.encoder import EncodeListing
 
 _LOG = logging.getLogger(__name__)
 _INITIAL_CAPACITY = 64
@@ -100,12 +100,10 @@ class DeltaIndex:
         snapshot: the index below.
         embed: embeds a photo that was put with another model's embedding. Where it returns None, the photo cannot be
             had, and searches do not find it.
-        encode: encodes the words of a listing by its attributes as JSON and its category; None: there are no words.
+        encode: encodes the words of a listing; None: there are no words.
     """
 
-    def __init__(
-        self, snapshot: VectorIndex, embed: Embed, encode: Callable[[str, int], EncodedListing | None] | None = None
-    ) -> None:
+    def __init__(self, snapshot: VectorIndex, embed: Embed, encode: EncodeListing | None = None) -> None:
         self.snapshot = snapshot
         self._embed = embed
         # Append-only, so that a search with an older state is not disturbed: it reads the first len(vectors) entries.
@@ -310,10 +308,13 @@ class DeltaIndex:
         return self._payloads.get(listing_id) or self.snapshot.payload_of(listing_id)
 
     def category_of(self, listing_id: str) -> str | None:
-        """Return the category of a listing; None if it is not there."""
-        rows = self.snapshot.rows_of(listing_id)
-        put = (one.category for one in self._puts if one.listing_id == listing_id)
-        category = self.snapshot.photo(rows[0]).category if rows else next(put, None)
+        """Return the category of a listing, as it was put last; None if searches find no photo of it."""
+        photos = self._photos_of(self._state, [listing_id])
+        category = None
+        if photos.positions:
+            category = self._puts[photos.positions[-1]].category
+        elif len(photos.rows):
+            category = self.snapshot.photo(int(photos.rows[0])).category
         return None if category is None else self.manifest.categories[category]
 
     def photo_of(self, image_id: str) -> LivePhoto | None:

@@ -1,13 +1,11 @@
 """DeltaTexts: the encoded words of photos that were put since a snapshot was built, in the order of the change log."""
 
-from collections.abc import Callable
-
 import numpy as np
 
 from shared.array_types import FloatArray
 from shared.index.postings import WordWeights
 from shared.index.query import WordsQuery
-from shared.text.encoder import EncodedListing, Words
+from shared.text.encoder import EncodeListing, Words
 
 _INITIAL_CAPACITY = 64
 
@@ -16,11 +14,11 @@ class DeltaTexts:
     """Append-only: a search that began before reads the first entries. One thread at a time may `keep`.
 
     Args:
-        encode: encodes the words of a listing by its attributes as JSON and its category; None: there are no words.
+        encode: encodes the words of a listing; None: there are no words.
         width: of a text's vector in the snapshot; 0: it has no words.
     """
 
-    def __init__(self, encode: Callable[[str, int], EncodedListing | None] | None, width: int) -> None:
+    def __init__(self, encode: EncodeListing | None, width: int) -> None:
         self._encode = encode if width else None
         self._vectors: FloatArray = np.zeros((_INITIAL_CAPACITY, width), dtype=np.float32)
         self._places: dict[int, list[int]] = {}  # positions of the photos whose words have such a hash

@@ -21,7 +21,7 @@ from shared.index.arrays import CHUNK_ROWS, map_array, write_array, write_chunks
 from shared.index.compression import EXACT_UP_TO, compress
 from shared.index.postings import POSTINGS, Postings, Verbatim, WordWeights, postings_of
 from shared.index.query import WordsQuery
-from shared.text.encoder import EncodedListing, Words
+from shared.text.encoder import EncodeListing, Words
 
 TEXTS = "texts.npy"
 TEXT_CODES = "texts.faiss"
@@ -32,8 +32,6 @@ _BY_LISTING = """
 
 _TICK_EVERY = 256
 _MORE_EXACT = 4  # times as many, as a compressed index gives
-
-EncodeListing = Callable[[str, int], EncodedListing | None]
 
 
 def write_texts(

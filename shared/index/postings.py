@@ -89,7 +89,7 @@ class Postings:
     """The words of a snapshot's listings, memory-mapped; safe to share between threads.
 
     Args:
-        path: as `write_postings` wrote it.
+        path: of the sorted `postings_of` all listings, (n,) uint64.
         n_listings: of the snapshot.
 
     Raises:

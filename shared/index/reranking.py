@@ -9,13 +9,13 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 import numpy as np
 from pydantic import JsonValue
 
 from shared.array_types import DoubleArray
-from shared.artifacts.rerankers import RankingWeights, read_reranker
+from shared.artifacts.rerankers import RankingWeights, RerankerManifest, read_reranker
 from shared.artifacts.store import ArtifactStore
 from shared.attributes.schema import Attribute, AttributeSchema, AttributeType, Values, of_payload
 from shared.attributes.values import parse_time
@@ -48,6 +48,13 @@ class Reranker:
     version: str
     weights: RankingWeights
 
+    @classmethod
+    def of(cls, version: str, manifest: RerankerManifest, fingerprint: str) -> Self | None:
+        """Make the re-ranker of a model's searches; None: this one changes nothing, or is another model's."""
+        if manifest.weights is None or manifest.fingerprint != fingerprint:
+            return None
+        return cls(version, manifest.weights)
+
     def order(self, features: DoubleArray) -> list[int]:
         """Order results, best first; those that are worth the same stay as they were.
 
@@ -67,10 +74,7 @@ def promoted_reranker(store: ArtifactStore, fingerprint: str) -> Reranker | None
         RerankerMissing, RerankerDamaged: it is not there, or not what was written.
     """
     version = store.current()
-    manifest = None if version is None else read_reranker(store, version)
-    if version is None or manifest is None or manifest.weights is None or manifest.fingerprint != fingerprint:
-        return None
-    return Reranker(version, manifest.weights)
+    return None if version is None else Reranker.of(version, read_reranker(store, version), fingerprint)
 
 
 class RankedResult(NamedTuple):

@@ -6,7 +6,7 @@ map into the space of the photos' embeddings. Applying it takes numpy alone and 
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -96,6 +96,10 @@ class EncodedListing(NamedTuple):
 
     vector: FloatArray
     words: npt.NDArray[np.uint32]
+
+
+# Encodes the words of a listing, by its attributes as JSON and its category; None: it has no words.
+EncodeListing = Callable[[str, int], EncodedListing | None]
 
 
 class EncodedText(NamedTuple):

@@ -45,6 +45,4 @@ class PromotedReranker:
     def of(self, fingerprint: str) -> Reranker | None:
         """Return the re-ranker of a model's searches; None: there is none, or it is another model's."""
         current = self._current
-        if current is None or current[1].weights is None or current[1].fingerprint != fingerprint:
-            return None
-        return Reranker(current[0], current[1].weights)
+        return None if current is None else Reranker.of(*current, fingerprint)

@@ -74,6 +74,19 @@ REQUESTS = st.builds(
 )
 
 
+def test_a_listing_is_of_the_category_that_it_was_put_with_last(snapshot: VectorIndex) -> None:
+    overlay = DeltaIndex(snapshot, never)
+    photos = [photo for photo in snapshot.photos() if photo.listing_id == "l0"]
+    assert overlay.category_of("l0") == CATEGORIES[photos[0].category]
+    overlay.apply([put("new1", 1, category=5), put("new2", 2, category=4)])
+    assert overlay.category_of("l0") == CATEGORIES[4]
+    overlay.apply([delete("new2", 3)])
+    assert overlay.category_of("l0") == CATEGORIES[5]
+    overlay.apply([delete(one, 4 + n) for n, one in enumerate(["new1", *(photo.image_id for photo in photos)])])
+    assert overlay.category_of("l0") is None
+    assert overlay.category_of("nowhere") is None
+
+
 @given(CHANGES, REQUESTS, st.integers(0, 50), st.integers(0, 20))
 def test_a_search_finds_what_brute_force_over_everything_there_is_finds(
     snapshot: VectorIndex,

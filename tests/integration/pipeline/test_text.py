@@ -238,3 +238,16 @@ def test_category_scores_grow_with_the_words_of_a_text(fitted: FittedText) -> No
         assert one
         assert other
         np.testing.assert_allclose(other.scores, one.scores * n_words**0.5, rtol=1e-6)
+
+
+def test_where_titles_mislead_and_more_words_do_not_more_words_are_surer() -> None:
+    def misled(photo: CataloguePhoto, number: int) -> CataloguePhoto:
+        things = THINGS[(photo.category + number // 12 % 2) % 3]  # half of the titles are of another category
+        own = " ".join(THINGS[photo.category])
+        values = {"title": things[number // 3 % 4], "description": f"{own}, {own}"}
+        return replace(photo, payload=as_payload(values))
+
+    photos = [misled(photo, number) for number, photo in enumerate(PHOTOS)]
+    found = fit_text(photos, VECTORS, SPLIT, SCHEMA, len(CATEGORIES), {}, lambda line: None)
+    assert found is not None
+    assert found.encoder.facts.surer > 0
