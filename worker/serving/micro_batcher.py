@@ -92,7 +92,12 @@ class MicroBatcher(Generic[Item, Output]):
         self._on_batch = on_batch
         self._clock = clock
         self._waiting: dict[Priority, deque[_Waiting[Item, Output]]] = {p: deque() for p in Priority}
-        self._changed = threading.Condition()
+        # One lock, and a condition for each kind of thread that waits: every thread that is woken costs a switch.
+        self._lock = threading.RLock()
+        self._work = threading.Condition(self._lock)  # for runners without a batch
+        self._gathered = threading.Condition(self._lock)  # for runners whose batch may grow
+        self._room = threading.Condition(self._lock)  # for those who submit
+        self._drained = threading.Event()
         self._turn = 0
         self._served: dict[str, int] = {}  # owner -> the turn it had last; as many as there are API keys
         self._n_expected = 0
@@ -144,27 +149,27 @@ class MicroBatcher(Generic[Item, Output]):
         """
         now = self._clock()
         waiting: list[_Waiting[Item, Output]] = [_Waiting(item, priority, owner, unwanted, now) for item in items]
-        with self._changed:
-            self._changed.wait_for(lambda: self._closing or self._n_waiting() < self._limits.max_waiting)
+        with self._lock:
+            self._room.wait_for(lambda: self._closing or self._n_waiting() < self._limits.max_waiting)
             if self._closing:
                 raise CancelledError("the batcher is closed")
-            self._arrived()
             self._waiting[priority].extend(waiting)
             if priority is Priority.INTERACTIVE:
                 self._interactive_at = self._clock()
-            self._changed.notify_all()
+            self._work.notify(len(waiting))
+            self._arrived()
         return [one.future for one in waiting]
 
     @contextmanager
     def expecting(self) -> Iterator[None]:
         """Announce that this thread will probably call `submit` in the body, so that a pass may wait for its item."""
-        with self._changed:
+        with self._lock:
             self._n_expected += 1
         self._announced.pending = True
         try:
             yield
         finally:
-            with self._changed:
+            with self._lock:
                 self._arrived()
 
     def _arrived(self) -> None:
@@ -172,13 +177,16 @@ class MicroBatcher(Generic[Item, Output]):
         if getattr(self._announced, "pending", False):
             self._announced.pending = False
             self._n_expected -= 1
-            self._changed.notify_all()
+        if self._nothing_more_comes():
+            self._gathered.notify_all()
 
     def close(self) -> None:
         """Accept no more items, run the queued ones, and return when they are done."""
-        with self._changed:
+        with self._lock:
             self._closing = True
-            self._changed.notify_all()
+            for waiting in (self._work, self._gathered, self._room):
+                waiting.notify_all()
+            self._tell_drained()
         for thread in [*self._threads, self._watchdog]:
             thread.join()
 
@@ -189,26 +197,29 @@ class MicroBatcher(Generic[Item, Output]):
             try:
                 self._run_or_halve(batch)
             finally:
-                with self._changed:
+                with self._lock:
                     took_s = self._clock() - self._running_since.pop(number)
                     if batch[-1].priority is Priority.BULK:
                         news = took_s / len(batch) - self._bulk_item_s
                         self._bulk_item_s += _EWMA_WEIGHT * news if self._bulk_item_s else news
-                    self._changed.notify_all()
+                    self._tell_drained()
 
     def _next_batch(self, number: int) -> "list[_Waiting[Item, Output]]":
         """Block until there is a batch to run; empty once the batcher is closed and drained."""
-        with self._changed:
+        with self._lock:
             while True:
-                self._changed.wait_for(lambda: self._n_waiting() or self._closing)
+                self._work.wait_for(lambda: self._n_waiting() or self._closing)
                 if not self._n_waiting():
                     return []
-                self._changed.wait_for(self._nothing_more_comes, timeout=self._limits.max_wait_s)
+                self._gathered.wait_for(self._nothing_more_comes, timeout=self._limits.max_wait_s)
                 batch = [waiting for waiting in self._take() if not self._dropped(waiting)]
-                self._changed.notify_all()
+                if self._n_waiting():
+                    self._work.notify()  # whoever was woken for what is left may have been this thread
+                self._room.notify_all()
                 if batch:
                     self._running_since[number] = self._clock()
                     return batch
+                self._tell_drained()
 
     def _nothing_more_comes(self) -> bool:
         return self._n_expected == 0 or self._closing or self._n_waiting() >= self._limits.max_batch
@@ -253,7 +264,7 @@ class MicroBatcher(Generic[Item, Output]):
         return not waiting.future.set_running_or_notify_cancel()
 
     def _run_or_halve(self, batch: "Sequence[_Waiting[Item, Output]]") -> None:
-        with self._changed:
+        with self._lock:
             exclusive = len(batch) == 1 and len(self._running_since) == 1 and not self._n_waiting()
         try:
             outputs = self._run([waiting.item for waiting in batch], exclusive)
@@ -272,14 +283,17 @@ class MicroBatcher(Generic[Item, Output]):
             waiting.future.set_result(output)
 
     def _watch(self) -> None:
-        with self._changed:
-            while not self._changed.wait_for(self._drained, timeout=min(1.0, self._limits.hang_after_s / 4)):
-                if any(since < self._clock() - self._limits.hang_after_s for since in self._running_since.values()):
-                    self._on_hang()
-                    return
+        while not self._drained.wait(timeout=min(1.0, self._limits.hang_after_s / 4)):
+            with self._lock:
+                hung = any(since < self._clock() - self._limits.hang_after_s for since in self._running_since.values())
+            if hung:
+                self._on_hang()
+                return
 
-    def _drained(self) -> bool:
-        return self._closing and not self._n_waiting() and not self._running_since
+    def _tell_drained(self) -> None:
+        """End the watchdog once the batcher is closed and nothing runs; the caller holds the lock."""
+        if self._closing and not self._n_waiting() and not self._running_since:
+            self._drained.set()
 
     def _n_waiting(self) -> int:
         return sum(map(len, self._waiting.values()))

@@ -279,6 +279,28 @@ def test_a_hung_pass_is_noticed() -> None:
         gate.open.set()
 
 
+def test_the_last_pass_is_watched_too_when_the_batcher_closes() -> None:
+    entered, go_on, hung = threading.Semaphore(0), threading.Semaphore(0), threading.Event()
+
+    def run(items: Sequence[int], exclusive: bool) -> Sequence[int]:
+        entered.release()
+        assert go_on.acquire(timeout=WAIT_S)
+        return items
+
+    limits = BatchLimits(max_batch=1, hang_after_s=0.5)
+    made: MicroBatcher[int, int] = MicroBatcher(run, limits=limits, on_hang=hung.set)
+    futures = [made.submit(item) for item in (1, 2)]
+    assert entered.acquire(timeout=WAIT_S)
+    closing = threading.Thread(target=made.close)
+    closing.start()
+    go_on.release()
+    assert entered.acquire(timeout=WAIT_S)  # the second pass, which begins after the close
+    assert hung.wait(WAIT_S)
+    go_on.release()
+    closing.join(WAIT_S)
+    assert results(futures) == [1, 2]
+
+
 def test_two_runners_work_side_by_side_and_neither_is_alone() -> None:
     gate = QualityGate()
     with batcher(gate, n_runners=2) as made:
