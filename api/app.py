@@ -31,7 +31,7 @@ def create_app(settings: Settings | None = None) -> Flask:
     app = Flask(__name__, static_folder=None)
     _trace_requests(app, settings)
     app.request_class = bodies.SpooledRequest
-    bodies.accept_file_names_in_any_encoding()
+    bodies.parse_forms_leniently()
     # Werkzeug counts a file's bytes between two line ends towards the memory limit too, so both limits are the same.
     app.config["MAX_CONTENT_LENGTH"] = app.config["MAX_FORM_MEMORY_SIZE"] = settings.max_upload_mb << 20
     app.config["MAX_FORM_PARTS"] = 32
