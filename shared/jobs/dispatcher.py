@@ -13,7 +13,7 @@ from celery import Celery
 from kombu.exceptions import OperationalError
 
 from shared.errors import JobGone, JobNotFound, QueueUnavailable
-from shared.jobs.celery_config import NAMED_QUEUES, QUEUES, RUN_QUEUED, TASKS, task_id
+from shared.jobs.celery_config import NAMED_QUEUES, QUEUES, RUN_QUEUED, TASKS, UNREAD_ENOUGH, task_id
 from shared.jobs.contract import Job, JobStatus, Priority
 from shared.jobs.idle import IdleThreads
 from shared.jobs.records import PREFIX, QueueName
@@ -25,9 +25,6 @@ _RETRY_AFTER_S = 5
 LOST_AFTER_S = 5.0
 _REPUBLISHING = PREFIX + "replacing-messages"
 _REPUBLISH_EVERY_MS = 1500
-
-# Several, so that a worker that has just come finds one for each of its threads.
-_UNREAD_ENOUGH = 16
 
 
 class Dispatcher:
@@ -79,7 +76,7 @@ class Dispatcher:
         """
         with broker_errors():
             at_hand = not nobody_idle and self._idle.call(priority)
-            if not at_hand and self._unread(QUEUES[priority]) < _UNREAD_ENOUGH:
+            if not at_hand and self._unread(QUEUES[priority]) < UNREAD_ENOUGH:
                 self._celery.send_task(RUN_QUEUED, queue=QUEUES[priority])
 
     def republish_lost(self, store: JobStore) -> int:
@@ -101,13 +98,13 @@ class Dispatcher:
                 Priority.BULK: queued[QueueName.BULK],
             }
             for priority, n_waiting in waiting.items():
-                for _ in range(min(n_waiting, _UNREAD_ENOUGH) - self._unread(QUEUES[priority])):
+                for _ in range(min(n_waiting, UNREAD_ENOUGH) - self._unread(QUEUES[priority])):
                     self.send_token(priority)
                     n_sent += 1
         for kind, job_ids in named.items():
             # Fewer messages than jobs: some are lost, and nobody knows which. A job is claimed once all the same.
             if job_ids and self._unread(NAMED_QUEUES[kind]) < len(job_ids):
-                n_sent += sum(self._republish(store, job_id) for job_id in job_ids[:_UNREAD_ENOUGH])
+                n_sent += sum(self._republish(store, job_id) for job_id in job_ids[:UNREAD_ENOUGH])
         return n_sent
 
     def _republish(self, store: JobStore, job_id: str) -> bool:

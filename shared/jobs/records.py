@@ -47,7 +47,7 @@ class Created(NamedTuple):
     Attributes:
         job: the new job, or the one that the idempotency key was first used for.
         is_new: false if the idempotency key was used before.
-        called: whether workers are notified: an idle one was, or they poll for such jobs. If false, the caller
+        called: whether workers are notified: an idle one was, or messages enough lie unread. If false, the caller
             dispatches a Celery message.
     """
 

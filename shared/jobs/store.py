@@ -116,7 +116,7 @@ class JobStore(Attempts):
                 index.
             spec: by which the pixels were made; None: the default. Only a model with the same spec may embed them.
             owner: id of the API key; jobs of internal owners, which begin with an underscore, are in no list.
-            call_idle: notify an idle worker in the same transaction.
+            call_idle: notify an idle worker in the same transaction; with messages enough unread, none is needed.
             trace: trace context that its attempts continue, from `shared.tracing.carrier`.
 
         Raises:

@@ -13,7 +13,7 @@
 -- ARGV[11]   owner                 those that begin with an underscore are ours, and their jobs are in no list
 -- ARGV[12]   class
 -- ARGV[13]   deadline_at           seconds since the epoch
--- ARGV[14]   wants_call            '1' to call a thread that waits for jobs, else '0'
+-- ARGV[14]   wants_call            '1' to call a thread that waits for jobs, unless messages enough lie unread; else '0'
 -- ARGV[15+]  fields                of the record: name and value by turns
 -- Returns    what became of it, and more about that:
 --   {'created', 'called'}   written, and whoever takes such jobs knows
@@ -69,4 +69,8 @@ if string.sub(owner, 1, 1) ~= '_' then
 end
 enqueue(id, class, owner, NOW)
 local called = has_messages(class) and wants_call and call_idle(P, NOW, class)
+if has_messages(class) and wants_call and not called then
+  local queue = class == 'bulk' and @BULK_QUEUE@ or @INTERACTIVE_QUEUE@
+  called = redis.call('LLEN', queue) >= @UNREAD_ENOUGH@
+end
 return {'created', called and 'called' or ''}

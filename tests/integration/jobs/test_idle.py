@@ -8,7 +8,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 import pytest
 import redis
 
-from shared.jobs.celery_config import QUEUES, make_celery
+from shared.jobs.celery_config import QUEUES, UNREAD_ENOUGH, make_celery
 from shared.jobs.contract import EmbedRequest, Job, JobKind, JobStatus, Priority, Submission
 from shared.jobs.dispatcher import Dispatcher
 from shared.jobs.idle import IdleThreads
@@ -93,6 +93,21 @@ def test_a_thread_that_waits_is_called_by_the_very_call_that_writes_the_job(
     assert create().called
     assert waiting.result(10)
     assert not create().called  # nobody else is there
+
+
+@pytest.mark.parametrize("priority", Priority)
+def test_a_job_needs_no_message_where_enough_lie_unread(client: redis.Redis, priority: Priority) -> None:
+    store, submission = JobStore(client), Submission(priority=priority)
+
+    def called() -> bool:
+        request = EmbedRequest()
+        job = store.create(JobKind.EMBED, request, None, admission=PLENTY, submission=submission, call_idle=True)
+        return job.called
+
+    for _ in range(UNREAD_ENOUGH):
+        assert not called()
+        client.lpush(QUEUES[priority], "message")
+    assert called()
 
 
 def test_a_thread_finds_what_came_before_its_name_was_on_the_list(client: redis.Redis) -> None:
