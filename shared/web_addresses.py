@@ -1,8 +1,8 @@
 """Parses the operator's settings of hosts, origins and the path prefix, and compares request headers with them."""
 
 import re
-from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import lru_cache
 from ipaddress import ip_address
 
 _ENTRY = re.compile(r"(?P<host>\[[^\[\]]*\]|[^:\[\]]*)(?::(?P<port>[0-9]*))?")
@@ -55,7 +55,8 @@ def parse_trusted_hosts(text: str) -> tuple[TrustedHost, ...]:
     return entries
 
 
-def is_trusted(header: str, trusted: Iterable[TrustedHost]) -> bool:
+@lru_cache(maxsize=256)
+def is_trusted(header: str, trusted: tuple[TrustedHost, ...]) -> bool:
     """Whether a Host header is one of the trusted hosts; a malformed header is none."""
     try:
         host, port = _split(header.lower())
