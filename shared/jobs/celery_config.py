@@ -14,9 +14,8 @@ DELIVER_WEBHOOK = "lookalike.deliver_webhook"
 # The token: it names no job. Its worker claims the jobs whose turn it is, and runs each as the task of its kind.
 RUN_QUEUED = "lookalike.run_queued"
 
-QUEUES = {Priority.INTERACTIVE: "interactive", Priority.BULK: "bulk"}
-# So many unread tokens bring every worker: several, so that one that has just come finds one for each of its threads.
-UNREAD_ENOUGH = 16
+# Named as the class of jobs that the tokens are about: `create.lua` counts them.
+QUEUES = {priority: priority.value for priority in Priority}
 # Jobs whose messages name them; they are rare, and each is claimed by id.
 # The name begins as that of a queue that users of Redis with an ACL of an earlier version may read.
 _DUPLICATES = "bulk.duplicates"

@@ -13,10 +13,10 @@ from celery import Celery
 from kombu.exceptions import OperationalError
 
 from shared.errors import JobGone, JobNotFound, QueueUnavailable
-from shared.jobs.celery_config import NAMED_QUEUES, QUEUES, RUN_QUEUED, TASKS, UNREAD_ENOUGH, task_id
+from shared.jobs.celery_config import NAMED_QUEUES, QUEUES, RUN_QUEUED, TASKS, task_id
 from shared.jobs.contract import Job, JobStatus, Priority
 from shared.jobs.idle import IdleThreads
-from shared.jobs.records import PREFIX, QueueName
+from shared.jobs.records import PREFIX, UNREAD_ENOUGH, QueueName
 from shared.jobs.store import JobStore
 
 _RETRY_AFTER_S = 5

@@ -12,6 +12,8 @@ from shared.jobs.reindex_contract import Progress
 from shared.photos.preprocessing import PreprocessSpec
 
 PREFIX = "lookalike:"
+# So many unread tokens bring every worker: several, so that one that has just come finds one for each of its threads.
+UNREAD_ENOUGH = 16
 _UPGRADED_WITHIN_S = 5
 
 

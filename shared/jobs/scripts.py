@@ -7,8 +7,8 @@ Scripts that end or move on jobs may run when Redis is full: they are what makes
 
 from pathlib import Path
 
-from shared.jobs.celery_config import QUEUES, UNREAD_ENOUGH
-from shared.jobs.contract import JobError, Priority
+from shared.jobs.contract import JobError
+from shared.jobs.records import UNREAD_ENOUGH
 from shared.lua import load_script
 
 _EXPIRED = JobError(
@@ -46,8 +46,6 @@ CREATE = _script(
     "create.lua",
     flags=(),
     include=("call_idle.lua",),
-    INTERACTIVE_QUEUE=QUEUES[Priority.INTERACTIVE],
-    BULK_QUEUE=QUEUES[Priority.BULK],
     UNREAD_ENOUGH=UNREAD_ENOUGH,
 )
 CLAIM = _script("claim.lua", EXPIRED_A_CLAIM=_EXPIRED_A_CLAIM, PASSED_A_CLAIM=_PASSED_A_CLAIM, BULK_TURN=_BULK_TURN)

@@ -70,7 +70,6 @@ end
 enqueue(id, class, owner, NOW)
 local called = has_messages(class) and wants_call and call_idle(P, NOW, class)
 if has_messages(class) and wants_call and not called then
-  local queue = class == 'bulk' and @BULK_QUEUE@ or @INTERACTIVE_QUEUE@
-  called = redis.call('LLEN', queue) >= @UNREAD_ENOUGH@
+  called = redis.call('LLEN', class) >= @UNREAD_ENOUGH@  -- Celery's queue of their messages has the same name
 end
 return {'created', called and 'called' or ''}

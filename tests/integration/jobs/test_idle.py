@@ -8,11 +8,11 @@ from concurrent.futures import Future, ThreadPoolExecutor
 import pytest
 import redis
 
-from shared.jobs.celery_config import QUEUES, UNREAD_ENOUGH, make_celery
+from shared.jobs.celery_config import QUEUES, make_celery
 from shared.jobs.contract import EmbedRequest, Job, JobKind, JobStatus, Priority, Submission
 from shared.jobs.dispatcher import Dispatcher
 from shared.jobs.idle import IdleThreads
-from shared.jobs.records import PREFIX, Created
+from shared.jobs.records import PREFIX, UNREAD_ENOUGH, Created
 from shared.jobs.store import JobStore
 from tests.conftest import Clock
 from tests.integration.conftest import PLENTY, eventually
