@@ -89,11 +89,13 @@ def run_over_photos(
     *,
     desc: str,
     progress: Progress = progress_bar,
+    n_at_once: int = 1,
 ) -> tuple[list[CataloguePhoto], list[T], dict[str, int]]:
     """Decode every photo and call `run` on each batch of them.
 
     Args:
         run: takes (n, S, S, 3) uint8, 1 <= n <= BATCH.
+        n_at_once: calls of `run` at the same time, from as many threads; 1: from this one.
 
     Returns:
         the photos that could be decoded, in order; what `run` gave for each batch of them; how many could not be
@@ -105,9 +107,16 @@ def run_over_photos(
     failed: dict[str, str] = {}
     kept: list[CataloguePhoto] = []
     outputs: list[T] = []
-    for batch, pixels in decoded_batches(photos, spec, failed, desc=desc, progress=progress):
-        kept += batch
-        outputs.append(run(pixels))
+    batches = decoded_batches(photos, spec, failed, desc=desc, progress=progress)
+    if n_at_once == 1:
+        for batch, pixels in batches:
+            kept += batch
+            outputs.append(run(pixels))
+    else:
+        with ThreadPoolExecutor(n_at_once, thread_name_prefix="run") as pool:
+            for (batch, _), output in ahead(pool, lambda pair: run(pair[1]), batches, n_ahead=n_at_once + 1):
+                kept += batch
+                outputs.append(output)
     unusable = Counter(failed[photo.sha256] for photo in photos if photo.sha256 in failed)
     if not kept:
         raise CatalogueUnusable(f"none of {len(photos)} photos can be decoded: {dict(unusable)}")

@@ -5,6 +5,7 @@ import shutil
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from pathlib import Path
 
@@ -119,7 +120,11 @@ def embed_catalogue(
     """
     embedder = _open_verified(settings, bundle)
     photos, batches, unusable = run_over_photos(
-        catalogue.photos, bundle.manifest.preprocess, embedder.embed, desc="embeddings"
+        catalogue.photos,
+        bundle.manifest.preprocess,
+        partial(embedder.embed, exclusive=False),
+        desc="embeddings",
+        n_at_once=embedder.n_streams,
     )
     report_unusable(unusable, report_progress)
     return EmbeddedPhotos(photos, joined(batches))

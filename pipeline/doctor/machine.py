@@ -1,6 +1,5 @@
 """Check Python, processor, memory and GPU of this machine, with the standard library only."""
 
-import os
 import platform
 import shutil
 import subprocess
@@ -9,6 +8,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from pipeline.doctor.findings import Findings, fail, ok, warn
+from shared.cores import n_cores
 
 _NEEDED = (3, 11)
 _MEMORY_FLOOR = 1 << 30
@@ -29,13 +29,13 @@ def check_python() -> Findings:
 
 def check_processor() -> Findings:
     """Check the cores this process may use, and the vector instructions that speed depends on."""
-    n_cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    n = n_cores()
     flags = _flags()
     known = [flag for flag in _TELLING_FLAGS if flag in flags]
-    found = f"{n_cores} core{'s' * (n_cores > 1)}" + (f", {' '.join(known)}" if known else "")
+    found = f"{n} core{'s' * (n > 1)}" + (f", {' '.join(known)}" if known else "")
     if flags and not {"avx2", "asimd"} & flags:
         yield warn("processor", found, "without AVX2 a photo takes several times as long")
-    elif n_cores == 1:
+    elif n == 1:
         yield warn("processor", found, "model, decoder and API share it; two are better")
     else:
         yield ok("processor", found)

@@ -3,13 +3,13 @@
 Each imports its library when it is opened: a CPU worker runs without torch, a GPU worker without OpenVINO.
 """
 
-import os
 import queue
 import threading
 
 import numpy as np
 
 from shared.array_types import FloatArray
+from shared.cores import n_cores
 from shared.errors import BundleDamaged
 from shared.model.bundle import GRAPH, BundleManifest, ModelBundle, Precision, Runtime
 from shared.model.embedder import Embedder, Embeddings, normalised
@@ -149,7 +149,7 @@ class OpenVINOEmbedder:
         # deadlock, one of them holding the GIL: so only one thread does it.
         with _FIRST_ARRAY:
             openvino.Tensor(np.zeros(1, dtype=np.uint8))
-        threads = threads or _n_cores()
+        threads = threads or n_cores()
         self._manifest = bundle.manifest
         self._device = f"CPU, {threads} threads"
         self._library = f"OpenVINO {openvino.get_version()}"
@@ -219,8 +219,3 @@ class _RequestPool:
         finally:
             self._free.put(request)
         return Embeddings(normalised(pooled), scores)
-
-
-def _n_cores() -> int:
-    """Count the cores that this process may use, which in a container may be fewer than the machine has."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

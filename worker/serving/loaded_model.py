@@ -96,14 +96,16 @@ def start_model(bundle: ModelBundle, options: EngineOptions, on_batch: Callable[
             raise InternalError("the model gave no finite embedding for this photo")
         return [Embeddings(vectors[i : i + 1], scores[i : i + 1]) for i in range(len(photos))]
 
+    concurrency = max_batch * embedder.n_streams
+    # Room for what two shards have waiting, and for the photos of clients beside them.
+    max_waiting = max(options.limits.max_waiting, 4 * concurrency)
     batcher = MicroBatcher(
         run,
-        limits=replace(options.limits, max_batch=max_batch),
+        limits=replace(options.limits, max_batch=max_batch, max_waiting=max_waiting),
         n_runners=embedder.n_streams,
         on_hang=_end_process,
         on_batch=on_batch,
     )
-    concurrency = max_batch * embedder.n_streams
     return Model(bundle, batcher, concurrency, embedder.device, tuning, bundle.text_encoder())
 
 

@@ -7,6 +7,7 @@ from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from pathlib import Path
 
 from shared.catalogue.decode import ahead, decode_file
+from shared.cores import n_cores
 from shared.errors import CatalogueUnusable, EmbeddingsDiffer, InternalError
 from shared.jobs.contract import Job
 from shared.jobs.records import Claim
@@ -21,10 +22,11 @@ from worker.jobs.leases import Lease
 from worker.jobs.runner import JobReleased
 from worker.serving.engine import ArtifactNotReady, Engine
 
-_DECODED_AT_A_TIME = 2
+_DECODED_AT_A_TIME = max(2, n_cores() // 2)  # decoding takes a fifth to a third of what the model takes
 _READ_AHEAD = 16  # a store answers after a while, but many at a time
-# Photos waiting for the model: enough to keep it busy, few enough to leave room for those somebody waits for.
+# Photos waiting for the model, of each of two shards: all that its passes hold, or this many, so that it never waits.
 _EMBEDDED_AHEAD = 16
+_CHECKED_EVERY = 16  # photos, between looks whether the shard is still wanted
 
 
 class ShardRunner:
@@ -72,6 +74,7 @@ class ShardRunner:
 
     def _embed(self, job: Job, lease: Lease, request: ShardRequest, bundle: ModelBundle) -> Shard:
         spec = bundle.manifest.preprocess
+        n_ahead = max(_EMBEDDED_AHEAD, self._engine.live.model(bundle.version).max_concurrency)
         done: list[str] = []
         rows: list[Embeddings] = []
         failed: dict[str, str] = {}
@@ -94,12 +97,12 @@ class ShardRunner:
             return decode_file(self._settings.buckets.file(photo.path), spec, photo.sha256, self._decoding)
 
         for i, (photo, pixels) in enumerate(ahead(self._pool, decode, request.photos, n_ahead=_READ_AHEAD)):
-            if i % _EMBEDDED_AHEAD == 0:
+            if i % _CHECKED_EVERY == 0:
                 self._check(job, lease)
             if isinstance(pixels, str):
                 failed[photo.sha256] = pixels
                 continue
-            take(_EMBEDDED_AHEAD - 1)
+            take(n_ahead - 1)
             waiting.append((photo.sha256, self._engine.embed(bundle, pixels, unwanted=lease.unwanted)))
         take(0)
         return Shard(done, joined(rows), failed)

@@ -39,7 +39,7 @@ def installed(backbone: Backbone, directory: Path | None = None) -> Path:
     directory.mkdir(parents=True, exist_ok=True)
     settings: dict[str, object] = {"backbone": backbone}
     if backbone is Backbone.RESNET50:
-        settings["weights"] = _random_resnet50(directory / "resnet50-random.pth")
+        settings["weights"] = random_resnet50(directory / "resnet50-random.pth")
     home = directory / backbone
     command = [sys.executable, "-m", "pipeline.cli", "prepare", "--catalogue", str(catalogue(directory))]
     subprocess.run(command, env=environment(home, **settings), check=True, stdout=sys.stderr)
@@ -116,7 +116,8 @@ def add_workers(
         eventually(ready, _READY_WITHIN_S, "workers are ready")
 
 
-def _random_resnet50(file: Path) -> Path:
+def random_resnet50(file: Path) -> Path:
+    """Weights of an untrained ResNet50 that int8 can hold, written to `file` unless they are there."""
     if not file.exists():
         import torch
         from torchvision.models import resnet50
