@@ -43,7 +43,7 @@ from shared.jobs.dispatcher import Dispatcher, broker_errors
 from shared.jobs.listing import JobListing
 from shared.jobs.records import Admission, Created, Idempotency, Place
 from shared.jobs.store import JobStore
-from shared.jobs.view import location, view
+from shared.jobs.view import location, view_json
 from shared.jobs.worker_registry import WorkerRegistry
 from shared.photos.images import PreprocessSpec
 from shared.quality.store import QualityStore
@@ -391,7 +391,8 @@ def answer(body: BaseModel, *, status: int = 200) -> Response:
 def show(job: Job, *, status: int = 200) -> Response:
     """Make the response that describes a job; with Retry-After while the job is unfinished."""
     place = service().place(job)
-    response = answer(view(job, place, prefix=request.script_root), status=status)
+    body = view_json(job, place, prefix=request.script_root)
+    response = Response(body, status, content_type="application/json")
     if not job.status.terminal:
         eta_s = ceil(place.eta_s or 0) if place else 0
         response.headers["Retry-After"] = str(min(max(_POLL_AFTER_S, eta_s), _POLL_AFTER_AT_MOST_S))

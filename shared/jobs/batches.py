@@ -12,8 +12,8 @@ import redis
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from shared.errors import BatchNotFound, IdempotencyConflict, IdempotencyPending
-from shared.jobs.contract import JobError, JobKind
-from shared.jobs.records import PREFIX, Idempotency, unreadable
+from shared.jobs.contract import JobError, JobKind, unreadable
+from shared.jobs.records import PREFIX, Idempotency
 from shared.jobs.store import CONFLICT, idempotency_name
 
 # Seconds that a batch being accepted holds its key: if its process dies, the key may be used again after this. Its

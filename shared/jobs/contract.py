@@ -4,6 +4,7 @@ Docstrings of these models are the descriptions of the API's OpenAPI document.
 """
 
 from enum import StrEnum
+from functools import cached_property
 from typing import Annotated
 
 from pydantic import (
@@ -15,12 +16,14 @@ from pydantic import (
 )
 
 from shared.attributes.json_options import AttributeValues, FacetNames, FilterJson, IncludeNames
+from shared.errors import RecordUnreadable
 from shared.jobs.answers_contract import Contract, EmbedResult, SearchResult, Timing, is_empty, is_false, is_none
 from shared.jobs.duplicates_contract import DuplicateOf, DuplicatesRequest, DuplicatesResult
 from shared.jobs.reindex_contract import Progress, ReindexRequest, ReindexResult, ShardRequest, ShardResult
 from shared.photos.boxes import BOX_DESCRIPTION, BoxOption
 from shared.photos.preprocessing import PreprocessSpec
 
+_UPGRADED_WITHIN_S = 5
 MAX_TEXT_CHARS = 10_000  # of a request's words
 NO_WORDS = "text: the live model knows no words: its catalogue had none when it was built"
 
@@ -312,9 +315,31 @@ class Job(Contract):
     attempt: int = 0
     spec: PreprocessSpec = PreprocessSpec()  # by which its pixels were made
     progress: Progress | None = None
-    result: JobResult | None = None
+    result_json: str | None = None  # as its worker wrote it; answers pass it on as it is
     error: JobError | None = None
     trace: dict[str, str] = Field({})  # trace context of the request that created it (W3C `traceparent`), if any
+
+    @cached_property
+    def result(self) -> JobResult | None:
+        """The result, parsed; None: there is none.
+
+        Raises:
+            RecordUnreadable: it is of a newer version.
+        """
+        if self.result_json is None:
+            return None
+        try:
+            return _RESULTS[self.kind].model_validate_json(self.result_json)
+        except ValueError as exc:
+            raise unreadable(f"the result of job {self.id}") from exc
+
+
+def unreadable(what: str) -> RecordUnreadable:
+    """The error of whoever reads a record that this version of the service cannot."""
+    return RecordUnreadable(
+        f"{what} was written by a newer version of the service than this process; ask again",
+        retry_after_s=_UPGRADED_WITHIN_S,
+    )
 
 
 def brings_photo(request: JobRequest) -> bool:
@@ -331,12 +356,3 @@ def parse_request(kind: JobKind, payload: str) -> JobRequest:
         ValidationError: it is not a request of that kind.
     """
     return _REQUESTS[kind].model_validate_json(payload)
-
-
-def parse_result(kind: JobKind, payload: str) -> JobResult:
-    """Parse the result of a job from JSON text.
-
-    Raises:
-        ValidationError: it is not a result of that kind.
-    """
-    return _RESULTS[kind].model_validate_json(payload)

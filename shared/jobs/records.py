@@ -6,15 +6,13 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import NamedTuple
 
-from shared.errors import RecordUnreadable
-from shared.jobs.contract import Job, JobError, JobKind, JobStatus, Submission, parse_request, parse_result
+from shared.jobs.contract import Job, JobError, JobKind, JobStatus, Submission, parse_request, unreadable
 from shared.jobs.reindex_contract import Progress
 from shared.photos.preprocessing import PreprocessSpec
 
 PREFIX = "lookalike:"
 # So many unread tokens bring every worker: several, so that one that has just come finds one for each of its threads.
 UNREAD_ENOUGH = 16
-_UPGRADED_WITHIN_S = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,14 +165,6 @@ def parse_record(job_id: str, record: Mapping[bytes, bytes]) -> Job:
         raise unreadable(f"job {job_id}") from exc
 
 
-def unreadable(what: str) -> RecordUnreadable:
-    """The error of whoever reads a record that this version of the service cannot."""
-    return RecordUnreadable(
-        f"{what} was written by a newer version of the service than this process; ask again",
-        retry_after_s=_UPGRADED_WITHIN_S,
-    )
-
-
 def _parse(job_id: str, text: Mapping[str, str]) -> Job:
     kind = JobKind(text["kind"])
     return Job(
@@ -193,7 +183,7 @@ def _parse(job_id: str, text: Mapping[str, str]) -> Job:
         attempt=int(text["attempt"]),
         spec=PreprocessSpec.model_validate_json(text.get("spec", "{}")),
         progress=Progress.model_validate_json(text["progress"]) if "progress" in text else None,
-        result=parse_result(kind, text["result"]) if "result" in text else None,
+        result_json=text.get("result"),
         error=JobError.model_validate_json(text["error"]) if "error" in text else None,
         trace=json.loads(text.get("trace", "{}")),
     )

@@ -54,7 +54,7 @@ class JobView(JobSummary):
     """A job with its result."""
 
     queue: QueuePlace | None = Field(description="of a queued job that is asked for")
-    result: PhotoResult | ImageChangeResult | ReindexResult | DuplicatesResult | None
+    result: PhotoResult | ImageChangeResult | ReindexResult | DuplicatesResult | None  # the last: see `view_json`
 
 
 def location(job_id: str, prefix: str = "") -> str:
@@ -67,16 +67,28 @@ def summary(job: Job, prefix: str = "") -> JobSummary:
     return JobSummary(**_fields(job, prefix))
 
 
-def view(job: Job, place: Place | None = None, *, prefix: str = "") -> JobView:
-    """Build the JSON form of a job for `GET /v1/jobs/{id}`.
+def view(job: Job, *, prefix: str = "") -> JobView:
+    """Build the JSON form of a job.
 
     Args:
         job: to show.
-        place: of a queued job, if it was looked up.
         prefix: path prefix of the service, for the links.
     """
+    return JobView(**_fields(job, prefix), queue=None, result=job.result)
+
+
+def view_json(job: Job, place: Place | None = None, *, prefix: str = "") -> str:
+    """Write the JSON form of a job for `GET /v1/jobs/{id}`, with the result as its worker wrote it.
+
+    2,048 numbers are not read here to be written again.
+
+    Args:
+        job, prefix: as of `view`.
+        place: of a queued job, if it was looked up.
+    """
     queue = QueuePlace(ahead=place.ahead, eta_s=place.eta_s) if place else None
-    return JobView(**_fields(job, prefix), queue=queue, result=job.result)
+    shown = JobView(**_fields(job, prefix), queue=queue, result=None).model_dump_json()
+    return shown if job.result_json is None else f"{shown.removesuffix('null}')}{job.result_json}}}"
 
 
 def _fields(job: Job, prefix: str) -> dict[str, Any]:

@@ -91,7 +91,7 @@ class People:
             created_at=0,
             deadline_at=0,
             finished_at=number,
-            result=found,
+            result_json=found.model_dump_json(),
         )
         request = FeedbackRequest(job_id=job.id, event=FeedbackEvent.CLICK, image_id=clicked[0])
         events = (StoredEvent(event=FeedbackEvent.CLICK, image_id=one, at=number) for one in clicked)
