@@ -1,19 +1,16 @@
-"""What all routes share: accept jobs, find them, wait for them, and turn them into responses."""
+"""What all routes share: accept jobs, find them, and wait for them."""
 
 import hashlib
 import logging
 import re
 import threading
 from contextlib import suppress
-from math import ceil
 
 import redis
-from flask import Flask, Response, current_app, g, request
-from pydantic import BaseModel
+from flask import Flask, current_app, g
 
 from api.health_probe import HealthProbe
 from api.http.auth import Authenticator, caller
-from api.http.options import preferred_wait_s
 from api.routes.metrics import ApiCounters
 from api.uploads.bodies import Photo, PhotoReader
 from api.uploads.preprocessing import ServingPreprocessing
@@ -43,7 +40,6 @@ from shared.jobs.dispatcher import Dispatcher, broker_errors
 from shared.jobs.listing import JobListing
 from shared.jobs.records import Admission, Created, Idempotency, Place
 from shared.jobs.store import JobStore
-from shared.jobs.view import location, view_json
 from shared.jobs.worker_registry import WorkerRegistry
 from shared.photos.images import PreprocessSpec
 from shared.quality.store import QualityStore
@@ -53,12 +49,9 @@ from shared.telemetry import event
 from shared.tracing import carrier
 
 _LOG = logging.getLogger(__name__)
-_POLL_AFTER_S = 1  # Retry-After of an unfinished job, at least
-_POLL_AFTER_AT_MOST_S = 30
 _REDIS_TIMEOUT_S = 2.0
 _OTHER_CONNECTIONS = 256  # to Redis, besides those of requests that wait for a job
 _RETRY_AFTER_S = 5
-_IDEMPOTENCY_KEY = re.compile(r"[\x21-\x7e]{1,255}")
 
 
 class Service:
@@ -362,18 +355,6 @@ def service() -> Service:
     return found
 
 
-def idempotency_key() -> str | None:
-    """The Idempotency-Key of the current request; None without one.
-
-    Raises:
-        InvalidRequest: it is empty, too long or not visible ASCII.
-    """
-    given = request.headers.get("Idempotency-Key")
-    if given is not None and not _IDEMPOTENCY_KEY.fullmatch(given):
-        raise InvalidRequest("Idempotency-Key: 1 to 255 visible ASCII characters are needed; a UUID is a good choice")
-    return given
-
-
 def digest_of(*parts: str | bytes) -> str:
     """SHA-256 of a list of parts, in hexadecimal; the parts' lengths count, so that no two lists are joined alike."""
     digest = hashlib.sha256()
@@ -381,38 +362,3 @@ def digest_of(*parts: str | bytes) -> str:
         raw = part.encode() if isinstance(part, str) else part
         digest.update(len(raw).to_bytes(8) + raw)
     return digest.hexdigest()
-
-
-def answer(body: BaseModel, *, status: int = 200) -> Response:
-    """Make a JSON response of a model."""
-    return Response(body.model_dump_json(), status, content_type="application/json")
-
-
-def show(job: Job, *, status: int = 200) -> Response:
-    """Make the response that describes a job; with Retry-After while the job is unfinished."""
-    place = service().place(job)
-    body = view_json(job, place, prefix=request.script_root)
-    response = Response(body, status, content_type="application/json")
-    if not job.status.terminal:
-        eta_s = ceil(place.eta_s or 0) if place else 0
-        response.headers["Retry-After"] = str(min(max(_POLL_AFTER_S, eta_s), _POLL_AFTER_AT_MOST_S))
-    return response
-
-
-def submitted(job: Job) -> Response:
-    """Make the response to a submit: 202; or 200 with the finished job if the client waits and it ends in time."""
-    wait_s = preferred_wait_s()
-    if wait_s is None:
-        return accepted(job)
-    job = service().wait(job, wait_s)
-    response = show(job) if job.status.terminal else accepted(job)
-    response.headers["Preference-Applied"] = f"wait={wait_s}"
-    response.headers["Location"] = location(job.id, request.script_root)
-    return response
-
-
-def accepted(job: Job) -> Response:
-    """Make the 202 response to an accepted job, with its path in Location."""
-    response = show(job, status=202)
-    response.headers["Location"] = location(job.id, request.script_root)
-    return response

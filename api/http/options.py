@@ -20,6 +20,7 @@ _MAX_PROBLEMS = 5
 _PREFER_WAIT = re.compile(r"(?:^|[,;\s])wait\s*=\s*\"?([0-9]{1,9})\"?(?=$|[,;\s])", re.IGNORECASE)
 _NUMBER = re.compile(r"[0-9]{1,400}(\.[0-9]{1,400})?([eE][+-]?[0-9]{1,4})?")
 CANCEL_AFTER_PATTERN = r"^([1-9][0-9]{0,8}(?:\.[0-9]{1,3})?|0\.[0-9]{0,2}[1-9])(s|m|h)?$"
+_IDEMPOTENCY_KEY = re.compile(r"[\x21-\x7e]{1,255}")
 _UNIT_S = {"s": 1, "m": 60, "h": 3600}
 
 M = TypeVar("M", bound=BaseModel)
@@ -173,6 +174,18 @@ def preferred_wait_s() -> int | None:
     """Seconds of the header `Prefer: wait=N`, 30 at most; None without it. Other preferences are ignored."""
     found = _PREFER_WAIT.search(request.headers.get("Prefer", ""))
     return min(int(found[1]), MAX_WAIT_S) if found else None
+
+
+def idempotency_key() -> str | None:
+    """The Idempotency-Key of the current request; None without one.
+
+    Raises:
+        InvalidRequest: it is empty, too long or not visible ASCII.
+    """
+    given = request.headers.get("Idempotency-Key")
+    if given is not None and not _IDEMPOTENCY_KEY.fullmatch(given):
+        raise InvalidRequest("Idempotency-Key: 1 to 255 visible ASCII characters are needed; a UUID is a good choice")
+    return given
 
 
 def wait_s() -> float:

@@ -10,11 +10,12 @@ from typing import IO, Literal
 from flask import Blueprint, Response, request
 
 from api.http.auth import caller
-from api.http.options import read_options, wait_s
+from api.http.options import idempotency_key, read_options, wait_s
+from api.http.responses import answer
 from api.http.views import BatchCounts, BatchItemView, BatchLinks, BatchView
 from api.openapi.operation import CANCEL_AFTER, IDEMPOTENCY_KEY, PHOTO, SUBMIT, WAIT, Operation
 from api.openapi.schemas import many_photos
-from api.service import answer, digest_of, idempotency_key, service
+from api.service import digest_of, service
 from api.uploads.bodies import FIELD, require_whole
 from shared.blocking import to_thread
 from shared.errors import (

@@ -3,12 +3,13 @@
 from flask import Blueprint, Response, request
 from pydantic import BaseModel, ConfigDict, Field
 
-from api.http.options import once, read_json, read_json_options, validated
+from api.http.options import idempotency_key, once, read_json, read_json_options, validated
+from api.http.responses import answer, submitted
 from api.http.views import DuplicatesPage, PairVerdict, VerdictList, VerdictView
 from api.openapi.operation import JOB, SUBMIT, SUBMIT_HEADERS, SUBMITTED, Operation
 from api.openapi.schemas import json_only, options_only
 from api.routes.images import live_sha256
-from api.service import answer, idempotency_key, service, submitted
+from api.service import service
 from shared import errors as e
 from shared.artifacts import versions
 from shared.blocking import to_thread

@@ -3,10 +3,11 @@
 from flask import Blueprint, Response
 
 from api.http.options import read_json
+from api.http.responses import answer
 from api.http.views import FeedbackView
 from api.openapi.operation import JOB, Operation
 from api.openapi.schemas import json_only
-from api.service import answer, service
+from api.service import service
 from shared import errors as e
 from shared.feedback.contract import FeedbackRequest, impression_of
 

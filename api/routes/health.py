@@ -4,11 +4,12 @@ import redis
 from flask import Blueprint, Response, jsonify
 from prometheus_client import CONTENT_TYPE_LATEST
 
+from api.http.responses import answer
 from api.http.views import QueueView, Readiness, WorkerList, WorkerView
 from api.openapi.operation import TEXT, Operation
 from api.openapi.schemas import exactly
 from api.routes.metrics import render
-from api.service import answer, service
+from api.service import service
 
 bp = Blueprint("ops", __name__)
 

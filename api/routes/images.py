@@ -10,10 +10,11 @@ from pathlib import Path
 from flask import Blueprint, Response, request
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
-from api.http.options import once, read_form_options, read_json_options, validated
+from api.http.options import idempotency_key, once, read_form_options, read_json_options, validated
+from api.http.responses import submitted
 from api.openapi.operation import JPEG, PHOTO, SUBMIT, SUBMIT_HEADERS, SUBMITTED, Errors, Operation
 from api.openapi.schemas import photo_with
-from api.service import idempotency_key, service, submitted
+from api.service import service
 from api.uploads.bodies import Photo
 from shared.artifacts.files import ObjectFile, state_of
 from shared.artifacts.home import indexed_photo, live_photo

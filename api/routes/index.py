@@ -6,13 +6,14 @@ from typing import Concatenate, ParamSpec, TypeVar
 from flask import Blueprint, Response, render_template, request
 from pydantic import BaseModel, ConfigDict, Field
 
-from api.http.options import once, read_json_options, validated
+from api.http.options import idempotency_key, once, read_json_options, validated
+from api.http.responses import answer, submitted
 from api.http.views import VersionList
 from api.openapi.operation import SUBMIT, SUBMIT_HEADERS, SUBMITTED, Errors, Operation
 from api.openapi.schemas import options_only
 from api.routes.metrics import served
 from api.routes.page import as_page, assets
-from api.service import answer, idempotency_key, service, submitted
+from api.service import service
 from shared import errors as e
 from shared.artifacts import Location, versions
 from shared.artifacts.versions import VersionReport, VersionView

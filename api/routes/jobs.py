@@ -5,11 +5,12 @@ from pydantic import BaseModel, ConfigDict, Field
 from werkzeug.routing import BaseConverter
 
 from api.http.auth import caller
-from api.http.options import once, read_options, validated, wait_s
+from api.http.options import idempotency_key, once, read_options, validated, wait_s
+from api.http.responses import accepted, answer, show, submitted
 from api.http.views import JobList
 from api.openapi.operation import ADMISSION, JOB, PHOTO, SUBMIT, SUBMIT_HEADERS, SUBMITTED, WAIT, Operation
 from api.openapi.schemas import photo_or_id
-from api.service import accepted, answer, idempotency_key, service, show, submitted
+from api.service import service
 from shared import errors as e
 from shared.jobs.contract import PHOTO_REQUESTS, EmbedRequest, Job, JobKind, JobStatus, SearchRequest
 from shared.jobs.listing import CURSOR_PATTERN

@@ -3,9 +3,10 @@
 from flask import Blueprint, Response, jsonify, request
 
 from api.http.problems import job_problem
+from api.http.responses import accepted
 from api.openapi.operation import ADMISSION, PHOTO, Answers, Errors, Operation, Schema
 from api.openapi.schemas import exactly, photo_only
-from api.service import accepted, service
+from api.service import service
 from shared import errors as e
 from shared.jobs.answers_contract import EmbedResult, SearchResult
 from shared.jobs.contract import (
