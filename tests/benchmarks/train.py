@@ -19,7 +19,7 @@ import torch
 
 from pipeline.cleaning.clean import CleanedCatalogue, clean
 from pipeline.training.activations import Activations
-from pipeline.training.dataset import PLAIN, PhotoViews, split_listings
+from pipeline.training.dataset import PLAIN, PhotoViews
 from pipeline.training.head import fit_head
 from pipeline.training.recipes import RECIPES, Recipe
 from pipeline.training.samples import Samples
