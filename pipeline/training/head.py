@@ -109,4 +109,4 @@ def fit_head(features: FloatArray, labels: Sequence[int], n_categories: int) -> 
 
 
 def _float32(values: npt.NDArray[np.generic]) -> FloatArray:
-    return np.ascontiguousarray(values, dtype=np.float32)
+    return np.asarray(values, dtype=np.float32, order="C")

@@ -247,15 +247,14 @@ def test_another_backbone_or_weights_file_is_a_new_bundle(installation: Installa
     installation.keep_photos(4)
     weights = resnet50_file(tmp_path / "resnet.pth")
     lite0, _ = live_versions(installation.home)
-    # By torch: what is wanted is the same, and converting a ResNet50 takes seconds.
-    first = installation.prepare(backbone=Backbone.RESNET50, weights=weights, runtime="torch")
+    first = installation.prepare(backbone=Backbone.RESNET50, weights=weights)
     assert (first.built, first.backbone, first.count) == (True, Backbone.RESNET50, 4)
     assert installation.heard("rebuilding the model bundle", "resnet50 is wanted", "efficientnet_lite0 is live")
     assert lite0 != first.bundle_version
-    kept = installation.prepare(backbone=Backbone.AUTO, weights=weights, runtime="torch")
+    kept = installation.prepare(backbone=Backbone.AUTO, weights=weights)
     assert (kept.built, kept.bundle_version) == (False, first.bundle_version)
     torch.save({**torch.load(weights), "bn1.bias": torch.full((64,), 0.1)}, weights)
-    second = installation.prepare(backbone=Backbone.AUTO, weights=weights, runtime="torch")
+    second = installation.prepare(backbone=Backbone.AUTO, weights=weights)
     assert (second.built, second.backbone) == (True, Backbone.RESNET50)
     assert second.bundle_version != first.bundle_version
     assert installation.heard("rebuilding the model bundle", "is wanted", "is live")
