@@ -23,7 +23,7 @@ def require_torch(who: str) -> None:
     """
     if missing := missing_torch():
         raise TorchMissing(
-            f"{who} needs {' and '.join(missing)}, which the set-up leaves out until something needs it: type "
+            f"{who} needs {', '.join(missing)}, which the set-up leaves out until something needs it: type "
             "`make torch` in the checkout; elsewhere, pip install 'lookalike[torch]'"
         )
 
