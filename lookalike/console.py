@@ -3,7 +3,7 @@
 import sys
 from importlib import import_module
 
-_INSTALL = "pip install 'lookalike[run,torch]'"
+_INSTALL = "pip install 'lookalike[run]'"
 _HERE = "This installation has the Python client alone (from lookalike import Client)"
 
 

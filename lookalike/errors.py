@@ -41,7 +41,7 @@ LookalikeError
 │   └── AcceptanceUnknown      acceptance_unknown   `job_id` is the job's, if it was accepted
 ├── NotServing                 artifact_unusable    no usable model or index; its operator has to act
 │   ├── BundleMissing, BundleDamaged, IndexMissing, IndexDamaged, IndexUnavailable, FingerprintMismatch,
-│       EmbeddingsDiffer, ArtifactUnwritable, StoreUnavailable
+│       EmbeddingsDiffer, TorchMissing, ArtifactUnwritable, StoreUnavailable
 └── ServiceError               internal_error       the service failed
     ├── WorkerLost             worker_lost
     ├── PhotoExpired           photo_expired
@@ -374,6 +374,12 @@ class EmbeddingsDiffer(NotServing):
     """A worker's processor gives other embeddings than the model's index has. The operator builds the model again."""
 
     default_code = "embeddings_differ"
+
+
+class TorchMissing(NotServing):
+    """The model runs in torch, which the service's machine lacks. The operator installs it."""
+
+    default_code = "torch_missing"
 
 
 class ArtifactUnwritable(NotServing):

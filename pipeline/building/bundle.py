@@ -1,37 +1,38 @@
 """Build a model bundle: fit the head, choose runtime and precision, calibrate, and measure the quality."""
 
-import copy
 import json
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError
 from importlib.metadata import version as library_version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
 from pipeline.building.embed import EmbeddedPhotos, report_unusable, run_over_photos
 from pipeline.building.export import (
     Forward,
     calibration_sample,
-    features_graph,
     graph_files,
     judge,
     runner,
     with_head,
 )
 from pipeline.building.precisions import ReducedPrecision, reduced_precision, torch_features
+from pipeline.building.trunks import trunk_graph
+from pipeline.doctor.machine import graphics_cards
 from pipeline.evaluation.evaluate import METRICS, Evaluation, describe_metrics
 from pipeline.evaluation.words import measure_served
-from pipeline.training.dataset import split_listings
 from pipeline.training.fusion import Labelled, Worded, fit_fusion
-from pipeline.training.head import fit_head
+from pipeline.training.head import Heads, fit_head
 from pipeline.training.matching import fit_matching
 from pipeline.training.projection import fit_projection
 from pipeline.training.sentences import Sentences, load_sentence_encoder
+from pipeline.training.split import split_listings
 from pipeline.training.text import Texts, fit_text, words_of
 from pipeline.training.weights import LoadedWeights, load_weights
 from shared.array_types import FloatArray
@@ -39,6 +40,7 @@ from shared.artifacts.store import ArtifactStore
 from shared.attributes.schema import NO_ATTRIBUTES, AttributeSchema
 from shared.catalogue.categories import CataloguePhoto, Categories
 from shared.catalogue.tables import Catalogue
+from shared.model.backbones import EMBEDDING_DIM, INPUT_PX, LEVELS, NORMALISATION
 from shared.model.bundle import (
     HISTORY,
     POOLED,
@@ -56,8 +58,8 @@ from shared.model.bundle import (
     write_bundle_directory,
 )
 from shared.model.embedder import Embeddings, normalised
-from shared.model.network import INPUT_PX, NORMALISATION, Network
 from shared.model.references import reference_pixels, references_file
+from shared.model.torch_library import has_gpu, missing_torch, require_torch
 from shared.photos.images import Pixels, PreprocessSpec
 from shared.progress import ReportProgress
 from shared.settings import RuntimeChoice, Settings
@@ -67,7 +69,7 @@ OWN_HEAD_NOTICE = (
     "so its accuracy here may flatter it."
 )
 CLOSED_FORM = "closed form"  # logistic head and projection over a trunk as it came
-_LIBRARIES = ("torch", "torchvision", "openvino", "nncf", "numpy", "pillow")
+_LIBRARIES = ("torch", "torchvision", "openvino", "nncf", "numpy", "pillow")  # those that are installed are told
 
 
 @dataclass(frozen=True)
@@ -75,13 +77,12 @@ class BundleInputs:
     """What a bundle is made from: a network with trained trunk, and the catalogue its head is or was fitted on.
 
     Attributes:
-        loaded: the network and where its weights come from.
+        loaded: the weights and where they come from.
         catalogue: name of the catalogue.
         categories: of the catalogue.
         photos: of the catalogue, in its order.
         split: listings to train, validate and test on; all empty if the head came with the weights.
         recipe: how the network was trained, for the manifest.
-        needs_head: whether only the trunk is trained, so that the head is still to be fitted.
         attributes: of the listings; those that are texts are their words.
         paths: category path by listing id, as far as they are known.
         project: whether to fit a projection, which is kept if retrieval on validation photos gets better.
@@ -96,7 +97,6 @@ class BundleInputs:
     photos: Sequence[CataloguePhoto]
     split: Split
     recipe: str
-    needs_head: bool
     project: bool
     attributes: AttributeSchema = NO_ATTRIBUTES
     paths: Mapping[str, str] = field(default_factory=dict)
@@ -142,7 +142,7 @@ class BundleContents:
 class _Candidate:
     """The catalogue by one precision of the trunk, with the head and projection fitted to that precision."""
 
-    network: Network
+    heads: Heads
     pooled: FloatArray  # (n, width)
     embeddings: Embeddings
     references: FloatArray  # (N_PHOTOS, dim) embeddings of the reference photos
@@ -151,7 +151,7 @@ class _Candidate:
     @property
     def features(self) -> FloatArray:
         """(n, dim) of the last stage, L2 norm 1."""
-        return normalised(self.pooled[:, : self.network.head.in_features])
+        return normalised(self.pooled[:, : self.heads.head.weight.shape[1]])
 
 
 @dataclass(frozen=True)
@@ -196,7 +196,6 @@ def build_bundle(
         photos=catalogue.photos,
         split=split,
         recipe=CLOSED_FORM,
-        needs_head=not loaded.has_head,
         project=not loaded.has_head,
         attributes=catalogue.attributes,
         paths=catalogue.paths,
@@ -239,27 +238,26 @@ def assemble_bundle(
     Raises:
         CatalogueUnusable: not one photo can be decoded.
     """
-    if settings.threads:
-        torch.set_num_threads(settings.threads)
-    network, split = inputs.loaded.network, inputs.split
-    runtime = _runtime(settings.runtime)
-    graph = features_graph(network, spec.size_px) if runtime is Runtime.OPENVINO else None
-    forward = torch_features(network) if graph is None else runner(graph)
+    loaded, split = inputs.loaded, inputs.split
+    runtime = _runtime(settings.runtime, report_progress)
+    graph = None
+    if runtime is Runtime.OPENVINO:
+        graph = trunk_graph(loaded.backbone, NORMALISATION[loaded.backbone], loaded.trunk, spec.size_px)
+    forward = torch_features(loaded, threads=settings.threads) if graph is None else runner(graph, settings.threads)
     photos, pooled, sample = _pool_features(inputs.photos, forward, spec, report_progress)
     references = forward(reference_pixels(spec.size_px))[0]
-    network.cpu()
     chosen = _fit_candidate(inputs, photos, pooled, references)
     served, gate = None, dict[str, float | str]()
-    if reduced := reduced_precision(graph, network, sample, settings.precision, report_progress):
+    if reduced := reduced_precision(graph, loaded, sample, settings, report_progress):
         served, gate = _apply_quality_gate(reduced, chosen, inputs, photos, spec, report_progress)
     if served is None:
-        files = {} if graph is None else graph_files(with_head(graph, chosen.network))
+        files = {} if graph is None else graph_files(with_head(graph, chosen.heads))
         served = _ServedModel(chosen, Precision.FLOAT32, gate, files)
-    network, notes = served.chosen.network, served.chosen.notes
+    heads, notes = served.chosen.heads, served.chosen.notes
     if inputs.project:
         report_progress(f"projection: {notes['projection']}")
     embedded = EmbeddedPhotos(photos, served.chosen.embeddings)
-    layer = POOLED if network.projection is None else PROJECTED
+    layer = POOLED if heads.projection is None else PROJECTED
     labelled = Labelled.of(photos, embedded.embeddings, layer)
     text = fit_text(
         photos, labelled.embeddings.vectors, split, inputs.attributes, len(inputs.categories), inputs.paths,
@@ -272,7 +270,7 @@ def assemble_bundle(
     described, reference_file = references_file(served.chosen.references)
     manifest = _manifest(inputs, spec).model_copy(
         update={
-            "embedding_dim": network.embedding_dim,
+            "embedding_dim": heads.embedding_dim,
             "embedding_layer": layer,
             "runtime": runtime,
             "precision": served.precision,
@@ -298,7 +296,7 @@ def assemble_bundle(
         extra_files[HISTORY] = json.dumps(inputs.history, indent=1)
     return BundleContents(
         manifest=manifest,
-        tensors=network.tensors(),
+        tensors=loaded.tensors(heads),
         split=split,
         graph_files=served.files,
         extra_files={
@@ -312,9 +310,13 @@ def assemble_bundle(
     )
 
 
-def _runtime(choice: RuntimeChoice) -> Runtime:
+def _runtime(choice: RuntimeChoice, report_progress: ReportProgress) -> Runtime:
     if choice is RuntimeChoice.AUTO:
-        return Runtime.TORCH if torch.cuda.is_available() else Runtime.OPENVINO
+        if missing_torch() and (cards := graphics_cards()):
+            report_progress(f"notice: {', '.join(cards)} is not used, because torch is not installed: `make torch`")
+        return Runtime.TORCH if has_gpu() else Runtime.OPENVINO
+    if choice is RuntimeChoice.TORCH:
+        require_torch("LOOKALIKE_RUNTIME=torch")
     return Runtime(choice.value)
 
 
@@ -352,19 +354,19 @@ def _fit_candidate(
         pooled: (n, width).
         references: (N_PHOTOS, width) pooled features of the reference photos.
     """
-    network = copy.deepcopy(inputs.loaded.network)
     notes = dict(inputs.notes)
-    if inputs.needs_head:
+    backbone, head = inputs.loaded.backbone, inputs.loaded.head
+    if head is None:
         rows = [row for row, photo in enumerate(photos) if photo.listing_id in inputs.split.train]
         labels = [photos[row].category for row in rows]
-        head = fit_head(pooled[rows, : network.head.in_features], labels, len(inputs.categories))
-        network.head.load_state_dict({"weight": torch.from_numpy(head.weight), "bias": torch.from_numpy(head.bias)})
+        head = fit_head(pooled[rows, : EMBEDDING_DIM[backbone]], labels, len(inputs.categories))
+    heads = Heads(head)
     if inputs.project:
-        notes |= fit_projection(network, photos, pooled, inputs.split)
-    with torch.inference_mode():
-        embeddings, scores = (part.numpy() for part in network.answer(torch.from_numpy(pooled)))
-        expected = normalised(network.answer(torch.from_numpy(references))[0].numpy())
-    return _Candidate(network, pooled, Embeddings(normalised(embeddings), scores), expected, notes)
+        heads, decided = fit_projection(head, LEVELS[backbone], photos, pooled, inputs.split)
+        notes |= decided
+    embeddings, scores = heads.answer(pooled)
+    expected = normalised(heads.answer(references)[0])
+    return _Candidate(heads, pooled, Embeddings(normalised(embeddings), scores), expected, notes)
 
 
 def _apply_quality_gate(
@@ -385,14 +387,13 @@ def _apply_quality_gate(
         return None, reduced.portability
     _, batches, _ = run_over_photos(photos, spec, reduced.forward, desc=reduced.precision.value)
     references = reduced.forward(reference_pixels(spec.size_px))[0]
-    inputs.loaded.network.cpu()
     candidate = _fit_candidate(inputs, photos, np.concatenate([batch[0] for batch in batches]), references)
     verdict = judge(candidate.features, reference.features, photos)
     gate = verdict.facts() | reduced.portability
     report_progress(f"{reduced.precision} against float32: {describe_metrics(gate)}")
     if not verdict.passed:
         return None, gate
-    return _ServedModel(candidate, reduced.precision, gate, reduced.files(candidate.network)), gate
+    return _ServedModel(candidate, reduced.precision, gate, reduced.files(candidate.heads)), gate
 
 
 def _manifest(inputs: BundleInputs, spec: PreprocessSpec) -> BundleManifest:
@@ -409,6 +410,14 @@ def _manifest(inputs: BundleInputs, spec: PreprocessSpec) -> BundleManifest:
         catalogue=inputs.catalogue,
         head_came_with_weights=not inputs.split.listings,
         notice=loaded.notice if inputs.split.listings else OWN_HEAD_NOTICE,
-        libraries={name: library_version(name) for name in _LIBRARIES},
+        libraries=_versions(),
         built_at=datetime.now(UTC).isoformat(timespec="seconds"),
     )
+
+
+def _versions() -> dict[str, str]:
+    versions = {}
+    for name in _LIBRARIES:
+        with suppress(PackageNotFoundError):
+            versions[name] = library_version(name)
+    return versions

@@ -1,9 +1,8 @@
-"""Export a network to OpenVINO in float32 or int8, and compare the two for the quality gate."""
+"""A network's OpenVINO graph in float32 or int8: completed, quantised, run, and compared for the quality gate."""
 
 import importlib
 import logging
 import os
-import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout
@@ -13,14 +12,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
-from torch import nn
 
+from pipeline.building.trunks import openvino_library
 from pipeline.evaluation.retrieval import retrieval_metrics
+from pipeline.training.head import Heads
 from shared.array_types import FloatArray
 from shared.catalogue.categories import CataloguePhoto
+from shared.cores import n_cores
 from shared.model.bundle import GRAPH
-from shared.model.network import Network
 from shared.model.signal_stack import signal_stack_kept
 from shared.photos.images import Pixels
 
@@ -84,40 +83,25 @@ def judge(candidate: FloatArray, reference: FloatArray, photos: Sequence[Catalog
     return Verdict(float(cosines.mean()), precision(candidate), precision(reference))
 
 
-def features_graph(network: Network, size_px: int) -> Graph:
-    """Convert the trunk to an OpenVINO model: (n, S, S, 3) uint8 -> pooled features (n, width)."""
-    return module_graph(network.features, size_px)
-
-
-def module_graph(module: nn.Module, size_px: int) -> Graph:
-    """Convert a module that takes photos, (n, S, S, 3) uint8, to an OpenVINO model with dynamic batch size."""
-    example = torch.zeros((2, size_px, size_px, 3), dtype=torch.uint8)
-    any_batch = {0: torch.export.Dim("n_photos", min=1, max=4096)}
-    program = torch.export.export(module.cpu(), (example,), dynamic_shapes=(any_batch,))
-    graph = _openvino().convert_model(program)
-    graph.reshape([-1, size_px, size_px, 3])
-    return graph
-
-
-def with_head(graph: Graph, network: Network) -> Graph:
-    """Append head and projection to a features graph, with the operations of `Network.answer`.
+def with_head(graph: Graph, heads: Heads) -> Graph:
+    """Append head and projection to a trunk's graph, with the operations of `Heads.answer`.
 
     Returns:
         a graph with two outputs: embeddings (n, embedding_dim) and scores (n, n_categories).
     """
-    openvino = _openvino()
+    openvino = openvino_library()
     ops = importlib.import_module("openvino.opset13")
 
-    def linear(x: Any, layer: nn.Linear) -> Any:
-        weight, bias = (parameter.detach().numpy() for parameter in (layer.weight, layer.bias))
+    def linear(x: Any, weight: FloatArray, bias: FloatArray) -> Any:
         return ops.add(ops.matmul(x, weight, transpose_a=False, transpose_b=True), bias)
 
     pooled = graph.output(0).get_node().input_value(0)
-    embedding = ops.slice(pooled, [0], [network.head.in_features], [1], [1])
-    scores = linear(embedding, network.head)
-    if (projection := network.projection) is not None:
-        mapped = ops.normalize_l2(linear(pooled, projection.linear), np.array([1]), 1e-24, "max")
-        evidence = ops.multiply(ops.softmax(scores, axis=1), projection.evidence.numpy())
+    embedding = ops.slice(pooled, [0], [heads.head.weight.shape[1]], [1], [1])
+    scores = linear(embedding, heads.head.weight, heads.head.bias)
+    if (projection := heads.projection) is not None:
+        mapped = linear(pooled, projection.weight, projection.bias)
+        mapped = ops.normalize_l2(mapped, np.array([1]), 1e-24, "max")
+        evidence = ops.multiply(ops.softmax(scores, axis=1), np.float32(projection.evidence))
         embedding = ops.concat([mapped, evidence], axis=1)
     return openvino.Model([ops.result(embedding), ops.result(scores)], graph.get_parameters())
 
@@ -163,11 +147,11 @@ def int8_weights_graph(graph: Graph) -> Graph:
         return nncf.compress_weights(graph.clone(), mode=nncf.CompressWeightsMode.INT8_ASYM)
 
 
-def runner(graph: Graph) -> Forward:
-    """Compile a graph for the CPU, to run on all cores: (n, S, S, 3) uint8 -> its outputs, in order."""
-    hints = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": torch.get_num_threads()}
+def runner(graph: Graph, threads: int = 0) -> Forward:
+    """Compile a graph for the CPU, to run on so many cores, 0: on all: (n, S, S, 3) uint8 -> its outputs, in order."""
+    hints = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": threads or n_cores()}
     with signal_stack_kept():
-        compiled = _openvino().Core().compile_model(graph, "CPU", hints)
+        compiled = openvino_library().Core().compile_model(graph, "CPU", hints)
     request = compiled.create_infer_request()
 
     def forward(pixels: Pixels) -> list[FloatArray]:
@@ -181,7 +165,7 @@ def graph_files(graph: Graph, name: str = GRAPH) -> dict[str, bytes]:
     """Serialise a graph as `name` and the file with its weights: their content by name."""
     with tempfile.TemporaryDirectory() as scratch:
         path = Path(scratch) / name
-        _openvino().save_model(graph, path, compress_to_fp16=False)
+        openvino_library().save_model(graph, path, compress_to_fp16=False)
         return {file.name: file.read_bytes() for file in Path(scratch).iterdir()}
 
 
@@ -205,11 +189,3 @@ def _nncf() -> Any:
     os.environ["NNCF_CI"] = "1"
     logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)  # it looks for CUDA and says so
     return importlib.import_module("nncf")
-
-
-def _openvino() -> Any:
-    # The converter reports its use over the network where this package can be imported, and does without where not.
-    sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
-    import openvino
-
-    return openvino

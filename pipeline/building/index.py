@@ -24,7 +24,7 @@ from shared.index.milvus_server import MilvusServer, open_server
 from shared.index.snapshot import lies_in, open_snapshot, prune_index
 from shared.index.vector_index import VectorIndex
 from shared.jobs.reindex_contract import Promotion, ReindexMode, ReindexRequest
-from shared.model.bundle import ModelBundle, bundle_store, known_categories, open_bundle
+from shared.model.bundle import ModelBundle, Runtime, bundle_store, known_categories, open_bundle
 from shared.model.embedder import Embedder
 from shared.model.references import verify_embeddings
 from shared.model.runtimes import open_embedder
@@ -52,6 +52,7 @@ class Prepared:
         built: whether anything had to be built.
         outdated: whether the index is of an earlier state of the catalogue.
         photo: file of the index's first photo; relative where it is in the catalogue.
+        runtime: that the bundle runs in.
     """
 
     bundle_version: str
@@ -64,6 +65,7 @@ class Prepared:
     built: bool
     outdated: bool
     photo: str
+    runtime: Runtime
 
 
 def prepare(
@@ -390,4 +392,5 @@ def _current_state(
         built,
         outdated,
         str(snapshot.photo(0).path),
+        manifest.runtime,
     )

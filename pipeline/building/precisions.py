@@ -4,16 +4,17 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
-import torch
 
 from pipeline.building.export import Forward, Graph, graph_files, int8_graph, runner, with_head
 from pipeline.building.instruction_sets import N_PHOTOS, compare_instruction_sets
+from pipeline.training.head import Heads
+from pipeline.training.weights import LoadedWeights
 from shared.array_types import FloatArray
 from shared.model.bundle import Precision
-from shared.model.network import Network
+from shared.model.torch_library import has_gpu
 from shared.photos.images import Pixels
 from shared.progress import ReportProgress
-from shared.settings import PrecisionChoice
+from shared.settings import PrecisionChoice, Settings
 
 
 @dataclass(frozen=True)
@@ -23,20 +24,25 @@ class ReducedPrecision:
     Attributes:
         precision: its name.
         forward: runs the trunk in it.
-        files: makes the files that the runtime loads, from a network with head and projection fitted.
+        files: makes the files that the runtime loads, from the fitted head and projection.
         portability: how it compares with itself on other processors; with a `verdict` if it must not be used.
     """
 
     precision: Precision
     forward: Forward
-    files: Callable[[Network], dict[str, bytes]]
+    files: Callable[[Heads], dict[str, bytes]]
     portability: dict[str, float | str] = field(default_factory=dict)
 
 
-def torch_features(network: Network, *, half: bool = False) -> Forward:
+def torch_features(loaded: LoadedWeights, *, threads: int = 0, half: bool = False) -> Forward:
     """The trunk in torch, on the GPU where there is one; with `half`, matrix products in bfloat16."""
+    import torch
+
+    if threads:
+        torch.set_num_threads(threads)
+
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    features = network.features.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    features = loaded.network.features.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def forward(pixels: Pixels) -> list[FloatArray]:
         with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, enabled=half):
@@ -47,21 +53,21 @@ def torch_features(network: Network, *, half: bool = False) -> Forward:
 
 def reduced_precision(
     graph: Graph | None,
-    network: Network,
+    loaded: LoadedWeights,
     sample: list[Pixels],
-    choice: PrecisionChoice,
+    settings: Settings,
     report_progress: ReportProgress,
 ) -> ReducedPrecision | None:
     """The precision to try against float32: int8 with OpenVINO, bfloat16 on a GPU or where asked for; or None.
 
     Args:
         graph: the trunk in OpenVINO; None: torch runs it.
-        network: the same in torch.
+        loaded: the same, for torch.
         sample: (S, S, 3) uint8 each, of the catalogue, to calibrate int8 on.
-        choice: what the settings ask for.
+        settings: which precision is asked for, and how many threads may run it.
         report_progress: receives one line for each step.
     """
-    if choice is PrecisionChoice.FLOAT32:
+    if settings.precision is PrecisionChoice.FLOAT32:
         return None
     if graph is not None:
         report_progress(f"quantising to int8 with {len(sample)} photos of the catalogue")
@@ -70,10 +76,10 @@ def reduced_precision(
         agreement = compare_instruction_sets(quantised, np.stack(some))
         return ReducedPrecision(
             Precision.INT8,
-            runner(quantised),
+            runner(quantised, settings.threads),
             lambda fitted: graph_files(with_head(quantised, fitted)),
             agreement.facts() if agreement else {},
         )
-    if choice is PrecisionChoice.BFLOAT16 or torch.cuda.is_available():
-        return ReducedPrecision(Precision.BFLOAT16, torch_features(network, half=True), lambda _: {})
+    if settings.precision is PrecisionChoice.BFLOAT16 or has_gpu():
+        return ReducedPrecision(Precision.BFLOAT16, torch_features(loaded, half=True), lambda _: {})
     return None

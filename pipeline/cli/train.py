@@ -63,6 +63,9 @@ def train(
     """
     if out and out.exists():
         raise ArtifactUnwritable(f"{out} is there already; name a directory that is not")
+    from shared.model.torch_library import require_torch
+
+    require_torch("training")
     from pipeline.training.factory import TrainingConfig, run_training
     from pipeline.training.recipes import RECIPES
 

@@ -17,8 +17,6 @@ _PREFIX = "LOOKALIKE_"
 _OF_OTHERS = {"LOOKALIKE_URL", "LOOKALIKE_API_KEY"}  # the client's
 _DISK_FLOOR = 256 << 20
 _DISK_GOOD = 2 << 30
-_RESNET50 = "resnet50-11ad3fa6.pth"
-_WEIGHTS_HOST = ("download.pytorch.org", 443)
 _HOST_WITHIN_S = 3.0
 
 
@@ -99,6 +97,7 @@ def check_port() -> Findings:
 
 def check_weights() -> Findings:
     """Check that the weights for a new bundle are here or can be downloaded."""
+    from pipeline.training.download import HOST, resnet50_file
     from shared.settings import Backbone, load_settings
 
     settings = load_settings()
@@ -113,21 +112,20 @@ def check_weights() -> Findings:
         else:
             yield fail("weights", f"LOOKALIKE_WEIGHTS={given} is no file that can be read", "correct or unset it")
         return
-    cache = Path(os.environ.get("TORCH_HOME") or Path.home() / ".cache/torch") / "hub/checkpoints" / _RESNET50
-    if cache.is_file():
+    if (cache := resnet50_file()).is_file():
         yield ok("weights", f"ResNet50's, downloaded before, in {cache}")
         return
     try:
-        socket.create_connection(_WEIGHTS_HOST, timeout=_HOST_WITHIN_S).close()
+        socket.create_connection((HOST, 443), timeout=_HOST_WITHIN_S).close()
     except OSError as exc:
-        described = f"ResNet50's cannot be downloaded from {_WEIGHTS_HOST[0]} ({exc.strerror or exc})"
+        described = f"ResNet50's cannot be downloaded from {HOST} ({exc.strerror or exc})"
         advice = "set LOOKALIKE_WEIGHTS to a file of them"
         if settings.backbone is Backbone.RESNET50:
             yield fail("weights", described, f"{advice}, or choose BACKBONE=efficientnet_lite0")
         else:
             yield warn("weights", f"{described}; EfficientNet-Lite0 would be used", f"for ResNet50, {advice}")
     else:
-        yield ok("weights", f"ResNet50's can be downloaded from {_WEIGHTS_HOST[0]}")
+        yield ok("weights", f"ResNet50's can be downloaded from {HOST}")
 
 
 def _sentence_encoder(name: str) -> Finding:

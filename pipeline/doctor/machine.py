@@ -57,14 +57,21 @@ def check_memory() -> Findings:
         yield ok("memory", found)
 
 
-def check_graphics() -> Findings:
-    """Check for a GPU, and for a torch that can use it."""
+def graphics_cards() -> list[str]:
+    """Return the names of NVIDIA's GPUs in this machine, as far as its driver knows them."""
     if (tool := shutil.which("nvidia-smi")) is None:
-        yield ok("gpu", "none: the model runs on the processor")
-        return
+        return []
     listed = subprocess.run([tool, "-L"], capture_output=True, text=True, timeout=30, check=False)
     names = [line.split(":", 1)[1].split("(")[0].strip() for line in listed.stdout.splitlines() if ":" in line]
-    if listed.returncode or not names:
+    return [] if listed.returncode else names
+
+
+def check_graphics() -> Findings:
+    """Check for a GPU, and for a torch that can use it."""
+    if shutil.which("nvidia-smi") is None:
+        yield ok("gpu", "none: the model runs on the processor")
+        return
+    if not (names := graphics_cards()):
         yield warn(
             "gpu", "nvidia-smi lists none", "if there should be one, mend its driver; else this is of no concern"
         )
@@ -74,7 +81,9 @@ def check_graphics() -> Findings:
     except PackageNotFoundError:
         torch = "none"
     if torch.endswith("+cpu") or torch == "none":
-        yield warn("gpu", f"{', '.join(names)}; torch {torch} cannot use it", "install torch's build for CUDA")
+        yield warn(
+            "gpu", f"{', '.join(names)}; torch {torch} cannot use it", "install torch's build for CUDA: make torch"
+        )
     else:
         yield ok("gpu", f"{', '.join(names)}; torch {torch}")
 

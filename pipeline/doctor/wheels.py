@@ -29,6 +29,7 @@ MODULES = {
 }  # fmt: skip
 # What serves is not in every installation: the image of the command line holds neither API nor what `up` starts.
 _SERVED_BY = {"api": "api", "run": "api"}
+_OPTIONAL = {"torch": "none: training needs it, and a GPU; `make torch` installs it"}
 _WITHIN_S = 180
 _IMPORT_EACH = """
 import importlib, sys
@@ -50,6 +51,9 @@ def check_wheels() -> Findings:
             continue
         problems = dict(_problems(modules))
         missing = [module for module, problem in problems.items() if _is_missing(module, problem)]
+        if extra in _OPTIONAL and len(missing) == len(modules):
+            yield ok(f"wheels {extra}", _OPTIONAL[extra])
+            continue
         if missing:
             advice = f"make setup, or: pip install 'lookalike[{extra}]'"
             yield fail(f"wheels {extra}", f"not installed: {', '.join(missing)}", advice)

@@ -24,6 +24,8 @@ from shared.api_keys import KeyRing, require_some_key
 from shared.artifacts.home import catalogue_location
 from shared.errors import CannotStart
 from shared.jobs.worker_registry import WorkerRegistry
+from shared.model.bundle import Runtime
+from shared.model.torch_library import require_torch
 from shared.progress import ReportProgress
 from shared.redis_address import publish_redis_url, withdraw_redis_url
 from shared.redis_client import connect, reason_of, refuse_cluster
@@ -44,6 +46,7 @@ def up(settings: Settings, report_progress: ReportProgress) -> None:
 
     Raises:
         CannotStart: the port or the home directory is in use, or a process ended before all were ready.
+        TorchMissing: the live model runs in torch, which is not installed.
     """
     has_built = os.environ.pop(_BUILT, None)
     # Before the first import of torch or the first download: what cannot work should fail within a second.
@@ -56,6 +59,8 @@ def up(settings: Settings, report_progress: ReportProgress) -> None:
         if prepared.built and not has_built:
             # Libraries and graphs that building needed, over a gigabyte, leave this process with its program only.
             os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], {**os.environ, _BUILT: "1"})
+        if prepared.runtime is Runtime.TORCH:
+            require_torch(f"{prepared.bundle_version}, a model that runs in torch,")
         stop = _StopRequest()
         for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             signal.signal(signum, stop.ask)

@@ -17,8 +17,8 @@ from pipeline.training.train import train
 from pipeline.training.weights import load_weights
 from shared.catalogue.choice import CategoryChoice
 from shared.catalogue.fetching import fetch_with
+from shared.model.backbones import INPUT_PX
 from shared.model.bundle import bundle_store, known_categories, open_bundle, open_bundle_directory
-from shared.model.network import INPUT_PX
 from shared.photos.preprocessing import PreprocessSpec
 from shared.progress import ReportProgress
 from shared.settings import Backbone, Settings
@@ -110,13 +110,12 @@ def run_training(
         report_progress=report_progress,
     )
     inputs = BundleInputs(
-        loaded=loaded,
+        loaded=trained.weights,
         catalogue=cleaned.catalogue.name,
         categories=cleaned.catalogue.categories,
         photos=cleaned.catalogue.photos,
         split=trained.split,
         recipe=trained.recipe,
-        needs_head=False,
         project=config.recipe.projection,
         attributes=cleaned.catalogue.attributes,
         paths=cleaned.catalogue.paths,

@@ -11,8 +11,8 @@ import numpy as np
 from scipy.optimize import minimize
 
 from pipeline.training.calibrate import lowest_threshold
-from pipeline.training.dataset import linked_listings
 from pipeline.training.fusion import Labelled
+from pipeline.training.split import linked_listings
 from shared.array_types import BoolArray, DoubleArray, FloatArray, IntArray
 from shared.catalogue.categories import CataloguePhoto
 from shared.model.bundle import Split

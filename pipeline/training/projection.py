@@ -14,14 +14,13 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
 from pipeline.evaluation.retrieval import find_neighbours, mean
+from pipeline.training.head import Head, Heads, Projection
 from shared.array_types import DoubleArray, FloatArray
 from shared.catalogue.categories import CataloguePhoto
 from shared.model.bundle import Split
 from shared.model.embedder import normalised
-from shared.model.network import Network, Projection
 
 DIM = 512  # on those photos 256 finds as much and 128 a little less; catalogues of more kinds of things need more
 _SHRINKAGE = 1.0  # times the mean variance; measured: 0.1 to 10 differ by 0.04 in sibling recall@4, 1 and 3 are best
@@ -44,31 +43,30 @@ class _RetrievalQuality:
         return self.precision_at_4 + self.sibling_recall_at_4
 
 
-def fit_projection(network: Network, photos: Sequence[CataloguePhoto], pooled: FloatArray, split: Split) -> Notes:
-    """Fit a projection, and set it on the network if retrieval on validation photos gets better by it.
+def fit_projection(
+    head: Head, levels: Sequence[int], photos: Sequence[CataloguePhoto], pooled: FloatArray, split: Split
+) -> tuple[Heads, Notes]:
+    """Fit a projection, and keep it if retrieval on validation photos gets better by it.
 
     Args:
-        network: with its head in place; its `projection` is set.
+        head: of the network.
+        levels: number of features pooled from the last stage, and from each tap.
         photos: one a row.
         pooled: (n, width) pooled features.
         split: training listings are fitted on, validation listings decide.
 
     Returns:
-        the decision and the figures before and after, by name.
+        the head, with the projection if it is kept; the decision and the figures before and after, by name.
     """
     listings = np.array([photo.listing_id for photo in photos])
     trained, validated = (np.isin(listings, sorted(side)) for side in (split.train, split.validation))
     n_pairs = int(trained.sum()) - len(np.unique(listings[trained]))
     if n_pairs < _MIN_PAIRS or not validated.any():
-        return {
+        return Heads(head), {
             "projection": f"none: {n_pairs} pairs of one listing to learn from, {validated.sum()} photos to choose by"
         }
-    weight, bias = _whitening(pooled[trained], listings[trained], network.features.trunk.levels)
-    projection = Projection(pooled.shape[1], len(weight)).eval()
-    with torch.inference_mode():
-        projection.linear.weight.copy_(torch.from_numpy(weight))
-        projection.linear.bias.copy_(torch.from_numpy(bias))
-        last, scores = network.answer(torch.from_numpy(pooled))
+    weight, bias = _whitening(pooled[trained], listings[trained], levels)
+    last, scores = Heads(head).answer(pooled)
     there = trained | validated
     labels = np.array([photo.category for photo in photos], dtype=np.int64)[there]
 
@@ -79,20 +77,11 @@ def fit_projection(network: Network, photos: Sequence[CataloguePhoto], pooled: F
             mean(neighbours.precision(4)[asked]) or 0.0, mean(neighbours.sibling_found(4)[asked]) or 0.0
         )
 
-    def projected(evidence: float) -> FloatArray:
-        with torch.inference_mode():
-            projection.evidence.fill_(evidence)
-            vectors: FloatArray = projection(torch.from_numpy(pooled), scores).numpy()
-            return vectors
-
-    before = quality_of(last.numpy())
-    tried = {evidence: quality_of(projected(evidence)) for evidence in _EVIDENCE}
+    before = quality_of(last)
+    tried = {evidence: quality_of(Projection(weight, bias, evidence)(pooled, scores)) for evidence in _EVIDENCE}
     best = max(tried, key=lambda evidence: tried[evidence].total)
     better = tried[best].total > before.total
-    if better:
-        projection.evidence.fill_(best)
-        network.projection = projection
-    return {
+    return Heads(head, Projection(weight, bias, best) if better else None), {
         "projection": "kept" if better else "none: it finds no more than the pooled features",
         "evidence": best,
         "pooled_precision_at_4": before.precision_at_4,

@@ -20,6 +20,8 @@ import numpy.typing as npt
 from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
+from pipeline.building.export import graph_files, int8_weights_graph
+from pipeline.building.trunks import openvino_library
 from shared.artifacts.store import ArtifactStore
 from shared.errors import WeightsUnusable
 from shared.progress import ReportProgress
@@ -106,8 +108,6 @@ def load_sentence_encoder(
     Raises:
         WeightsUnusable: it cannot be had or is of another kind, or the library `tokenizers` is not installed.
     """
-    from pipeline.building.export import graph_files, int8_weights_graph  # with torch, which finding one does without
-
     directory = find_sentence_encoder(name)
     try:
         config = json.loads((directory / _CONFIG).read_bytes())
@@ -170,7 +170,7 @@ def _bert(config: Mapping[str, Any], tensors: Tensors, first_token: bool) -> Gra
         raise ValueError(f"config.json says {found}; known are {wanted}")
     if config.get("position_embedding_type", "absolute") != "absolute":
         raise ValueError("positions are not absolute")
-    openvino, ops = importlib.import_module("openvino"), importlib.import_module("openvino.opset13")
+    openvino, ops = openvino_library(), importlib.import_module("openvino.opset13")
     prefix = "bert." if "bert.embeddings.word_embeddings.weight" in tensors else ""
     width, n_heads = config["hidden_size"], config["num_attention_heads"]
 

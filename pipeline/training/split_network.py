@@ -5,7 +5,8 @@ import hashlib
 import torch
 from torch import Tensor, nn
 
-from pipeline.building.export import Forward, module_graph, runner
+from pipeline.building.export import Forward, runner
+from pipeline.building.trunks import trunk_graph
 from shared.array_types import FloatArray
 from shared.model.network import Network
 from shared.photos.images import Pixels
@@ -80,7 +81,11 @@ def front_runner(front: Front, size_px: int, device: torch.device) -> Forward:
         device: cuda or cpu.
     """
     if device.type == "cpu":
-        return runner(module_graph(front, size_px))
+        features, n_stages = front.features, None if front.pooled else front.n_frozen
+        tensors, dim = features.trunk.tensors(), features.trunk.levels[0]
+        graph = trunk_graph(features.trunk.backbone, features.normalisation, tensors, size_px, n_stages=n_stages)
+        run = runner(graph, torch.get_num_threads())
+        return run if n_stages is not None else lambda pixels: [run(pixels)[0][:, :dim]]
     front = front.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def forward(pixels: Pixels) -> list[FloatArray]:

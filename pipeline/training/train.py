@@ -13,16 +13,16 @@ from pipeline.cleaning.clean import CleanedCatalogue
 from pipeline.local.locks import exclusive
 from pipeline.training.activations import Activations, activations_key, evict_activations
 from pipeline.training.checkpoints import RunDirectory
-from pipeline.training.dataset import PhotoViews, require_every_side, split_listings
+from pipeline.training.dataset import PhotoViews
 from pipeline.training.head import fit_head
 from pipeline.training.loop import Loop
 from pipeline.training.recipes import Recipe
 from pipeline.training.samples import Samples
+from pipeline.training.split import require_every_side, split_listings
 from pipeline.training.split_network import Front, Tail, front_runner
 from pipeline.training.weights import LoadedWeights
 from shared.catalogue.categories import Categories
 from shared.model.bundle import Split
-from shared.model.network import Network
 from shared.photos.images import PreprocessSpec
 from shared.progress import ReportProgress
 
@@ -34,7 +34,7 @@ class TrainedNetwork:
     """The result of a training run.
 
     Attributes:
-        network: the one that was loaded, with the weights of the best epoch.
+        weights: of the best epoch, head included.
         split: listings that were trained, validated and will be tested on.
         recipe: its name.
         history: one entry an epoch: epoch, train_loss, train_accuracy, seconds; with photos to validate on also
@@ -42,7 +42,7 @@ class TrainedNetwork:
         notes: how it ended and what was decided on the way.
     """
 
-    network: Network
+    weights: LoadedWeights
     split: Split
     recipe: str
     history: list[dict[str, float]]
@@ -64,7 +64,7 @@ def train(
     """Train the loaded network, with as many threads as torch is set to.
 
     Args:
-        loaded: its network is trained in place.
+        loaded: the weights to start from; its `network` is trained in place.
         cleaned: photos, labels and near duplicates.
         recipe: the hyperparameters.
         directory: of this run: checkpoints, TensorBoard events, history.
@@ -98,7 +98,7 @@ def train(
         loop = _prepare(loaded, recipe, samples, views, run, activations, report_progress)
         notes: dict[str, float | str] = {"ended": loop.run(report_progress), "best_epoch": loop.position.best_epoch}
         notes |= {f"start_{name}": value for name, value in loop.position.start.items()}
-        return TrainedNetwork(loaded.network.cpu(), split, recipe.name, loop.position.history, notes)
+        return TrainedNetwork(loaded.trained(), split, recipe.name, loop.position.history, notes)
 
 
 def _prepare(

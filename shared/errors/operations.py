@@ -48,6 +48,12 @@ class EmbeddingsDiffer(ArtifactError):
     code = "embeddings_differ"
 
 
+class TorchMissing(ArtifactError):
+    """The model, or what was asked for, needs torch, which is not installed: `make torch`."""
+
+    code = "torch_missing"
+
+
 class RerankerMissing(ArtifactError):
     """Command line only: there is no such re-ranker: `lookalike reranker list`."""
 

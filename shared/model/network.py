@@ -12,36 +12,30 @@ from torch.nn import functional
 from torchvision.models import ResNet, resnet50
 
 from shared.catalogue.categories import OLDER_CATEGORIES
+from shared.model.backbones import EMBEDDING_DIM, LEVELS, TAPS
 from shared.model.bundle import Normalisation
 from shared.settings import Backbone
-
-EMBEDDING_DIM = {Backbone.RESNET50: 2048, Backbone.EFFICIENTNET_LITE0: 1280, Backbone.EFFICIENTNET_LITE2: 1280}
-
-# Side of the photos that the published weights were trained on.
-INPUT_PX = {Backbone.RESNET50: 224, Backbone.EFFICIENTNET_LITE0: 224, Backbone.EFFICIENTNET_LITE2: 260}
-
-_LITE = Normalisation(mean=(127 / 255,) * 3, std=(128 / 255,) * 3)  # (x - 127) / 128 on 0..255
-NORMALISATION = {
-    # The statistics that the networks' authors trained with.
-    Backbone.RESNET50: Normalisation(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225)),
-    Backbone.EFFICIENTNET_LITE0: _LITE,
-    Backbone.EFFICIENTNET_LITE2: _LITE,
-}
 
 
 class Trunk(nn.Module):
     """A backbone up to its pooled features, as stages that can be run one by one.
 
     Attributes:
+        backbone: which.
         net: the backbone as its library defines it.
-        taps: indices of earlier stages whose feature maps are pooled too: they hold textures and shapes that the last
-            stage no longer does.
-        levels: number of features pooled from the last stage, and from each tap.
     """
 
+    backbone: Backbone
     net: nn.Module
-    taps: tuple[int, ...]
-    levels: tuple[int, ...]
+
+    @property
+    def levels(self) -> tuple[int, ...]:
+        """Number of features pooled from the last stage, and from each tap."""
+        return LEVELS[self.backbone]
+
+    def tensors(self) -> dict[str, npt.NDArray[np.generic]]:
+        """Return every weight by its name in the backbone's library, as numpy arrays."""
+        return _arrays(self.net)
 
     def stages(self) -> list[nn.Module]:
         """Return the stages of a forward pass in order; each takes the feature maps of the one before."""
@@ -52,7 +46,7 @@ class Trunk(nn.Module):
         pooled = []
         for number, stage in enumerate(self.stages()):
             x = stage(x)  # (n, 3, S, S) -> ... -> (n, dim, S/32, S/32)
-            if number in self.taps:
+            if number in TAPS[self.backbone]:
                 pooled.append(x.mean((2, 3)))
         return torch.cat([x.mean((2, 3)), *pooled], dim=1)
 
@@ -60,8 +54,7 @@ class Trunk(nn.Module):
 class ResNet50Trunk(Trunk):
     """torchvision's ResNet50: the stem, and the 3 + 4 + 6 + 3 blocks of its four layers."""
 
-    taps = (7, 13)  # the ends of layer2 and layer3
-    levels = (2048, 512, 1024)
+    backbone = Backbone.RESNET50
 
     def __init__(self) -> None:
         super().__init__()
@@ -78,11 +71,9 @@ class ResNet50Trunk(Trunk):
 class LiteTrunk(Trunk):
     """EfficientNet-Lite (arXiv:1905.11946, without squeeze-excite and swish): the stem, blocks, the top."""
 
-    name: str
-
     def __init__(self) -> None:
         super().__init__()
-        self.net = EfficientNet.from_name(self.name)
+        self.net = EfficientNet.from_name(self.backbone.replace("_", "-"))
         self.net._fc = nn.Identity()
 
     def stages(self) -> list[nn.Module]:
@@ -96,24 +87,16 @@ class LiteTrunk(Trunk):
 class Lite0Trunk(LiteTrunk):
     """EfficientNet-Lite0, of 16 blocks."""
 
-    name = "efficientnet-lite0"
-    taps = (8, 11, 15)  # the last blocks of 80, of 112 and of 192 channels
-    levels = (1280, 80, 112, 192)
+    backbone = Backbone.EFFICIENTNET_LITE0
 
 
 class Lite2Trunk(LiteTrunk):
     """EfficientNet-Lite2, of 21 blocks: wider and deeper by a tenth and a fifth."""
 
-    name = "efficientnet-lite2"
-    taps = (11, 15, 20)  # the last blocks of 88, of 120 and of 208 channels
-    levels = (1280, 88, 120, 208)
+    backbone = Backbone.EFFICIENTNET_LITE2
 
 
-_TRUNKS: dict[Backbone, type[Trunk]] = {
-    Backbone.RESNET50: ResNet50Trunk,
-    Backbone.EFFICIENTNET_LITE0: Lite0Trunk,
-    Backbone.EFFICIENTNET_LITE2: Lite2Trunk,
-}
+_TRUNKS: dict[Backbone, type[Trunk]] = {trunk.backbone: trunk for trunk in (ResNet50Trunk, Lite0Trunk, Lite2Trunk)}
 
 
 class Features(nn.Module):
@@ -121,7 +104,7 @@ class Features(nn.Module):
 
     Args:
         backbone: which trunk.
-        normalisation: of its inputs.
+        normalisation: of its inputs; an attribute, too.
     """
 
     scale: Tensor
@@ -129,6 +112,7 @@ class Features(nn.Module):
 
     def __init__(self, backbone: Backbone, normalisation: Normalisation) -> None:
         super().__init__()
+        self.normalisation = normalisation
         self.trunk: Trunk = _TRUNKS[backbone]()
         mean, std = torch.tensor(normalisation.mean), torch.tensor(normalisation.std)
         self.register_buffer("scale", 1 / (255 * std).view(1, 3, 1, 1), persistent=False)
@@ -219,7 +203,7 @@ class Network(nn.Module):
 
     def tensors(self) -> dict[str, npt.NDArray[np.generic]]:
         """Return every weight by name, as numpy arrays for a bundle."""
-        return {name: value.detach().cpu().contiguous().numpy() for name, value in self.state_dict().items()}
+        return _arrays(self)
 
     def load_tensors(self, tensors: Mapping[str, npt.NDArray[np.generic]]) -> None:
         """Load the weights of a bundle, adding a projection if it has one.
@@ -234,3 +218,7 @@ class Network(nn.Module):
             dim, width = linear.shape
             self.projection = Projection(width, dim).eval()
         self.load_state_dict({name: torch.from_numpy(value) for name, value in tensors.items()})
+
+
+def _arrays(module: nn.Module) -> dict[str, npt.NDArray[np.generic]]:
+    return {name: value.detach().cpu().contiguous().numpy() for name, value in module.state_dict().items()}

@@ -14,6 +14,7 @@ from shared.errors import BundleDamaged
 from shared.model.bundle import GRAPH, BundleManifest, ModelBundle, Precision, Runtime
 from shared.model.embedder import Embedder, Embeddings, normalised
 from shared.model.signal_stack import signal_stack_kept
+from shared.model.torch_library import require_torch
 from shared.photos.images import Pixels
 from shared.settings import Backbone
 
@@ -38,9 +39,11 @@ def open_embedder(bundle: ModelBundle, *, threads: int = 0, streams: int = 0) ->
 
     Raises:
         BundleDamaged: the files do not fit what the manifest says.
+        TorchMissing: it runs in torch, which is not installed.
     """
     if bundle.manifest.runtime is Runtime.OPENVINO:
         return OpenVINOEmbedder(bundle, threads=threads, streams=streams)
+    require_torch(f"{bundle.version}, a model that runs in torch,")
     return TorchEmbedder(bundle, threads=threads)
 
 

@@ -12,9 +12,12 @@ from collections.abc import Callable
 import numpy as np
 import torch
 
-from pipeline.building.export import features_graph, int8_graph, runner, with_head
+from pipeline.building.export import int8_graph, runner, with_head
+from pipeline.building.trunks import trunk_graph
+from pipeline.training.head import Heads
 from pipeline.training.weights import load_weights
-from shared.model.network import INPUT_PX, NORMALISATION, Network
+from shared.model.backbones import INPUT_PX, NORMALISATION
+from shared.model.network import Network
 from shared.photos.images import Pixels
 from shared.settings import Backbone
 from tests.benchmarks.support.report import Report, Row
@@ -45,7 +48,9 @@ def _compare(backbone: Backbone, photos: Pixels, n_turns: int) -> list[Row]:
         network = Network(backbone, NORMALISATION[backbone])
     else:
         network = load_weights(backbone, None, download_timeout_s=1).network
-    graph = features_graph(network, INPUT_PX[backbone])
+    trunk = network.features.trunk
+    graph = trunk_graph(backbone, NORMALISATION[backbone], trunk.tensors(), INPUT_PX[backbone])
+    heads = Heads.of(network.tensors())
     eager = network.to(memory_format=torch.channels_last)
 
     def run_eager(pixels: Pixels) -> object:
@@ -54,8 +59,8 @@ def _compare(backbone: Backbone, photos: Pixels, n_turns: int) -> list[Row]:
 
     runs: dict[str, Callable[[Pixels], object]] = {
         "torch eager": run_eager,
-        "openvino float32": runner(with_head(graph, network)),
-        "openvino int8": runner(with_head(int8_graph(graph, list(photos)), network)),
+        "openvino float32": runner(with_head(graph, heads)),
+        "openvino int8": runner(with_head(int8_graph(graph, list(photos)), heads)),
     }
     rates: dict[str, list[float]] = {name: [] for name in runs}
     for turn in range(n_turns + 1):

@@ -18,7 +18,7 @@ import redis
 from shared.jobs.celery_config import make_celery
 from shared.jobs.dispatcher import Dispatcher
 from shared.jobs.store import JobStore
-from shared.model.network import EMBEDDING_DIM
+from shared.model.backbones import EMBEDDING_DIM
 from shared.settings import Backbone
 from tests.benchmarks.catalogue_costs import add_costs, measure_photo
 from tests.benchmarks.store_costs import measure_store

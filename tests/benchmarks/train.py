@@ -19,16 +19,18 @@ import torch
 
 from pipeline.cleaning.clean import CleanedCatalogue, clean
 from pipeline.training.activations import Activations
-from pipeline.training.dataset import PLAIN, PhotoViews, split_listings
+from pipeline.training.dataset import PLAIN, PhotoViews
 from pipeline.training.head import fit_head
 from pipeline.training.recipes import RECIPES, Recipe
 from pipeline.training.samples import Samples
+from pipeline.training.split import split_listings
 from pipeline.training.split_network import Front, front_runner
 from pipeline.training.train import train
 from pipeline.training.weights import LoadedWeights, load_weights
 from shared.array_types import IntArray
 from shared.catalogue.categories import CATEGORIES
-from shared.model.network import NORMALISATION, Network
+from shared.model.backbones import NORMALISATION
+from shared.model.network import Network
 from shared.photos.images import PreprocessSpec
 from shared.settings import Backbone
 from tests.benchmarks.support.report import Report
@@ -74,7 +76,8 @@ def _sample(cleaned: CleanedCatalogue, n_photos: int) -> CleanedCatalogue:
 def _weights(backbone: Backbone, file: Path | None) -> LoadedWeights:
     if backbone is Backbone.RESNET50 and file is None:
         torch.manual_seed(SEED)
-        return LoadedWeights(Network(backbone, NORMALISATION[backbone]), backbone, "random", has_head=False)
+        trunk = Network(backbone, NORMALISATION[backbone]).features.trunk.tensors()
+        return LoadedWeights(backbone, trunk, None, len(CATEGORIES), "random")
     return load_weights(backbone, file if backbone is Backbone.RESNET50 else None, download_timeout_s=1)
 
 

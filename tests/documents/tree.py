@@ -36,8 +36,9 @@ _TOLD = {
     "pipeline/cleaning/templates/overview.html": "what was found in a dump",
     "pyproject.toml": "dependencies, tools, import rules",
     "requirements/": "hashed locks",
-    "requirements/base.txt": "lock of everything but torch; the others are of the image they are named after",
-    "requirements/torch.txt": "lock of torch",
+    "requirements/base.txt": "lock of everything but torch, for tests; others are of the image they are named after",
+    "requirements/run.txt": "lock of what `make run` needs",
+    "requirements/torch.txt": "lock of torch, for training and GPUs",
     "shared/jobs/lua/": "the job store's transitions, each one Redis script",
     ".ci/": "what a machine runs before a change lands",
 }

@@ -9,8 +9,9 @@ import torch
 from shared.artifacts import Location
 from shared.artifacts.snapshots import bundle_store, index_store
 from shared.catalogue.categories import CATEGORIES, CataloguePhoto
+from shared.model.backbones import EMBEDDING_DIM, NORMALISATION
 from shared.model.bundle import BundleManifest, Split, open_bundle, write_bundle
-from shared.model.network import EMBEDDING_DIM, NORMALISATION, Network
+from shared.model.network import Network
 from shared.model.runtimes import open_embedder
 from shared.photos.images import PreprocessSpec, decode_photo
 from shared.settings import Backbone

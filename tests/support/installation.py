@@ -1,30 +1,13 @@
 """A small installation, prepared as `lookalike prepare` does, for tests that change copies of it."""
 
 import csv
-import hashlib
 import io
 import shutil
 from dataclasses import dataclass, field
 from pathlib import Path
-from unittest import mock
 
-from pipeline.building.export import Graph, features_graph
 from pipeline.building.index import Prepared, prepare
-from shared.model.network import Network
 from shared.settings import Backbone, Settings
-
-_graphs: dict[str, Graph] = {}
-
-
-def graph_of_same_weights(network: Network, size_px: int) -> Graph:
-    """`features_graph`, made once for the same weights: it takes longer than all else that a small catalogue needs."""
-    digest = hashlib.sha256(str(size_px).encode())
-    for name, value in network.features.state_dict().items():
-        digest.update(name.encode() + value.cpu().numpy().tobytes())
-    key = digest.hexdigest()
-    if key not in _graphs:
-        _graphs[key] = features_graph(network, size_px)
-    return _graphs[key].clone()
 
 
 @dataclass
@@ -46,8 +29,7 @@ class Installation:
 
     def prepare(self, *, rebuild_index: bool = False, **changed: object) -> Prepared:
         self.said.clear()
-        with mock.patch("pipeline.building.bundle.features_graph", graph_of_same_weights):
-            return prepare(self.settings(**changed), self.said.append, rebuild_index=rebuild_index)
+        return prepare(self.settings(**changed), self.said.append, rebuild_index=rebuild_index)
 
     def heard(self, *words: str) -> bool:
         """Whether one line holds all the words."""

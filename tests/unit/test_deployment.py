@@ -189,6 +189,36 @@ def test_flower_is_told_of_the_queues_there_are() -> None:
     assert told["task_default_queue"] in ALL_QUEUES
 
 
+# --- locks ---
+
+
+def locked(name: str) -> dict[str, set[str]]:
+    """The versions of each package in a lock, of which there may be one a version of Python."""
+    pins: dict[str, set[str]] = {}
+    lock = (ROOT / f"requirements/{name}.txt").read_text()
+    for package, version in re.findall(r"^([a-z0-9.-]+)(?:\[.*?\])?==([^ ;]+)", lock, re.MULTILINE):
+        pins.setdefault(package, set()).add(version)
+    return pins
+
+
+def required(extra: str) -> set[str]:
+    """What an extra names, with what the project's other extras name that it takes in."""
+    names: set[str] = set()
+    for line in tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"][extra]:
+        if others := re.match(r"lookalike\[(.+)\]", line):
+            names.update(*map(required, others[1].split(",")))
+        else:
+            names.add(re.split(r"[\[<>=~!; ]", line)[0])
+    return names
+
+
+def test_make_run_installs_all_that_serving_needs_in_the_versions_that_are_tested_and_no_torch() -> None:
+    run, tested, torch = locked("run"), locked("base"), locked("torch")
+    assert required("run") | required("milvus") | required("otel") <= run.keys()
+    assert {package: versions for package, versions in run.items() if versions != tested.get(package)} == {}
+    assert required("torch") <= torch.keys() - run.keys()
+
+
 # --- monitoring ---
 
 

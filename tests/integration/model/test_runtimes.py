@@ -10,11 +10,15 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline.building.export import Verdict, features_graph, runner, with_head
-from shared.errors import BundleDamaged
+from pipeline.building.export import Verdict, runner, with_head
+from pipeline.building.trunks import trunk_graph, trunk_shapes
+from pipeline.training.head import Heads
+from pipeline.training.split_network import Front, front_runner
+from shared.errors import BundleDamaged, TorchMissing
+from shared.model.backbones import EMBEDDING_DIM, INPUT_PX, LEVELS, NORMALISATION
 from shared.model.bundle import GRAPH, ModelBundle, Precision, Runtime, bundle_store, open_bundle
 from shared.model.network import Network, Projection
-from shared.model.references import verify_embeddings
+from shared.model.references import reference_pixels, verify_embeddings
 from shared.model.runtimes import OpenVINOEmbedder, TorchEmbedder, open_embedder
 from shared.photos.images import Pixels, PreprocessSpec, decode_photo
 from shared.settings import Backbone
@@ -179,9 +183,60 @@ def test_a_projection_in_the_graph_gives_what_it_gives_in_torch(both: Both) -> N
         vectors, scores = (part.numpy() for part in network(torch.from_numpy(both.photos)))
     assert vectors.shape == (12, 33)
     np.testing.assert_allclose(np.linalg.norm(vectors[:, :20], axis=1), 1, rtol=1e-5)
-    embeddings, same_scores = runner(with_head(features_graph(network, 224), network))(both.photos)
-    np.testing.assert_allclose(embeddings, vectors, atol=1e-4)
-    np.testing.assert_allclose(same_scores, scores, atol=1e-3)
+    heads, trunk = Heads.of(network.tensors()), network.features.trunk
+    graph = trunk_graph(trunk.backbone, network.features.normalisation, trunk.tensors(), 224)
+    for embeddings, same_scores in (
+        runner(with_head(graph, heads))(both.photos),
+        heads.answer(runner(graph)(both.photos)[0]),
+    ):
+        assert embeddings.shape[1] == heads.embedding_dim == network.embedding_dim
+        np.testing.assert_allclose(embeddings, vectors, atol=1e-4)
+        np.testing.assert_allclose(same_scores, scores, atol=1e-3)
+
+
+def random_network(backbone: Backbone) -> Network:
+    """Weights of a size that keeps every stage's output alive, and BatchNorms that do something."""
+    torch.manual_seed(1)
+    network = Network(backbone, NORMALISATION[backbone])
+    for module in network.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            for tensor, (low, high) in (
+                (module.weight, (0.5, 1.5)), (module.bias, (-0.3, 0.3)),
+                (module.running_mean, (-0.3, 0.3)), (module.running_var, (0.5, 2.0)),
+            ):  # fmt: skip
+                assert tensor is not None
+                torch.nn.init.uniform_(tensor, low, high)
+    return network
+
+
+@pytest.mark.parametrize("backbone", list(NORMALISATION))
+def test_a_trunk_written_as_a_graph_is_that_of_torch_at_every_size_and_stage(backbone: Backbone) -> None:
+    network = random_network(backbone)
+    tensors = network.features.trunk.tensors()
+    assert trunk_shapes(backbone) == {name: value.shape for name, value in tensors.items()}
+    for size_px in (INPUT_PX[backbone], 97):
+        photos = reference_pixels(size_px)[:3]
+        with torch.inference_mode():
+            expected = network.features(torch.from_numpy(photos)).numpy()
+        pooled = runner(trunk_graph(backbone, NORMALISATION[backbone], tensors, size_px))(photos)[0]
+        assert pooled.shape == (3, sum(LEVELS[backbone]))
+        cosines = (pooled * expected).sum(1) / np.linalg.norm(pooled, axis=1) / np.linalg.norm(expected, axis=1)
+        assert cosines.min() > 0.99999
+        np.testing.assert_allclose(pooled, expected, atol=1e-5 * np.abs(expected).max())  # summation order
+    for n_trained in (0, 1, 6):
+        front = Front(network, n_trained)
+        with torch.inference_mode():
+            expected = front(torch.from_numpy(photos)).numpy()
+        given = front_runner(front, size_px, torch.device("cpu"))(photos)[0]
+        assert n_trained or given.shape == (3, EMBEDDING_DIM[backbone])
+        np.testing.assert_allclose(given, expected, atol=1e-5 * np.abs(expected).max())
+
+
+def test_without_torch_its_models_are_refused_with_what_to_type(both: Both, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "torch", None)
+    manifest = both.float32.manifest.model_copy(update={"runtime": Runtime.TORCH})
+    with pytest.raises(TorchMissing, match=r"runs in torch, needs torch, .* type `make torch`"):
+        open_embedder(dataclasses.replace(both.float32, manifest=manifest))
 
 
 def test_a_bundle_in_bfloat16_passes_the_gate_and_is_run_so(built: Installation, both: Both, tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from torchvision.transforms.functional import normalize
 from pipeline.training.weights import load_weights
 from shared.artifacts.store import MANIFEST, ArtifactStore
 from shared.errors import BundleDamaged, BundleMissing
+from shared.model.backbones import EMBEDDING_DIM, NORMALISATION
 from shared.model.bundle import (
     SPLIT,
     WEIGHTS,
@@ -29,7 +30,7 @@ from shared.model.bundle import (
 )
 from shared.model.fusion import Fusion
 from shared.model.matching import Matching
-from shared.model.network import EMBEDDING_DIM, NORMALISATION, Network
+from shared.model.network import Network
 from shared.model.runtimes import TorchEmbedder
 from shared.photos.images import PreprocessSpec, decode_photo
 from shared.settings import Backbone

@@ -1,21 +1,29 @@
 """Where weights come from: every usable file and source, and a refusal in words for every other."""
 
+import hashlib
+import io
+import os
 import pickle
 from collections.abc import Callable
+from email.message import Message
 from http.client import BadStatusLine, IncompleteRead
 from pathlib import Path
 from typing import Any
 from urllib.error import HTTPError, URLError
+from urllib.request import Request
+from urllib.response import addinfourl
 
 import pytest
 import torch
 from safetensors.torch import save_file
 from torch import Tensor
-from torchvision.models import resnet50
+from torchvision.models import ResNet50_Weights, resnet50
 
+from pipeline.training.download import HOST, resnet50_file
 from pipeline.training.weights import load_weights, source_of_file
 from shared.errors import WeightsUnusable
-from shared.model.network import NORMALISATION, Network
+from shared.model.backbones import NORMALISATION
+from shared.model.network import Network
 from shared.settings import Backbone
 
 LITE0 = Backbone.EFFICIENTNET_LITE0
@@ -78,6 +86,10 @@ def save_wrapped(state: State, path: Path) -> None:
     torch.save({"state_dict": {f"module.{name}": value for name, value in state.items()}, "epoch": 3}, path)
 
 
+def save_as_long_ago(state: State, path: Path) -> None:
+    torch.save(with_head(state, 1000), path, _use_new_zipfile_serialization=False)
+
+
 def save_headless(state: State, path: Path) -> None:
     torch.save(with_head(state, None), path)
 
@@ -91,6 +103,7 @@ def save_safetensors(state: State, path: Path) -> None:
     [
         (Backbone.RESNET50, save_plain, "resnet.pth"),
         (Backbone.RESNET50, save_wrapped, "resnet.pt"),
+        (Backbone.RESNET50, save_as_long_ago, "resnet.pth"),
         (Backbone.RESNET50, save_headless, "resnet.pth"),
         (Backbone.RESNET50, save_safetensors, "resnet.safetensors"),
         (Backbone.AUTO, save_plain, "resnet.pth"),
@@ -105,6 +118,20 @@ def test_a_local_resnet50_is_loaded_whatever_it_is_wrapped_in(
     assert is_trunk_of(loaded.network, state)
     assert name in loaded.source
     (tmp_path / name).unlink()
+
+
+@pytest.mark.parametrize(
+    "halved", [lambda value: value.bfloat16(), lambda value: value.half()], ids=["bfloat16", "float16"]
+)
+@pytest.mark.parametrize("ending", ["pth", "safetensors"])
+def test_numbers_of_two_bytes_become_those_of_four(
+    tmp_path: Path, state: State, halved: Callable[[Tensor], Tensor], ending: str
+) -> None:
+    less = {name: halved(value).contiguous() if value.is_floating_point() else value for name, value in state.items()}
+    (torch.save if ending == "pth" else save_file)(less, path := tmp_path / f"resnet.{ending}")
+    loaded = load_weights(Backbone.RESNET50, path, download_timeout_s=1)
+    assert is_trunk_of(loaded.network, {k: v.float() if v.is_floating_point() else v for k, v in less.items()})
+    path.unlink()
 
 
 def test_a_head_of_thirteen_classes_is_used(tmp_path: Path, state: State) -> None:
@@ -218,7 +245,7 @@ def without_network(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch:
         raise request.param
 
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
-    monkeypatch.setattr("torch.hub.urlopen", refuse)
+    monkeypatch.setattr("urllib.request.OpenerDirector.open", refuse)
 
 
 @pytest.mark.parametrize("without_network", NO_DOWNLOAD, indirect=True)
@@ -228,6 +255,31 @@ def test_resnet50_that_cannot_be_downloaded_is_refused_with_what_to_do() -> None
         load_weights(Backbone.RESNET50, None, download_timeout_s=1)
     advice = ("could not be downloaded", "connect to the internet", "LOOKALIKE_WEIGHTS", "BACKBONE=efficientnet_lite0")
     assert [words for words in advice if words not in str(refused.value)] == []
+
+
+def test_what_is_downloaded_is_kept_where_torch_keeps_it_unless_it_is_another_file(
+    tmp_path: Path, state: State, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    torch.save(state, tmp_path / "published.pth")
+    asked = []
+
+    def served(_: object, request: Request, **__: object) -> addinfourl:
+        asked.append(request.full_url)
+        content = (tmp_path / "published.pth").read_bytes()
+        return addinfourl(io.BytesIO(content), Message(), request.full_url, 200)
+
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
+    monkeypatch.setattr("urllib.request.OpenerDirector.open", served)
+    with pytest.raises(WeightsUnusable, match=r"could not be downloaded \(.* gave another file"):
+        load_weights(Backbone.RESNET50, None, download_timeout_s=1)
+    assert list(resnet50_file().parent.iterdir()) == []
+    digest = hashlib.sha256((tmp_path / "published.pth").read_bytes()).hexdigest()
+    monkeypatch.setattr("pipeline.training.download._SHA256", digest[:8])
+    first, again = (load_weights(Backbone.RESNET50, None, download_timeout_s=1) for _ in range(2))
+    assert is_trunk_of(first.network, state)
+    assert first.source == again.source == "torchvision ResNet50 IMAGENET1K_V2"
+    assert asked == [f"https://{HOST}/models/{ResNet50_Weights.IMAGENET1K_V2.url.split('/')[-1]}"] * 2
+    assert str(resnet50_file()) == os.path.join(torch.hub.get_dir(), "checkpoints", resnet50_file().name)
 
 
 @pytest.mark.parametrize("without_network", NO_DOWNLOAD, indirect=True)

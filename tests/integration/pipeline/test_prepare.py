@@ -107,6 +107,24 @@ def test_with_everything_in_place_torch_is_never_imported(built: Installation) -
     assert finished.returncode == 0, finished.stderr
 
 
+def test_a_model_is_built_and_quantised_where_torch_is_not_installed(built: Installation, tmp_path: Path) -> None:
+    here = built.copy(tmp_path)
+    here.keep_photos(12)
+    script = (
+        "import sys; from tests.support.hidden import hide; hide('torch', 'torchvision'); "
+        "from pipeline.building.index import prepare; from shared.settings import Settings; "
+        "given = dict(zip(('home', 'catalogue', 'backbone', 'runtime'), sys.argv[1:])); "
+        "done = prepare(Settings.model_validate(given), print); print('built', done.runtime)"
+    )
+    command = [sys.executable, "-c", script, str(tmp_path / "new"), str(here.catalogue), "efficientnet_lite0"]
+    done = subprocess.run([*command, "auto"], cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
+    assert "int8 against float32" in done.stdout, done.stderr
+    assert done.stdout.endswith("built openvino\n")
+    command[3] = str(tmp_path / "other")
+    refused = subprocess.run([*command, "torch"], cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
+    assert "TorchMissing: LOOKALIKE_RUNTIME=torch needs torch" in refused.stderr
+
+
 def test_without_a_catalogue_what_is_live_stays(installation: Installation) -> None:
     before = live_versions(installation.home)
     shutil.rmtree(installation.catalogue)
@@ -247,15 +265,14 @@ def test_another_backbone_or_weights_file_is_a_new_bundle(installation: Installa
     installation.keep_photos(4)
     weights = resnet50_file(tmp_path / "resnet.pth")
     lite0, _ = live_versions(installation.home)
-    # By torch: what is wanted is the same, and converting a ResNet50 takes seconds.
-    first = installation.prepare(backbone=Backbone.RESNET50, weights=weights, runtime="torch")
+    first = installation.prepare(backbone=Backbone.RESNET50, weights=weights)
     assert (first.built, first.backbone, first.count) == (True, Backbone.RESNET50, 4)
     assert installation.heard("rebuilding the model bundle", "resnet50 is wanted", "efficientnet_lite0 is live")
     assert lite0 != first.bundle_version
-    kept = installation.prepare(backbone=Backbone.AUTO, weights=weights, runtime="torch")
+    kept = installation.prepare(backbone=Backbone.AUTO, weights=weights)
     assert (kept.built, kept.bundle_version) == (False, first.bundle_version)
     torch.save({**torch.load(weights), "bn1.bias": torch.full((64,), 0.1)}, weights)
-    second = installation.prepare(backbone=Backbone.AUTO, weights=weights, runtime="torch")
+    second = installation.prepare(backbone=Backbone.AUTO, weights=weights)
     assert (second.built, second.backbone) == (True, Backbone.RESNET50)
     assert second.bundle_version != first.bundle_version
     assert installation.heard("rebuilding the model bundle", "is wanted", "is live")

@@ -35,6 +35,8 @@ def test_what_serves_is_not_asked_for_where_it_is_not_part_of_the_installation(m
     assert [finding.state for finding in check_wheels()] == [State.FAIL]
     monkeypatch.setattr(wheels, "_SERVED_BY", {"api": "no_such_package"})
     assert list(check_wheels()) == []
+    monkeypatch.setattr(wheels, "MODULES", {"torch": ("absent",)})  # which is fetched when something needs it
+    assert [(finding.state, "make torch" in finding.found) for finding in check_wheels()] == [(State.OK, True)]
 
 
 def test_every_package_that_is_required_is_looked_at() -> None:

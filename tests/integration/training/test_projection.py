@@ -4,29 +4,27 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
-from torch import nn
 
 from pipeline.evaluation.evaluate import evaluate
+from pipeline.training.head import Head, Heads
 from pipeline.training.projection import _principal_axes, fit_projection
 from shared.array_types import FloatArray
 from shared.catalogue.categories import CataloguePhoto
 from shared.model.bundle import Split
 from shared.model.embedder import Embeddings, normalised
-from shared.model.network import NORMALISATION, Network
-from shared.settings import Backbone
 
 N_LISTINGS = 120
 
 
+LEVELS = (240, 80)  # few, which is all that these tests need
+
+
 @pytest.fixture
-def network() -> Network:
-    """One that pools few values, which is all that these tests take of it."""
-    torch.manual_seed(0)
-    made = Network(Backbone.EFFICIENTNET_LITE0, NORMALISATION[Backbone.EFFICIENTNET_LITE0])
-    made.features.trunk.levels = (240, 80)
-    made.head = nn.Linear(240, 13)
-    return made
+def head() -> Head:
+    rng = np.random.default_rng(1)
+    return Head(
+        (rng.uniform(-1, 1, (13, 240)) / 15).astype(np.float32), (rng.uniform(-1, 1, 13) / 15).astype(np.float32)
+    )
 
 
 def photos(n_each: int = 2) -> list[CataloguePhoto]:
@@ -42,10 +40,10 @@ def split() -> Split:
     return Split(train=frozenset(ids[:80]), validation=frozenset(ids[80:100]), test=frozenset(ids[100:]))
 
 
-def pooled(network: Network, catalogue: list[CataloguePhoto], *, lighting: float) -> FloatArray:
+def pooled(catalogue: list[CataloguePhoto], *, lighting: float) -> FloatArray:
     """Things that differ in a few faint directions, in photos that differ much more in a few others."""
     rng = np.random.default_rng(3)
-    width = sum(network.features.trunk.levels)
+    width = sum(LEVELS)
     of_things, of_light = rng.standard_normal((6, width)), rng.standard_normal((6, width))
     things = rng.standard_normal((N_LISTINGS, 6))
     rows = [int(photo.listing_id[1:]) for photo in catalogue]
@@ -54,75 +52,65 @@ def pooled(network: Network, catalogue: list[CataloguePhoto], *, lighting: float
     return values + rng.standard_normal(values.shape).astype(np.float32) * 0.1
 
 
-def unseen_siblings_found(network: Network, catalogue: list[CataloguePhoto], values: FloatArray) -> float:
-    with torch.inference_mode():
-        vectors, scores = (part.numpy() for part in network.answer(torch.from_numpy(values)))
+def unseen_siblings_found(heads: Heads, catalogue: list[CataloguePhoto], values: FloatArray) -> float:
+    vectors, scores = heads.answer(values)
     return evaluate(catalogue, Embeddings(normalised(vectors), scores), split()).summary()["unseen_sibling_recall_at_1"]
 
 
-def test_what_photos_of_one_thing_differ_by_no_longer_hides_the_thing(network: Network) -> None:
+def test_what_photos_of_one_thing_differ_by_no_longer_hides_the_thing(head: Head) -> None:
     catalogue = photos()
-    values = pooled(network, catalogue, lighting=3)
-    before = unseen_siblings_found(network, catalogue, values)
-    notes = fit_projection(network, catalogue, values, split())
+    values = pooled(catalogue, lighting=3)
+    before = unseen_siblings_found(Heads(head), catalogue, values)
+    heads, notes = fit_projection(head, LEVELS, catalogue, values, split())
     assert notes["projection"] == "kept"
-    assert unseen_siblings_found(network, catalogue, values) > before + 0.3
+    assert unseen_siblings_found(heads, catalogue, values) > before + 0.3
 
 
-def test_the_head_s_probabilities_bring_a_category_together(network: Network) -> None:
+def test_the_head_s_probabilities_bring_a_category_together() -> None:
     catalogue = photos()
-    values = pooled(network, catalogue, lighting=5)
+    values = pooled(catalogue, lighting=5)
     for row, photo in enumerate(catalogue):
         values[row, photo.category] += 1000  # which the first outputs of the head read
-    with torch.no_grad():
-        network.head.weight.copy_(torch.eye(13, network.head.in_features) * 0.01)
-        network.head.bias.zero_()
+    head = Head(np.eye(13, 240, dtype=np.float32) * np.float32(0.01), np.zeros(13, np.float32))
     values[:, :13] -= 500
-    notes = fit_projection(network, catalogue, values, split())
+    _, notes = fit_projection(head, LEVELS, catalogue, values, split())
     assert notes["projection"] == "kept"
     assert float(notes["projected_precision_at_4"]) > 0.99
 
 
-def test_without_pairs_there_is_nothing_to_learn_from(network: Network) -> None:
+def test_without_pairs_there_is_nothing_to_learn_from(head: Head) -> None:
     catalogue = photos(n_each=1)
-    notes = fit_projection(network, catalogue, pooled(network, catalogue, lighting=1), split())
-    assert network.projection is None
+    heads, notes = fit_projection(head, LEVELS, catalogue, pooled(catalogue, lighting=1), split())
+    assert heads.projection is None
     assert notes == {"projection": "none: 0 pairs of one listing to learn from, 20 photos to choose by"}
 
 
-def test_without_validation_there_is_nothing_to_choose_by(network: Network) -> None:
+def test_without_validation_there_is_nothing_to_choose_by(head: Head) -> None:
     catalogue = photos()
     everything = Split(train=split().listings)
-    notes = fit_projection(network, catalogue, pooled(network, catalogue, lighting=1), everything)
-    assert network.projection is None
+    heads, notes = fit_projection(head, LEVELS, catalogue, pooled(catalogue, lighting=1), everything)
+    assert heads.projection is None
     assert notes == {"projection": "none: 120 pairs of one listing to learn from, 0 photos to choose by"}
 
 
-def test_a_projection_that_finds_no_more_is_not_kept(network: Network) -> None:
+def test_a_projection_that_finds_no_more_is_not_kept() -> None:
     catalogue = photos()
-    values = pooled(network, catalogue, lighting=0)
-    with torch.no_grad():
-        network.head.weight.zero_()
-        network.head.bias.copy_(torch.tensor([1.0] + [0.0] * 12))
+    values = pooled(catalogue, lighting=0)
+    head = Head(np.zeros((13, 240), np.float32), np.eye(13, dtype=np.float32)[0])
     values[:, :4] += np.eye(4, dtype=np.float32)[[photo.category for photo in catalogue]] * 1000
-    notes = fit_projection(network, catalogue, values, split())
-    assert network.projection is None
+    heads, notes = fit_projection(head, LEVELS, catalogue, values, split())
+    assert heads.projection is None
     assert str(notes["projection"]).startswith("none: it finds no more")
 
 
-def test_a_projection_travels_with_the_weights(network: Network) -> None:
+def test_a_projection_travels_with_the_weights(head: Head) -> None:
     catalogue = photos()
-    values = pooled(network, catalogue, lighting=5)
-    fit_projection(network, catalogue, values, split())
-    other = Network(Backbone.EFFICIENTNET_LITE0, NORMALISATION[Backbone.EFFICIENTNET_LITE0])
-    other.head = nn.Linear(240, 13)
-    other.load_tensors(network.tensors())
-    assert other.embedding_dim == network.embedding_dim
-    with torch.inference_mode():
-        for one, same in zip(
-            network.answer(torch.from_numpy(values)), other.answer(torch.from_numpy(values)), strict=True
-        ):
-            assert torch.equal(one, same)
+    values = pooled(catalogue, lighting=5)
+    heads, _ = fit_projection(head, LEVELS, catalogue, values, split())
+    other = Heads.of(heads.tensors())
+    assert other.embedding_dim == heads.embedding_dim
+    for one, same in zip(heads.answer(values), other.answer(values), strict=True):
+        assert np.array_equal(one, same)
 
 
 def test_fewer_photos_than_columns_have_the_same_axes_as_many() -> None:

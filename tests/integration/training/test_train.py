@@ -71,7 +71,8 @@ def run(
 
 def outcome(trained: TrainedNetwork) -> str:
     """Everything a run results in but how long it took, to the last bit of every weight."""
-    weights = hashlib.sha256(b"".join(value.tobytes() for value in trained.network.tensors().values())).hexdigest()
+    tensors = trained.weights.network.tensors()
+    weights = hashlib.sha256(b"".join(value.tobytes() for value in tensors.values())).hexdigest()
     history = [{name: value for name, value in entry.items() if name != "seconds"} for entry in trained.history]
     return json.dumps([weights, history, trained.notes])
 
@@ -136,7 +137,8 @@ def test_two_runs_are_the_same_to_the_last_bit_and_the_second_computes_no_activa
 
 def test_only_the_trained_stages_and_the_head_change(cleaned: CleanedCatalogue, tmp_path: Path) -> None:
     before = load_weights(Backbone.EFFICIENTNET_LITE0, None, download_timeout_s=1).network.features.trunk
-    after = run(cleaned, dataclasses.replace(CACHED, epochs=1, logistic_start=False), tmp_path).network.features.trunk
+    trained = run(cleaned, dataclasses.replace(CACHED, epochs=1, logistic_start=False), tmp_path)
+    after = trained.weights.network.features.trunk
     changed = [
         any((old != new).any() for old, new in zip(one.parameters(), other.parameters(), strict=True))
         for one, other in zip(before.stages(), after.stages(), strict=True)
@@ -181,7 +183,7 @@ def test_an_interrupted_run_gives_the_best_weights_so_far_and_goes_on_later(
     assert cut.notes["ended"] == "interrupted in epoch 3"
     assert any("--resume" in line for line in messages)
     assert len(cut.history) == 2
-    assert all(np.isfinite(value).all() for value in cut.network.tensors().values())
+    assert all(np.isfinite(value).all() for value in cut.weights.network.tensors().values())
     assert outcome(run(cleaned, CACHED, tmp_path, resume=True)) == whole
 
 
@@ -209,7 +211,7 @@ def test_a_handful_of_photos_is_trained_on_and_nothing_is_claimed(
     assert not any(name.startswith("val_") for entry in trained.history for name in entry)
     assert any("cannot be said" in line for line in messages)
     present = {photo.category for photo in cleaned.catalogue.photos[:n_photos]}
-    _, scores = trained.network(torch.zeros((2, 64, 64, 3), dtype=torch.uint8))
+    _, scores = trained.weights.network(torch.zeros((2, 64, 64, 3), dtype=torch.uint8))
     assert set(scores.argmax(1).tolist()) <= present
 
 
@@ -219,7 +221,7 @@ def test_a_category_without_photos_is_named_and_never_answered(cleaned: CleanedC
     messages: list[str] = []
     trained = run(dataclasses.replace(cleaned, catalogue=catalogue), CACHED, tmp_path, messages=messages)
     assert any("Phones, Mobile Phones & Telecoms" in line for line in messages)
-    _, scores = trained.network(torch.randint(0, 255, (20, 64, 64, 3), dtype=torch.uint8))
+    _, scores = trained.weights.network(torch.randint(0, 255, (20, 64, 64, 3), dtype=torch.uint8))
     assert 4 not in scores.argmax(1)
 
 

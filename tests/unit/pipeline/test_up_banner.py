@@ -6,6 +6,7 @@ import pytest
 
 from pipeline.building.index import Prepared
 from pipeline.local.up import _banner
+from shared.model.bundle import Runtime
 from shared.settings import Settings
 
 
@@ -15,5 +16,6 @@ def test_the_photo_to_try_is_one_of_the_index_wherever_it_lies(tmp_path: Path, p
     (catalogue / photo).parent.mkdir(parents=True)
     (catalogue / photo).touch()
     settings = Settings(home=tmp_path / "home", catalogue=str(catalogue))
-    prepared = Prepared("b", "i", 1, "catalogue", "resnet50", None, {}, built=False, outdated=False, photo=photo)
+    of = ("b", "i", 1, "catalogue", "resnet50")
+    prepared = Prepared(*of, None, {}, built=False, outdated=False, photo=photo, runtime=Runtime.OPENVINO)
     assert f"image=@{catalogue / photo}" in _banner(settings, "http://127.0.0.1:8080", prepared)[-1].replace("'", "")
