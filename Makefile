@@ -80,7 +80,7 @@ check: setup ## lint, formatting, types, import rules, unit tests; under a minut
 docs: setup ## write anew what the documentation tells of the code: settings, verbs, calls, errors, metrics, files
 	@$(PY) -m tests.documents
 
-bench: setup ## compare runtimes, service and peers, measure what it costs; options: ONLY="http queue" ARGS=--quick N=1000000
+bench: setup ## compare runtimes, service and peers, measure what it costs; options: ONLY="http queue" (gpu, on a GPU) ARGS=--quick N=1000000
 	@$(PY) -c "import mosec" 2>/dev/null || $(PIP) -q "$(MOSEC)" || echo "mosec cannot be had; the service is compared without it"
 	@for name in $(or $(ONLY),$(BENCHMARKS)); do options="$(ARGS)"; \
 		if [ $$name = index ] || [ $$name = filters ] || [ $$name = words ]; then options="$$options $(if $(N),--n $(N))"; fi; \

@@ -1,4 +1,4 @@
-"""The arithmetic a bundle's trunk can run in: float32, int8 in OpenVINO, bfloat16 in torch."""
+"""The arithmetic a bundle's trunk can run in: float32, int8 in OpenVINO, float16 or bfloat16 in torch."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -10,7 +10,7 @@ from pipeline.building.export import Forward, Graph, graph_files, int8_graph, ru
 from pipeline.building.instruction_sets import N_PHOTOS, compare_instruction_sets
 from shared.array_types import FloatArray
 from shared.model.bundle import Precision
-from shared.model.network import Network
+from shared.model.network import GPU_PRECISION, Network, products_in
 from shared.photos.images import Pixels
 from shared.progress import ReportProgress
 from shared.settings import PrecisionChoice
@@ -33,13 +33,13 @@ class ReducedPrecision:
     portability: dict[str, float | str] = field(default_factory=dict)
 
 
-def torch_features(network: Network, *, half: bool = False) -> Forward:
-    """The trunk in torch, on the GPU where there is one; with `half`, matrix products in bfloat16."""
+def torch_features(network: Network, precision: Precision = Precision.FLOAT32) -> Forward:
+    """The trunk in torch, on the GPU where there is one; products in the precision."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     features = network.features.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def forward(pixels: Pixels) -> list[FloatArray]:
-        with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, enabled=half):
+        with torch.inference_mode(), products_in(precision, device):
             return [features(torch.from_numpy(pixels).to(device)).float().cpu().numpy()]
 
     return forward
@@ -52,7 +52,7 @@ def reduced_precision(
     choice: PrecisionChoice,
     report_progress: ReportProgress,
 ) -> ReducedPrecision | None:
-    """The precision to try against float32: int8 with OpenVINO, bfloat16 on a GPU or where asked for; or None.
+    """The precision to try against float32: int8 with OpenVINO, float16 on a GPU, what is asked for; or None.
 
     Args:
         graph: the trunk in OpenVINO; None: torch runs it.
@@ -74,6 +74,10 @@ def reduced_precision(
             lambda fitted: graph_files(with_head(quantised, fitted)),
             agreement.facts() if agreement else {},
         )
-    if choice is PrecisionChoice.BFLOAT16 or torch.cuda.is_available():
-        return ReducedPrecision(Precision.BFLOAT16, torch_features(network, half=True), lambda _: {})
-    return None
+    if choice is PrecisionChoice.AUTO:
+        if not torch.cuda.is_available():
+            return None
+        half = GPU_PRECISION
+    else:
+        half = Precision(choice.value)
+    return ReducedPrecision(half, torch_features(network, half), lambda _: {})

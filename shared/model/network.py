@@ -12,7 +12,7 @@ from torch.nn import functional
 from torchvision.models import ResNet, resnet50
 
 from shared.catalogue.categories import OLDER_CATEGORIES
-from shared.model.bundle import Normalisation
+from shared.model.bundle import Normalisation, Precision
 from shared.settings import Backbone
 
 EMBEDDING_DIM = {Backbone.RESNET50: 2048, Backbone.EFFICIENTNET_LITE0: 1280, Backbone.EFFICIENTNET_LITE2: 1280}
@@ -27,6 +27,17 @@ NORMALISATION = {
     Backbone.EFFICIENTNET_LITE0: _LITE,
     Backbone.EFFICIENTNET_LITE2: _LITE,
 }
+
+
+# Of what is served on a GPU. Older ones are fast in it too, and it is closer to float32 than bfloat16: Lite0's mean
+# cosine of drawn photos is 0.99999, in bfloat16 0.997.
+GPU_PRECISION = Precision.FLOAT16
+
+
+def products_in(precision: Precision, device: torch.device) -> torch.autocast:
+    """Make a context in which convolutions and matrix products are computed in a precision, the rest in float32."""
+    half = precision in (Precision.FLOAT16, Precision.BFLOAT16)
+    return torch.autocast(device.type, getattr(torch, precision) if half else torch.bfloat16, enabled=half)
 
 
 class Trunk(nn.Module):

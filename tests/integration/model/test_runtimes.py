@@ -5,6 +5,7 @@ import subprocess
 import sys
 import threading
 from pathlib import Path
+from typing import NoReturn
 
 import numpy as np
 import pytest
@@ -197,6 +198,18 @@ def test_a_bundle_in_bfloat16_passes_the_gate_and_is_run_so(built: Installation,
         dataclasses.replace(bundle, manifest=bundle.manifest.model_copy(update={"precision": "float32"}))
     )
     assert 0.99 <= (half.vectors * exact.embed(both.photos).vectors).sum(axis=1).mean() < 1 - 1e-7
+
+
+def test_what_cannot_be_compiled_is_run_as_it_is(both: Both, caplog: pytest.LogCaptureFixture) -> None:
+    def without_a_compiler(graph: object, inputs: object) -> NoReturn:
+        raise RuntimeError("Failed to find C compiler")
+
+    lame = TorchEmbedder(both.float32, compiler=without_a_compiler)
+    expected = TorchEmbedder(both.float32).embed(both.photos[:3]).vectors
+    for _ in range(2):
+        np.testing.assert_allclose(lame.embed(both.photos[:3]).vectors, expected, atol=1e-5)
+    (warning,) = (record.message for record in caplog.records if "event=not_compiled" in record.message)
+    assert "Failed to find C compiler" in warning
 
 
 def test_passes_filled_up_to_a_compiled_size_answer_for_their_own_photos_only(both: Both) -> None:
