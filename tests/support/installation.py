@@ -3,28 +3,48 @@
 import csv
 import hashlib
 import io
+import os
 import shutil
 from dataclasses import dataclass, field
 from pathlib import Path
 from unittest import mock
 
-from pipeline.building.export import Graph, features_graph
+import openvino
+
+from pipeline.building.export import Graph, features_graph, graph_files
 from pipeline.building.index import Prepared, prepare
+from shared.model.bundle import GRAPH
 from shared.model.network import Network
 from shared.settings import Backbone, Settings
+from tests.support.once import made_once_in
 
 _graphs: dict[str, Graph] = {}
 
 
 def graph_of_same_weights(network: Network, size_px: int) -> Graph:
-    """`features_graph`, made once for the same weights: it takes longer than all else that a small catalogue needs."""
+    """`features_graph`, made once for the same weights: it takes longer than all else that a small catalogue needs.
+
+    Processes that are given the same TEST_MADE share it.
+    """
     digest = hashlib.sha256(str(size_px).encode())
     for name, value in network.features.state_dict().items():
         digest.update(name.encode() + value.cpu().numpy().tobytes())
     key = digest.hexdigest()
     if key not in _graphs:
-        _graphs[key] = features_graph(network, size_px)
+        if shared := os.environ.get("TEST_MADE"):
+            directory = made_once_in(
+                Path(shared), f"graph-{key[:16]}", lambda made: _save_graph(made, network, size_px)
+            )
+            _graphs[key] = openvino.Core().read_model(directory / GRAPH)
+        else:
+            _graphs[key] = features_graph(network, size_px)
     return _graphs[key].clone()
+
+
+def _save_graph(directory: Path, network: Network, size_px: int) -> None:
+    directory.mkdir()
+    for name, content in graph_files(features_graph(network, size_px)).items():
+        (directory / name).write_bytes(content)
 
 
 @dataclass
