@@ -57,12 +57,13 @@ train: setup torch ## clean CATALOGUE=DIR, train on it, measure, draw; options: 
 		$(if $(BACKBONE),--backbone "$(BACKBONE)") $(if $(RESUME),--resume)
 
 # Several tests run at once, and threads of a matrix product that wait for one another do so at full speed: eigenvectors
-# of 1,664 columns took 0.5 s of a processor by one thread, and 6 s by two beside other work.
-BESIDE_OTHERS := OPENBLAS_NUM_THREADS=1
+# of 1,664 columns took 0.5 s of a processor by one thread, and 6 s by two beside other work. 176 tests with torch took
+# 15 s by one thread of OpenMP, and 44 s by two.
+BESIDE_OTHERS := OPENBLAS_NUM_THREADS=1 OMP_NUM_THREADS=1
 
 test: develop tools ## all tests: unit, integration (real Valkey and FAISS), e2e (real processes, a real browser)
 	@made=$$(mktemp -d) && trap 'rm -rf "$$made"' EXIT INT TERM && export TEST_MADE="$$made" && \
-		$(BESIDE_OTHERS) $(PY) -m pytest -n 3 --dist loadfile --no-loadscope-reorder -m "not alone" \
+		$(BESIDE_OTHERS) $(PY) -m pytest -n 4 --dist loadfile --no-loadscope-reorder -m "not alone" \
 			tests/e2e tests/integration tests/unit && \
 		$(PY) -m pytest -m alone $$(grep -rl --include='test_*.py' 'mark\.alone' tests/e2e)
 
@@ -94,7 +95,7 @@ check: develop ## lint, formatting, types, import rules, unit tests; under a min
 docs: develop ## write anew what the documentation tells of the code: settings, verbs, calls, errors, metrics, files
 	@$(PY) -m tests.documents
 
-bench: develop ## compare runtimes, service and peers, measure what it costs; options: ONLY="http queue" ARGS=--quick N=1000000
+bench: develop ## compare runtimes, service and peers, measure what it costs; options: ONLY="http queue" (gpu, on a GPU) ARGS=--quick N=1000000
 	@$(PY) -c "import mosec" 2>/dev/null || $(PIP) -q "$(MOSEC)" || echo "mosec cannot be had; the service is compared without it"
 	@for name in $(or $(ONLY),$(BENCHMARKS)); do options="$(ARGS)"; \
 		if [ $$name = index ] || [ $$name = filters ] || [ $$name = words ]; then options="$$options $(if $(N),--n $(N))"; fi; \

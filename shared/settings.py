@@ -50,10 +50,11 @@ class RuntimeChoice(StrEnum):
 
 
 class PrecisionChoice(StrEnum):
-    """Arithmetic of the network; `auto`: int8 on a CPU and bfloat16 on a GPU, if that passes the quality gate."""
+    """Arithmetic of the network; `auto`: int8 on a CPU and float16 on a GPU, if that passes the quality gate."""
 
     AUTO = "auto"
     FLOAT32 = "float32"
+    FLOAT16 = "float16"
     BFLOAT16 = "bfloat16"
 
 
@@ -189,7 +190,7 @@ class Settings(BaseSettings):
         RuntimeChoice.AUTO, description="what a new bundle is built for: auto, torch or openvino"
     )
     precision: PrecisionChoice = Field(
-        PrecisionChoice.AUTO, description="of a new bundle: auto, float32, or bfloat16 (torch only)"
+        PrecisionChoice.AUTO, description="of a new bundle: auto, float32, or float16 and bfloat16 (torch only)"
     )
     threads: int = Field(0, ge=0, description="CPU threads of the model; 0: one a core")
     streams: int = Field(0, ge=0, description="forward passes at the same time; 0: what a short measurement finds")
@@ -283,8 +284,9 @@ class Settings(BaseSettings):
 
     @model_validator(mode="after")
     def _precision_of_the_runtime(self) -> Self:
-        if self.precision is PrecisionChoice.BFLOAT16 and self.runtime is not RuntimeChoice.TORCH:
-            raise ValueError("LOOKALIKE_PRECISION=bfloat16 needs LOOKALIKE_RUNTIME=torch; `auto` chooses both")
+        half = self.precision in (PrecisionChoice.FLOAT16, PrecisionChoice.BFLOAT16)
+        if half and self.runtime is not RuntimeChoice.TORCH:
+            raise ValueError(f"LOOKALIKE_PRECISION={self.precision} needs LOOKALIKE_RUNTIME=torch; `auto` chooses both")
         return self
 
     @model_validator(mode="after")

@@ -1,4 +1,4 @@
-"""The arithmetic a bundle's trunk can run in: float32, int8 in OpenVINO, bfloat16 in torch."""
+"""The arithmetic a bundle's trunk can run in: float32, int8 in OpenVINO, float16 or bfloat16 in torch."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -10,6 +10,7 @@ from pipeline.building.instruction_sets import N_PHOTOS, compare_instruction_set
 from pipeline.training.head import Heads
 from pipeline.training.weights import LoadedWeights
 from shared.array_types import FloatArray
+from shared.model.backbones import GPU_PRECISION
 from shared.model.bundle import Precision
 from shared.model.torch_library import has_gpu
 from shared.photos.images import Pixels
@@ -34,9 +35,11 @@ class ReducedPrecision:
     portability: dict[str, float | str] = field(default_factory=dict)
 
 
-def torch_features(loaded: LoadedWeights, *, threads: int = 0, half: bool = False) -> Forward:
-    """The trunk in torch, on the GPU where there is one; with `half`, matrix products in bfloat16."""
+def torch_features(loaded: LoadedWeights, precision: Precision = Precision.FLOAT32, *, threads: int = 0) -> Forward:
+    """The trunk in torch, on the GPU where there is one; products in the precision."""
     import torch
+
+    from shared.model.network import products_in
 
     if threads:
         torch.set_num_threads(threads)
@@ -45,7 +48,7 @@ def torch_features(loaded: LoadedWeights, *, threads: int = 0, half: bool = Fals
     features = loaded.network.features.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def forward(pixels: Pixels) -> list[FloatArray]:
-        with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, enabled=half):
+        with torch.inference_mode(), products_in(precision, device):
             return [features(torch.from_numpy(pixels).to(device)).float().cpu().numpy()]
 
     return forward
@@ -58,7 +61,7 @@ def reduced_precision(
     settings: Settings,
     report_progress: ReportProgress,
 ) -> ReducedPrecision | None:
-    """The precision to try against float32: int8 with OpenVINO, bfloat16 on a GPU or where asked for; or None.
+    """The precision to try against float32: int8 with OpenVINO, float16 on a GPU, what is asked for; or None.
 
     Args:
         graph: the trunk in OpenVINO; None: torch runs it.
@@ -80,6 +83,10 @@ def reduced_precision(
             lambda fitted: graph_files(with_head(quantised, fitted)),
             agreement.facts() if agreement else {},
         )
-    if settings.precision is PrecisionChoice.BFLOAT16 or has_gpu():
-        return ReducedPrecision(Precision.BFLOAT16, torch_features(loaded, half=True), lambda _: {})
-    return None
+    if settings.precision is PrecisionChoice.AUTO:
+        if not has_gpu():
+            return None
+        half = GPU_PRECISION
+    else:
+        half = Precision(settings.precision.value)
+    return ReducedPrecision(half, torch_features(loaded, half), lambda _: {})

@@ -2,7 +2,7 @@
 
 from typing import Final
 
-from shared.model.bundle import Normalisation
+from shared.model.bundle import Normalisation, Precision
 from shared.settings import Backbone
 
 # Features pooled from the last stage.
@@ -32,3 +32,7 @@ LEVELS: Final = {
     Backbone.EFFICIENTNET_LITE0: (1280, 80, 112, 192),
     Backbone.EFFICIENTNET_LITE2: (1280, 88, 120, 208),
 }
+
+# Of what is served on a GPU. Older ones are fast in it too, and it is closer to float32 than bfloat16: Lite0's mean
+# cosine of drawn photos is 0.99999, in bfloat16 0.997.
+GPU_PRECISION: Final = Precision.FLOAT16

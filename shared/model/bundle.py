@@ -51,7 +51,8 @@ class Precision(StrEnum):
     """Number format of the network's arithmetic."""
 
     FLOAT32 = "float32"
-    BFLOAT16 = "bfloat16"  # products only; torch on a GPU
+    FLOAT16 = "float16"  # products only; torch on a GPU
+    BFLOAT16 = "bfloat16"  # likewise, of a wider range and 8 bits less precise
     INT8 = "int8"
 
 

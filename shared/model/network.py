@@ -13,8 +13,14 @@ from torchvision.models import ResNet, resnet50
 
 from shared.catalogue.categories import OLDER_CATEGORIES
 from shared.model.backbones import EMBEDDING_DIM, LEVELS, TAPS
-from shared.model.bundle import Normalisation
+from shared.model.bundle import Normalisation, Precision
 from shared.settings import Backbone
+
+
+def products_in(precision: Precision, device: torch.device) -> torch.autocast:
+    """Make a context in which convolutions and matrix products are computed in a precision, the rest in float32."""
+    half = precision in (Precision.FLOAT16, Precision.BFLOAT16)
+    return torch.autocast(device.type, getattr(torch, precision) if half else torch.bfloat16, enabled=half)
 
 
 class Trunk(nn.Module):

@@ -3,21 +3,29 @@
 Each imports its library when it is opened: a CPU worker runs without torch, a GPU worker without OpenVINO.
 """
 
+import logging
 import queue
 import threading
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
 from shared.array_types import FloatArray
 from shared.cores import n_cores
 from shared.errors import BundleDamaged
-from shared.model.bundle import GRAPH, BundleManifest, ModelBundle, Precision, Runtime
+from shared.model.bundle import GRAPH, BundleManifest, ModelBundle, Runtime
 from shared.model.embedder import Embedder, Embeddings, normalised
 from shared.model.signal_stack import signal_stack_kept
 from shared.model.torch_library import require_torch
 from shared.photos.images import Pixels
 from shared.settings import Backbone
+from shared.telemetry import event
 
+if TYPE_CHECKING:
+    from torch import Tensor
+
+_LOG = logging.getLogger(__name__)
 # A graph compiled for a GPU is recompiled for every new batch size, so batches are padded to one of these.
 _BUCKETS = (1, 8, 32, 64)
 _LARGEST_BATCH = _BUCKETS[-1]
@@ -48,25 +56,27 @@ def open_embedder(bundle: ModelBundle, *, threads: int = 0, streams: int = 0) ->
 
 
 class TorchEmbedder:
-    """An `Embedder` in torch, channels_last: eager on a CPU, compiled for a few batch sizes on a GPU.
+    """An `Embedder` in torch, channels_last: eager on a CPU, compiled for a few batch sizes on a GPU where that can be.
 
     Args:
         bundle: to load.
         threads: of torch on a CPU; 0: torch's default.
-        compiler: a backend of `torch.compile`, or "" for none; None: inductor on a GPU, none on a CPU.
+        compiler: a backend of `torch.compile` or its name, "" for none; None: inductor on a GPU, none on a CPU.
 
     Raises:
         BundleDamaged: the weights do not fit the backbone.
     """
 
-    def __init__(self, bundle: ModelBundle, *, threads: int = 0, compiler: str | None = None) -> None:
+    def __init__(
+        self, bundle: ModelBundle, *, threads: int = 0, compiler: str | Callable[..., Any] | None = None
+    ) -> None:
         import torch
 
-        from shared.model.network import Network
+        from shared.model.network import Network, products_in
 
         if threads:
             torch.set_num_threads(threads)
-        self._torch = torch
+        self._torch, self._products_in = torch, products_in
         self._manifest = bundle.manifest
         try:
             network = Network(
@@ -79,8 +89,11 @@ class TorchEmbedder:
         if compiler is None:
             compiler = "inductor" if self.on_gpu else ""
         self._network = network.to(self._device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self._forward = torch.compile(self._network, backend=compiler, dynamic=False) if compiler else self._network
-        self._buckets = _BUCKETS if compiler else ()
+        self._forward: Callable[[Tensor], Any] = self._network
+        self._buckets: tuple[int, ...] = ()
+        if compiler:
+            self._forward = torch.compile(self._network, backend=compiler, dynamic=False)
+            self._buckets = _BUCKETS
 
     @property
     def manifest(self) -> BundleManifest:
@@ -124,10 +137,21 @@ class TorchEmbedder:
         torch, n = self._torch, len(pixels)
         size = next((bucket for bucket in self._buckets if bucket >= n), n)
         filled = pixels if size == n else np.concatenate([pixels, np.zeros((size - n, *pixels.shape[1:]), np.uint8)])
-        half = self._manifest.precision is Precision.BFLOAT16
-        with torch.inference_mode(), torch.autocast(self._device.type, torch.bfloat16, enabled=half):
-            vectors, scores = self._forward(torch.from_numpy(filled).to(self._device))
+        with torch.inference_mode(), self._products_in(self._manifest.precision, self._device):
+            vectors, scores = self._run(torch.from_numpy(filled).to(self._device))
         return vectors[:n].float().cpu().numpy(), scores[:n].float().cpu().numpy()
+
+    def _run(self, pixels: "Tensor") -> "tuple[Tensor, Tensor]":
+        """Run the network; where it cannot be compiled, as without a C compiler, as it is from then on."""
+        if self._forward is not self._network:
+            from torch._dynamo.exc import TorchDynamoException
+
+            try:
+                return cast("tuple[Tensor, Tensor]", self._forward(pixels))
+            except TorchDynamoException as exc:
+                event(_LOG, "not_compiled", level=logging.WARNING, reason=str(exc))
+                self._forward, self._buckets = self._network, ()
+        return cast("tuple[Tensor, Tensor]", self._network(pixels))
 
 
 class OpenVINOEmbedder:

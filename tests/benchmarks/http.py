@@ -27,7 +27,8 @@ from pathlib import Path
 from shared.settings import Backbone
 from tests.benchmarks.support.bare import BareLoop, Rate
 from tests.benchmarks.support.clients import Asked, Load, ask
-from tests.benchmarks.support.installation import installed, query_photos, serving
+from tests.benchmarks.support.installation import installed, serving
+from tests.benchmarks.support.material import query_photos
 from tests.benchmarks.support.peers import PEERS, start
 from tests.benchmarks.support.processes import cpu_by_part
 from tests.benchmarks.support.report import Report

@@ -19,7 +19,8 @@ from pathlib import Path
 import requests
 
 from shared.settings import Backbone
-from tests.benchmarks.support.installation import UNCACHED, catalogue, installed, query_photos, serving
+from tests.benchmarks.support.installation import UNCACHED, installed, serving
+from tests.benchmarks.support.material import catalogue, query_photos
 from tests.benchmarks.support.report import RESULTS, Report
 from tests.e2e.conftest import Stack, eventually
 

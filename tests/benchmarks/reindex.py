@@ -22,7 +22,7 @@ from pipeline.demo.catalogue import generate
 from shared.catalogue.tables import read_catalogue
 from shared.settings import Backbone
 from tests.benchmarks.support.bare import BareLoop
-from tests.benchmarks.support.installation import random_resnet50
+from tests.benchmarks.support.material import random_resnet50
 from tests.benchmarks.support.report import Report
 from tests.e2e.conftest import Stack, lookalike
 

@@ -22,7 +22,8 @@ import numpy as np
 from shared.settings import Backbone
 from tests import ROOT
 from tests.benchmarks.support.clients import Load, ask
-from tests.benchmarks.support.installation import add_workers, installed, query_photos, serving
+from tests.benchmarks.support.installation import add_workers, installed, serving
+from tests.benchmarks.support.material import query_photos
 from tests.benchmarks.support.processes import memory
 from tests.benchmarks.support.report import Report
 

@@ -17,7 +17,8 @@ from shared.artifacts.bucket import Bucket
 from shared.artifacts.snapshots import bundle_store, index_store
 from shared.model.bundle import import_bundle
 from tests.benchmarks.support.fleet_model import Fleet
-from tests.benchmarks.support.installation import UNCACHED, catalogue, serving
+from tests.benchmarks.support.installation import UNCACHED, serving
+from tests.benchmarks.support.material import catalogue
 from tests.benchmarks.support.report import RESULTS
 from tests.e2e.conftest import Service, Stack
 from tests.support.object_store import ObjectStore

@@ -30,7 +30,8 @@ from shared.redis_client import connect
 from shared.settings import Backbone
 from tests.benchmarks.support import sleeping_worker
 from tests.benchmarks.support.fleet_model import Costs, Fleet
-from tests.benchmarks.support.installation import add_workers, installed, query_photos, serving
+from tests.benchmarks.support.installation import add_workers, installed, serving
+from tests.benchmarks.support.material import query_photos
 from tests.benchmarks.support.processes import cpu_s
 from tests.e2e.conftest import Stack
 

@@ -21,14 +21,8 @@ import requests
 from shared.settings import Backbone
 from tests.benchmarks.support import sleeping_worker
 from tests.benchmarks.support.clients import Asked, Load, ask
-from tests.benchmarks.support.installation import (
-    UNCACHED,
-    add_workers,
-    catalogue,
-    installed,
-    query_photos,
-    serving,
-)
+from tests.benchmarks.support.installation import UNCACHED, add_workers, installed, serving
+from tests.benchmarks.support.material import catalogue, query_photos
 from tests.benchmarks.support.processes import cpu_s
 from tests.benchmarks.support.report import Report
 from tests.e2e.conftest import Stack

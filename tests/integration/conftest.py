@@ -21,7 +21,7 @@ from shared.jobs.store import JobStore
 from shared.settings import Settings
 from tests.conftest import encode, noise_image
 from tests.support.installation import Installation
-from tests.support.once import made_once
+from tests.support.once import demo_catalogue, demo_home, made_once
 
 PHOTO = encode(noise_image(7))
 NO_HOME = Path("/nonexistent/lookalike")
@@ -47,15 +47,10 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Installation:
 
 
 @pytest.fixture(scope="session")
-def built_int8(built: Installation, tmp_path_factory: pytest.TempPathFactory) -> Installation:
-    """The same catalogue prepared in int8, as on any CPU; it takes three times as long, and is only read."""
-    directory = made_once(
-        tmp_path_factory,
-        "built_int8",
-        lambda made: Installation(made / "home", built.catalogue).prepare(precision="auto"),
-    )
-    home = shutil.copytree(directory / "home", tmp_path_factory.mktemp("built_int8") / "home")
-    return Installation(home, built.catalogue)
+def built_int8(tmp_path_factory: pytest.TempPathFactory) -> Installation:
+    """52 listings in int8, as on any CPU: what end-to-end tests start from too."""
+    home = shutil.copytree(demo_home(tmp_path_factory), tmp_path_factory.mktemp("built_int8") / "home")
+    return Installation(home, demo_catalogue(tmp_path_factory))
 
 
 @pytest.fixture

@@ -23,18 +23,18 @@ from tests.benchmarks.support.report import Report, table
 from tests.support.installation import Installation
 
 
-def run(name: str, *arguments: str, cwd: Path) -> dict[str, Any]:
+def run(name: str, *arguments: str, cwd: Path, ends_with: int = 0) -> dict[str, Any]:
     """A benchmark from its command line, in a directory of its own; returns the tables it wrote."""
     ended = subprocess.run(
         [sys.executable, "-m", f"tests.benchmarks.{name}", *arguments],
         cwd=cwd,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
         timeout=240,
         check=False,
     )
-    assert ended.returncode == 0, ended.stderr[-3000:]
+    assert ended.returncode == ends_with, ended.stderr[-3000:]
     told: dict[str, Any] = json.loads((cwd / f"var/bench/{name}.json").read_text())
     for title in told["tables"]:
         assert title in ended.stdout
@@ -52,6 +52,21 @@ def test_http_benchmark_compares_service_and_bare_loop(built: Installation, tmp_
     assert all(row["photos_per_s"] > 0 and row["refused"] == 0 for row in tables["throughput"])
     assert tables["one client, ms"][0]["latency"] > tables["one client, ms"][0]["compute_told"] > 0
     assert (tmp_path / "var/bench/http.png").stat().st_size > 0
+
+
+def test_gpu_benchmark_runs_on_a_cpu_and_a_section_that_fails_costs_no_other(tmp_path: Path) -> None:
+    (tmp_path / "var/bench").mkdir(parents=True)
+    (tmp_path / "var/bench/installed").touch()  # which is to be a directory
+    tables = run("gpu", "--quick", "--only", "device", "service", "cosine", "batches", cwd=tmp_path, ends_with=1)
+    outcomes = {row["section"]: row["outcome"] for row in tables["sections"]}
+    assert outcomes.pop("service").startswith("failed: FileExistsError")
+    assert outcomes == {"device": "done", "cosine": "done", "batches": "done"}
+    (check,) = tables["checks"]
+    assert (check["at_least"], check["passed"]) == (0.999, True)  # in float16, by the CPU's arithmetic
+    assert [row["batch"] for row in tables["batches"]] == [1, 4]
+    assert all(row["photos_per_s"] > 0 for row in tables["batches"])
+    facts = json.loads((tmp_path / "var/bench/gpu.json").read_text())["facts"]
+    assert {"commit", "torch", "cuda", "gpu"} <= set(facts)
 
 
 def test_queue_benchmark_measures_every_transition_at_every_depth(tmp_path: Path) -> None:

@@ -3,10 +3,15 @@
 import fcntl
 import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+
+from pipeline.demo.catalogue import generate
+from tests import ROOT
 
 
 def made_once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], object]) -> Path:
@@ -14,7 +19,11 @@ def made_once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path],
 
     Runs that are given the same TEST_MADE, a directory, share it.
     """
-    base = Path(os.environ.get("TEST_MADE") or _base_of_all_workers(factory))
+    return made_once_in(Path(os.environ.get("TEST_MADE") or _base_of_all_workers(factory)), name, make)
+
+
+def made_once_in(base: Path, name: str, make: Callable[[Path], object]) -> Path:
+    """The same in a directory that processes share."""
     directory, made = base / name, base / f"{name}.made"
     with (base / f"{name}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
@@ -23,6 +32,31 @@ def made_once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path],
             make(directory)
             made.touch()
     return directory
+
+
+def demo_catalogue(factory: pytest.TempPathFactory) -> Path:
+    """52 demo listings, 104 photos."""
+    return made_once(factory, "demo", lambda directory: generate(directory, n_listings=52))
+
+
+def demo_home(factory: pytest.TempPathFactory) -> Path:
+    """The home of an installation of the demo catalogue, in int8, as the command line builds it on any CPU."""
+    catalogue = demo_catalogue(factory)
+
+    def build(home: Path) -> None:
+        environment = {name: value for name, value in os.environ.items() if not name.startswith("LOOKALIKE_")}
+        built = subprocess.run(
+            [sys.executable, "-m", "pipeline.cli", "index", "build", "--catalogue", str(catalogue)],
+            env={**environment, "LOOKALIKE_HOME": str(home), "LOOKALIKE_BACKBONE": "efficientnet_lite0"},
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            timeout=600,
+            check=False,
+        )
+        assert built.returncode == 0, built.stderr
+
+    return made_once(factory, "home", build)
 
 
 def _base_of_all_workers(factory: pytest.TempPathFactory) -> Path:

@@ -6,7 +6,7 @@ import threading
 import time
 import uuid
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 
 import redis
 import urllib3
@@ -55,8 +55,8 @@ class Clients:
             while len(self._pids) < n_workers:
                 if time.monotonic() > deadline:
                     raise SystemExit(f"{self._system.name}: only {len(self._pids)} of {n_workers} workers run jobs")
-                for number in [next(_WARM_UP) for _ in range(N_CLIENTS)]:
-                    pool.submit(self._submit, number)
+                submitted = [pool.submit(self._submit, next(_WARM_UP)) for _ in range(N_CLIENTS)]
+                wait(submitted, deadline - time.monotonic())  # a backlog would only take time from workers that start
                 time.sleep(1)
         if not self.wait_ended(set(self._addresses), within_s):
             raise SystemExit(f"{self._system.name}: jobs do not end though nothing was killed")

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
+from shared.cores import n_cores
 from shared.model.bundle import bundle_store, open_bundle
 from shared.model.embedder import Embeddings
 from shared.model.runtimes import open_embedder
@@ -31,6 +32,7 @@ _TRIED = (
     (2, 4),
     (2, 8),
 )  # threads a stream, photos a batch
+_BATCHES_GPU = (8, 32, 64)
 
 
 @dataclass(frozen=True)
@@ -82,6 +84,8 @@ class BareLoop:
     def _best(self, tried_for_s: float) -> tuple[int, int]:
         streams = self._embedder.n_streams
         tried = [(streams * threads, batch) for threads, batch in _TRIED]
+        if self._embedder.on_gpu:  # which waits for decoding: as many threads as cores and more
+            tried = [(threads, batch) for threads in sorted({1, n_cores(), 2 * n_cores()}) for batch in _BATCHES_GPU]
         rates = {settings: self._rate(*settings, tried_for_s) for _ in range(2) for settings in tried}
         return max(rates, key=lambda settings: rates[settings].per_s)
 

@@ -1,73 +1,40 @@
-"""What the benchmarks of the service run on: an installation kept in var/bench, and photos to ask it for."""
+"""What the benchmarks of the service run on: an installation kept in var/bench."""
 
 import signal
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from io import BytesIO
 from pathlib import Path
 
 import requests
-from PIL import Image, ImageOps
 
-from pipeline.demo.catalogue import generate
-from shared.atomic_files import write_atomically
 from shared.jobs.worker_registry import WorkerRegistry
 from shared.settings import Backbone
+from tests.benchmarks.support.material import catalogue, random_resnet50
 from tests.benchmarks.support.report import RESULTS
 from tests.e2e.conftest import Stack, environment, eventually
 
-PHOTO_PX = 512
 # Of services whose model is measured: every photo is embedded, and only those of the benchmark are.
 UNCACHED = {"cache_entries": 0, "probe_every_s": 0}
-_QUALITY = 90
 _READY_WITHIN_S = 300  # sixteen workers that start at once, on a busy machine
-_N_LISTINGS = 52
-# Of the last normalisation of each block, which random weights have at 1. Left there, values grow from block to block
-# until int8 has too few steps for them, as those of trained networks do not.
-_BLOCK_GAIN = 0.2
 
 
-def installed(backbone: Backbone, directory: Path | None = None) -> Path:
+def installed(backbone: Backbone, directory: Path | None = None, weights: Path | None = None) -> Path:
     """The home of an installation with a bundle of this backbone and the index of a small catalogue.
 
-    Built by the first benchmark that wants it and used again by the next. Random weights stand in for ResNet50's:
-    speed is measured here, never quality.
+    Built by the first benchmark that wants it and used again by the next. Random weights stand in for ResNet50's
+    where none are given: speed is measured here, never quality.
     """
     directory = directory or RESULTS / "installed"
     directory.mkdir(parents=True, exist_ok=True)
     settings: dict[str, object] = {"backbone": backbone}
     if backbone is Backbone.RESNET50:
-        settings["weights"] = random_resnet50(directory / "resnet50-random.pth")
+        settings["weights"] = weights or random_resnet50(directory / "resnet50-random.pth")
     home = directory / backbone
     command = [sys.executable, "-m", "pipeline.cli", "prepare", "--catalogue", str(catalogue(directory))]
     subprocess.run(command, env=environment(home, **settings), check=True, stdout=sys.stderr)
     return home.resolve()
-
-
-def catalogue(directory: Path, n_listings: int = _N_LISTINGS) -> Path:
-    """A demo catalogue with two photos of each listing."""
-    made = directory / f"catalogue-{n_listings}"
-    if not made.exists():
-        generate(made, n_listings=n_listings)
-    return made
-
-
-def query_photos(directory: Path | None = None) -> list[Path]:
-    """312 different JPEGs of 512 x 512 pixels: so many that no two clients ask for the same at the same time."""
-    directory = directory or RESULTS / "installed"
-    made = directory / "queries"
-    if not made.exists():
-        made.mkdir(parents=True)
-        for path in sorted((catalogue(directory) / "images").iterdir()):
-            with Image.open(path) as photo:
-                square = ImageOps.fit(photo.convert("RGB"), (PHOTO_PX, PHOTO_PX))
-            for name, variant in (("a", square), ("b", ImageOps.mirror(square)), ("c", ImageOps.flip(square))):
-                content = BytesIO()
-                variant.save(content, "JPEG", quality=_QUALITY)
-                (made / f"{path.stem}-{name}.jpg").write_bytes(content.getvalue())
-    return sorted(made.iterdir())
 
 
 @contextmanager
@@ -114,19 +81,3 @@ def add_workers(
             return pids <= {worker.pid for worker in registry.live() if worker.state == "ready"}
 
         eventually(ready, _READY_WITHIN_S, "workers are ready")
-
-
-def random_resnet50(file: Path) -> Path:
-    """Weights of an untrained ResNet50 that int8 can hold, written to `file` unless they are there."""
-    if not file.exists():
-        import torch
-        from torchvision.models import resnet50
-
-        torch.manual_seed(17)
-        network = resnet50()
-        for name, module in network.named_modules():
-            if name.endswith("bn3"):
-                torch.nn.init.constant_(module.weight, _BLOCK_GAIN)
-        with write_atomically(file) as temporary:
-            torch.save(network.state_dict(), temporary)
-    return file

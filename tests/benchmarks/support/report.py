@@ -40,11 +40,11 @@ class Report:
         self._tables.setdefault(table, []).append(row)
 
     def plot(self, table: str, x: str, y: str, by: str) -> None:
-        """A panel of the picture: column `y` over column `x`, a line for each value of column `by`."""
+        """A panel of the picture: column `y` over column `x`, a line for each `by`; none without rows."""
         self._panels.append((table, x, y, by))
 
-    def finish(self) -> None:
-        """Print the tables; write them as JSON and as a picture."""
+    def save(self) -> Path:
+        """Write as JSON what there is so far."""
         RESULTS.mkdir(parents=True, exist_ok=True)
         told = {
             "command": " ".join(["python -m", f"tests.benchmarks.{self._name}", *sys.argv[1:]]),
@@ -56,6 +56,12 @@ class Report:
         }
         target = RESULTS / f"{self._name}.json"
         target.write_text(json.dumps(told, indent=1) + "\n")
+        return target
+
+    def finish(self) -> None:
+        """Print the tables; write them as JSON and as a picture."""
+        target = self.save()
+        self._panels = [panel for panel in self._panels if panel[0] in self._tables]
         if self._panels:
             self._draw(target.with_suffix(".png"))
         print(f"\n{self._name}: {', '.join(f'{name} {_cell(value)}' for name, value in self.facts.items())}")

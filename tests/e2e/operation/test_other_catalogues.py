@@ -12,7 +12,7 @@ import requests
 
 from lookalike import Client
 from lookalike.errors import InputError
-from tests.e2e.conftest import Stack, eventually, lookalike
+from tests.e2e.conftest import Stack, build_float32, eventually, lookalike
 from tests.support.catalogues import GERMAN, GERMAN_NAMES, draw_german, drawn
 from tests.support.once import made_once
 from tests.support.places import copy_installation
@@ -23,8 +23,7 @@ NEW = "Zelte"
 def build(home: Path) -> None:
     home.mkdir()
     catalogue = draw_german(home / "german")
-    built = lookalike("index", "build", "--catalogue", str(catalogue), home=home, precision="float32")
-    assert built.returncode == 0, built.stderr
+    build_float32(home, catalogue)
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,7 @@ import pytest
 import requests
 from playwright.sync_api import Browser, Locator, Page, expect
 
-from tests.e2e.conftest import Stack, lookalike
+from tests.e2e.conftest import Stack, build_float32
 from tests.e2e.page.conftest import Go
 from tests.e2e.support.browser import Scheme, Visit
 from tests.support.catalogues import GERMAN, draw_catalogue
@@ -41,15 +41,13 @@ def cells(position: int, n: int) -> dict[str, str]:
 def build(home: Path) -> None:
     home.mkdir()
     catalogue = draw_catalogue(home / "dump", GERMAN, columns=("id", "titel", "category", *CELLS), further=cells)
-    built = lookalike("index", "build", "--catalogue", str(catalogue), home=home, precision="float32")
-    assert built.returncode == 0, built.stderr
+    build_float32(home, catalogue)
 
 
 def build_bare(home: Path) -> None:
     home.mkdir()
     catalogue = draw_catalogue(home / "dump", GERMAN[:3], columns=("id", "category"))
-    built = lookalike("index", "build", "--catalogue", str(catalogue), home=home, precision="float32")
-    assert built.returncode == 0, built.stderr
+    build_float32(home, catalogue)
 
 
 def start(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], None]) -> Stack:

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -122,19 +123,26 @@ def asked(text: str, weight: float, *, alone: bool = False) -> WordsQuery:
     return WordsQuery.of(encoded, weight, ENCODER.facts, alone=alone)
 
 
-def words_of(payload: str) -> set[str]:
-    return set(tokens(json.loads(payload).get("title", "")))
+@cache
+def words_of(payload: str) -> frozenset[str]:
+    return frozenset(tokens(json.loads(payload).get("title", "")))
+
+
+@cache
+def rarity(word: str) -> float:
+    n_listings = N // PER_LISTING
+    n_with = sum(word in words_of(payload_of(listing)) for listing in range(n_listings))
+    return float(np.log((1 + n_listings) / (1 + n_with)))
 
 
 def said(payload: str, text: str, *, alone: bool) -> float:
     """How much of a text a listing says word for word, by which words each listing of the index has."""
-    listings = [words_of(payload_of(listing)) for listing in range(N // PER_LISTING)]
     known = {word for thing in THINGS for word in tokens(thing)}
     wanted = set(tokens(text))
-    rare = {word: np.log((1 + len(listings)) / (1 + sum(word in one for one in listings))) for word in wanted}
     there = wanted & words_of(payload)
-    new: float = sum(rare[word] for word in there - known) / sum(rare.values())
-    return max(new, (sum(rare[word] for word in there) / sum(rare.values())) ** 4) if alone else new
+    of_all = sum(map(rarity, wanted))
+    new = sum(map(rarity, there - known)) / of_all
+    return max(new, (sum(map(rarity, there)) / of_all) ** 4) if alone else new
 
 
 def naive_score(

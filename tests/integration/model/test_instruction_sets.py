@@ -105,7 +105,7 @@ def test_weights_of_eight_bits_fail_the_gate_and_a_worker_without_vnni_refuses_t
     quantize, compared = nncf.quantize, list[Agreement | None]()
 
     def quantize_to_eight_bits(*args: object, advanced_parameters: object, **options: object) -> object:
-        return quantize(*args, **options)
+        return quantize(*args, **{**options, "fast_bias_correction": True})  # as good with so many bits
 
     def compare_and_let_pass(graph: Graph, pixels: Pixels) -> None:
         compared.append(compare_instruction_sets(graph, pixels))

@@ -5,6 +5,7 @@ import subprocess
 import sys
 import threading
 from pathlib import Path
+from typing import NoReturn
 
 import numpy as np
 import pytest
@@ -27,7 +28,7 @@ from tests.support.installation import Installation
 
 @dataclasses.dataclass(frozen=True)
 class Both:
-    """Two bundles of one catalogue, and some of its photos; the home is that of int8."""
+    """Two bundles, and some photos; the home is that of int8."""
 
     home: Path
     int8: ModelBundle
@@ -62,7 +63,8 @@ def test_openvino_float32_is_the_torch_reference(both: Both) -> None:
 
 def test_int8_stays_close_to_float32_and_gives_unit_vectors(both: Both) -> None:
     int8 = open_embedder(both.int8).embed(both.photos)
-    float32 = open_embedder(both.float32).embed(both.photos)
+    exact = both.int8.manifest.model_copy(update={"precision": Precision.FLOAT32})
+    float32 = TorchEmbedder(dataclasses.replace(both.int8, manifest=exact)).embed(both.photos)
     assert (int8.vectors * float32.vectors).sum(axis=1).mean() >= 0.99
     np.testing.assert_allclose(np.linalg.norm(int8.vectors, axis=1), 1, atol=1e-5)
 
@@ -252,6 +254,18 @@ def test_a_bundle_in_bfloat16_passes_the_gate_and_is_run_so(built: Installation,
         dataclasses.replace(bundle, manifest=bundle.manifest.model_copy(update={"precision": "float32"}))
     )
     assert 0.99 <= (half.vectors * exact.embed(both.photos).vectors).sum(axis=1).mean() < 1 - 1e-7
+
+
+def test_what_cannot_be_compiled_is_run_as_it_is(both: Both, caplog: pytest.LogCaptureFixture) -> None:
+    def without_a_compiler(graph: object, inputs: object) -> NoReturn:
+        raise RuntimeError("Failed to find C compiler")
+
+    lame = TorchEmbedder(both.float32, compiler=without_a_compiler)
+    expected = TorchEmbedder(both.float32).embed(both.photos[:3]).vectors
+    for _ in range(2):
+        np.testing.assert_allclose(lame.embed(both.photos[:3]).vectors, expected, atol=1e-5)
+    (warning,) = (record.message for record in caplog.records if "event=not_compiled" in record.message)
+    assert "Failed to find C compiler" in warning
 
 
 def test_passes_filled_up_to_a_compiled_size_answer_for_their_own_photos_only(both: Both) -> None:

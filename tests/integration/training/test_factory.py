@@ -10,17 +10,16 @@ import torch
 from click.testing import CliRunner, Result
 
 from pipeline.cli.main import main
-from pipeline.demo.catalogue import generate
 from shared.model.bundle import bundle_store, open_bundle, open_bundle_directory
 from shared.model.runtimes import open_embedder
-from tests.support.once import made_once
+from tests.support.once import demo_catalogue
 
 QUICK = ("--epochs", "1", "--size", "64", "--backbone", "efficientnet_lite0")
 
 
 @pytest.fixture(scope="module")
 def dump(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return made_once(tmp_path_factory, "demo", lambda directory: generate(directory, n_listings=52))
+    return demo_catalogue(tmp_path_factory)
 
 
 @pytest.fixture(scope="module")
