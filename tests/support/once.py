@@ -19,11 +19,7 @@ def made_once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path],
 
     Runs that are given the same TEST_MADE, a directory, share it.
     """
-    return made_once_in(Path(os.environ.get("TEST_MADE") or _base_of_all_workers(factory)), name, make)
-
-
-def made_once_in(base: Path, name: str, make: Callable[[Path], object]) -> Path:
-    """The same in a directory that processes share."""
+    base = Path(os.environ.get("TEST_MADE") or _base_of_all_workers(factory))
     directory, made = base / name, base / f"{name}.made"
     with (base / f"{name}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
