@@ -4,8 +4,10 @@ A version is written to a staging directory, sealed with a manifest of every fil
 Nothing is ever changed in place. Readers take no lock; those who promote or prune go one after the other.
 """
 
+import fcntl
 import hashlib
 import json
+import os
 import secrets
 import shutil
 import sqlite3
@@ -27,6 +29,10 @@ from shared.errors import ArtifactError, PromotionRefused
 
 _NOTHING_BEFORE = "nothing that was live before is still there; promote a version by its name"
 _LEFTOVER_S = 86_400
+
+
+class WorkInterrupted(Exception):
+    """Raised while a draft is written that is to be gone on with by another process."""
 
 
 class _Expected(Enum):
@@ -83,23 +89,34 @@ class ArtifactStore:
         return self._backend.place
 
     @contextmanager
-    def write(self) -> Iterator[Draft]:
+    def write(self, resume: str = "") -> Iterator[Draft]:
         """A staging directory to write a new version into; sealed on success, removed on error.
 
         The body must leave `manifest.json` there, a JSON object; its key `files` is added here. Afterwards the draft
         has the new version's name; the version is not promoted.
 
+        Args:
+            resume: digest of all that the version is made of, hexadecimal: a draft of the same that a killed process
+                left, or one that ended with WorkInterrupted, is gone on with. Empty: a new one is made.
+
         Raises:
             ArtifactUnwritable: the disk is full or may not be written; versions that were there stay as they are.
         """
         staging = self.root / f"{STAGING_PREFIX}{secrets.token_hex(8)}"
+        kept, held = False, None
         try:
             self.root.mkdir(parents=True, exist_ok=True)
             self._sweep()
-            staging.mkdir()
+            if resume and (held := _hold(left := self.root / f"{STAGING_PREFIX}{resume}")) is not None:
+                staging = left
+            else:
+                staging.mkdir()
             draft = Draft(staging)
             yield draft
             draft.version = self._seal(staging)
+        except WorkInterrupted:
+            kept = held is not None
+            raise
         except (OSError, RuntimeError, sqlite3.OperationalError) as exc:
             # Numpy and native libraries say that a write failed, and much else, without saying why.
             failed = exc if isinstance(exc, OSError) and exc.errno in UNWRITABLE else _failed_probe(staging)
@@ -107,7 +124,10 @@ class ArtifactStore:
                 raise
             raise unwritable(self.root, failed) from exc
         finally:
-            shutil.rmtree(staging, ignore_errors=True)
+            if not kept:
+                shutil.rmtree(staging, ignore_errors=True)
+            if held is not None:
+                os.close(held)
 
     def _sweep(self, older_than_s: float = _LEFTOVER_S) -> None:
         """Remove what writers killed more than a day ago left: drafts, and files of versions without a manifest."""
@@ -323,6 +343,18 @@ class ArtifactStore:
                 raise self._damaged(f"{directory.name}: {name} has changed since it was written (sha256 differs)")
 
     sha256 = staticmethod(file_digest)
+
+
+def _hold(directory: Path) -> int | None:
+    """Make a directory unless it is there, and hold it until the descriptor is closed; None: another process does."""
+    directory.mkdir(exist_ok=True)
+    descriptor = os.open(directory, os.O_RDONLY)
+    with suppress(OSError):  # held by another, which may have made a version of it just now; or cannot be held here
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if os.path.samestat(os.fstat(descriptor), directory.stat()):
+            return descriptor
+    os.close(descriptor)
+    return None
 
 
 def _expect(promotion_log: PromotionLog, expected: str | _Expected | None) -> None:

@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from shared.array_types import FloatArray, IntArray
 from shared.index.arrays import CHUNK_ROWS
+from shared.index.stored_vectors import StoredVectors, Vectors
 
 Mask = npt.NDArray[np.bool_]
 _GATHER_COST = 4  # of comparing a row that lies alone, beside one of many in a row
@@ -118,8 +119,8 @@ class CompressedIndex:
     """A `RowIndex` that selects candidates by their compressed codes, then re-ranks them by their full vectors.
 
     Args:
-        path: as written by `compress`; memory-mapped, so that all processes that open it share its pages.
-        vectors: (rows, dim) float32, L2 norm 1, memory-mapped.
+        path: as written by `write_codes`; memory-mapped, so that all processes that open it share its pages.
+        vectors: (rows, dim), L2 norm 1, memory-mapped, as they are stored.
         n_probes: inverted lists visited by a search for ten neighbours among all rows.
         n_candidates: rows re-ranked by such a search.
 
@@ -127,7 +128,7 @@ class CompressedIndex:
         RuntimeError, ValueError: the file is damaged, or belongs to other vectors.
     """
 
-    def __init__(self, path: Path, vectors: FloatArray, *, n_probes: int, n_candidates: int) -> None:
+    def __init__(self, path: Path, vectors: Vectors, *, n_probes: int, n_candidates: int) -> None:
         # Plain IO_FLAG_MMAP starts 32 threads a search to read ahead.
         index: Any = faiss.read_index(str(path), faiss.IO_FLAG_MMAP_IFC)
         if not isinstance(index, faiss.IndexPreTransform) or (index.ntotal, index.d) != vectors.shape:
@@ -280,8 +281,10 @@ class CompressedIndex:
         return sizes
 
 
-def products(vectors: FloatArray, rows: IntArray, query: FloatArray) -> FloatArray:
+def products(vectors: Vectors, rows: IntArray, query: FloatArray) -> FloatArray:
     """Multiply some rows of a matrix with a query: (rows, dim), (m,), (dim,) -> (m,)."""
+    if isinstance(vectors, StoredVectors):
+        return vectors.products(rows, query)
     if len(rows) * _GATHER_COST >= len(vectors):
         every: FloatArray = np.vecdot(vectors, query)
         return every[rows]
@@ -309,24 +312,45 @@ def best(scores: FloatArray, rows: IntArray, n: int) -> tuple[FloatArray, IntArr
     return scores[chosen], rows[chosen]
 
 
-def exact_nearest(vectors: FloatArray, queries: FloatArray, k: int) -> tuple[FloatArray, IntArray]:
+class Nearest:
+    """The exact nearest neighbours of some queries among rows that come block by block.
+
+    Args:
+        queries: (n, dim) float32.
+        k: neighbours per query.
+
+    Attributes:
+        scores, rows: cosine similarities and rows so far, (n, k) each or less, most similar first.
+    """
+
+    def __init__(self, queries: FloatArray, k: int) -> None:
+        self._queries = queries
+        self._k = k
+        self.scores: FloatArray = np.empty((len(queries), 0), dtype=np.float32)
+        self.rows: IntArray = np.empty((len(queries), 0), dtype=np.int64)
+
+    def add(self, block: FloatArray, start: int) -> None:
+        """Compare with more rows, (m, dim) float32, whose first is number `start`."""
+        n = min(self._k, len(block))
+        found, places = faiss.knn(self._queries, block, n, metric=faiss.METRIC_INNER_PRODUCT)
+        scores = np.concatenate([self.scores, found], axis=1)
+        rows = np.concatenate([self.rows, places + start], axis=1)
+        order = np.argsort(-scores, axis=1, kind="stable")[:, : self._k]
+        self.scores, self.rows = np.take_along_axis(scores, order, 1), np.take_along_axis(rows, order, 1)
+
+
+def exact_nearest(vectors: Vectors, queries: FloatArray, k: int) -> tuple[FloatArray, IntArray]:
     """Find the exact nearest neighbours of many queries, in chunks, so that the vectors need not fit into memory.
 
     Args:
-        vectors: (rows, dim) float32, in memory or memory-mapped.
+        vectors: (rows, dim) in memory or memory-mapped.
         queries: (n, dim) float32.
         k: neighbours per query, at most `rows`.
 
     Returns:
         cosine similarities and rows, (n, k) each, most similar first.
     """
-    scores = np.empty((len(queries), 0), dtype=np.float32)
-    rows = np.empty((len(queries), 0), dtype=np.int64)
+    nearest = Nearest(queries, k)
     for start in range(0, len(vectors), CHUNK_ROWS):
-        chunk = np.ascontiguousarray(vectors[start : start + CHUNK_ROWS])
-        found, places = faiss.knn(queries, chunk, min(k, len(chunk)), metric=faiss.METRIC_INNER_PRODUCT)
-        scores = np.concatenate([scores, found], axis=1)
-        rows = np.concatenate([rows, places + start], axis=1)
-        order = np.argsort(-scores, axis=1, kind="stable")[:, :k]
-        scores, rows = np.take_along_axis(scores, order, 1), np.take_along_axis(rows, order, 1)
-    return scores, rows
+        nearest.add(np.ascontiguousarray(vectors[start : start + CHUNK_ROWS]), start)
+    return nearest.scores, nearest.rows

@@ -10,6 +10,7 @@ from shared.array_types import FloatArray, IntArray
 from shared.index.ann import Allowed, CompressedIndex, RowIndex, best, products
 from shared.index.listing_texts import ListingTexts
 from shared.index.query import Query
+from shared.index.stored_vectors import Vectors
 
 # Times as many listings by their words as neighbours wanted: the best by both are seldom the first by one, least of all
 # where words are compared with photos. Measured on 100,000 photos, each with words of its own: recall 0.997.
@@ -37,14 +38,14 @@ class HybridIndex:
 
     Args:
         photos: by whose vectors rows are found.
-        vectors: (rows, dim) float32, theirs; may be memory-mapped.
+        vectors: (rows, dim), theirs, as they are stored.
         texts: the words; None: the snapshot has none, and the words of a query are compared with photos only.
 
     Attributes:
         texts: as given.
     """
 
-    def __init__(self, photos: RowIndex, vectors: FloatArray, texts: ListingTexts | None) -> None:
+    def __init__(self, photos: RowIndex, vectors: Vectors, texts: ListingTexts | None) -> None:
         self._photos = photos
         self._vectors = vectors
         self.texts = texts

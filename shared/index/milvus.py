@@ -363,6 +363,10 @@ class MilvusIndex:
             np.array(found[0][VECTOR], dtype=np.float32)[None], np.array(found[0]["scores"], dtype=np.float32)[None]
         )
 
+    @property
+    def codebook(self) -> None:
+        """None: Milvus stores embeddings as they are."""
+
     def audit(self, n: int, rng: np.random.Generator) -> Audit:
         """Fetch rows drawn at random, and compare them with what was inserted; see `VectorIndex.audit`."""
         if self.digests is None:

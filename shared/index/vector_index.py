@@ -15,6 +15,7 @@ from shared.errors import DimensionMismatch
 from shared.index.facets import Facets
 from shared.index.postings import WordWeights
 from shared.index.query import WordsQuery
+from shared.index.stored_vectors import Codebook
 from shared.index.traffic import Audit, TrafficReference
 from shared.jobs.answers_contract import Neighbour
 from shared.jobs.contract import (
@@ -180,6 +181,11 @@ class VectorIndex(Protocol):
     @property
     def reference(self) -> TrafficReference | None:
         """What ordinary queries are like; None: the version was written without."""
+        ...
+
+    @property
+    def codebook(self) -> Codebook | None:
+        """What its embeddings are stored by in int8; None: they are stored otherwise."""
         ...
 
     def audit(self, n: int, rng: np.random.Generator) -> Audit:
