@@ -36,7 +36,7 @@ from shared.errors import (
     IndexUnavailable,
 )
 from shared.index.ann import Allowed, CompressedIndex, ExactIndex, Mask, RowIndex, exact_nearest
-from shared.index.arrays import CHUNK_ROWS, map_array
+from shared.index.arrays import map_array
 from shared.index.attribute_columns import write_columns
 from shared.index.building import (
     CODES,
@@ -151,7 +151,7 @@ class IndexDraft:
                 work.tell("texts", texts)
             self.texts = TextIndexFacts.model_validate(texts)
         if self.server:
-            given = _together(source)
+            given = embeddings if isinstance(embeddings, Embeddings) else source.read(0, n)
             self.vectors = given.vectors
             write_digests(directory, given.vectors)
             work.remove()
@@ -179,12 +179,6 @@ class IndexDraft:
     def seal(self, manifest: IndexManifest) -> None:
         """Write the manifest, last of all files; the version is complete when `draft_index` ends."""
         (self.artifact.directory / MANIFEST).write_text(manifest.model_dump_json())
-
-
-def _together(source: EmbeddingSource) -> Embeddings:
-    """All embeddings of a source at once."""
-    blocks = [source.read(at, min(at + CHUNK_ROWS, source.shape[0])) for at in range(0, source.shape[0], CHUNK_ROWS)]
-    return Embeddings(*map(np.concatenate, zip(*blocks, strict=True)))
 
 
 @contextmanager
