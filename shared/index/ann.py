@@ -4,6 +4,8 @@ Rows are numbers here; callers translate filters into allowed rows, and rows int
 """
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
@@ -70,6 +72,17 @@ class Allowed:
         mask = self.mask.copy()
         mask[rows] = False
         return Allowed(mask, self.rows[mask[self.rows]] if self.count <= _BRUTE_FORCE_UP_TO else None)
+
+
+@contextmanager
+def at_most(threads: int) -> Iterator[None]:
+    """Limit the FAISS calls of the calling thread to so many OpenMP threads; 0: no limit."""
+    before = faiss.omp_get_max_threads()
+    faiss.omp_set_num_threads(threads or before)
+    try:
+        yield
+    finally:
+        faiss.omp_set_num_threads(before)
 
 
 class RowIndex(Protocol):
@@ -173,9 +186,8 @@ class CompressedIndex:
             if n_allowed <= max(n_wanted, _BRUTE_FORCE_UP_TO):
                 return allowed.rows
             params = faiss.SearchParametersIVF(sel=faiss.IDSelectorBitmap(allowed.bitmap))  # type: ignore[call-arg, arg-type]
-        # Done by FAISS, this product would leave threads spinning for 8 ms of processor time.
-        projected = (np.vecdot(self._axes, query) + self._origin)[None]  # (dim,) -> (1, axes)
-        params.nprobe = math.ceil(self._n_probes * max(1, n / 10))  # tuned for ten neighbours among all rows
+        projected = self._projected(query)
+        params.nprobe = self._n_probes_for(n)
         if allowed is not None:
             params.nprobe = self._n_probes_among(allowed, projected, params.nprobe)
         while True:
@@ -185,6 +197,27 @@ class CompressedIndex:
                 return rows
             params.nprobe *= 4
 
+    def _projected(self, query: FloatArray) -> FloatArray:
+        # Done by FAISS, this product would leave threads spinning for 8 ms of processor time.
+        projected: FloatArray = (np.vecdot(self._axes, query) + self._origin)[None]  # (dim,) -> (1, axes)
+        return projected
+
+    def _n_probes_for(self, n: int) -> int:
+        return math.ceil(self._n_probes * max(1, n / 10))  # tuned for ten neighbours among all rows
+
+    def lists_near(self, query: FloatArray, n: int) -> IntArray:
+        """The inverted lists that a search for the `n` nearest among all rows looks into, nearest first."""
+        n_probes = min(self._n_probes_for(n), int(self._lists.nlist))
+        nearest: IntArray = self._quantizer.search(self._projected(query), n_probes)[1][0]
+        return nearest
+
+    def lists_of(self, vectors: FloatArray) -> npt.NDArray[np.uint16]:
+        """The inverted list that each of some vectors (n, dim) belongs in, (n,)."""
+        projected = np.ascontiguousarray(np.vecdot(vectors[:, None], self._axes) + self._origin, dtype=np.float32)
+        with at_most(1):
+            numbers: npt.NDArray[np.uint16] = self._quantizer.search(projected, 1)[1][:, 0].astype(np.uint16)
+        return numbers
+
     def damaged_codes(self, n: int, rng: np.random.Generator) -> int:
         """Encode the vectors of some rows again, and count those whose codes are others, or lie in the wrong list.
 
@@ -192,7 +225,7 @@ class CompressedIndex:
             n: rows, drawn at random.
             rng: draws them.
         """
-        inverted, threads = self._lists.invlists, faiss.omp_get_max_threads()
+        inverted = self._lists.invlists
         ends = self._list_ends
         drawn = rng.integers(0, ends[-1], n)
         lists = np.searchsorted(ends, drawn, side="right")
@@ -206,13 +239,10 @@ class CompressedIndex:
         vectors = self._vectors[np.where(known, rows, 0)]
         projected = np.ascontiguousarray(np.vecdot(vectors[:, None], self._axes) + self._origin, dtype=np.float32)
         encoded = np.empty_like(stored)
-        faiss.omp_set_num_threads(1)  # of this thread; several would only wait for each other
-        try:
+        with at_most(1):  # several would only wait for each other
             distances, nearest = self._quantizer.search(projected, min(2, int(self._lists.nlist)))
             numbers = lists.astype(np.int64)
             self._lists.encode_vectors(n, faiss.swig_ptr(projected), faiss.swig_ptr(numbers), faiss.swig_ptr(encoded))
-        finally:
-            faiss.omp_set_num_threads(threads)
         # Of two lists that are equally near, and of two neighbouring codes, rounding decides.
         ties = distances <= distances[:, :1] * (1 + _ROUNDING) + _ROUNDING
         right_list = ((nearest == lists[:, None]) & ties).any(axis=1)

@@ -8,7 +8,6 @@ are in docs/performance.md.
 
 import math
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, Self
@@ -19,7 +18,7 @@ import numpy.typing as npt
 
 from shared.array_types import BoolArray, FloatArray, IntArray
 from shared.artifacts.snapshots import IndexFacts, IndexKind
-from shared.index.ann import MIN_PROBES, CompressedIndex, Nearest, products
+from shared.index.ann import MIN_PROBES, CompressedIndex, Nearest, at_most, products
 from shared.index.arrays import CHUNK_ROWS
 from shared.index.stored_vectors import Vectors
 
@@ -81,17 +80,6 @@ def compress(path: Path, vectors: FloatArray, *, threads: int = 0, seed: int = 1
             truth.add(block, start)
         codec.write(path, numbers, codes)
         return tune(path, vectors, Truth(sample, truth.scores, truth.rows))
-
-
-@contextmanager
-def at_most(threads: int) -> Iterator[None]:
-    """Limit the FAISS calls of the calling thread to so many OpenMP threads; 0: no limit."""
-    before = faiss.omp_get_max_threads()
-    faiss.omp_set_num_threads(threads or before)
-    try:
-        yield
-    finally:
-        faiss.omp_set_num_threads(before)
 
 
 class Sample(NamedTuple):

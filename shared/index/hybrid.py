@@ -43,12 +43,14 @@ class HybridIndex:
 
     Attributes:
         texts: as given.
+        compressed: the photos' index, where it has inverted lists; else None.
     """
 
     def __init__(self, photos: RowIndex, vectors: Vectors, texts: ListingTexts | None) -> None:
         self._photos = photos
         self._vectors = vectors
         self.texts = texts
+        self.compressed = photos if isinstance(photos, CompressedIndex) else None
         self._last = threading.local()
 
     def near(self, query: FloatArray, n: int, allowed: Allowed | None = None) -> tuple[FloatArray, IntArray]:
@@ -70,7 +72,7 @@ class HybridIndex:
 
     def damaged_codes(self, n: int, rng: np.random.Generator) -> int | None:
         """Count the damaged codes of rows drawn at random; None: there are no codes. See `CompressedIndex`."""
-        return self._photos.damaged_codes(n, rng) if isinstance(self._photos, CompressedIndex) else None
+        return self.compressed.damaged_codes(n, rng) if self.compressed else None
 
     def search(self, query: Query, n: int, allowed: Allowed | None = None) -> tuple[FloatArray, IntArray]:
         """Find the allowed rows most similar to a query; as `RowIndex.search`.

@@ -363,6 +363,12 @@ class MilvusIndex:
             np.array(found[0][VECTOR], dtype=np.float32)[None], np.array(found[0]["scores"], dtype=np.float32)[None]
         )
 
+    def lists_of(self, vectors: FloatArray) -> None:
+        """None: the lists are in Milvus."""
+
+    def lists_near(self, query: FloatArray, n: int) -> None:
+        """None: the lists are in Milvus."""
+
     @property
     def codebook(self) -> None:
         """None: Milvus stores embeddings as they are."""

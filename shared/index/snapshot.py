@@ -378,6 +378,14 @@ class IndexSnapshot:
             raise ImageNotFound("the live index has no photo of that id")
         return Embeddings(self._vectors[row : row + 1], self._scores[row : row + 1])
 
+    def lists_of(self, vectors: FloatArray) -> npt.NDArray[np.uint16] | None:
+        """The inverted list that each of some embeddings belongs in; see `VectorIndex.lists_of`."""
+        return self._index.compressed.lists_of(vectors) if self._index.compressed else None
+
+    def lists_near(self, query: FloatArray, n: int) -> IntArray | None:
+        """The inverted lists that a search looks into; see `VectorIndex.lists_near`."""
+        return self._index.compressed.lists_near(query, n) if self._index.compressed else None
+
     @property
     def codebook(self) -> Codebook | None:
         """What its embeddings are stored by; see `VectorIndex.codebook`."""

@@ -5,6 +5,7 @@ from itertools import repeat
 from typing import NamedTuple, Protocol
 
 import numpy as np
+import numpy.typing as npt
 from pydantic import JsonValue
 
 from shared.array_types import DoubleArray, FloatArray, IntArray
@@ -181,6 +182,14 @@ class VectorIndex(Protocol):
     @property
     def reference(self) -> TrafficReference | None:
         """What ordinary queries are like; None: the version was written without."""
+        ...
+
+    def lists_of(self, vectors: FloatArray) -> npt.NDArray[np.uint16] | None:
+        """The inverted list that each of some embeddings (n, dim) belongs in, (n,); None: there are no lists here."""
+        ...
+
+    def lists_near(self, query: FloatArray, n: int) -> IntArray | None:
+        """The inverted lists that a search for the `n` nearest to a query (dim,) looks into; None: as `lists_of`."""
         ...
 
     @property
