@@ -29,6 +29,8 @@ from shared.errors import ArtifactError, PromotionRefused
 
 _NOTHING_BEFORE = "nothing that was live before is still there; promote a version by its name"
 _LEFTOVER_S = 86_400
+_LARGE = 1 << 30  # bytes
+_READ = ".read.json"
 
 
 class WorkInterrupted(Exception):
@@ -146,6 +148,9 @@ class ArtifactStore:
         manifest = json.loads((staging / MANIFEST).read_text())
         files = sorted(path for path in staging.iterdir() if path.name != MANIFEST)
         manifest["files"] = {path.name: {"bytes": path.stat().st_size, "sha256": self.sha256(path)} for path in files}
+        if self._backend.is_local and (large := [path for path in files if path.stat().st_size >= _LARGE]):
+            read = {path.name: [manifest["files"][path.name]["sha256"], *_state(path)] for path in large}
+            (staging / _READ).write_text(json.dumps(read))
         text = json.dumps(manifest, indent=1, sort_keys=True, ensure_ascii=False) + "\n"
         (staging / MANIFEST).write_text(text)
         return self._backend.seal(staging, hashlib.sha256(text.encode()).hexdigest())
@@ -307,42 +312,70 @@ class ArtifactStore:
         """As `manifest`, of a copy of a version in any directory."""
         return read_manifest(directory, self._damaged)
 
-    def verify(self, version: str) -> None:
+    def verify(self, version: str, *, anew: bool = True) -> None:
         """Compare every file with the manifest.
+
+        Args:
+            anew: read every file; else a file of a GiB and more, which takes seconds to read, is not read again as long
+                as the system says that it was not written to since it was read by a call before.
 
         Raises:
             missing, damaged: names the first file that is absent, of another size or of another content.
         """
         try:
-            self._verify(version)
+            self._verify(version, anew=anew)
         except self._damaged:
             if self._copies is None:
                 raise
             self._copies.mend(version)
-            self._verify(version)
+            self._verify(version, anew=anew)
 
-    def _verify(self, version: str) -> None:
+    def _verify(self, version: str, *, anew: bool) -> None:
         directory = self.path(version)
         self.manifest(version)
         # The name ends in the digest of the manifest, which holds the digests of everything else.
         if not self.sha256(directory / MANIFEST).startswith(version.rpartition("-")[2]):
             raise self._damaged(f"{version}: {MANIFEST} has changed since it was written")
-        self.verify_files(directory)
+        self.verify_files(directory, anew=anew)
 
-    def verify_files(self, directory: Path) -> None:
+    def verify_files(self, directory: Path, *, anew: bool = True) -> None:
         """As `verify`, of a copy of a version in any directory, as far as it can be told without its name."""
         files = self.manifest_in(directory)["files"]
         assert isinstance(files, dict)  # read_manifest() made sure
+        known = {} if anew else _read_before(directory)
+        read: dict[str, list[object]] = {}
         for name, sealed in files.items():
             path = directory / Path(name).name
             if not path.is_file():
                 raise self._damaged(f"{directory.name}: {name} is missing")
             if path.stat().st_size != sealed["bytes"]:
                 raise self._damaged(f"{directory.name}: {name} has {path.stat().st_size} bytes, not {sealed['bytes']}")
+            if sealed["bytes"] >= _LARGE:
+                read[name] = [sealed["sha256"], *_state(path)]
+                if known.get(name) == read[name]:
+                    continue
             if self.sha256(path) != sealed["sha256"]:
                 raise self._damaged(f"{directory.name}: {name} has changed since it was written (sha256 differs)")
+        if read and read != known:
+            with suppress(OSError):  # where nothing may be written they are read each time
+                (directory / _READ).write_text(json.dumps(read))
 
     sha256 = staticmethod(file_digest)
+
+
+def _state(path: Path) -> list[int]:
+    """What changes when a file is written to, and nobody can set."""
+    found = path.stat()
+    return [found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns]
+
+
+def _read_before(directory: Path) -> dict[str, list[object]]:
+    """The large files of a version that were as they should be when they were read, each with its digest and state."""
+    try:
+        found = json.loads((directory / _READ).read_text())
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def _hold(directory: Path) -> int | None:

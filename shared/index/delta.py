@@ -305,8 +305,8 @@ class DeltaIndex:
         state = self._state
         own = [row for listing_id in without for row in self.snapshot.rows_of(listing_id)]
         found = self.snapshot.labelled(query, n + len(own), request, hidden=state.hidden_rows)
-        kept = ~np.isin(found.rows, own)
-        found = LabelledRows(*(array[kept] for array in found))
+        others = ~np.isin(found.rows, own)
+        found = LabelledRows(found.scores[others], found.categories[others], found.rows[others])
         meets = self._meets(request)
         ranked = ((p, score, self._puts[p]) for p, score in self._ranked(state, query, None, n))
         best_put = list(islice((one for one in ranked if meets(one[2]) and one[2].listing_id not in without), n))

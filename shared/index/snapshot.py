@@ -437,7 +437,7 @@ def open_snapshot(
             f"index {version} was built by model {manifest.fingerprint[:12]}, the live model is {fingerprint[:12]}; "
             "run `lookalike index build`"
         )
-    store.verify(version)
+    store.verify(version, anew=False)
     if manifest.index and manifest.index.kind is IndexKind.MILVUS:
         if server is None:
             raise IndexUnavailable(f"{version}: its vectors are in Milvus; say where with LOOKALIKE_INDEX")

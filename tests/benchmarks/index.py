@@ -23,6 +23,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -32,9 +33,12 @@ from shared.array_types import FloatArray, IntArray
 from shared.artifacts.snapshots import VectorKind, index_store, read_index_manifest
 from shared.attributes.schema import Attribute, AttributeSchema, AttributeType
 from shared.catalogue.categories import CATEGORIES, OLDER_CATEGORIES, CataloguePhoto
+from shared.changes.log import Change, PutPhoto
 from shared.index.ann import ExactIndex, Nearest
+from shared.index.delta import DeltaIndex
 from shared.index.snapshot import open_snapshot
 from shared.index.stored_vectors import VECTORS, kinds_for
+from shared.index.vector_index import VectorIndex
 from shared.jobs.contract import Distinct, SearchRequest
 from shared.model.embedder import Embeddings
 from tests.benchmarks.support.report import RESULTS, Report
@@ -56,6 +60,8 @@ _DRAWN_ROWS = 1024
 _SAVED_EVERY = 16  # chunks
 _COMPARED_ROWS = 131_072  # by exact search, whose time is then multiplied
 _TOLD_EVERY_S = 30
+_PAGE = 500  # changes, as workers read them
+_ROUNDED = 1e-3  # by which scores may differ where embeddings are stored in int8
 _TRUTH = "truth.npz"
 _BESIDE_VECTORS = 1_100  # bytes a photo: codes, twice while they are sorted, and the table of photos
 
@@ -92,6 +98,7 @@ def main() -> None:
         report.add("index", n=n, **{name: value for name, value in measured.items() if not isinstance(value, dict)})
         report.add("files and facts", n=n, **measured["bytes"], facts=json.dumps(measured["facts"]))
         report.add("milliseconds with a filter", n=n, **measured["filtered"])
+        report.add("one in a hundred changed live", n=n, **measured["live"])
         for how in ("exact", "search"):
             report.add("one query", photos=n, how=how, ms=measured[f"{how}_ms"])
         if not options.keep:
@@ -318,6 +325,7 @@ def _search(scratch: Path, n: int) -> dict[str, Any]:
         "k=100": SearchRequest(k=100),
     }
     return {
+        "live": _with_changes(snapshot, n, queries, request),
         "open_ms": open_ms,
         "first_ms": statistics.median(first_ms),
         "search_ms": statistics.median(search_ms),
@@ -332,6 +340,48 @@ def _search(scratch: Path, n: int) -> dict[str, Any]:
             name: statistics.median(_ms(snapshot.search, query, asked) for query in queries[:100])
             for name, asked in filtered.items()
         },
+    }
+
+
+def _with_changes(snapshot: VectorIndex, n: int, queries: FloatArray, request: SearchRequest) -> dict[str, Any]:
+    """What a search takes and misses after one photo in a hundred was put anew live."""
+    n_changed = max(1, n // 100)
+    put = Synthetic(n_changed, seed=2).vectors(0, n_changed)
+    scores = np.zeros(len(CATEGORIES), np.float32)
+
+    def change(number: int) -> Change:
+        photo = PutPhoto(f"l{number * 50}", 0, "00" * 32, FINGERPRINT, put[number], scores)
+        return Change(f"{number + 1}-0", f"{number * 100:012d}", number + 1, photo)
+
+    delta = DeltaIndex(snapshot, lambda photo: None)
+    began = time.perf_counter()
+    for start in range(0, n_changed, _PAGE):
+        delta.apply(change(number) for number in range(start, min(n_changed, start + _PAGE)))
+    applied_s = time.perf_counter() - began
+    delta.search(queries[0], request)
+    alone, together = [], []
+    for query in queries:
+        alone.append(_ms(snapshot.search, query, request))
+        together.append(_ms(delta.search, query, request))
+    # Of the ten nearest of those that were put, those that the search's worst hit does not beat must have been found.
+    missed = []
+    for query in queries[:64]:
+        hits = delta.search(query, request)
+        exact = put @ query
+        wanted = {len(snapshot) + place for place in np.flatnonzero(exact > hits[-1].score + _ROUNDED).tolist()}
+        missed.append(len(wanted - {hit.row for hit in hits}) / K)
+    one = change(0)
+    began = time.perf_counter()
+    delta.apply([replace(one, entry_id=f"{n_changed + 1}-0", sequence=n_changed + 1)])
+    return {
+        "changed": n_changed,
+        "applied_s": applied_s,
+        "one_more_ms": 1e3 * (time.perf_counter() - began),
+        "alone_ms": statistics.median(alone),
+        "ms": statistics.median(together),
+        "p95_ms": statistics.quantiles(together, n=20)[-1],
+        "missed": float(np.mean(missed)),
+        "resident_mb": _resident_mb(VECTORS),
     }
 
 
