@@ -213,7 +213,7 @@ class CompressedIndex:
 
     def lists_of(self, vectors: FloatArray) -> npt.NDArray[np.uint16]:
         """The inverted list that each of some vectors (n, dim) belongs in, (n,)."""
-        projected = np.ascontiguousarray(np.vecdot(vectors[:, None], self._axes) + self._origin, dtype=np.float32)
+        projected = np.ascontiguousarray(vectors @ self._axes.T + self._origin, dtype=np.float32)
         with at_most(1):
             numbers: npt.NDArray[np.uint16] = self._quantizer.search(projected, 1)[1][:, 0].astype(np.uint16)
         return numbers

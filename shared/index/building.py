@@ -116,7 +116,7 @@ class Work:
         aside.replace(self.directory / name)
 
     def remove(self) -> None:
-        """Remove it: the snapshot is whole."""
+        """Remove it: the snapshot is done."""
         shutil.rmtree(self.directory)
 
 
@@ -181,6 +181,8 @@ class _Build:
                     break
                 tried.append(kind)
                 self._work.tell("tried", tried)
+        for name in (_NUMBERS, _ROW_CODES):
+            (self._work.directory / name).unlink()
         return facts
 
     def _stored(self, kind: VectorKind) -> IndexFacts:

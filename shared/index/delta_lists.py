@@ -89,11 +89,13 @@ class DeltaVectors:
     def first(self, n: int) -> PutVectors:
         """The embeddings of the first `n` photos, which are there for good."""
         n_sealed = len(self._sealed.numbers) if self._sealed else 0
-        if n - n_sealed >= SEALED:
+        new = [
+            self._snapshot.lists_of(self._decoded(start, start + SEALED))
+            for start in range(n_sealed, n - SEALED + 1, SEALED)
+        ]
+        if new and new[0] is not None:
             known = [self._sealed.numbers] if self._sealed else []
-            numbers = self._snapshot.lists_of(self._decoded(n_sealed, n))
-            if numbers is not None:
-                self._sealed = _Sealed.of(np.concatenate([*known, numbers]))
+            self._sealed = _Sealed.of(np.concatenate([*known, *(one for one in new if one is not None)]))
         rows = self._rows[:n]
         vectors = rows if self._codec.kind is VectorKind.FLOAT32 else StoredVectors(rows, self._codec)
         return PutVectors(vectors, self._snapshot, self._sealed)

@@ -154,8 +154,9 @@ class IndexDraft:
             given = embeddings if isinstance(embeddings, Embeddings) else source.read(0, n)
             self.vectors = given.vectors
             write_digests(directory, given.vectors)
-            work.remove()
             return fill_collection(self.server, self.collection, directory, given, exact_up_to=exact_up_to, tick=tick)
+        if (told := work.told("index")) is not None:  # by a build that was killed while its quality was measured
+            return IndexFacts.model_validate(told)
         try:
             if n <= exact_up_to:
                 write_exact(directory, source)
@@ -167,7 +168,7 @@ class IndexDraft:
                 )
         except ValueError as exc:
             raise IndexDamaged(f"{exc}; the model's weights are unusable") from exc
-        work.remove()
+        work.tell("index", facts.model_dump(mode="json"))
         return facts
 
     def open(self, manifest: IndexManifest) -> VectorIndex:
@@ -209,7 +210,9 @@ def draft_index(
             name = CollectionName.new(alias_of(store.place), fingerprint, made_by)
             stack.enter_context(server.draft(name, collections(store).values()))
             collection = str(name)
-        yield IndexDraft(stack.enter_context(store.write(resume)), server, collection)
+        artifact = stack.enter_context(store.write(resume))
+        yield IndexDraft(artifact, server, collection)
+        Work(artifact.directory).remove()
 
 
 def lies_in(manifest: IndexManifest, server: MilvusServer | None) -> bool:

@@ -93,7 +93,7 @@ def add_costs(report: Report, measured: Measured, store: StoreCosts, photo: Phot
         ("Milvus", dimensions, True),
         ("Milvus", 512, True),
     ):
-        vectors = size * _NUMBER_BYTES
+        vectors = size + _NUMBER_BYTES if name.endswith("compressed") else size * _NUMBER_BYTES  # int8 where compressed
         compared = name.endswith("compared")
         memory = 0 if in_milvus else vectors if compared else photo.codes
         disk = photo.rows + (0 if in_milvus else vectors + photo.scores + (0 if compared else photo.codes))

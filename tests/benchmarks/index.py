@@ -1,4 +1,4 @@
-"""Search at 10,000, 100,000 and a million photos of 2048 dimensions, beside exact search: `make bench`.
+"""Search at 10,000, 100,000 and a million photos of 2048 dimensions (or `N=10000000`), beside exact search.
 
 The vectors are made up (seeded), after 2,527 photos of a real marketplace embedded by EfficientNet-Lite0: a shared mean
 that holds 0.29 of the squared length, and around it the variances of SPECTRUM along the principal axes. 2,500 kinds of
