@@ -49,6 +49,15 @@ class RuntimeChoice(StrEnum):
     OPENVINO = "openvino"
 
 
+class VectorChoice(StrEnum):
+    """How a compressed index stores embeddings."""
+
+    AUTO = "auto"
+    FLOAT32 = "float32"
+    FLOAT16 = "float16"
+    INT8 = "int8"
+
+
 class PrecisionChoice(StrEnum):
     """Arithmetic of the network; `auto`: int8 on a CPU and float16 on a GPU, if that passes the quality gate."""
 
@@ -138,6 +147,11 @@ class Settings(BaseSettings):
     )
     index_token: SecretStr | None = Field(
         None, description="that Milvus lets us in with: `user:password`, or an API key"
+    )
+    index_vectors: VectorChoice = Field(
+        VectorChoice.AUTO,
+        description="how a compressed index stores embeddings: float32, float16, or int8 where that finds the same; "
+        "`auto`: float32 up to 2 GiB, then int8",
     )
     keep_snapshots: int = Field(5, ge=1, description="versions of the index kept for a rollback, and of the bundle")
     reindex_cron: str | None = Field(

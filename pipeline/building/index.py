@@ -29,7 +29,7 @@ from shared.model.embedder import Embedder
 from shared.model.references import verify_embeddings
 from shared.model.runtimes import open_embedder
 from shared.progress import ReportProgress
-from shared.reindex.build import Build, build_snapshot, decide, left_out
+from shared.reindex.build import Build, build_snapshot, decide, left_out, stored_as
 from shared.reindex.embedding_cache import ANY_REINDEX, EmbeddingCache, Shard, joined, shard_name
 from shared.reindex.plan import make_plan
 from shared.reindex.quality import losses
@@ -184,7 +184,9 @@ def build_index(
     report_unusable(left_out(plan.photos, failed), report_progress)
     request = ReindexRequest(mode=mode, promote=Promotion.IF_VALID, force=True)
     shards = tuple(cache.names())
-    build = Build(plan, bundle, live, cache, shards, failed, request, n_embedded=len(missing))
+    build = Build(
+        plan, bundle, live, cache, shards, failed, request, n_embedded=len(missing), vectors=stored_as(settings)
+    )
     version = build_snapshot(store, build, server=server)
     snapshot = open_snapshot(store, fingerprint=fingerprint, version=version, server=server)
     assert snapshot.manifest.report is not None  # build_snapshot wrote it

@@ -24,6 +24,14 @@ class IndexKind(StrEnum):
     MILVUS = "milvus"  # a Milvus server does, which has the vectors
 
 
+class VectorKind(StrEnum):
+    """How a snapshot's embeddings are stored, which candidates are compared by."""
+
+    FLOAT32 = "float32"
+    FLOAT16 = "float16"
+    INT8 = "int8"
+
+
 class IndexFacts(BaseModel):
     """How a snapshot is searched, decided when it was built.
 
@@ -32,6 +40,9 @@ class IndexFacts(BaseModel):
         n_lists: groups of like vectors.
         n_probes: groups looked into, of those nearest to the query.
         n_candidates: rows of theirs whose vectors are compared.
+        vectors: how the embeddings are stored.
+        vectors_recall_at_10: share of the ten nearest, of those among the candidates, that comparing with what is
+            stored found.
         collection: what the vectors are in at the server.
         by_category: photos of each.
     """
@@ -43,6 +54,8 @@ class IndexFacts(BaseModel):
     n_lists: int = 0
     n_probes: int = 0
     n_candidates: int = 0
+    vectors: VectorKind = VectorKind.FLOAT32
+    vectors_recall_at_10: float = 1
     collection: str = ""
     by_category: tuple[int, ...] = ()
 

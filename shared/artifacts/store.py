@@ -4,8 +4,10 @@ A version is written to a staging directory, sealed with a manifest of every fil
 Nothing is ever changed in place. Readers take no lock; those who promote or prune go one after the other.
 """
 
+import fcntl
 import hashlib
 import json
+import os
 import secrets
 import shutil
 import sqlite3
@@ -27,6 +29,12 @@ from shared.errors import ArtifactError, PromotionRefused
 
 _NOTHING_BEFORE = "nothing that was live before is still there; promote a version by its name"
 _LEFTOVER_S = 86_400
+_LARGE = 1 << 30  # bytes
+_READ = ".read.json"
+
+
+class WorkInterrupted(Exception):
+    """Raised while a draft is written that is to be gone on with by another process."""
 
 
 class _Expected(Enum):
@@ -83,23 +91,34 @@ class ArtifactStore:
         return self._backend.place
 
     @contextmanager
-    def write(self) -> Iterator[Draft]:
+    def write(self, resume: str = "") -> Iterator[Draft]:
         """A staging directory to write a new version into; sealed on success, removed on error.
 
         The body must leave `manifest.json` there, a JSON object; its key `files` is added here. Afterwards the draft
         has the new version's name; the version is not promoted.
 
+        Args:
+            resume: digest of all that the version is made of, hexadecimal: a draft of the same that a killed process
+                left, or one that ended with WorkInterrupted, is gone on with. Empty: a new one is made.
+
         Raises:
             ArtifactUnwritable: the disk is full or may not be written; versions that were there stay as they are.
         """
         staging = self.root / f"{STAGING_PREFIX}{secrets.token_hex(8)}"
+        kept, held = False, None
         try:
             self.root.mkdir(parents=True, exist_ok=True)
             self._sweep()
-            staging.mkdir()
+            if resume and (held := _hold(left := self.root / f"{STAGING_PREFIX}{resume}")) is not None:
+                staging = left
+            else:
+                staging.mkdir()
             draft = Draft(staging)
             yield draft
             draft.version = self._seal(staging)
+        except WorkInterrupted:
+            kept = held is not None
+            raise
         except (OSError, RuntimeError, sqlite3.OperationalError) as exc:
             # Numpy and native libraries say that a write failed, and much else, without saying why.
             failed = exc if isinstance(exc, OSError) and exc.errno in UNWRITABLE else _failed_probe(staging)
@@ -107,7 +126,10 @@ class ArtifactStore:
                 raise
             raise unwritable(self.root, failed) from exc
         finally:
-            shutil.rmtree(staging, ignore_errors=True)
+            if not kept:
+                shutil.rmtree(staging, ignore_errors=True)
+            if held is not None:
+                os.close(held)
 
     def _sweep(self, older_than_s: float = _LEFTOVER_S) -> None:
         """Remove what writers killed more than a day ago left: drafts, and files of versions without a manifest."""
@@ -126,6 +148,9 @@ class ArtifactStore:
         manifest = json.loads((staging / MANIFEST).read_text())
         files = sorted(path for path in staging.iterdir() if path.name != MANIFEST)
         manifest["files"] = {path.name: {"bytes": path.stat().st_size, "sha256": self.sha256(path)} for path in files}
+        if self._backend.is_local and (large := [path for path in files if path.stat().st_size >= _LARGE]):
+            read = {path.name: [manifest["files"][path.name]["sha256"], *_state(path)] for path in large}
+            (staging / _READ).write_text(json.dumps(read))
         text = json.dumps(manifest, indent=1, sort_keys=True, ensure_ascii=False) + "\n"
         (staging / MANIFEST).write_text(text)
         return self._backend.seal(staging, hashlib.sha256(text.encode()).hexdigest())
@@ -287,42 +312,82 @@ class ArtifactStore:
         """As `manifest`, of a copy of a version in any directory."""
         return read_manifest(directory, self._damaged)
 
-    def verify(self, version: str) -> None:
+    def verify(self, version: str, *, anew: bool = True) -> None:
         """Compare every file with the manifest.
+
+        Args:
+            anew: read every file; else a file of a GiB and more, which takes seconds to read, is not read again as long
+                as the system says that it was not written to since it was read by a call before.
 
         Raises:
             missing, damaged: names the first file that is absent, of another size or of another content.
         """
         try:
-            self._verify(version)
+            self._verify(version, anew=anew)
         except self._damaged:
             if self._copies is None:
                 raise
             self._copies.mend(version)
-            self._verify(version)
+            self._verify(version, anew=anew)
 
-    def _verify(self, version: str) -> None:
+    def _verify(self, version: str, *, anew: bool) -> None:
         directory = self.path(version)
         self.manifest(version)
         # The name ends in the digest of the manifest, which holds the digests of everything else.
         if not self.sha256(directory / MANIFEST).startswith(version.rpartition("-")[2]):
             raise self._damaged(f"{version}: {MANIFEST} has changed since it was written")
-        self.verify_files(directory)
+        self.verify_files(directory, anew=anew)
 
-    def verify_files(self, directory: Path) -> None:
+    def verify_files(self, directory: Path, *, anew: bool = True) -> None:
         """As `verify`, of a copy of a version in any directory, as far as it can be told without its name."""
         files = self.manifest_in(directory)["files"]
         assert isinstance(files, dict)  # read_manifest() made sure
+        known = {} if anew else _read_before(directory)
+        read: dict[str, list[object]] = {}
         for name, sealed in files.items():
             path = directory / Path(name).name
             if not path.is_file():
                 raise self._damaged(f"{directory.name}: {name} is missing")
             if path.stat().st_size != sealed["bytes"]:
                 raise self._damaged(f"{directory.name}: {name} has {path.stat().st_size} bytes, not {sealed['bytes']}")
+            if sealed["bytes"] >= _LARGE:
+                read[name] = [sealed["sha256"], *_state(path)]
+                if known.get(name) == read[name]:
+                    continue
             if self.sha256(path) != sealed["sha256"]:
                 raise self._damaged(f"{directory.name}: {name} has changed since it was written (sha256 differs)")
+        if read and read != known:
+            with suppress(OSError):  # where nothing may be written they are read each time
+                (directory / _READ).write_text(json.dumps(read))
 
     sha256 = staticmethod(file_digest)
+
+
+def _state(path: Path) -> list[int]:
+    """What changes when a file is written to, and nobody can set."""
+    found = path.stat()
+    return [found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns]
+
+
+def _read_before(directory: Path) -> dict[str, list[object]]:
+    """The large files of a version that were as they should be when they were read, each with its digest and state."""
+    try:
+        found = json.loads((directory / _READ).read_text())
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _hold(directory: Path) -> int | None:
+    """Make a directory unless it is there, and hold it until the descriptor is closed; None: another process does."""
+    directory.mkdir(exist_ok=True)
+    descriptor = os.open(directory, os.O_RDONLY)
+    with suppress(OSError):  # held by another, which may have made a version of it just now; or cannot be held here
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if os.path.samestat(os.fstat(descriptor), directory.stat()):
+            return descriptor
+    os.close(descriptor)
+    return None
 
 
 def _expect(promotion_log: PromotionLog, expected: str | _Expected | None) -> None:

@@ -149,7 +149,7 @@ def _nearest(live: LivePhotos, queries: FloatArray) -> tuple[FloatArray, IntArra
     if not len(live.put):
         return scores, rows
     n_put = min(_NEIGHBOURS + 1, len(live.put))
-    of_put = queries @ live.put.T  # (n, m)
+    of_put = queries @ live.put[slice(None)].T  # (n, m)
     best: npt.NDArray[np.intp] = np.argpartition(-of_put, n_put - 1, axis=1)[:, :n_put]
     rows = np.concatenate([rows, best + len(live.snapshot)], axis=1)
     return np.concatenate([scores, np.take_along_axis(of_put, best, axis=1)], axis=1), rows

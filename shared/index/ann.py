@@ -4,6 +4,8 @@ Rows are numbers here; callers translate filters into allowed rows, and rows int
 """
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
@@ -14,6 +16,7 @@ import numpy.typing as npt
 
 from shared.array_types import FloatArray, IntArray
 from shared.index.arrays import CHUNK_ROWS
+from shared.index.stored_vectors import StoredVectors, Vectors
 
 Mask = npt.NDArray[np.bool_]
 _GATHER_COST = 4  # of comparing a row that lies alone, beside one of many in a row
@@ -71,6 +74,17 @@ class Allowed:
         return Allowed(mask, self.rows[mask[self.rows]] if self.count <= _BRUTE_FORCE_UP_TO else None)
 
 
+@contextmanager
+def at_most(threads: int) -> Iterator[None]:
+    """Limit the FAISS calls of the calling thread to so many OpenMP threads; 0: no limit."""
+    before = faiss.omp_get_max_threads()
+    faiss.omp_set_num_threads(threads or before)
+    try:
+        yield
+    finally:
+        faiss.omp_set_num_threads(before)
+
+
 class RowIndex(Protocol):
     """Searches the rows of a vector matrix by cosine similarity; safe to share between threads."""
 
@@ -118,8 +132,8 @@ class CompressedIndex:
     """A `RowIndex` that selects candidates by their compressed codes, then re-ranks them by their full vectors.
 
     Args:
-        path: as written by `compress`; memory-mapped, so that all processes that open it share its pages.
-        vectors: (rows, dim) float32, L2 norm 1, memory-mapped.
+        path: as written by `write_codes`; memory-mapped, so that all processes that open it share its pages.
+        vectors: (rows, dim), L2 norm 1, memory-mapped, as they are stored.
         n_probes: inverted lists visited by a search for ten neighbours among all rows.
         n_candidates: rows re-ranked by such a search.
 
@@ -127,7 +141,7 @@ class CompressedIndex:
         RuntimeError, ValueError: the file is damaged, or belongs to other vectors.
     """
 
-    def __init__(self, path: Path, vectors: FloatArray, *, n_probes: int, n_candidates: int) -> None:
+    def __init__(self, path: Path, vectors: Vectors, *, n_probes: int, n_candidates: int) -> None:
         # Plain IO_FLAG_MMAP starts 32 threads a search to read ahead.
         index: Any = faiss.read_index(str(path), faiss.IO_FLAG_MMAP_IFC)
         if not isinstance(index, faiss.IndexPreTransform) or (index.ntotal, index.d) != vectors.shape:
@@ -172,9 +186,8 @@ class CompressedIndex:
             if n_allowed <= max(n_wanted, _BRUTE_FORCE_UP_TO):
                 return allowed.rows
             params = faiss.SearchParametersIVF(sel=faiss.IDSelectorBitmap(allowed.bitmap))  # type: ignore[call-arg, arg-type]
-        # Done by FAISS, this product would leave threads spinning for 8 ms of processor time.
-        projected = (np.vecdot(self._axes, query) + self._origin)[None]  # (dim,) -> (1, axes)
-        params.nprobe = math.ceil(self._n_probes * max(1, n / 10))  # tuned for ten neighbours among all rows
+        projected = self._projected(query)
+        params.nprobe = self._n_probes_for(n)
         if allowed is not None:
             params.nprobe = self._n_probes_among(allowed, projected, params.nprobe)
         while True:
@@ -184,6 +197,27 @@ class CompressedIndex:
                 return rows
             params.nprobe *= 4
 
+    def _projected(self, query: FloatArray) -> FloatArray:
+        # Done by FAISS, this product would leave threads spinning for 8 ms of processor time.
+        projected: FloatArray = (np.vecdot(self._axes, query) + self._origin)[None]  # (dim,) -> (1, axes)
+        return projected
+
+    def _n_probes_for(self, n: int) -> int:
+        return math.ceil(self._n_probes * max(1, n / 10))  # tuned for ten neighbours among all rows
+
+    def lists_near(self, query: FloatArray, n: int) -> IntArray:
+        """The inverted lists that a search for the `n` nearest among all rows looks into, nearest first."""
+        n_probes = min(self._n_probes_for(n), int(self._lists.nlist))
+        nearest: IntArray = self._quantizer.search(self._projected(query), n_probes)[1][0]
+        return nearest
+
+    def lists_of(self, vectors: FloatArray) -> npt.NDArray[np.uint16]:
+        """The inverted list that each of some vectors (n, dim) belongs in, (n,)."""
+        projected = np.ascontiguousarray(vectors @ self._axes.T + self._origin, dtype=np.float32)
+        with at_most(1):
+            numbers: npt.NDArray[np.uint16] = self._quantizer.search(projected, 1)[1][:, 0].astype(np.uint16)
+        return numbers
+
     def damaged_codes(self, n: int, rng: np.random.Generator) -> int:
         """Encode the vectors of some rows again, and count those whose codes are others, or lie in the wrong list.
 
@@ -191,7 +225,7 @@ class CompressedIndex:
             n: rows, drawn at random.
             rng: draws them.
         """
-        inverted, threads = self._lists.invlists, faiss.omp_get_max_threads()
+        inverted = self._lists.invlists
         ends = self._list_ends
         drawn = rng.integers(0, ends[-1], n)
         lists = np.searchsorted(ends, drawn, side="right")
@@ -205,13 +239,10 @@ class CompressedIndex:
         vectors = self._vectors[np.where(known, rows, 0)]
         projected = np.ascontiguousarray(np.vecdot(vectors[:, None], self._axes) + self._origin, dtype=np.float32)
         encoded = np.empty_like(stored)
-        faiss.omp_set_num_threads(1)  # of this thread; several would only wait for each other
-        try:
+        with at_most(1):  # several would only wait for each other
             distances, nearest = self._quantizer.search(projected, min(2, int(self._lists.nlist)))
             numbers = lists.astype(np.int64)
             self._lists.encode_vectors(n, faiss.swig_ptr(projected), faiss.swig_ptr(numbers), faiss.swig_ptr(encoded))
-        finally:
-            faiss.omp_set_num_threads(threads)
         # Of two lists that are equally near, and of two neighbouring codes, rounding decides.
         ties = distances <= distances[:, :1] * (1 + _ROUNDING) + _ROUNDING
         right_list = ((nearest == lists[:, None]) & ties).any(axis=1)
@@ -280,8 +311,10 @@ class CompressedIndex:
         return sizes
 
 
-def products(vectors: FloatArray, rows: IntArray, query: FloatArray) -> FloatArray:
+def products(vectors: Vectors, rows: IntArray, query: FloatArray) -> FloatArray:
     """Multiply some rows of a matrix with a query: (rows, dim), (m,), (dim,) -> (m,)."""
+    if isinstance(vectors, StoredVectors):
+        return vectors.products(rows, query)
     if len(rows) * _GATHER_COST >= len(vectors):
         every: FloatArray = np.vecdot(vectors, query)
         return every[rows]
@@ -309,24 +342,45 @@ def best(scores: FloatArray, rows: IntArray, n: int) -> tuple[FloatArray, IntArr
     return scores[chosen], rows[chosen]
 
 
-def exact_nearest(vectors: FloatArray, queries: FloatArray, k: int) -> tuple[FloatArray, IntArray]:
+class Nearest:
+    """The exact nearest neighbours of some queries among rows that come block by block.
+
+    Args:
+        queries: (n, dim) float32.
+        k: neighbours per query.
+
+    Attributes:
+        scores, rows: cosine similarities and rows so far, (n, k) each or less, most similar first.
+    """
+
+    def __init__(self, queries: FloatArray, k: int) -> None:
+        self._queries = queries
+        self._k = k
+        self.scores: FloatArray = np.empty((len(queries), 0), dtype=np.float32)
+        self.rows: IntArray = np.empty((len(queries), 0), dtype=np.int64)
+
+    def add(self, block: FloatArray, start: int) -> None:
+        """Compare with more rows, (m, dim) float32, whose first is number `start`."""
+        n = min(self._k, len(block))
+        found, places = faiss.knn(self._queries, block, n, metric=faiss.METRIC_INNER_PRODUCT)
+        scores = np.concatenate([self.scores, found], axis=1)
+        rows = np.concatenate([self.rows, places + start], axis=1)
+        order = np.argsort(-scores, axis=1, kind="stable")[:, : self._k]
+        self.scores, self.rows = np.take_along_axis(scores, order, 1), np.take_along_axis(rows, order, 1)
+
+
+def exact_nearest(vectors: Vectors, queries: FloatArray, k: int) -> tuple[FloatArray, IntArray]:
     """Find the exact nearest neighbours of many queries, in chunks, so that the vectors need not fit into memory.
 
     Args:
-        vectors: (rows, dim) float32, in memory or memory-mapped.
+        vectors: (rows, dim) in memory or memory-mapped.
         queries: (n, dim) float32.
         k: neighbours per query, at most `rows`.
 
     Returns:
         cosine similarities and rows, (n, k) each, most similar first.
     """
-    scores = np.empty((len(queries), 0), dtype=np.float32)
-    rows = np.empty((len(queries), 0), dtype=np.int64)
+    nearest = Nearest(queries, k)
     for start in range(0, len(vectors), CHUNK_ROWS):
-        chunk = np.ascontiguousarray(vectors[start : start + CHUNK_ROWS])
-        found, places = faiss.knn(queries, chunk, min(k, len(chunk)), metric=faiss.METRIC_INNER_PRODUCT)
-        scores = np.concatenate([scores, found], axis=1)
-        rows = np.concatenate([rows, places + start], axis=1)
-        order = np.argsort(-scores, axis=1, kind="stable")[:, :k]
-        scores, rows = np.take_along_axis(scores, order, 1), np.take_along_axis(rows, order, 1)
-    return scores, rows
+        nearest.add(np.ascontiguousarray(vectors[start : start + CHUNK_ROWS]), start)
+    return nearest.scores, nearest.rows

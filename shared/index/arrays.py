@@ -1,9 +1,11 @@
 """Arrays in .npy files: written in chunks, opened memory-mapped, so that they may be larger than memory."""
 
+import math
 import mmap
+import os
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -48,7 +50,7 @@ def write_chunks(
     """
     # Not through a memory map: on a full disk that ends the process instead of raising an error.
     with path.open("wb") as file:
-        header = {"descr": dtype.str, "fortran_order": False, "shape": shape}
+        header = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": shape}
         np.lib.format.write_array_header_1_0(file, header)
         for chunk in map(np.ascontiguousarray, chunks):
             if finite and not np.isfinite(chunk).all():
@@ -71,3 +73,50 @@ def map_array(path: Path, *, scattered: bool = False) -> npt.NDArray[Any]:
     if scattered:
         array.base.madvise(mmap.MADV_RANDOM)
     return np.asarray(array)
+
+
+class RowFile:
+    """An .npy file that grows by blocks of rows, and goes on after a process was killed where it was known to be.
+
+        with RowFile(path, np.dtype(np.float32), (n, 2048), done=rows_known_to_be_there) as file:
+            file.append(block)
+
+    Args:
+        path: the file.
+        dtype, shape: of the whole, once it is there.
+        done: rows to keep of what is there; 0: it is begun anew.
+
+    Raises:
+        ValueError: fewer rows than that are there.
+        OSError: the disk is full or may not be written.
+    """
+
+    def __init__(self, path: Path, dtype: np.dtype[Any], shape: tuple[int, ...], *, done: int = 0) -> None:
+        self._file = path.open("r+b" if done else "wb")
+        header = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": shape}
+        np.lib.format.write_array_header_1_0(self._file, header)
+        end = self._file.tell() + done * dtype.itemsize * math.prod(shape[1:])
+        if path.stat().st_size < end and done:
+            self._file.close()
+            raise ValueError(f"{path.name} is shorter than it was")
+        self._file.seek(end)
+        self._file.truncate()
+
+    def append(self, block: npt.NDArray[Any]) -> None:
+        """Write the next rows."""
+        self._file.write(np.ascontiguousarray(block).view(np.uint8).data)
+
+    def sync(self) -> None:
+        """Return when what was written is on the disk."""
+        self._file.flush()
+        os.fsync(self._file.fileno())
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()

@@ -1,11 +1,11 @@
 """DeltaIndex: photos put and deleted since a snapshot was built, searched together with it as one index.
 
-They are few enough for exact search. The delta is built from the change log alone, so that every worker has the same
-one, row numbers included.
+Few are compared with every query; of many, those in the inverted lists near it. The delta is built from the change log
+alone, so that every worker has the same one, row numbers included.
 """
 
 import logging
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 
@@ -20,12 +20,14 @@ from shared.attributes.values import fitting_values
 from shared.catalogue.categories import CataloguePhoto, categories_named
 from shared.changes.log import Change, PutPhoto, entry_order
 from shared.errors import ImageNotFound
-from shared.index.ann import best
+from shared.index.ann import best, products
+from shared.index.delta_lists import DeltaVectors, PutVectors
 from shared.index.delta_texts import DeltaTexts
 from shared.index.facets import Facets
 from shared.index.listing_scores import ListingPhotos, best_listings
 from shared.index.live_photos import LivePhoto, LivePhotos
 from shared.index.query import WordsQuery
+from shared.index.stored_vectors import Vectors
 from shared.index.vector_index import LabelledRows, VectorIndex, included, rounded
 from shared.jobs.answers_contract import Neighbour
 from shared.jobs.contract import (
@@ -37,7 +39,6 @@ from shared.telemetry import event
 from shared.text.encoder import EncodeListing
 
 _LOG = logging.getLogger(__name__)
-_INITIAL_CAPACITY = 64
 
 Embed = Callable[[PutPhoto], Embeddings | None]
 
@@ -69,19 +70,30 @@ class _State:
 
     Attributes:
         applied_to: the last entry of the change log that is in it.
-        sequences: sequence number of the last change, by image id.
-        positions: position in the delta, by image id.
-        hidden: rows of the snapshot that were replaced or deleted.
-        vectors: (n, dim) float32, one per position.
-        alive: (n,) true for the positions in `positions`; others were replaced or deleted, or have no embedding.
+        n_changed: images that were put or deleted.
+        hidden: rows of the snapshot that were replaced or deleted, ascending.
+        put: embeddings of the photos that were put, one per position.
+        alive: (n,) true for the positions that searches find; others were replaced or deleted, or have no embedding.
+        n_alive: how many.
     """
 
     applied_to: str
-    sequences: Mapping[str, int]
-    positions: Mapping[str, int]
+    n_changed: int
     hidden: npt.NDArray[np.int64]
-    vectors: FloatArray
+    put: PutVectors
     alive: npt.NDArray[np.bool_]
+    n_alive: int
+
+    @property
+    def vectors(self) -> Vectors:
+        """(n, dim), one per position."""
+        return self.put.vectors
+
+    def hides(self, rows: list[int]) -> set[int]:
+        """Which rows of the snapshot were replaced or deleted."""
+        asked = np.array(rows, dtype=np.int64)
+        places = np.minimum(np.searchsorted(self.hidden, asked), max(0, len(self.hidden) - 1))
+        return set(asked[self.hidden[places] == asked].tolist()) if len(self.hidden) else set()
 
     @property
     def hidden_rows(self) -> IntArray | None:
@@ -109,12 +121,16 @@ class DeltaIndex:
         # Append-only, so that a search with an older state is not disturbed: it reads the first len(vectors) entries.
         self._puts: list[_Put] = []
         self._payloads: dict[str, str] = {}  # what the last photo of a listing was put with
-        self._buffer: FloatArray = np.zeros((_INITIAL_CAPACITY, snapshot.manifest.dimension), dtype=np.float32)
+        self._vectors = DeltaVectors(snapshot)
+        self._sequences: dict[str, int] = {}  # of the last change, by image
+        self._positions: dict[str, int] = {}  # by image; of those that searches find
+        self._of_listing: dict[str, list[int]] = {}  # all positions of a listing's photos
         texts = snapshot.manifest.texts
         self._texts = DeltaTexts(encode, texts.width if texts else 0)
         nothing = np.empty(0, dtype=np.int64)
         compacted_through = snapshot.manifest.compacted_through
-        self._state = _State(compacted_through, {}, {}, nothing, self._buffer[:0], np.empty(0, dtype=np.bool_))
+        none = np.empty(0, dtype=np.bool_)
+        self._state = _State(compacted_through, 0, nothing, self._vectors.first(0), none, 0)
 
     @property
     def version(self) -> str:
@@ -134,7 +150,7 @@ class DeltaIndex:
     @property
     def n_changed(self) -> int:
         """Number of images that were put or deleted since the snapshot was built."""
-        return len(self._state.sequences)
+        return self._state.n_changed
 
     @property
     def hidden_rows(self) -> IntArray:
@@ -151,15 +167,17 @@ class DeltaIndex:
         if len(self._puts) > len(old.vectors):  # left by a call that failed half-way
             del self._puts[len(old.vectors) :]
             self._texts.forget_from(len(self._puts))
-        applied_to, sequences, positions = old.applied_to, dict(old.sequences), dict(old.positions)
+        applied_to = old.applied_to
+        sequences: dict[str, int] = {}
+        positions: dict[str, int | None] = {}  # of the images that change here; None: searches find it no more
         for change in changes:
             if entry_order(change.entry_id) <= entry_order(applied_to):
                 continue
             applied_to = change.entry_id
-            if change.sequence < sequences.get(change.image_id, 0):
+            if change.sequence < sequences.get(change.image_id, self._sequences.get(change.image_id, 0)):
                 continue
             sequences[change.image_id] = change.sequence
-            positions.pop(change.image_id, None)
+            positions[change.image_id] = None
             if change.photo:
                 embeddings = self._embeddings(change.photo)
                 # It takes a position even without an embedding: row numbers must be the same in every worker.
@@ -170,12 +188,25 @@ class DeltaIndex:
                     positions[change.image_id] = position
         if applied_to == old.applied_to:
             return
-        rows = (self.snapshot.row_of(image_id) for image_id in sequences.keys() - old.sequences.keys())
-        hidden = np.array([row for row in rows if row is not None], dtype=np.int64)
+        rows = (self.snapshot.row_of(image_id) for image_id in sequences.keys() - self._sequences.keys())
+        new_hidden = np.array([row for row in rows if row is not None], dtype=np.int64)
+        # Searches remember what they have worked out of the same array.
+        hidden = np.union1d(old.hidden, new_hidden) if len(new_hidden) else old.hidden
+        n_old = len(old.alive)
         alive = np.zeros(len(self._puts), dtype=np.bool_)
-        alive[list(positions.values())] = True
-        vectors = self._buffer[: len(self._puts)]
-        self._state = _State(applied_to, sequences, positions, np.concatenate([old.hidden, hidden]), vectors, alive)
+        alive[:n_old] = old.alive
+        alive[[before for image_id in positions if (before := self._positions.get(image_id)) is not None]] = False
+        alive[[position for position in positions.values() if position is not None]] = True
+        put = self._vectors.first(len(self._puts))
+        for position in range(n_old, len(self._puts)):
+            self._of_listing.setdefault(self._puts[position].listing_id, []).append(position)
+        self._sequences |= sequences
+        for image_id, now in positions.items():
+            if now is None:
+                self._positions.pop(image_id, None)
+            else:
+                self._positions[image_id] = now
+        self._state = _State(applied_to, len(self._sequences), hidden, put, alive, len(self._positions))
 
     def _embeddings(self, photo: PutPhoto) -> Embeddings | None:
         if photo.fingerprint == self.manifest.fingerprint:
@@ -184,10 +215,7 @@ class DeltaIndex:
 
     def _keep(self, image_id: str, photo: PutPhoto, embeddings: Embeddings | None) -> int:
         position = len(self._puts)
-        if position == len(self._buffer):
-            self._buffer = np.concatenate([self._buffer, np.zeros_like(self._buffer)])
-        if embeddings:
-            self._buffer[position] = embeddings.vectors[0]
+        self._vectors.put(position, embeddings.vectors[0] if embeddings else None)
         scores = embeddings.scores[0] if embeddings else photo.scores
         # A photo that came without attributes has those that its listing has.
         listing_id = photo.listing_id
@@ -233,12 +261,11 @@ class DeltaIndex:
 
     def _photos_of(self, state: _State, listing_ids: Sequence[str]) -> ListingPhotos:
         """All photos of some listings that searches can find, whatever their filters."""
-        put: dict[str, list[int]] = {}
-        for position in sorted(state.positions.values()):
-            put.setdefault(self._puts[position].listing_id, []).append(position)
-        hidden = set(state.hidden.tolist())
-        rows = [[row for row in self.snapshot.rows_of(one) if row not in hidden] for one in listing_ids]
-        positions = [put.get(one, []) for one in listing_ids]
+        n, alive = len(state.alive), state.alive
+        rows = [self.snapshot.rows_of(one) for one in listing_ids]
+        hidden = state.hides([row for some in rows for row in some])
+        rows = [[row for row in some if row not in hidden] for some in rows]
+        positions = [[at for at in self._of_listing.get(one, ()) if at < n and alive[at]] for one in listing_ids]
         return ListingPhotos(
             rows=np.array([row for some in rows for row in some], dtype=np.int64),
             positions=[position for some in positions for position in some],
@@ -254,9 +281,9 @@ class DeltaIndex:
     ) -> list[Neighbour]:
         """The best photos, or with `distinct` the best one of each of the best listings."""
         found = self.snapshot.search(query, request, hidden=state.hidden_rows, words=words)
-        if not state.positions:
+        if not state.n_alive:
             return found
-        found += self._found(state, self._similarities(state, query, words), request)
+        found += self._found(state, query, words, request)
         kept: list[Neighbour] = []
         listings: set[str] = set()
         for neighbour in sorted(found, key=lambda one: (-one.score, one.row)):
@@ -277,16 +304,15 @@ class DeltaIndex:
         """
         state = self._state
         own = [row for listing_id in without for row in self.snapshot.rows_of(listing_id)]
-        hidden = np.concatenate([state.hidden, np.array(own, dtype=np.int64)])
-        found = self.snapshot.labelled(query, n, request, hidden=hidden if len(hidden) else None)
-        if not state.positions:
-            return found
-        similar, meets = np.vecdot(state.vectors, query), self._meets(request)
-        order = np.argsort(-similar, kind="stable")
-        alive = ((p, self._puts[p]) for p in order[state.alive[order]].tolist())
-        met = list(islice((p for p, put in alive if meets(put) and put.listing_id not in without), n))
-        also = np.array([self._puts[position].category for position in met], dtype=np.int64)
-        scores = np.concatenate([found.scores, similar[met]])
+        found = self.snapshot.labelled(query, n + len(own), request, hidden=state.hidden_rows)
+        others = ~np.isin(found.rows, own)
+        found = LabelledRows(found.scores[others], found.categories[others], found.rows[others])
+        meets = self._meets(request)
+        ranked = ((p, score, self._puts[p]) for p, score in self._ranked(state, query, None, n))
+        best_put = list(islice((one for one in ranked if meets(one[2]) and one[2].listing_id not in without), n))
+        met = [position for position, _, _ in best_put]
+        also = np.array([put.category for _, _, put in best_put], dtype=np.int64)
+        scores = np.concatenate([found.scores, np.array([score for _, score, _ in best_put], dtype=np.float32)])
         rows = np.concatenate([found.rows, len(self.snapshot) + np.array(met, dtype=np.int64)])
         scores, kept = best(scores, np.arange(len(scores)), n)
         return LabelledRows(scores, np.concatenate([found.categories, also])[kept], rows[kept])
@@ -319,29 +345,45 @@ class DeltaIndex:
 
     def photo_of(self, image_id: str) -> LivePhoto | None:
         """Return the photo of an image; None if there is no such image."""
-        state = self._state
-        if (position := state.positions.get(image_id)) is not None:
+        if (position := self._positions.get(image_id)) is not None:
             return self._puts[position].live
-        row = None if image_id in state.sequences else self.snapshot.row_of(image_id)
+        row = None if image_id in self._sequences else self.snapshot.row_of(image_id)
         return None if row is None else _live(self.snapshot.photo(row))
 
     def _similarities(self, state: _State, query: FloatArray, words: WordsQuery | None) -> FloatArray:
         """How similar each photo of the delta is to a query, (n,)."""
-        photos: FloatArray = np.vecdot(state.vectors, query)
+        photos = products(state.vectors, np.arange(len(state.vectors)), query)
         if words is None:
             return photos
         return self._texts.joined(photos, state.vectors, words, self.snapshot.word_weights(words.words))
 
-    def _found(self, state: _State, similarities: FloatArray, request: SearchRequest) -> list[Neighbour]:
+    def _ranked(
+        self, state: _State, query: FloatArray, words: WordsQuery | None, n: int
+    ) -> Iterator[tuple[int, float]]:
+        """Photos of the delta by position with their scores, best first.
+
+        Where inverted lists tell which are worth comparing with a photo for its `n` nearest, those come first, and the
+        others only if more are asked for.
+        """
+        near = state.put.near(query, n) if words is None else None
+        if near is not None:
+            near = near[state.alive[near]]
+            yield from _best_first(near, products(state.vectors, near, query))
+        others = state.alive.copy()
+        others[near if near is not None else []] = False
+        rest = np.flatnonzero(others)
+        yield from _best_first(rest, self._similarities(state, query, words)[rest])
+
+    def _found(
+        self, state: _State, query: FloatArray, words: WordsQuery | None, request: SearchRequest
+    ) -> list[Neighbour]:
         """The best photos of the delta that meet the request's filters, at most `k`."""
-        scores = np.array(rounded(similarities))
-        order = np.argsort(-scores, kind="stable")
         names = self.manifest.categories
         meets = self._meets(request)
         found: list[Neighbour] = []
         listings: set[str] = set()
-        for position in order[state.alive[order]].tolist():
-            put, score = self._puts[position], float(scores[position])
+        for position, score in self._ranked(state, query, words, request.k):
+            put = self._puts[position]
             if len(found) == request.k or (request.min_score is not None and score < request.min_score):
                 break
             if not meets(put):
@@ -385,7 +427,7 @@ class DeltaIndex:
         """
         state = self._state
         meets = self._meets(request)
-        met = (put for position in sorted(state.positions.values()) if meets(put := self._puts[position]))
+        met = (put for position in np.flatnonzero(state.alive).tolist() if meets(put := self._puts[position]))
         counted = {put.listing_id: put for put in met}
         elsewhere = [row for put in counted.values() for row in put.listing_rows]
         hidden = np.concatenate([state.hidden, np.array(elsewhere, dtype=np.int64)])
@@ -409,10 +451,9 @@ class DeltaIndex:
 
     def stored(self, image_id: str) -> Embeddings:
         """Return the embedding a photo was put or indexed with; see `VectorIndex.stored`."""
-        state = self._state
-        if (position := state.positions.get(image_id)) is not None:
-            return Embeddings(state.vectors[position : position + 1], self._puts[position].scores[None])
-        if image_id in state.sequences:
+        if (position := self._positions.get(image_id)) is not None:
+            return Embeddings(self._vectors.at(position), self._puts[position].scores[None])
+        if image_id in self._sequences:
             raise ImageNotFound("the photo of that id was deleted")
         return self.snapshot.stored(image_id)
 
@@ -431,6 +472,13 @@ class DeltaIndex:
             *(self._puts[position].scores[None] for position in photos.positions),
         ]
         return Embeddings(self._vectors_of(state, photos), np.concatenate(scores))
+
+
+def _best_first(positions: IntArray, similarities: FloatArray) -> Iterator[tuple[int, float]]:
+    """Positions with their scores, best first, ties by position."""
+    scores = np.array(rounded(similarities))
+    for place in np.lexsort((positions, -scores)).tolist():
+        yield int(positions[place]), float(scores[place])
 
 
 def _live(photo: CataloguePhoto) -> LivePhoto:

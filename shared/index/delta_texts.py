@@ -3,8 +3,10 @@
 import numpy as np
 
 from shared.array_types import FloatArray
+from shared.index.ann import products
 from shared.index.postings import WordWeights
 from shared.index.query import WordsQuery
+from shared.index.stored_vectors import Vectors
 from shared.text.encoder import EncodeListing, Words
 
 _INITIAL_CAPACITY = 64
@@ -39,17 +41,17 @@ class DeltaTexts:
         }
 
     def joined(
-        self, photos: FloatArray, vectors: FloatArray, query: WordsQuery, weights: WordWeights | None
+        self, photos: FloatArray, vectors: Vectors, query: WordsQuery, weights: WordWeights | None
     ) -> FloatArray:
         """Compute how similar the first photos are by photo and words, (n,) float32.
 
         Args:
             photos: (n,) their similarities by photo.
-            vectors: (n, dim) their embeddings.
+            vectors: (n, dim) their embeddings, as they are stored.
             query: the words.
             weights: how much each word counts when it is found word for word; None: they are not searched so.
         """
-        similar: FloatArray = np.vecdot(vectors, query.expected) + np.float32(query.offset)
+        similar = products(vectors, np.arange(len(vectors)), query.expected) + np.float32(query.offset)
         texts = self._vectors[: len(photos)]
         if texts.shape[1]:
             with_words = texts.any(axis=1)

@@ -10,6 +10,7 @@ from shared.array_types import FloatArray, IntArray
 from shared.index.ann import Allowed, CompressedIndex, RowIndex, best, products
 from shared.index.listing_texts import ListingTexts
 from shared.index.query import Query
+from shared.index.stored_vectors import Vectors
 
 # Times as many listings by their words as neighbours wanted: the best by both are seldom the first by one, least of all
 # where words are compared with photos. Measured on 100,000 photos, each with words of its own: recall 0.997.
@@ -37,17 +38,19 @@ class HybridIndex:
 
     Args:
         photos: by whose vectors rows are found.
-        vectors: (rows, dim) float32, theirs; may be memory-mapped.
+        vectors: (rows, dim), theirs, as they are stored.
         texts: the words; None: the snapshot has none, and the words of a query are compared with photos only.
 
     Attributes:
         texts: as given.
+        compressed: the photos' index, where it has inverted lists; else None.
     """
 
-    def __init__(self, photos: RowIndex, vectors: FloatArray, texts: ListingTexts | None) -> None:
+    def __init__(self, photos: RowIndex, vectors: Vectors, texts: ListingTexts | None) -> None:
         self._photos = photos
         self._vectors = vectors
         self.texts = texts
+        self.compressed = photos if isinstance(photos, CompressedIndex) else None
         self._last = threading.local()
 
     def near(self, query: FloatArray, n: int, allowed: Allowed | None = None) -> tuple[FloatArray, IntArray]:
@@ -69,7 +72,7 @@ class HybridIndex:
 
     def damaged_codes(self, n: int, rng: np.random.Generator) -> int | None:
         """Count the damaged codes of rows drawn at random; None: there are no codes. See `CompressedIndex`."""
-        return self._photos.damaged_codes(n, rng) if isinstance(self._photos, CompressedIndex) else None
+        return self.compressed.damaged_codes(n, rng) if self.compressed else None
 
     def search(self, query: Query, n: int, allowed: Allowed | None = None) -> tuple[FloatArray, IntArray]:
         """Find the allowed rows most similar to a query; as `RowIndex.search`.

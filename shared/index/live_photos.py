@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from shared.array_types import FloatArray
+from shared.index.stored_vectors import Vectors
 from shared.index.vector_index import VectorIndex
 
 
@@ -30,13 +30,13 @@ class LivePhotos:
         snapshot: the index below.
         photos: those of the snapshot's rows, then those put; the positions are the rows of search results.
         hidden: rows that were replaced or deleted.
-        put: (m, dim) float32, embeddings of those put.
+        put: (m, dim), embeddings of those put, as they are stored.
     """
 
     snapshot: VectorIndex
     photos: Sequence[LivePhoto]
     hidden: frozenset[int]
-    put: FloatArray
+    put: Vectors
 
     def rows(self) -> list[int]:
         """Rows of the photos that are live."""

@@ -363,6 +363,16 @@ class MilvusIndex:
             np.array(found[0][VECTOR], dtype=np.float32)[None], np.array(found[0]["scores"], dtype=np.float32)[None]
         )
 
+    def lists_of(self, vectors: FloatArray) -> None:
+        """None: the lists are in Milvus."""
+
+    def lists_near(self, query: FloatArray, n: int) -> None:
+        """None: the lists are in Milvus."""
+
+    @property
+    def codebook(self) -> None:
+        """None: Milvus stores embeddings as they are."""
+
     def audit(self, n: int, rng: np.random.Generator) -> Audit:
         """Fetch rows drawn at random, and compare them with what was inserted; see `VectorIndex.audit`."""
         if self.digests is None:

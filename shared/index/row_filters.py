@@ -43,6 +43,7 @@ class RowFilters:
         self._columns = AttributeColumns(directory, self.schema, self.rows)
         self._matching: OrderedDict[str, Allowed] = OrderedDict()
         self._using = threading.Lock()
+        self._last_hidden: tuple[IntArray, Allowed] | None = None
 
     @property
     def _categories(self) -> Categories:
@@ -67,13 +68,13 @@ class RowFilters:
             InvalidRequest: the filter does not fit the catalogue, or there is no such category.
         """
         allowed = None if request.filter is None else self.matching(request.filter)
+        if hidden is not None:
+            allowed = allowed.without(hidden) if allowed else self._all_but(hidden)
         if request.category is not None:
             in_category = self.rows.categories == self._categories.position(request.category)
             allowed = allowed.both(in_category) if allowed else Allowed(in_category)
         for listing_id in request.excluded_listings:
             allowed = (allowed or self._all()).without(self.rows.of_listing(listing_id))
-        if hidden is not None:
-            allowed = (allowed or self._all()).without(hidden)
         return allowed
 
     def matching(self, given: Mapping[str, object]) -> Allowed:
@@ -89,6 +90,13 @@ class RowFilters:
             while len(self._matching) > max(1, _CACHED_BYTES // max(1, len(self.rows))):
                 self._matching.popitem(last=False)
         return found
+
+    def _all_but(self, hidden: IntArray) -> Allowed:
+        """All rows but some, remembered as long as it is the same array, which must not be written to."""
+        last = self._last_hidden
+        if last is None or last[0] is not hidden:
+            last = self._last_hidden = hidden, self._all().without(hidden)
+        return last[1]
 
     def _all(self) -> Allowed:
         return Allowed(np.ones(len(self.rows), dtype=bool))

@@ -15,9 +15,17 @@ import numpy.typing as npt
 
 from shared.array_types import FloatArray, IntArray
 from shared.artifacts import Location
-from shared.artifacts.snapshots import IndexFacts, IndexKind, IndexManifest, TextIndexFacts, read_index_manifest
+from shared.artifacts.snapshots import (
+    PHOTOS,
+    IndexFacts,
+    IndexKind,
+    IndexManifest,
+    TextIndexFacts,
+    VectorKind,
+    read_index_manifest,
+)
 from shared.artifacts.store import MANIFEST, ArtifactStore, Draft
-from shared.attributes.schema import NO_ATTRIBUTES, AttributeSchema
+from shared.attributes.schema import NO_ATTRIBUTES, Attribute, AttributeSchema
 from shared.catalogue.categories import CataloguePhoto
 from shared.errors import (
     ArtifactError,
@@ -28,9 +36,19 @@ from shared.errors import (
     IndexUnavailable,
 )
 from shared.index.ann import Allowed, CompressedIndex, ExactIndex, Mask, RowIndex, exact_nearest
-from shared.index.arrays import map_array, write_array
+from shared.index.arrays import map_array
 from shared.index.attribute_columns import write_columns
-from shared.index.compression import EXACT_UP_TO, compress
+from shared.index.building import (
+    CODES,
+    SCORES,
+    ArraySource,
+    EmbeddingSource,
+    Progress,
+    Work,
+    write_compressed,
+    write_exact,
+)
+from shared.index.compression import EXACT_UP_TO
 from shared.index.facets import Facets
 from shared.index.hybrid import HybridIndex
 from shared.index.listing_texts import ListingTexts, write_texts
@@ -41,6 +59,7 @@ from shared.index.postings import WordWeights
 from shared.index.query import Query, WordsQuery
 from shared.index.row_filters import RowFilters
 from shared.index.rows import PhotoRows, write_filters, write_photos
+from shared.index.stored_vectors import Codebook, StoredVectors, Vectors, kinds_for, open_vectors, raw_rows
 from shared.index.traffic import Audit, TrafficReference, changed, read_digests, read_reference, write_digests
 from shared.index.vector_index import LabelledRows, VectorIndex, as_neighbours, ranked, require_dimension, rounded
 from shared.jobs.answers_contract import Neighbour
@@ -51,10 +70,6 @@ from shared.jobs.contract import (
 from shared.model.embedder import Embeddings
 from shared.text.encoder import TextEncoder, Words
 
-VECTORS = "vectors.npy"
-SCORES = "scores.npy"
-CODES = "codes.faiss"
-
 
 @dataclass
 class IndexDraft:
@@ -64,7 +79,7 @@ class IndexDraft:
         artifact: its directory, and its version once it is sealed.
         server: Milvus, for the vectors; None: they are written to files.
         collection: in Milvus that the vectors are written to; empty without a server.
-        vectors: (n, dim) float32 that were written; None before `write`.
+        vectors: (n, dim) float32 that a server was given; None before `write`, and without one.
         attributes: of the photos, with what was found of each; none before `write`.
         texts: the words of the listings; None: they have none, or nothing is written yet.
     """
@@ -79,26 +94,32 @@ class IndexDraft:
     def write(
         self,
         photos: Iterable[CataloguePhoto],
-        embeddings: Embeddings,
+        embeddings: Embeddings | EmbeddingSource,
         *,
         root: Location | None = None,
         attributes: AttributeSchema = NO_ATTRIBUTES,
         encoder: TextEncoder | None = None,
         threads: int = 0,
         exact_up_to: int = EXACT_UP_TO,
+        vectors: VectorKind | None = None,
+        codebook: Codebook | None = None,
         tick: Callable[[], None] = lambda: None,
+        progress: Progress = lambda done, total: None,
     ) -> IndexFacts:
-        """Write everything of a snapshot but its manifest.
+        """Write everything of a snapshot but its manifest; in a draft that was begun before, what is missing of it.
 
         Args:
             photos: one per row, in row order; read once.
-            embeddings: vectors (n, dim) float32, L2 norm 1, and scores (n, n_categories) float32; in memory or mapped.
+            embeddings: vectors (n, dim) float32, L2 norm 1, and scores (n, n_categories) float32.
             root: paths of photos inside it are stored relative to it.
             attributes: that the photos' payloads are of.
             encoder: of the listings' words; None: the model knows none.
             threads: for building a compressed index; 0: one per core.
             exact_up_to: more vectors than this get a compressed index.
+            vectors: how a compressed index stores the embeddings, see `kinds_for`; None: by their size.
+            codebook: of the snapshot that most embeddings were taken from, where they are stored in int8.
             tick: called while a server works; an exception it raises ends the work.
+            progress: called with the embeddings that are written, of how many; likewise.
 
         Returns:
             how the index is searched, for the manifest.
@@ -107,30 +128,48 @@ class IndexDraft:
             IndexDamaged: an embedding is not finite, or photos and embeddings differ in number.
             IndexUnavailable: the server does not answer.
         """
-        directory, (vectors, scores) = self.artifact.directory, embeddings
-        n_photos = write_photos(directory, photos, root=root)
-        if not n_photos == len(vectors) == len(scores):
-            raise IndexDamaged(f"{n_photos} photos, {len(vectors)} vectors and {len(scores)} rows of scores")
-        self.vectors = vectors
-        write_digests(directory, vectors)
-        write_filters(directory)
-        self.attributes = write_columns(directory, attributes)
+        directory = self.artifact.directory
+        source = ArraySource(embeddings) if isinstance(embeddings, Embeddings) else embeddings
+        n, dimension = source.shape
+        work = Work(directory)
+        if (told := work.told("tables")) is None:
+            (directory / PHOTOS).unlink(missing_ok=True)
+            n_photos = write_photos(directory, photos, root=root)
+            write_filters(directory)
+            found = write_columns(directory, attributes).attributes
+            told = {"n": n_photos, "attributes": [one.model_dump(mode="json") for one in found]}
+            work.tell("tables", told)
+        if told["n"] != n:
+            raise IndexDamaged(f"{told['n']} photos, {n} vectors and rows of scores")
+        self.attributes = AttributeSchema(tuple(Attribute.model_validate(one) for one in told["attributes"]))
         if encoder:
-            self.texts = write_texts(
-                directory, encoder.of_listing, encoder.width, exact_up_to=exact_up_to, threads=threads, tick=tick
-            )
+            if (texts := work.told("texts")) is None:
+                of_texts = write_texts(
+                    directory, encoder.of_listing, encoder.width, exact_up_to=exact_up_to, threads=threads, tick=tick
+                )
+                texts = of_texts.model_dump(mode="json")
+                work.tell("texts", texts)
+            self.texts = TextIndexFacts.model_validate(texts)
         if self.server:
-            return fill_collection(
-                self.server, self.collection, directory, embeddings, exact_up_to=exact_up_to, tick=tick
-            )
+            given = embeddings if isinstance(embeddings, Embeddings) else source.read(0, n)
+            self.vectors = given.vectors
+            write_digests(directory, given.vectors)
+            return fill_collection(self.server, self.collection, directory, given, exact_up_to=exact_up_to, tick=tick)
+        if (told := work.told("index")) is not None:  # by a build that was killed while its quality was measured
+            return IndexFacts.model_validate(told)
         try:
-            write_array(directory / SCORES, np.asarray(scores, dtype=np.float32))
-            write_array(directory / VECTORS, np.asarray(vectors, dtype=np.float32))
+            if n <= exact_up_to:
+                write_exact(directory, source)
+                facts = IndexFacts(kind=IndexKind.EXACT, recall_at_10=1)
+            else:
+                kinds = kinds_for(n, dimension, vectors)
+                facts = write_compressed(
+                    directory, source, kinds, codebook=codebook, threads=threads, progress=progress
+                )
         except ValueError as exc:
             raise IndexDamaged(f"{exc}; the model's weights are unusable") from exc
-        if n_photos <= exact_up_to:
-            return IndexFacts(kind=IndexKind.EXACT, recall_at_10=1)
-        return compress(directory / CODES, map_array(directory / VECTORS), threads=threads)
+        work.tell("index", facts.model_dump(mode="json"))
+        return facts
 
     def open(self, manifest: IndexManifest) -> VectorIndex:
         """Open what was written, to measure its quality before it is sealed; raises as `open_snapshot`."""
@@ -145,7 +184,12 @@ class IndexDraft:
 
 @contextmanager
 def draft_index(
-    store: ArtifactStore, server: MilvusServer | None = None, *, fingerprint: str, made_by: str = ""
+    store: ArtifactStore,
+    server: MilvusServer | None = None,
+    *,
+    fingerprint: str,
+    made_by: str = "",
+    resume: str = "",
 ) -> Iterator[IndexDraft]:
     """Open a draft of a new version; it joins the store if the body succeeds, and is removed if it fails.
 
@@ -154,6 +198,7 @@ def draft_index(
         server: Milvus, for the vectors; None: they are written to files.
         fingerprint: of the model that made the embeddings.
         made_by: id of the job that builds it; empty: none.
+        resume: see `ArtifactStore.write`.
 
     Raises:
         ArtifactUnwritable: the disk is full or may not be written.
@@ -165,7 +210,9 @@ def draft_index(
             name = CollectionName.new(alias_of(store.place), fingerprint, made_by)
             stack.enter_context(server.draft(name, collections(store).values()))
             collection = str(name)
-        yield IndexDraft(stack.enter_context(store.write()), server, collection)
+        artifact = stack.enter_context(store.write(resume))
+        yield IndexDraft(artifact, server, collection)
+        Work(artifact.directory).remove()
 
 
 def lies_in(manifest: IndexManifest, server: MilvusServer | None) -> bool:
@@ -220,7 +267,7 @@ class IndexSnapshot:
     version: str
     manifest: IndexManifest
     _filters: RowFilters
-    _vectors: FloatArray  # (n, dim), memory-mapped
+    _vectors: Vectors  # (n, dim), memory-mapped
     _scores: FloatArray  # (n, n_categories), memory-mapped
     _index: HybridIndex
     reference: TrafficReference | None = None
@@ -334,6 +381,19 @@ class IndexSnapshot:
             raise ImageNotFound("the live index has no photo of that id")
         return Embeddings(self._vectors[row : row + 1], self._scores[row : row + 1])
 
+    def lists_of(self, vectors: FloatArray) -> npt.NDArray[np.uint16] | None:
+        """The inverted list that each of some embeddings belongs in; see `VectorIndex.lists_of`."""
+        return self._index.compressed.lists_of(vectors) if self._index.compressed else None
+
+    def lists_near(self, query: FloatArray, n: int) -> IntArray | None:
+        """The inverted lists that a search looks into; see `VectorIndex.lists_near`."""
+        return self._index.compressed.lists_near(query, n) if self._index.compressed else None
+
+    @property
+    def codebook(self) -> Codebook | None:
+        """What its embeddings are stored by; see `VectorIndex.codebook`."""
+        return self._vectors.codec.codebook if isinstance(self._vectors, StoredVectors) else None
+
     def audit(self, n: int, rng: np.random.Generator) -> Audit:
         """Compare rows drawn at random with what was written; see `VectorIndex.audit`."""
         damaged_codes = self._index.damaged_codes(n, rng)
@@ -341,7 +401,7 @@ class IndexSnapshot:
         if self._digests is not None:
             rows = rng.integers(0, len(self), n)
             n_rows += n
-            n_damaged += int(np.count_nonzero(changed(self._digests, rows, self._vectors[rows])))
+            n_damaged += int(np.count_nonzero(changed(self._digests, rows, raw_rows(self._vectors, rows))))
         return Audit(n_rows, n_damaged)
 
     def check(self, *, live: bool) -> None:
@@ -380,7 +440,7 @@ def open_snapshot(
             f"index {version} was built by model {manifest.fingerprint[:12]}, the live model is {fingerprint[:12]}; "
             "run `lookalike index build`"
         )
-    store.verify(version)
+    store.verify(version, anew=False)
     if manifest.index and manifest.index.kind is IndexKind.MILVUS:
         if server is None:
             raise IndexUnavailable(f"{version}: its vectors are in Milvus; say where with LOOKALIKE_INDEX")
@@ -400,21 +460,24 @@ def open_files(directory: Path, version: str, manifest: IndexManifest) -> IndexS
     try:
         filters = RowFilters(directory, manifest)
         rows = filters.rows
-        vectors = map_array(directory / VECTORS)
+        scattered = facts.kind is IndexKind.COMPRESSED
+        shape = (manifest.count, manifest.dimension)
+        vectors, searched = (open_vectors(directory, facts.vectors, shape, scattered=how) for how in (False, scattered))
         scores = map_array(directory / SCORES)
-        for array, width in ((vectors, manifest.dimension), (scores, len(manifest.categories))):
-            if array.shape != (manifest.count, width) or array.dtype != np.float32 or len(rows) != manifest.count:
-                raise IndexDamaged(f"{version}: files disagree on the number of rows or the dimension")
+        if scores.shape != (manifest.count, len(manifest.categories)) or scores.dtype != np.float32:
+            raise IndexDamaged(f"{version}: files disagree on the number of rows or categories")
+        if len(rows) != manifest.count:
+            raise IndexDamaged(f"{version}: files disagree on the number of rows")
         texts = ListingTexts(directory, manifest.texts, rows.listings) if manifest.texts else None
         reference, digests = read_reference(directory), read_digests(directory)
-        index: RowIndex = ExactIndex(vectors)
+        index: RowIndex
         if facts.kind is IndexKind.COMPRESSED:
-            index = CompressedIndex(
-                directory / CODES,
-                map_array(directory / VECTORS, scattered=True),
-                n_probes=facts.n_probes,
-                n_candidates=facts.n_candidates,
-            )
+            how = {"n_probes": facts.n_probes, "n_candidates": facts.n_candidates}
+            index = CompressedIndex(directory / CODES, searched, **how)
+        elif isinstance(vectors, StoredVectors):
+            raise IndexDamaged(f"{version}: an index of kind {facts.kind} has no embeddings in {facts.vectors}")
+        else:
+            index = ExactIndex(vectors)
     except (OSError, ValueError, EOFError, RuntimeError, sqlite3.Error) as exc:
         raise IndexDamaged(f"{version}: cannot be read") from exc
     hybrid = HybridIndex(index, vectors, texts)

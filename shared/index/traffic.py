@@ -9,7 +9,7 @@ in another way all lie off to one side.
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -137,7 +137,10 @@ def residual_of(vector: FloatArray, neighbours: FloatArray) -> FloatArray:
 
 def write_digests(directory: Path, vectors: FloatArray) -> None:
     """Write the digest of each row of an index version's vectors, (n, dim) float32; they may be memory-mapped."""
-    chunks = (row_digests(vectors[start : start + CHUNK_ROWS]) for start in range(0, len(vectors), CHUNK_ROWS))
+    chunks = (
+        row_digests(np.asarray(vectors[start : start + CHUNK_ROWS], "<f4"))
+        for start in range(0, len(vectors), CHUNK_ROWS)
+    )
     write_array(directory / DIGESTS, np.concatenate(list(chunks)))
 
 
@@ -146,13 +149,13 @@ def read_digests(directory: Path) -> npt.NDArray[np.uint32] | None:
     return map_array(directory / DIGESTS, scattered=True) if (directory / DIGESTS).exists() else None
 
 
-def row_digests(vectors: FloatArray) -> npt.NDArray[np.uint32]:
-    """CRC-32 of each row's bytes: (n, dim) float32 -> (n,)."""
-    rows = np.ascontiguousarray(vectors, dtype="<f4")
-    return np.fromiter((zlib.crc32(row) for row in rows), np.uint32, len(rows))
+def row_digests(rows: npt.NDArray[Any]) -> npt.NDArray[np.uint32]:
+    """CRC-32 of each row's bytes as it is stored: (n, ...) -> (n,)."""
+    content = np.ascontiguousarray(rows).view(np.uint8).reshape(len(rows), -1)
+    return np.fromiter((zlib.crc32(row.data) for row in content), np.uint32, len(rows))
 
 
-def changed(digests: npt.NDArray[np.uint32], rows: IntArray, vectors: FloatArray) -> BoolArray:
-    """Which rows (n,) do not have the vectors (n, dim) any more that were written: (n,)."""
-    differ: BoolArray = digests[rows] != row_digests(vectors)
+def changed(digests: npt.NDArray[np.uint32], rows: IntArray, stored: npt.NDArray[Any]) -> BoolArray:
+    """Which rows (n,) are not stored (n, ...) any more as they were written: (n,)."""
+    differ: BoolArray = digests[rows] != row_digests(stored)
     return differ

@@ -5,6 +5,7 @@ from itertools import repeat
 from typing import NamedTuple, Protocol
 
 import numpy as np
+import numpy.typing as npt
 from pydantic import JsonValue
 
 from shared.array_types import DoubleArray, FloatArray, IntArray
@@ -15,6 +16,7 @@ from shared.errors import DimensionMismatch
 from shared.index.facets import Facets
 from shared.index.postings import WordWeights
 from shared.index.query import WordsQuery
+from shared.index.stored_vectors import Codebook
 from shared.index.traffic import Audit, TrafficReference
 from shared.jobs.answers_contract import Neighbour
 from shared.jobs.contract import (
@@ -180,6 +182,19 @@ class VectorIndex(Protocol):
     @property
     def reference(self) -> TrafficReference | None:
         """What ordinary queries are like; None: the version was written without."""
+        ...
+
+    def lists_of(self, vectors: FloatArray) -> npt.NDArray[np.uint16] | None:
+        """The inverted list that each of some embeddings (n, dim) belongs in, (n,); None: there are no lists here."""
+        ...
+
+    def lists_near(self, query: FloatArray, n: int) -> IntArray | None:
+        """The inverted lists that a search for the `n` nearest to a query (dim,) looks into; None: as `lists_of`."""
+        ...
+
+    @property
+    def codebook(self) -> Codebook | None:
+        """What its embeddings are stored by in int8; None: they are stored otherwise."""
         ...
 
     def audit(self, n: int, rng: np.random.Generator) -> Audit:

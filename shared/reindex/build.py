@@ -6,24 +6,28 @@ Callers embed the photos that the plan misses before, and promote the snapshot a
 import os
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from functools import partial
+from functools import lru_cache, partial
+from hashlib import blake2b
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 
 from shared.array_types import FloatArray
-from shared.artifacts.snapshots import IndexManifest
+from shared.artifacts.snapshots import IndexManifest, VectorKind
 from shared.artifacts.store import ArtifactStore
 from shared.catalogue.categories import CataloguePhoto
 from shared.catalogue.decode import CHANGED
 from shared.changes.overrides import write_overrides
 from shared.errors import CatalogueUnusable, IndexDamaged
+from shared.index.compression import EXACT_UP_TO
 from shared.index.milvus_server import MilvusServer
 from shared.index.snapshot import draft_index
+from shared.index.stored_vectors import Codebook
 from shared.index.vector_index import VectorIndex
 from shared.jobs.reindex_contract import Promotion, ReindexReport, ReindexRequest, SnapshotQuality
 from shared.model.bundle import ModelBundle
@@ -32,15 +36,26 @@ from shared.reindex.comparison import COMPARED
 from shared.reindex.embedding_cache import EmbeddingCache
 from shared.reindex.neighbours import sampling_order
 from shared.reindex.plan import Plan
-from shared.reindex.quality import SAMPLE, losses, measure_words
+from shared.reindex.quality import SAMPLE, losses, measure_words, stored_vectors
 from shared.reindex.traffic import measure_traffic
 from shared.reindex.verification import quality_of, verify
+from shared.settings import Settings, VectorChoice
 
 _IN_MEMORY_BYTES = 1 << 29
 _CHUNK_ROWS = 8192
+_SHARDS_READ = 256  # are kept while others of their photos may come
 _THREADS = 1  # leaves the other cores to searches, which go on meanwhile
+_FORMAT = b"1"  # of drafts: one that another build began is not gone on with
 
-Stage = Callable[[str], None]
+
+class Stage(Protocol):
+    """Called with the name of the current stage, and how many rows of how many are done where that is known."""
+
+    def __call__(self, stage: str, done: int = 0, total: int = 0) -> None: ...
+
+
+def _silent(stage: str, done: int = 0, total: int = 0) -> None:
+    pass
 
 
 @dataclass(frozen=True)
@@ -58,6 +73,7 @@ class Build:
         n_embedded: photos embedded for it, for the report.
         made_by: id of the job.
         timings_s: seconds by stage, for the report.
+        vectors: how embeddings are stored where there are many; None: by their size.
     """
 
     plan: Plan
@@ -70,12 +86,21 @@ class Build:
     n_embedded: int = 0
     made_by: str = ""
     timings_s: Mapping[str, float] | None = None
+    vectors: VectorKind | None = None
+
+    @property
+    def codebook(self) -> Codebook | None:
+        """Of the live snapshot, where embeddings are taken from it: they lose nothing by being stored again."""
+        return self.live.codebook if self.live and self.plan.live_rows else None
 
 
 def build_snapshot(
-    store: ArtifactStore, build: Build, on_stage: Stage = lambda stage: None, *, server: MilvusServer | None = None
+    store: ArtifactStore, build: Build, on_stage: Stage = _silent, *, server: MilvusServer | None = None
 ) -> str:
     """Write, measure and seal a new snapshot; it is not promoted.
+
+    A large one that a killed process, or one that ended with WorkInterrupted, was building of the same photos is gone
+    on with.
 
     Args:
         store: of the index versions.
@@ -112,11 +137,12 @@ def build_snapshot(
         made_by=build.made_by,
     )
     encoder = build.bundle.text_encoder()
-    with draft_index(store, server, fingerprint=manifest.fingerprint, made_by=build.made_by) as draft:
+    source = PlannedEmbeddings(photos, build)
+    resume = "" if server or len(photos) <= EXACT_UP_TO else _digest(photos, build)
+    with draft_index(store, server, fingerprint=manifest.fingerprint, made_by=build.made_by, resume=resume) as draft:
         on_stage("building")
         directory = draft.artifact.directory
-        with _matrix(directory.parent, len(photos), manifest.dimension, len(manifest.categories)) as embeddings:
-            _fill(embeddings, photos, build)
+        with _embeddings(source, directory.parent, together=server is not None) as embeddings:
             facts = draft.write(
                 photos,
                 embeddings,
@@ -124,7 +150,10 @@ def build_snapshot(
                 attributes=build.plan.catalogue.attributes,
                 encoder=encoder,
                 threads=_THREADS,
+                vectors=build.vectors,
+                codebook=build.codebook,
                 tick=partial(on_stage, "building"),
+                progress=partial(on_stage, "building"),
             )
             write_overrides(directory, build.plan.compacted.overrides)
             on_stage("verifying")
@@ -205,7 +234,7 @@ def _report(staged: VectorIndex, photos: list[CataloguePhoto], build: Build) -> 
         new=new,
         live=live,
         live_version=build.live.version if build.live else None,
-        gates=tuple(conditions),
+        gates=(*conditions, *stored_vectors(staged.manifest.index)),
         timings_s=dict(build.timings_s or {}),
     )
 
@@ -239,42 +268,101 @@ def _matrix(directory: Path, n_rows: int, dimension: int, n_categories: int) -> 
         yield Embeddings(rows, scores)
 
 
-def _fill(into: Embeddings, photos: list[CataloguePhoto], build: Build) -> None:
-    """Write every photo's embedding into its row.
+@contextmanager
+def _embeddings(
+    source: "PlannedEmbeddings", directory: Path, *, together: bool
+) -> Iterator["Embeddings | PlannedEmbeddings"]:
+    """The embeddings of a plan as they come, or all of them together."""
+    if not together:
+        yield source
+        return
+    n, dimension = source.shape
+    with _matrix(directory, n, dimension, source.n_categories) as all_of_them:
+        for start in range(0, n, _CHUNK_ROWS):
+            stop = min(start + _CHUNK_ROWS, n)
+            all_of_them.vectors[start:stop], all_of_them.scores[start:stop] = source.read(start, stop)
+        yield all_of_them
+
+
+def _digest(photos: Sequence[CataloguePhoto], build: Build) -> str:
+    """Digest of all that a snapshot is made of."""
+    digest = blake2b(_FORMAT, digest_size=16)
+    for part in (build.bundle.manifest.fingerprint, build.vectors, build.plan.catalogue.attributes.attributes):
+        digest.update(f"{part!r}\0".encode())
+    if build.codebook:
+        digest.update(build.codebook.mean.tobytes())
+    for photo in photos:
+        told = (photo.image_id, photo.listing_id, str(photo.category), str(photo.path), photo.sha256, photo.payload)
+        digest.update("\0".join((*told, "")).encode())
+    return digest.hexdigest()
+
+
+class PlannedEmbeddings:
+    """The embeddings of a plan's photos, read from where they are: an `EmbeddingSource`.
+
+    Args:
+        photos: one per row.
+        build: where their embeddings come from.
 
     Raises:
-        IndexDamaged: one is not finite, or missing because its shard has just been removed from the cache.
+        IndexDamaged: one is missing, because its shard has just been removed from the cache.
     """
-    rows_of: dict[str, list[int]] = {}
-    for row, photo in enumerate(photos):
-        rows_of.setdefault(photo.sha256, []).append(row)
-    n_filled = 0
 
-    def put(rows: list[int], vectors: FloatArray, scores: FloatArray) -> None:
-        nonlocal n_filled
-        if not np.isfinite(vectors).all():
+    def __init__(self, photos: Sequence[CataloguePhoto], build: Build) -> None:
+        manifest = build.bundle.manifest
+        self.shape = (len(photos), manifest.embedding_dim)
+        self.n_categories = len(manifest.categories)
+        self._photos = photos
+        self._build = build
+        self._shard = lru_cache(_SHARDS_READ)(self._read_shard)
+        plan = build.plan
+        wanted = {photo.sha256 for photo in photos} - plan.live_rows.keys() - plan.compacted.known.keys()
+        self._place_of: dict[str, tuple[str, int]] = {}
+        for name in build.shards:
+            shard = build.cache.read(name)
+            for row, sha256 in enumerate(shard.sha256 if shard else ()):
+                if sha256 in wanted:
+                    self._place_of.setdefault(sha256, (name, row))
+        if gone := len(wanted - self._place_of.keys()):
+            raise IndexDamaged(f"{gone} embeddings have gone from the cache; reindex again")
+
+    def _read_shard(self, name: str) -> Embeddings:
+        shard = self._build.cache.read(name)
+        if shard is None:
+            raise IndexDamaged("embeddings have gone from the cache; reindex again")
+        return shard.embeddings
+
+    def read(self, start: int, stop: int) -> Embeddings:
+        """Return the embeddings and scores of some rows.
+
+        Raises:
+            IndexDamaged: one is not finite, or has gone from the cache.
+        """
+        into = Embeddings(
+            np.empty((stop - start, self.shape[1]), np.float32), np.empty((stop - start, self.n_categories), np.float32)
+        )
+        plan, live = self._build.plan, self._build.live
+        photos = self._photos[start:stop]
+        known = [(at, plan.live_rows[one.sha256]) for at, one in enumerate(photos) if one.sha256 in plan.live_rows]
+        if known:
+            assert live is not None  # live_rows come from it
+            places, rows = np.array(known, dtype=np.int64).T
+            into.vectors[places], into.scores[places] = live.vectors(rows), live.scores(rows)
+        for at, photo in enumerate(photos):
+            if photo.sha256 in plan.live_rows:
+                continue
+            if (put := plan.compacted.known.get(photo.sha256)) is not None:
+                into.vectors[at], into.scores[at] = put
+            else:
+                name, row = self._place_of[photo.sha256]
+                shard = self._shard(name)
+                into.vectors[at], into.scores[at] = shard.vectors[row], shard.scores[row]
+        if not np.isfinite(into.vectors).all():
             raise IndexDamaged("an embedding is not finite; the model's weights are unusable")
-        into.vectors[rows], into.scores[rows] = vectors, scores
-        n_filled += len(rows)
+        return into
 
-    known = [(row, build.plan.live_rows[photo.sha256]) for row, photo in enumerate(photos)
-             if photo.sha256 in build.plan.live_rows]  # fmt: skip
-    for start in range(0, len(known), _CHUNK_ROWS):
-        rows, sources = zip(*known[start : start + _CHUNK_ROWS], strict=True)
-        assert build.live is not None  # live_rows come from it
-        source = np.array(sources, dtype=np.int64)
-        put(list(rows), build.live.vectors(source), build.live.scores(source))
-    done = set(build.plan.live_rows)
-    for sha256, (vector, scores) in build.plan.compacted.known.items():
-        if sha256 in rows_of and sha256 not in done:
-            put(rows_of[sha256], vector, scores)
-            done.add(sha256)
-    for name in build.shards:
-        shard = build.cache.read(name)
-        for i, sha256 in enumerate(shard.sha256 if shard else ()):
-            if sha256 in rows_of and sha256 not in done:
-                assert shard is not None
-                put(rows_of[sha256], shard.embeddings.vectors[i], shard.embeddings.scores[i])
-                done.add(sha256)
-    if n_filled != len(photos):
-        raise IndexDamaged(f"{len(photos) - n_filled} embeddings have gone from the cache; reindex again")
+
+def stored_as(settings: Settings) -> VectorKind | None:
+    """How the settings want embeddings stored; None: by their size."""
+    choice = settings.index_vectors
+    return None if choice is VectorChoice.AUTO else VectorKind(choice)

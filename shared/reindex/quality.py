@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
+from shared.artifacts.snapshots import IndexFacts, VectorKind
 from shared.catalogue.categories import CataloguePhoto
 from shared.jobs.reindex_contract import QualityGate, SnapshotQuality
 from shared.reindex.neighbours import Neighbourhood, Searchable
@@ -163,6 +164,19 @@ def _enough(name: str, what: str, new: int, live: int, *, force: bool) -> list[Q
             "left out, and why; if they are meant to be gone, `lookalike reindex --force`"
         )
     return [QualityGate(name=name, passed=force or passed, detail=detail)]
+
+
+def stored_vectors(facts: IndexFacts | None) -> list[QualityGate]:
+    """The gate on embeddings that are stored with fewer bits; none where they are stored as they are.
+
+    Args:
+        facts: of the snapshot, which say what was measured when it was built.
+    """
+    if facts is None or facts.vectors is VectorKind.FLOAT32:
+        return []
+    recall = facts.vectors_recall_at_10
+    detail = f"in {facts.vectors}, {recall:.4f} of the ten nearest are found as in float32; {MIN_RECALL} must be"
+    return [QualityGate(name="stored_vectors", passed=recall >= MIN_RECALL, detail=detail)]
 
 
 def distinctness(searched: Neighbourhood, photos: Sequence[CataloguePhoto], rows: Sequence[int]) -> list[QualityGate]:

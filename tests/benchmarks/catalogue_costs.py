@@ -14,8 +14,9 @@ from shared.catalogue.categories import CATEGORIES, CataloguePhoto
 from shared.catalogue.tables import CatalogueReader, scan_catalogue
 from shared.changes.log import BEGINNING
 from shared.changes.overrides import compact
+from shared.index.building import CODES, SCORES
 from shared.index.compression import EXACT_UP_TO, n_lists_for
-from shared.index.snapshot import CODES, SCORES, VECTORS
+from shared.index.stored_vectors import VECTORS
 from shared.jobs.reindex_contract import ReindexMode
 from shared.model.embedder import Embeddings
 from shared.reindex.plan import make_plan
@@ -92,7 +93,7 @@ def add_costs(report: Report, measured: Measured, store: StoreCosts, photo: Phot
         ("Milvus", dimensions, True),
         ("Milvus", 512, True),
     ):
-        vectors = size * _NUMBER_BYTES
+        vectors = size + _NUMBER_BYTES if name.endswith("compressed") else size * _NUMBER_BYTES  # int8 where compressed
         compared = name.endswith("compared")
         memory = 0 if in_milvus else vectors if compared else photo.codes
         disk = photo.rows + (0 if in_milvus else vectors + photo.scores + (0 if compared else photo.codes))

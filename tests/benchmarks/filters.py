@@ -24,7 +24,7 @@ from shared.index.hybrid import HybridIndex
 from shared.index.snapshot import IndexSnapshot, open_files
 from shared.jobs.contract import SearchRequest
 from shared.model.embedder import Embeddings
-from tests.benchmarks.index import DIMENSION, FINGERPRINT, N_KINDS, K, synthetic
+from tests.benchmarks.index import DIMENSION, FINGERPRINT, N_KINDS, K, Synthetic, synthetic
 from tests.benchmarks.support.report import RESULTS, Report
 from tests.support.snapshots import write_snapshot
 
@@ -102,17 +102,8 @@ def _steps_of(n: int) -> IntArray:
 
 
 def kinds_of(n: int, seed: int = 0) -> IntArray:
-    """The kind of each vector of `synthetic`: its random numbers are drawn as there."""
-    rng = np.random.default_rng([17, seed])
-    found = []
-    for start in range(0, n, 8192):
-        size = min(8192, n - start)
-        found.append(rng.integers(N_KINDS, size=size))
-        rng.integers(10, size=size)
-        rng.uniform(0, 0.5, (size, 1))
-        rng.standard_normal((size, DIMENSION), dtype=np.float32)
-    kinds: IntArray = np.concatenate(found)
-    return kinds
+    """The kind of each vector of `synthetic`."""
+    return Synthetic(n, seed).kinds()
 
 
 def _measure(snapshot: IndexSnapshot, report: Report) -> None:

@@ -29,8 +29,10 @@ from shared.array_types import FloatArray
 from shared.artifacts.snapshots import index_store, read_index_manifest
 from shared.artifacts.store import MANIFEST
 from shared.index.answers import Asked, search_result
+from shared.index.building import CODES
 from shared.index.delta import DeltaIndex
-from shared.index.snapshot import CODES, VECTORS, draft_index, open_snapshot
+from shared.index.snapshot import draft_index, open_snapshot
+from shared.index.stored_vectors import VECTORS
 from shared.index.vector_index import VectorIndex
 from shared.jobs.contract import SearchRequest
 from shared.model.embedder import Embeddings

@@ -11,13 +11,15 @@ from pathlib import Path
 
 from shared.artifacts import Location
 from shared.artifacts.backends import backend_at
-from shared.artifacts.snapshots import PHOTOS, IndexManifest, index_store
+from shared.artifacts.snapshots import PHOTOS, IndexManifest, VectorKind, index_store
 from shared.artifacts.store import MANIFEST, ArtifactStore
 from shared.attributes.schema import NO_ATTRIBUTES, AttributeSchema
 from shared.catalogue.categories import CataloguePhoto
+from shared.index.building import EmbeddingSource, Progress
 from shared.index.compression import EXACT_UP_TO
 from shared.index.milvus_server import MilvusServer
 from shared.index.snapshot import draft_index, open_snapshot
+from shared.index.stored_vectors import Codebook
 from shared.jobs.reindex_contract import ReindexReport
 from shared.model.bundle import bundle_store, open_bundle
 from shared.model.embedder import Embeddings
@@ -29,7 +31,7 @@ from tests.support.places import milvus_server
 def write_snapshot(
     store: ArtifactStore,
     photos: Iterable[CataloguePhoto],
-    embeddings: Embeddings,
+    embeddings: Embeddings | EmbeddingSource,
     *,
     fingerprint: str,
     catalogue: str,
@@ -41,20 +43,33 @@ def write_snapshot(
     server: MilvusServer | None = None,
     attributes: AttributeSchema = NO_ATTRIBUTES,
     encoder: TextEncoder | None = None,
+    vectors: VectorKind | None = None,
+    codebook: Codebook | None = None,
+    resume: str = "",
+    progress: Progress = lambda done, total: None,
 ) -> str:
     """Write a new version of an index, as a reindex does, and return its name; it is not promoted.
 
     Raises:
         IndexDamaged, IndexUnavailable: as `IndexDraft.write`.
     """
-    with draft_index(store, server, fingerprint=fingerprint) as draft:
+    n, dimension = embeddings.vectors.shape if isinstance(embeddings, Embeddings) else embeddings.shape
+    with draft_index(store, server, fingerprint=fingerprint, resume=resume) as draft:
         facts = draft.write(
-            photos, embeddings, root=root, attributes=attributes, encoder=encoder, exact_up_to=exact_up_to
+            photos,
+            embeddings,
+            root=root,
+            attributes=attributes,
+            encoder=encoder,
+            exact_up_to=exact_up_to,
+            vectors=vectors,
+            codebook=codebook,
+            progress=progress,
         )
         draft.seal(
             IndexManifest(
-                count=len(embeddings.vectors),
-                dimension=embeddings.vectors.shape[1],
+                count=n,
+                dimension=dimension,
                 fingerprint=fingerprint,
                 catalogue=catalogue,
                 catalogue_digest=catalogue_digest,

@@ -12,6 +12,7 @@ from functools import partial
 import redis
 from celery.exceptions import Ignore
 
+from shared.artifacts.store import WorkInterrupted
 from shared.errors import InternalError, JobCanceled, JobGone, JobNotFound, LookalikeError, StoreUnavailable
 from shared.jobs.answers_contract import Timing
 from shared.jobs.contract import (
@@ -40,7 +41,7 @@ _ELSEWHERE_S = 0.25  # a job for another worker is held so long before it is rel
 _LOOK_EVERY_S = 0.25  # for jobs that can be done without the model that is being fetched
 
 
-class JobReleased(Exception):
+class JobReleased(WorkInterrupted):
     """A handler stops early, because the worker ends: the job goes back to its queue."""
 
 

@@ -52,7 +52,7 @@ from shared.jobs.reindex_contract import (
 from shared.jobs.reindex_jobs import ReindexStore
 from shared.jobs.store import JobStore
 from shared.model.bundle import ModelBundle
-from shared.reindex.build import Build, build_snapshot, decide
+from shared.reindex.build import Build, build_snapshot, decide, stored_as
 from shared.reindex.embedding_cache import ANY_REINDEX, EmbeddingCache, shard_name
 from shared.reindex.garbage_collection import collect_garbage
 from shared.reindex.plan import Plan, make_plan
@@ -176,6 +176,7 @@ class _Attempt:
                 n_embedded=len(plan.missing) - len(self.failed),
                 made_by=self.job.id,
                 timings_s=self.progress.timings_s,
+                vectors=stored_as(self.at.settings),
             )
             version = build_snapshot(self.at.indexes, build, self.progress.tell, server=self.at.server)
         result = self._conclude(version, bundle, fence)

@@ -17,8 +17,10 @@ from shared.artifacts.snapshots import index_store, read_index_manifest
 from shared.artifacts.store import MANIFEST, ArtifactStore
 from shared.catalogue.categories import CATEGORIES
 from shared.errors import FingerprintMismatch, IndexDamaged, IndexMissing
+from shared.index.building import SCORES
 from shared.index.rows import CATEGORY_CODES, LISTING_CODES
-from shared.index.snapshot import SCORES, VECTORS, open_snapshot
+from shared.index.snapshot import open_snapshot
+from shared.index.stored_vectors import VECTORS
 from shared.jobs.contract import SearchRequest
 from tests.support.vectors import (
     DIMENSION,

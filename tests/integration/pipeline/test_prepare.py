@@ -20,7 +20,8 @@ from pipeline.demo.catalogue import generate
 from shared.artifacts.snapshots import index_store
 from shared.artifacts.store import ArtifactStore
 from shared.errors import CatalogueUnusable, EmbeddingsDiffer, WeightsUnusable
-from shared.index.snapshot import VECTORS, open_snapshot
+from shared.index.snapshot import open_snapshot
+from shared.index.stored_vectors import VECTORS
 from shared.jobs.contract import JobKind, SearchRequest
 from shared.jobs.listing import JobListing
 from shared.model.bundle import WEIGHTS, ModelBundle, bundle_store, open_bundle

@@ -1,12 +1,13 @@
 """Versioned directories: whole or not there, promoted in one step, and damage is found before anything is read."""
 
 import json
+import os
 import threading
 from pathlib import Path
 
 import pytest
 
-from shared.artifacts.store import MANIFEST, ArtifactStore
+from shared.artifacts.store import MANIFEST, ArtifactStore, WorkInterrupted
 from shared.errors import IndexDamaged, IndexMissing
 
 NOTES = (".lock", "CURRENT", "PROMOTIONS")
@@ -64,6 +65,48 @@ def test_nothing_is_left_when_the_writer_raises(store: ArtifactStore, error: Bas
     assert store.versions() == [kept]
     assert store.current() == kept
     assert {path.name for path in store.root.iterdir()} == {*NOTES, kept}
+
+
+def test_a_draft_of_the_same_is_gone_on_with_where_work_was_interrupted(store: ArtifactStore) -> None:
+    def begin(error: Exception) -> None:
+        with store.write("ab12") as draft, store.write("ab12") as beside:
+            assert beside.directory != draft.directory  # one at a time
+            (beside.directory / MANIFEST).write_text("{}")
+            (draft.directory / "half.txt").write_text("half")
+            raise error
+
+    for error, left in ((OSError("gone"), False), (WorkInterrupted(), True)):
+        with pytest.raises(type(error)):
+            begin(error)
+        with store.write("ab12") as draft:
+            assert (draft.directory / "half.txt").exists() == left
+            (draft.directory / MANIFEST).write_text("{}")
+        store.verify(draft.version)
+
+
+def test_a_large_file_is_read_once_as_long_as_nobody_writes_to_it(
+    store: ArtifactStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("shared.artifacts.store._LARGE", 200)
+    version = write_version(store)
+    read: list[str] = []
+    digest = ArtifactStore.sha256
+
+    def counted(path: Path) -> str:
+        read.append(path.name)
+        return digest(path)
+
+    monkeypatch.setattr(ArtifactStore, "sha256", staticmethod(counted))
+    store.verify(version, anew=False)
+    assert read == [MANIFEST, "one.txt"]
+    store.verify(version)
+    assert read[2:] == [MANIFEST, "one.txt", "two.bin"]
+    large = store.path(version) / "two.bin"
+    content, stat = large.read_bytes(), large.stat()
+    large.write_bytes(content[:-1] + b"?")
+    os.utime(large, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    with pytest.raises(IndexDamaged, match=r"two\.bin"):
+        store.verify(version, anew=False)
 
 
 @pytest.mark.parametrize("manifest", [None, "not json", "[1]"])
