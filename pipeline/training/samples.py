@@ -5,8 +5,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pipeline.training.dataset import PLAIN, View, joined_listings
+from pipeline.training.dataset import PLAIN, View
 from pipeline.training.recipes import Recipe
+from pipeline.training.split import joined_listings
 from shared.array_types import IntArray
 from shared.catalogue.categories import CataloguePhoto
 from shared.errors import CatalogueUnusable

@@ -21,12 +21,8 @@ from pipeline.training.dataset import PhotoViews
 from pipeline.training.head import fit_head
 from pipeline.training.loop import Loop
 from pipeline.training.recipes import Recipe
-<<<<<<< HEAD
-from pipeline.training.samples import Samples
-from pipeline.training.split import require_every_side, split_listings
-=======
 from pipeline.training.samples import Samples, plain_batches
->>>>>>> 456b70b (Learn from feedback: corrected categories become labels and chosen results pairs, behind a gate; soak on S3, Milvus and Sentinel with growing catalogue and watched memory)
+from pipeline.training.split import require_every_side, split_listings
 from pipeline.training.split_network import Front, Tail, front_runner
 from pipeline.training.weights import LoadedWeights
 from shared.catalogue.categories import Categories
@@ -118,11 +114,8 @@ def train(
         loop = _prepare(loaded, recipe, samples, views, run, activations, report_progress)
         notes: dict[str, float | str] = {"ended": loop.run(report_progress), "best_epoch": loop.position.best_epoch}
         notes |= {f"start_{name}": value for name, value in loop.position.start.items()}
-<<<<<<< HEAD
-        return TrainedNetwork(loaded.trained(), split, recipe.name, loop.position.history, notes)
-=======
         notes |= {f"feedback: {name}": n for name, n in lessons.counts.items()}
-        return TrainedNetwork(loaded.network.cpu(), split, recipe.name, loop.position.history, notes, lessons)
+        return TrainedNetwork(loaded.trained(), split, recipe.name, loop.position.history, notes, lessons)
 
 
 def _judged(
@@ -170,7 +163,6 @@ def _taught(samples: Samples, lessons: Lessons, cleaned: CleanedCatalogue, split
     named = {listing: cleaned.catalogue.categories[category] for listing, category in lessons.labels.items()}
     photos = lessons.taught(cleaned.catalogue.photos)
     return Samples.of(photos, {**cleaned.topics, **named}, split, lessons.pairs)
->>>>>>> 456b70b (Learn from feedback: corrected categories become labels and chosen results pairs, behind a gate; soak on S3, Milvus and Sentinel with growing catalogue and watched memory)
 
 
 def _prepare(

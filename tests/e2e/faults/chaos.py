@@ -98,6 +98,7 @@ class Report:
     failures: Counter[str] = field(default_factory=Counter)
     lost: list[str] = field(default_factory=list)
     duplicated: list[str] = field(default_factory=list)
+    ended_again: list[str] = field(default_factory=list)
     errors: list[str] = field(default_factory=list)
     refused: Counter[str] = field(default_factory=Counter)
     latencies_s: list[float] = field(default_factory=list)
@@ -111,14 +112,16 @@ class Report:
     def passed(self) -> bool:
         return not (self.lost or self.duplicated or self.errors)
 
-    def add(self, ledger: Ledger) -> None:
-        """Settle the accounts of one key's jobs."""
+    def add(self, ledger: Ledger, *, failovers: bool) -> None:
+        """Settle the accounts of one key's jobs; a failover may lose a job's end, and then it runs and ends again."""
         audit = ledger.audit(_DRAIN_WITHIN_S)
         self.accepted += len(ledger.accepted)
         self.finished += audit.by_status
         self.failures += ledger.failures()
         self.lost += audit.lost
-        self.duplicated += audit.duplicated
+        again = [one for one in audit.duplicated if failovers and "ended twice: attempt" in one]
+        self.ended_again += again
+        self.duplicated += [one for one in audit.duplicated if one not in again]
 
     def __str__(self) -> str:
         grown = [
@@ -134,6 +137,7 @@ class Report:
                 f"failed      {_told(self.failures)}",
                 f"lost        {len(self.lost)} {' '.join(self.lost[:10])}".rstrip(),
                 f"duplicated  {len(self.duplicated)} {'; '.join(self.duplicated[:10])}".rstrip(),
+                *([f"ended again {len(self.ended_again)} {'; '.join(self.ended_again)}"] if self.ended_again else []),
                 f"unexplained {len(self.errors)} {'; '.join(self.errors[:5])}".rstrip(),
                 f"not taken   {_told(self.refused)}, each tried again until it was",
                 f"latency     {_percentiles(self.latencies_s)}, outages included",
@@ -174,7 +178,7 @@ class Soak:
         self._plan = plan
         self._ids, self._photos = list(photos), list(photos.values())
         self._rng = random.Random(plan.seed)
-        self._store, self._milvus = store, milvus
+        self._store, self._milvus, self._failovers = store, milvus, sentinel
         group = None
         if sentinel:
             (directory / "group").mkdir()
@@ -344,7 +348,7 @@ class Soak:
     ) -> Report:
         report = Report(faults=monkey.faults)
         for ledger in ledgers:
-            report.add(ledger)
+            report.add(ledger, failovers=self._failovers)
         if operator not in ledgers:
             report.lost += [job_id for job_id in operator.accepted if not operator.saw_end(job_id)]
         for one, other in itertools.permutations(ledgers, 2):

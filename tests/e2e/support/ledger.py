@@ -62,6 +62,7 @@ class Ledger:
         self.job_of: dict[str, str] = {}
         self._ended: dict[str, dict[str, object]] = {}
         self._duplicated: list[str] = []
+        self._ended_twice: dict[str, str] = {}
         self._lock = threading.Lock()
         self._before = {str(job["id"]) for job in self.listed()}
 
@@ -87,7 +88,7 @@ class Ledger:
                 if first.setdefault(name, seen[name]) != seen[name]
             ]
             if changes:
-                self._duplicated.append(f"{job['id']} ended twice: {', '.join(changes)}")
+                self._ended_twice.setdefault(str(job["id"]), f"{job['id']} ended twice: {', '.join(changes)}")
 
     def submit(self, photo: bytes, kind: str = "search", *, key: str = "", **options: object) -> str:
         """Send a photo that must be accepted, if not at once: a 429 says when to come back; returns the job's id."""
@@ -174,6 +175,7 @@ class Ledger:
         audit.by_status = Counter(str(self._ended[job_id]["status"]) for job_id in ended)
         audit.duplicated = [
             *self._duplicated,
+            *self._ended_twice.values(),
             *(f"{job_id} is listed {n} times" for job_id, n in times_listed.items() if n != 1),
             *(f"{job_id} is not listed" for job_id in kept if job_id not in times_listed),
             *(
