@@ -9,7 +9,6 @@ import itertools
 import math
 import os
 import random
-import statistics
 import sys
 import tempfile
 import threading
@@ -17,7 +16,6 @@ import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import redis
@@ -32,11 +30,12 @@ from shared.progress import ReportProgress
 from tests.conftest import lasting_port
 from tests.e2e.conftest import eventually, lookalike
 from tests.e2e.faults.monkey import Monkey, Supervisor
+from tests.e2e.faults.report import Plan, Report, percentiles, told
 from tests.e2e.support.clients import MIXED, SEARCHES, Clients
 from tests.e2e.support.fleet import Fleet
 from tests.e2e.support.ledger import MAX_ATTEMPTS, Ledger
 from tests.e2e.support.librarian import Librarian, Shelves
-from tests.e2e.support.memory import MemoryWatch, Process, Sample
+from tests.e2e.support.memory import MemoryWatch
 from tests.e2e.support.sentinels import Group
 from tests.e2e.support.shop import Shelf, Shop
 from tests.support.milvus import MilvusLite
@@ -48,7 +47,6 @@ WORKERS = ("worker", "worker-2")
 SPARED = ("worker", "api-2")  # where memory is watched: frozen at most
 _LEASE_S = 6
 _REPORT_EVERY_S = 10
-_DRAIN_WITHIN_S = 120
 _KEPT_S = 300  # in long runs, so that what has ended does not pile up
 _CACHED = 256  # likewise
 _SWEEP_EVERY_S = 30
@@ -57,97 +55,6 @@ _ADDED, _GROWS = 8, 25  # listings before each reindex, and how often there are 
 _DELETABLE = 20  # photos of the catalogue that may be taken out
 _SHOP_SHARE = 0.25  # of the submits, where the catalogue changes
 _WARMUP_S = 600.0  # of memory
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What a run is like.
-
-    Attributes:
-        per_s: submits a second of all clients; 0: half of what the service can do.
-        tenants: API keys, each with clients of its own; 0: none is needed.
-        whole: catalogue that the served one grows towards, by reindexes, while photos are put and deleted live; None:
-            it stays as it is.
-        served: where the catalogue lies that is served.
-        write: writes a file of it.
-        deletable: photos of it that may be deleted, by id.
-        reindex_every_s: on average.
-        memory: file for what processes take; some parts are never killed then; None: any may be.
-        bystanders: ids of processes that are no part of the service, by name: watched too.
-    """
-
-    duration_s: float
-    seed: int = 17
-    per_s: float = 0
-    tenants: int = 0
-    whole: Path | None = None
-    served: str = ""
-    write: Callable[[str, bytes], object] | None = None
-    deletable: Mapping[str, bytes] = field(default_factory=dict)
-    reindex_every_s: float = 240
-    memory: Path | None = None
-    bystanders: Mapping[str, int] = field(default_factory=dict)
-
-
-@dataclass
-class Report:
-    """The account of one run."""
-
-    accepted: int = 0
-    finished: Counter[str] = field(default_factory=Counter)
-    failures: Counter[str] = field(default_factory=Counter)
-    lost: list[str] = field(default_factory=list)
-    duplicated: list[str] = field(default_factory=list)
-    ended_again: list[str] = field(default_factory=list)
-    errors: list[str] = field(default_factory=list)
-    refused: Counter[str] = field(default_factory=Counter)
-    latencies_s: list[float] = field(default_factory=list)
-    faults: Counter[str] = field(default_factory=Counter)
-    changes: int = 0
-    reindexes: Counter[str] = field(default_factory=Counter)
-    memory: Mapping[Process, tuple[Sample, Sample]] = field(default_factory=dict)
-    redis_mb: list[float] = field(default_factory=list)
-
-    @property
-    def passed(self) -> bool:
-        return not (self.lost or self.duplicated or self.errors)
-
-    def add(self, ledger: Ledger, *, failovers: bool) -> None:
-        """Settle the accounts of one key's jobs; a failover may lose a job's end, and then it runs and ends again."""
-        audit = ledger.audit(_DRAIN_WITHIN_S)
-        self.accepted += len(ledger.accepted)
-        self.finished += audit.by_status
-        self.failures += ledger.failures()
-        self.lost += audit.lost
-        again = [one for one in audit.duplicated if failovers and "ended twice: attempt" in one]
-        self.ended_again += again
-        self.duplicated += [one for one in audit.duplicated if one not in again]
-
-    def __str__(self) -> str:
-        grown = [
-            f"memory      {part} {pid}: {early.resident:.0f} -> {late.resident:.0f} MB resident "
-            f"({late.resident / early.resident - 1:+.1%}), {early.anonymous:.0f} -> {late.anonymous:.0f} of no file, "
-            f"{early.proportional:.0f} -> {late.proportional:.0f} proportional"
-            for (part, pid), (early, late) in sorted(self.memory.items())
-        ]
-        return "\n".join(
-            [
-                f"accepted    {self.accepted}",
-                f"finished    {_told(self.finished)}",
-                f"failed      {_told(self.failures)}",
-                f"lost        {len(self.lost)} {' '.join(self.lost[:10])}".rstrip(),
-                f"duplicated  {len(self.duplicated)} {'; '.join(self.duplicated[:10])}".rstrip(),
-                *([f"ended again {len(self.ended_again)} {'; '.join(self.ended_again)}"] if self.ended_again else []),
-                f"unexplained {len(self.errors)} {'; '.join(self.errors[:5])}".rstrip(),
-                f"not taken   {_told(self.refused)}, each tried again until it was",
-                f"latency     {_percentiles(self.latencies_s)}, outages included",
-                f"faults      {self.faults.total()}: {_told(self.faults)}",
-                f"changed     {self.changes} photos put or deleted live; reindexes: {_told(self.reindexes)}",
-                *grown,
-                *([f"redis       holds {', '.join(f'{mb:.1f}' for mb in self.redis_mb)} MB"] if self.redis_mb else []),
-                "PASSED" if self.passed else "FAILED",
-            ]
-        )
 
 
 class Soak:
@@ -374,20 +281,9 @@ def _line(elapsed_s: float, ledgers: Sequence[Ledger], clients: Sequence[Clients
     errors = [error for each in clients for error in each.errors]
     return (
         f"{elapsed_s:5.0f} s  accepted {sum(len(ledger.accepted) for ledger in ledgers)}, "
-        f"open {sum(ledger.n_open for ledger in ledgers)}, ended {_told(by_status)}; "
-        f"{_percentiles(latencies_s)}; faults {monkey.faults.total()}" + "".join(f"\n  {one}" for one in errors[-3:])
+        f"open {sum(ledger.n_open for ledger in ledgers)}, ended {told(by_status)}; "
+        f"{percentiles(latencies_s)}; faults {monkey.faults.total()}" + "".join(f"\n  {one}" for one in errors[-3:])
     )
-
-
-def _told(counts: Counter[str]) -> str:
-    return ", ".join(f"{name} {count}" for name, count in counts.most_common()) or "none"
-
-
-def _percentiles(latencies_s: list[float]) -> str:
-    if len(latencies_s) < 2:
-        return "p50 - p95 -"
-    cuts = statistics.quantiles(latencies_s, n=20)
-    return f"p50 {cuts[9]:.2f} s p95 {cuts[18]:.2f} s"
 
 
 def main() -> int:

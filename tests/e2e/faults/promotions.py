@@ -4,6 +4,7 @@ python -m tests.e2e.faults.promotions --n 50
 """
 
 import argparse
+import shutil
 import statistics
 import sys
 import tempfile
@@ -16,10 +17,10 @@ import requests
 
 from pipeline.demo.catalogue import generate
 from shared.artifacts.snapshots import bundle_of, bundle_store, index_store, read_index_manifest
+from shared.model.bundle import import_bundle
 from tests.e2e.conftest import eventually, lookalike
 from tests.e2e.support.fleet import Fleet
 from tests.e2e.support.memory import memory_of
-from tests.support.places import location_of
 from tests.support.snapshots import write_reversed
 
 GROWTH = 0.05
@@ -74,6 +75,16 @@ def _search(fleet: Fleet, photo: bytes) -> tuple[str, float]:
     return str(result["index_version"]), float(result["neighbours"][0]["score"])
 
 
+def _take_over(other: Path, home: Path) -> str:
+    """Have model and index of another installation too; returns the index's version."""
+    bundles, indexes = bundle_store(other), index_store(other)
+    version = indexes.current()
+    assert version
+    import_bundle(bundle_store(home), bundles.path(bundles.newest()))
+    shutil.copytree(indexes.path(version), index_store(home).root / version)
+    return version
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description="Promote again and again, and see whether the worker grows.")
     parser.add_argument("--n", type=int, default=50)
@@ -83,12 +94,14 @@ def main() -> int:
         home, demo = directory / "home", directory / "demo"
         generate(demo, n_listings=52)
         for backbone in ("efficientnet_lite0", "efficientnet_lite2"):
-            built = lookalike("index", "build", "--catalogue", str(demo), home=home, backbone=backbone)
+            built = lookalike("index", "build", "--catalogue", str(demo), home=directory / backbone, backbone=backbone)
             if built.returncode:
                 print(built.stderr, file=sys.stderr)
                 return 1
-        other = write_reversed(location_of(home))
-        first, second = (version for version in index_store(location_of(home)).versions() if version != other)
+        shutil.move(directory / "efficientnet_lite0", home)
+        first, second = index_store(home).current(), _take_over(directory / "efficientnet_lite2", home)
+        other = write_reversed(home)
+        assert first
         photos = [path.read_bytes() for path in sorted((demo / "images").iterdir())]
         fleet = Fleet(home, directory / "valkey", log=directory / "log")
         try:

@@ -2,7 +2,8 @@
 
 from pathlib import Path
 
-from tests.e2e.faults.chaos import Plan, Soak
+from tests.e2e.faults.chaos import Soak
+from tests.e2e.faults.report import Plan
 from tests.support.places import copy_installation
 
 
