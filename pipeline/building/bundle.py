@@ -365,9 +365,7 @@ def _fit_candidate(
         head = fit_head(pooled[rows, : EMBEDDING_DIM[backbone]], labels, len(inputs.categories))
     heads = Heads(head)
     if inputs.project:
-        heads, decided = fit_projection(
-            head, LEVELS[backbone], photos, pooled, inputs.split, inputs.lessons.pairs
-        )
+        heads, decided = fit_projection(head, LEVELS[backbone], photos, pooled, inputs.split, inputs.lessons.pairs)
         notes |= decided
     embeddings, scores = heads.answer(pooled)
     expected = normalised(heads.answer(references)[0])

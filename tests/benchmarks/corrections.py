@@ -15,23 +15,23 @@ from typing import Any
 from unittest import mock
 
 import numpy as np
-import torch
 
-from pipeline.building.export import features_graph, runner
+from pipeline.building.export import runner
+from pipeline.building.trunks import trunk_graph
 from pipeline.cleaning.clean import clean
 from pipeline.demo.catalogue import generate
 from pipeline.feedback import gate
 from pipeline.feedback.gate import judge_labels
 from pipeline.feedback.lessons import learn
 from pipeline.feedback.table import feedback_table
-from pipeline.training.dataset import split_listings
 from pipeline.training.head import Head, fit_head
+from pipeline.training.split import split_listings
 from pipeline.training.weights import load_weights
 from shared.array_types import FloatArray, IntArray
 from shared.catalogue.categories import CataloguePhoto, Categories
 from shared.catalogue.decode import decode_file
 from shared.feedback.contract import FeedbackEvent, Impression, JobFeedback, StoredEvent
-from shared.model.network import INPUT_PX
+from shared.model.backbones import EMBEDDING_DIM, INPUT_PX, NORMALISATION
 from shared.photos.images import PreprocessSpec
 from shared.reindex.paired import compare_pairs
 from shared.settings import Backbone
@@ -176,16 +176,15 @@ class _Case:
 def _features(photos: Sequence[CataloguePhoto], categories: Categories) -> FloatArray:
     """(n, dim) of the last stage."""
     backbone = Backbone.EFFICIENTNET_LITE0
-    network = load_weights(backbone, None, download_timeout_s=1, categories=categories).network
+    loaded = load_weights(backbone, None, download_timeout_s=1, categories=categories)
     spec = PreprocessSpec(size_px=INPUT_PX[backbone])
-    forward = runner(features_graph(network, spec.size_px))
+    forward = runner(trunk_graph(backbone, NORMALISATION[backbone], loaded.trunk, spec.size_px))
     pooled = []
     for start in range(0, len(photos), _BATCH):
         pixels = np.stack([decode_file(photo.path, spec) for photo in photos[start : start + _BATCH]])
-        pooled.append(forward(pixels)[0][:, : network.head.in_features])
+        pooled.append(forward(pixels)[0][:, : EMBEDDING_DIM[backbone]])
     return np.concatenate(pooled)
 
 
 if __name__ == "__main__":
-    torch.set_num_threads(2)
     main()

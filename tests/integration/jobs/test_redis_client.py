@@ -132,4 +132,4 @@ def test_a_lost_connection_of_the_broker_leaves_no_socket_open(client: redis.Red
     assert n_open() >= before + 3
     client.execute_command("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")  # type: ignore[no-untyped-call]
     connection.collect(socket_timeout=0.1)  # as Celery does
-    assert n_open() == before
+    assert n_open() <= before

@@ -124,10 +124,10 @@ def test_fewer_photos_than_columns_have_the_same_axes_as_many() -> None:
 
 
 def test_pairs_from_feedback_are_learned_from_where_they_find_more_and_left_out_where_they_do_not(
-    network: Network,
+    head: Head,
 ) -> None:
     catalogue = photos(3)  # of which two are in other listings, as relisted things are
-    values = pooled(network, catalogue, lighting=3)
+    values = pooled(catalogue, lighting=3)
     alone = [
         replace(photo, listing_id=f"{photo.listing_id}-{row % 3}") if row // 3 < 60 else photo
         for row, photo in enumerate(catalogue)
@@ -140,8 +140,7 @@ def test_pairs_from_feedback_are_learned_from_where_they_find_more_and_left_out_
     wrong = [(f"l{rng.integers(60)}-0", f"l{rng.integers(60)}-1") for _ in right]
     told = {}
     for name, pairs in (("none", []), ("right", right), ("wrong", wrong)):
-        network.projection = None
-        told[name] = fit_projection(network, alone, values, apart, pairs)
+        _, told[name] = fit_projection(head, LEVELS, alone, values, apart, pairs)
     found = "projected_sibling_recall_at_4"
     assert "projection_pairs" not in told["none"]
     assert told["right"]["projection_pairs"] == "used"

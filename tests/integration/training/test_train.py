@@ -23,9 +23,9 @@ from pipeline.feedback.lessons import Lessons
 from pipeline.feedback.table import feedback_table
 from pipeline.training import loop
 from pipeline.training.checkpoints import RunDirectory
-from pipeline.training.dataset import split_listings
 from pipeline.training.recipes import RECIPES, KeepBest, Recipe
 from pipeline.training.samples import Samples
+from pipeline.training.split import split_listings
 from pipeline.training.train import TrainedNetwork, _taught, train
 from pipeline.training.weights import load_weights
 from shared.errors import CatalogueUnusable, TrainingFailed
