@@ -52,9 +52,9 @@ run: setup ## start everything; options: CATALOGUE=DIR PORT=8080 BACKBONE=auto L
 	@$(PY) -m pipeline.cli up $(if $(CATALOGUE),--catalogue "$(CATALOGUE)") $(if $(PORT),--port "$(PORT)") \
 		$(if $(BACKBONE),--backbone "$(BACKBONE)")
 
-train: setup torch ## clean CATALOGUE=DIR, train on it, measure, draw; options: RECIPE=finetune BACKBONE=auto RESUME=1. Nothing goes live
+train: setup torch ## clean CATALOGUE=DIR, train on it, measure, draw; options: RECIPE=finetune BACKBONE=auto RESUME=1 FEEDBACK=stored. Nothing goes live
 	@$(PY) -m pipeline.cli train $(if $(CATALOGUE),--catalogue "$(CATALOGUE)") $(if $(RECIPE),--recipe "$(RECIPE)") \
-		$(if $(BACKBONE),--backbone "$(BACKBONE)") $(if $(RESUME),--resume)
+		$(if $(BACKBONE),--backbone "$(BACKBONE)") $(if $(RESUME),--resume) $(if $(FEEDBACK),--feedback "$(FEEDBACK)")
 
 # Several tests run at once, and threads of a matrix product that wait for one another do so at full speed: eigenvectors
 # of 1,664 columns took 0.5 s of a processor by one thread, and 6 s by two beside other work. 176 tests with torch took

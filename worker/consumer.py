@@ -81,6 +81,7 @@ class JobConsumers(bootsteps.StartStopStep):  # type: ignore[misc]
 
     def start(self, c: Any) -> None:
         """Begin to consume, at the start and after each reconnect."""
+        self._close_channels(c)  # of a connection that was lost: Celery stops a step then, and does not shut it down
         running = process.current()
         first, *others = running.intakes
         self._limit(c, c.task_consumer.channel, first)
@@ -101,6 +102,9 @@ class JobConsumers(bootsteps.StartStopStep):  # type: ignore[misc]
     def shutdown(self, c: Any) -> None:
         """Close the channels."""
         self.stop(c)
+        self._close_channels(c)
+
+    def _close_channels(self, c: Any) -> None:
         for consumer in self._consumers:
             _quietly(c, consumer.channel.close)
         self._consumers = []

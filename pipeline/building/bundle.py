@@ -27,6 +27,7 @@ from pipeline.building.trunks import trunk_graph
 from pipeline.doctor.machine import graphics_cards
 from pipeline.evaluation.evaluate import METRICS, Evaluation, describe_metrics
 from pipeline.evaluation.words import measure_served
+from pipeline.feedback.lessons import NO_LESSONS, Lessons
 from pipeline.training.fusion import Labelled, Worded, fit_fusion
 from pipeline.training.head import Heads, fit_head
 from pipeline.training.matching import fit_matching
@@ -89,6 +90,7 @@ class BundleInputs:
         history: one entry for each epoch, as the training loop reports it.
         notes: what was decided while it was trained.
         sentences: a sentence encoder beside the catalogue's words.
+        lessons: from feedback; the network's head is trained on them already.
     """
 
     loaded: LoadedWeights
@@ -103,6 +105,7 @@ class BundleInputs:
     history: Sequence[Mapping[str, float]] = ()
     notes: Mapping[str, float | str] = field(default_factory=dict)
     sentences: Sentences | None = None
+    lessons: Lessons = NO_LESSONS
 
 
 @dataclass(frozen=True)
@@ -260,8 +263,8 @@ def assemble_bundle(
     layer = POOLED if heads.projection is None else PROJECTED
     labelled = Labelled.of(photos, embedded.embeddings, layer)
     text = fit_text(
-        photos, labelled.embeddings.vectors, split, inputs.attributes, len(inputs.categories), inputs.paths,
-        report_progress, inputs.sentences,
+        inputs.lessons.taught(photos), labelled.embeddings.vectors, split, inputs.attributes,
+        len(inputs.categories), inputs.paths, report_progress, inputs.sentences,
     )  # fmt: skip
     worded = Worded.of(text.encoder, photos, labelled) if text else None
     temperature, fusion = 1.0, None
@@ -279,7 +282,7 @@ def assemble_bundle(
             "temperature": temperature,
             "fusion": fusion,
             "text": text and text.encoder.facts,
-            "matching": fit_matching(labelled, photos, split, report_progress),
+            "matching": fit_matching(labelled, photos, split, report_progress, inputs.lessons.same),
             "abstain_below": fusion.photo.abstain_below if fusion else 0.0,
             "abstain_below_by_level": fusion.photo.abstain_below_by_level if fusion else (),
         }
@@ -362,7 +365,7 @@ def _fit_candidate(
         head = fit_head(pooled[rows, : EMBEDDING_DIM[backbone]], labels, len(inputs.categories))
     heads = Heads(head)
     if inputs.project:
-        heads, decided = fit_projection(head, LEVELS[backbone], photos, pooled, inputs.split)
+        heads, decided = fit_projection(head, LEVELS[backbone], photos, pooled, inputs.split, inputs.lessons.pairs)
         notes |= decided
     embeddings, scores = heads.answer(pooled)
     expected = normalised(heads.answer(references)[0])

@@ -1,9 +1,7 @@
 """`lookalike feedback`: store what people did with results, and export it as a table."""
 
-from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 import click
 import redis
@@ -18,12 +16,6 @@ from shared.feedback.contract import FeedbackEvent, FeedbackRequest, JobFeedback
 from shared.feedback.store import FeedbackStore
 from shared.model.bundle import read_manifest
 from shared.settings import Settings, load_settings
-
-_TIMES = {
-    "clicked_at": FeedbackEvent.CLICK,
-    "right_at": FeedbackEvent.RIGHT,
-    "purchased_at": FeedbackEvent.PURCHASE,
-}
 
 
 @click.group()
@@ -71,9 +63,12 @@ def feedback_export(file: Path, since: str | None, as_json: bool) -> None:
     if n_days is not None:
         after = datetime.now(UTC).timestamp() - n_days * 86_400
         found = [one for one in found if one.impression.searched_at >= after]
-    n_rows = _write(found, file)
-    facts = {"file": str(file), "searches": len(found), "rows": n_rows}
-    print_facts(as_json, facts, f"{file}: {n_rows} results of {len(found)} searches")
+    from pipeline.feedback.table import feedback_table
+
+    table = feedback_table(found)
+    table.to_parquet(file, index=False)
+    facts = {"file": str(file), "searches": len(found), "rows": len(table)}
+    print_facts(as_json, facts, f"{file}: {len(table)} results of {len(found)} searches")
 
 
 def stored_feedback(settings: Settings) -> list[JobFeedback]:
@@ -96,45 +91,3 @@ def _days(since: str | None) -> float | None:
         return float(since.removesuffix("d"))
     except ValueError as exc:
         raise click.BadParameter(f"{since!r} is no number of days, such as 7d", param_hint="--since") from exc
-
-
-def _write(found: list[JobFeedback], file: Path) -> int:
-    """Write a Parquet table of feedback and return its number of rows."""
-    import pandas as pd
-
-    times = ["searched_at", *_TIMES]
-    columns: dict[str, str] = {
-        **dict.fromkeys(("job_id", "owner", "index_version", "model_fingerprint", "reranker_version"), "string"),
-        **dict.fromkeys(("query_image_id", "query_listing_id", "query_text"), "string"),
-        **dict.fromkeys(("answered_category", "corrected_category"), "string"),
-        "answered_probability": "Float64",
-        "position": "Int32",
-        **dict.fromkeys(("image_id", "listing_id", "category"), "string"),
-        "score": "Float64",
-        **dict.fromkeys(times, "Float64"),
-    }
-    table = pd.DataFrame([row for one in found for row in _rows(one)], columns=list(columns)).astype(columns)
-    for name in times:
-        table[name] = pd.to_datetime(table[name], unit="s", utc=True)
-    table.to_parquet(file, index=False)
-    return len(table)
-
-
-def _rows(one: JobFeedback) -> Iterator[dict[str, Any]]:
-    """A row for each result that was shown; one without a result where none was."""
-    impression = one.impression
-    answered = impression.categories[0] if impression.categories else None
-    common = {
-        **impression.model_dump(exclude={"image_id", "listing_id", "text", "categories", "shown"}),
-        "query_image_id": impression.image_id,
-        "query_listing_id": impression.listing_id,
-        "query_text": impression.text,
-        "answered_category": answered and answered.name,
-        "answered_probability": answered and answered.probability,
-        "corrected_category": one.category,
-    }
-    if not impression.shown:
-        yield common
-    for position, shown in enumerate(impression.shown, start=1):
-        done = {column: one.of(event).get(shown.image_id) for column, event in _TIMES.items()}
-        yield {**common, "position": position, **shown.model_dump(), **done}

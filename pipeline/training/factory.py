@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import torch
 
 from pipeline.building.bundle import BundleInputs, assemble_bundle, wanted_sentences
@@ -37,12 +38,14 @@ class TrainingConfig:
         recipe: the hyperparameters.
         preprocess: fields of the preprocessing spec; without a size the backbone's default is used.
         seed: of the split and of training.
+        feedback: table of feedback to learn from, see `pipeline.feedback.table`; None: none is used.
     """
 
     catalogue: Path
     recipe: Recipe
     preprocess: Mapping[str, object]
     seed: int
+    feedback: pd.DataFrame | None = None
 
 
 @dataclass(frozen=True)
@@ -108,6 +111,7 @@ def run_training(
         resume=resume,
         seed=config.seed,
         report_progress=report_progress,
+        feedback=config.feedback,
     )
     inputs = BundleInputs(
         loaded=trained.weights,
@@ -122,6 +126,7 @@ def run_training(
         history=trained.history,
         notes=trained.notes,
         sentences=sentences,
+        lessons=trained.lessons,
     )
     contents = assemble_bundle(inputs, spec, settings, report_progress)
     if out is None:
@@ -139,5 +144,7 @@ def _run_name(config: TrainingConfig, backbone: Backbone, catalogue_digest: str,
     """Name of the run's directory, the same for the same config, so that `resume` finds the run."""
     decisive: dict[str, Any] = {"recipe": asdict(config.recipe), "spec": spec.model_dump(mode="json")}
     decisive |= {"catalogue": catalogue_digest, "seed": config.seed}
+    if config.feedback is not None:
+        decisive["feedback"] = hashlib.sha256(config.feedback.to_csv(index=False).encode()).hexdigest()
     digest = hashlib.sha256(json.dumps(decisive, sort_keys=True, default=str).encode()).hexdigest()
     return f"{config.recipe.name}-{backbone}-{digest[:12]}"

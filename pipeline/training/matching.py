@@ -12,7 +12,7 @@ from scipy.optimize import minimize
 
 from pipeline.training.calibrate import lowest_threshold
 from pipeline.training.fusion import Labelled
-from pipeline.training.split import linked_listings
+from pipeline.training.split import joined_listings, linked_listings
 from shared.array_types import BoolArray, DoubleArray, FloatArray, IntArray
 from shared.catalogue.categories import CataloguePhoto
 from shared.model.bundle import Split
@@ -48,7 +48,13 @@ class MatchCases(NamedTuple):
         return self.best, self.of_next_listing, self.last
 
 
-def match_cases(labelled: Labelled, photos: Sequence[CataloguePhoto], rows: IntArray, k: int = _K) -> MatchCases | None:
+def match_cases(
+    labelled: Labelled,
+    photos: Sequence[CataloguePhoto],
+    rows: IntArray,
+    k: int = _K,
+    pairs: Sequence[tuple[str, str]] = (),
+) -> MatchCases | None:
     """Search for some photos twice, with their thing in the catalogue and without it.
 
     Listings that share a photo show one thing.
@@ -58,11 +64,15 @@ def match_cases(labelled: Labelled, photos: Sequence[CataloguePhoto], rows: IntA
         photos: one a row.
         rows: (m,) of the queries; those without another photo of their thing are left out.
         k: neighbours of each.
+        pairs: listings that were said to show one thing.
 
     Returns:
         (n,) cases, two a query; None where there are none, or fewer than `k` photos of other things.
     """
-    _, things = np.unique(linked_listings(photos), return_inverse=True)
+    linked = linked_listings(photos)
+    representative = {photo.listing_id: thing for photo, thing in zip(photos, linked, strict=True)}
+    joined = joined_listings(linked, ((representative[one], representative[other]) for one, other in pairs))
+    _, things = np.unique([joined[thing] for thing in linked], return_inverse=True)
     counts = np.bincount(things)
     rows = rows[counts[things[rows]] > 1]
     if not len(rows) or len(things) - counts.max() < k:
@@ -88,7 +98,11 @@ def match_cases(labelled: Labelled, photos: Sequence[CataloguePhoto], rows: IntA
 
 
 def fit_matching(
-    labelled: Labelled, photos: Sequence[CataloguePhoto], split: Split, report_progress: ReportProgress
+    labelled: Labelled,
+    photos: Sequence[CataloguePhoto],
+    split: Split,
+    report_progress: ReportProgress,
+    same: Sequence[tuple[str, str]] = (),
 ) -> Matching | None:
     """Calibrate matches on the validation listings; None where they have too few listings of several photos.
 
@@ -97,9 +111,10 @@ def fit_matching(
         photos: one a row.
         split: of the bundle.
         report_progress: receives what was found, as one line.
+        same: validation listings that were said to show one thing.
     """
     rows = np.flatnonzero(np.isin(labelled.listings, sorted(split.validation)))
-    cases = match_cases(labelled, photos, rows)
+    cases = match_cases(labelled, photos, rows, pairs=same)
     if cases is None or len(cases.same) < 2 * _MIN_PHOTOS or not cases.same.any():
         report_progress("matches: not calibrated, too few validation listings have several photos")
         return None

@@ -17,6 +17,7 @@ import numpy.typing as npt
 
 from pipeline.evaluation.retrieval import find_neighbours, mean
 from pipeline.training.head import Head, Heads, Projection
+from pipeline.training.split import joined_listings
 from shared.array_types import DoubleArray, FloatArray
 from shared.catalogue.categories import CataloguePhoto
 from shared.model.bundle import Split
@@ -44,7 +45,12 @@ class _RetrievalQuality:
 
 
 def fit_projection(
-    head: Head, levels: Sequence[int], photos: Sequence[CataloguePhoto], pooled: FloatArray, split: Split
+    head: Head,
+    levels: Sequence[int],
+    photos: Sequence[CataloguePhoto],
+    pooled: FloatArray,
+    split: Split,
+    pairs: Sequence[tuple[str, str]] = (),
 ) -> tuple[Heads, Notes]:
     """Fit a projection, and keep it if retrieval on validation photos gets better by it.
 
@@ -54,18 +60,19 @@ def fit_projection(
         photos: one a row.
         pooled: (n, width) pooled features.
         split: training listings are fitted on, validation listings decide.
+        pairs: training listings that show one thing; fitted with and without, and the better is kept.
 
     Returns:
         the head, with the projection if it is kept; the decision and the figures before and after, by name.
     """
     listings = np.array([photo.listing_id for photo in photos])
     trained, validated = (np.isin(listings, sorted(side)) for side in (split.train, split.validation))
-    n_pairs = int(trained.sum()) - len(np.unique(listings[trained]))
-    if n_pairs < _MIN_PAIRS or not validated.any():
-        return Heads(head), {
-            "projection": f"none: {n_pairs} pairs of one listing to learn from, {validated.sum()} photos to choose by"
-        }
-    weight, bias = _whitening(pooled[trained], listings[trained], levels)
+    things = joined_listings(listings.tolist(), pairs)
+    groupings = {False: listings, **({True: np.array([things[listing] for listing in listings])} if pairs else {})}
+    n_pairs = {by: int(trained.sum()) - len(np.unique(groups[trained])) for by, groups in groupings.items()}
+    if max(n_pairs.values()) < _MIN_PAIRS or not validated.any():
+        told = f"{max(n_pairs.values())} pairs of one listing to learn from, {validated.sum()} photos to choose by"
+        return Heads(head), {"projection": f"none: {told}"}
     last, scores = Heads(head).answer(pooled)
     there = trained | validated
     labels = np.array([photo.category for photo in photos], dtype=np.int64)[there]
@@ -78,16 +85,26 @@ def fit_projection(
         )
 
     before = quality_of(last)
-    tried = {evidence: quality_of(Projection(weight, bias, evidence)(pooled, scores)) for evidence in _EVIDENCE}
-    best = max(tried, key=lambda evidence: tried[evidence].total)
-    better = tried[best].total > before.total
-    return Heads(head, Projection(weight, bias, best) if better else None), {
+    tried: dict[tuple[bool, float], tuple[_RetrievalQuality, Projection]] = {}
+    for by_pairs, groups in groupings.items():
+        if n_pairs[by_pairs] < _MIN_PAIRS:
+            continue
+        weight, bias = _whitening(pooled[trained], groups[trained], levels)
+        for evidence in _EVIDENCE:
+            projection = Projection(weight, bias, evidence)
+            tried[by_pairs, evidence] = quality_of(projection(pooled, scores)), projection
+    best = max(tried, key=lambda one: tried[one][0].total)  # of equal ones without pairs
+    after, projection = tried[best]
+    better = after.total > before.total
+    by_pairs, evidence = best
+    return Heads(head, projection if better else None), {
         "projection": "kept" if better else "none: it finds no more than the pooled features",
-        "evidence": best,
+        **({"projection_pairs": "used" if by_pairs else "left out: more is found without them"} if pairs else {}),
+        "evidence": evidence,
         "pooled_precision_at_4": before.precision_at_4,
-        "projected_precision_at_4": tried[best].precision_at_4,
+        "projected_precision_at_4": after.precision_at_4,
         "pooled_sibling_recall_at_4": before.sibling_recall_at_4,
-        "projected_sibling_recall_at_4": tried[best].sibling_recall_at_4,
+        "projected_sibling_recall_at_4": after.sibling_recall_at_4,
     }
 
 

@@ -7,6 +7,7 @@ import numpy as np
 
 from pipeline.training.dataset import PLAIN, View
 from pipeline.training.recipes import Recipe
+from pipeline.training.split import joined_listings
 from shared.array_types import IntArray
 from shared.catalogue.categories import CataloguePhoto
 from shared.errors import CatalogueUnusable
@@ -23,7 +24,7 @@ class Samples:
         labels: (n,) categories.
         topics: (n,) number of the photo's whole category path; used for training rows only.
         n_topics: how many paths there are.
-        listings: (n,) numbered.
+        listings: (n,) numbered; of training listings that show one thing, one number.
         train: rows to train on.
         validation: rows to choose the best epoch by.
     """
@@ -36,13 +37,20 @@ class Samples:
     validation: IntArray
 
     @classmethod
-    def of(cls, photos: Sequence[CataloguePhoto], topics: Mapping[str, str], split: Split) -> "Samples":
+    def of(
+        cls,
+        photos: Sequence[CataloguePhoto],
+        topics: Mapping[str, str],
+        split: Split,
+        pairs: Sequence[tuple[str, str]] = (),
+    ) -> "Samples":
         """Number the listings and category paths of photos.
 
         Args:
             photos: one a row.
             topics: whole category path by listing id.
             split: by listing id.
+            pairs: training listings that show one thing.
 
         Raises:
             CatalogueUnusable: no photo is left to train on.
@@ -54,11 +62,12 @@ class Samples:
         if not len(train):
             raise CatalogueUnusable(f"none of {len(photos)} photos is left to train on")
         paths, numbers = np.unique([topics.get(photo.listing_id, "") for photo in photos], return_inverse=True)
+        things = joined_listings((photo.listing_id for photo in photos), pairs)
         return cls(
             labels=np.array([photo.category for photo in photos], dtype=np.int64),
             topics=numbers.astype(np.int64),
             n_topics=len(paths),
-            listings=np.unique([photo.listing_id for photo in photos], return_inverse=True)[1].astype(np.int64),
+            listings=np.unique([things[photo.listing_id] for photo in photos], return_inverse=True)[1].astype(np.int64),
             train=train,
             validation=validation,
         )

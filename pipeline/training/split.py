@@ -61,18 +61,34 @@ def require_every_side(split: Split) -> None:
 
 def linked_listings(photos: Sequence[CataloguePhoto], near_duplicates: Iterable[tuple[str, str]] = ()) -> list[str]:
     """Group listings that share a photo or a near duplicate: for each photo the listing that represents its group."""
-    parent = {photo.listing_id: photo.listing_id for photo in photos}
+    listing_of = {photo.image_id: photo.listing_id for photo in photos}
+    pairs = [
+        (listing_of[one], listing_of[other])
+        for one, other in near_duplicates
+        if one in listing_of and other in listing_of
+    ]
+    holder: dict[str, str] = {}
+    pairs += [
+        (photo.listing_id, holder.setdefault(photo.sha256 or photo.image_id, photo.listing_id)) for photo in photos
+    ]
+    group = joined_listings(listing_of.values(), pairs)
+    return [group[photo.listing_id] for photo in photos]
+
+
+def joined_listings(listings: Iterable[str], pairs: Iterable[tuple[str, str]]) -> dict[str, str]:
+    """Group listings that a pair joins, also through others: for each listing the one that represents its group.
+
+    Args:
+        listings: ids.
+        pairs: of them.
+    """
+    parent = {listing: listing for listing in listings}
 
     def find(listing: str) -> str:
         while parent[listing] != listing:
             parent[listing] = listing = parent[parent[listing]]
         return listing
 
-    listing_of = {photo.image_id: photo.listing_id for photo in photos}
-    for one, other in near_duplicates:
-        if one in listing_of and other in listing_of:
-            parent[find(listing_of[one])] = find(listing_of[other])
-    holder: dict[str, str] = {}
-    for photo in photos:
-        parent[find(photo.listing_id)] = find(holder.setdefault(photo.sha256 or photo.image_id, photo.listing_id))
-    return [find(photo.listing_id) for photo in photos]
+    for one, other in pairs:
+        parent[find(one)] = find(other)
+    return {listing: find(listing) for listing in parent}

@@ -5,19 +5,23 @@ import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+import numpy as np
+import pandas as pd
 import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from pipeline.cleaning.clean import CleanedCatalogue
+from pipeline.feedback.gate import judge_labels
+from pipeline.feedback.lessons import NO_LESSONS, Lessons, learn, write_report
 from pipeline.local.locks import exclusive
-from pipeline.training.activations import Activations, activations_key, evict_activations
+from pipeline.training.activations import Activations, activations_key, evict_activations, load_batches
 from pipeline.training.checkpoints import RunDirectory
 from pipeline.training.dataset import PhotoViews
 from pipeline.training.head import fit_head
 from pipeline.training.loop import Loop
 from pipeline.training.recipes import Recipe
-from pipeline.training.samples import Samples
+from pipeline.training.samples import Samples, plain_batches
 from pipeline.training.split import require_every_side, split_listings
 from pipeline.training.split_network import Front, Tail, front_runner
 from pipeline.training.weights import LoadedWeights
@@ -40,6 +44,7 @@ class TrainedNetwork:
         history: one entry an epoch: epoch, train_loss, train_accuracy, seconds; with photos to validate on also
             val_loss, val_accuracy, val_precision_at_4, val_sibling_recall_at_1 and _at_4.
         notes: how it ended and what was decided on the way.
+        lessons: what was taken from feedback.
     """
 
     weights: LoadedWeights
@@ -47,6 +52,7 @@ class TrainedNetwork:
     recipe: str
     history: list[dict[str, float]]
     notes: dict[str, float | str]
+    lessons: Lessons = NO_LESSONS
 
 
 def train(
@@ -60,6 +66,7 @@ def train(
     resume: bool,
     seed: int,
     report_progress: ReportProgress,
+    feedback: pd.DataFrame | None = None,
 ) -> TrainedNetwork:
     """Train the loaded network, with as many threads as torch is set to.
 
@@ -73,6 +80,7 @@ def train(
         resume: continue the run in `directory`, to the same result; else start anew.
         seed: of the split and of all random draws.
         report_progress: receives one line for each step and epoch.
+        feedback: as `pipeline.feedback.table` makes it, to learn labels and pairs from; None: none is used.
 
     Raises:
         CatalogueUnusable: there is nothing to train on.
@@ -85,6 +93,9 @@ def train(
         require_every_side(split)
         samples = Samples.of(cleaned.catalogue.photos, cleaned.topics, split)
         _report_split_sizes(samples, cleaned.catalogue.categories, report_progress)
+        lessons = NO_LESSONS
+        if feedback is not None:
+            lessons = learn(feedback, cleaned.catalogue.photos, cleaned.catalogue.categories, split)
         config = {
             "recipe": asdict(recipe),
             "preprocessing": spec.model_dump(mode="json"),
@@ -92,13 +103,66 @@ def train(
             "split": _digest(split),
             "weights": Front(loaded.network, 0).digest(),
             "seed": seed,
+            **({"feedback": lessons.digest()} if feedback is not None else {}),
         }
         run = RunDirectory(directory, config, resume=resume)
         views = PhotoViews(cleaned.catalogue.photos, cleaned.working_copy, spec, recipe.augmentation, seed=seed)
+        lessons = _judged(lessons, loaded, recipe, samples, views, activations, report_progress)
+        if feedback is not None:
+            write_report(lessons, directory, report_progress)
+        samples = _taught(samples, lessons, cleaned, split)
         loop = _prepare(loaded, recipe, samples, views, run, activations, report_progress)
         notes: dict[str, float | str] = {"ended": loop.run(report_progress), "best_epoch": loop.position.best_epoch}
         notes |= {f"start_{name}": value for name, value in loop.position.start.items()}
-        return TrainedNetwork(loaded.trained(), split, recipe.name, loop.position.history, notes)
+        notes |= {f"feedback: {name}": n for name, n in lessons.counts.items()}
+        return TrainedNetwork(loaded.trained(), split, recipe.name, loop.position.history, notes, lessons)
+
+
+def _judged(
+    lessons: Lessons,
+    loaded: LoadedWeights,
+    recipe: Recipe,
+    samples: Samples,
+    views: PhotoViews,
+    activations: Path,
+    report_progress: ReportProgress,
+) -> Lessons:
+    """The lessons, without the labels if these do not pass the gate."""
+    if not lessons.labels:
+        return lessons
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    network = loaded.network.requires_grad_(False).eval()
+    front, tail = Front(network, recipe.n_trained_stages), Tail(network, recipe.n_trained_stages, n_topics=0).eval()
+    source: Dataset[Tensor] = (
+        _cached_activations(front, views, samples, recipe, activations, device, report_progress)
+        if recipe.cached
+        else views
+    )
+    network.to(device)
+    before_tail = nn.Identity() if recipe.cached else front
+    rows = np.concatenate([samples.train, samples.validation])
+    with torch.inference_mode():
+        pooled = [tail(before_tail(x.to(device))).cpu() for x in load_batches(source, plain_batches(rows))]
+    judged, detail = judge_labels(
+        lessons,
+        torch.cat(pooled).float().numpy(),
+        samples.labels[rows],
+        np.array([photo.listing_id for photo in views.photos])[rows],
+        train=np.arange(len(samples.train)),
+        validation=np.arange(len(samples.train), len(rows)),
+        n_categories=loaded.network.head.out_features,
+    )
+    report_progress(f"feedback: {len(judged.labels)} of {len(lessons.labels)} corrected labels pass the gate: {detail}")
+    return judged
+
+
+def _taught(samples: Samples, lessons: Lessons, cleaned: CleanedCatalogue, split: Split) -> Samples:
+    """The samples by what was learned; of a corrected listing no more than the category is known."""
+    if not (lessons.labels or lessons.pairs):
+        return samples
+    named = {listing: cleaned.catalogue.categories[category] for listing, category in lessons.labels.items()}
+    photos = lessons.taught(cleaned.catalogue.photos)
+    return Samples.of(photos, {**cleaned.topics, **named}, split, lessons.pairs)
 
 
 def _prepare(

@@ -1,5 +1,7 @@
 """How Celery is configured here: names of tasks and queues, and settings that every process must agree on."""
 
+from contextlib import suppress
+
 from celery import Celery
 from celery.app.amqp import AMQP
 from kombu.connection import Connection
@@ -35,12 +37,20 @@ _RECONNECT_EVERY_S = 2
 
 
 class _Connection(Connection):
-    """A connection that is looked for at a steady pace, however long it has been away."""
+    """A connection that is looked for at a steady pace, however long it has been away, and leaves no socket open."""
 
     def ensure_connection(self, *args: object, **kwargs: object) -> Connection:
         pace = {"interval_start": _RECONNECT_EVERY_S, "interval_step": 0, "interval_max": _RECONNECT_EVERY_S}
         super().ensure_connection(*args, **(pace | kwargs))  # type: ignore[no-untyped-call]
         return self
+
+    def _do_close_self(self) -> None:
+        """Close every channel: of a lost connection kombu stops at the first, which fails, and keeps the others."""
+        for channel in [*(getattr(self._transport, "channels", None) or ())]:
+            for _ in range(2):  # the first may fail at what it was reading, and the next has nothing left to read
+                with suppress(Exception):
+                    channel.close()
+        super()._do_close_self()  # type: ignore[no-untyped-call]
 
 
 class _AMQP(AMQP):  # type: ignore[misc]

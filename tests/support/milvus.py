@@ -66,9 +66,13 @@ class MilvusLite:
         finally:
             server.close()
 
-    def signal(self, signum: signal.Signals) -> None:
+    @property
+    def pid(self) -> int:
         assert self._process is not None
-        os.kill(self._process.pid, signum)
+        return self._process.pid
+
+    def signal(self, signum: signal.Signals) -> None:
+        os.kill(self.pid, signum)
 
     def kill(self) -> None:
         assert self._process is not None

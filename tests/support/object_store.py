@@ -43,6 +43,10 @@ class ObjectStore:
             time.sleep(0.05)
         raise AssertionError("no S3 server within 60 s")
 
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
     def make_bucket(self) -> str:
         """A new bucket's address."""
         name = f"bucket-{uuid4().hex[:12]}"

@@ -2,7 +2,8 @@
 
 from pathlib import Path
 
-from tests.e2e.faults.chaos import soak
+from tests.e2e.faults.chaos import Soak
+from tests.e2e.faults.report import Plan
 from tests.support.places import copy_installation
 
 
@@ -10,8 +11,8 @@ def test_half_a_minute_of_random_faults_loses_nothing_and_does_nothing_twice(
     home: Path, photos: list[Path], tmp_path: Path
 ) -> None:
     copy_installation(home, tmp_path / "home")
-    images = [photo.read_bytes() for photo in photos]
-    report = soak(tmp_path / "home", tmp_path, images, duration_s=25, seed=17, report_progress=print)
+    images = {photo.stem: photo.read_bytes() for photo in photos}
+    report = Soak(tmp_path / "home", tmp_path, images, Plan(duration_s=25)).run(print)
     print(report)
     assert report.passed, str(report)
     assert report.faults.total() > 2

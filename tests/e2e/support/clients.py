@@ -17,6 +17,8 @@ _PATIENCE_S = 20.0
 _ANSWERED = (200, 202)
 _COME_BACK = (409, 429, 503)
 
+Check = Callable[[int, dict[str, object], float], str | None]
+
 # How often each kind of call is made.
 SEARCHES = {"search": 1}
 MIXED = {"search": 52, "embed": 24, "by_id": 6, "batch": 4, "cancel": 6, "deadline": 4, "again": 4}
@@ -29,6 +31,8 @@ class Clients:
         per_s: submits a second, of all threads together; fewer while the service is slow.
         mix: calls by weight.
         follow: poll each job until it ends, and measure how long that took.
+        check: of a search of a photo that ended: called with the photo's number, the job, and when it was not sent yet;
+            returns what is wrong with it.
 
     Attributes:
         refused: answers that were no acceptance, by status code, and missing answers, by exception.
@@ -48,6 +52,7 @@ class Clients:
         follow: bool = False,
         seed: int = 17,
         image_ids: Sequence[str] = (),
+        check: Check | None = None,
     ) -> None:
         self.ledger = ledger
         self.refused: Counter[str] = Counter()
@@ -58,11 +63,21 @@ class Clients:
         self._image_ids = image_ids
         self._pause_s = n_threads / per_s
         self._follow = follow
+        self._check = check
         self._rng = random.Random(seed)
         self._name = f"{seed}-{time.time_ns()}"
         self._numbers = itertools.count()
         self._stopping = threading.Event()
         self._mix = mix
+        self._calls: dict[str, Callable[[str, bytes], object]] = {
+            "search": lambda key, photo: self._one(key, "search", photo),
+            "embed": lambda key, photo: self._one(key, "embed", photo, encoding="base64"),
+            "by_id": self._by_id,
+            "batch": self._batch,
+            "cancel": self._cancel,
+            "deadline": lambda key, photo: self._one(key, "search", photo, deadline_s=self._rng.uniform(0.05, 3)),
+            "again": self._again,
+        }
         self._threads = [threading.Thread(target=self._run, name=f"client-{n}") for n in range(n_threads)]
 
     def __enter__(self) -> "Clients":
@@ -80,33 +95,25 @@ class Clients:
     # --- one thread ---
 
     def _run(self) -> None:
-        calls: dict[str, Callable[[str, bytes], object]] = {
-            "search": lambda key, photo: self._one(key, "search", photo),
-            "embed": lambda key, photo: self._one(key, "embed", photo, encoding="base64"),
-            "by_id": self._by_id,
-            "batch": self._batch,
-            "cancel": self._cancel,
-            "deadline": lambda key, photo: self._one(key, "search", photo, deadline_s=self._rng.uniform(0.05, 3)),
-            "again": self._again,
-        }
         names, weights = list(self._mix), list(self._mix.values())
         while not self._stopping.is_set():
             due = time.monotonic() + self._pause_s * self._rng.uniform(0.5, 1.5)
             number = next(self._numbers)
             try:
-                calls[self._rng.choices(names, weights)[0]](
+                self._calls[self._rng.choices(names, weights)[0]](
                     f"{self._name}-{number}", self._photos[number % len(self._photos)]
                 )
             except Exception as exc:
                 self.errors.append(repr(exc))
             self._stopping.wait(max(0, due - time.monotonic()))
 
-    def _send(self, path: str, key: str, **content: object) -> dict[str, object]:
+    def _send(self, path: str, key: str, *, method: str = "POST", **content: object) -> dict[str, object]:
         """Submit until it is answered; refusals and broken connections are counted and tried again."""
         while True:
             began = time.monotonic()
             try:
-                answer = requests.post(
+                answer = requests.request(
+                    method,
                     self.ledger.url + path,
                     headers=self.ledger.headers | {"Idempotency-Key": key},
                     timeout=60,
@@ -128,8 +135,10 @@ class Clients:
         began = time.monotonic()
         job = self._send(f"/v1/jobs/{kind}", key, files={"image": photo}, data=options)
         job_id = self.ledger.accept(str(job["id"]), key)
-        if self._follow:
-            self._wait(job_id, began)
+        if self._follow and (ended := self._wait(job_id, began)) and self._check and kind == "search":
+            number = int(key.rpartition("-")[2]) % len(self._photos)
+            if complaint := self._check(number, ended, began):
+                self.errors.append(complaint)
         return job_id
 
     def _by_id(self, key: str, _photo: bytes) -> None:
@@ -161,12 +170,17 @@ class Clients:
         """What a client does whose answer got lost though the job was accepted."""
         assert self._one(key, "search", photo) == self._one(key, "search", photo)
 
-    def _wait(self, job_id: str, began: float) -> None:
-        until = time.monotonic() + _PATIENCE_S
+    def _wait(
+        self, job_id: str, began: float | None = None, *, patience_s: float = _PATIENCE_S
+    ) -> dict[str, object] | None:
+        """The job at its end, and note how long that took since it began to be sent; None: it has not come yet."""
+        until = time.monotonic() + patience_s
         while time.monotonic() < until:
             try:
-                if self.ledger.read(job_id, wait_s=2)["status"] in TERMINAL:
-                    self.latencies_s.append(time.monotonic() - began)
-                    return
+                if (job := self.ledger.read(job_id, wait_s=2))["status"] in TERMINAL:
+                    if began is not None:
+                        self.latencies_s.append(time.monotonic() - began)
+                    return job
             except (requests.RequestException, ValueError):
                 time.sleep(_AGAIN_S)
+        return None

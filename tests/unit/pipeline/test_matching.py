@@ -1,5 +1,6 @@
 """Matches: probabilities of being the same thing, on things drawn so that the truth is known."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -134,3 +135,15 @@ def test_too_few_photos_calibrate_nothing() -> None:
     single = of_catalogue(labelled, photos, np.arange(0, len(photos), 2))
     assert fit_matching(*single, SPLIT, said.append) is None
     assert said == 3 * ["matches: not calibrated, too few validation listings have several photos"]
+
+
+def test_listings_said_to_show_one_thing_are_one_where_matches_are_calibrated() -> None:
+    labelled, photos = drawn((0.3, 1.3))
+    relisted = [one if row % 2 == 0 else replace(one, listing_id=f"again-{row}") for row, one in enumerate(photos)]
+    found = Labelled.of(relisted, labelled.embeddings, POOLED)
+    assert match_cases(found, relisted, np.arange(800)) is None  # each listing has one photo
+    pairs = [(photos[row].listing_id, f"again-{row}") for row in range(1, 800, 2)]
+    cases = match_cases(found, relisted, np.arange(800), pairs=pairs)
+    assert cases is not None
+    assert len(cases.same) == 2 * 800
+    assert cases.same[cases.present].mean() > 0.4

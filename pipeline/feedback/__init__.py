@@ -1,0 +1,1 @@
+"""Feedback as a table, and what training takes from it."""
