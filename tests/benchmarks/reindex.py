@@ -22,6 +22,7 @@ from pipeline.demo.catalogue import generate
 from shared.catalogue.tables import read_catalogue
 from shared.settings import Backbone
 from tests.benchmarks.support.bare import BareLoop
+from tests.benchmarks.support.installation import UNCACHED
 from tests.benchmarks.support.material import random_resnet50
 from tests.benchmarks.support.report import Report
 from tests.e2e.conftest import Stack, lookalike
@@ -55,7 +56,7 @@ def main() -> None:
         assert built.returncode == 0, built.stderr
         service = Stack(home, Path(scratch) / "valkey")
         try:
-            service.start("worker", catalogue=catalogue, cache_entries=0)
+            service.start("worker", catalogue=catalogue, **UNCACHED)
             service.start("api", catalogue=catalogue)
             service.wait_ready()
             _measure(report, service, catalogue, n_turns)

@@ -197,8 +197,8 @@ def service(told: Told, wanted: Wanted) -> None:
     told.facts(bare_loop=str(bare), decode_ms=bare.decode_ms(), model_ms=bare.model_ms())
     many = _copied(catalogue(directory, 52 if wanted.quick else 403), 1 if wanted.quick else _COPIES)
     # Streams and batches as a worker finds them best, unless there is no time for it.
-    tuned = {} if wanted.quick else {"streams": 0, "max_batch": 0}
-    settings = {**UNCACHED, "catalogue": many, **tuned}
+    fixed = {"streams": 2, "max_batch": 2} if wanted.quick else {}
+    settings = {**UNCACHED, "catalogue": many, **fixed}
     with tempfile.TemporaryDirectory() as scratch, serving(home, Path(scratch), settings=settings) as stack:
         path, headers = "/v1/jobs/embed?encoding=base64", {"Prefer": "wait=30"}
         server = Server("embed jobs", stack.port, path, {}, headers=headers)
