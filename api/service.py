@@ -256,7 +256,7 @@ class Service:
             return
         too_few = f"Redis has too few replicas to keep the job safe, {n_replicas} are needed"
         if is_new and not repeatable:
-            with suppress(JobFinished):
+            with suppress(JobFinished, JobNotFound):  # it is not known to a primary that has just taken over
                 self.store.cancel(job.id)
             raise QueueUnavailable(f"{too_few}; nothing was accepted", retry_after_s=_RETRY_AFTER_S)
         if is_new:

@@ -22,7 +22,7 @@ from shared.jobs.store import JobStore
 from tests.conftest import lasting_port
 from tests.integration.api.test_api import EMBEDDED
 from tests.integration.api.test_jobs import app, claim, http, submit, submitted
-from tests.integration.conftest import PHOTO, assert_problem, photo_form, settings
+from tests.integration.conftest import PHOTO, assert_problem, eventually, photo_form, settings
 
 __all__ = ["app", "http"]
 
@@ -216,3 +216,18 @@ def test_a_job_that_a_replica_has_is_accepted_and_one_that_came_too_early_under_
     assert jobs.depth() == 1
     with redis.Redis(port=server.port) as replica:
         assert replica.exists(PREFIX + "job:" + answer.get_json()["id"])
+
+
+@pytest.mark.parametrize(
+    ("replicas", "wait", "code"), [(1, "", "queue_unavailable"), (0, "wait=20", "acceptance_unknown")]
+)
+def test_a_job_that_a_failover_loses_during_its_submit_is_no_404(
+    client: redis.Redis, valkey_url: str, jobs: JobStore, replicas: int, wait: str, code: str
+) -> None:
+    http = create_app(settings(valkey_url, redis_replicas=replicas)).test_client()
+    with ThreadPoolExecutor(1) as pool:
+        sent = pool.submit(submit, http, headers={"Prefer": wait} if wait else {})
+        eventually(jobs.depth)
+        client.flushdb()  # what a primary that takes over without the job holds of it
+        answer = sent.result(30)
+    assert (answer.status_code, answer.get_json()["code"]) == (503, code)
