@@ -22,7 +22,7 @@ ERRORS = {
     "InputError", "JobCanceled", "JobFinished", "JobGone", "JobNotFound", "JobNotRetryable", "LookalikeError",
     "NoAnswer", "NotFound", "NotServing", "Overload", "PhotoExpired", "PhotoTooLarge", "PhotoUndecodable",
     "PhotoUnreadable", "PromotionRefused", "QueueFull", "QueueShareFull", "QueueUnavailable", "RateLimited",
-    "ReindexRunning", "ScopeMissing", "ServiceError", "ShardFailed", "StoreUnavailable", "TimedOut",
+    "ReindexRunning", "ScopeMissing", "ServiceError", "ShardFailed", "StoreUnavailable", "TimedOut", "TorchMissing",
     "UnexpectedAnswer", "UnsupportedFormat", "UploadTooLarge", "VersionNotFound", "WebhookRefused", "WorkerLost",
 }  # fmt: skip
 MODELS = {
