@@ -63,7 +63,7 @@ BESIDE_OTHERS := OPENBLAS_NUM_THREADS=1 OMP_NUM_THREADS=1
 
 test: develop tools ## all tests: unit, integration (real Valkey and FAISS), e2e (real processes, a real browser)
 	@made=$$(mktemp -d) && trap 'rm -rf "$$made"' EXIT INT TERM && export TEST_MADE="$$made" && \
-		$(BESIDE_OTHERS) $(PY) -m pytest -n 4 --dist loadfile --no-loadscope-reorder -m "not alone" \
+		$(BESIDE_OTHERS) $(PY) -m pytest -n 3 --dist loadfile --no-loadscope-reorder -m "not alone" \
 			tests/e2e tests/integration tests/unit && \
 		$(PY) -m pytest -m alone $$(grep -rl --include='test_*.py' 'mark\.alone' tests/e2e)
 

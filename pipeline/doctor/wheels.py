@@ -15,8 +15,8 @@ from pipeline.doctor.findings import Finding, Findings, fail, ok
 # Module by extra of pyproject.toml, in the order a person would mend them.
 MODULES = {
     "service": (
-        "celery", "click", "cronsim", "kombu", "numpy", "packaging", "PIL", "pydantic", "pydantic_settings", "redis",
-        "httpx", "anyio", "tqdm",
+        "celery", "click", "cronsim", "hiredis", "kombu", "numpy", "packaging", "PIL", "pydantic", "pydantic_settings",
+        "redis", "httpx", "anyio", "tqdm",
     ),
     "api": ("flask", "flask_openapi3_swagger", "gevent", "gunicorn", "limits", "pillow_heif", "prometheus_client"),
     "worker": ("faiss", "openvino", "pandas", "pillow_heif", "pyarrow", "safetensors", "urllib3"),

@@ -70,6 +70,8 @@ end
 enqueue(id, class, owner, NOW)
 local called = has_messages(class) and wants_call and call_idle(P, NOW, class)
 if has_messages(class) and wants_call and not called then
-  called = redis.call('LLEN', class) >= @UNREAD_ENOUGH@  -- Celery's queue of their messages has the same name
+  -- Celery's queue of their messages has the same name. The job is written: what is wrong with that queue is no error.
+  local unread = redis.pcall('LLEN', class)
+  called = type(unread) == 'number' and unread >= @UNREAD_ENOUGH@
 end
 return {'created', called and 'called' or ''}
