@@ -65,9 +65,7 @@ def judge_labels(
         logs = np.maximum(log_softmax(features[of] @ head.weight.T + head.bias, axis=1), _LEAST)
         return [logs[np.arange(len(of)), each[of]] for each in said]
 
-    taught = np.array(
-        [lessons.labels.get(listing, label) for listing, label in zip(listings, labels, strict=True)], dtype=np.int64
-    )
+    taught = _taught(lessons, labels, listings)
     said, table = log_likelihoods(witnesses, labels, asked, taught, labels)
     gains = _of_listings((said - table).tolist(), listings[asked])
     lessons = lessons.without_labels(DISTRUSTED, _distrusted(lessons, gains))
@@ -78,9 +76,7 @@ def judge_labels(
     detail = f"by photos {found.mean:+.2f} [{found.low:+.2f}, {found.high:+.2f}] nats likelier than the table's"
     if found.low <= 0:
         return Judgement(lessons.without_labels(REFUSED), detail)
-    taught = np.array(
-        [lessons.labels.get(listing, label) for listing, label in zip(listings, labels, strict=True)], dtype=np.int64
-    )
+    taught = _taught(lessons, labels, listings)
     if len(validation):
         (now,), (then,) = (log_likelihoods(train, by, validation, labels) for by in (taught, labels))
         if unseen := compare_pairs(now.tolist(), then.tolist(), listings[validation].tolist()):
@@ -88,6 +84,12 @@ def judge_labels(
             if unseen.high < 0:
                 return Judgement(lessons.without_labels(REFUSED), detail)
     return Judgement(lessons, detail)
+
+
+def _taught(lessons: Lessons, labels: IntArray, listings: npt.NDArray[np.str_]) -> IntArray:
+    """The categories (n,) of photos by the lessons, elsewhere by the table."""
+    said = [lessons.labels.get(listing, label) for listing, label in zip(listings, labels, strict=True)]
+    return np.array(said, dtype=np.int64)
 
 
 def _of_listings(gains: list[float], listings: npt.NDArray[np.str_]) -> dict[str, float]:

@@ -132,7 +132,7 @@ class CompressedIndex:
     """A `RowIndex` that selects candidates by their compressed codes, then re-ranks them by their full vectors.
 
     Args:
-        path: as written by `write_codes`; memory-mapped, so that all processes that open it share its pages.
+        path: as written by `Compression.write`; memory-mapped, so that all processes that open it share its pages.
         vectors: (rows, dim), L2 norm 1, memory-mapped, as they are stored.
         n_probes: inverted lists visited by a search for ten neighbours among all rows.
         n_candidates: rows re-ranked by such a search.

@@ -15,14 +15,13 @@ import tempfile
 import time
 from pathlib import Path
 
-import requests
 from PIL import Image, ImageOps
 
 from pipeline.demo.catalogue import generate
 from shared.catalogue.tables import read_catalogue
 from shared.settings import Backbone
 from tests.benchmarks.support.bare import BareLoop
-from tests.benchmarks.support.installation import UNCACHED
+from tests.benchmarks.support.installation import UNCACHED, reindexed
 from tests.benchmarks.support.material import random_resnet50
 from tests.benchmarks.support.report import Report
 from tests.e2e.conftest import Stack, lookalike
@@ -76,12 +75,7 @@ def _measure(report: Report, service: Stack, catalogue: Path, n_turns: int) -> N
     def reindex(**request: object) -> tuple[float, float]:
         """Seconds of it all, and of the stage that embeds."""
         began = time.perf_counter()
-        answer = requests.post(f"{service.url}/v1/jobs/reindex", json=request, timeout=30)
-        answer.raise_for_status()
-        job = answer.json()
-        while job["status"] in ("queued", "running"):
-            job = requests.get(f"{service.url}/v1/jobs/{job['id']}?wait=30", timeout=60).json()
-        assert job["status"] == "succeeded", job
+        job = reindexed(service.url, **request)
         return time.perf_counter() - began, job["result"]["timings_s"].get("embedding", 0.0)
 
     files = sorted((catalogue / "images").iterdir())

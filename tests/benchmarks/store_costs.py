@@ -17,7 +17,7 @@ from shared.artifacts.bucket import Bucket
 from shared.artifacts.snapshots import bundle_store, index_store
 from shared.model.bundle import import_bundle
 from tests.benchmarks.support.fleet_model import Fleet
-from tests.benchmarks.support.installation import UNCACHED, serving
+from tests.benchmarks.support.installation import UNCACHED, reindexed, serving
 from tests.benchmarks.support.material import catalogue
 from tests.benchmarks.support.report import RESULTS
 from tests.e2e.conftest import Service, Stack
@@ -89,12 +89,12 @@ def measure_store(home: Path, *, n_listings: int = _N_LISTINGS) -> StoreCosts:
         settings = {**UNCACHED, "store": url, "catalogue": f"{url}/catalogue"}
         with serving(scratch / "home", scratch, n_workers=0, settings=settings) as stack:
             stack.start("worker", **settings)
-            _reindex(stack, {"mode": "changed"})  # it waits for the worker, which has to fetch the bundle first
+            reindexed(stack.url, mode="changed")  # it waits for the worker, which has to fetch the bundle first
             embedded = counted.take()
             stack.wait_ready()
             counted.take()
-            _reindex(stack, {"mode": "all"})
-            reindexed = counted.take()
+            reindexed(stack.url, mode="all")
+            for_reindex = counted.take()
             counted.take()
             time.sleep(_WATCHED_S)
             watched = counted.take()
@@ -110,10 +110,10 @@ def measure_store(home: Path, *, n_listings: int = _N_LISTINGS) -> StoreCosts:
         shards = n_photos / Fleet(1).shard_photos
         return StoreCosts(
             photo_reads=embedded["photos", False] / n_photos,
-            shard_reads=reindexed["shards", False] / shards,
-            shard_writes=reindexed["shards", True] / shards,
-            reindex_reads=reindexed["other", False],
-            reindex_writes=reindexed["other", True] + reindexed["photos", True],
+            shard_reads=for_reindex["shards", False] / shards,
+            shard_writes=for_reindex["shards", True] / shards,
+            reindex_reads=for_reindex["other", False],
+            reindex_writes=for_reindex["other", True] + for_reindex["photos", True],
             start_reads=started["other", False],
             start_bytes=fetched - index.n_bytes(index.newest()),
             watch_reads_per_s=watched.total() / _WATCHED_S,
@@ -135,13 +135,6 @@ def _publish(url: str, home: Path, source: Path, scratch: Path) -> int:
         if file.is_file():
             bucket.upload(f"catalogue/{file.relative_to(source)}", file)
     return len(list((source / "images").iterdir()))
-
-
-def _reindex(stack: Stack, request: dict[str, str]) -> None:
-    job = requests.post(f"{stack.url}/v1/jobs/reindex", json=request, timeout=30).json()
-    while job["status"] in ("queued", "running"):
-        job = requests.get(f"{stack.url}/v1/jobs/{job['id']}?wait=30", timeout=60).json()
-    assert job["status"] == "succeeded", job
 
 
 def _wait_workers(stack: Stack, n_workers: int) -> None:

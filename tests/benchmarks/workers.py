@@ -16,12 +16,10 @@ import time
 from contextlib import ExitStack
 from pathlib import Path
 
-import requests
-
 from shared.settings import Backbone
 from tests.benchmarks.support import sleeping_worker
 from tests.benchmarks.support.clients import Asked, Load, ask
-from tests.benchmarks.support.installation import UNCACHED, add_workers, installed, serving
+from tests.benchmarks.support.installation import UNCACHED, add_workers, installed, reindexed, serving
 from tests.benchmarks.support.material import catalogue, query_photos
 from tests.benchmarks.support.processes import cpu_s
 from tests.benchmarks.support.report import Report
@@ -113,13 +111,8 @@ def _reindex_together(report: Report, home: Path, scratch: Path, counts: list[in
     with serving(own, scratch / "valkey", n_workers=0, settings=settings) as service:
         for n_workers in sorted(counts):
             add_workers(service, n_workers, sleeper, settings=settings)
-            job = requests.post(
-                f"{service.url}/v1/jobs/reindex", json={"mode": "all", "promote": "never"}, timeout=30
-            ).json()
-            while job["status"] in ("queued", "running"):
-                job = requests.get(f"{service.url}/v1/jobs/{job['id']}?wait=30", timeout=60).json()
-            assert job["status"] == "succeeded", job
-            per_s = job["result"]["counts"]["seen"] / job["result"]["timings_s"]["embedding"]
+            result = reindexed(service.url, mode="all", promote="never")["result"]
+            per_s = result["counts"]["embedded"] / result["timings_s"]["embedding"]
             per_worker = per_worker or per_s / n_workers
             report.add(
                 "reindexing workers",

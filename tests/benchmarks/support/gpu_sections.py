@@ -221,19 +221,13 @@ def service(told: Told, wanted: Wanted) -> None:
 
 def _reindex(told: Told, url: str) -> None:
     """Embed the catalogue with nothing else to do; the first reindex reads the tables too."""
-    import requests
+    from tests.benchmarks.support.installation import reindexed
 
     for run in ("first", "second"):
         began = time.perf_counter()
-        answer = requests.post(f"{url}/v1/jobs/reindex", json={"mode": "all", "promote": "never"}, timeout=30)
-        answer.raise_for_status()
-        job = answer.json()
-        while job["status"] in ("queued", "running"):
-            job = requests.get(f"{url}/v1/jobs/{job['id']}?wait=30", timeout=60).json()
-        if job["status"] != "succeeded":
-            raise SystemExit(f"the reindex {job['status']}: {job.get('error')}")
-        n, took_s = job["result"]["counts"]["embedded"], time.perf_counter() - began
-        embedding_s = job["result"]["timings_s"]["embedding"]
+        result = reindexed(url, mode="all", promote="never")["result"]
+        n, took_s = result["counts"]["embedded"], time.perf_counter() - began
+        embedding_s = result["timings_s"]["embedding"]
         told.row("reindex", run=run, photos=n, photos_per_s=n / embedding_s, whole_s=took_s, embedding_s=embedding_s)
 
 

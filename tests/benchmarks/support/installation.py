@@ -6,6 +6,7 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import requests
 
@@ -82,3 +83,15 @@ def add_workers(
             return pids <= {worker.pid for worker in registry.live() if worker.state == "ready"}
 
         eventually(ready, _READY_WITHIN_S, "workers are ready")
+
+
+def reindexed(url: str, **request: object) -> dict[str, Any]:
+    """Have the service at `url` reindex, and return the job once it has succeeded; otherwise the benchmark ends."""
+    answer = requests.post(f"{url}/v1/jobs/reindex", json=request, timeout=30)
+    answer.raise_for_status()
+    job: dict[str, Any] = answer.json()
+    while job["status"] in ("queued", "running"):
+        job = requests.get(f"{url}/v1/jobs/{job['id']}?wait=30", timeout=60).json()
+    if job["status"] != "succeeded":
+        raise SystemExit(f"the reindex {job['status']}: {job.get('error')}")
+    return job
