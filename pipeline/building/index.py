@@ -25,7 +25,7 @@ from shared.index.snapshot import lies_in, open_snapshot, prune_index
 from shared.index.vector_index import VectorIndex
 from shared.jobs.reindex_contract import Promotion, ReindexMode, ReindexRequest
 from shared.model.bundle import ModelBundle, Runtime, bundle_store, known_categories, open_bundle
-from shared.model.embedder import Embedder
+from shared.model.embedder import Cores, Embedder
 from shared.model.references import verify_embeddings
 from shared.model.runtimes import open_embedder
 from shared.progress import ReportProgress
@@ -124,7 +124,7 @@ def embed_catalogue(
     photos, batches, unusable = run_over_photos(
         catalogue.photos,
         bundle.manifest.preprocess,
-        partial(embedder.embed, exclusive=False),
+        partial(embedder.embed, cores=Cores.STREAM),
         desc="embeddings",
         n_at_once=embedder.n_streams,
     )

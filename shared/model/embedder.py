@@ -1,6 +1,7 @@
 """Embedder: the interface of a loaded model, implemented by every runtime."""
 
 from collections.abc import Sequence
+from enum import StrEnum
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -15,6 +16,20 @@ class Embeddings(NamedTuple):
 
     vectors: FloatArray  # (n, dim), L2 norm 1
     scores: FloatArray  # (n, n_categories), before softmax
+
+
+class Cores(StrEnum):
+    """What a forward pass may use of the machine.
+
+    Attributes:
+        ALL: every core, because no other photo is waiting or running.
+        STREAM: one stream, beside other passes.
+        SPARE: one stream, in what the other threads of the machine leave.
+    """
+
+    ALL = "all"
+    STREAM = "stream"
+    SPARE = "spare"
 
 
 class Embedder(Protocol):
@@ -50,12 +65,17 @@ class Embedder(Protocol):
         """Photos per forward pass, as a default where nothing was measured."""
         ...
 
-    def embed(self, pixels: Pixels, *, exclusive: bool = True) -> Embeddings:
+    @property
+    def gives_way(self) -> bool:
+        """Whether passes in `Cores.SPARE` keep others from no core, so that they may run beside all others."""
+        ...
+
+    def embed(self, pixels: Pixels, cores: Cores = Cores.ALL) -> Embeddings:
         """Embed photos in one forward pass.
 
         Args:
             pixels: (n, S, S, 3) uint8 RGB, n >= 1, S as the manifest's preprocessing spec says.
-            exclusive: no other photo is waiting or running, so the pass may use every core.
+            cores: what the pass may use of the machine.
 
         Returns:
             vectors (n, dim) float32, L2 norm 1, and scores (n, n_categories) float32.

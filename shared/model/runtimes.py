@@ -7,15 +7,17 @@ import logging
 import queue
 import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
 from shared.array_types import FloatArray
-from shared.cores import n_cores
+from shared.cores import give_way, n_cores
 from shared.errors import BundleDamaged
 from shared.model.bundle import GRAPH, BundleManifest, ModelBundle, Runtime
-from shared.model.embedder import Embedder, Embeddings, normalised
+from shared.model.embedder import Cores, Embedder, Embeddings, normalised
 from shared.model.signal_stack import signal_stack_kept
 from shared.model.torch_library import require_torch
 from shared.photos.images import Pixels
@@ -127,8 +129,13 @@ class TorchEmbedder:
         """Always the largest batch."""
         return _LARGEST_BATCH  # the larger the faster, above all on a GPU
 
-    def embed(self, pixels: Pixels, *, exclusive: bool = True) -> Embeddings:
-        """Embed photos, in passes of at most 64; see `Embedder.embed`. `exclusive` makes no difference."""
+    @property
+    def gives_way(self) -> bool:
+        """Always false: a pass that has begun keeps the device to its end."""
+        return False
+
+    def embed(self, pixels: Pixels, cores: Cores = Cores.ALL) -> Embeddings:
+        """Embed photos, in passes of at most 64; see `Embedder.embed`. `cores` makes no difference."""
         parts = [self._pass(pixels[start : start + _LARGEST_BATCH]) for start in range(0, len(pixels), _LARGEST_BATCH)]
         vectors, scores = (np.concatenate(part) for part in zip(*parts, strict=True))
         return Embeddings(normalised(vectors), scores)
@@ -158,7 +165,8 @@ class OpenVINOEmbedder:
     """An `Embedder` in OpenVINO on a CPU.
 
     The graph is compiled twice: for a pass over all cores, which a photo alone takes, and for one stream per core, so
-    that concurrent passes spend no time on threads waiting for one another.
+    that concurrent passes spend no time on threads waiting for one another. At the first pass in spare cores it is
+    compiled once more, with threads that give way.
 
     Args:
         bundle: to load.
@@ -186,13 +194,23 @@ class OpenVINOEmbedder:
         common = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": threads}
         try:
             graph = core.read_model(bundle.directory / GRAPH)
-            with signal_stack_kept():
-                exclusive = core.compile_model(graph, "CPU", {**common, "NUM_STREAMS": 1})
-                streams_model = core.compile_model(graph, "CPU", {**common, "NUM_STREAMS": self._n_streams})
+
+            def compiled(n_streams: int) -> _RequestPool:
+                with signal_stack_kept():
+                    return _RequestPool(
+                        core.compile_model(graph, "CPU", {**common, "NUM_STREAMS": n_streams}), n_streams
+                    )
+
+            self._all = compiled(1)
+            self._streams = compiled(self._n_streams)
         except RuntimeError as exc:
             raise BundleDamaged(f"{bundle.version}: {GRAPH} cannot be loaded") from exc
-        self._exclusive = _RequestPool(exclusive, 1)
-        self._streams = _RequestPool(streams_model, self._n_streams)
+        # A stream of several threads shares them with all others. With one thread each it has the one that is started
+        # for it, with the priority of the thread that starts it.
+        self._gives_way = self._n_streams == threads
+        self._compiled = partial(compiled, self._n_streams)
+        self._compiling = threading.Lock()
+        self._spare: _RequestPool | None = None
 
     @property
     def manifest(self) -> BundleManifest:
@@ -224,9 +242,23 @@ class OpenVINOEmbedder:
         """Photos per forward pass of one stream, as a default."""
         return _BEST_BATCH_OF_A_STREAM
 
-    def embed(self, pixels: Pixels, *, exclusive: bool = True) -> Embeddings:
-        """Embed photos over all cores if `exclusive`, else in one stream; see `Embedder.embed`."""
-        return (self._exclusive if exclusive else self._streams).infer(pixels)
+    @property
+    def gives_way(self) -> bool:
+        """Whether every stream has one thread."""
+        return self._gives_way
+
+    def embed(self, pixels: Pixels, cores: Cores = Cores.ALL) -> Embeddings:
+        """Embed photos over all cores or in one stream; see `Embedder.embed`."""
+        if cores is Cores.ALL:
+            return self._all.infer(pixels)
+        return (self._spare_streams() if cores is Cores.SPARE and self._gives_way else self._streams).infer(pixels)
+
+    def _spare_streams(self) -> "_RequestPool":
+        with self._compiling:
+            if self._spare is None:
+                with ThreadPoolExecutor(1, initializer=give_way) as low:
+                    self._spare = low.submit(self._compiled).result()
+            return self._spare
 
 
 class _RequestPool:

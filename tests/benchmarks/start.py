@@ -100,6 +100,7 @@ def _phases(home: Path) -> dict[str, float]:
     from shared.artifacts.snapshots import index_store
     from shared.index.snapshot import open_snapshot
     from shared.model.bundle import bundle_store, open_bundle
+    from shared.model.embedder import Cores
     from shared.model.runtimes import open_embedder
 
     bundle = open_bundle(bundle_store(home))
@@ -107,8 +108,8 @@ def _phases(home: Path) -> dict[str, float]:
     embedder = open_embedder(bundle)
     done("compile graph")
     pixels = np.zeros((1, *[bundle.manifest.preprocess.size_px] * 2, 3), dtype=np.uint8)
-    for exclusive in (True, False):
-        embedder.embed(pixels, exclusive=exclusive)
+    for cores in (Cores.ALL, Cores.STREAM):
+        embedder.embed(pixels, cores)
     done("first passes")
     open_snapshot(index_store(home), fingerprint=bundle.manifest.fingerprint)
     done("open index")

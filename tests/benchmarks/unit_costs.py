@@ -25,6 +25,7 @@ from shared.jobs.store import JobStore
 from shared.jobs.worker_registry import WorkerRegistry
 from shared.jobs.worker_report import WorkerReport
 from shared.model.bundle import bundle_store, open_bundle
+from shared.model.embedder import Cores
 from shared.model.runtimes import open_embedder
 from shared.redis_client import connect
 from shared.settings import Backbone
@@ -131,7 +132,7 @@ def _model(home: Path) -> tuple[float, float, int, int]:
 
         def run() -> None:
             for _ in range(n_passes):
-                embedder.embed(photos, exclusive=False)
+                embedder.embed(photos, Cores.STREAM)
 
         threads = [threading.Thread(target=run) for _ in range(embedder.n_streams)]
         began = time.perf_counter()

@@ -10,7 +10,7 @@ import numpy as np
 
 from shared.errors import InternalError
 from shared.model.bundle import ModelBundle
-from shared.model.embedder import Embedder, Embeddings
+from shared.model.embedder import Cores, Embedder, Embeddings
 from shared.model.references import has_references, verify_embeddings
 from shared.model.runtimes import open_embedder
 from shared.photos.images import Pixels
@@ -84,14 +84,14 @@ def start_model(bundle: ModelBundle, options: EngineOptions, on_batch: Callable[
         embedder, tuning = open_tuned(open_with, options.tunings, streams=options.streams, batch=options.max_batch)
     max_batch = tuning.batch if tuning else options.max_batch or embedder.best_batch
     size_px = bundle.manifest.preprocess.size_px
-    for exclusive in (True, False):  # the first pass of each kind is the slowest
-        embedder.embed(np.zeros((1, size_px, size_px, 3), dtype=np.uint8), exclusive=exclusive)
+    for cores in (Cores.ALL, Cores.STREAM):  # the first pass of each kind is the slowest
+        embedder.embed(np.zeros((1, size_px, size_px, 3), dtype=np.uint8), cores)
     verify_embeddings(bundle, embedder)
     if not has_references(bundle.manifest):
         event(_LOG, "embeddings_unverified", level=logging.WARNING, bundle=bundle.version)
 
-    def run(photos: Sequence[Pixels], exclusive: bool) -> list[Embeddings]:
-        vectors, scores = embedder.embed(np.stack(photos), exclusive=exclusive)
+    def run(photos: Sequence[Pixels], cores: Cores) -> list[Embeddings]:
+        vectors, scores = embedder.embed(np.stack(photos), cores)
         if not np.isfinite(vectors).all():
             raise InternalError("the model gave no finite embedding for this photo")
         return [Embeddings(vectors[i : i + 1], scores[i : i + 1]) for i in range(len(photos))]
@@ -103,6 +103,7 @@ def start_model(bundle: ModelBundle, options: EngineOptions, on_batch: Callable[
         run,
         limits=replace(options.limits, max_batch=max_batch, max_waiting=max_waiting),
         n_runners=embedder.n_streams,
+        n_bulk_runners=embedder.n_streams if embedder.gives_way else 0,
         on_hang=_end_process,
         on_batch=on_batch,
     )

@@ -17,7 +17,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from shared.atomic_files import write_atomically
-from shared.model.embedder import Embedder
+from shared.model.embedder import Cores, Embedder
 from shared.photos.images import Pixels
 from shared.telemetry import event
 
@@ -157,7 +157,7 @@ def _photos_per_s(embedder: Embedder, batch: int, at_least_s: float | None = Non
 
     def passes() -> Iterator[int]:
         while True:
-            embedder.embed(photos, exclusive=False)
+            embedder.embed(photos, Cores.STREAM)
             yield batch
             if time.perf_counter() - began > until_s:
                 return

@@ -7,7 +7,7 @@ from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from pathlib import Path
 
 from shared.catalogue.decode import ahead, decode_file
-from shared.cores import n_cores
+from shared.cores import give_way, n_cores
 from shared.errors import CatalogueUnusable, EmbeddingsDiffer, InternalError
 from shared.jobs.contract import Job
 from shared.jobs.records import Claim
@@ -42,7 +42,7 @@ class ShardRunner:
         self._engine = engine
         self._stopping = stopping
         # Not of lower priority than others: whoever holds the interpreter's lock and is not let run holds up everybody.
-        self._pool = ThreadPoolExecutor(_READ_AHEAD, thread_name_prefix="decode")
+        self._pool = ThreadPoolExecutor(_READ_AHEAD, thread_name_prefix="decode", initializer=give_way)
         self._decoding = threading.BoundedSemaphore(_DECODED_AT_A_TIME)
 
     def run(self, claim: Claim, lease: Lease) -> ShardResult:

@@ -16,7 +16,7 @@ import numpy as np
 
 from shared.cores import n_cores
 from shared.model.bundle import bundle_store, open_bundle
-from shared.model.embedder import Embeddings
+from shared.model.embedder import Cores, Embeddings
 from shared.model.runtimes import open_embedder
 from shared.photos.images import decode_photo
 
@@ -70,7 +70,7 @@ class BareLoop:
 
     def run_plain(self, seconds: float) -> Rate:
         """The same by the loop that comes to mind first: one photo after another, each pass over all cores."""
-        return self._rate(1, 1, seconds, exclusive=True)
+        return self._rate(1, 1, seconds, cores=Cores.ALL)
 
     def decode_ms(self) -> float:
         """Median time of decoding one photo on an idle machine."""
@@ -79,7 +79,7 @@ class BareLoop:
     def model_ms(self) -> float:
         """Median time of a pass of one photo over all cores of an idle machine."""
         pixels = decode_photo(self._photos[0], self.manifest.preprocess)[None]
-        return _median_ms(lambda _: self._embedder.embed(pixels, exclusive=True))
+        return _median_ms(lambda _: self._embedder.embed(pixels, cores=Cores.ALL))
 
     def _best(self, tried_for_s: float) -> tuple[int, int]:
         streams = self._embedder.n_streams
@@ -89,14 +89,14 @@ class BareLoop:
         rates = {settings: self._rate(*settings, tried_for_s) for _ in range(2) for settings in tried}
         return max(rates, key=lambda settings: rates[settings].per_s)
 
-    def _rate(self, n_threads: int, batch: int, seconds: float, *, exclusive: bool = False) -> Rate:
+    def _rate(self, n_threads: int, batch: int, seconds: float, *, cores: Cores = Cores.STREAM) -> Rate:
         until = time.perf_counter() + seconds
         counts = [0] * n_threads
 
         def run(thread: int) -> None:
             at = thread * len(self._photos) // n_threads
             while time.perf_counter() < until:
-                self._embed([self._photos[(at + i) % len(self._photos)] for i in range(batch)], exclusive=exclusive)
+                self._embed([self._photos[(at + i) % len(self._photos)] for i in range(batch)], cores=cores)
                 at += batch
                 counts[thread] += batch
 
@@ -109,9 +109,9 @@ class BareLoop:
         elapsed_s, cpu_s = time.perf_counter() - began, time.process_time() - began_cpu
         return Rate(sum(counts) / elapsed_s, 1e3 * cpu_s / sum(counts))
 
-    def _embed(self, photos: Sequence[bytes], *, exclusive: bool = False) -> Embeddings:
+    def _embed(self, photos: Sequence[bytes], *, cores: Cores = Cores.STREAM) -> Embeddings:
         pixels = np.stack([decode_photo(photo, self.manifest.preprocess) for photo in photos])
-        return self._embedder.embed(pixels, exclusive=exclusive)
+        return self._embedder.embed(pixels, cores=cores)
 
 
 def _median_ms(call: Callable[[int], object], n: int = 40) -> float:

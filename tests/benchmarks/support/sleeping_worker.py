@@ -16,7 +16,7 @@ import numpy as np
 
 from shared.catalogue.categories import CATEGORIES
 from shared.model.bundle import BundleManifest, ModelBundle
-from shared.model.embedder import Embedder, Embeddings
+from shared.model.embedder import Cores, Embedder, Embeddings
 from shared.photos.images import Pixels
 from tests.benchmarks.ledger.journal import Event, Journal
 from worker.run import run_worker
@@ -27,7 +27,7 @@ class SleepingEmbedder:
     """Takes its time and answers the same for every photo."""
 
     n_streams = 1
-    on_gpu = False
+    on_gpu = gives_way = False
     device = library = "asleep"
 
     def __init__(self, bundle: ModelBundle) -> None:
@@ -46,7 +46,7 @@ class SleepingEmbedder:
     def best_batch(self) -> int:
         return int(sys.argv[2])
 
-    def embed(self, pixels: Pixels, *, exclusive: bool = True) -> Embeddings:
+    def embed(self, pixels: Pixels, cores: Cores = Cores.ALL) -> Embeddings:
         numbers = [int.from_bytes(photo[0, 0].tobytes()) for photo in pixels]
         self._note("began", numbers)
         time.sleep(self._pass_s)

@@ -7,7 +7,7 @@ from unittest import mock
 import numpy as np
 
 from shared.model.bundle import BundleManifest, ModelBundle
-from shared.model.embedder import Embedder, Embeddings
+from shared.model.embedder import Cores, Embedder, Embeddings
 from shared.model.runtimes import open_embedder
 from shared.photos.images import Pixels
 from worker.run import run_worker
@@ -30,6 +30,10 @@ class FragileEmbedder:
         return self._embedder.on_gpu
 
     @property
+    def gives_way(self) -> bool:
+        return self._embedder.gives_way
+
+    @property
     def device(self) -> str:
         return self._embedder.device
 
@@ -45,10 +49,10 @@ class FragileEmbedder:
     def best_batch(self) -> int:
         return self._embedder.best_batch
 
-    def embed(self, pixels: Pixels, *, exclusive: bool = True) -> Embeddings:
+    def embed(self, pixels: Pixels, cores: Cores = Cores.ALL) -> Embeddings:
         if any(np.array_equal(photo, np.broadcast_to(POISON, photo.shape)) for photo in pixels):
             os.kill(os.getpid(), signal.SIGSEGV)
-        return self._embedder.embed(pixels, exclusive=exclusive)
+        return self._embedder.embed(pixels, cores)
 
 
 def open_fragile(bundle: ModelBundle, *, threads: int, streams: int) -> Embedder:

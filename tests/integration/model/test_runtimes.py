@@ -1,6 +1,7 @@
 """OpenVINO against the torch reference: the same answers in float32, close enough in int8, and gated where not."""
 
 import dataclasses
+import os
 import subprocess
 import sys
 import threading
@@ -18,6 +19,7 @@ from pipeline.training.split_network import Front, front_runner
 from shared.errors import BundleDamaged, TorchMissing
 from shared.model.backbones import EMBEDDING_DIM, INPUT_PX, LEVELS, NORMALISATION
 from shared.model.bundle import GRAPH, ModelBundle, Precision, Runtime, bundle_store, open_bundle
+from shared.model.embedder import Cores
 from shared.model.network import Network, Projection
 from shared.model.references import reference_pixels, verify_embeddings
 from shared.model.runtimes import OpenVINOEmbedder, TorchEmbedder, open_embedder
@@ -72,13 +74,13 @@ def test_int8_stays_close_to_float32_and_gives_unit_vectors(both: Both) -> None:
 @pytest.mark.parametrize("which", ["int8", "float32"])
 def test_a_photo_gets_the_same_embedding_alone_in_a_batch_and_beside_others(both: Both, which: str) -> None:
     embedder = OpenVINOEmbedder(getattr(both, which), streams=2)
-    together = embedder.embed(both.photos, exclusive=False)
+    together = embedder.embed(both.photos, Cores.STREAM)
     for i, photo in enumerate(both.photos):
         np.testing.assert_allclose(embedder.embed(photo[None]).vectors[0], together.vectors[i], atol=1e-4)
     answers: dict[int, np.ndarray] = {}
 
     def ask(i: int) -> None:
-        answers[i] = embedder.embed(both.photos[i][None], exclusive=False).vectors[0]
+        answers[i] = embedder.embed(both.photos[i][None], (Cores.STREAM, Cores.SPARE)[i % 2]).vectors[0]
 
     threads = [threading.Thread(target=ask, args=(i,)) for i in range(len(both.photos))]
     for thread in threads:
@@ -87,6 +89,30 @@ def test_a_photo_gets_the_same_embedding_alone_in_a_batch_and_beside_others(both
         thread.join()
     for i, vector in answers.items():
         np.testing.assert_allclose(vector, together.vectors[i], atol=1e-4)
+
+
+def _computed_by_niceness() -> dict[int, int]:
+    """Processor time of this process's threads so far, in clock ticks, by their niceness."""
+    spent: dict[int, int] = {}
+    for thread in Path("/proc/self/task").iterdir():
+        of_thread = (thread / "stat").read_text().rsplit(")", 1)[1].split()
+        niceness = int(of_thread[16])
+        spent[niceness] = spent.get(niceness, 0) + int(of_thread[11]) + int(of_thread[12])
+    return spent
+
+
+def test_passes_in_spare_cores_run_in_threads_of_a_lower_priority_where_each_stream_has_one(both: Both) -> None:
+    embedder = OpenVINOEmbedder(both.float32, threads=2, streams=2)
+    assert embedder.gives_way
+    assert not OpenVINOEmbedder(both.float32, threads=2, streams=1).gives_way
+    usual, low = os.getpriority(os.PRIO_PROCESS, 0), 10
+    for cores, at_work, idle in ((Cores.SPARE, low, usual), (Cores.STREAM, usual, low)):
+        embedder.embed(both.photos, cores)  # compiles
+        before = _computed_by_niceness()
+        for _ in range(10):
+            embedder.embed(both.photos, cores)
+        spent = {niceness: ticks - before.get(niceness, 0) for niceness, ticks in _computed_by_niceness().items()}
+        assert spent.get(at_work, 0) > 4 * spent.get(idle, 0)
 
 
 @pytest.mark.parametrize("which", ["int8", "float32"])
@@ -120,12 +146,13 @@ def test_a_process_whose_first_inferences_come_from_several_threads_at_once_fini
         "from pathlib import Path\n"
         "import numpy as np\n"
         "from shared.model.bundle import bundle_store, open_bundle\n"
+        "from shared.model.embedder import Cores\n"
         "from shared.model.runtimes import open_embedder\n"
         f"embedder = open_embedder(open_bundle(bundle_store(Path({str(both.home)!r}))), streams=2)\n"
         "together = threading.Barrier(4)\n"
         "def infer():\n"
         "    together.wait()\n"
-        "    embedder.embed(np.zeros((1, 224, 224, 3), np.uint8), exclusive=False)\n"
+        "    embedder.embed(np.zeros((1, 224, 224, 3), np.uint8), Cores.STREAM)\n"
         "threads = [threading.Thread(target=infer) for _ in range(4)]\n"
         "[thread.start() for thread in threads]\n"
         "[thread.join() for thread in threads]"

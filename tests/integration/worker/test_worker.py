@@ -31,6 +31,7 @@ from shared.jobs.contract import (
 from shared.jobs.reindex_contract import ShardRequest
 from shared.jobs.store import JobStore
 from shared.jobs.worker_registry import WorkerRegistry
+from shared.model.embedder import Cores
 from shared.photos.preprocessing import PreprocessSpec
 from shared.settings import WorkerTakes
 from tests.conftest import lasting_port
@@ -256,7 +257,7 @@ class Batching(FakeEngine):
             self._pass, limits=BatchLimits(max_batch=1), on_hang=lambda: None
         )
 
-    def _pass(self, items: Sequence[bytes], exclusive: bool) -> list[PhotoResult]:
+    def _pass(self, items: Sequence[bytes], cores: Cores) -> list[PhotoResult]:
         self.passes += items
         assert self.open.wait(20)
         return [RESULT for _ in items]

@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from shared.jobs.contract import Priority
+from shared.model.embedder import Cores
 from tests.conftest import Clock
 from worker.serving.micro_batcher import BatchLimits, MicroBatcher
 
@@ -26,11 +27,11 @@ class QualityGate:
         self.open = threading.Event()
         self.entered = threading.Semaphore(0)
         self.batches: list[list[int]] = []
-        self.exclusive: list[bool] = []
+        self.cores: list[Cores] = []
 
-    def __call__(self, items: Sequence[int], exclusive: bool) -> list[int]:
+    def __call__(self, items: Sequence[int], cores: Cores) -> list[int]:
         self.batches.append(list(items))
-        self.exclusive.append(exclusive)
+        self.cores.append(cores)
         self.entered.release()
         assert self.open.wait(WAIT_S)
         return [self._run(item) for item in items]
@@ -71,7 +72,7 @@ def test_a_lone_item_runs_at_once_and_knows_that_it_is_alone() -> None:
     with batcher(gate, limits=BatchLimits(max_wait_s=3600)) as made:
         gate.open.set()
         assert made.submit(1).result(WAIT_S) == 10
-    assert gate.exclusive == [True]
+    assert gate.cores == [Cores.ALL]
 
 
 def test_a_pass_is_held_back_for_what_another_thread_announced_until_it_submits() -> None:
@@ -98,7 +99,7 @@ def test_a_pass_is_held_back_for_what_another_thread_announced_until_it_submits(
         assert first.result(WAIT_S) == 10
         thread.join(WAIT_S)
     assert gate.batches == [[1, 2]]
-    assert gate.exclusive == [False]
+    assert gate.cores == [Cores.STREAM]
 
 
 def test_items_submitted_together_share_a_pass() -> None:
@@ -147,6 +148,53 @@ def test_interactive_goes_before_bulk_and_is_not_mixed_with_it() -> None:
     assert gate.batches == [[0], [3, 4], [1, 2]]
 
 
+def test_bulk_items_have_runners_of_their_own_that_interactive_ones_never_wait_for() -> None:
+    gate = QualityGate()
+    with batcher(gate, limits=BatchLimits(max_batch=2, max_waiting=2), n_bulk_runners=1) as made:
+        bulk = [made.submit(0, priority=Priority.BULK)]
+        assert gate.entered.acquire(timeout=WAIT_S)
+        bulk += made.submit_all([1, 2], priority=Priority.BULK)  # no more bulk items have room
+        interactive = made.submit(3)
+        assert gate.entered.acquire(timeout=WAIT_S)  # although the bulk pass has not ended
+        assert gate.batches == [[0], [3]]
+        gate.open.set()
+        assert results([interactive, *bulk]) == [30, 0, 10, 20]
+    assert gate.batches == [[0], [3], [1, 2]]
+    assert gate.cores == [Cores.SPARE, Cores.STREAM, Cores.SPARE]
+
+
+def test_bulk_passes_that_give_way_are_not_shortened(clock: Clock) -> None:
+    sizes: list[int] = []
+    gate = QualityGate()
+
+    def run(items: Sequence[int], cores: Cores) -> list[int]:
+        clock.now += 0.01 * len(items)
+        return gate(items, cores)
+
+    limits = BatchLimits(max_batch=8, bulk_pass_s=0.03)
+    with batcher(run, limits=limits, n_bulk_runners=1, clock=clock, on_batch=sizes.append) as made:
+        gate.open.set()
+        for item in range(3):
+            made.submit(item, priority=Priority.BULK).result(WAIT_S)
+        made.submit(0).result(WAIT_S)
+        results(made.submit_all(range(8), priority=Priority.BULK))
+    assert sizes == [1, 1, 1, 1, 8]
+
+
+def test_an_item_is_alone_again_some_time_after_the_last_two_met(clock: Clock) -> None:
+    gate = QualityGate()
+    with batcher(gate, limits=BatchLimits(alone_after_s=0.25), n_runners=2, clock=clock) as made:
+        met = [made.submit(1)]
+        assert gate.entered.acquire(timeout=WAIT_S)
+        met.append(made.submit(2))
+        gate.open.set()
+        results(met)
+        for wait_s in (0.2, 0.2, 0.2):
+            clock.now += wait_s
+            made.submit(3).result(WAIT_S)
+    assert gate.cores == [Cores.ALL, Cores.STREAM, Cores.STREAM, Cores.ALL, Cores.ALL]
+
+
 def test_bulk_is_never_starved() -> None:
     now = [0.0]
     gate = QualityGate()
@@ -168,9 +216,9 @@ def test_bulk_passes_are_short_while_interactive_items_come(clock: Clock) -> Non
     gate.open.set()
     sizes: list[int] = []
 
-    def run(items: Sequence[int], exclusive: bool) -> list[int]:
+    def run(items: Sequence[int], cores: Cores) -> list[int]:
         clock.now += 0.01 * len(items)
-        return gate(items, exclusive)
+        return gate(items, cores)
 
     limits = BatchLimits(max_batch=8, bulk_pass_s=0.03, interactive_for_s=2.0, bulk_patience_s=3600)
     with batcher(run, limits=limits, clock=clock, on_batch=sizes.append) as made:
@@ -194,13 +242,13 @@ def test_bulk_passes_are_short_while_interactive_items_come(clock: Clock) -> Non
 
 
 def test_the_items_that_make_a_batch_fail_fail_alone() -> None:
-    def run(items: Sequence[int], exclusive: bool) -> list[int]:
+    def run(items: Sequence[int], cores: Cores) -> list[int]:
         if any(item in (3, 6) for item in items):
             raise RuntimeError("poison")
         return [item * 10 for item in items]
 
     gate = QualityGate()
-    with batcher(lambda items, exclusive: (gate if 0 in items else run)(items, exclusive)) as made:
+    with batcher(lambda items, cores: (gate if 0 in items else run)(items, cores)) as made:
         first = made.submit(0)
         assert gate.entered.acquire(timeout=WAIT_S)
         futures = {item: made.submit(item) for item in range(1, 9)}
@@ -215,7 +263,7 @@ def test_the_items_that_make_a_batch_fail_fail_alone() -> None:
 
 
 def test_outputs_that_do_not_match_the_items_are_an_error_and_never_mixed_up() -> None:
-    with batcher(lambda items, exclusive: [1, 2]) as made, pytest.raises(ValueError, match="2 outputs for 1"):
+    with batcher(lambda items, cores: [1, 2]) as made, pytest.raises(ValueError, match="2 outputs for 1"):
         made.submit(1).result(WAIT_S)
 
 
@@ -282,7 +330,7 @@ def test_a_hung_pass_is_noticed() -> None:
 def test_the_last_pass_is_watched_too_when_the_batcher_closes() -> None:
     entered, go_on, hung = threading.Semaphore(0), threading.Semaphore(0), threading.Event()
 
-    def run(items: Sequence[int], exclusive: bool) -> Sequence[int]:
+    def run(items: Sequence[int], cores: Cores) -> Sequence[int]:
         entered.release()
         assert go_on.acquire(timeout=WAIT_S)
         return items
@@ -310,7 +358,7 @@ def test_two_runners_work_side_by_side_and_neither_is_alone() -> None:
         assert gate.entered.acquire(timeout=WAIT_S)
         gate.open.set()
         assert results(futures) == [10, 20]
-    assert gate.exclusive == [True, False]
+    assert gate.cores == [Cores.ALL, Cores.STREAM]
 
 
 @settings(max_examples=60, deadline=None)
@@ -319,21 +367,23 @@ def test_two_runners_work_side_by_side_and_neither_is_alone() -> None:
     poison=st.sets(st.integers(0, 99), max_size=20),
     max_batch=st.integers(1, 9),
     n_runners=st.integers(1, 3),
+    n_bulk_runners=st.integers(0, 2),
 )
 def test_every_item_gets_its_own_answer_once_whatever_else_is_in_the_queue(
-    items: list[tuple[int, Priority, bool]], poison: set[int], max_batch: int, n_runners: int
+    items: list[tuple[int, Priority, bool]], poison: set[int], max_batch: int, n_runners: int, n_bulk_runners: int
 ) -> None:
     sizes: list[int] = []
     ran: list[int] = []
 
-    def run(batch: Sequence[int], exclusive: bool) -> list[int]:
+    def run(batch: Sequence[int], cores: Cores) -> list[int]:
         sizes.append(len(batch))
         if poison & set(batch):
             raise RuntimeError("poison")
         ran.extend(batch)
         return [item * 10 for item in batch]
 
-    with batcher(run, limits=BatchLimits(max_batch=max_batch), n_runners=n_runners) as made:
+    limits = BatchLimits(max_batch=max_batch)
+    with batcher(run, limits=limits, n_runners=n_runners, n_bulk_runners=n_bulk_runners) as made:
         futures = [
             made.submit(item, priority=priority, unwanted=lambda drop=drop: drop)  # type: ignore[misc]
             for item, priority, drop in items

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from shared.model.embedder import Embeddings
+from shared.model.embedder import Cores, Embeddings
 from shared.photos.images import Pixels
 from worker.serving import tuning
 from worker.serving.tuning import Tuning, best_way, open_tuned
@@ -62,7 +62,7 @@ class Opened:
         self.manifest = SimpleNamespace(fingerprint="f", preprocess=SimpleNamespace(size_px=2))
         self.n_streams, self.library, self._machine = n_streams, library, machine
 
-    def embed(self, pixels: Pixels, *, exclusive: bool = True) -> Embeddings:
+    def embed(self, pixels: Pixels, cores: Cores = Cores.ALL) -> Embeddings:
         self._machine.run(len(pixels))
         return Embeddings(np.zeros((len(pixels), 1), np.float32), np.zeros((len(pixels), 13), np.float32))
 
