@@ -75,6 +75,7 @@ from worker.tracing import trace_tasks
 _LOG = logging.getLogger(__name__)
 _FEWEST_THREADS = 8
 _MOST_THREADS = 128
+_SPARED_OF_BULK = 4  # one thread in so many; the others have in hand what is in passes and half as much again
 _OTHER_CONNECTIONS = 64
 # Two shards: while one writes what it has embedded, the model works for the other.
 _AT_A_TIME = {JobKind.REINDEX: 1, JobKind.SHARD: 2, JobKind.DUPLICATES: 1}
@@ -145,6 +146,7 @@ class WorkerProcess:
                 JobKind.DELETE_IMAGE: change,
             },
             only=QueueName(self._takes[0].value) if len(self._takes) == 1 else None,
+            most_bulk=lambda: self.n_threads - self.n_threads // _SPARED_OF_BULK,
             dispatcher=WorkerDispatcher(
                 dispatcher, IdleThreads(client), worker=self.name, takes=self._takes, asked_to_stop=asked_to_stop
             ),

@@ -71,6 +71,7 @@ class FakeDispatcher(NoDispatcher):
     ) -> None:
         super().__init__()
         self.dispatched: list[Job] = []
+        self.waited_but_for_bulk: list[bool] = []
         self._stop = asked_to_stop
         self._work_comes = work_comes
 
@@ -81,7 +82,8 @@ class FakeDispatcher(NoDispatcher):
     def dispatch(self, job: Job) -> None:
         self.dispatched.append(job)
 
-    def wait_for_work(self) -> bool:
+    def wait_for_work(self, *, but_bulk: bool = False) -> bool:
+        self.waited_but_for_bulk.append(but_bulk)
         return self._work_comes()
 
 

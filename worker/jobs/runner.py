@@ -23,11 +23,13 @@ from shared.jobs.contract import (
     JobStatus,
     PhotoRequest,
     PhotoResult,
+    Priority,
 )
 from shared.jobs.records import Claim, QuarantineWaits, QueueName
 from shared.jobs.store import JobStore
 from shared.telemetry import event
 from shared.tracing import past_span, span
+from worker.jobs.bulk_share import BulkShare
 from worker.jobs.leases import Lease, Leases
 from worker.jobs.read_write_lock import ReadWriteLock
 from worker.jobs.retries import while_redis_is_away
@@ -70,6 +72,8 @@ class JobRunner:
         handlers: what runs jobs other than those of photos, by kind. A handler returns the result, or raises
             CancelledError when the lease is unwanted, JobReleased when it stops early.
         only: the one photo queue to claim from, beside quarantined jobs; None: interactive and bulk.
+        most_bulk: how many bulk jobs may run at once where `only` is None, so that an interactive one never waits for a
+            thread; None: any number.
         dispatcher: how this worker learns of work and tells others of it.
         tracer: what runs each attempt; a worker runs it as a Celery task.
 
@@ -88,6 +92,7 @@ class JobRunner:
         lease_s: float,
         handlers: Mapping[JobKind, Handler] | None = None,
         only: QueueName | None = None,
+        most_bulk: Callable[[], int] | None = None,
         dispatcher: WorkerDispatcher | None = None,
         tracer: Tracer | None = None,
     ) -> None:
@@ -100,6 +105,7 @@ class JobRunner:
         self._lease_s = lease_s
         self._handlers = handlers or {}
         self._only = only
+        self._bulk = BulkShare(most_bulk) if most_bulk and only is None else None
         self._dispatcher = dispatcher or NoDispatcher()
         self._tracer = tracer or PlainTracer()
         self._looking = threading.Lock()
@@ -124,8 +130,8 @@ class JobRunner:
                     self._dispatcher.pass_on()
                     passed_on = True
                 self._wait_for_model()
-            elif not self._dispatcher.wait_for_work():  # a thread that was notified looks once more before it stops
-                break
+            elif not self._dispatcher.wait_for_work(but_bulk=self._bulk is not None and self._bulk.used_up):
+                break  # a thread that was notified looks once more before it stops
             first = False
 
     def _wait_for_model(self) -> None:
@@ -183,10 +189,18 @@ class JobRunner:
 
     def _claim_and_run(self, queue: QueueName | None, *, relay: bool) -> bool:
         """Returns whether there was a job."""
+        if queue is not None or self._bulk is None:
+            return self._claim_from(queue, relay=relay)
+        with self._bulk.claiming() as counted:
+            return self._claim_from(None if counted else QueueName.INTERACTIVE, relay=relay)
+
+    def _claim_from(self, queue: QueueName | None, *, relay: bool) -> bool:
         began_ns = time.time_ns()
         lacking = self._engine.lacking.specs
         claim = self._store.claim(self._worker, lease_s=self._lease_s, only=queue, lacking=lacking)
         claimed_ns = time.time_ns()
+        if self._bulk and (claim is None or claim.job.submission.priority is not Priority.BULK):
+            self._bulk.release()
         if claim is None:
             return False
         if relay and self._store.depth():

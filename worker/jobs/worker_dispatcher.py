@@ -59,17 +59,21 @@ class WorkerDispatcher:
             for priority in self._takes:
                 self._dispatcher.send_token(priority)
 
-    def wait_for_work(self) -> bool:
+    def wait_for_work(self, *, but_bulk: bool = False) -> bool:
         """Stay at hand for ten seconds; returns true when this thread was notified of a job.
 
         Whoever submits meanwhile notifies a thread that waits here in the script that writes the job, which takes less
         time than a message.
+
+        Args:
+            but_bulk: for no bulk job.
         """
+        takes = [priority for priority in self._takes if not (but_bulk and priority is Priority.BULK)]
         thread = f"{self._worker}/{threading.get_ident()}"
         until = time.monotonic() + _IDLE_AT_HAND_S
         with suppress(redis.RedisError):  # the consumer waits for its return
             while time.monotonic() < until and not self.stopping:
-                if self._idle.wait(thread, self._takes, _LOOK_EVERY_S):
+                if self._idle.wait(thread, takes, _LOOK_EVERY_S):
                     return True
         return False
 
@@ -91,6 +95,6 @@ class NoDispatcher(WorkerDispatcher):
     def pass_on(self) -> None:
         """Does nothing."""
 
-    def wait_for_work(self) -> bool:
+    def wait_for_work(self, *, but_bulk: bool = False) -> bool:
         """Returns false at once."""
         return False

@@ -269,3 +269,32 @@ def test_who_came_for_a_suspect_another_worker_took_runs_the_next_job(jobs: JobS
     for thread in threads:
         thread.join(10)
     assert engine.ran == ["early", "late"]
+
+
+def test_bulk_jobs_leave_a_thread_for_an_interactive_one(jobs: JobStore) -> None:
+    inside, leave = threading.Semaphore(0), threading.Event()
+
+    def slow() -> PhotoResult:
+        inside.release()
+        assert leave.wait(10)
+        return RESULT
+
+    dispatcher = FakeDispatcher()
+    made = JobRunner(
+        jobs, FakeEngine(slow), Leases(), worker="w1", lease_s=15, most_bulk=lambda: 1, dispatcher=dispatcher
+    )
+    bulk = [create(jobs, priority=Priority.BULK) for _ in range(2)]
+    busy = in_thread(made)
+    assert inside.acquire(timeout=10)
+    made.run_queued()  # leaves the second bulk job where it is
+    assert dispatcher.waited_but_for_bulk == [True]
+    interactive = create(jobs)
+    beside = in_thread(made)
+    assert inside.acquire(timeout=10)
+    assert [jobs.get(job.id).status for job in (*bulk, interactive)] == ["running", "queued", "running"]
+    leave.set()
+    busy.join()
+    beside.join()
+    made.run_queued()  # nothing is counted that does not run
+    assert jobs.get(bulk[1].id).status is JobStatus.SUCCEEDED
+    assert dispatcher.waited_but_for_bulk == [True, False]
