@@ -206,7 +206,9 @@ class Settings(BaseSettings):
     precision: PrecisionChoice = Field(
         PrecisionChoice.AUTO, description="of a new bundle: auto, float32, or float16 and bfloat16 (torch only)"
     )
-    threads: int = Field(0, ge=0, description="CPU threads of the model; 0: one a core")
+    threads: int = Field(
+        0, ge=0, description="CPU threads of the model; 0: one a core, within the limit of a container"
+    )
     streams: int = Field(0, ge=0, description="forward passes at the same time; 0: what a short measurement finds")
     max_batch: int = Field(0, ge=0, le=256, description="photos of one forward pass; 0: what a short measurement finds")
     batch_wait_ms: float = Field(2, ge=0, description="how long a pass may wait for photos known to be coming")

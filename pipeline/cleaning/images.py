@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 import re
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
@@ -22,6 +21,7 @@ from pipeline.building.embed import Progress, progress_bar
 from shared.atomic_files import write_atomically
 from shared.catalogue.categories import CataloguePhoto
 from shared.catalogue.decode import CHANGED, ahead
+from shared.cores import n_cores
 from shared.duplicates.groups import components, joining_pairs
 from shared.duplicates.looks import dhash
 from shared.errors import InputError
@@ -115,7 +115,7 @@ def prepare_photos(
     missing = [photo for sha256, photo in wanted.items() if sha256 not in known]
     if not missing:
         return known
-    with ThreadPoolExecutor(os.cpu_count(), thread_name_prefix="photos") as pool, notes.open("a") as file:
+    with ThreadPoolExecutor(n_cores(), thread_name_prefix="photos") as pool, notes.open("a") as file:
         file.write("\n")  # ends a line that a kill has cut
         made = ahead(pool, lambda photo: _prepare(photo, directory), missing, n_ahead=_AHEAD)
         for photo, picture in progress(made, total=len(missing), desc="photos"):

@@ -22,6 +22,7 @@ from PIL import Image, ImageFilter
 from pipeline.demo import devices, shapes
 from pipeline.demo.pen import LAYER_PX, PAINTS, Look, Pattern, Pen
 from shared.array_types import DoubleArray, FloatArray
+from shared.cores import n_cores
 
 PHOTOS_PER_LISTING = 2
 POOL_FROM_LISTINGS = 60  # fewer are drawn sooner than processes start
@@ -331,7 +332,7 @@ def _draw_listings(n_listings: int, seed: int, images_dir: Path) -> Generator[Li
     if n_listings < POOL_FROM_LISTINGS:
         yield from map(draw, range(n_listings))
         return
-    n_processes = min(4, os.cpu_count() or 1)
+    n_processes = min(4, n_cores())
     with ProcessPoolExecutor(n_processes, mp_context=get_context("spawn")) as pool:
         try:
             yield from pool.map(draw, range(n_listings), chunksize=4)

@@ -1,5 +1,6 @@
 """Check Python, processor, memory and GPU of this machine, with the standard library only."""
 
+import os
 import platform
 import shutil
 import subprocess
@@ -32,7 +33,9 @@ def check_processor() -> Findings:
     n = n_cores()
     flags = _flags()
     known = [flag for flag in _TELLING_FLAGS if flag in flags]
-    found = f"{n} core{'s' * (n > 1)}" + (f", {' '.join(known)}" if known else "")
+    there = os.cpu_count() or n
+    cores = f"{n} core{'s' * (n > 1)}" + (f" of {there}" if there > n else "")
+    found = ", ".join([cores, *([" ".join(known)] if known else [])])
     if flags and not {"avx2", "asimd"} & flags:
         yield warn("processor", found, "without AVX2 a photo takes several times as long")
     elif n == 1:
