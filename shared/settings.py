@@ -212,7 +212,11 @@ class Settings(BaseSettings):
     streams: int = Field(0, ge=0, description="forward passes at the same time; 0: what a short measurement finds")
     max_batch: int = Field(0, ge=0, le=256, description="photos of one forward pass; 0: what a short measurement finds")
     batch_wait_ms: float = Field(2, ge=0, description="how long a pass may wait for photos known to be coming")
-    hang_after_s: float = Field(60, gt=0, description="a pass that takes longer ends the worker; others take its jobs")
+    hang_after_s: float = Field(
+        60,
+        gt=0,
+        description="a pass that takes longer (a bulk one ten times) ends the worker; others take its jobs",
+    )
     cache_entries: int = Field(4096, ge=0, description="photos whose embedding a worker remembers; 0: none")
     cache_ttl_s: float = Field(3600, gt=0, description="how long it remembers them")
     shadow_share: float = Field(

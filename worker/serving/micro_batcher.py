@@ -12,6 +12,7 @@ from typing import Generic, TypeVar
 from shared.jobs.contract import Priority
 from shared.model.embedder import Cores
 
+_SPARE_SLOWER = 10  # times as long a pass may take that gives way to others
 _EWMA_WEIGHT = 0.2  # weight of the last pass in the moving average
 
 Item = TypeVar("Item")
@@ -31,7 +32,7 @@ class BatchLimits:
         bulk_patience_s: a bulk item that has waited so long goes before interactive ones, where they share runners.
         interactive_for_s: how long after an interactive item more of them are expected.
         bulk_pass_s: longest pass of bulk items in that time, where an interactive item may have to wait for it.
-        hang_after_s: a pass that takes longer counts as hung.
+        hang_after_s: a pass that takes longer counts as hung; ten times as long, where it gives way to others.
     """
 
     max_batch: int = 8
@@ -103,7 +104,7 @@ class MicroBatcher(Generic[Item, Output]):
         self._work = {priority: threading.Condition(self._lock) for priority in Priority}  # for runners without a batch
         if not n_bulk_runners:
             self._work[Priority.BULK] = self._work[Priority.INTERACTIVE]
-        self._n_bulk_runners = n_bulk_runners
+        self._n_runners, self._n_bulk_runners = n_runners, n_bulk_runners
         self._gathered = threading.Condition(self._lock)  # for runners whose batch may grow
         self._room = threading.Condition(self._lock)  # for those who submit
         self._drained = threading.Event()
@@ -302,10 +303,15 @@ class MicroBatcher(Generic[Item, Output]):
     def _watch(self) -> None:
         while not self._drained.wait(timeout=min(1.0, self._limits.hang_after_s / 4)):
             with self._lock:
-                hung = any(since < self._clock() - self._limits.hang_after_s for since in self._running_since.values())
+                hung = any(
+                    self._clock() - since > self._patience_s(number) for number, since in self._running_since.items()
+                )
             if hung:
                 self._on_hang()
                 return
+
+    def _patience_s(self, number: int) -> float:
+        return self._limits.hang_after_s * (_SPARE_SLOWER if number >= self._n_runners else 1)
 
     def _tell_drained(self) -> None:
         """End the watchdog once the batcher is closed and nothing runs; the caller holds the lock."""

@@ -327,6 +327,17 @@ def test_a_hung_pass_is_noticed() -> None:
         gate.open.set()
 
 
+def test_a_pass_that_gives_way_has_ten_times_as_long() -> None:
+    hung = threading.Event()
+    gate = QualityGate()
+    with batcher(gate, limits=BatchLimits(hang_after_s=0.05), n_bulk_runners=1, on_hang=hung.set) as made:
+        began = time.monotonic()
+        made.submit(1, priority=Priority.BULK)
+        assert hung.wait(WAIT_S)
+        assert time.monotonic() - began >= 0.5
+        gate.open.set()
+
+
 def test_the_last_pass_is_watched_too_when_the_batcher_closes() -> None:
     entered, go_on, hung = threading.Semaphore(0), threading.Semaphore(0), threading.Event()
 
