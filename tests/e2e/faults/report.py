@@ -1,5 +1,6 @@
 """What a run of chaos is like, and its account at the end."""
 
+import re
 import statistics
 from collections import Counter
 from collections.abc import Callable, Mapping
@@ -72,7 +73,8 @@ class Report:
         self.finished += audit.by_status
         self.failures += ledger.failures()
         self.lost += audit.lost
-        again = [one for one in audit.duplicated if failovers and "ended twice: attempt" in one]
+        # With its claim lost too, it is the first attempt that begins a second time.
+        again = [one for one in audit.duplicated if failovers and re.search("ended twice: (attempt|started_at) ", one)]
         self.ended_again += again
         self.duplicated += [one for one in audit.duplicated if one not in again]
 
