@@ -218,9 +218,27 @@ def may_have_run(error: redis.RedisError) -> bool:
     return isinstance(error, redis.ConnectionError | redis.TimeoutError) and "connecting to" not in str(error)
 
 
-def reason_of(error: redis.RedisError) -> str:
-    """Describe a Redis error for people, without redis-py's message, which may hold the URL or the command."""
-    return str(error) if isinstance(error, MasterNotFoundError) else type(error).__name__
+def trouble_with(named: str, error: redis.RedisError) -> tuple[str, str]:
+    """Describe a Redis that cannot be used, without redis-py's message, which may hold the URL or the command.
+
+    Args:
+        named: what says where it is.
+        error: of a first call.
+
+    Returns:
+        what is wrong, and what to do.
+    """
+    if isinstance(error, redis.AuthenticationError):
+        return f"{named} wants another user or password", "put them into the URL, with / ? # @ : % escaped"
+    if isinstance(error, redis.ResponseError):
+        if "DB index" in str(error):
+            return f"{named} has no database of that number", "end the URL with one that it has, such as /0"
+        return f"{named} refuses the first command ({type(error).__name__})", "let its user run all: ACL SETUSER"
+    cause = error.__cause__ or error.__context__
+    reason = (isinstance(cause, OSError) and cause.strerror) or type(error).__name__
+    if isinstance(error, MasterNotFoundError):
+        reason = str(error)
+    return f"{named} does not answer ({reason})", "start that Redis, or correct the URL"
 
 
 class _Unreadable(ValueError):
