@@ -11,7 +11,7 @@ from urllib.parse import parse_qs, quote, unquote, urlsplit
 import redis
 from redis.backoff import NoBackoff
 from redis.connection import parse_url
-from redis.exceptions import MaxConnectionsError
+from redis.exceptions import MaxConnectionsError, OutOfMemoryError
 from redis.retry import Retry
 from redis.sentinel import MasterNotFoundError, Sentinel
 
@@ -239,6 +239,15 @@ def trouble_with(named: str, error: redis.RedisError) -> tuple[str, str]:
     if isinstance(error, MasterNotFoundError):
         reason = str(error)
     return f"{named} does not answer ({reason})", "start that Redis, or correct the URL"
+
+
+def queue_trouble(error: BaseException | None) -> str:
+    """Say what keeps the job queue from being used, for those who send jobs."""
+    if isinstance(error, OutOfMemoryError):
+        return "the job queue has no room: Redis has reached its maxmemory"
+    if isinstance(error, redis.ResponseError):
+        return "the job queue cannot be written: Redis refuses it"
+    return "the job queue cannot be reached"
 
 
 class _Unreadable(ValueError):
