@@ -246,7 +246,8 @@ def queue_trouble(error: BaseException | None) -> str:
     if isinstance(error, OutOfMemoryError):
         return "the job queue has no room: Redis has reached its maxmemory"
     if isinstance(error, redis.ResponseError):
-        return "the job queue cannot be written: Redis refuses it"
+        why = "the disk of Redis is full or fails" if "MISCONF" in str(error) else "Redis refuses it"
+        return f"the job queue cannot be written: {why}"
     return "the job queue cannot be reached"
 
 

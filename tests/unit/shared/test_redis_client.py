@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import redis
 from kombu.utils.url import parse_url as parse_broker_url
-from redis.exceptions import NoPermissionError
+from redis.exceptions import NoPermissionError, OutOfMemoryError
 from redis.sentinel import MasterNotFoundError
 
 from shared.errors import CannotStart
@@ -21,6 +21,7 @@ from shared.redis_client import (
     broker_at,
     connect,
     parse_redis_url,
+    queue_trouble,
     trouble_with,
 )
 from shared.settings import load_settings
@@ -231,3 +232,17 @@ def test_what_is_wrong_with_a_redis_is_said_without_what_may_hold_a_password(
     said, advice = trouble_with("X", error)
     assert said == wrong
     assert "secret" not in said + advice
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (OutOfMemoryError("command not allowed"), "maxmemory"),
+        (redis.ResponseError("MISCONF Errors writing to the AOF file: No space left on device"), "disk of Redis"),
+        (redis.ReadOnlyError("You can't write against a read only replica."), "Redis refuses it"),
+        (redis.ConnectionError("secret"), "cannot be reached"),
+        (None, "cannot be reached"),
+    ],
+)
+def test_senders_learn_what_keeps_the_queue_from_being_used(error: redis.RedisError | None, said: str) -> None:
+    assert said in queue_trouble(error)
