@@ -7,6 +7,7 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pyarrow as pa
 import pytest
 from pyarrow import parquet
@@ -223,6 +224,13 @@ def test_columns_of_other_kinds_in_parquet() -> None:
         "id": ["a", "b"], "single": ["12.1", ""], "large": ["1e+16", ""], "none": ["", ""], "words": ["k; 1", ""],
         "at": ["2024-05-01T10:00:00.000000001", ""],
     }  # fmt: skip
+
+
+@pytest.mark.parametrize("ids", [[7, 8, 9], ["a", "c", "b"]])
+def test_an_index_of_pandas_is_a_column_though_one_of_consecutive_numbers_is_kept_as_its_range(ids: list[Any]) -> None:
+    out = BytesIO()
+    pd.DataFrame({"id": ids, "category": ["A", "B", "A"]}).set_index("id").to_parquet(out)
+    assert read_parquet(out.getvalue(), "Products.parquet", [])["id"].tolist() == [str(one) for one in ids]
 
 
 def test_fields_beyond_the_first_256_are_told_but_those_that_are_required() -> None:
