@@ -196,6 +196,13 @@ def test_damaged_parquet_is_refused_by_name(tmp_path: Path, content: bytes) -> N
         read_catalogue(dump)
 
 
+def test_ids_that_are_bytes_are_refused_by_column(tmp_path: Path) -> None:
+    photos = as_parquet([{"id": b"\xff" * 16, "product_id": "a"}])
+    dump = dump_of(tmp_path, {"Products.csv": as_csv(LISTINGS), "Images.parquet": photos})
+    with pytest.raises(CatalogueUnusable, match=r"Images\.parquet has bytes in the column id; write them as text"):
+        read_catalogue(dump)
+
+
 def test_columns_of_bytes_are_text_or_told_and_left_out() -> None:
     odd: list[RowProblem] = []
     rows = [{"id": b"a", "raw": b"\xff\xd8", "image": {"bytes": b"\xff", "path": "x.jpg"}, "some": [b"\xff"]}]
