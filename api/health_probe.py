@@ -16,6 +16,7 @@ from shared.jobs.records import Admission
 from shared.jobs.store import JobStore
 from shared.jobs.worker_registry import WorkerRegistry
 from shared.photos.preprocessing import PreprocessSpec
+from shared.redis_client import queue_trouble
 from shared.telemetry import event
 
 _LOG = logging.getLogger(__name__)
@@ -67,6 +68,8 @@ class HealthProbe:
         while not self._stopping.wait(_AGAIN_S if self.problem else self._every_s):
             try:
                 problem = self.send() if self._any_worker_ready() else None
+            except redis.ResponseError as exc:  # it answers, /readyz too, and takes no job
+                problem = queue_trouble(exc)
             except (redis.RedisError, LookalikeError):
                 continue  # /readyz asks Redis itself
             if problem != self.problem:

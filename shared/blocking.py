@@ -27,8 +27,18 @@ def to_thread(call: Callable[[], T]) -> T:
         return call()
     if not sys.modules["gevent"].get_hub().main_hub:
         return call()  # a thread of the pool makes it already
-    result: T = _threads().apply(call)
-    return result
+    result, error = _threads().apply(_outcome, (call,))
+    if error is not None:
+        raise error
+    return result  # type: ignore[no-any-return]
+
+
+def _outcome(call: Callable[[], T]) -> tuple[T | None, Exception | None]:
+    """What a call returns or raises. gevent prints whatever is raised in its threads, though the caller handles it."""
+    try:
+        return call(), None
+    except Exception as error:
+        return None, error
 
 
 @cache

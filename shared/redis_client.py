@@ -11,7 +11,7 @@ from urllib.parse import parse_qs, quote, unquote, urlsplit
 import redis
 from redis.backoff import NoBackoff
 from redis.connection import parse_url
-from redis.exceptions import MaxConnectionsError
+from redis.exceptions import MaxConnectionsError, OutOfMemoryError
 from redis.retry import Retry
 from redis.sentinel import MasterNotFoundError, Sentinel
 
@@ -218,9 +218,37 @@ def may_have_run(error: redis.RedisError) -> bool:
     return isinstance(error, redis.ConnectionError | redis.TimeoutError) and "connecting to" not in str(error)
 
 
-def reason_of(error: redis.RedisError) -> str:
-    """Describe a Redis error for people, without redis-py's message, which may hold the URL or the command."""
-    return str(error) if isinstance(error, MasterNotFoundError) else type(error).__name__
+def trouble_with(named: str, error: redis.RedisError) -> tuple[str, str]:
+    """Describe a Redis that cannot be used, without redis-py's message, which may hold the URL or the command.
+
+    Args:
+        named: what says where it is.
+        error: of a first call.
+
+    Returns:
+        what is wrong, and what to do.
+    """
+    if isinstance(error, redis.AuthenticationError):
+        return f"{named} wants another user or password", "put them into the URL, with / ? # @ : % escaped"
+    if isinstance(error, redis.ResponseError):
+        if "DB index" in str(error):
+            return f"{named} has no database of that number", "end the URL with one that it has, such as /0"
+        return f"{named} refuses the first command ({type(error).__name__})", "let its user run all: ACL SETUSER"
+    cause = error.__cause__ or error.__context__
+    reason = (isinstance(cause, OSError) and cause.strerror) or type(error).__name__
+    if isinstance(error, MasterNotFoundError):
+        reason = str(error)
+    return f"{named} does not answer ({reason})", "start that Redis, or correct the URL"
+
+
+def queue_trouble(error: BaseException | None) -> str:
+    """Say what keeps the job queue from being used, for those who send jobs."""
+    if isinstance(error, OutOfMemoryError):
+        return "the job queue has no room: Redis has reached its maxmemory"
+    if isinstance(error, redis.ResponseError):
+        why = "the disk of Redis is full or fails" if "MISCONF" in str(error) else "Redis refuses it"
+        return f"the job queue cannot be written: {why}"
+    return "the job queue cannot be reached"
 
 
 class _Unreadable(ValueError):

@@ -27,6 +27,7 @@ from shared.errors import (
 )
 from shared.jobs.contract import Job
 from shared.jobs.view import location
+from shared.redis_client import queue_trouble
 from shared.telemetry import event
 
 _LOG = logging.getLogger(__name__)
@@ -191,7 +192,7 @@ def _unreadable(error: RecordUnreadable) -> Response:
 
 def _redis_error(error: redis.RedisError) -> Response:
     _LOG.warning("event=redis_unreachable reason=%s", type(error).__name__)
-    return problem(QueueUnavailable("the job queue cannot be reached; try again", retry_after_s=_REDIS_RETRY_AFTER_S))
+    return problem(QueueUnavailable(f"{queue_trouble(error)}; try again", retry_after_s=_REDIS_RETRY_AFTER_S))
 
 
 def _unexpected(error: Exception) -> Response:

@@ -12,6 +12,7 @@ import pandas as pd
 from pipeline.cleaning.images import (
     NearDuplicate,
     Picture,
+    Unusable,
     largest_group,
     near_duplicates,
     prepare_photos,
@@ -103,9 +104,9 @@ def _clean(read: Catalogue, out: Path, report_progress: ReportProgress) -> Clean
     rows = usable_rows(read.directory, IMAGES, read.rejected).index
     catalogue = read.without(
         [
-            RowProblem(refused, IMAGES, int(row), photo.image_id)
+            RowProblem(refused.reason, IMAGES, int(row), photo.image_id, detail=refused.detail)
             for row, photo in zip(rows, read.photos, strict=True)
-            if isinstance(refused := prepared[photo.sha256], str)
+            if isinstance(refused := prepared[photo.sha256], Unusable)
         ]
     )
     pictures = {sha256: picture for sha256, picture in prepared.items() if isinstance(picture, Picture)}

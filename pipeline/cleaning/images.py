@@ -65,6 +65,14 @@ class Picture:
     thumbnail: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class Unusable:
+    """A photo that cannot be used: the reason, which rows are counted by, and what was found in its file."""
+
+    reason: str
+    detail: str = ""
+
+
 class NearDuplicate(NamedTuple):
     """Two photos of different listings that show the same picture.
 
@@ -83,6 +91,9 @@ class NearDuplicate(NamedTuple):
     same_file: bool
 
 
+_CHANGED = Unusable(CHANGED)
+
+
 def working_copy(directory: Path, sha256: str) -> Path:
     """Path of a photo's working copy: a JPEG without chroma subsampling, at most WORKING_SIDE_PX on its longer side."""
     return directory / "photos" / sha256[:2] / f"{sha256}.jpg"
@@ -90,7 +101,7 @@ def working_copy(directory: Path, sha256: str) -> Path:
 
 def prepare_photos(
     photos: Sequence[CataloguePhoto], directory: Path, *, progress: Progress = progress_bar
-) -> dict[str, Picture | str]:
+) -> dict[str, Picture | Unusable]:
     """Make the working copies that are missing, and remove those of photos that are gone.
 
     A killed run is continued by the next: each photo is noted once its copy is complete.
@@ -101,7 +112,7 @@ def prepare_photos(
         progress: wraps the iteration over missing photos.
 
     Returns:
-        by the file's sha256: size and hash of each photo, or the reason why it cannot be used.
+        by the file's sha256: size and hash of each photo, or why it cannot be used.
     """
     wanted = {photo.sha256: photo for photo in photos}
     notes = directory / "cache" / "pictures.jsonl"
@@ -109,7 +120,7 @@ def prepare_photos(
     known = {
         sha256: picture
         for sha256, picture in _read_notes(notes).items()
-        if sha256 in wanted and (sha256 in copies or isinstance(picture, str))
+        if sha256 in wanted and (sha256 in copies or isinstance(picture, Unusable))
     }
     notes.parent.mkdir(parents=True, exist_ok=True)
     missing = [photo for sha256, photo in wanted.items() if sha256 not in known]
@@ -120,25 +131,25 @@ def prepare_photos(
         made = ahead(pool, lambda photo: _prepare(photo, directory), missing, n_ahead=_AHEAD)
         for photo, picture in progress(made, total=len(missing), desc="photos"):
             known[photo.sha256] = picture
-            if picture != CHANGED:  # that was not the photo of this sha256
+            if picture != _CHANGED:  # that was not the photo of this sha256
                 file.write(_note(photo.sha256, picture))
                 file.flush()
     return known
 
 
-def _prepare(photo: CataloguePhoto, directory: Path) -> Picture | str:
+def _prepare(photo: CataloguePhoto, directory: Path) -> Picture | Unusable:
     try:
         content = photo.path.read_bytes()
     except OSError:
-        return CHANGED
+        return _CHANGED
     if hashlib.sha256(content).hexdigest() != photo.sha256:
-        return CHANGED
+        return _CHANGED
     try:
         image = open_photo(content)
         size = image.size
         copy = upright(image, WORKING_SIDE_PX)
     except InputError as error:
-        return f"photo cannot be used: {error.code}"
+        return Unusable(f"photo cannot be used: {error.code}", str(error))
     path = working_copy(directory, photo.sha256)
     path.parent.mkdir(parents=True, exist_ok=True)
     encoded = BytesIO()
@@ -278,17 +289,17 @@ def _remove_stale_copies(directory: Path, wanted: Mapping[str, CataloguePhoto]) 
     return {path.stem for path in found if path.stem in wanted and path.suffix == ".jpg"}
 
 
-def _note(sha256: str, picture: Picture | str) -> str:
-    return json.dumps([sha256, picture if isinstance(picture, str) else asdict(picture)]) + "\n"
+def _note(sha256: str, picture: Picture | Unusable) -> str:
+    return json.dumps([sha256, asdict(picture)]) + "\n"
 
 
-def _read_notes(notes: Path) -> dict[str, Picture | str]:
-    known: dict[str, Picture | str] = {}
+def _read_notes(notes: Path) -> dict[str, Picture | Unusable]:
+    known: dict[str, Picture | Unusable] = {}
     for line in notes.read_text().splitlines() if notes.is_file() else []:
         try:
             sha256, facts = json.loads(line)
-            picture = facts if isinstance(facts, str) else Picture(**facts)
-            if isinstance(picture, str) or picture.thumbnail:  # else an earlier version noted less
+            picture = Unusable(**facts) if "reason" in facts else Picture(**facts)
+            if isinstance(picture, Unusable) or picture.thumbnail:  # else an earlier version noted less
                 known[sha256] = picture
         except (ValueError, TypeError):  # cut by a kill, or written by another version
             continue

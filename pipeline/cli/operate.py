@@ -183,4 +183,4 @@ def _facts(job: Job) -> dict[str, object]:
 
 def _line(job: Job) -> str:
     error = f"  {job.error.code}: {job.error.detail}" if job.error else ""
-    return f"{job.id}  {job.kind:9s}{job.status:10s}{when(job.created_at)}  attempt {job.attempt}{error}"
+    return f"{job.id}  {job.kind:<13}{job.status:<10}{when(job.created_at)}  attempt {job.attempt}{error}"

@@ -15,7 +15,7 @@ def check_redis() -> Findings:
 
     from shared.errors import CannotStart
     from shared.redis_address import running_redis_url
-    from shared.redis_client import connect, reason_of, refuse_cluster
+    from shared.redis_client import connect, refuse_cluster, trouble_with
     from shared.settings import load_settings
 
     settings = load_settings()
@@ -31,10 +31,8 @@ def check_redis() -> Findings:
             server = client.info("server")
         except CannotStart as exc:
             yield fail("redis", str(exc), "use one server, or Sentinels")
-        except redis.AuthenticationError:
-            yield fail("redis", f"{named} wants another password", "put it into the URL, with / ? # @ : % escaped")
         except redis.RedisError as exc:
-            yield fail("redis", f"{named} does not answer ({reason_of(exc)})", "start it, or correct the URL")
+            yield fail("redis", *trouble_with(named, exc))
         else:
             yield ok("redis", f"{named} answers: {server.get('server_name', 'redis')} {_version(server)}")
             yield from _check_persistence(client)

@@ -28,7 +28,7 @@ from shared.model.bundle import Runtime
 from shared.model.torch_library import require_torch
 from shared.progress import ReportProgress
 from shared.redis_address import publish_redis_url, withdraw_redis_url
-from shared.redis_client import connect, reason_of, refuse_cluster
+from shared.redis_client import connect, refuse_cluster, trouble_with
 from shared.settings import Settings
 
 _READY_WITHIN_S = 120
@@ -185,10 +185,8 @@ def _check_redis(url: str | None) -> None:
         client.ping()
         refuse_cluster(client)
     except redis.RedisError as exc:
-        raise CannotStart(
-            f"LOOKALIKE_REDIS_URL does not answer ({reason_of(exc)}); start that Redis, or unset the variable and "
-            "a Valkey of our own is started"
-        ) from exc
+        wrong, advice = trouble_with("LOOKALIKE_REDIS_URL", exc)
+        raise CannotStart(f"{wrong}; {advice}, or unset the variable and a Valkey of our own is started") from exc
     finally:
         client.close()
 

@@ -10,9 +10,9 @@ import json
 import os
 import secrets
 import shutil
-import sqlite3
 import time
 from collections.abc import Collection, Iterator, Sequence
+from concurrent.futures import CancelledError
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from enum import Enum
@@ -25,7 +25,7 @@ from shared.artifacts.backend import unwritable as unwritable  # noqa: PLC0414
 from shared.artifacts.backends import backend_at
 from shared.artifacts.copies import Copies
 from shared.artifacts.promotion_log import Promotion, PromotionLog
-from shared.errors import ArtifactError, PromotionRefused
+from shared.errors import ArtifactError, LookalikeError, PromotionRefused
 
 _NOTHING_BEFORE = "nothing that was live before is still there; promote a version by its name"
 _LEFTOVER_S = 86_400
@@ -119,9 +119,10 @@ class ArtifactStore:
         except WorkInterrupted:
             kept = held is not None
             raise
-        except (OSError, RuntimeError, sqlite3.OperationalError) as exc:
-            # Numpy and native libraries say that a write failed, and much else, without saying why.
-            failed = exc if isinstance(exc, OSError) and exc.errno in UNWRITABLE else _failed_probe(staging)
+        except (LookalikeError, CancelledError):
+            raise
+        except Exception as exc:  # native libraries have errors of their own for a write that failed
+            failed = _failed_write(exc) or _failed_probe(staging)
             if failed is None:
                 raise
             raise unwritable(self.root, failed) from exc
@@ -393,6 +394,14 @@ def _hold(directory: Path) -> int | None:
 def _expect(promotion_log: PromotionLog, expected: str | _Expected | None) -> None:
     if expected is not ANY and promotion_log.live != expected:
         raise PromotionRefused(f"{promotion_log.live or 'nothing'} is live, not {expected or 'nothing'}; look again")
+
+
+def _failed_write(error: Exception) -> OSError | None:
+    """What an error says of a write that failed, by its number or, where a native library raised it, in its text."""
+    if isinstance(error, OSError) and error.errno in UNWRITABLE:
+        return error
+    named = (number for number in UNWRITABLE if os.strerror(number) in str(error))
+    return next((OSError(number, os.strerror(number)) for number in named), None)
 
 
 def _failed_probe(directory: Path) -> OSError | None:

@@ -20,7 +20,7 @@ from shared.attributes.schema import (
 from shared.attributes.values import BOOLEANS, NOTHING, parse_text, parse_time
 
 _ENOUGH = 0.95  # of a column's values are of a type: it is the column's
-_STILL_FITS = 0.5  # likewise, if it was the column's before
+_AS_EXPECTED = 0.5  # likewise, if it was the column's before, or a price in a column that is called so
 _TEXTS = frozenset({AttributeType.TEXT, AttributeType.KEYWORD, AttributeType.PLACE})
 _PROSE = frozenset({"title", "description", "titel", "beschreibung", "titre", "name", "text", "comment", "notes"})
 _PRICES = re.compile(
@@ -162,7 +162,7 @@ def _kept(known: Attribute | None, found: AttributeType, cells: Sequence[str]) -
         return found
     if known.type in _TEXTS:
         return known.type if found in _TEXTS else found
-    fits = _share(cells, lambda cell: parse_text(known, cell) is not None) >= _STILL_FITS
+    fits = _share(cells, lambda cell: parse_text(known, cell) is not None) >= _AS_EXPECTED
     return known.type if fits else found
 
 
@@ -191,8 +191,9 @@ def _type_of(name: str, cells: Sequence[str], decimal: str) -> AttributeType:
 
 def _numeric(name: str, cells: Sequence[str], decimal: str) -> AttributeType | None:
     amounts = [amount for cell in cells if (amount := read_amount(cell, decimal))]
-    if len(amounts) >= _ENOUGH * len(cells):
-        if _PRICES.search(name) or sum(amount.mark for amount in amounts) >= len(amounts) / 2:
+    is_called_price = bool(_PRICES.search(name))
+    if len(amounts) >= (_AS_EXPECTED if is_called_price else _ENOUGH) * len(cells):
+        if is_called_price or sum(amount.mark for amount in amounts) >= len(amounts) / 2:
             return AttributeType.PRICE
         return None if any(_is_code(cell) for cell in cells) else AttributeType.NUMBER
     # With an exponent: 1.5e-3.

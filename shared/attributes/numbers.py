@@ -10,14 +10,17 @@ from typing import NamedTuple
 _SYMBOLS = {
     "£": "GBP", "€": "EUR", "$": "USD", "¥": "JPY", "₹": "INR", "₽": "RUB", "₴": "UAH", "₺": "TRY", "₩": "KRW",
     "₫": "VND", "₪": "ILS", "₦": "NGN", "₱": "PHP", "₸": "KZT", "฿": "THB", "zł": "PLN", "kč": "CZK", "ft": "HUF",
-    "lei": "RON", "kr": "", "kr.": "", "us$": "USD", "a$": "AUD", "c$": "CAD", "r$": "BRL", "nz$": "NZD",
-    "hk$": "HKD", "s$": "SGD", "chf": "CHF", "fr.": "CHF", "euro": "EUR", "euros": "EUR", "eur": "EUR", "rs.": "INR",
+    "lei": "RON", "kr": "", "us$": "USD", "a$": "AUD", "c$": "CAD", "r$": "BRL", "nz$": "NZD",
+    "hk$": "HKD", "s$": "SGD", "chf": "CHF", "fr": "CHF", "euro": "EUR", "euros": "EUR", "eur": "EUR", "rs": "INR",
+    "円": "JPY", "元": "CNY", "원": "KRW", "руб": "RUB", "грн": "UAH", "лв": "BGN", "nt$": "TWD", "mx$": "MXN",  # noqa: RUF001
 }  # fmt: skip
 _MORE_CODES = "AED ARS BGN CLP CNY COP DKK EGP IDR ISK KES MAD MXN MYR NOK PEN PKR QAR RSD SAR SEK TWD UYU ZAR"
 _CODES = frozenset(re.findall("[A-Z]{3}", _MORE_CODES)) | frozenset(filter(None, _SYMBOLS.values()))
 _NUMBER = re.compile(r"[+-]?[0-9](?:[0-9.,']*[0-9])?")
 _EXPONENT = re.compile(r"[+-]?[0-9]+(?:\.[0-9]+)?[eE][+-]?[0-9]{1,3}")
-_DASHES = re.compile(r"[.,][-\u2013\u2014]+$")  # "20,-"
+_NO_FRACTION = r"(?:[.,:][-\u2013\u2014]+|/-)"  # "20,-", "20:-", "20/-"
+_AMOUNT = re.compile(rf"[0-9](?:[0-9.,']*[0-9])?{_NO_FRACTION}?")
+_NEGOTIABLE = re.compile(r"\b(?:vb|vhb|fp|ono|obo)\b", re.IGNORECASE)  # "30 \u20ac VB", "\u00a320 ono"
 _OTHER = {".": ",", ",": "."}
 _MAX_DIGITS = 15  # of which a float64 keeps every one
 
@@ -60,7 +63,7 @@ def parse_number(text: str, decimal: str = ".") -> float | None:
     for separator in (group, "'"):
         if separator in digits:
             first, *rest = digits.split(separator)
-            if not 1 <= len(first) <= 3 or any(len(part) != 3 for part in rest):
+            if not 1 <= len(first) <= 3 or not _are_groups(separator, rest):
                 return None
             digits = first + "".join(rest)
     if not digits.isdecimal() or (mark and not fraction.isdecimal()) or len(digits + fraction) > _MAX_DIGITS + 15:
@@ -68,15 +71,21 @@ def parse_number(text: str, decimal: str = ".") -> float | None:
     return float(f"{sign}{digits}.{fraction or 0}")
 
 
+def _are_groups(separator: str, groups: list[str]) -> bool:
+    """Whether digits behind the first separator are groups of three, or as in India of two and a last of three."""
+    *others, last = map(len, groups)
+    return last == 3 and (set(others) <= {3} or (separator == "," and set(others) == {2}))
+
+
 def parse_amount(text: str, decimal: str = ".") -> Amount | None:
-    """Parse a price: "£1,250.00", "1.250,- €" with `decimal` ",", "EUR 20", "20 kr"; None for anything else.
+    """Parse a price: "£1,250.00", "1.250,- €" with `decimal` ",", "EUR 20", "20 € VB"; None for anything else.
 
     Args:
         text: as a table has it.
         decimal: as of `parse_number`.
     """
-    text = plain(text)
-    found = re.search(r"[0-9](?:[0-9.,']*[0-9])?(?:[.,][-\u2013\u2014]+)?", text)
+    text = _NEGOTIABLE.sub("", plain(text)).strip()
+    found = _AMOUNT.search(text)
     if not found:
         return None
     before, after = text[: found.start()].strip(), text[found.end() :].strip()
@@ -90,11 +99,11 @@ def parse_amount(text: str, decimal: str = ".") -> Amount | None:
     currency = ""
     if mark := before or after:
         code = mark.upper().rstrip(".")
-        known = code if code in _CODES else _SYMBOLS.get(mark.lower())
+        known = code if code in _CODES else _SYMBOLS.get(mark.lower().rstrip("."))
         if known is None:
             return None
         currency = known
-    number = parse_number(sign + _DASHES.sub("", found[0]), decimal)
+    number = parse_number(sign + re.sub(f"{_NO_FRACTION}$", "", found[0]), decimal)
     return None if number is None else Amount(number, currency, bool(mark))
 
 

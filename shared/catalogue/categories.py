@@ -10,6 +10,7 @@ from difflib import get_close_matches
 from functools import cached_property, lru_cache
 from typing import Protocol
 
+from shared.attributes.values import NOTHING
 from shared.errors import CatalogueUnusable, InvalidRequest
 
 # Those of the older service. The position is the class index of the classifier and part of the HTTP contract.
@@ -34,9 +35,15 @@ _FEWEST = 2
 _SHOWN = 30
 _ITS_OWN = 0.5  # of a catalogue's listings that are in some categories: they are its own
 
-_SEPARATOR = re.compile(r"[/>|\\\u00bb\u203a\u2192]")  # the last: quotation marks and an arrow to the right
+# The last: quotation marks and an arrow to the right.
+_SEPARATOR = re.compile(r"[-=]*>|[/|\\\u00bb\u203a\u2192]")
 JOINED = " / "
 _AND = re.compile(r"\band\b")
+
+
+def is_missing(text: str) -> bool:
+    """Whether a category, as a table has it, is none: empty, separators only, or "NULL" and the like."""
+    return not text.strip("/ ") or text.strip().casefold() in NOTHING
 
 
 def _key(name: str) -> str:
@@ -121,13 +128,15 @@ class Categories:
         """Split a category, as a table has it, into its path from the root: "Home & Garden / Rugs" -> two names.
 
         Where the root is no category as it stands, it is read as spreadsheets and shops spell such a path: with HTML
-        entities, hard or double spaces, other case, "and" for "&", a separator in front, or ">", "|" or a backslash as
-        separator. So `"home &amp; garden > rugs"` gives "Home & Garden" and "rugs".
+        entities, hard or double spaces, other case, "and" for "&", a separator in front, or ">", "->", "|" or a
+        backslash as separator. So `"home &amp; garden > rugs"` gives "Home & Garden" and "rugs".
 
         Returns:
             names without surrounding spaces; the first is one of the categories if it means one of them; nothing for
-            empty text.
+            empty text, and for "NULL" and the like unless a category is called so.
         """
+        if is_missing(text) and text.strip() not in self._position:
+            return ()
         plain = tuple(part for name in text.split("/") if (part := name.strip()))
         if plain and self.level == 1 and plain[0] in self._position:
             return plain
@@ -184,7 +193,7 @@ def categories_in(texts: Iterable[str], known: Categories | None = None, level: 
         CatalogueUnusable: there are fewer than two, or more than a classifier can tell apart.
     """
     spelled = Counter(texts)
-    n_listings = sum(n for text, n in spelled.items() if text.strip("/ "))
+    n_listings = sum(n for text, n in spelled.items() if not is_missing(text))
 
     def holds(categories: Categories) -> bool:
         return sum(n for text, n in spelled.items() if categories.find(text) is not None) >= _ITS_OWN * n_listings
@@ -196,7 +205,7 @@ def categories_in(texts: Iterable[str], known: Categories | None = None, level: 
         return OLDER_CATEGORIES
     names: dict[str, Counter[str]] = {}
     for text, n in spelled.items():
-        if name := JOINED.join(_read_path(text)[: level or None]):
+        if not is_missing(text) and (name := JOINED.join(_read_path(text)[: level or None])):
             names.setdefault(_key(name), Counter())[name] += n
     first = known.names if known else ()
     taken = {_key(name) for name in first}

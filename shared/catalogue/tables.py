@@ -22,6 +22,7 @@ from shared.catalogue.categories import (
     CategorySource,
     PhotoFile,
     categories_in,
+    is_missing,
 )
 from shared.catalogue.choice import OWN_CATEGORIES, CategoryChoice
 from shared.catalogue.forms.csv_files import LAYOUT, find_folder, find_table, read_table, table_name
@@ -319,7 +320,7 @@ def _categories(
             rejected.append(RowProblem("listing without id", PRODUCTS, row))
         elif listing_id in category_of:
             rejected.append(RowProblem("listing id repeated", PRODUCTS, row, listing_id))
-        elif index is None and not text.strip("/ "):
+        elif index is None and is_missing(text):
             rejected.append(RowProblem("listing without category", PRODUCTS, row, listing_id))
         elif index is None:
             problem = RowProblem("listing of unknown category", PRODUCTS, row, listing_id, root or text)

@@ -228,7 +228,7 @@ class RateLimited(Overload):
 
 
 class QueueUnavailable(Overload):
-    """Redis cannot be reached; nothing was accepted."""
+    """Redis cannot be reached, or is full: `detail` says which, and nothing was accepted."""
 
 
 class AcceptanceUnknown(QueueUnavailable):

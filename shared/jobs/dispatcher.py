@@ -18,6 +18,7 @@ from shared.jobs.contract import Job, JobStatus, Priority
 from shared.jobs.idle import IdleThreads
 from shared.jobs.records import PREFIX, UNREAD_ENOUGH, QueueName
 from shared.jobs.store import JobStore
+from shared.redis_client import queue_trouble
 
 _RETRY_AFTER_S = 5
 
@@ -127,6 +128,5 @@ def broker_errors() -> Iterator[None]:
     try:
         yield
     except (redis.RedisError, OperationalError, OSError) as exc:
-        raise QueueUnavailable(
-            "the job queue cannot be reached; nothing was accepted", retry_after_s=_RETRY_AFTER_S
-        ) from exc
+        raised = exc.__cause__ if isinstance(exc, OperationalError) else exc
+        raise QueueUnavailable(f"{queue_trouble(raised)}; nothing was accepted", retry_after_s=_RETRY_AFTER_S) from exc

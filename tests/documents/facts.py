@@ -50,7 +50,8 @@ def _errors() -> Iterator[type[errors.LookalikeError]]:
     for error in vars(errors).values():
         if not isinstance(error, type) or not issubclass(error, errors.LookalikeError) or error.code in seen:
             continue
-        if all(child.code == error.code for child in error.__subclasses__()):
+        is_family = error.__module__ == "shared.errors.base"
+        if not is_family or all(child.code == error.code for child in error.__subclasses__()):
             seen.add(error.code)
             yield error
 

@@ -96,7 +96,10 @@ def read_table(
     else:
         required, category = _required(name, source), source.column if name == PRODUCTS else ""
         if called.endswith(".parquet"):
+            n_odd = len(odd)
             table = read_parquet(file.read_bytes(), called, odd, category=category)
+            if of_bytes := [one.value for one in odd[n_odd:] if one.value in required]:
+                raise CatalogueUnusable(f"{called} has bytes in the column {', '.join(of_bytes)}; write them as text")
         else:
             table = read_json_lines(file.read_bytes(), called, rejected, odd, required=required, category=category)
         _check_header(list(table.columns), called, required)

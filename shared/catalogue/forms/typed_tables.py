@@ -5,7 +5,7 @@ from collections.abc import Collection, Iterator, Sequence
 from datetime import date, time
 from decimal import Decimal
 from math import isnan
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from shared.catalogue.forms.encodings import decode_table
 from shared.catalogue.rows import MAX_COLUMNS, RowProblem
@@ -205,9 +205,17 @@ def read_parquet(content: bytes, name: str, odd: list[RowProblem], *, category: 
                         numbers.add(flat_name)
                 else:
                     odd.append(RowProblem("column holds no text", name, 1, value=flat_name, detail="it is not read"))
+        columns += _ranges(table.schema.pandas_metadata)
     except (pa.ArrowException, OSError, ValueError) as exc:
         raise CatalogueUnusable(f"{name} cannot be read as Parquet: {exc}; write it again") from exc
     return _table(columns, range(1, table.num_rows + 1), numbers)
+
+
+def _ranges(pandas_metadata: dict[str, Any] | None) -> Iterator[tuple[str, list[str]]]:
+    """Columns that pandas keeps as metadata alone: an index with a name, of consecutive numbers."""
+    for index in (pandas_metadata or {}).get("index_columns", ()):
+        if isinstance(index, dict) and index.get("kind") == "range" and index.get("name"):
+            yield str(index["name"]).strip(), [str(n) for n in range(index["start"], index["stop"], index["step"])]
 
 
 def _flattened(column: str, cells: "pa.ChunkedArray") -> "Iterator[tuple[str, pa.ChunkedArray]]":

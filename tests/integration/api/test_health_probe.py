@@ -125,6 +125,25 @@ def test_readiness_goes_red_when_nobody_consumes_and_green_again(
     health_probe.stop()
 
 
+def test_a_full_redis_is_told_to_senders_and_makes_the_service_unready(app: Flask, client: redis.Redis) -> None:
+    service, http = app.extensions["lookalike"], app.test_client()
+    service.health_probe = HealthProbe(
+        service.store, service.registry, every_s=0.05, spec=PreprocessSpec, dispatch=service._dispatch
+    )
+    report(client, state="ready")
+    client.config_set("maxmemory", "1")
+    try:
+        refused = http.post("/v1/jobs/embed", json={"image_id": "p"})
+        assert (refused.status_code, refused.get_json()["code"]) == (503, "queue_unavailable")
+        assert "no room" in refused.get_json()["detail"]
+        service.health_probe.start()
+        eventually(lambda: http.get("/readyz").status_code == 503, "readiness goes red")
+        assert "no room" in http.get("/readyz").get_json()["problems"][0]
+    finally:
+        client.config_set("maxmemory", "0")
+        service.health_probe.stop()
+
+
 def test_no_probe_is_sent_while_no_worker_reports(app: Flask, client: redis.Redis, jobs: JobStore) -> None:
     service = app.extensions["lookalike"]
     health_probe = HealthProbe(

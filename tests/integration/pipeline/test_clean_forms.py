@@ -1,6 +1,7 @@
 """`clean` on a catalogue as people have them: tables with types, photos in subfolders and by path, spoiled ids."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -49,7 +50,9 @@ def test_a_photo_that_cannot_be_decoded_is_told_with_the_row_and_table_that_it_h
     (dump / "images" / f"{photos['id'][2]}.jpg").write_bytes(b"no photo")
     cleaned = clean(dump, tmp_path / "out", report_progress=lambda line: None)
     reason = "photo cannot be used: unsupported_format"
-    assert cleaned.catalogue.rejected == (RowProblem(reason, "Images.parquet", 3, photos["id"][2]),)
+    (told,) = cleaned.catalogue.rejected
+    assert replace(told, detail="") == RowProblem(reason, "Images.parquet", 3, photos["id"][2])
+    assert "JPEG" in told.detail  # what is read
 
 
 def test_ids_that_a_spreadsheet_spoiled_are_cleaned_as_those_that_are_meant(tmp_path: Path) -> None:

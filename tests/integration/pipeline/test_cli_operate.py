@@ -12,7 +12,7 @@ from pipeline.cli.main import main
 from shared.api_keys import KeyRing, verify
 from shared.errors import InternalError
 from shared.jobs.celery_config import QUEUES
-from shared.jobs.contract import EmbedRequest, Job, JobKind, Priority, SearchRequest
+from shared.jobs.contract import DeleteImageRequest, EmbedRequest, Job, JobKind, Priority, SearchRequest
 from shared.jobs.store import JobStore
 from tests.integration.conftest import PLENTY
 
@@ -104,6 +104,8 @@ def test_jobs_of_every_key_are_listed_newest_first_and_by_status(jobs: JobStore)
     assert [job["id"] for job in run_json("jobs", "list", "--kind", "search", "--limit", "2")["jobs"]] == [
         waiting[2].id, waiting[1].id,
     ]  # fmt: skip
+    longest = jobs.create(JobKind.DELETE_IMAGE, DeleteImageRequest(image_id="p"), b"", admission=PLENTY)[0]
+    assert run("jobs", "list", "--limit", "1").output.split()[:3] == [longest.id, "delete_image", "queued"]
     assert "internal_error: it crashed" in run("jobs", "list", "--status", "failed").output
     assert "no such jobs" in run("jobs", "list", "--status", "canceled").output
 

@@ -50,6 +50,13 @@ def test_one_stray_value_in_twenty_does_not_change_a_columns_type() -> None:
     assert one("new", [*["yes"] * 99, "perhaps"]).type is AttributeType.KEYWORD  # of booleans every one counts
 
 
+def test_a_column_called_price_holds_prices_though_many_cells_are_words() -> None:
+    cells = ["£5", "Free", "£7.50", "swap", "12", "£1,200"]
+    assert one("Price", cells).type is AttributeType.PRICE
+    assert one("given", cells).type is AttributeType.KEYWORD
+    assert one("Price", ["low", "£5", "high"]).type is AttributeType.KEYWORD
+
+
 def test_names_are_small_letters_digits_and_underscores_of_any_script() -> None:
     columns = {
         "Preis (EUR)": ["1"],

@@ -151,3 +151,9 @@ def test_a_column_that_is_not_there_is_named(tmp_path: Path) -> None:
         CatalogueUnusable, match="the column Rubrik; it has id, titel, category; LOOKALIKE_CATEGORY_COLUMN"
     ):
         read_catalogue(directory, CategoryChoice(source=CategorySource("Rubrik")))
+
+
+def test_what_tables_write_for_nothing_is_no_category_unless_a_model_knows_it_as_one() -> None:
+    assert categories_in(["Cars", "NULL", "N/A", "Boats", "nan", "-", r"\N"]).names == ("Boats", "Cars")
+    assert Categories(("Cars", "None")).find("None") == 1
+    assert Categories(("Cars", "N")).find("N/A") is None

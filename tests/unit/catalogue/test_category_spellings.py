@@ -23,6 +23,8 @@ from tests.conftest import encode, noise_image, write_catalogue
         ("Home\u00a0&\u00a0Garden\u00a0/\u00a0Rugs", ("Home & Garden", "Rugs")),
         ("  Home  &  Garden ", ("Home & Garden",)),
         ("Home & Garden|Rugs", ("Home & Garden", "Rugs")),
+        ("Home & Garden -> Rugs => Small", ("Home & Garden", "Rugs", "Small")),
+        ("N/A", ()),
         ("Home & Garden\\Rugs", ("Home & Garden", "Rugs")),
         ("Home \uff06 Garden \u00bb Rugs", ("Home & Garden", "Rugs")),
         ("/Home & Garden/Rugs/", ("Home & Garden", "Rugs")),

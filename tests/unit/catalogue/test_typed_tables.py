@@ -7,6 +7,7 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pyarrow as pa
 import pytest
 from pyarrow import parquet
@@ -195,6 +196,13 @@ def test_damaged_parquet_is_refused_by_name(tmp_path: Path, content: bytes) -> N
         read_catalogue(dump)
 
 
+def test_ids_that_are_bytes_are_refused_by_column(tmp_path: Path) -> None:
+    photos = as_parquet([{"id": b"\xff" * 16, "product_id": "a"}])
+    dump = dump_of(tmp_path, {"Products.csv": as_csv(LISTINGS), "Images.parquet": photos})
+    with pytest.raises(CatalogueUnusable, match=r"Images\.parquet has bytes in the column id; write them as text"):
+        read_catalogue(dump)
+
+
 def test_columns_of_bytes_are_text_or_told_and_left_out() -> None:
     odd: list[RowProblem] = []
     rows = [{"id": b"a", "raw": b"\xff\xd8", "image": {"bytes": b"\xff", "path": "x.jpg"}, "some": [b"\xff"]}]
@@ -223,6 +231,13 @@ def test_columns_of_other_kinds_in_parquet() -> None:
         "id": ["a", "b"], "single": ["12.1", ""], "large": ["1e+16", ""], "none": ["", ""], "words": ["k; 1", ""],
         "at": ["2024-05-01T10:00:00.000000001", ""],
     }  # fmt: skip
+
+
+@pytest.mark.parametrize("ids", [[7, 8, 9], ["a", "c", "b"]])
+def test_an_index_of_pandas_is_a_column_though_one_of_consecutive_numbers_is_kept_as_its_range(ids: list[Any]) -> None:
+    out = BytesIO()
+    pd.DataFrame({"id": ids, "category": ["A", "B", "A"]}).set_index("id").to_parquet(out)
+    assert read_parquet(out.getvalue(), "Products.parquet", [])["id"].tolist() == [str(one) for one in ids]
 
 
 def test_fields_beyond_the_first_256_are_told_but_those_that_are_required() -> None:

@@ -13,6 +13,7 @@ from PIL import Image, ImageChops, ImageDraw
 from pipeline.cleaning.images import (
     NEAR_BITS,
     Picture,
+    Unusable,
     largest_group,
     near_duplicates,
     prepare_photos,
@@ -64,9 +65,14 @@ def test_what_cannot_be_decoded_is_told_as_serving_tells_it(tmp_path: Path) -> N
     photos = stored(tmp_path, whole, whole[: len(whole) // 2], b"no photo")
     for _ in range(2):  # the second time from its notes
         found = prepare_photos(photos, tmp_path / "out")
-        assert [type(found[photos[0].sha256]), *(found[photo.sha256] for photo in photos[1:])] == [
-            Picture, "photo cannot be used: photo_undecodable", "photo cannot be used: unsupported_format",
-        ]  # fmt: skip
+        whole_one, cut, none = (found[photo.sha256] for photo in photos)
+        assert isinstance(whole_one, Picture)
+        assert isinstance(cut, Unusable)
+        assert cut.reason == "photo cannot be used: photo_undecodable"
+        assert "damaged or cut short" in cut.detail
+        assert isinstance(none, Unusable)
+        assert none.reason == "photo cannot be used: unsupported_format"
+        assert none.detail
     assert list(written(tmp_path / "out")) == [working_copy(tmp_path / "out", photos[0].sha256)]
 
 

@@ -6,9 +6,10 @@ import threading
 from pathlib import Path
 
 import pytest
+from safetensors import SafetensorError
 
 from shared.artifacts.store import MANIFEST, ArtifactStore, WorkInterrupted
-from shared.errors import IndexDamaged, IndexMissing
+from shared.errors import ArtifactUnwritable, IndexDamaged, IndexMissing
 
 NOTES = (".lock", "CURRENT", "PROMOTIONS")
 
@@ -48,6 +49,13 @@ def test_a_store_without_versions_says_so(store: ArtifactStore) -> None:
     assert store.current() is None
     with pytest.raises(IndexMissing, match="build one first"):
         store.newest()
+
+
+def test_a_full_disk_is_told_whatever_library_finds_it_full(store: ArtifactStore) -> None:
+    with pytest.raises(ArtifactUnwritable, match=r"No space left on device.*make room"), store.write():
+        raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
+    with pytest.raises(SafetensorError, match="header"), store.write():
+        raise SafetensorError("Error while serializing: the header is not JSON")
 
 
 @pytest.mark.parametrize("error", [OSError("disk full"), KeyboardInterrupt()])

@@ -8,6 +8,8 @@ from typing import Any
 import pytest
 import redis
 from kombu.utils.url import parse_url as parse_broker_url
+from redis.exceptions import NoPermissionError, OutOfMemoryError
+from redis.sentinel import MasterNotFoundError
 
 from shared.errors import CannotStart
 from shared.jobs.celery_config import make_celery
@@ -19,6 +21,8 @@ from shared.redis_client import (
     broker_at,
     connect,
     parse_redis_url,
+    queue_trouble,
+    trouble_with,
 )
 from shared.settings import load_settings
 
@@ -203,3 +207,42 @@ def test_threads_that_ask_at_once_lose_no_sentinel() -> None:
     assert set(found) == {("10.0.0.1", 6379)}
     assert sentinels.sentinels[0] is slow
     assert {id(each) for each in sentinels.sentinels} == {id(dead), id(slow), id(third)}
+
+
+def _connection_error(cause: Exception) -> redis.ConnectionError:
+    error = redis.ConnectionError("Error connecting to redis://user:secret@h:6379")
+    error.__cause__ = cause
+    return error
+
+
+@pytest.mark.parametrize(
+    ("error", "wrong"),
+    [
+        (redis.AuthenticationError("WRONGPASS secret"), "X wants another user or password"),
+        (redis.ResponseError("DB index is out of range"), "X has no database of that number"),
+        (NoPermissionError("secret"), "X refuses the first command (NoPermissionError)"),
+        (redis.TimeoutError("secret"), "X does not answer (TimeoutError)"),
+        (_connection_error(OSError(111, "Connection refused")), "X does not answer (Connection refused)"),
+        (MasterNotFoundError("no Sentinel knows it"), "X does not answer (no Sentinel knows it)"),
+    ],
+)
+def test_what_is_wrong_with_a_redis_is_said_without_what_may_hold_a_password(
+    error: redis.RedisError, wrong: str
+) -> None:
+    said, advice = trouble_with("X", error)
+    assert said == wrong
+    assert "secret" not in said + advice
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (OutOfMemoryError("command not allowed"), "maxmemory"),
+        (redis.ResponseError("MISCONF Errors writing to the AOF file: No space left on device"), "disk of Redis"),
+        (redis.ReadOnlyError("You can't write against a read only replica."), "Redis refuses it"),
+        (redis.ConnectionError("secret"), "cannot be reached"),
+        (None, "cannot be reached"),
+    ],
+)
+def test_senders_learn_what_keeps_the_queue_from_being_used(error: redis.RedisError | None, said: str) -> None:
+    assert said in queue_trouble(error)
