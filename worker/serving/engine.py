@@ -17,10 +17,12 @@ from shared.errors import PhotoExpired
 from shared.index.answers import Asked, embed_result, encoded_text, own_listings
 from shared.index.milvus_server import MilvusServer
 from shared.index.reranking import reranked_result
+from shared.jobs.answers_contract import BoxProposal
 from shared.jobs.contract import EmbedRequest, PhotoRequest, PhotoResult, Priority, SearchRequest
 from shared.jobs.worker_report import IndexInfo, WorkerStats
 from shared.model.bundle import ModelBundle
 from shared.model.embedder import Embeddings, joined
+from shared.model.proposals import propose_boxes
 from shared.photos.images import Pixels, PreprocessSpec
 from shared.tracing import span
 from worker.serving.lacking import Lacking
@@ -202,7 +204,14 @@ class Engine:
                 case EmbedRequest():
                     voters = asked.voters(live.index, model, own_listings(request, live.index))
                     evidence = asked.evidence(voters, model)
-                    return embed_result(asked, request.encoding, evidence, model)
+                    result = embed_result(asked, request.encoding, evidence, model)
+                    if request.photo_size is None or pixels is None:
+                        return result
+                    photo = _photos(pixels, live.spec)[0]
+                    maps = live.model.feature_maps(photo)
+                    proposals = propose_boxes(maps, photo, live.spec.fit, *request.photo_size)
+                    boxes = [BoxProposal(box=box, score=score) for box, score in proposals]
+                    return result.model_copy(update={"boxes": boxes})
 
     def _embeddings(
         self,

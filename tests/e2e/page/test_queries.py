@@ -31,6 +31,13 @@ PASTE_TEXT_WITH_ITS_PICTURE = """() => {
 }"""
 
 
+# Which of the suggested parts begins farthest to the right, the largest of them.
+RIGHTMOST = """() => {
+    const lefts = [...document.querySelectorAll(".proposal")].map((one) => parseFloat(one.style.left));
+    return lefts.findIndex((left) => left > 40);
+}"""
+
+
 @pytest.fixture
 def two_things(photos: list[Path], tmp_path: Path) -> Path:
     """Two photos of the catalogue side by side, stored as by a camera that was held upright."""
@@ -97,6 +104,32 @@ def test_a_part_is_drawn_with_the_mouse_searched_by_moved_resized_and_taken_back
     assert searched(visit, 5) is None
     expect(page.locator("#told")).not_to_contain_text("part")
     expect(page.locator("#box")).to_be_hidden()
+
+
+@pytest.mark.parametrize("way", ["mouse", "finger", "keyboard"])
+def test_a_part_is_suggested_and_picked(go: Go, two_things: Path, photos: list[Path], way: str) -> None:
+    visit = show(go, two_things)
+    page = visit.page
+    page.get_by_role("button", name="Suggest parts").click()
+    offers = page.locator(".proposal")
+    expect(offers.first).to_be_focused()
+    expect(page.locator("#spoken")).to_contain_text("suggested")
+    visit.keep("suggested")
+    number = page.evaluate(RIGHTMOST)
+    if way == "keyboard":
+        for _ in range(number):
+            page.keyboard.press("Tab")
+        page.keyboard.press("Enter")
+    else:
+        offers.nth(number).click() if way == "mouse" else offers.nth(number).dispatch_event("click")
+    box = searched(visit, 3)
+    assert box
+    assert box[0] > 0.4
+    assert photos[9].stem in visit.found()
+    expect(page.locator("#box")).to_be_focused()
+    expect(offers.first).to_be_hidden()
+    page.get_by_role("button", name="Whole photo").click()
+    expect(offers.first).to_be_visible()
 
 
 def test_a_part_is_chosen_moved_and_resized_by_keyboard_alone(go: Go, two_things: Path) -> None:
