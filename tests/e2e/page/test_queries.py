@@ -31,10 +31,10 @@ PASTE_TEXT_WITH_ITS_PICTURE = """() => {
 }"""
 
 
-# Which of the suggested parts begins farthest to the right, the largest of them.
+# Which of the suggested parts that begin on the right lies on top.
 RIGHTMOST = """() => {
     const lefts = [...document.querySelectorAll(".proposal")].map((one) => parseFloat(one.style.left));
-    return lefts.findIndex((left) => left > 40);
+    return lefts.findLastIndex((left) => left > 40);
 }"""
 
 
