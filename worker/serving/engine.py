@@ -205,13 +205,10 @@ class Engine:
                     voters = asked.voters(live.index, model, own_listings(request, live.index))
                     evidence = asked.evidence(voters, model)
                     result = embed_result(asked, request.encoding, evidence, model)
-                    if request.photo_size is None or pixels is None:
-                        return result
-                    photo = _photos(pixels, live.spec)[0]
-                    maps = live.model.feature_maps(photo)
-                    proposals = propose_boxes(maps, photo, live.spec.fit, *request.photo_size)
-                    boxes = [BoxProposal(box=box, score=score) for box, score in proposals]
-                    return result.model_copy(update={"boxes": boxes})
+                    if request.photo_size is not None and pixels is not None:
+                        boxes = _proposed(live, _photos(pixels, live.spec)[0], request.photo_size)
+                        return result.model_copy(update={"boxes": boxes})
+                    return result
 
     def _embeddings(
         self,
@@ -270,3 +267,9 @@ class Engine:
 def _photos(pixels: bytes, spec: PreprocessSpec) -> Pixels:
     """(n, S, S, 3) uint8."""
     return np.frombuffer(pixels, dtype=np.uint8).reshape(-1, spec.size_px, spec.size_px, 3)
+
+
+def _proposed(live: ServingState, photo: Pixels, size: tuple[int, int]) -> list[BoxProposal]:
+    """Parts of a photo (S, S, 3), whose upright width and height are `size`, that may each show a thing."""
+    proposals = propose_boxes(live.model.feature_maps(photo), photo, live.spec.fit, *size)
+    return [BoxProposal(box=box, score=score) for box, score in proposals]
