@@ -20,8 +20,8 @@ class JobOptions(TypedDict, total=False):
     idempotency_key: str
 
 
-class EmbedOptions(JobOptions, total=False):
-    """Options of an embedding, besides those of every job.
+class PhotoOptions(JobOptions, total=False):
+    """Options of an embedding or a search, besides those of every job.
 
     box: only this part of the photo: left edge, upper edge, width and height in fractions of the upright photo's width
         and height, such as `(0.5, 0, 0.5, 1)` for its right half. Several photos, photos of the index and a batch take
@@ -34,8 +34,17 @@ class EmbedOptions(JobOptions, total=False):
     text: str
 
 
-class SearchOptions(EmbedOptions, total=False):
-    """Options of a search, besides those of an embedding.
+class EmbedOptions(PhotoOptions, total=False):
+    """Options of an embedding alone.
+
+    propose_boxes: propose parts of the photo that may each show a thing, for `box`; of one photo, taken whole.
+    """
+
+    propose_boxes: bool
+
+
+class SearchOptions(PhotoOptions, total=False):
+    """Options of a search alone.
 
     k: number of neighbours, 1 to 100; default 4.
     category: only neighbours of this root category.

@@ -31,7 +31,17 @@ from shared.errors import (
     UploadTooLarge,
 )
 from shared.jobs.batches import Batch, BatchItem
-from shared.jobs.contract import PHOTO_REQUESTS, Job, JobError, JobKind, JobRequest, JobStatus, Priority, Submission
+from shared.jobs.contract import (
+    PHOTO_REQUESTS,
+    EmbedRequest,
+    Job,
+    JobError,
+    JobKind,
+    JobRequest,
+    JobStatus,
+    Priority,
+    Submission,
+)
 from shared.jobs.records import Idempotency
 from shared.jobs.view import location
 
@@ -59,6 +69,8 @@ def submit_batch() -> Response:
     options, submission = read_options(PHOTO_REQUESTS[kind], ignore=frozenset({_CUSTOM_ID, "kind"}))
     if options.box is not None:
         raise InvalidRequest("box: photos of a batch are taken whole; submit one with a box as a job of its own")
+    if isinstance(options, EmbedRequest) and options.propose_boxes:
+        raise InvalidRequest("propose_boxes: a batch has none; submit the photo as a job of its own")
     if "priority" not in submission.model_fields_set:
         submission = submission.model_copy(update={"priority": Priority.BULK})
     service().check(options, submission)

@@ -113,6 +113,10 @@ def _submit(kind: JobKind) -> Response:
     key = idempotency_key()
     options, submission = read_options(PHOTO_REQUESTS[kind])
     photo = None if request.is_json else service().reader.read_query(request, service().spec, box=options.box)
+    if isinstance(options, EmbedRequest) and options.propose_boxes:
+        if photo is None or len(photo.files) > 1 or options.box is not None:
+            raise e.InvalidRequest("propose_boxes: send one photo, and no box: parts are proposed of a whole photo")
+        options = options.model_copy(update={"photo_size": service().reader.size(photo)})
     return submitted(service().accept(kind, options, photo, submission=submission, idempotency_key=key))
 
 

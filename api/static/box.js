@@ -1,7 +1,8 @@
-// The part of the previewed photo that is searched by: drawn with mouse or finger, moved and resized by keyboard too.
+// The part of the previewed photo that is searched by: drawn with mouse or finger, moved and resized by keyboard, or one
+// of those that the service suggests.
 
-import { $ } from "./dom.js";
-import { percent } from "./words.js";
+import { $, el, fill, say } from "./dom.js";
+import { count, percent } from "./words.js";
 
 const LEAST_PX = 16; // of the photo, as the service has it
 const LEAST_SHOWN_PX = 12; // on the screen, so that it can be got hold of
@@ -15,11 +16,13 @@ let box = null; // [x, y, w, h] in fractions of the upright photo
 let isOffered = false;
 let timer = null;
 let changed = () => {};
+let propose = async () => [];
 
-/** `onChange(box)` is called with what is chosen, null for the whole photo. */
-export function startBox(onChange) {
-  changed = onChange;
+/** `onChange(box)` is called with what is chosen, null for the whole photo; `proposals()` has parts suggested. */
+export function startBox(onChange, proposals) {
+  [changed, propose] = [onChange, proposals];
   const img = $("#preview > img");
+  img.addEventListener("load", () => fill($("#proposals")));
   for (const event of ["load", "error"]) img.addEventListener(event, layOut);
   new ResizeObserver(layOut).observe(img);
   $("#area").addEventListener("pointerdown", takeHold);
@@ -29,6 +32,7 @@ export function startBox(onChange) {
     $("#box").focus();
   });
   $("#part-clear").addEventListener("click", clear);
+  $("#part-propose").addEventListener("click", suggest);
 }
 
 /** Show this box over the preview; `offered`: one may be chosen, as the photo itself is here. */
@@ -59,11 +63,41 @@ function place(element, sides, unit) {
 function draw() {
   const shown = $("#box");
   shown.hidden = $("#part-clear").hidden = !box;
-  $("#part-choose").hidden = Boolean(box);
+  for (const offer of ["#part-choose", "#part-propose", "#proposals"]) $(offer).hidden = Boolean(box);
   if (!box) return;
   place(shown, box.map((side) => 100 * side), "%");
-  const [x, y, w, h] = box.map(percent);
-  shown.ariaLabel = `Part of the photo: ${x} from the left, ${y} from the top, ${w} wide, ${h} high`;
+  shown.ariaLabel = `Part of the photo: ${described(box)}`;
+}
+
+function described(part) {
+  const [x, y, w, h] = part.map(percent);
+  return `${x} from the left, ${y} from the top, ${w} wide, ${h} high`;
+}
+
+/** Show the parts that the service suggests as buttons over the photo, the smaller ones on top. */
+async function suggest() {
+  const [pressed, img] = [$("#part-propose"), $("#preview > img")];
+  const photo = img.src;
+  pressed.disabled = true;
+  try {
+    const parts = await propose();
+    if (photo !== img.src || !parts) return;
+    fill($("#proposals"), parts.toSorted((one, other) => other[2] * other[3] - one[2] * one[3]).map(proposal));
+    say(parts.length ? `${count(parts.length, "part")} suggested.` : "No part of it stands out.");
+    $("#proposals button")?.focus({ preventScroll: true });
+  } finally {
+    pressed.disabled = false;
+  }
+}
+
+function proposal(part) {
+  const made = el("button.proposal", { type: "button", ariaLabel: `Search by this part: ${described(part)}` });
+  place(made, part.map((side) => 100 * side), "%");
+  made.addEventListener("click", () => {
+    settle(within(part));
+    $("#box").focus({ preventScroll: true });
+  });
+  return made;
 }
 
 function settle(chosen) {
@@ -80,7 +114,7 @@ function clear() {
 
 /** Follow the pointer from where it went down: on the box it moves that, on its corner it resizes it, elsewhere it draws. */
 function takeHold(down) {
-  if (down.button || !down.isPrimary) return;
+  if (down.button || !down.isPrimary || down.target.closest(".proposal")) return;
   down.preventDefault();
   const [area, before, from] = [$("#area"), box, pointOf(down)];
   const resizes = Boolean(down.target.closest(".corner"));

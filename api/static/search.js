@@ -45,7 +45,7 @@ export function start() {
   startPanel(again);
   startText({ search: () => go(query ?? {}, { replace: textChosen().text === (query?.text ?? "") }), again });
   // The first box is a step that one can go back from; to move it is none.
-  startBox((box) => query?.shown.length && go({ ...query, box }, { replace: Boolean(query.box && box) }));
+  startBox((box) => query?.shown.length && go({ ...query, box }, { replace: Boolean(query.box && box) }), proposeParts);
   takeWhatIsDropped();
   document.addEventListener("paste", (event) => {
     const files = [...(event.clipboardData?.files ?? [])];
@@ -219,6 +219,24 @@ async function submit(given, signal) {
       if (!problem.retryAfter || problem.status === 401) throw problem;
       await countDown(problem, signal);
     }
+  }
+}
+
+/** Parts of the photo that is searched by which may each show a thing; null where that cannot be told. */
+async function proposeParts() {
+  const files = query.shown.map((photo) => photos.get(photo));
+  const form = new FormData();
+  form.append("propose_boxes", "true");
+  form.append("image", files[0], "photo");
+  const headers = { Prefer: `wait=${WAIT_S}`, "Idempotency-Key": requestKey() };
+  try {
+    let job = await ask("/v1/jobs/embed", { method: "POST", headers, form });
+    for await (job of follow(job));
+    if (job.status !== "succeeded") throw job.error ?? { code: job.status === "expired" ? "deadline_exceeded" : "job_canceled", detail: "" };
+    return job.result.boxes?.map(({ box }) => box) ?? [];
+  } catch (problem) {
+    noteProblem($("#search-message"), problem);
+    return null;
   }
 }
 

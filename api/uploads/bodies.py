@@ -133,6 +133,10 @@ class PhotoReader:
         """
         return self._decoders.thumbnail(photo, size_px)
 
+    def size(self, photo: Photo) -> tuple[int, int]:
+        """Width and height in pixels of a photo that was read, once it is upright; raises as `read`."""
+        return self._decoders.size(photo.files[0])
+
     def decode_all(self, photos: list[IO[bytes]], spec: PreprocessSpec) -> list[Photo | LookalikeError]:
         """Decode many photos in parallel.
 

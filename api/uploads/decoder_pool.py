@@ -100,6 +100,15 @@ class DecoderPool:
         """
         return self._ask(photo, {"thumbnail_px": size_px})
 
+    def size(self, photo: IO[bytes]) -> tuple[int, int]:
+        """Read width and height of a photo in pixels, once it is upright.
+
+        Raises:
+            InputError, QueueFull: as of `decode`.
+        """
+        width, height = json.loads(self._ask(photo, {"size": True}))
+        return width, height
+
     def _ask(self, photo: IO[bytes], wanted: dict[str, object]) -> bytes:
         try:
             return self._small.decode(photo, wanted)

@@ -23,7 +23,7 @@ from PIL import Image
 from api.uploads.sandbox import confine
 from shared.errors import InputError, PhotoTooHeavy, PhotoUndecodable
 from shared.photos.boxes import Box
-from shared.photos.images import PreprocessSpec, open_photo, render, thumbnail, working_copy
+from shared.photos.images import PreprocessSpec, open_photo, render, thumbnail, upright_size, working_copy
 
 CPU_S = 2.5  # CPU time for one photo
 _STATUS = Path("/proc/self/status")
@@ -67,13 +67,15 @@ def _decode(photo: bytes, request: dict[str, Any]) -> tuple[dict[str, object], b
     """Decode one photo.
 
     Returns:
-        The JSON line of the answer, and the content that follows it: pixels and working copy, or a thumbnail.
+        The JSON line of the answer, and the content that follows it: pixels and working copy, a thumbnail, or a size.
     """
     limits = {name: request[name] for name in ("max_pixels", "max_decoding_bytes")}
     try:
         image = open_photo(photo, **limits)
         if "thumbnail_px" in request:
             content = thumbnail(image, request["thumbnail_px"])
+        elif "size" in request:
+            content = json.dumps(upright_size(image)).encode()
         else:
             box = Box(*request["box"]) if request["box"] else None
             spec = PreprocessSpec.model_validate(request["spec"])

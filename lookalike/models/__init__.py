@@ -34,6 +34,7 @@ from lookalike.models.quality import (
     VersionQuality,
 )
 from lookalike.models.results import (
+    BoxProposal,
     CategoryAnswer,
     CategoryScore,
     CertainPath,
@@ -65,6 +66,7 @@ __all__ = [
     "Attribute",
     "BatchItemState",
     "BatchState",
+    "BoxProposal",
     "CategoryAnswer",
     "CategoryScore",
     "CertainPath",

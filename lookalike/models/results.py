@@ -258,6 +258,18 @@ def _decoded_embedding(encoded: object) -> object:
     return numbers.tolist()
 
 
+class BoxProposal(Answer):
+    """A part of a photo that may show a thing of its own.
+
+    Attributes:
+        box: x, y, w, h in fractions of the upright photo, as the option `box` takes them.
+        score: how much the part differs from what is beside it, 0..1.
+    """
+
+    box: tuple[float, float, float, float]
+    score: float
+
+
 class EmbedResult(Answer):
     """The embedding of a photo.
 
@@ -266,6 +278,7 @@ class EmbedResult(Answer):
         scores: (n_categories,) outputs of the classifier before softmax, in the order of its categories.
         embedding: (dimension,) vector of length 1; the dot product of two is their cosine similarity.
         dimension: length of `embedding`.
+        boxes: parts of the photo that may each show a thing, the surest first; None without `propose_boxes`.
         model_fingerprint: identifies the model; embeddings of different models cannot be compared.
         timing_ms: how long the job took; None if the service did not measure it.
     """
@@ -274,6 +287,7 @@ class EmbedResult(Answer):
     scores: list[float]
     embedding: Annotated[list[float], BeforeValidator(_decoded_embedding)]
     dimension: int
+    boxes: list[BoxProposal] | None = None
     model_fingerprint: str
     timing_ms: Timing | None = None
 

@@ -24,6 +24,7 @@ _SMALL_PX, _SMALL_FROM = 6, 0.4
 _COARSE_PX, _COARSE_STEPS, _COARSE_FROM = 16, 8, 0.8
 _MIDDLE_PX, _MIDDLE_STEPS, _MIDDLE_FROM = 48, 8, 0.85
 _FINE_STEPS = 8
+_SLOW_FROM, _MORE_STEPS = 0.97, 8  # turned pictures that are far from square need more steps
 _N_BLOCKS = 6  # in a row: the parts of a picture that are compared
 _FLAT_LEVELS = 3.0  # of standard deviation: a part with less has nothing to be compared
 _FEWEST_PARTS = 4  # of 36 that have something to be compared: a blank page looks like any other
@@ -125,7 +126,11 @@ def _refined(a: FloatArray, b: FloatArray, maps: FloatArray) -> tuple[npt.NDArra
     if len(near := np.flatnonzero(_compared(middle_a, middle_b, maps)[1] >= _MIDDLE_FROM)):
         a, b = a[near], b[near]
         maps, _ = _align(a, b, _FINE_STEPS, maps[near])
-        same[near], correlation[near] = _compared(a, b, maps)
+        found, fit = _compared(a, b, maps)
+        if len(slow := np.flatnonzero(~found & (fit >= _SLOW_FROM))):
+            maps, _ = _align(a[slow], b[slow], _MORE_STEPS, maps[slow])
+            found[slow], fit[slow] = _compared(a[slow], b[slow], maps)
+        same[near], correlation[near] = found, fit
     return same, correlation
 
 

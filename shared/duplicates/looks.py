@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -23,15 +23,27 @@ _FRAMED = 0.6  # of the pixels within a frame differ from it
 _BLUR_PX = 4  # over which its edge may be spread
 _LEAST_LEFT = 0.25  # of a side: else what looks like a margin is the picture
 _TINT_LEVELS = 8.0  # copies of real photos differ by up to 7
-_VERSION = 1  # of how looks are made
+_VERSION = 2  # of how looks are made
 _AT_ONCE = 500
 _BUSY_S = 30
-_LOOKS = "SELECT sha256, grey, blue, red, dhash FROM looks WHERE sha256 IN (SELECT value FROM json_each(?))"
+_LOOKS = "SELECT sha256, greys, tints, dhash FROM looks WHERE sha256 IN (SELECT value FROM json_each(?))"
 _KNOWN = "SELECT sha256 FROM looks WHERE sha256 IN (SELECT value FROM json_each(?))"
 _TABLE = """
     DROP TABLE IF EXISTS looks;
-    CREATE TABLE looks (sha256 TEXT PRIMARY KEY, grey BLOB, blue REAL, red REAL, dhash TEXT) WITHOUT ROWID
+    CREATE TABLE looks (sha256 TEXT PRIMARY KEY, greys BLOB, tints TEXT, dhash TEXT) WITHOUT ROWID
 """
+
+
+class Thumbnail(NamedTuple):
+    """A small grey picture.
+
+    Attributes:
+        grey: (SIDE_PX, SIDE_PX) uint8.
+        tint: mean Cb and Cr of what it shows, 0..255.
+    """
+
+    grey: npt.NDArray[np.uint8]
+    tint: tuple[float, float]
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,13 +51,12 @@ class Look:
     """What a photo looks like.
 
     Attributes:
-        grey: (SIDE_PX, SIDE_PX) uint8, without frame.
-        tint: its mean Cb and Cr, 0..255.
+        thumbnails: without frame; of a photo that has one, then also with it: once a copy of a framed photo is turned
+            or framed again, the inner frame is a part of the picture.
         dhash: 128 bits in hexadecimal, see `dhash`.
     """
 
-    grey: npt.NDArray[np.uint8]
-    tint: tuple[float, float]
+    thumbnails: tuple[Thumbnail, ...]
     dhash: str
 
 
@@ -61,12 +72,17 @@ def look_of(photo: bytes) -> Look:
 def look_of_image(image: Image.Image) -> Look:
     """Compute the look of an upright RGB image."""
     inner = image.crop(_without_margins(np.asarray(image)))
-    grey = inner.convert("L").resize((SIDE_PX, SIDE_PX), Image.Resampling.BILINEAR)
-    _, blue, red = np.asarray(inner.convert("YCbCr")).reshape(-1, 3).mean(axis=0).tolist()
-    return Look(np.asarray(grey), (blue, red), dhash(image))
+    shown = (inner,) if inner.size == image.size else (inner, image)
+    return Look(tuple(map(_thumbnail, shown)), dhash(image))
 
 
-def tints_agree(one: Look, other: Look) -> bool:
+def _thumbnail(image: Image.Image) -> Thumbnail:
+    grey = image.convert("L").resize((SIDE_PX, SIDE_PX), Image.Resampling.BILINEAR)
+    _, blue, red = np.asarray(image.convert("YCbCr")).reshape(-1, 3).mean(axis=0).tolist()
+    return Thumbnail(np.asarray(grey), (blue, red))
+
+
+def tints_agree(one: Thumbnail, other: Thumbnail) -> bool:
     """Tell whether two pictures may be copies by their colour: shops show one thing in many colours, else the same."""
     return max(abs(a - b) for a, b in zip(one.tint, other.tint, strict=True)) <= _TINT_LEVELS
 
@@ -139,8 +155,17 @@ class LookCache:
     def read(self, sha256s: Iterable[str]) -> dict[str, Look]:
         """Return the looks that are known, by SHA-256."""
         return {
-            sha256: Look(np.frombuffer(grey, np.uint8).reshape(SIDE_PX, SIDE_PX), (blue, red), bits)
-            for sha256, grey, blue, red, bits in self._select(_LOOKS, sha256s)
+            sha256: Look(
+                tuple(
+                    map(
+                        Thumbnail,
+                        np.frombuffer(greys, np.uint8).reshape(-1, SIDE_PX, SIDE_PX),
+                        map(tuple, json.loads(tints)),
+                    )
+                ),
+                bits,
+            )
+            for sha256, greys, tints, bits in self._select(_LOOKS, sha256s)
         }
 
     def known(self, sha256s: Iterable[str]) -> set[str]:
@@ -149,9 +174,17 @@ class LookCache:
 
     def write(self, looks: Iterable[tuple[str, Look]]) -> None:
         """Keep looks by SHA-256."""
-        rows = [(sha256, look.grey.tobytes(), *look.tint, look.dhash) for sha256, look in looks]
+        rows = [
+            (
+                sha256,
+                b"".join(one.grey.tobytes() for one in look.thumbnails),
+                json.dumps([one.tint for one in look.thumbnails]),
+                look.dhash,
+            )
+            for sha256, look in looks
+        ]
         with self._connected() as connection:
-            connection.executemany("INSERT OR REPLACE INTO looks VALUES (?, ?, ?, ?, ?)", rows)
+            connection.executemany("INSERT OR REPLACE INTO looks VALUES (?, ?, ?, ?)", rows)
 
     def prune(self, wanted: Iterable[str]) -> None:
         """Forget the looks of all photos but these."""

@@ -4,6 +4,7 @@ Pictures are compared once, in however many photos they are. Knows nothing of jo
 """
 
 import os
+from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
@@ -27,8 +28,10 @@ CANDIDATE_SCORE = 0.6
 _NEIGHBOURS = 10
 _ROWS_AT_ONCE = 1024
 _LOOKS_AT_ONCE = 2000
-_PAIRS_AT_ONCE = 512
+_COMPARED_AT_ONCE = 512
 
+# A pair of pictures, and which thumbnail of the one is compared with which of the other.
+_Comparison = tuple[Pair, int, int]
 ReadLooks = Callable[[Iterable[str]], Mapping[str, Look]]
 T = TypeVar("T")
 Tell = Callable[[str, int, int], None]  # stage, done, total
@@ -79,68 +82,74 @@ def same_pictures(similar: Mapping[Pair, float], read: ReadLooks, tell: Tell) ->
         read: returns the looks of some pictures, as far as they could be had.
         tell: called now and then.
     """
-    small: dict[str, FloatArray] = {}
+    small: dict[str, list[FloatArray]] = defaultdict(list)  # one a thumbnail
     for some in _parts(sorted({sha256 for pair in similar for sha256 in pair}), _LOOKS_AT_ONCE):
-        looks = read(some)
-        if looks:
-            small.update(zip(looks, reduce_greys(np.stack([look.grey for look in looks.values()])), strict=True))
-    pairs = [pair for pair in similar if pair[0] in small and pair[1] in small]
-    if not pairs:
+        shown = [(sha256, thumbnail.grey) for sha256, look in read(some).items() for thumbnail in look.thumbnails]
+        if shown:
+            for (sha256, _), reduced in zip(shown, reduce_greys(np.stack([grey for _, grey in shown])), strict=True):
+                small[sha256].append(reduced)
+    comparisons = [
+        (pair, one, other)
+        for pair in similar
+        for one, other in _thumbnails_compared(len(small[pair[0]]), len(small[pair[1]]))
+    ]
+    if not comparisons:
         return {}
     worth = np.concatenate(
         [
-            alike(np.stack([small[one] for one, _ in some]), np.stack([small[other] for _, other in some]))
-            for some in _parts(pairs, _LOOKS_AT_ONCE)
+            alike(
+                np.stack([small[pair[0]][one] for pair, one, _ in some]),
+                np.stack([small[pair[1]][other] for pair, _, other in some]),
+            )
+            for some in _parts(comparisons, _LOOKS_AT_ONCE)
         ]
     )
-    pairs = sorted(pairs[i] for i in np.flatnonzero(worth.any(axis=1)).tolist())
-    parts = list(_parts(pairs, _PAIRS_AT_ONCE))
+    comparisons = sorted(comparisons[i] for i in np.flatnonzero(worth.any(axis=1)).tolist())
+    parts = list(_parts(comparisons, _COMPARED_AT_ONCE))
     same: dict[Pair, Evidence] = {}
     with ThreadPoolExecutor(os.cpu_count(), thread_name_prefix="compare") as pool:
         n_ahead = 2 * (os.cpu_count() or 1)
         for number, (_, confirmed) in enumerate(
             ahead(pool, lambda part: _compare(part, similar, read), parts, n_ahead=n_ahead)
         ):
-            tell("comparing", number * _PAIRS_AT_ONCE, len(pairs))
-            same.update(confirmed)
-    tell("comparing", len(pairs), len(pairs))
+            tell("comparing", number * _COMPARED_AT_ONCE, len(comparisons))
+            for pair, evidence in confirmed:
+                same.setdefault(pair, evidence)
+    tell("comparing", len(comparisons), len(comparisons))
     return same
 
 
 def compare_looks(one: Look, others: Sequence[Look]) -> list[Evidence | None]:
     """Compare one picture with some others; None for those that are other pictures. Their scores are left 0."""
-    if not others:
-        return []
-    found = agreement(np.stack([one.grey] * len(others)), np.stack([other.grey for other in others]))
-    return [
-        _evidence(one, other, 0.0, float(correlation), mirrored=bool(mirrored))
-        if same and tints_agree(one, other)
-        else None
-        for other, same, correlation, mirrored in zip(others, *found, strict=True)
-    ]
+    looks = {"": one} | {str(number): other for number, other in enumerate(others)}
+    pairs = {("", str(number)): 0.0 for number in range(len(others))}
+    found = same_pictures(pairs, lambda wanted: {name: looks[name] for name in wanted}, lambda *told: None)
+    return [found.get(pair) for pair in pairs]
 
 
-def _compare(pairs: Sequence[Pair], similar: Mapping[Pair, float], read: ReadLooks) -> Iterator[tuple[Pair, Evidence]]:
-    looks = read({sha256 for pair in pairs for sha256 in pair})
-    both = [(looks[one], looks[other]) for one, other in pairs]
+def _thumbnails_compared(n: int, n_others: int) -> Iterator[tuple[int, int]]:
+    """Which of a picture's thumbnails are compared with which of another's: each with the one without frame."""
+    return ((one, other) for one in range(n) for other in range(n_others) if not one or not other)
+
+
+def _compare(
+    comparisons: Sequence[_Comparison], similar: Mapping[Pair, float], read: ReadLooks
+) -> Iterator[tuple[Pair, Evidence]]:
+    looks = read({sha256 for pair, *_ in comparisons for sha256 in pair})
+    both = [(looks[pair[0]].thumbnails[one], looks[pair[1]].thumbnails[other]) for pair, one, other in comparisons]
     found = agreement(np.stack([one.grey for one, _ in both]), np.stack([other.grey for _, other in both]))
     return iter(
         [
-            (pair, _evidence(one, other, similar[pair], float(correlation), mirrored=bool(mirrored)))
-            for pair, (one, other), same, correlation, mirrored in zip(pairs, both, *found, strict=True)
+            (pair, _evidence(looks, pair, similar[pair], float(correlation), mirrored=bool(mirrored)))
+            for (pair, *_), (one, other), same, correlation, mirrored in zip(comparisons, both, *found, strict=True)
             if same and tints_agree(one, other)
         ]
     )
 
 
-def _evidence(one: Look, other: Look, score: float, correlation: float, *, mirrored: bool) -> Evidence:
-    return Evidence(
-        DuplicateLabel.SAME_PICTURE,
-        score,
-        round(correlation, 3),
-        hash_distance(one.dhash, other.dhash, mirrored=mirrored),
-        mirrored,
-    )
+def _evidence(looks: Mapping[str, Look], pair: Pair, score: float, correlation: float, *, mirrored: bool) -> Evidence:
+    distance = hash_distance(looks[pair[0]].dhash, looks[pair[1]].dhash, mirrored=mirrored)
+    return Evidence(DuplicateLabel.SAME_PICTURE, score, round(correlation, 3), distance, mirrored)
 
 
 def _nearest(live: LivePhotos, queries: FloatArray) -> tuple[FloatArray, IntArray]:

@@ -167,6 +167,15 @@ class SearchResult(Contract):
     timing_ms: Timing | None = None
 
 
+class BoxProposal(Contract):
+    """A part of the photo that may show a thing of its own."""
+
+    box: tuple[float, float, float, float] = Field(
+        description="x, y, w, h in fractions of the upright photo's width and height, as the option `box` has them"
+    )
+    score: float = Field(description="how much it differs from what is beside it, 0..1; the highest comes first")
+
+
 class EmbedResult(Contract):
     """The result of an embed job: the photo's embedding, L2-normalised, and its category scores."""
 
@@ -174,5 +183,8 @@ class EmbedResult(Contract):
     scores: list[float]  # the classifier's outputs before softmax, one per category in the model's order
     embedding: list[float] | str
     dimension: int
+    boxes: list[BoxProposal] | None = Field(
+        None, exclude_if=is_none, description="parts of the photo that may each show a thing; with `propose_boxes`"
+    )
     model_fingerprint: str
     timing_ms: Timing | None = None

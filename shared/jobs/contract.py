@@ -130,6 +130,14 @@ class EmbedRequest(_PhotoRequest):
     """Options of an embed job."""
 
     encoding: Encoding = Encoding.FLOAT
+    propose_boxes: bool = Field(
+        False,
+        exclude_if=is_false,
+        description="propose parts of the photo that may each show a thing of its own, for the option `box`; of a "
+        "single photo that is sent, taken whole",
+    )
+    # Set by the API where boxes are wanted: width and height of the upright photo, which its pixels do not tell.
+    photo_size: tuple[int, int] | None = Field(None, exclude_if=is_none, json_schema_extra={"x-internal": True})
 
 
 def _fits_a_path(name: str) -> str:

@@ -82,6 +82,10 @@ class Embedder(Protocol):
         """
         ...
 
+    def feature_maps(self, photo: Pixels) -> list[FloatArray]:
+        """Compute the feature maps that embeddings are pooled from, of one photo (S, S, 3): (c, h, w) each."""
+        ...
+
 
 def joined(photos: Sequence[Embeddings]) -> Embeddings:
     """Join the photos of one query: the mean of their vectors, scaled to L2 norm 1 again, and of their scores.

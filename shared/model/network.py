@@ -49,12 +49,16 @@ class Trunk(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Pool the features of the last stage and then of the taps: (n, 3, S, S) -> (n, width), width = sum(levels)."""
-        pooled = []
+        return torch.cat([features.mean((2, 3)) for features in self.maps(x)], dim=1)
+
+    def maps(self, x: Tensor) -> list[Tensor]:
+        """Compute the feature maps of the last stage and then of the taps: (n, 3, S, S) -> (n, c, h, w) each."""
+        taps = []
         for number, stage in enumerate(self.stages()):
             x = stage(x)  # (n, 3, S, S) -> ... -> (n, dim, S/32, S/32)
             if number in TAPS[self.backbone]:
-                pooled.append(x.mean((2, 3)))
-        return torch.cat([x.mean((2, 3)), *pooled], dim=1)
+                taps.append(x)
+        return [x, *taps]
 
 
 class ResNet50Trunk(Trunk):

@@ -140,6 +140,13 @@ class TorchEmbedder:
         vectors, scores = (np.concatenate(part) for part in zip(*parts, strict=True))
         return Embeddings(normalised(vectors), scores)
 
+    def feature_maps(self, photo: Pixels) -> list[FloatArray]:
+        """Compute the maps of one photo; see `Embedder.feature_maps`."""
+        torch, features = self._torch, self._network.features
+        with torch.inference_mode(), self._products_in(self._manifest.precision, self._device):
+            maps = features.trunk.maps(features.prepared(torch.from_numpy(photo[None]).to(self._device)))
+        return [one[0].float().cpu().numpy() for one in maps]
+
     def _pass(self, pixels: Pixels) -> tuple[FloatArray, FloatArray]:
         torch, n = self._torch, len(pixels)
         size = next((bucket for bucket in self._buckets if bucket >= n), n)
@@ -211,6 +218,8 @@ class OpenVINOEmbedder:
         self._compiled = partial(compiled, self._n_streams)
         self._compiling = threading.Lock()
         self._spare: _RequestPool | None = None
+        self._bundle, self._core, self._threads = bundle, core, threads
+        self._maps: _RequestPool | None = None
 
     @property
     def manifest(self) -> BundleManifest:
@@ -249,9 +258,18 @@ class OpenVINOEmbedder:
 
     def embed(self, pixels: Pixels, cores: Cores = Cores.ALL) -> Embeddings:
         """Embed photos over all cores or in one stream; see `Embedder.embed`."""
-        if cores is Cores.ALL:
-            return self._all.infer(pixels)
-        return (self._spare_streams() if cores is Cores.SPARE and self._gives_way else self._streams).infer(pixels)
+        if cores is Cores.SPARE and self._gives_way:
+            pool = self._spare_streams()
+        else:
+            pool = self._all if cores is Cores.ALL else self._streams
+        vectors, scores = pool.infer(pixels)[:2]
+        return Embeddings(normalised(vectors), scores)
+
+    def feature_maps(self, photo: Pixels) -> list[FloatArray]:
+        """Compute the maps of one photo; see `Embedder.feature_maps`. The first call compiles the graph once more."""
+        with self._compiling:
+            self._maps = self._maps or self._compile_maps()
+        return [one[0] for one in self._maps.infer(photo[None])]
 
     def _spare_streams(self) -> "_RequestPool":
         with self._compiling:
@@ -260,21 +278,33 @@ class OpenVINOEmbedder:
                     self._spare = low.submit(self._compiled).result()
             return self._spare
 
+    def _compile_maps(self) -> "_RequestPool":
+        """The part of the graph that ends with what embeddings are pooled from."""
+        import openvino
+
+        graph = self._core.read_model(self._bundle.directory / GRAPH)
+        pooling = [op for op in graph.get_ordered_ops() if op.get_type_name() == "ReduceMean"]
+        maps = [op.input_value(0) for op in pooling if op.input_value(0).get_partial_shape().rank.get_length() == 4]
+        hints = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": self._threads, "NUM_STREAMS": 1}
+        with signal_stack_kept():
+            compiled = self._core.compile_model(openvino.Model(maps, graph.get_parameters()), "CPU", hints)
+        return _RequestPool(compiled, 1)
+
 
 class _RequestPool:
     """The inference requests of one compiled model, lent to one thread each."""
 
     def __init__(self, compiled: "object", n_requests: int) -> None:
+        self._n_outputs = len(compiled.outputs)  # type: ignore[attr-defined]
         self._free: queue.SimpleQueue[object] = queue.SimpleQueue()
         for _ in range(n_requests):
             self._free.put(compiled.create_infer_request())  # type: ignore[attr-defined]
 
-    def infer(self, pixels: Pixels) -> Embeddings:
-        """Run the model with a free request; blocks until one is free."""
+    def infer(self, pixels: Pixels) -> list[FloatArray]:
+        """Run the model with a free request, and return its outputs; blocks until one is free."""
         request = self._free.get()
         try:
             outputs = request.infer({0: pixels}, share_inputs=True)  # type: ignore[attr-defined]
-            pooled, scores = (np.array(outputs[i], dtype=np.float32) for i in range(2))
+            return [np.array(outputs[i], dtype=np.float32) for i in range(self._n_outputs)]
         finally:
             self._free.put(request)
-        return Embeddings(normalised(pooled), scores)

@@ -22,7 +22,7 @@ from shared.photos.limits import DECODED_BYTES, MAX_DECODING_BYTES, MAX_PIXELS, 
 from shared.photos.preprocessing import Fit as Fit  # noqa: PLC0414
 from shared.photos.preprocessing import PreprocessSpec as PreprocessSpec  # noqa: PLC0414
 from shared.photos.resize import Pixels as Pixels  # noqa: PLC0414
-from shared.photos.resize import oriented_and_scaled, part_scaled
+from shared.photos.resize import orientation_of, oriented_and_scaled, part_scaled, turned
 from shared.photos.structure import check_structure
 
 # Size of the copy kept of a photo put live, and of augmentation's input: larger than most networks' input, so that a
@@ -133,6 +133,11 @@ def upright(image: Image.Image, size_px: int) -> Image.Image:
     canvas = Image.new("RGB", scaled.size)  # a new image, so that the file's metadata is dropped
     canvas.paste(scaled)
     return canvas
+
+
+def upright_size(image: Image.Image) -> tuple[int, int]:
+    """Width and height of an opened photo in pixels, once it is upright; nothing is decoded."""
+    return turned(image.size, orientation_of(image))
 
 
 def _encoded(image: Image.Image, image_format: str, **options: int) -> bytes:

@@ -82,8 +82,8 @@ def _cut_out(image: Image.Image, box: Box, size_px: int, fit: Fit, max_decoding_
     check_weight(full, str(image.format), n_bytes, max_decoding_bytes)
     image.load()
     orientation = orientation_of(image)
-    box.require_pixels(*_turned(full, orientation))
-    part = image.crop(_stored(box.pixels(*_turned(image.size, orientation)), image.size, orientation))
+    box.require_pixels(*turned(full, orientation))
+    part = image.crop(_stored(box.pixels(*turned(image.size, orientation)), image.size, orientation))
     image.close()  # frees its pixels: from here on only the part takes memory
     turn = _TURNS.get(orientation)
     return part if turn is None else part.transpose(turn)
@@ -91,12 +91,12 @@ def _cut_out(image: Image.Image, box: Box, size_px: int, fit: Fit, max_decoding_
 
 def _draft_size(image: Image.Image, box: Box, size_px: int, fit: Fit) -> tuple[int, int]:
     """Smallest width and height to decode all of a JPEG at, so that twice the target is left of the part."""
-    across, down = _turned((box.w, box.h), orientation_of(image))
+    across, down = turned((box.w, box.h), orientation_of(image))
     wanted = _scaled_size((across * image.width, down * image.height), 2 * size_px, fit)
     return ceil(wanted[0] / across), ceil(wanted[1] / down)
 
 
-def _turned(size: tuple[N, N], orientation: int) -> tuple[N, N]:
+def turned(size: tuple[N, N], orientation: int) -> tuple[N, N]:
     """Width and height of a stored photo once it is upright, and the other way round."""
     return size if orientation not in _SIDEWAYS else (size[1], size[0])
 

@@ -19,7 +19,7 @@ from lookalike import AsyncClient, Client, errors, models
 from lookalike.calls import Calls
 from lookalike.exchange import Call, Pause, Send, Work, refusal
 from lookalike.index_calls import IndexCalls
-from lookalike.options import JobOptions, SearchOptions
+from lookalike.options import EmbedOptions, JobOptions, SearchOptions
 from lookalike.photos import Photo, read_photo
 from shared import errors as service_errors
 from shared.artifacts import versions
@@ -307,6 +307,12 @@ def test_the_options_are_those_of_the_service() -> None:
     assert set(typing.get_type_hints(SearchOptions)) == any_job | set(jobs.SearchRequest.model_fields) - {
         *jobs.OF_THE_INDEX,
         "without_photo",
+    }
+    assert set(typing.get_type_hints(EmbedOptions)) == any_job | set(jobs.EmbedRequest.model_fields) - {
+        *jobs.OF_THE_INDEX,
+        "without_photo",
+        "photo_size",
+        "encoding",
     }
 
 

@@ -17,10 +17,12 @@ from shared.errors import PhotoExpired
 from shared.index.answers import Asked, embed_result, encoded_text, own_listings
 from shared.index.milvus_server import MilvusServer
 from shared.index.reranking import reranked_result
+from shared.jobs.answers_contract import BoxProposal
 from shared.jobs.contract import EmbedRequest, PhotoRequest, PhotoResult, Priority, SearchRequest
 from shared.jobs.worker_report import IndexInfo, WorkerStats
 from shared.model.bundle import ModelBundle
 from shared.model.embedder import Embeddings, joined
+from shared.model.proposals import propose_boxes
 from shared.photos.images import Pixels, PreprocessSpec
 from shared.tracing import span
 from worker.serving.lacking import Lacking
@@ -202,7 +204,11 @@ class Engine:
                 case EmbedRequest():
                     voters = asked.voters(live.index, model, own_listings(request, live.index))
                     evidence = asked.evidence(voters, model)
-                    return embed_result(asked, request.encoding, evidence, model)
+                    result = embed_result(asked, request.encoding, evidence, model)
+                    if request.photo_size is not None and pixels is not None:
+                        boxes = _proposed(live, _photos(pixels, live.spec)[0], request.photo_size)
+                        return result.model_copy(update={"boxes": boxes})
+                    return result
 
     def _embeddings(
         self,
@@ -261,3 +267,9 @@ class Engine:
 def _photos(pixels: bytes, spec: PreprocessSpec) -> Pixels:
     """(n, S, S, 3) uint8."""
     return np.frombuffer(pixels, dtype=np.uint8).reshape(-1, spec.size_px, spec.size_px, 3)
+
+
+def _proposed(live: ServingState, photo: Pixels, size: tuple[int, int]) -> list[BoxProposal]:
+    """Parts of a photo (S, S, 3), whose upright width and height are `size`, that may each show a thing."""
+    proposals = propose_boxes(live.model.feature_maps(photo), photo, live.spec.fit, *size)
+    return [BoxProposal(box=box, score=score) for box, score in proposals]

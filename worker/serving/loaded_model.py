@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from shared.array_types import FloatArray
 from shared.errors import InternalError
 from shared.model.bundle import ModelBundle
 from shared.model.embedder import Cores, Embedder, Embeddings
@@ -51,6 +52,7 @@ class Model:
         device: that it runs on, for people.
         tuning: measured streams and batch size; None: defaults.
         text_encoder: encodes words; None: the model knows none.
+        feature_maps: computes those of one photo, see `Embedder.feature_maps`; it does not wait for the batcher.
     """
 
     bundle: ModelBundle
@@ -59,6 +61,7 @@ class Model:
     device: str = ""
     tuning: Tuning | None = None
     text_encoder: TextEncoder | None = None
+    feature_maps: Callable[[Pixels], list[FloatArray]] = lambda photo: []
 
 
 def start_model(bundle: ModelBundle, options: EngineOptions, on_batch: Callable[[int], None]) -> Model:
@@ -107,7 +110,7 @@ def start_model(bundle: ModelBundle, options: EngineOptions, on_batch: Callable[
         on_hang=_end_process,
         on_batch=on_batch,
     )
-    return Model(bundle, batcher, concurrency, embedder.device, tuning, bundle.text_encoder())
+    return Model(bundle, batcher, concurrency, embedder.device, tuning, bundle.text_encoder(), embedder.feature_maps)
 
 
 def _end_process() -> None:

@@ -14,6 +14,7 @@ from unittest import mock
 
 import numpy as np
 
+from shared.array_types import FloatArray
 from shared.catalogue.categories import CATEGORIES
 from shared.model.bundle import BundleManifest, ModelBundle
 from shared.model.embedder import Cores, Embedder, Embeddings
@@ -52,6 +53,9 @@ class SleepingEmbedder:
         time.sleep(self._pass_s)
         self._note("ended", numbers)
         return Embeddings(*(part.repeat(len(pixels), axis=0) for part in self._answer))
+
+    def feature_maps(self, photo: Pixels) -> list[FloatArray]:
+        return []
 
     def _note(self, event: Event, numbers: Sequence[int]) -> None:
         if self._journal:

@@ -99,6 +99,32 @@ def test_a_part_is_drawn_with_the_mouse_searched_by_moved_resized_and_taken_back
     expect(page.locator("#box")).to_be_hidden()
 
 
+def test_a_part_is_suggested_and_picked_by_mouse_and_by_keyboard(go: Go, two_things: Path) -> None:
+    visit = show(go, two_things)
+    page = visit.page
+    page.get_by_role("button", name="Suggest parts").click()
+    offers = page.locator(".proposal")
+    expect(offers.first).to_be_focused()
+    expect(page.locator("#spoken")).to_contain_text("suggested")
+    visit.keep("suggested")
+    offers.last.click()
+    by_mouse = searched(visit, 3)
+    expect(page.locator("#box")).to_be_focused()
+    expect(offers.first).to_be_hidden()
+    page.get_by_role("button", name="Whole photo").click()
+    assert searched(visit, 4) is None
+    offers.last.focus()
+    page.keyboard.press("Enter")
+    assert searched(visit, 5) == by_mouse is not None
+
+
+def test_a_part_is_suggested_and_picked_with_a_finger(go: Go, two_things: Path) -> None:
+    visit = show(go, two_things, width=390)
+    visit.page.get_by_role("button", name="Suggest parts").tap()
+    visit.page.locator(".proposal").last.tap()
+    assert searched(visit, 3)
+
+
 def test_a_part_is_chosen_moved_and_resized_by_keyboard_alone(go: Go, two_things: Path) -> None:
     visit = show(go, two_things)
     page = visit.page

@@ -63,6 +63,22 @@ def test_the_embedding_of_a_box_is_that_of_the_part(stack: Stack, photos: list[P
     assert part.embedding != whole.embedding
 
 
+def test_proposed_boxes_are_around_two_things_whichever_way_the_camera_was_held(
+    stack: Stack, photos: list[Path]
+) -> None:
+    pair = things(photos)[:2]
+    with Client(stack.url) as client:
+        for orientation in STORED:
+            photo = beside(pair[0][1], pair[1][1], orientation, stacked=False)
+            boxes = client.embed(photo, propose_boxes=True).boxes
+            assert boxes
+            for x, y, w, h in (LEFT, RIGHT):
+                centres = [(one.box[0] + one.box[2] / 2, one.box[1] + one.box[3] / 2) for one in boxes]
+                assert any(x < across < x + w and y < down < y + h for across, down in centres)
+            assert pair[0][0] in {found for one in boxes for found in ids(client, photo, one.box)}
+        assert client.embed(photo).boxes is None
+
+
 def ids(client: Client, photo: bytes, box: Box | None) -> list[str]:
     result = client.search(photo) if box is None else client.search(photo, box=box)
     return [neighbour.image_id for neighbour in result.neighbours]

@@ -6,6 +6,7 @@ from unittest import mock
 
 import numpy as np
 
+from shared.array_types import FloatArray
 from shared.model.bundle import BundleManifest, ModelBundle
 from shared.model.embedder import Cores, Embedder, Embeddings
 from shared.model.runtimes import open_embedder
@@ -53,6 +54,9 @@ class FragileEmbedder:
         if any(np.array_equal(photo, np.broadcast_to(POISON, photo.shape)) for photo in pixels):
             os.kill(os.getpid(), signal.SIGSEGV)
         return self._embedder.embed(pixels, cores)
+
+    def feature_maps(self, photo: Pixels) -> list[FloatArray]:
+        return self._embedder.feature_maps(photo)
 
 
 def open_fragile(bundle: ModelBundle, *, threads: int, streams: int) -> Embedder:

@@ -71,6 +71,15 @@ def test_int8_stays_close_to_float32_and_gives_unit_vectors(both: Both) -> None:
     np.testing.assert_allclose(np.linalg.norm(int8.vectors, axis=1), 1, atol=1e-5)
 
 
+def test_feature_maps_are_those_of_the_torch_reference_and_of_int8_close_to_them(both: Both) -> None:
+    embedders = TorchEmbedder(both.float32), open_embedder(both.float32), open_embedder(both.int8)
+    reference, same, close = (embedder.feature_maps(both.photos[0]) for embedder in embedders)
+    assert [len(one) for one in reference] == list(LEVELS[Backbone(both.float32.manifest.backbone)])
+    for expected, exact, rounded in zip(reference, same, close, strict=True):
+        np.testing.assert_allclose(exact, expected, atol=1e-3)
+        assert np.vdot(rounded, expected) > 0.95 * np.linalg.norm(rounded) * np.linalg.norm(expected)
+
+
 @pytest.mark.parametrize("which", ["int8", "float32"])
 def test_a_photo_gets_the_same_embedding_alone_in_a_batch_and_beside_others(both: Both, which: str) -> None:
     embedder = OpenVINOEmbedder(getattr(both, which), streams=2)

@@ -4,6 +4,7 @@ from io import BytesIO
 
 import pytest
 from flask.testing import FlaskClient
+from PIL import Image
 from werkzeug.test import TestResponse
 
 from api.uploads.decoder_pool import DecoderPool
@@ -31,6 +32,26 @@ def test_a_job_is_about_the_part_and_its_record_says_which(
         claim = jobs.claim("w", lease_s=15)
         assert claim
         assert claim.pixels == PART
+
+
+def test_boxes_are_proposed_of_one_whole_photo_whose_upright_size_the_worker_is_told(
+    http: FlaskClient, jobs: JobStore
+) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    sideways = encode(Image.new("RGB", (60, 40)), exif=exif)
+    answer = http.post("/v1/jobs/embed", data=photo_form(sideways, propose_boxes="true"))
+    assert jobs.get(answer.get_json()["id"]).request == EmbedRequest(propose_boxes=True, photo_size=(40, 60))
+    refused = [
+        post(http, "/v1/jobs/embed", box=BOX, propose_boxes="true"),
+        http.post("/v1/jobs/embed", json={"image_id": "p", "propose_boxes": True}),
+        post(http, "/v1/batches", kind="embed", propose_boxes="true"),
+        post(http, "/v1/jobs/search", propose_boxes="true"),
+        post(http, "/v1/jobs/embed", photo_size="[1,1]"),
+    ]
+    for answer in refused:
+        assert_problem(answer, 422, "invalid_request")
+    assert jobs.depth() == 1
 
 
 def test_a_retry_is_about_the_same_part(http: FlaskClient, jobs: JobStore) -> None:
