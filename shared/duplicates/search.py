@@ -3,7 +3,6 @@
 Pictures are compared once, in however many photos they are. Knows nothing of jobs, files and verdicts.
 """
 
-import os
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -14,6 +13,7 @@ import numpy.typing as npt
 
 from shared.array_types import FloatArray, IntArray
 from shared.catalogue.decode import ahead
+from shared.cores import n_cores
 from shared.duplicates.alignment import agreement, alike, reduce_greys
 from shared.duplicates.groups import Evidence
 from shared.duplicates.looks import Look, hash_distance, tints_agree
@@ -107,8 +107,8 @@ def same_pictures(similar: Mapping[Pair, float], read: ReadLooks, tell: Tell) ->
     comparisons = sorted(comparisons[i] for i in np.flatnonzero(worth.any(axis=1)).tolist())
     parts = list(_parts(comparisons, _COMPARED_AT_ONCE))
     same: dict[Pair, Evidence] = {}
-    with ThreadPoolExecutor(os.cpu_count(), thread_name_prefix="compare") as pool:
-        n_ahead = 2 * (os.cpu_count() or 1)
+    with ThreadPoolExecutor(n_cores(), thread_name_prefix="compare") as pool:
+        n_ahead = 2 * n_cores()
         for number, (_, confirmed) in enumerate(
             ahead(pool, lambda part: _compare(part, similar, read), parts, n_ahead=n_ahead)
         ):
