@@ -4,7 +4,15 @@ from pydantic import BaseModel
 
 from api.openapi.operation import Body, Schema
 from api.uploads.bodies import FIELD, MAX_QUERY_PHOTOS
-from shared.jobs.contract import OF_THE_INDEX, PHOTO_REQUESTS, EmbedRequest, JobKind, SearchRequest, Submission
+from shared.jobs.contract import (
+    OF_THE_INDEX,
+    OF_WHAT_IS_SENT,
+    PHOTO_REQUESTS,
+    EmbedRequest,
+    JobKind,
+    SearchRequest,
+    Submission,
+)
 from shared.settings import Settings
 
 PHOTO_TYPES = tuple(f"image/{kind}" for kind in ("jpeg", "png", "webp", "gif", "bmp", "tiff", "avif", "heic", "heif"))
@@ -54,7 +62,8 @@ def photo_or_id(options: type[BaseModel]) -> Body:
         form = options_of(settings, options, Submission)
         ids = {name: form.pop(name) for name in OF_THE_INDEX}
         by_id = closed(options_of(settings, options, Submission, nullable=True) | ids)
-        del by_id["properties"]["box"]
+        for name in OF_WHAT_IS_SENT:
+            by_id["properties"].pop(name, None)
         one_of_them = {"oneOf": [*({"required": [name]} for name in ids), _WORDS_ALONE]}
         return {_FORM: closed({FIELD: _QUERY_PHOTOS, **form}, FIELD), _JSON: by_id | one_of_them}
 
@@ -64,7 +73,7 @@ def photo_or_id(options: type[BaseModel]) -> Body:
 def many_photos(settings: Settings) -> dict[str, Schema]:
     """Many photos in a form, each with an id of its own, and options for all."""
     options = options_of(settings, SearchRequest, EmbedRequest, Submission)
-    for name in (*OF_THE_INDEX, "box"):
+    for name in (*OF_THE_INDEX, *OF_WHAT_IS_SENT):
         del options[name]
     fields: dict[str, Schema] = {
         FIELD: {"type": "array", "items": {"format": "binary"}, "minItems": 1, "maxItems": settings.max_batch_photos},

@@ -8,6 +8,7 @@ const LEAST_PX = 16; // of the photo, as the service has it
 const LEAST_SHOWN_PX = 12; // on the screen, so that it can be got hold of
 const CLICK_PX = 4; // a pointer that moves less has not drawn
 const STEP = 0.02; // of width or height, by a key
+const RIM_PX = 8; // of a suggested part, around those within it
 const PAUSE_MS = 500; // after the last key, before it is searched
 const FIRST = [0.25, 0.25, 0.5, 0.5]; // by the button, for who does not draw
 const KEYS = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
@@ -82,7 +83,8 @@ async function suggest() {
   try {
     const parts = await propose();
     if (photo !== img.src || !parts) return;
-    fill($("#proposals"), parts.toSorted((one, other) => other[2] * other[3] - one[2] * one[3]).map(proposal));
+    const larger = parts.toSorted((one, other) => other[2] * other[3] - one[2] * one[3]);
+    fill($("#proposals"), larger.map((part, i) => proposal(part, larger.slice(0, i).filter((other) => holds(other, part)).length)));
     say(parts.length ? `${count(parts.length, "part")} suggested.` : "No part of it stands out.");
     $("#proposals button")?.focus({ preventScroll: true });
   } finally {
@@ -90,9 +92,17 @@ async function suggest() {
   }
 }
 
-function proposal(part) {
+/** Whether the middle of one part lies in another. */
+function holds([x, y, w, h], [left, upper, width, height]) {
+  const [across, down] = [left + width / 2 - x, upper + height / 2 - y];
+  return across > 0 && across < w && down > 0 && down < h;
+}
+
+/** A part that lies within others is shown smaller than it is, so that there is a rim of those to get hold of. */
+function proposal(part, depth) {
   const made = el("button.proposal", { type: "button", ariaLabel: `Search by this part: ${described(part)}` });
-  place(made, part.map((side) => 100 * side), "%");
+  ["left", "top"].forEach((side, i) => made.style.setProperty(side, `calc(${100 * part[i]}% + ${depth * RIM_PX}px)`));
+  ["width", "height"].forEach((side, i) => made.style.setProperty(side, `max(${LEAST_SHOWN_PX}px, ${100 * part[i + 2]}% - ${2 * depth * RIM_PX}px)`));
   made.addEventListener("click", () => {
     settle(within(part));
     $("#box").focus({ preventScroll: true });

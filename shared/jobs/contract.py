@@ -284,6 +284,7 @@ JobRequest = PhotoRequest | ImageChangeRequest | ReindexRequest | ShardRequest |
 JobResult = PhotoResult | ImageChangeResult | ReindexResult | ShardResult | DuplicatesResult
 
 OF_THE_INDEX = ("image_id", "listing_id")  # options that name photos of the index, instead of some that are sent
+OF_WHAT_IS_SENT = ("box", "propose_boxes")  # options of a single photo that is sent
 # Requests that clients send together with a photo.
 PHOTO_REQUESTS: dict[JobKind, type[PhotoRequest]] = {JobKind.EMBED: EmbedRequest, JobKind.SEARCH: SearchRequest}
 _REQUESTS: dict[JobKind, type[JobRequest]] = {

@@ -26,8 +26,8 @@ ERRORS = {
     "UnexpectedAnswer", "UnsupportedFormat", "UploadTooLarge", "VersionNotFound", "WebhookRefused", "WorkerLost",
 }  # fmt: skip
 MODELS = {
-    "RESULTS", "Answer", "Attribute", "BatchItemState", "BatchState", "CategoryAnswer", "CategoryScore", "CertainPath",
-    "DayQuality", "DuplicateGroup", "DuplicateImage", "DuplicateOf", "DuplicatePair", "DuplicatesPage",
+    "RESULTS", "Answer", "Attribute", "BatchItemState", "BatchState", "BoxProposal", "CategoryAnswer", "CategoryScore",
+    "CertainPath", "DayQuality", "DuplicateGroup", "DuplicateImage", "DuplicateOf", "DuplicatePair", "DuplicatesPage",
     "DuplicatesResult", "EmbedResult", "Facet", "FacetValue", "Failure", "FeedbackGiven", "Gate", "ImageChange",
     "IndexInfo", "JobPage", "JobState", "Match", "Neighbour", "Origin", "Progress", "QualityCheck", "QualityFigures",
     "QualityReport", "QueuePlace", "QueueState", "Readiness", "ReindexCounts", "ReindexReport", "ReindexResult",

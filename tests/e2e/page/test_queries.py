@@ -116,6 +116,12 @@ def test_a_part_is_suggested_and_picked_by_mouse_and_by_keyboard(go: Go, two_thi
     offers.last.focus()
     page.keyboard.press("Enter")
     assert searched(visit, 5) == by_mouse is not None
+    page.get_by_role("button", name="Whole photo").click()
+    assert searched(visit, 6) is None
+    offers.first.click(position={"x": 4, "y": 40})  # the smaller ones within it leave its rim free
+    larger = searched(visit, 7)
+    assert larger
+    assert larger[2] * larger[3] > by_mouse[2] * by_mouse[3]
 
 
 def test_a_part_is_suggested_and_picked_with_a_finger(go: Go, two_things: Path) -> None:

@@ -67,8 +67,9 @@ def before_call(_context: Any, case: Any, _kwargs: Any) -> None:
         case.body.pop("filter", None)  # what fits the types of attributes is more than a schema can say
         if isinstance(case.body.get("image"), list):  # which is not made from its items' media types
             case.body["image"] = [encode(Image.new("RGB", _SIZE))]
-        if "box" in case.body:  # nor can it say that a part lies inside its photo
+        if "box" in case.body:  # nor can it say that a part lies inside its photo, or has no parts proposed
             case.body["box"] = "0.25,0.25,0.5,0.5"
+            case.body.pop("propose_boxes", None)
         if case.body.get("listing_score"):  # nor what one option asks of another
             case.body["distinct"] = "listing"
         if "attributes" in case.body:  # of which `text` stands for some
