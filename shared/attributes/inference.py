@@ -31,6 +31,7 @@ _PLACES = re.compile(
     r"lugar|città|cidade|plaats|stad|miasto|by|sted|город|место)(?:_|$)"
 )
 _CODE_IN_NAME = re.compile(r"(?:^|_)(eur|gbp|usd|chf|pln|sek|nok|dkk|czk|huf)(?:_|$)")
+_NAMELESS = "left out; its header has no letter or digit"
 _UNNAMED = re.compile(r"unnamed:? ?[0-9]*|index", re.IGNORECASE)  # of pandas' own numbering
 _PROSE_LENGTH, _PROSE_WORDS = 60, 5
 _SLASHES = re.compile(r"([0-9]{1,2})[/-]([0-9]{1,2})[/-][0-9]{4}")
@@ -94,7 +95,7 @@ def infer(
         other = found[name].column if name in found else taken.get(name, column)
         if not name or other != column:
             reason = "column without a name of its own"
-            notes.append(ColumnNote(reason, column, detail=f"left out; {other} is {name}" if name else ""))
+            notes.append(ColumnNote(reason, column, detail=f"left out; {other} is {name}" if name else _NAMELESS))
         elif not filled:
             continue  # nothing is lost with it
         elif len(found) == MAX_ATTRIBUTES:

@@ -112,7 +112,7 @@ def _without_column(choices: Mapping[str, ColumnChoice], columns: Iterable[str])
 
 
 def _detail(column: str, detail: str) -> str:
-    return f"column {column}: {detail}"
+    return f"column {column or 'without header'}: {detail}"
 
 
 def _unreadable(attribute: Attribute, row: int, listing_id: str, text: str) -> RowProblem:

@@ -37,6 +37,7 @@ _ITS_OWN = 0.5  # of a catalogue's listings that are in some categories: they ar
 
 # The last: quotation marks and an arrow to the right.
 _SEPARATOR = re.compile(r"[-=]*>|[/|\\\u00bb\u203a\u2192]")
+_INVISIBLE = re.compile("[\u00ad\u200b\u200e\u200f\u2060\ufeff]")  # what pasted text carries along
 JOINED = " / "
 _AND = re.compile(r"\band\b")
 
@@ -173,7 +174,7 @@ def categories_named(names: tuple[str, ...]) -> Categories:
 
 
 def _read_path(text: str) -> tuple[str, ...]:
-    unescaped = unicodedata.normalize("NFKC", html.unescape(html.unescape(text)))
+    unescaped = unicodedata.normalize("NFKC", _INVISIBLE.sub("", html.unescape(html.unescape(text))))
     spaced = (" ".join(name.split()) for name in _SEPARATOR.split(unescaped))
     return tuple(name for name in spaced if name)
 

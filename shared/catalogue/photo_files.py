@@ -69,7 +69,7 @@ FetchPhotos = Callable[[Sequence[str]], Mapping[str, FetchedPhoto | FileProblem]
 
 class PhotoFiles:
     """Finds the files of photo ids: by the exact name, or else by one that differs in case or Unicode form only, or in
-    what spreadsheets do to numbers.
+    what spreadsheets do to numbers; or by the id as the whole name of a file, where no other id means that.
 
     Ids such as base62 tell upper from lower case, so a name that is not exact counts only where it is the one file that
     can be meant, and the id the one that can mean it.
@@ -163,6 +163,10 @@ class PhotoFiles:
                 return self._named(image_id, names[0], read_as=names[0] if make_key is number_key else "")
             if names:
                 return FileProblem(AMBIGUOUS, self._ambiguous(image_id, names, rivals))
+        name = image_id.rpartition(".")[0]
+        address = "" if name in self._image_ids else self._found.photos.get(name, ("",))[0]
+        if os.path.basename(address) == image_id:
+            return self._named(image_id, name)
         return FileProblem(NO_FILE, self._missing(image_id))
 
     def _named(self, image_id: str, name: str, read_as: str = "") -> FoundFile | FileProblem:

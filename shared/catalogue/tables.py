@@ -266,10 +266,7 @@ def _read_tables(directory: Location, wanted: CategoryChoice) -> _Tables:
     odd: list[RowProblem] = []
     products = read_table(directory, PRODUCTS, rejected, odd, wanted.source)
     images = read_table(directory, IMAGES, rejected, odd)
-    if wanted.known is None or wanted.grow:
-        categories = categories_in(products["category"], wanted.known, wanted.source.level)
-    else:
-        categories = wanted.known
+    categories = _known_or_own(products["category"], wanted, rejected)
     category_of = _categories(products, categories, rejected, odd)
     return _Tables(
         listing_ids=frozenset(products["id"]),
@@ -282,6 +279,28 @@ def _read_tables(directory: Location, wanted: CategoryChoice) -> _Tables:
         paths=_paths(products, categories, category_of),
         places=photo_places(images),
     )
+
+
+def _known_or_own(texts: "pd.Series[str]", wanted: CategoryChoice, rejected: Sequence[RowProblem]) -> Categories:
+    """The categories to read with.
+
+    Raises:
+        CatalogueUnusable: the table has too few or too many; says which rows were left out before.
+    """
+    if wanted.known is not None and not wanted.grow:
+        return wanted.known
+    try:
+        return categories_in(texts, wanted.known, wanted.source.level)
+    except CatalogueUnusable as exc:
+        if not rejected:
+            raise
+        counts = Counter(row.reason for row in rejected)
+        reasons = ", ".join(f"{reason}: {n}, such as row {_first(rejected, reason)}" for reason, n in counts.items())
+        raise CatalogueUnusable(f"{exc} Left out were ({reasons})") from exc
+
+
+def _first(rejected: Sequence[RowProblem], reason: str) -> int:
+    return next(row.row for row in rejected if row.reason == reason)
 
 
 def _paths(products: "pd.DataFrame", categories: Categories, category_of: Mapping[str, int]) -> dict[str, str]:

@@ -147,7 +147,7 @@ def _fits_a_path(name: str) -> str:
 
 
 # Which ones there are, the model that serves knows: the API checks it, and workers do.
-Category = Annotated[str, Field(min_length=1, max_length=200, json_schema_extra={"x-category": True})]
+Category = Annotated[str, Field(min_length=1, max_length=2000, json_schema_extra={"x-category": True})]
 
 
 def _whole(number: object) -> object:

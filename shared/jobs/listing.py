@@ -17,7 +17,7 @@ _LOOK_AT = 1000
 _CHUNK = 200
 _FIELDS = (
     "kind", "status", "request", "request_id", "owner", "submission", "created_at", "deadline_at", "started_at",
-    "finished_at", "expires_at", "attempt", "error",
+    "finished_at", "expires_at", "attempt", "progress", "error",
 )  # fmt: skip
 
 

@@ -143,6 +143,9 @@ def _read_csv(
     torn[torn] = (_stripped(spare[torn]) != "").any(axis=1)
     rejected += [RowProblem(f"row of {name} with too many fields", name, int(row)) for row in torn.index[torn]]
     rows = _stripped(cells.iloc[1:, :width][~torn])
+    repeats = (rows == header[:width].to_numpy()).all(axis=1)
+    rejected += [RowProblem(f"row of {name} that repeats the header", name, int(row)) for row in rows.index[repeats]]
+    rows = rows[~repeats]
     table: pd.DataFrame = rows.loc[(rows != "").any(axis=1)]
     table.columns = header[:width].tolist()
     if decoded.encoding == "Windows-1252":

@@ -15,9 +15,11 @@ from werkzeug.test import TestResponse
 
 from api.app import create_app
 from shared.errors import InternalError
+from shared.jobs import scripts
 from shared.jobs.celery_config import QUEUES
 from shared.jobs.contract import Priority
 from shared.jobs.records import PREFIX
+from shared.jobs.reindex_contract import Progress
 from shared.jobs.store import JobStore
 from tests.conftest import lasting_port
 from tests.integration.api.test_api import EMBEDDED
@@ -53,6 +55,15 @@ def test_a_list_has_every_job_once_newest_first_and_without_results(http: FlaskC
     assert (len(body["jobs"]), body["next_cursor"]) == (11, None)
     assert all("result" not in job and job["links"]["self"] for job in body["jobs"])
     assert http.get("/v1/jobs?status=expired").get_json() == {"jobs": [], "next_cursor": None}
+
+
+def test_a_list_tells_how_far_a_running_job_is(http: FlaskClient, jobs: JobStore) -> None:
+    submitted(http)
+    running = claim(jobs)
+    progress = Progress(stage="embedding", done=3, total=9)
+    jobs.run(scripts.PROGRESS, running.id, running.attempt, progress.model_dump_json(), 0)
+    [listed] = http.get("/v1/jobs").get_json()["jobs"]
+    assert listed["progress"] == http.get(f"/v1/jobs/{running.id}").get_json()["progress"] == progress.model_dump()
 
 
 def test_jobs_that_come_while_a_list_is_read_do_not_shift_it(http: FlaskClient) -> None:

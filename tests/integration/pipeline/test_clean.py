@@ -93,6 +93,7 @@ def test_every_row_that_is_left_out_or_odd_is_in_the_report(cleaned: CleanedCata
         "photo of an unusable listing": [("Images.csv", 5, "p4")],
         "photo without listing": [("Images.csv", 7, HOSTILE)],
         "price is not one amount in pounds": [("Products.csv", 3, "l2")],
+        "value of another type": [("Products.csv", 3, "l2")],
     }
     assert {reason: problem["count"] for reason, problem in report["left_out"].items()} == cleaned.catalogue.unusable
     assert (report["photos"], report["near_duplicate_pairs"]) == (3, 1)

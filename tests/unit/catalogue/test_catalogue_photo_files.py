@@ -80,7 +80,7 @@ def test_a_name_that_is_not_exact_counts_only_where_nothing_else_can_be_meant(
     ("image_id", "file", "hint"),
     [
         ("p1", "other.jpg", ""),
-        ("p1.jpg", "p1.jpg", "; there is p1.jpg"),
+        ("p1.jpeg", "p1.jpg", "; there is p1.jpg"),
         ("images/P1.JPEG", "p1.jpg", "; there is p1.jpg"),
         ("shot", "Shot.gif", f"; there is Shot.gif, and only {', '.join(ENDINGS)} are read"),
         ("saved.tiff", "saved.bmp", f"; there is saved.bmp, and only {', '.join(ENDINGS)} are read"),
@@ -89,6 +89,12 @@ def test_a_name_that_is_not_exact_counts_only_where_nothing_else_can_be_meant(
 def test_a_missing_file_is_told_with_the_one_that_may_be_meant(image_id: str, file: str, hint: str) -> None:
     expected = f"photo without file: looked for images/{image_id}.jpg{hint}"
     assert found([image_id], [file]) == {image_id: expected}
+
+
+def test_an_id_may_be_the_whole_name_of_a_file_that_no_other_id_means() -> None:
+    assert found(["p1.jpg", "p2.jpg"], ["p1.jpg", "p2.jpg"]) == {"p1.jpg": "p1.jpg", "p2.jpg": "p2.jpg"}
+    missing = "photo without file: looked for images/p1.jpg.jpg; there is p1.jpg"
+    assert found(["p1", "p1.jpg"], ["p1.jpg"]) == {"p1": "p1.jpg", "p1.jpg": missing}
 
 
 def test_on_disk_each_of_two_ids_gets_its_own_pixels(tmp_path: Path) -> None:

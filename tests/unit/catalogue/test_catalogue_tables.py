@@ -141,6 +141,7 @@ UNUSABLE = {
     "listing row too short": ("l3,Pan\n", "", {"listing without category": 1}),
     "photo row too short": ("", "p1b\n", {"photo without listing": 1}),
     "listing row too long": ("l3,Pan,Appliances,x,y\n", "", {"row of Products.csv with too many fields": 1}),
+    "header once more": (PRODUCTS.splitlines()[0] + "\n", "", {"row of Products.csv that repeats the header": 1}),
     "photo row too long": ("", "p1b,l1,x\n", {"row of Images.csv with too many fields": 1}),
     "two of a kind": ("l3,Pan,,x\nl4,Pan,,x\n", "", {"listing without category": 2}),
 }  # fmt: skip
@@ -182,6 +183,12 @@ def test_a_row_with_too_many_fields_is_counted_wherever_it_stands(tmp_path: Path
     catalogue = read_catalogue(dump)
     assert labelled(catalogue) == BOTH
     assert catalogue.unusable == {"row of Products.csv with too many fields": 1, "photo without listing": 1}
+
+
+def test_too_few_categories_for_want_of_rows_are_told_with_the_rows(tmp_path: Path) -> None:
+    dump = write_catalogue(tmp_path / "dump", "id,category\nl1,Cars\nl2,Boats, sailing\n", IMAGES, PHOTOS)
+    with pytest.raises(CatalogueUnusable, match=r"Left out were \(row of Products.csv with too many fields: 1.*row 3"):
+        read_catalogue(dump)
 
 
 def test_a_name_ending_in_jpg_that_is_no_file_counts_as_missing(tmp_path: Path) -> None:

@@ -27,6 +27,7 @@ def test_the_roots_of_the_paths_are_the_categories_by_name() -> None:
     "spellings",
     [
         ["Toys & Games", "toys &amp; games", "Toys  & Games ", "Toys\u00a0& Games > Dolls", "Toys and Games"],
+        ["Rugs", "\u200bRugs", "Rugs\ufeff", "Ru\u00adgs"],
         ["Möbel", "MÖBEL", "Mo\u0308bel > Tische"],
     ],
 )
