@@ -61,8 +61,10 @@ train: setup torch ## clean CATALOGUE=DIR, train on it, measure, draw; options: 
 # 15 s by one thread of OpenMP, and 44 s by two.
 BESIDE_OTHERS := OPENBLAS_NUM_THREADS=1 OMP_NUM_THREADS=1
 
+# Tests start hundreds of interpreters: where none may keep bytecode, each compiles our modules, and pytest its tests.
 test: develop tools ## all tests: unit, integration (real Valkey and FAISS), e2e (real processes, a real browser)
 	@made=$$(mktemp -d) && trap 'rm -rf "$$made"' EXIT INT TERM && export TEST_MADE="$$made" && \
+		unset PYTHONDONTWRITEBYTECODE && \
 		$(BESIDE_OTHERS) $(PY) -m pytest -n 3 --dist loadfile --no-loadscope-reorder -m "not alone" \
 			tests/e2e tests/integration tests/unit && \
 		$(PY) -m pytest -m alone $$(grep -rl --include='test_*.py' 'mark\.alone' tests/e2e)

@@ -27,7 +27,7 @@ from pathlib import Path
 from shared.settings import Backbone
 from tests.benchmarks.support.bare import BareLoop, Rate
 from tests.benchmarks.support.clients import Asked, Load, ask
-from tests.benchmarks.support.installation import installed, serving
+from tests.benchmarks.support.installation import UNCACHED, installed, serving
 from tests.benchmarks.support.material import query_photos
 from tests.benchmarks.support.peers import PEERS, start
 from tests.benchmarks.support.processes import cpu_by_part
@@ -105,7 +105,9 @@ def main() -> None:
         bare_loop=str(bare),
     )
     with tempfile.TemporaryDirectory() as scratch, ExitStack() as running:
-        servers = _ours(running.enter_context(serving(home, Path(scratch))))
+        # Streams and batches as a worker finds them best, unless there is no time for it.
+        settings = {**UNCACHED, **({"streams": 2, "max_batch": 2} if given.quick else {})}
+        servers = _ours(running.enter_context(serving(home, Path(scratch), settings=settings)))
         if not given.no_peers:
             servers += [running.enter_context(_peer(name, home)) for name in PEERS if _available(name)]
         for server in servers:  # the first requests are the slowest

@@ -52,9 +52,9 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--n", type=int, default=100_000)
     parser.add_argument("--keep", type=Path, help="directory of an index that is made there once")
-    parser.add_argument("--quick", action="store_true", help="1,000 photos")
+    parser.add_argument("--quick", action="store_true", help="300 photos")
     options = parser.parse_args()
-    n = 1000 if options.quick else options.n
+    n = 300 if options.quick else options.n
     RESULTS.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=RESULTS) as scratch:
         directory = options.keep or Path(scratch)

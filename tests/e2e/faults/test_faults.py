@@ -10,6 +10,7 @@ import pytest
 import requests
 
 from tests.e2e.conftest import Stack, eventually
+from tests.e2e.support.fleet import Fleet
 from tests.e2e.support.ledger import Ledger
 
 
@@ -56,36 +57,34 @@ def submit_ok(stack: Stack, photo: bytes) -> bool:
     return requests.post(stack.url + "/v1/jobs/embed", files={"image": photo}, timeout=10).status_code == 202
 
 
-def test_jobs_of_a_killed_worker_end_after_its_restart(own_stack: Stack, photos: list[Path]) -> None:
-    own_stack.start("api")
-    worker = own_stack.start("worker")
-    own_stack.wait_ready()
+def test_jobs_of_a_killed_worker_end_after_its_restart(fleet: Fleet, photos: list[Path]) -> None:
+    fleet.man(1)
+    worker = fleet.processes["worker"]
     worker.send_signal(signal.SIGSTOP)  # so that all of them wait when it begins
-    ledger = Ledger(own_stack.url)
+    ledger = Ledger(fleet.url)
     for photo in photos[:40]:
         ledger.submit(photo.read_bytes())
-    own_stack.freeze_holding(worker)
+    fleet.freeze_holding(worker)
     os.killpg(worker.pid, signal.SIGKILL)
     worker.wait()
     assert ledger.open()
-    own_stack.start("worker")
+    fleet.start("worker")
     ledger.settle(60)
-    assert max(int(str(job["attempt"])) for job in ledger.listed()) == 2
+    assert max(int(str(ledger.read(job_id)["attempt"])) for job_id in ledger.accepted) == 2
 
 
-def test_a_worker_lives_through_a_restart_of_redis_and_loses_no_job(own_stack: Stack, photos: list[Path]) -> None:
-    own_stack.start("api")
-    worker = own_stack.start("worker")
-    own_stack.wait_ready()
-    ledger = Ledger(own_stack.url)
+def test_a_worker_lives_through_a_restart_of_redis_and_loses_no_job(fleet: Fleet, photos: list[Path]) -> None:
+    fleet.man(1)
+    worker = fleet.processes["worker"]
+    ledger = Ledger(fleet.url)
     for photo in photos[:10]:
         ledger.submit(photo.read_bytes())
     ledger.settle(30)
     for _ in range(2):
-        own_stack.restart_valkey()
-        eventually(lambda: submit_ok(own_stack, photos[0].read_bytes()), 15, "submits are taken again")
-        job_id = submit(own_stack, photos[1])
-        eventually(lambda job_id=job_id: status(own_stack, job_id) == "succeeded", 15, "it is consumed from again")  # type: ignore[misc]
+        fleet.restart_valkey()
+        eventually(lambda: submit_ok(fleet, photos[0].read_bytes()), 15, "submits are taken again")
+        job_id = submit(fleet, photos[1])
+        eventually(lambda job_id=job_id: status(fleet, job_id) == "succeeded", 15, "it is consumed from again")  # type: ignore[misc]
     assert worker.poll() is None
 
 
@@ -101,22 +100,21 @@ def test_more_clients_may_wait_than_redis_clients_pool_by_default(own_stack: Sta
         assert {answer.result().status_code for answer in waiting} == {200}
 
 
-def test_an_asked_to_stop_worker_finishes_what_it_holds(own_stack: Stack, photos: list[Path]) -> None:
-    own_stack.start("api")
-    worker = own_stack.start("worker")
-    own_stack.wait_ready()
+def test_an_asked_to_stop_worker_finishes_what_it_holds(fleet: Fleet, photos: list[Path]) -> None:
+    fleet.man(1)
+    worker = fleet.processes["worker"]
     worker.send_signal(signal.SIGSTOP)  # so that all of them wait when it begins
-    ledger = Ledger(own_stack.url)
+    ledger = Ledger(fleet.url)
     for photo in photos[:40]:
         ledger.submit(photo.read_bytes())
-    own_stack.freeze_holding(worker)
+    fleet.freeze_holding(worker)
     worker.terminate()
     worker.send_signal(signal.SIGCONT)
     assert worker.wait(30) == 0
-    assert "running" not in {job["status"] for job in ledger.listed()}
-    own_stack.start("worker")
+    assert "running" not in {ledger.read(job_id)["status"] for job_id in ledger.accepted}
+    fleet.start("worker")
     ledger.settle(60)
-    assert {job["attempt"] for job in ledger.listed()} == {1}
+    assert {ledger.read(job_id)["attempt"] for job_id in ledger.accepted} == {1}
 
 
 def test_a_worker_without_an_index_takes_no_job_and_says_why(own_stack: Stack, tmp_path: Path) -> None:
@@ -132,17 +130,16 @@ def test_a_worker_without_an_index_takes_no_job_and_says_why(own_stack: Stack, t
 
 
 def test_a_redis_that_takes_no_writes_is_a_503_and_its_worker_waits_for_better_times(
-    own_stack: Stack, photos: list[Path]
+    fleet: Fleet, photos: list[Path]
 ) -> None:
-    own_stack.start("api")
-    worker = own_stack.start("worker")
-    own_stack.wait_ready()
-    with own_stack.open_redis() as valkey:
+    fleet.man(1)
+    worker = fleet.processes["worker"]
+    with fleet.open_redis() as valkey:
         valkey.config_set("min-replicas-to-write", 1)  # it has none
-        answer = requests.post(own_stack.url + "/v1/jobs/embed", files={"image": photos[0].read_bytes()}, timeout=10)
+        answer = requests.post(fleet.url + "/v1/jobs/embed", files={"image": photos[0].read_bytes()}, timeout=10)
         assert (answer.status_code, answer.json()["code"]) == (503, "queue_unavailable")
         time.sleep(5)  # the consumer meets it too
         valkey.config_set("min-replicas-to-write", 0)
     assert worker.poll() is None
-    job_id = submit(own_stack, photos[0])
-    eventually(lambda: status(own_stack, job_id) == "succeeded", 30, "jobs are done again")
+    job_id = submit(fleet, photos[0])
+    eventually(lambda: status(fleet, job_id) == "succeeded", 30, "jobs are done again")

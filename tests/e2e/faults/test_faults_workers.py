@@ -29,13 +29,13 @@ def images(photos: list[Path]) -> list[bytes]:
 def test_messages_and_calls_that_died_with_idle_workers_are_replaced(
     fleet: Fleet, images: list[bytes], at_hand: bool
 ) -> None:
-    fleet.man(4)
+    fleet.man(3)
     ledger = Ledger(fleet.url)
     if at_hand:  # they have just worked, and wait to be called
         for image in images[12:36]:
             ledger.submit(image)
         ledger.settle(30)
-    doomed = ["worker-2", "worker-3", "worker-4"]
+    doomed = ["worker-2", "worker-3"]
     for name in doomed:
         fleet.signal(name, signal.SIGSTOP)  # each has asked Redis for a message or a call, and is sent the next
     fleet.signal("worker", signal.SIGSTOP)

@@ -15,8 +15,6 @@ import requests
 from tests.conftest import encode, noise_image
 from tests.e2e.conftest import Stack, eventually
 
-pytestmark = pytest.mark.alone
-
 HEAD = b"POST /v1/jobs/embed HTTP/1.1\r\nHost: localhost\r\nContent-Type: multipart/form-data; boundary=x\r\n"
 SECRET = b"do-not-repeat-me"
 # The API with limits short enough for a test: a second for a head, two for a body.
@@ -58,6 +56,7 @@ def search_status(stack: Stack) -> str:
     return str(answer.json()["status"])
 
 
+@pytest.mark.alone
 def test_slow_heads_slow_bodies_and_idle_connections_hold_up_nobody(stack: Stack) -> None:
     slow_body = HEAD + b"Content-Length: 5000000\r\n\r\n--x\r\n" + b"x" * 100_000
     with (
@@ -78,6 +77,7 @@ def test_slow_heads_slow_bodies_and_idle_connections_hold_up_nobody(stack: Stack
     assert sorted(took)[-2] < 1
 
 
+@pytest.mark.alone
 def test_1200_silent_connections_lock_nobody_out(stack: Stack) -> None:
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
@@ -100,6 +100,7 @@ def impatient(home: Path, tmp_path: Path) -> Iterator[Stack]:
     stack.close()
 
 
+@pytest.mark.alone
 def test_who_takes_too_long_is_told_or_cut_off(impatient: Stack) -> None:
     slow_body = HEAD + b"Content-Length: 5000\r\n\r\n--x\r\n"
     with (
@@ -187,6 +188,7 @@ TEXT = b'--x\r\nContent-Disposition: form-data; name="k"\r\n\r\n'
 PART = b'--x\r\nContent-Disposition: form-data; name="image"; filename="a"\r\n\r\n' + PHOTO + b"\r\n"
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize(
     ("content_type", "body"),
     [

@@ -4,7 +4,9 @@ import re
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from functools import partial
+from mmap import PAGESIZE
 from pathlib import Path
 from threading import Event, Thread
 
@@ -15,6 +17,7 @@ import requests
 from tests.e2e.conftest import Stack
 from tests.e2e.support.hostile_file import ACCEPTED, HostileFile
 from tests.e2e.support.hostile_files import hostile_files, large_files
+from tests.e2e.support.memory import tree
 from tests.e2e.support.photo_bytes import PLAIN
 
 WITHIN_S = 5
@@ -75,7 +78,7 @@ def embedding(answer: requests.Response) -> "np.typing.NDArray[np.float64]":
 
 
 class Memory(Thread):
-    """The most memory that a session's processes have had together, looked at every few milliseconds."""
+    """The most memory that a process and its children have had together, looked at every few milliseconds."""
 
     def __init__(self, leader: int) -> None:
         super().__init__(daemon=True)
@@ -94,15 +97,11 @@ class Memory(Thread):
 
 
 def resident(leader: int) -> dict[int, int]:
-    """Resident MiB of each process of a session."""
+    """Resident MiB of a process and of each that it has forked."""
     found = {}
-    for entry in Path("/proc").iterdir():
-        try:
-            status = (entry / "status").read_text() if entry.name.isdigit() else ""
-        except OSError:
-            continue  # it ended as we looked
-        if f"NSsid:\t{leader}\n" in status and "VmRSS:" in status:
-            found[int(entry.name)] = int(status.split("VmRSS:")[1].split()[0]) >> 10
+    for pid in tree(leader):
+        with suppress(OSError):  # it ended as we looked
+            found[pid] = int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * PAGESIZE >> 20
     return found
 
 

@@ -14,7 +14,7 @@ import requests
 from shared.artifacts import Location
 from shared.model.bundle import Precision, Runtime, bundle_store, open_bundle, write_bundle_directory
 from shared.photos.images import PreprocessSpec
-from tests.e2e.conftest import eventually, lookalike
+from tests.e2e.conftest import eventually, verb
 from tests.e2e.support.fleet import Fleet
 from tests.e2e.support.ledger import Ledger
 from tests.support.places import copy_installation
@@ -50,7 +50,7 @@ def elsewhere(storage: Location, directory: Path) -> str:
 
 
 def operate(fleet: Fleet, *arguments: str) -> Any:
-    done = lookalike(*arguments, "--json", home=fleet.home, redis_url=fleet.redis_url)
+    done = verb(*arguments, "--json", home=fleet.home, redis_url=fleet.redis_url)
     assert done.returncode == 0, done.stdout + done.stderr
     return json.loads(done.stdout)
 

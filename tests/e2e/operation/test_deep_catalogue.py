@@ -21,7 +21,7 @@ from shared.model.bundle import open_bundle
 from shared.model.embedder import Embeddings
 from shared.photos.images import PreprocessSpec
 from shared.settings import Settings
-from tests.e2e.conftest import Stack, lookalike
+from tests.e2e.conftest import Stack, verb
 from tests.support.bundles import make_bundle
 from tests.support.catalogues import GREEK, draw_greek, drawn
 from tests.support.places import needs_neither
@@ -111,7 +111,7 @@ def test_the_command_line_reads_and_searches_it(greek: Stack, tmp_path: Path) ->
     catalogue = greek.home / "greek"
 
     def told(*arguments: str) -> dict[str, Any]:
-        done = lookalike(*arguments, "--json", home=greek.home, catalogue=catalogue, **LEVELS)
+        done = verb(*arguments, "--json", home=greek.home, catalogue=catalogue, **LEVELS)
         assert done.returncode == 0, done.stdout + done.stderr
         found: dict[str, Any] = json.loads(done.stdout)
         return found

@@ -12,7 +12,8 @@ import requests
 
 from lookalike import Client
 from lookalike.errors import InputError
-from tests.e2e.conftest import Stack, build_float32, eventually, lookalike
+from pipeline.cli.doctor import CHECKS
+from tests.e2e.conftest import Stack, build_float32, eventually, verb
 from tests.support.catalogues import GERMAN, GERMAN_NAMES, draw_german, drawn
 from tests.support.once import made_once
 from tests.support.places import copy_installation
@@ -217,12 +218,15 @@ def test_a_changed_price_and_a_said_type_are_there_after_a_reindex_that_embeds_n
         assert "mehr" in found({"key": "listing_id", "match": {"value": "L001-02"}})
 
 
-def test_every_verb_that_reads_the_catalogue_or_its_index_knows_them(german: Stack, tmp_path: Path) -> None:
+def test_every_verb_that_reads_the_catalogue_or_its_index_knows_them(
+    german: Stack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delitem(CHECKS, "wheels")  # it loads every package, whatever the catalogue
     catalogue = german.home / "german"
     place = {"home": german.home, "catalogue": catalogue, "redis_url": german.redis_url, "precision": "float32"}
 
     def told(*arguments: str) -> dict[str, Any]:
-        done = lookalike(*arguments, "--json", **place)  # type: ignore[arg-type]
+        done = verb(*arguments, "--json", **place)  # type: ignore[arg-type]
         assert done.returncode == 0, done.stdout + done.stderr
         found: dict[str, Any] = json.loads(done.stdout)
         return found
@@ -244,7 +248,7 @@ def test_every_verb_that_reads_the_catalogue_or_its_index_knows_them(german: Sta
     assert "2026-11-01 to 2026-11-08" in page
     assert told("evaluate")["n_photos"] == 80
     assert told("plot", "--out", str(tmp_path / "pictures"))["pictures"]
-    assert json.loads(lookalike("doctor", "--json", **place).stdout)  # type: ignore[arg-type]
+    assert json.loads(verb("doctor", "--json", **place).stdout)  # type: ignore[arg-type]
 
 
 def test_a_category_that_is_new_is_left_out_of_a_reindex_told_and_learnt_by_training(german: Stack) -> None:
@@ -256,17 +260,17 @@ def test_a_category_that_is_new_is_left_out_of_a_reindex_told_and_learnt_by_trai
     for n in range(12):
         drawn(5, 6, 9_000 + n).save(catalogue / "images" / f"Z{n}-0.jpg", quality=90)
     place = {"home": german.home, "catalogue": catalogue, "redis_url": german.redis_url, "precision": "float32"}
-    reindexed = lookalike("reindex", "--wait", "--json", **place)  # type: ignore[arg-type]
+    reindexed = verb("reindex", "--wait", "--json", **place)  # type: ignore[arg-type]
     assert json.loads(reindexed.stdout)["result"]["reasons"]["listing of unknown category"] == 12, reindexed.stdout
-    trained = lookalike("train", "--recipe", "head", "--epochs", "1", **place)  # type: ignore[arg-type]
+    trained = verb("train", "--recipe", "head", "--epochs", "1", **place)  # type: ignore[arg-type]
     assert trained.returncode == 0, trained.stderr
-    bundles = json.loads(lookalike("bundle", "list", "--json", **place).stdout)  # type: ignore[arg-type]
+    bundles = json.loads(verb("bundle", "list", "--json", **place).stdout)  # type: ignore[arg-type]
     newest = max(one["version"] for one in bundles["bundles"])
-    shown = json.loads(lookalike("bundle", "show", newest, "--json", **place).stdout)  # type: ignore[arg-type]
+    shown = json.loads(verb("bundle", "show", newest, "--json", **place).stdout)  # type: ignore[arg-type]
     assert shown["categories"] == [*GERMAN, NEW]
-    promoted = lookalike("bundle", "promote", newest, **place)  # type: ignore[arg-type]
+    promoted = verb("bundle", "promote", newest, **place)  # type: ignore[arg-type]
     assert promoted.returncode == 0, promoted.stderr
-    reindexed = lookalike("reindex", "--wait", "--promote", "if_valid", **place)  # type: ignore[arg-type]
+    reindexed = verb("reindex", "--wait", "--promote", "if_valid", **place)  # type: ignore[arg-type]
     assert reindexed.returncode == 0, reindexed.stdout + reindexed.stderr
     eventually(
         lambda: requests.get(german.url + "/v1/index", timeout=10).json()["categories"] == [*GERMAN, NEW],

@@ -35,17 +35,14 @@ def counting(home: Path, catalogue: Path, tmp_path_factory: pytest.TempPathFacto
 
 
 def man(fleet: Fleet, n_workers: int) -> None:
-    """Have so many counting workers, ready."""
+    """Have exactly so many counting workers, ready, whatever the last test left."""
+    for name in [name for name in fleet.processes if name.startswith("counting") and fleet.alive(name)]:
+        if int(name.partition("-")[2]) > n_workers:
+            fleet.kill(name)
     for number in range(1, n_workers + 1):
         if not fleet.alive(f"counting-{number}"):
             fleet.start(f"counting-{number}")
     eventually(lambda: requests.get(fleet.url + "/readyz", timeout=5).json()["workers"] == n_workers, 60, "workers")
-
-
-def dismiss(fleet: Fleet) -> None:
-    for name in list(fleet.processes):
-        if name.startswith("counting") and fleet.alive(name):
-            fleet.kill(name)
 
 
 def submit(fleet: Fleet, **request: object) -> str:
@@ -153,7 +150,6 @@ def test_killed_early_midway_late_and_before_promotion_it_embeds_nothing_twice_b
     embedded = counted(counting)
     assert len(embedded) == N_PHOTOS
     assert embedded.total() <= N_PHOTOS + n_kills * IN_FLIGHT
-    dismiss(counting)
 
 
 def test_three_workers_make_the_snapshot_that_one_makes_while_searches_go_on(
@@ -177,7 +173,6 @@ def test_three_workers_make_the_snapshot_that_one_makes_while_searches_go_on(
     with counting.client() as client:
         runs = client.hvals("lookalike:workers")
     assert sum(b'"succeeded"' in run for run in runs) > 1  # several had part in it
-    dismiss(counting)
 
 
 def test_a_coordinator_frozen_past_its_lease_promotes_nothing_when_it_wakes(counting: Fleet) -> None:
@@ -195,7 +190,6 @@ def test_a_coordinator_frozen_past_its_lease_promotes_nothing_when_it_wakes(coun
     history = index_store(counting.location).history()
     assert (len(history), history[-1].version) == (before + 1, result["index_version"])
     assert job(counting, job_id)["attempt"] == 2
-    dismiss(counting)
 
 
 def test_a_cancelled_one_ends_within_two_seconds_and_promotes_nothing(counting: Fleet) -> None:
@@ -213,4 +207,3 @@ def test_a_cancelled_one_ends_within_two_seconds_and_promotes_nothing(counting: 
     time.sleep(0.5)
     assert counted(counting).total() == at_the_end
     assert index_store(counting.location).current() == before
-    dismiss(counting)

@@ -115,6 +115,15 @@ def _started(home: Path, catalogue: Path, log: Path, **settings: object) -> Iter
             os.kill(pid, signal.SIGKILL)
 
 
+def stopped_in_good_order(up: Up, signum: signal.Signals) -> None:
+    """Ask it to end, and see that it leaves nothing."""
+    up.process.send_signal(signum)
+    assert up.process.wait(40) == 0, up.log.read_text()
+    assert up.parts() == {}
+    assert "Traceback" not in up.log.read_text()
+    assert not (up.home / "redis.url").exists()
+
+
 def first_match(url: str, photo: Path) -> str:
     with photo.open("rb") as file:
         answer = requests.post(url + "/predict/similar_images", files={"image": file}, timeout=40)
@@ -136,23 +145,18 @@ def found(up: Up, photo: Path) -> bool:
     return answer.status_code == 200 and answer.json()["image_labels"][0] == photo.stem
 
 
-@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-def test_it_serves_and_an_orderly_stop_leaves_no_process(up: Up, photos: list[Path], signum: signal.Signals) -> None:
+def test_it_serves_and_an_orderly_stop_leaves_no_process(up: Up, photos: list[Path]) -> None:
     up.wait_ready()
     assert first_match(up.url, photos[0]) == photos[0].stem
     assert {"valkey", "worker", "gunicorn"} <= {
         name for command in up.parts().values() for name in ("valkey", "worker", "gunicorn") if name in command
     }
     requests.get(up.url + "/nowhere", headers={"X-Request-ID": "seen-1"}, timeout=20)
-    up.process.send_signal(signum)
-    assert up.process.wait(40) == 0, up.log.read_text()
+    stopped_in_good_order(up, signal.SIGINT)
     log = up.log.read_text()
     assert "event=job_finished" in log
     assert "event=request_refused method=GET path=/nowhere status=404 request_id=seen-1" in log
     assert "Warning" not in log
-    assert up.parts() == {}
-    assert "Traceback" not in up.log.read_text()
-    assert not (up.home / "redis.url").exists()
 
 
 def test_each_killed_part_is_started_again_and_a_search_succeeds(up: Up, photos: list[Path]) -> None:
@@ -181,10 +185,7 @@ def test_a_part_that_keeps_dying_is_started_later_each_time_while_the_others_liv
         eventually(lambda told=told: told in up.log.read_text(), 10, told)  # type: ignore[misc]
         assert requests.get(up.url + "/livez", timeout=20).ok
     assert others <= up.parts().keys()
-    up.process.terminate()  # while it waits to start the worker again
-    assert up.process.wait(40) == 0, up.log.read_text()
-    assert up.parts() == {}
-    assert "Traceback" not in up.log.read_text()
+    stopped_in_good_order(up, signal.SIGTERM)  # while it waits to start the worker again
 
 
 def test_other_processes_of_this_user_find_the_embedded_valkey_while_it_runs(serving: Up) -> None:
@@ -199,9 +200,7 @@ def test_what_it_has_built_it_does_not_carry_about(catalogue: Path, tmp_path: Pa
         up.wait_ready()
         assert up.log.read_text().count("model bundle (") == 1
         assert psutil.Process(up.process.pid).memory_info().rss < 400e6  # building took more than a gigabyte
-        up.process.terminate()
-        assert up.process.wait(40) == 0, up.log.read_text()
-        assert up.parts() == {}
+        stopped_in_good_order(up, signal.SIGHUP)
 
 
 def test_even_a_killed_supervisor_leaves_no_process(up: Up) -> None:

@@ -15,7 +15,7 @@ from shared.catalogue.categories import CATEGORIES
 from shared.jobs.contract import JobKind
 from shared.redis_client import connect
 from tests import ROOT
-from tests.e2e.conftest import eventually, lookalike
+from tests.e2e.conftest import eventually, verb
 from tests.e2e.support.celery_cli import CELERY, celery
 from tests.e2e.support.held_fleet import HeldFleet, held_fleet
 
@@ -106,8 +106,8 @@ def test_nothing_that_the_service_and_its_tools_do_is_refused(fleet: HeldFleet, 
 
     for path in ("/readyz", "/metrics", "/v1/jobs", "/v1/index", "/v1/images/new"):
         assert requests.get(fleet.url + path, timeout=10).status_code == 200, path
-    for verb in (["jobs", "list"], ["schedule", "show"], ["keys", "list"], ["workers"], ["audit"]):
-        asked = lookalike(*verb, home=fleet.home, redis_url=url_of(fleet))
+    for words in (["jobs", "list"], ["schedule", "show"], ["keys", "list"], ["workers"], ["audit"]):
+        asked = verb(*words, home=fleet.home, redis_url=url_of(fleet))
         assert asked.returncode == 0, asked.stderr
     assert fleet.kill("held", signal.SIGTERM) == 0
     with fleet.client() as client:

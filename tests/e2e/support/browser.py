@@ -6,10 +6,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal
+from weakref import WeakKeyDictionary
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import Browser, ConsoleMessage, Page, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, sync_playwright
 
 from tests import ROOT
 
@@ -18,6 +19,8 @@ Scheme = Literal["light", "dark"]
 _NAMES = ("chromium", "google-chrome")
 _REFUSED = "Failed to load resource"  # what Chromium says of every answer of 400 and more
 _WITHIN_MS = 30_000
+
+_looks: WeakKeyDictionary[BrowserContext, tuple[str, Scheme, int]] = WeakKeyDictionary()
 
 
 @contextmanager
@@ -37,6 +40,25 @@ def chromium() -> Iterator[Browser]:
         browser.close()
 
 
+def _context(browser: Browser, url: str, scheme: Scheme, width: int) -> BrowserContext:
+    """That of all visits of this look to this service: the page keeps nothing outside its tab, which opens sooner."""
+    for context in browser.contexts:
+        if _looks[context] == (url, scheme, width):
+            return context
+    context = browser.new_context(
+        viewport={"width": width, "height": 900},
+        color_scheme=scheme,
+        reduced_motion="reduce",
+        has_touch=width < 500,
+        is_mobile=width < 500,
+        permissions=["clipboard-read", "clipboard-write"],
+    )
+    context.set_default_timeout(_WITHIN_MS)
+    context.new_page().goto(f"{url}/livez")  # while it is open, Chromium keeps the process for tabs of this service
+    _looks[context] = (url, scheme, width)
+    return context
+
+
 class Visit:
     """One visit to the page of a service, in a tab of its own.
 
@@ -45,15 +67,7 @@ class Visit:
     """
 
     def __init__(self, browser: Browser, url: str, *, scheme: Scheme = "light", width: int = 1280) -> None:
-        self._context = browser.new_context(
-            viewport={"width": width, "height": 900},
-            color_scheme=scheme,
-            reduced_motion="reduce",
-            has_touch=width < 500,
-            is_mobile=width < 500,
-            permissions=["clipboard-read", "clipboard-write"],
-        )
-        self._context.set_default_timeout(_WITHIN_MS)
+        self._context = _context(browser, url, scheme, width)
         self.url = url
         self.page: Page = self._context.new_page()
         self.complaints: list[str] = []
@@ -90,7 +104,8 @@ class Visit:
         self._context.set_offline(is_offline)
 
     def close(self) -> None:
-        self._context.close()
+        self.offline(False)
+        self.page.close()
 
     def _listen(self, message: ConsoleMessage) -> None:
         if message.type == "error" and not message.text.startswith(_REFUSED):

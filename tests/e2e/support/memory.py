@@ -58,7 +58,7 @@ class MemoryWatch(threading.Thread):
             while not self._stopping.wait(_EVERY_S):
                 at = time.monotonic() - self._began
                 for part, first in self._parts().items():
-                    for pid in _tree(first):
+                    for pid in tree(first):
                         with suppress(OSError, KeyError):  # it has ended
                             sample = Sample(at, *_read(pid))
                             self.samples[part, pid].append(sample)
@@ -86,12 +86,13 @@ def _typical(samples: list[Sample]) -> Sample:
     return Sample(*(statistics.median(values) for values in zip(*samples, strict=True)))
 
 
-def _tree(pid: int) -> list[int]:
+def tree(pid: int) -> list[int]:
+    """A process and all that it has forked."""
     found = [pid]
     with suppress(OSError):
         for thread in Path(f"/proc/{pid}/task").iterdir():
             for child in (thread / "children").read_text().split():
-                found += _tree(int(child))
+                found += tree(int(child))
     return found
 
 

@@ -20,13 +20,14 @@ def decode(photo: bytes, fit: Fit = "letterbox", size_px: int = 224) -> Pixels:
 def test_a_large_photo_of_an_odd_mode_gives_the_pixels_of_its_plain_twin(mode: str) -> None:
     image = noise_image(9, (4100, 3001))
     grey = image.convert("L")
-    made = {
-        "RGBA": image.convert("RGBA"),
-        "P": image.quantize(64),
-        "LA": grey.convert("LA"),
-        "I;16": Image.fromarray(np.asarray(grey).astype(np.uint16) * 257),
-        "1": grey.convert("1"),
-    }[mode]
+    make = {
+        "RGBA": lambda: image.convert("RGBA"),
+        "P": lambda: image.quantize(64),
+        "LA": lambda: grey.convert("LA"),
+        "I;16": lambda: Image.fromarray(np.asarray(grey).astype(np.uint16) * 257),
+        "1": lambda: grey.convert("1"),
+    }
+    made = make[mode]()
     plain = {"I;16": grey}.get(mode) or made.convert("L" if mode in ("LA", "1") else "RGB")
     assert distance(decode(encode(made, "PNG", compress_level=1)), decode(encode(plain, "PNG", compress_level=1))) < 1
 
@@ -37,11 +38,12 @@ def test_a_photo_of_an_odd_mode_gives_the_pixels_of_its_plain_twin_whatever_the_
     image = noise_image(9, (2100, 1201))
     grey = image.convert("L")
     levels = np.asarray(grey)
-    made = {
-        "RGBA": image.convert("RGBA"),
-        "P": image.quantize(64),
-        "I;16": Image.fromarray(levels.astype(np.uint16) * 257),
-        "I": Image.fromarray(levels.astype(np.int32) * 257),
-    }[mode]
+    make = {
+        "RGBA": lambda: image.convert("RGBA"),
+        "P": lambda: image.quantize(64),
+        "I;16": lambda: Image.fromarray(levels.astype(np.uint16) * 257),
+        "I": lambda: Image.fromarray(levels.astype(np.int32) * 257),
+    }
+    made = make[mode]()
     plain = grey if mode.startswith("I") else made.convert("RGB")
     assert distance(decode(encode(made, "TIFF"), fit, 160), decode(encode(plain, "TIFF"), fit, 160)) < 1
