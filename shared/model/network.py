@@ -9,7 +9,6 @@ import torch
 from efficientnet_lite_pytorch import EfficientNet
 from torch import Tensor, nn
 from torch.nn import functional
-from torchvision.models import ResNet, resnet50
 
 from shared.catalogue.categories import OLDER_CATEGORIES
 from shared.model.backbones import EMBEDDING_DIM, LEVELS, TAPS
@@ -67,6 +66,9 @@ class ResNet50Trunk(Trunk):
     backbone = Backbone.RESNET50
 
     def __init__(self) -> None:
+        # Here, because it brings along torch's compiler, which takes two seconds: the other trunks need neither.
+        from torchvision.models import ResNet, resnet50
+
         super().__init__()
         self.net: ResNet = resnet50()
         self.net.fc = nn.Identity()
