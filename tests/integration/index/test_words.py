@@ -1,6 +1,7 @@
 """Words in every kind of index and in pending changes, beside a comparison with every photo in the plainest way."""
 
 import json
+import math
 from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
@@ -132,7 +133,7 @@ def words_of(payload: str) -> frozenset[str]:
 def rarity(word: str) -> float:
     n_listings = N // PER_LISTING
     n_with = sum(word in words_of(payload_of(listing)) for listing in range(n_listings))
-    return float(np.log((1 + n_listings) / (1 + n_with)) ** 3)
+    return math.log((1 + n_listings) / (1 + n_with)) ** 3
 
 
 def said(payload: str, text: str, *, alone: bool) -> float:
