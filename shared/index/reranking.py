@@ -33,6 +33,7 @@ _MOST = 50  # are ranked; what a search finds after them stays where it is
 _SAME_PHOTO = 0.02  # as of `shared.model.matching`
 _LEAST_PROBABILITY = 1e-4
 _MOST_PRICE_STEPS = 1.0  # e-fold; a price further away is as good as any
+_AGREEING = 0.1  # of similarity, by which a result's say in agreements falls to 1 / e
 _DAY_S = 86_400
 
 
@@ -118,8 +119,9 @@ def ranking_features(results: Sequence[RankedResult], query: RankedQuery, index:
         known; `words`, the share of words that the query, or the title of its listing, and the result's title have in
         common, 0..1; `price`, minus the logarithm of how many times dearer or cheaper it is than the query's listing;
         `typical_price`, than the median of the results, where the query is of no listing with a price; `recency`, minus
-        the logarithm of its age in days beside the newest in the index. What a listing does not have counts as the mean
-        of the others.
+        the logarithm of its age in days beside the newest in the index; `price_agreement` and `words_agreement`, how
+        like its price and its title are those of the other listings found, the most similar ones above all, as `price`
+        and `words` compare them. What a listing does not have counts as the mean of the others.
     """
     schema = AttributeSchema(index.manifest.attributes)
     first = {attribute.type: attribute for attribute in reversed(tuple(schema))}
@@ -139,6 +141,7 @@ def ranking_features(results: Sequence[RankedResult], query: RankedQuery, index:
         _common_words(titles, query.text or _value(title, own)),
         *(_or_mean(distances) for distances in _price_distances(prices, _value(price, own))),
         _or_mean(_recencies(times, time)),
+        *(_or_mean(_agreement(alike, results)) for alike in (_alike_in_price(prices), _alike_in_words(titles))),
     )
     return np.stack(columns, axis=1)
 
@@ -235,6 +238,34 @@ def _amount(value: JsonValue) -> tuple[str, float] | None:
         return None
     amount = value.get("amount")
     return (str(value.get("currency", "")), float(amount)) if isinstance(amount, int | float) and amount > 0 else None
+
+
+def _alike_in_price(prices: Sequence[JsonValue]) -> DoubleArray:
+    """Minus the logarithms of the ratios between prices, (n, n); nan between those that cannot be compared."""
+    amounts = list(map(_amount, prices))
+    return np.array([_ratios(amounts, one) if one else np.full(len(amounts), np.nan) for one in amounts])
+
+
+def _alike_in_words(titles: Sequence[JsonValue]) -> DoubleArray:
+    """The cosines of the angles between titles' sets of words, (n, n); nan where there is none."""
+    found = [sorted(set(tokens(str(title or "")))) for title in titles]
+    _, places = np.unique(np.array([word for words in found for word in words], dtype=np.str_), return_inverse=True)
+    says = np.zeros((len(found), int(places.max(initial=-1)) + 1))
+    says[np.repeat(np.arange(len(found)), list(map(len, found))), places] = 1
+    lengths = np.sqrt(says.sum(axis=1))
+    with np.errstate(invalid="ignore"):
+        cosines: DoubleArray = (says @ says.T) / np.outer(lengths, lengths)
+    return cosines
+
+
+def _agreement(alike: DoubleArray, results: Sequence[RankedResult]) -> DoubleArray:
+    """How much each result is like those of other listings, the more similar of which say more; (n, n) -> (n,)."""
+    scores = np.array([one.score for one in results])
+    listings = np.array([one.listing_id for one in results])
+    counts = np.where(np.isnan(alike) | (listings[:, None] == listings), 0, np.exp((scores - scores.max()) / _AGREEING))
+    with np.errstate(invalid="ignore"):
+        mean: DoubleArray = (counts * np.nan_to_num(alike)).sum(axis=1) / counts.sum(axis=1)
+    return mean
 
 
 def _recencies(times: Sequence[JsonValue], time: Attribute | None) -> DoubleArray:

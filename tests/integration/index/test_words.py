@@ -133,7 +133,7 @@ def words_of(payload: str) -> frozenset[str]:
 def rarity(word: str) -> float:
     n_listings = N // PER_LISTING
     n_with = sum(word in words_of(payload_of(listing)) for listing in range(n_listings))
-    return math.log((1 + n_listings) / (1 + n_with)) ** 3
+    return float(math.log((1 + n_listings) / (1 + n_with)) ** 3)
 
 
 def said(payload: str, text: str, *, alone: bool) -> float:

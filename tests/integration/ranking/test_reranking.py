@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import math
 import shutil
 from collections.abc import Iterator, Set
 from datetime import date, timedelta
@@ -21,11 +22,11 @@ from shared.artifacts.backends import backend_at
 from shared.artifacts.rerankers import RankingWeights, RerankerManifest, reranker_store, seal_reranker
 from shared.artifacts.snapshots import index_store
 from shared.artifacts.store import MANIFEST
-from shared.attributes.schema import Attribute, AttributeSchema, AttributeType, as_payload
+from shared.attributes.schema import Attribute, AttributeSchema, AttributeType, as_payload, of_payload
 from shared.catalogue.categories import CATEGORIES, CataloguePhoto
 from shared.feedback.contract import FeedbackEvent, JobFeedback, StoredEvent
 from shared.index.delta import DeltaIndex
-from shared.index.reranking import Reranker, promoted_reranker
+from shared.index.reranking import FEATURES, RankedQuery, RankedResult, Reranker, promoted_reranker, ranking_features
 from shared.index.snapshot import open_snapshot
 from shared.jobs.answers_contract import SearchResult
 from shared.jobs.contract import SearchRequest
@@ -284,7 +285,36 @@ def test_a_reranker_that_cannot_be_used_leaves_answers_as_they_are(home: Path, b
     engine.close()
 
 
+def test_results_agree_with_the_other_listings_that_are_most_similar(
+    index: DeltaIndex, listings: list[CataloguePhoto]
+) -> None:
+    found = [*listings[:6], listings[2]]
+    scores = [0.9, 0.85, 0.7, 0.7, 0.5, 0.2, 0.1]
+    results = [
+        RankedResult(one.listing_id, CATEGORIES[one.category], score) for one, score in zip(found, scores, strict=True)
+    ]
+    features = ranking_features(results, RankedQuery(None, None, []), index)
+    words = [set(str(of_payload(one.payload)["title"]).split()) for one in found]
+    prices = [amount(index, one) for one in found]
+
+    def alike(i: int, j: int) -> tuple[float, float]:
+        common = len(words[i] & words[j]) / math.sqrt(len(words[i]) * len(words[j]))
+        return -min(1.0, abs(math.log(prices[i] / prices[j]))), common
+
+    expected = []
+    for i, one in enumerate(found):
+        others = [j for j, other in enumerate(found) if other.listing_id != one.listing_id]
+        counts = [math.exp(scores[j] / 0.1) for j in others]
+        expected.append(np.average([alike(i, j) for j in others], axis=0, weights=counts))
+    for name, values in zip(("price_agreement", "words_agreement"), np.transpose(expected), strict=True):
+        np.testing.assert_allclose(features[:, FEATURES.index(name)], values - values.mean())
+    # One listing alone has none to agree with.
+    alone = ranking_features(results[2:3] + results[6:], RankedQuery(None, None, []), index)
+    assert not alone[:, FEATURES.index("price_agreement") :].any()
+
+
 def test_results_that_are_worth_the_same_stay_in_their_order() -> None:
-    features = np.array([[0.5, 0, 0, 0, 0, 0, 0], [0.9, 0, 0, 0, 0, 0, 0], [0.5, 0, 0, 0, 0, 0, 0]])
+    features = np.zeros((3, len(FEATURES)))
+    features[:, 0] = 0.5, 0.9, 0.5
     assert Reranker("v", RankingWeights(score=1)).order(features) == [1, 0, 2]
     assert Reranker("v", RankingWeights()).order(features) == [0, 1, 2]
