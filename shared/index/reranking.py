@@ -134,14 +134,15 @@ def ranking_features(results: Sequence[RankedResult], query: RankedQuery, index:
         [_value(attribute, values[one.listing_id]) for one in results] for attribute in (title, price, time)
     )
     scores = np.array([one.score for one in results], dtype=np.float64)
+    words = [set(tokens(str(title or ""))) for title in titles]
     columns = (
         scores,
         -np.log(1 + _SAME_PHOTO - np.minimum(scores, 1)),
         _category_evidence(results, query, index),
-        _common_words(titles, query.text or _value(title, own)),
+        _common_words(words, query.text or _value(title, own)),
         *(_or_mean(distances) for distances in _price_distances(prices, _value(price, own))),
         _or_mean(_recencies(times, time)),
-        *(_or_mean(_agreement(alike, results)) for alike in (_alike_in_price(prices), _alike_in_words(titles))),
+        *(_or_mean(_agreement(alike, results)) for alike in (_alike_in_price(prices), _alike_in_words(words))),
     )
     return np.stack(columns, axis=1)
 
@@ -202,10 +203,9 @@ def _category_evidence(results: Sequence[RankedResult], query: RankedQuery, inde
     return evidence
 
 
-def _common_words(titles: Sequence[JsonValue], text: JsonValue) -> DoubleArray:
-    """The cosine of the angle between sets of words, (n,)."""
+def _common_words(found: Sequence[set[str]], text: JsonValue) -> DoubleArray:
+    """The cosine of the angle between sets of words and those of a text, (n,)."""
     asked = set(tokens(str(text or "")))
-    found = (set(tokens(str(title or ""))) for title in titles)
     return np.array([len(asked & words) / math.sqrt(max(1, len(asked) * len(words))) for words in found])
 
 
@@ -243,15 +243,18 @@ def _amount(value: JsonValue) -> tuple[str, float] | None:
 def _alike_in_price(prices: Sequence[JsonValue]) -> DoubleArray:
     """Minus the logarithms of the ratios between prices, (n, n); nan between those that cannot be compared."""
     amounts = list(map(_amount, prices))
-    return np.array([_ratios(amounts, one) if one else np.full(len(amounts), np.nan) for one in amounts])
+    logs = np.array([math.log(one[1]) if one else math.nan for one in amounts])
+    currencies = np.array([one[0] if one else "" for one in amounts])
+    ratios = np.minimum(np.abs(logs[:, None] - logs), _MOST_PRICE_STEPS)
+    return np.where(currencies[:, None] == currencies, -ratios, math.nan)
 
 
-def _alike_in_words(titles: Sequence[JsonValue]) -> DoubleArray:
-    """The cosines of the angles between titles' sets of words, (n, n); nan where there is none."""
-    found = [sorted(set(tokens(str(title or "")))) for title in titles]
-    _, places = np.unique(np.array([word for words in found for word in words], dtype=np.str_), return_inverse=True)
-    says = np.zeros((len(found), int(places.max(initial=-1)) + 1))
-    says[np.repeat(np.arange(len(found)), list(map(len, found))), places] = 1
+def _alike_in_words(found: Sequence[set[str]]) -> DoubleArray:
+    """The cosines of the angles between sets of words, (n, n); nan where there is none."""
+    places: dict[str, int] = {}
+    said = [(i, places.setdefault(word, len(places))) for i, words in enumerate(found) for word in words]
+    says = np.zeros((len(found), max(1, len(places))))
+    says[tuple(np.array(said, dtype=np.int64).reshape(-1, 2).T)] = 1
     lengths = np.sqrt(says.sum(axis=1))
     with np.errstate(invalid="ignore"):
         cosines: DoubleArray = (says @ says.T) / np.outer(lengths, lengths)
