@@ -188,9 +188,9 @@ def _measure(snapshot: IndexSnapshot, encoder: TextEncoder, where: Path, before_
     for kind in ("photo", "photo and words", "words"):
         for query, text in zip(queries, texts, strict=True):
             kinds[kind](snapshot, query, text)
-        mb, all_mb = resident_mb(VECTORS, TEXTS), resident_mb()
+        mb, all_mb = resident_mb(VECTORS, TEXTS, POSTINGS), resident_mb()
         report.add(
-            "memory", after_searches_by=kind, before_mb=round(before_mb), mb=round(mb), with_copies_mb=round(all_mb),
+            "memory", after_searches_by=kind, before_mb=round(before_mb), mb=round(mb), all_mapped_mb=round(all_mb),
             of_float32=round(mb * 2**20 / (4 * DIMENSION * len(snapshot)), 4),
         )  # fmt: skip
     times: dict[str, list[float]] = {kind: [] for kind in kinds}

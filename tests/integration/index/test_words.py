@@ -133,7 +133,7 @@ def words_of(payload: str) -> frozenset[str]:
 def rarity(word: str) -> float:
     n_listings = N // PER_LISTING
     n_with = sum(word in words_of(payload_of(listing)) for listing in range(n_listings))
-    return float(math.log((1 + n_listings) / (1 + n_with)) ** 3)
+    return math.log((1 + n_listings) / (1 + n_with)) ** 3
 
 
 def said(payload: str, text: str, *, alone: bool) -> float:
@@ -142,7 +142,7 @@ def said(payload: str, text: str, *, alone: bool) -> float:
     wanted = set(tokens(text))
     there = wanted & words_of(payload)
     of_all = sum(map(rarity, wanted))
-    new = (sum(map(rarity, there - known)) / of_all) ** min(1, len(wanted) / 4)
+    new = float((sum(map(rarity, there - known)) / of_all) ** min(1, len(wanted) / 4))
     return max(new, (sum(map(rarity, there)) / of_all) ** 4) if alone else new
 
 
