@@ -25,7 +25,6 @@ class RankingWeights(BaseModel):
     typical_price: float = 0.0
     recency: float = 0.0
     price_agreement: float = 0.0
-    words_agreement: float = 0.0
 
 
 class RerankerManifest(BaseModel):

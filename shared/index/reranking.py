@@ -33,7 +33,7 @@ _MOST = 50  # are ranked; what a search finds after them stays where it is
 _SAME_PHOTO = 0.02  # as of `shared.model.matching`
 _LEAST_PROBABILITY = 1e-4
 _MOST_PRICE_STEPS = 1.0  # e-fold; a price further away is as good as any
-_AGREEING = 0.1  # of similarity, by which a result's say in agreements falls to 1 / e
+_AGREEING = 0.1  # of similarity, by which a result's say in the agreement of prices falls to 1 / e
 _DAY_S = 86_400
 
 
@@ -119,9 +119,9 @@ def ranking_features(results: Sequence[RankedResult], query: RankedQuery, index:
         known; `words`, the share of words that the query, or the title of its listing, and the result's title have in
         common, 0..1; `price`, minus the logarithm of how many times dearer or cheaper it is than the query's listing;
         `typical_price`, than the median of the results, where the query is of no listing with a price; `recency`, minus
-        the logarithm of its age in days beside the newest in the index; `price_agreement` and `words_agreement`, how
-        like its price and its title are those of the other listings found, the most similar ones above all, as `price`
-        and `words` compare them. What a listing does not have counts as the mean of the others.
+        the logarithm of its age in days beside the newest in the index; `price_agreement`, minus the mean logarithm of
+        how many times dearer or cheaper it is than each result, the most similar ones above all. What a listing lacks
+        counts as the mean of the others.
     """
     schema = AttributeSchema(index.manifest.attributes)
     first = {attribute.type: attribute for attribute in reversed(tuple(schema))}
@@ -134,15 +134,14 @@ def ranking_features(results: Sequence[RankedResult], query: RankedQuery, index:
         [_value(attribute, values[one.listing_id]) for one in results] for attribute in (title, price, time)
     )
     scores = np.array([one.score for one in results], dtype=np.float64)
-    words = [set(tokens(str(title or ""))) for title in titles]
     columns = (
         scores,
         -np.log(1 + _SAME_PHOTO - np.minimum(scores, 1)),
         _category_evidence(results, query, index),
-        _common_words(words, query.text or _value(title, own)),
+        _common_words(titles, query.text or _value(title, own)),
         *(_or_mean(distances) for distances in _price_distances(prices, _value(price, own))),
         _or_mean(_recencies(times, time)),
-        *(_or_mean(_agreement(alike, results)) for alike in (_alike_in_price(prices), _alike_in_words(words))),
+        _or_mean(_price_agreement(prices, scores)),
     )
     return np.stack(columns, axis=1)
 
@@ -203,9 +202,10 @@ def _category_evidence(results: Sequence[RankedResult], query: RankedQuery, inde
     return evidence
 
 
-def _common_words(found: Sequence[set[str]], text: JsonValue) -> DoubleArray:
-    """The cosine of the angle between sets of words and those of a text, (n,)."""
+def _common_words(titles: Sequence[JsonValue], text: JsonValue) -> DoubleArray:
+    """The cosine of the angle between sets of words, (n,)."""
     asked = set(tokens(str(text or "")))
+    found = (set(tokens(str(title or ""))) for title in titles)
     return np.array([len(asked & words) / math.sqrt(max(1, len(asked) * len(words))) for words in found])
 
 
@@ -240,35 +240,20 @@ def _amount(value: JsonValue) -> tuple[str, float] | None:
     return (str(value.get("currency", "")), float(amount)) if isinstance(amount, int | float) and amount > 0 else None
 
 
-def _alike_in_price(prices: Sequence[JsonValue]) -> DoubleArray:
-    """Minus the logarithms of the ratios between prices, (n, n); nan between those that cannot be compared."""
+def _price_agreement(prices: Sequence[JsonValue], scores: DoubleArray) -> DoubleArray:
+    """Minus the mean logarithm of the ratios to all prices, the more similar results saying more; nan without a price.
+
+    A thing that was only photographed has about the price of what looks most like it.
+    """
     amounts = list(map(_amount, prices))
     logs = np.array([math.log(one[1]) if one else math.nan for one in amounts])
     currencies = np.array([one[0] if one else "" for one in amounts])
     ratios = np.minimum(np.abs(logs[:, None] - logs), _MOST_PRICE_STEPS)
-    return np.where(currencies[:, None] == currencies, -ratios, math.nan)
-
-
-def _alike_in_words(found: Sequence[set[str]]) -> DoubleArray:
-    """The cosines of the angles between sets of words, (n, n); nan where there is none."""
-    places: dict[str, int] = {}
-    said = [(i, places.setdefault(word, len(places))) for i, words in enumerate(found) for word in words]
-    says = np.zeros((len(found), max(1, len(places))))
-    says[tuple(np.array(said, dtype=np.int64).reshape(-1, 2).T)] = 1
-    lengths = np.sqrt(says.sum(axis=1))
+    comparable = (currencies[:, None] == currencies) & ~np.isnan(ratios)
+    counts = np.where(comparable, np.exp((scores - scores.max(initial=0)) / _AGREEING), 0)
     with np.errstate(invalid="ignore"):
-        cosines: DoubleArray = (says @ says.T) / np.outer(lengths, lengths)
-    return cosines
-
-
-def _agreement(alike: DoubleArray, results: Sequence[RankedResult]) -> DoubleArray:
-    """How much each result is like those of other listings, the more similar of which say more; (n, n) -> (n,)."""
-    scores = np.array([one.score for one in results])
-    listings = np.array([one.listing_id for one in results])
-    counts = np.where(np.isnan(alike) | (listings[:, None] == listings), 0, np.exp((scores - scores.max()) / _AGREEING))
-    with np.errstate(invalid="ignore"):
-        mean: DoubleArray = (counts * np.nan_to_num(alike)).sum(axis=1) / counts.sum(axis=1)
-    return mean
+        mean: DoubleArray = (counts * np.nan_to_num(ratios)).sum(axis=1) / counts.sum(axis=1)
+    return -mean
 
 
 def _recencies(times: Sequence[JsonValue], time: Attribute | None) -> DoubleArray:

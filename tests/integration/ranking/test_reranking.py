@@ -22,7 +22,7 @@ from shared.artifacts.backends import backend_at
 from shared.artifacts.rerankers import RankingWeights, RerankerManifest, reranker_store, seal_reranker
 from shared.artifacts.snapshots import index_store
 from shared.artifacts.store import MANIFEST
-from shared.attributes.schema import Attribute, AttributeSchema, AttributeType, as_payload, of_payload
+from shared.attributes.schema import Attribute, AttributeSchema, AttributeType, as_payload
 from shared.catalogue.categories import CATEGORIES, CataloguePhoto
 from shared.feedback.contract import FeedbackEvent, JobFeedback, StoredEvent
 from shared.index.delta import DeltaIndex
@@ -285,32 +285,17 @@ def test_a_reranker_that_cannot_be_used_leaves_answers_as_they_are(home: Path, b
     engine.close()
 
 
-def test_results_agree_with_the_other_listings_that_are_most_similar(
-    index: DeltaIndex, listings: list[CataloguePhoto]
-) -> None:
-    found = [*listings[:6], listings[2]]
-    scores = [0.9, 0.85, 0.7, 0.7, 0.5, 0.2, 0.1]
-    results = [
-        RankedResult(one.listing_id, CATEGORIES[one.category], score) for one, score in zip(found, scores, strict=True)
-    ]
-    features = ranking_features(results, RankedQuery(None, None, []), index)
-    words = [set(str(of_payload(one.payload)["title"]).split()) for one in found]
-    prices = [amount(index, one) for one in found]
-
-    def alike(i: int, j: int) -> tuple[float, float]:
-        common = len(words[i] & words[j]) / math.sqrt(len(words[i]) * len(words[j]))
-        return -min(1.0, abs(math.log(prices[i] / prices[j]))), common
-
-    expected = []
-    for i, one in enumerate(found):
-        others = [j for j, other in enumerate(found) if other.listing_id != one.listing_id]
-        counts = [math.exp(scores[j] / 0.1) for j in others]
-        expected.append(np.average([alike(i, j) for j in others], axis=0, weights=counts))
-    for name, values in zip(("price_agreement", "words_agreement"), np.transpose(expected), strict=True):
-        np.testing.assert_allclose(features[:, FEATURES.index(name)], values - values.mean())
-    # One listing alone has none to agree with.
-    alone = ranking_features(results[2:3] + results[6:], RankedQuery(None, None, []), index)
-    assert not alone[:, FEATURES.index("price_agreement") :].any()
+def test_prices_agree_with_those_of_the_most_similar_results(index: DeltaIndex, listings: list[CataloguePhoto]) -> None:
+    scores = [0.9, 0.85, 0.7, 0.7, 0.5, 0.2]
+    results = [RankedResult(f"l{row}", CATEGORIES[listings[row].category], score) for row, score in enumerate(scores)]
+    features = ranking_features(
+        [*results, RankedResult("without a price", "", 0.6)], RankedQuery(None, None, []), index
+    )
+    prices = [amount(index, listings[row]) for row in range(len(scores))]
+    counts = [math.exp(score / 0.1) for score in scores]
+    expected = np.array([np.average([-min(1, abs(math.log(a / b))) for b in prices], weights=counts) for a in prices])
+    found = features[:, FEATURES.index("price_agreement")]
+    np.testing.assert_allclose(found, [*(expected - expected.mean()), 0], atol=1e-12)
 
 
 def test_results_that_are_worth_the_same_stay_in_their_order() -> None:
