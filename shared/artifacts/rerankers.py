@@ -24,6 +24,7 @@ class RankingWeights(BaseModel):
     price: float = 0.0
     typical_price: float = 0.0
     recency: float = 0.0
+    price_agreement: float = 0.0
 
 
 class RerankerManifest(BaseModel):

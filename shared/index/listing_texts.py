@@ -165,10 +165,13 @@ class ListingTexts:
         codes = self._listings[rows]
         if 2 * len(rows) >= len(self._texts):
             similar: FloatArray = np.vecdot(self._texts, query.vector)[codes]
+            with_words: BoolArray = self._with_words[codes]
         else:
             some, place = np.unique(codes, return_inverse=True)
-            similar = np.vecdot(self._texts[some], query.vector)[place]
-        without = np.flatnonzero(~self._with_words[codes])
+            texts = self._texts[some]
+            similar = np.vecdot(texts, query.vector)[place]
+            with_words = np.asarray(texts.any(axis=1))[place]
+        without = np.flatnonzero(~with_words)
         if len(without):
             similar[without] = np.vecdot(vectors(rows[without]), query.expected) + np.float32(query.offset)
         return query.joined(photos, similar, verbatim.of(codes))

@@ -33,6 +33,7 @@ _MOST = 50  # are ranked; what a search finds after them stays where it is
 _SAME_PHOTO = 0.02  # as of `shared.model.matching`
 _LEAST_PROBABILITY = 1e-4
 _MOST_PRICE_STEPS = 1.0  # e-fold; a price further away is as good as any
+_AGREEING = 0.1  # of similarity, by which a result's say in the agreement of prices falls to 1 / e
 _DAY_S = 86_400
 
 
@@ -118,8 +119,9 @@ def ranking_features(results: Sequence[RankedResult], query: RankedQuery, index:
         known; `words`, the share of words that the query, or the title of its listing, and the result's title have in
         common, 0..1; `price`, minus the logarithm of how many times dearer or cheaper it is than the query's listing;
         `typical_price`, than the median of the results, where the query is of no listing with a price; `recency`, minus
-        the logarithm of its age in days beside the newest in the index. What a listing does not have counts as the mean
-        of the others.
+        the logarithm of its age in days beside the newest in the index; `price_agreement`, minus the mean logarithm of
+        how many times dearer or cheaper it is than each result, the most similar ones above all. What a listing lacks
+        counts as the mean of the others.
     """
     schema = AttributeSchema(index.manifest.attributes)
     first = {attribute.type: attribute for attribute in reversed(tuple(schema))}
@@ -139,6 +141,7 @@ def ranking_features(results: Sequence[RankedResult], query: RankedQuery, index:
         _common_words(titles, query.text or _value(title, own)),
         *(_or_mean(distances) for distances in _price_distances(prices, _value(price, own))),
         _or_mean(_recencies(times, time)),
+        _or_mean(_price_agreement(prices, scores)),
     )
     return np.stack(columns, axis=1)
 
@@ -235,6 +238,22 @@ def _amount(value: JsonValue) -> tuple[str, float] | None:
         return None
     amount = value.get("amount")
     return (str(value.get("currency", "")), float(amount)) if isinstance(amount, int | float) and amount > 0 else None
+
+
+def _price_agreement(prices: Sequence[JsonValue], scores: DoubleArray) -> DoubleArray:
+    """Minus the mean logarithm of the ratios to all prices, the more similar results saying more; nan without a price.
+
+    A thing that was only photographed has about the price of what looks most like it.
+    """
+    amounts = list(map(_amount, prices))
+    logs = np.array([math.log(one[1]) if one else math.nan for one in amounts])
+    currencies = np.array([one[0] if one else "" for one in amounts])
+    ratios = np.minimum(np.abs(logs[:, None] - logs), _MOST_PRICE_STEPS)
+    comparable = (currencies[:, None] == currencies) & ~np.isnan(ratios)
+    counts = np.where(comparable, np.exp((scores - scores.max(initial=0)) / _AGREEING), 0)
+    with np.errstate(invalid="ignore"):
+        mean: DoubleArray = (counts * np.nan_to_num(ratios)).sum(axis=1) / counts.sum(axis=1)
+    return -mean
 
 
 def _recencies(times: Sequence[JsonValue], time: Attribute | None) -> DoubleArray:

@@ -56,13 +56,16 @@ class Server:
     parts: dict[str, int]
     multipart: bool = True
     headers: dict[str, str] = field(default_factory=dict)
+    texts: list[str] = field(default_factory=list)
     turns: dict[int, list[Asked]] = field(default_factory=lambda: defaultdict(list))
     cpu_ms: dict[tuple[int, str], list[float]] = field(default_factory=lambda: defaultdict(list))
 
     def ask(self, photos: Path, n_clients: int, seconds: float) -> Asked:
         warm_s = max(0.5, seconds / 4)
         return ask(
-            Load(self.port, self.path, str(photos), n_clients, seconds, warm_s, self.multipart, headers=self.headers)
+            Load(
+                self.port, self.path, str(photos), n_clients, seconds, warm_s, self.multipart, self.headers, self.texts
+            )
         )
 
     def take_turn(self, photos: Path, n_clients: int, seconds: float) -> None:

@@ -297,13 +297,13 @@ def _search(scratch: Path, n: int) -> dict[str, Any]:
     queries = _queries()
     store = index_store(scratch)
     version = store.newest()
-    before_mb = _resident_mb()
+    before_mb = resident_mb()
     began = time.perf_counter()
     snapshot = open_snapshot(store, fingerprint=FINGERPRINT, version=version)
     open_ms = 1e3 * (time.perf_counter() - began)
     request = SearchRequest(k=K)
     first_ms = [_ms(snapshot.search, query, request) for query in queries]
-    resident_mb = _resident_mb(VECTORS)
+    memory_mb = resident_mb(VECTORS)
     some = snapshot.vectors(slice(0, _COMPARED_ROWS))
     exact = ExactIndex(some)
     exact.search(queries[0], K)  # from here on all of it is in memory
@@ -333,9 +333,9 @@ def _search(scratch: Path, n: int) -> dict[str, Any]:
         "exact_ms": statistics.median(exact_ms),
         "ratio": statistics.median(exact_ms) / statistics.median(search_ms),
         "recall_at_10": float(np.mean([len({*a} & {*b}) / K for a, b in zip(truth, found, strict=True)])),
-        "resident_mb": resident_mb,
+        "resident_mb": memory_mb,
         "resident_before_mb": before_mb,
-        "float32_share": resident_mb / (n * DIMENSION * 4 / 2**20),
+        "float32_share": memory_mb / (n * DIMENSION * 4 / 2**20),
         "filtered": {
             name: statistics.median(_ms(snapshot.search, query, asked) for query in queries[:100])
             for name, asked in filtered.items()
@@ -381,7 +381,7 @@ def _with_changes(snapshot: VectorIndex, n: int, queries: FloatArray, request: S
         "ms": statistics.median(together),
         "p95_ms": statistics.quantiles(together, n=20)[-1],
         "missed": float(np.mean(missed)),
-        "resident_mb": _resident_mb(VECTORS),
+        "resident_mb": resident_mb(VECTORS),
     }
 
 
@@ -391,14 +391,14 @@ def _ms(search: Callable[..., object], query: FloatArray, asked: SearchRequest) 
     return 1e3 * (time.perf_counter() - began)
 
 
-def _resident_mb(mapped: str = "") -> float:
-    """Of this process; without what is mapped of one file, which the system may drop at any time."""
+def resident_mb(*mapped: str) -> float:
+    """Of this process; without what is mapped of some files, which the system may drop at any time."""
     kb, name = 0, ""
     for line in Path("/proc/self/smaps").read_text().splitlines():
         words = line.split()
         if not words[0].endswith(":"):
             name = words[-1]
-        elif words[0] == "Rss:" and not (mapped and name.endswith(mapped)):
+        elif words[0] == "Rss:" and not name.endswith(mapped):
             kb += int(words[1])
     return kb / 1024
 

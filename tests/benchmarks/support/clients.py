@@ -25,6 +25,7 @@ class Load:
         photos: a directory of JPEGs, asked for in turn: more of them than clients, or some would be shared in flight.
         multipart: send the photo in a form; else it is the body.
         warm_s: at the beginning, without being counted.
+        texts: words to send with each photo, in the order of their names; none: none are sent.
     """
 
     port: int
@@ -35,6 +36,7 @@ class Load:
     warm_s: float
     multipart: bool = True
     headers: dict[str, str] = field(default_factory=dict)
+    texts: list[str] = field(default_factory=list)
 
 
 @dataclass
@@ -69,7 +71,9 @@ def ask(load: Load) -> Asked:
 
 
 def _run(load: Load) -> Asked:
-    bodies = [_body(path.read_bytes(), load.multipart) for path in sorted(Path(load.photos).iterdir())]
+    photos = sorted(Path(load.photos).iterdir())
+    texts = load.texts or [""] * len(photos)
+    bodies = [_body(path.read_bytes(), load.multipart, text) for path, text in zip(photos, texts, strict=True)]
     kind = f"multipart/form-data; boundary={_BOUNDARY}" if load.multipart else "image/jpeg"
     headers = {"Content-Type": kind, **load.headers}
     began = time.perf_counter()
@@ -110,10 +114,11 @@ def _run(load: Load) -> Asked:
     return asked
 
 
-def _body(photo: bytes, multipart: bool) -> bytes:
+def _body(photo: bytes, multipart: bool, text: str) -> bytes:
     if not multipart:
         return photo
-    head = f'--{_BOUNDARY}\r\nContent-Disposition: form-data; name="image"; filename="p.jpg"\r\n\r\n'
+    words = f'--{_BOUNDARY}\r\nContent-Disposition: form-data; name="text"\r\n\r\n{text}\r\n' if text else ""
+    head = f'{words}--{_BOUNDARY}\r\nContent-Disposition: form-data; name="image"; filename="p.jpg"\r\n\r\n'
     return head.encode() + photo + f"\r\n--{_BOUNDARY}--\r\n".encode()
 
 

@@ -1,6 +1,7 @@
 """Words in every kind of index and in pending changes, beside a comparison with every photo in the plainest way."""
 
 import json
+import math
 from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
@@ -132,7 +133,7 @@ def words_of(payload: str) -> frozenset[str]:
 def rarity(word: str) -> float:
     n_listings = N // PER_LISTING
     n_with = sum(word in words_of(payload_of(listing)) for listing in range(n_listings))
-    return float(np.log((1 + n_listings) / (1 + n_with)))
+    return math.log((1 + n_listings) / (1 + n_with)) ** 3
 
 
 def said(payload: str, text: str, *, alone: bool) -> float:
@@ -141,7 +142,7 @@ def said(payload: str, text: str, *, alone: bool) -> float:
     wanted = set(tokens(text))
     there = wanted & words_of(payload)
     of_all = sum(map(rarity, wanted))
-    new = sum(map(rarity, there - known)) / of_all
+    new = float((sum(map(rarity, there - known)) / of_all) ** min(1, len(wanted) / 4))
     return max(new, (sum(map(rarity, there)) / of_all) ** 4) if alone else new
 
 
@@ -228,8 +229,8 @@ def test_photos_put_live_have_their_words(index: VectorIndex) -> None:
     delta = DeltaIndex(index, lambda photo: None, ENCODER.of_listing)
     delta.apply([put(1, "new lamp", "x", "brass lamp"), put(2, "new coat", "y", "wool coat"), put(3, "none", "z", "")])
     delta.apply([put(4, "zeppelin", "q", "zeppelin")])
-    # A word that no listing had is found word for word, also as one of two.
-    for alone in ("zeppelin", "fine zeppelin"):
+    # A word that no listing had is found word for word, also beside words of other kinds of things.
+    for alone in ("zeppelin", "fine zeppelin", "old brass zeppelin", "wool coat zeppelin", "oak zeppelin hindenburg"):
         hit = delta.search(QUERIES[0], SearchRequest(k=1), words=asked(alone, 0.5, alone=True))[0]
         assert hit.image_id == "zeppelin"
     text = "zeppelin lamp"

@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import math
 import shutil
 from collections.abc import Iterator, Set
 from datetime import date, timedelta
@@ -25,7 +26,7 @@ from shared.attributes.schema import Attribute, AttributeSchema, AttributeType, 
 from shared.catalogue.categories import CATEGORIES, CataloguePhoto
 from shared.feedback.contract import FeedbackEvent, JobFeedback, StoredEvent
 from shared.index.delta import DeltaIndex
-from shared.index.reranking import Reranker, promoted_reranker
+from shared.index.reranking import FEATURES, RankedQuery, RankedResult, Reranker, promoted_reranker, ranking_features
 from shared.index.snapshot import open_snapshot
 from shared.jobs.answers_contract import SearchResult
 from shared.jobs.contract import SearchRequest
@@ -284,7 +285,21 @@ def test_a_reranker_that_cannot_be_used_leaves_answers_as_they_are(home: Path, b
     engine.close()
 
 
+def test_prices_agree_with_those_of_the_most_similar_results(index: DeltaIndex, listings: list[CataloguePhoto]) -> None:
+    scores = [0.9, 0.85, 0.7, 0.7, 0.5, 0.2]
+    results = [RankedResult(f"l{row}", CATEGORIES[listings[row].category], score) for row, score in enumerate(scores)]
+    features = ranking_features(
+        [*results, RankedResult("without a price", "", 0.6)], RankedQuery(None, None, []), index
+    )
+    prices = [amount(index, listings[row]) for row in range(len(scores))]
+    counts = [math.exp(score / 0.1) for score in scores]
+    expected = np.array([np.average([-min(1, abs(math.log(a / b))) for b in prices], weights=counts) for a in prices])
+    found = features[:, FEATURES.index("price_agreement")]
+    np.testing.assert_allclose(found, [*(expected - expected.mean()), 0], atol=1e-12)
+
+
 def test_results_that_are_worth_the_same_stay_in_their_order() -> None:
-    features = np.array([[0.5, 0, 0, 0, 0, 0, 0], [0.9, 0, 0, 0, 0, 0, 0], [0.5, 0, 0, 0, 0, 0, 0]])
+    features = np.zeros((3, len(FEATURES)))
+    features[:, 0] = 0.5, 0.9, 0.5
     assert Reranker("v", RankingWeights(score=1)).order(features) == [1, 0, 2]
     assert Reranker("v", RankingWeights()).order(features) == [0, 1, 2]

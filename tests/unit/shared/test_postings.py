@@ -39,8 +39,12 @@ def test_a_new_word_counts_by_how_rare_it_is_among_all(written: Postings) -> Non
     found = written.find(words_of("zeppelin oak"))
     assert found.listings.tolist() == [0, 1, 2, 3]
     np.testing.assert_allclose(found.shares, [0, 0, 1, 0], atol=0.001)
-    by_rarity = math.log(6 / 2) / (math.log(6 / 2) + 3 * math.log(6))
+    here, nowhere = math.log(6 / 2) ** 3, math.log(6) ** 3
+    by_rarity = here / (here + 3 * nowhere)
     assert written.find(words_of("zeppelin on the moon")).shares.tolist() == [pytest.approx(by_rarity)]
+    # Of fewer than four words each counts the more.
+    of_two = written.find(words_of("zeppelin moon")).shares.tolist()
+    assert of_two == [pytest.approx((here / (here + nowhere)) ** 0.5)]
     assert written.find(words_of("moon")).of(np.arange(5)).tolist() == [0] * 5
 
 
