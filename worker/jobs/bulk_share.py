@@ -1,8 +1,7 @@
 """BulkShare: keeps some of a worker's threads free of bulk jobs."""
 
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 
 
 class BulkShare:
@@ -16,26 +15,21 @@ class BulkShare:
         self._most = most
         self._lock = threading.Lock()
         self._n_running = 0
-        self._counted = threading.local()
 
     @property
     def used_up(self) -> bool:
         """Whether so many run that no other may begin."""
         return self._n_running >= max(1, self._most())
 
-    @contextmanager
-    def claiming(self) -> Iterator[bool]:
-        """Claim and run a job in the body; yields whether it may be a bulk job."""
+    def begin(self) -> bool:
+        """Count one more, if there may be one more; who is told true calls `end` after it, or at once if it is none."""
         with self._lock:
-            self._counted.here = not self.used_up
-            self._n_running += self._counted.here
-        try:
-            yield self._counted.here
-        finally:
-            self.release()
+            if self.used_up:
+                return False
+            self._n_running += 1
+            return True
 
-    def release(self) -> None:
-        """This thread runs no bulk job, or no longer; within `claiming`."""
+    def end(self) -> None:
+        """Count one less."""
         with self._lock:
-            self._n_running -= getattr(self._counted, "here", False)
-            self._counted.here = False
+            self._n_running -= 1

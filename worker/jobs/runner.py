@@ -1,6 +1,7 @@
 """Claims jobs and runs them: the loop behind a token, the body of every task, and how an attempt is written down."""
 
 import logging
+import sys
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -105,7 +106,7 @@ class JobRunner:
         self._lease_s = lease_s
         self._handlers = handlers or {}
         self._only = only
-        self._bulk = BulkShare(most_bulk) if most_bulk and only is None else None
+        self._bulk = BulkShare(most_bulk or (lambda: sys.maxsize))
         self._dispatcher = dispatcher or NoDispatcher()
         self._tracer = tracer or PlainTracer()
         self._looking = threading.Lock()
@@ -130,7 +131,7 @@ class JobRunner:
                     self._dispatcher.pass_on()
                     passed_on = True
                 self._wait_for_model()
-            elif not self._dispatcher.wait_for_work(but_bulk=self._bulk is not None and self._bulk.used_up):
+            elif not self._dispatcher.wait_for_work(but_bulk=self._bulk.used_up):
                 break  # a thread that was notified looks once more before it stops
             first = False
 
@@ -189,30 +190,32 @@ class JobRunner:
 
     def _claim_and_run(self, queue: QueueName | None, *, relay: bool) -> bool:
         """Returns whether there was a job."""
-        if queue is not None or self._bulk is None:
-            return self._claim_from(queue, relay=relay)
-        with self._bulk.claiming() as counted:
-            return self._claim_from(None if counted else QueueName.INTERACTIVE, relay=relay)
-
-    def _claim_from(self, queue: QueueName | None, *, relay: bool) -> bool:
+        counted = queue is None and self._bulk.begin()
+        if queue is None and not counted:
+            queue = QueueName.INTERACTIVE
         began_ns = time.time_ns()
         lacking = self._engine.lacking.specs
-        claim = self._store.claim(self._worker, lease_s=self._lease_s, only=queue, lacking=lacking)
-        claimed_ns = time.time_ns()
-        if self._bulk and (claim is None or claim.job.submission.priority is not Priority.BULK):
-            self._bulk.release()
-        if claim is None:
-            return False
-        if relay and self._store.depth():
-            # Who submits sends few tokens: each that is received brings the next, until every thread everywhere works.
-            self._dispatcher.dispatch(claim.job)
+        try:
+            claim = self._store.claim(self._worker, lease_s=self._lease_s, only=queue, lacking=lacking)
+            claimed_ns = time.time_ns()
+            if counted and (claim is None or claim.job.submission.priority is not Priority.BULK):
+                self._bulk.end()
+                counted = False
+            if claim is None:
+                return False
+            if relay and self._store.depth():
+                # Who submits sends few tokens: each that is received brings the next, until all threads work.
+                self._dispatcher.dispatch(claim.job)
 
-        def attempt() -> str:
-            past_span("claim", began_ns, claimed_ns)  # which job's span it belongs to was not known before
-            return self._attempt(claim)
+            def attempt(claim: Claim = claim) -> str:
+                past_span("claim", began_ns, claimed_ns)  # which job's span it belongs to was not known before
+                return self._attempt(claim)
 
-        self._tracer.run(claim.job, attempt)
-        return True
+            self._tracer.run(claim.job, attempt)
+            return True
+        finally:
+            if counted:
+                self._bulk.end()
 
     def _attempt(self, claim: Claim) -> str:
         """Run a claimed job and write down how it ended; raises as `run_job`."""

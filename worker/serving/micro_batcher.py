@@ -209,7 +209,7 @@ class MicroBatcher(Generic[Item, Output]):
     def _serve(self, number: int, priorities: Sequence[Priority]) -> None:
         while batch := self._next_batch(number, priorities):
             try:
-                self._run_or_halve(batch, spare=priorities == (Priority.BULK,))
+                self._run_or_halve(batch, spare=self._is_spare(number))
             finally:
                 with self._lock:
                     took_s = self._clock() - self._running_since.pop(number)
@@ -226,7 +226,7 @@ class MicroBatcher(Generic[Item, Output]):
                 work.wait_for(lambda: self._n_waiting(priorities) or self._closing)
                 if not self._n_waiting(priorities):
                     return []
-                self._gathered.wait_for(self._nothing_more_comes, timeout=self._limits.max_wait_s)
+                self._gathered.wait_for(lambda: self._nothing_more_comes(priorities), timeout=self._limits.max_wait_s)
                 batch = [waiting for waiting in self._take(priorities) if not self._dropped(waiting)]
                 if self._n_waiting(priorities):
                     work.notify()  # whoever was woken for what is left may have been this thread
@@ -236,8 +236,8 @@ class MicroBatcher(Generic[Item, Output]):
                     return batch
                 self._tell_drained()
 
-    def _nothing_more_comes(self) -> bool:
-        return self._n_expected == 0 or self._closing or self._n_waiting() >= self._limits.max_batch
+    def _nothing_more_comes(self, priorities: Sequence[Priority] = tuple(Priority)) -> bool:
+        return self._n_expected == 0 or self._closing or self._n_waiting(priorities) >= self._limits.max_batch
 
     def _take(self, priorities: Sequence[Priority]) -> "list[_Waiting[Item, Output]]":
         """Take the next batch: overdue bulk items up to a quarter of it, then interactive items, or else bulk items.
@@ -310,8 +310,12 @@ class MicroBatcher(Generic[Item, Output]):
                 self._on_hang()
                 return
 
+    def _is_spare(self, number: int) -> bool:
+        """Whether a runner's passes give way to others."""
+        return number >= self._n_runners
+
     def _patience_s(self, number: int) -> float:
-        return self._limits.hang_after_s * (_SPARE_SLOWER if number >= self._n_runners else 1)
+        return self._limits.hang_after_s * (_SPARE_SLOWER if self._is_spare(number) else 1)
 
     def _tell_drained(self) -> None:
         """End the watchdog once the batcher is closed and nothing runs; the caller holds the lock."""

@@ -163,6 +163,32 @@ def test_bulk_items_have_runners_of_their_own_that_interactive_ones_never_wait_f
     assert gate.cores == [Cores.SPARE, Cores.STREAM, Cores.SPARE]
 
 
+def test_a_pass_is_held_back_for_the_announced_however_many_bulk_items_wait() -> None:
+    gate = QualityGate()
+    announced, go_on = threading.Event(), threading.Event()
+    with batcher(gate, limits=BatchLimits(max_batch=2, max_wait_s=3600), n_bulk_runners=1) as made:
+        made.submit(0, priority=Priority.BULK)
+        assert gate.entered.acquire(timeout=WAIT_S)
+        made.submit_all([1, 2], priority=Priority.BULK)
+
+        def claimer() -> None:
+            with made.expecting():
+                announced.set()
+                assert go_on.wait(WAIT_S)
+                made.submit(4)
+
+        thread = threading.Thread(target=claimer)
+        thread.start()
+        assert announced.wait(WAIT_S)
+        made.submit(3)
+        assert not gate.entered.acquire(timeout=0.05)
+        go_on.set()
+        assert gate.entered.acquire(timeout=WAIT_S)
+        thread.join(WAIT_S)
+        gate.open.set()
+    assert gate.batches == [[0], [3, 4], [1, 2]]
+
+
 def test_bulk_passes_that_give_way_are_not_shortened(clock: Clock) -> None:
     sizes: list[int] = []
     gate = QualityGate()
