@@ -1,6 +1,7 @@
 """The change log on a real Valkey: each change once, the later accepted one stands, and cutting it loses nothing"""
 
 import threading
+import time
 
 import numpy as np
 import pytest
@@ -142,6 +143,7 @@ def test_a_late_job_is_refused_for_as_long_as_one_may_come_though_the_log_was_cu
     clock.now += 200
     log.truncate(entry)
     assert log.newest("a") == Newest(entry, None)  # an entry of the very millisecond may come after it
+    time.sleep(0.002)  # so that the next entry is of a later millisecond, and the first is older than it
     later = str(append(log, jobs, "b", 1))
     clock.now += 3600
     log.truncate(later)
