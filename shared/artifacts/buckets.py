@@ -16,10 +16,13 @@ class Buckets:
 
     Args:
         cache: directory of this machine for what is fetched.
+
+    Attributes:
+        cache: the same.
     """
 
     def __init__(self, cache: Path) -> None:
-        self._cache = cache
+        self.cache = cache
         self._known: dict[str, Bucket] = {}
 
     def location(self, address: str) -> Location:
@@ -33,7 +36,7 @@ class Buckets:
         if address not in self._known:
             from shared.artifacts.bucket import Bucket
 
-            self._known[address] = Bucket(address, self._cache)
+            self._known[address] = Bucket(address, self.cache)
         return self._known[address]
 
     def file(self, address: str) -> Path | ObjectFile:

@@ -26,6 +26,7 @@ from worker.jobs.runner import JobRunner
 from worker.jobs.worker_dispatcher import NoDispatcher, WorkerDispatcher
 from worker.serving.engine import Engine
 from worker.tasks.reindex import Reindexer
+from worker.tasks.shard_decoder import ShardDecoders
 from worker.tasks.shards import ShardRunner
 
 _N_THREADS = {JobKind.REINDEX: 1, JobKind.SHARD: 2}
@@ -114,6 +115,9 @@ def in_thread(made: JobRunner) -> threading.Thread:
     return thread
 
 
+DECODERS = ShardDecoders()  # of all tests of a process: each takes 0.3 s to start
+
+
 class NamedJobs:
     """What a worker does with reindexes and shards: threads read their messages, and each runs the job it names."""
 
@@ -124,7 +128,7 @@ class NamedJobs:
         self._celery = make_celery(settings.required_redis_url, socket_timeout_s=2)
         dispatcher = Dispatcher(self._celery, client)
         reindexer = Reindexer(settings, client, jobs, engine, dispatcher=dispatcher, stopping=stopping)
-        shards = ShardRunner(settings, jobs, engine, stopping=stopping)
+        shards = ShardRunner(settings, jobs, engine, DECODERS, stopping=stopping)
         self._runner = JobRunner(
             jobs,
             engine,

@@ -1,29 +1,24 @@
 """Runs the shards of a reindex: decode, embed, store. Knows nothing of the plan they come from."""
 
-import threading
 from collections import deque
 from collections.abc import Callable
-from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
+from concurrent.futures import CancelledError, Future
 from pathlib import Path
 
-from shared.catalogue.decode import ahead, decode_file
-from shared.cores import give_way, n_cores
 from shared.errors import CatalogueUnusable, EmbeddingsDiffer, InternalError
 from shared.jobs.contract import Job
 from shared.jobs.records import Claim
-from shared.jobs.reindex_contract import ShardPhoto, ShardRequest, ShardResult
+from shared.jobs.reindex_contract import ShardRequest, ShardResult
 from shared.jobs.store import JobStore
 from shared.model.bundle import ModelBundle
 from shared.model.embedder import Embeddings
-from shared.photos.images import Pixels
 from shared.reindex.embedding_cache import EmbeddingCache, Shard, joined, shard_name
 from shared.settings import Settings
 from worker.jobs.leases import Lease
 from worker.jobs.runner import JobReleased
 from worker.serving.engine import ArtifactNotReady, Engine
+from worker.tasks.shard_decoder import ShardDecoders
 
-_DECODED_AT_A_TIME = max(2, n_cores() // 2)  # decoding takes a fifth to a third of what the model takes
-_READ_AHEAD = 16  # a store answers after a while, but many at a time
 # Photos waiting for the model, of each of two shards: all that its passes hold, or this many, so that it never waits.
 _EMBEDDED_AHEAD = 16
 _CHECKED_EVERY = 16  # photos, between looks whether the shard is still wanted
@@ -36,14 +31,20 @@ class ShardRunner:
         stopping: whether the worker is about to end.
     """
 
-    def __init__(self, settings: Settings, jobs: JobStore, engine: Engine, *, stopping: Callable[[], bool]) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        jobs: JobStore,
+        engine: Engine,
+        decoders: ShardDecoders,
+        *,
+        stopping: Callable[[], bool],
+    ) -> None:
         self._settings = settings
         self._jobs = jobs
         self._engine = engine
         self._stopping = stopping
-        # Not of lower priority than others: whoever holds the interpreter's lock and is not let run holds up everybody.
-        self._pool = ThreadPoolExecutor(_READ_AHEAD, thread_name_prefix="decode", initializer=give_way)
-        self._decoding = threading.BoundedSemaphore(_DECODED_AT_A_TIME)
+        self._decoders = decoders
 
     def run(self, claim: Claim, lease: Lease) -> ShardResult:
         """Embed the photos of a shard, and write them where the reindex looks for them.
@@ -93,17 +94,15 @@ class ShardRunner:
                 except InternalError as error:  # the photo's own; whatever else it is ends the job
                     failed[sha256] = f"photo cannot be used: {error.code}"
 
-        def decode(photo: ShardPhoto) -> Pixels | str:
-            return decode_file(self._settings.buckets.file(photo.path), spec, photo.sha256, self._decoding)
-
-        for i, (photo, pixels) in enumerate(ahead(self._pool, decode, request.photos, n_ahead=_READ_AHEAD)):
-            if i % _CHECKED_EVERY == 0:
-                self._check(job, lease)
-            if isinstance(pixels, str):
-                failed[photo.sha256] = pixels
-                continue
-            take(n_ahead - 1)
-            waiting.append((photo.sha256, self._engine.embed(bundle, pixels, unwanted=lease.unwanted)))
+        with self._decoders.decoded(request.photos, spec, self._settings.buckets.cache) as decoded:
+            for i, (photo, pixels) in enumerate(zip(request.photos, decoded, strict=True)):
+                if i % _CHECKED_EVERY == 0:
+                    self._check(job, lease)
+                if isinstance(pixels, str):
+                    failed[photo.sha256] = pixels
+                    continue
+                take(n_ahead - 1)
+                waiting.append((photo.sha256, self._engine.embed(bundle, pixels, unwanted=lease.unwanted)))
         take(0)
         return Shard(done, joined(rows), failed)
 

@@ -23,6 +23,7 @@ from shared.photos.images import PreprocessSpec
 from tests.conftest import encode, noise_image
 from tests.integration.conftest import PLENTY, settings
 from tests.support.bundles import make_bundle, make_index, manifest, random_network
+from tests.support.runners import DECODERS
 from worker.jobs.leases import Lease
 from worker.serving import model_manager
 from worker.serving.engine import ArtifactNotReady, Engine
@@ -142,7 +143,9 @@ def test_a_shard_goes_back_to_the_queue_of_a_worker_whose_embeddings_differ(
     engine = Engine(tmp_path)
     request = ShardRequest(bundle_version=version, scope="any", photos=())
     shard = jobs.create(JobKind.SHARD, request, None, admission=PLENTY, owner=SHARD_OWNER).job
-    runner = ShardRunner(settings("redis://127.0.0.1:1/0", home=tmp_path), jobs, engine, stopping=lambda: False)
+    runner = ShardRunner(
+        settings("redis://127.0.0.1:1/0", home=tmp_path), jobs, engine, DECODERS, stopping=lambda: False
+    )
     claim = jobs.claim_job(shard.id, "w", lease_s=15)
     assert claim is not None
     with pytest.raises(ArtifactNotReady):

@@ -17,6 +17,7 @@ from shared.photos.images import Pixels, PreprocessSpec
 from tests.conftest import encode, noise_image
 from tests.integration.conftest import PLENTY, settings
 from tests.support.bundles import make_bundle, make_index
+from tests.support.runners import DECODERS
 from worker.jobs.leases import Lease
 from worker.serving.engine import Engine
 from worker.serving.loaded_model import EngineOptions
@@ -57,7 +58,9 @@ def test_a_shard_has_a_whole_pass_of_photos_under_way(tmp_path: Path, jobs: JobS
     engine = _WholePasses(tmp_path, EngineOptions(streams=1, max_batch=_PASS))
     request = ShardRequest(bundle_version=version, scope="any", photos=tuple(photos))
     shard = jobs.create(JobKind.SHARD, request, None, admission=PLENTY, owner=SHARD_OWNER).job
-    runner = ShardRunner(settings("redis://127.0.0.1:1/0", home=tmp_path), jobs, engine, stopping=lambda: False)
+    runner = ShardRunner(
+        settings("redis://127.0.0.1:1/0", home=tmp_path), jobs, engine, DECODERS, stopping=lambda: False
+    )
     claim = jobs.claim_job(shard.id, "w", lease_s=15)
     assert claim
     with ThreadPoolExecutor(1) as pool:

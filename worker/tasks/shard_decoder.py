@@ -1,0 +1,217 @@
+"""Decodes the photos of shards in a process beside the worker, which gives way to all others.
+
+In threads of the worker, decoding would hold up every search: whoever has the interpreter's lock and is not let run
+keeps it from all other threads. So this is a process, `python -m worker.tasks.shard_decoder`, with a socket for its
+standard input: a JSON line with the photos of a shard comes in; for each of them, in that order, a JSON line goes out,
+followed by its pixels if there are any.
+"""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any, BinaryIO, cast
+
+import numpy as np
+
+from shared.artifacts.buckets import Buckets
+from shared.catalogue.decode import ahead, decode_file
+from shared.cores import give_way, n_cores
+from shared.errors import StoreUnavailable, WorkerLost
+from shared.jobs.reindex_contract import ShardPhoto
+from shared.photos.images import Pixels, PreprocessSpec
+from shared.telemetry import configure_logging
+
+_ROOT = str(Path(__file__).parents[2])
+_READ_AHEAD = 16  # a store answers after a while, but many at a time
+# Of each process, of which there are two as a rule: decoding takes a fifth to a half of what the model takes.
+_DECODED_AT_A_TIME = max(1, n_cores() // 4)
+# As of the decoders of uploads: memory of a large photo goes back to the system, that of small ones serves the next.
+_MALLOC = {"MALLOC_ARENA_MAX": "1", "MALLOC_MMAP_THRESHOLD_": "4194304", "MALLOC_TRIM_THRESHOLD_": "4194304"}
+_IDLE_S = 30.0  # after which a process is ended, or up to as much again
+
+
+class ShardDecoders:
+    """Processes that decode, each for one shard at a time; started when they are needed, ended when they are not.
+
+    with decoders.decoded(photos, spec, cache) as decoded:
+        for pixels in decoded: ...
+    """
+
+    def __init__(self) -> None:
+        self._idle: list[_Decoder] = []
+        self._lock = threading.Lock()
+        self._timer: threading.Timer | None = None
+
+    @contextmanager
+    def decoded(
+        self, photos: Sequence[ShardPhoto], spec: PreprocessSpec, cache: Path
+    ) -> Iterator[Iterator[Pixels | str]]:
+        """Have the photos of a shard decoded; those not asked for when the body ends are left.
+
+        Args:
+            photos: to read and decode.
+            spec: how a photo becomes the network's input.
+            cache: directory for what is fetched from object stores.
+
+        Yields:
+            for each photo, in their order: (S, S, 3) uint8 RGB, or as text the reason why there are no pixels. Instead
+            it raises StoreUnavailable where a store does not answer, and WorkerLost where the process ended: a photo
+            has crashed it, or it was killed.
+        """
+        decoder = self._take()
+        try:
+            yield decoder.decode(photos, spec, cache)
+        finally:
+            if decoder.is_done:
+                self._keep(decoder)
+            else:
+                decoder.end()
+
+    def _take(self) -> "_Decoder":
+        while True:
+            with self._lock:
+                if not self._idle:
+                    break
+                decoder = self._idle.pop()
+            if decoder.is_alive:
+                return decoder
+            decoder.end()
+        return _Decoder()
+
+    def close(self) -> None:
+        """End the idle processes; may be used again."""
+        with self._lock:
+            idle, self._idle = self._idle, []
+        for decoder in idle:
+            decoder.end()
+
+    def _keep(self, decoder: "_Decoder") -> None:
+        decoder.idle_since = time.monotonic()
+        with self._lock:
+            self._idle.append(decoder)
+            self._look_again()
+
+    def _end_idle(self) -> None:
+        with self._lock:
+            idle_since = time.monotonic() - _IDLE_S
+            ended = [decoder for decoder in self._idle if decoder.idle_since <= idle_since]
+            self._idle = [decoder for decoder in self._idle if decoder not in ended]
+            self._timer = None
+            self._look_again()
+        for decoder in ended:
+            decoder.end()
+
+    def _look_again(self) -> None:
+        """See to it that idle processes are ended in time; the caller holds the lock."""
+        if self._idle and self._timer is None:
+            self._timer = threading.Timer(_IDLE_S, self._end_idle)
+            self._timer.daemon = True
+            self._timer.start()
+
+
+class _Decoder:
+    """One process and the socket to it."""
+
+    def __init__(self) -> None:
+        self._socket, theirs = socket.socketpair()
+        with theirs:
+            self._process = subprocess.Popen(
+                [sys.executable, "-P", "-W", "ignore", "-m", __name__],
+                stdin=theirs.fileno(),
+                stdout=subprocess.DEVNULL,
+                env={**os.environ, **_MALLOC, "PYTHONPATH": _ROOT, "OPENBLAS_NUM_THREADS": "1"},
+            )
+        self._stream = self._socket.makefile("rwb")
+        self.is_done = True
+        self.idle_since = 0.0
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether it waits for another shard: it may have been killed."""
+        self._socket.setblocking(False)
+        try:
+            return self._socket.recv(1, socket.MSG_PEEK) != b""
+        except BlockingIOError:
+            return True
+        except OSError:
+            return False
+        finally:
+            self._socket.setblocking(True)
+
+    def decode(self, photos: Sequence[ShardPhoto], spec: PreprocessSpec, cache: Path) -> Iterator[Pixels | str]:
+        """Decode the photos of a shard; see `ShardDecoders.decoded`."""
+        request = {"spec": spec.model_dump(), "cache": str(cache), "photos": [photo.model_dump() for photo in photos]}
+        self.is_done = False
+        try:
+            self._stream.write(json.dumps(request).encode() + b"\n")
+            self._stream.flush()
+            for _ in photos:
+                answer = json.loads(self._stream.readline())
+                if "unavailable" in answer:
+                    raise StoreUnavailable(answer["unavailable"])
+                yield answer.get("failed") or self._pixels(spec.size_px)
+        except (OSError, ValueError):  # the connection ended, before a line or within one
+            raise WorkerLost("the process that decodes photos ended") from None
+        self.is_done = True
+
+    def _pixels(self, size_px: int) -> Pixels:
+        pixels = np.empty((size_px, size_px, 3), np.uint8)
+        if self._stream.readinto(pixels.data.cast("B")) != pixels.nbytes:
+            raise ValueError
+        return pixels
+
+    def end(self) -> None:
+        """End the process."""
+        self._process.kill()
+        with suppress(OSError):  # unsent bytes
+            self._stream.close()
+        self._socket.close()
+        self._process.wait()
+
+
+def main() -> None:
+    """Decode shards until the other end of the socket is closed."""
+    for asked_to_stop in (signal.SIGINT, signal.SIGTERM):  # the worker is asked too, and closes the socket in the end
+        signal.signal(asked_to_stop, signal.SIG_IGN)
+    configure_logging()
+    give_way()
+    connection = socket.socket(fileno=0)
+    decoding = threading.BoundedSemaphore(_DECODED_AT_A_TIME)
+    with connection, ThreadPoolExecutor(_READ_AHEAD) as pool:
+        stream = cast(BinaryIO, connection.makefile("rwb"))
+        with suppress(ConnectionError):
+            while line := stream.readline():
+                _decode(json.loads(line), stream, pool, decoding)
+
+
+def _decode(
+    request: dict[str, Any], stream: BinaryIO, pool: ThreadPoolExecutor, decoding: threading.BoundedSemaphore
+) -> None:
+    spec, buckets = PreprocessSpec.model_validate(request["spec"]), Buckets(Path(request["cache"]))
+
+    def decode(photo: dict[str, str]) -> Pixels | str:
+        return decode_file(buckets.file(photo["path"]), spec, photo["sha256"], decoding)
+
+    try:
+        for _, pixels in ahead(pool, decode, request["photos"], n_ahead=_READ_AHEAD):
+            if isinstance(pixels, str):
+                stream.write(json.dumps({"failed": pixels}).encode() + b"\n")
+            else:
+                stream.write(b"{}\n" + pixels.tobytes())
+            stream.flush()
+    except StoreUnavailable as error:
+        stream.write(json.dumps({"unavailable": str(error)}).encode() + b"\n")
+        stream.flush()
+
+
+if __name__ == "__main__":
+    main()
