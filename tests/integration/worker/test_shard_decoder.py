@@ -102,7 +102,8 @@ def test_one_that_was_killed_while_idle_is_replaced(decoders: ShardDecoders, pho
         list(decoded)
     (process,) = _processes()
     process.kill()
-    eventually(lambda: not _processes(), 10, "it is gone")
+    tasks = Path(f"/proc/{process.pid}/task")  # its files are closed with the last of its threads, not with the first
+    eventually(lambda: not _processes() and len(list(tasks.iterdir())) == 1, 10, "it is gone")
     with decoders.decoded(photos, _SPEC, _CACHE) as decoded:
         assert len(list(decoded)) == len(photos)
     assert len(_processes()) == 1
