@@ -53,14 +53,16 @@ def main() -> int:
         seed=given.seed,
     )
     systems: list[System] = [Lookalike(installed(Backbone.EFFICIENTNET_LITE0)), *CELERY]
+    chosen = [system for system in systems if system.name.startswith(tuple(given.systems))]
+    if not chosen:
+        print(f"no system of that name; there are: {', '.join(system.name for system in systems)}", file=sys.stderr)
+        return 2
     broken = False
     for rtt_ms in given.rtt_ms:
         if rtt_ms and (reason := why_not()):
             print(f"no hosts with a round trip of {rtt_ms} ms: {reason}", file=sys.stderr)
             continue
-        for system in systems:
-            if given.systems and not system.name.startswith(tuple(given.systems)):
-                continue
+        for system in chosen:
             began = time.monotonic()
             with _place(rtt_ms) as place, tempfile.TemporaryDirectory() as scratch:
                 account, runs = run_under_kills(
@@ -85,7 +87,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--rtt-ms", type=float, nargs="*", default=[0, 2], help="between hosts; 0: all on one")
     parser.add_argument("--sleep-ms", type=float, default=20, help="what a job does")
     parser.add_argument("--lost-after-s", type=float, default=15, help="our lease, Celery's visibility timeout")
-    parser.add_argument("--systems", nargs="*", help="names, or their beginnings")
+    parser.add_argument("--systems", nargs="*", default=[""], help="names, or their beginnings")
     parser.add_argument("--seed", type=int, default=17)
     parser.add_argument("--quick", action="store_true", help="60 jobs, a kill of each part, little patience")
     parser.add_argument("--patience-s", type=float, default=_SWEEP_S, help="beyond that, before workers start anew")
