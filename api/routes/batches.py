@@ -193,7 +193,7 @@ def _accept(
         QueueUnavailable: Redis stopped answering; with `key` a repeated batch finds the jobs that were accepted.
     """
     items: list[BatchItem] = []
-    decoded = service().reader.decode_all(list(photos.values()), service().spec)
+    decoded = service().reader.decode_all(list(photos.values()), service().spec, submission.priority)
     for custom_id, photo in zip(photos, decoded, strict=True):
         try:
             if isinstance(photo, LookalikeError):

@@ -87,7 +87,9 @@ def put_image(image_id: str) -> Response:
     )
     key = idempotency_key()
     _refuse_when_full()
-    photo = None if without_photo else service().reader.read(request, service().spec, keep=True)
+    photo = None
+    if not without_photo:
+        photo = service().reader.read(request, service().spec, keep=True, priority=submission.priority)
     return _accept(JobKind.PUT_IMAGE, change, photo, submission, key)
 
 

@@ -112,7 +112,9 @@ def retry_job(job_id: str) -> Response:
 def _submit(kind: JobKind) -> Response:
     key = idempotency_key()
     options, submission = read_options(PHOTO_REQUESTS[kind])
-    photo = None if request.is_json else service().reader.read_query(request, service().spec, box=options.box)
+    photo = None
+    if not request.is_json:
+        photo = service().reader.read_query(request, service().spec, box=options.box, priority=submission.priority)
     if isinstance(options, EmbedRequest) and options.propose_boxes:
         if photo is None or len(photo.files) > 1 or options.box is not None:
             raise e.InvalidRequest("propose_boxes: send one photo, and no box: parts are proposed of a whole photo")

@@ -29,6 +29,7 @@ from shared.errors import (
     RequestTimeout,
     UploadTooLarge,
 )
+from shared.jobs.contract import Priority
 from shared.photos.boxes import Box
 from shared.photos.images import PreprocessSpec
 
@@ -78,25 +79,40 @@ class PhotoReader:
         self._n_threads = n_threads
         self._decoders = DecoderPool(n_threads, max_pixels=max_pixels)
 
-    def read(self, upload: Request, spec: PreprocessSpec, *, keep: bool = False) -> Photo:
+    def read(
+        self,
+        upload: Request,
+        spec: PreprocessSpec,
+        *,
+        keep: bool = False,
+        priority: Priority = Priority.INTERACTIVE,
+    ) -> Photo:
         """Read and decode the one photo of an upload.
 
         Args:
             upload: a multipart request.
             spec: preprocessing of the model that serves.
             keep: append a working copy of the photo, which is stored with the index.
+            priority: of the job; no interactive photo waits behind bulk ones that wait for a decoder.
 
         Raises:
             InputError: the upload has no photo, several, or one that cannot be decoded; see its subclasses.
             QueueFull: too many photos wait to be decoded.
         """
-        return self._decode(_photo_parts(upload, at_most=1)[0], spec, keep=keep)
+        return self._decode(_photo_parts(upload, at_most=1)[0], spec, keep=keep, priority=priority)
 
-    def read_query(self, upload: Request, spec: PreprocessSpec, *, box: Box | None = None) -> Photo:
+    def read_query(
+        self,
+        upload: Request,
+        spec: PreprocessSpec,
+        *,
+        box: Box | None = None,
+        priority: Priority = Priority.INTERACTIVE,
+    ) -> Photo:
         """Read and decode the photos of an upload that are one query, `MAX_QUERY_PHOTOS` at most.
 
         Args:
-            upload, spec: as of `read`.
+            upload, spec, priority: as of `read`.
             box: the part of the upright photo to take, of a single one; None takes all of it.
 
         Raises:
@@ -105,11 +121,11 @@ class PhotoReader:
         """
         parts = _photo_parts(upload, at_most=MAX_QUERY_PHOTOS)
         if len(parts) == 1:
-            return self._decode(parts[0], spec, box=box)
+            return self._decode(parts[0], spec, box=box, priority=priority)
         if box is not None:
             raise InvalidRequest(f"box: it is a part of one photo, and {len(parts)} were sent; send one")
         photos = []
-        for number, photo in enumerate(self.decode_all(parts, spec), start=1):
+        for number, photo in enumerate(self.decode_all(parts, spec, priority), start=1):
             if isinstance(photo, InputError):
                 raise type(photo)(f"photo {number} of {len(parts)}: {photo}")
             if isinstance(photo, LookalikeError):
@@ -137,12 +153,15 @@ class PhotoReader:
         """Width and height in pixels of a photo that was read, once it is upright; raises as `read`."""
         return self._decoders.size(photo.files[0])
 
-    def decode_all(self, photos: list[IO[bytes]], spec: PreprocessSpec) -> list[Photo | LookalikeError]:
+    def decode_all(
+        self, photos: list[IO[bytes]], spec: PreprocessSpec, priority: Priority
+    ) -> list[Photo | LookalikeError]:
         """Decode many photos in parallel.
 
         Args:
             photos: their files.
             spec: preprocessing of the model that serves.
+            priority: as of `read`.
 
         Returns:
             For each photo, in their order, the decoded photo or the error that says why it cannot be decoded.
@@ -150,15 +169,23 @@ class PhotoReader:
 
         def decode(photo: IO[bytes]) -> Photo | LookalikeError:
             try:
-                return self._decode(photo, spec)
+                return self._decode(photo, spec, priority=priority)
             except LookalikeError as error:
                 return error
 
         decoded: list[Photo | LookalikeError] = Pool(self._n_threads).map(decode, photos)
         return decoded
 
-    def _decode(self, photo: IO[bytes], spec: PreprocessSpec, *, box: Box | None = None, keep: bool = False) -> Photo:
-        return Photo(self._decoders.decode(photo, spec, box=box, keep=keep), spec, (photo,))
+    def _decode(
+        self,
+        photo: IO[bytes],
+        spec: PreprocessSpec,
+        *,
+        box: Box | None = None,
+        keep: bool = False,
+        priority: Priority,
+    ) -> Photo:
+        return Photo(self._decoders.decode(photo, spec, box=box, keep=keep, priority=priority), spec, (photo,))
 
 
 class _Boundary:

@@ -5,8 +5,10 @@ import logging
 import os
 import subprocess
 import sys
+import time
 import weakref
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from functools import lru_cache
 from pathlib import Path
 from typing import IO, Any
@@ -25,6 +27,7 @@ from shared.errors import (
     QueueFull,
     UnsupportedFormat,
 )
+from shared.jobs.contract import Priority
 from shared.photos.boxes import Box
 from shared.photos.limits import MAX_DECODING_BYTES
 from shared.photos.preprocessing import PreprocessSpec
@@ -66,7 +69,15 @@ class DecoderPool:
         # One process, whatever `n` is: this bounds the memory, and small photos do not wait for large ones.
         self._large = _Pool(1, MAX_DECODING_BYTES, _WAIT_LARGE_S, max_pixels)
 
-    def decode(self, photo: IO[bytes], spec: PreprocessSpec, *, box: Box | None = None, keep: bool = False) -> bytes:
+    def decode(
+        self,
+        photo: IO[bytes],
+        spec: PreprocessSpec,
+        *,
+        box: Box | None = None,
+        keep: bool = False,
+        priority: Priority = Priority.INTERACTIVE,
+    ) -> bytes:
         """Decode a photo.
 
         Args:
@@ -74,6 +85,7 @@ class DecoderPool:
             spec: preprocessing of the model that serves.
             box: the part of the upright photo to take; None takes all of it.
             keep: append a working copy of the photo, see `shared.photos.images.working_copy`.
+            priority: of its job; no interactive photo waits behind bulk ones that wait.
 
         Returns:
             `spec.n_bytes` bytes of RGB, and the working copy.
@@ -83,7 +95,7 @@ class DecoderPool:
                 `box` has too few pixels.
             QueueFull: too many photos wait for a decoder.
         """
-        return self._ask(photo, {"spec": spec.model_dump(), "box": box, "keep": keep})
+        return self._ask(photo, {"spec": spec.model_dump(), "box": box, "keep": keep}, priority)
 
     def thumbnail(self, photo: IO[bytes], size_px: int) -> bytes:
         """Make a thumbnail.
@@ -109,11 +121,11 @@ class DecoderPool:
         width, height = json.loads(self._ask(photo, {"size": True}))
         return width, height
 
-    def _ask(self, photo: IO[bytes], wanted: dict[str, object]) -> bytes:
+    def _ask(self, photo: IO[bytes], wanted: dict[str, object], priority: Priority = Priority.INTERACTIVE) -> bytes:
         try:
-            return self._small.decode(photo, wanted)
+            return self._small.decode(photo, wanted, priority)
         except PhotoTooHeavy:
-            return self._large.decode(photo, wanted)
+            return self._large.decode(photo, wanted, priority)
 
 
 class _Pool:
@@ -123,14 +135,14 @@ class _Pool:
         self._limits = {"max_pixels": max_pixels, "max_decoding_bytes": max_bytes}
         self._wait_s = wait_s
         self._free = BoundedSemaphore(n)
+        # Only so many bulk photos wait for a free one: all others wait here, where they are in nobody's way.
+        self._for_bulk = BoundedSemaphore(max(1, n - 1))
         self._idle: list[_Decoder] = []
         weakref.finalize(self, _end, self._idle)
 
-    def decode(self, photo: IO[bytes], wanted: dict[str, object]) -> bytes:
+    def decode(self, photo: IO[bytes], wanted: dict[str, object], priority: Priority) -> bytes:
         """Have a free process decode the photo; raises as `DecoderPool.decode`."""
-        if not self._free.acquire(timeout=self._wait_s):
-            raise QueueFull("too many photos wait to be decoded", retry_after_s=_RETRY_AFTER_S)
-        try:
+        with self._turn(priority):
             decoder = self._idle.pop() if self._idle else _Decoder()
             if not decoder.alive:  # it was killed from outside while it was idle, not by this photo
                 decoder.end()
@@ -146,8 +158,17 @@ class _Pool:
             finally:
                 if decoder.alive:
                     self._idle.append(decoder)
-        finally:
-            self._free.release()
+
+    @contextmanager
+    def _turn(self, priority: Priority) -> Iterator[None]:
+        """Wait for a place, and hold it."""
+        until = time.monotonic() + self._wait_s
+        with ExitStack() as held:
+            for places in (self._for_bulk, self._free) if priority is Priority.BULK else (self._free,):
+                if not places.acquire(timeout=max(0.0, until - time.monotonic())):
+                    raise QueueFull("too many photos wait to be decoded", retry_after_s=_RETRY_AFTER_S)
+                held.callback(places.release)
+            yield
 
 
 class _Decoder:

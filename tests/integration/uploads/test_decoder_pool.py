@@ -10,6 +10,7 @@ import pytest
 
 from api.uploads.decoder_pool import DecoderPool
 from shared.errors import InputError, PhotoTooLarge, PhotoUndecodable, QueueFull
+from shared.jobs.contract import Priority
 from shared.photos.images import PreprocessSpec, decode_photo
 from tests.conftest import encode, noise_image
 from tests.e2e.support.photo_bytes import GIF_FRAME, SIDE, exif_blob, gif, png
@@ -86,6 +87,24 @@ def test_large_photos_take_turns_and_hold_up_no_small_one(decoders: DecoderPool)
     gevent.joinall(greenlets)
     assert all(isinstance(greenlet.exception, QueueFull | None) for greenlet in greenlets)
     assert len(decoders._large._idle) == 1
+
+
+@pytest.mark.parametrize("n", [1, 2])
+def test_no_interactive_photo_waits_behind_bulk_ones_that_wait(n: int) -> None:
+    decoders = DecoderPool(n, max_pixels=64_000_000)
+    gevent.joinall([gevent.spawn(decode, decoders, PHOTO) for _ in range(n)])  # all processes have started
+    ended: list[Priority] = []
+
+    def take(priority: Priority) -> None:
+        decoders.decode(BytesIO(PHOTO), SPEC, priority=priority)
+        ended.append(priority)
+
+    greenlets = [gevent.spawn(take, Priority.BULK) for _ in range(20)]
+    gevent.sleep(0)
+    greenlets.append(gevent.spawn(take, Priority.INTERACTIVE))
+    gevent.joinall(greenlets, raise_error=True)
+    assert ended.index(Priority.INTERACTIVE) <= 2
+    assert len(ended) == 21
 
 
 def test_processes_end_with_their_owner() -> None:
