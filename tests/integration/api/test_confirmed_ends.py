@@ -38,7 +38,7 @@ class Node:
             config["replicaof"] = f"127.0.0.1 {primary.port}"
         self.server = ValkeyServer(port=lasting_port(), data_dir=directory, config=config)
         closing.enter_context(self.server)
-        self.port = self.server.port
+        self.port: int = self.server.port
         self.client = closing.enter_context(redis.Redis(port=self.port))
         self.pid = int(self.client.info("server")["process_id"])
         self.jobs = JobStore(self.client)
