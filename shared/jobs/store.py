@@ -9,7 +9,7 @@ but for every eighth claim; the last attempt of a job whose workers died is made
 (quarantine; `suspect` in keys). Reindexes and their shards have queues of their own.
 
 Keys (prefix `lookalike:`), each with a TTL unless a reason is given:
-    job:{id}             hash, the record; kept for `result_ttl_s` after its end
+    job:{id}             hash, the record; kept for `result_ttl_s` after its end; see also `shared.jobs.confirmation`
     pixels:{id}          the decoded photos; `job_ttl_s`, deleted when the job ends; of a failed job kept for a retry
     done:{id}            list of one element, pushed when the job ends; unblocks waiters; `result_ttl_s`
     gone:{id}            the owner, a day or `job_ttl_s` longer than the record, so that the id answers 410, never 404
