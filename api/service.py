@@ -5,6 +5,7 @@ import logging
 import re
 import threading
 from contextlib import suppress
+from functools import partial
 
 import redis
 from flask import Flask, current_app, g
@@ -69,8 +70,9 @@ class Service:
         url = settings.required_redis_url
         client = connect(url, timeout_s=_REDIS_TIMEOUT_S, max_connections=settings.max_waiters + _OTHER_CONNECTIONS)
         refuse_cluster(client)
-        self.store = JobStore(client, job_ttl_s=settings.job_ttl_s, result_ttl_s=settings.result_ttl_s)
-        self.listing = JobListing(client)
+        store = partial(JobStore, client, job_ttl_s=settings.job_ttl_s, result_ttl_s=settings.result_ttl_s)
+        self.store = store(n_replicas=settings.redis_replicas)
+        self.listing = JobListing(client, n_replicas=settings.redis_replicas)
         self.batches = BatchStore(client, ttl_s=settings.job_ttl_s + settings.result_ttl_s)
         self.changes = ChangeLog(client)
         self.verdicts = VerdictStore(client)
@@ -82,7 +84,7 @@ class Service:
         self.reader = PhotoReader(n_threads=settings.decode_threads, max_pixels=settings.max_pixels)
         self._preprocessing = ServingPreprocessing(settings.storage)
         self.health_probe = HealthProbe(
-            self.store,
+            store(),  # its jobs are shown to nobody
             self.registry,
             every_s=settings.probe_every_s,
             spec=self._preprocessing.current,

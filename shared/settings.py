@@ -103,7 +103,10 @@ class Settings(BaseSettings):
         None, description="directory of files named like settings, `lookalike_redis_url`; the environment goes before"
     )
     redis_replicas: int = Field(
-        0, ge=0, description="replicas of Redis that must have a job before it is accepted; without them: 503"
+        0,
+        ge=0,
+        description="replicas of Redis that must have a job before it is accepted, without them: 503; "
+        "and its end before it is shown. The same for API, workers and command line",
     )
     host: str = Field("127.0.0.1", description="address the API listens on")
     port: int = Field(8080, ge=1, le=65535, description="port the API listens on")

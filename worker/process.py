@@ -71,7 +71,7 @@ from worker.tasks.images import ChangeFollower, ChangeWriter, read_changes
 from worker.tasks.reindex import Reindexer
 from worker.tasks.shard_decoder import ShardDecoders
 from worker.tasks.shards import ShardRunner
-from worker.tasks.webhooks import PARALLEL, WebhookPublisher, WebhookSender
+from worker.tasks.webhooks import PARALLEL, NotEnded, WebhookPublisher, WebhookSender
 from worker.tracing import trace_tasks
 
 _LOG = logging.getLogger(__name__)
@@ -121,7 +121,8 @@ class WorkerProcess:
         allowed = [p for p in Priority if settings.worker_takes in (WorkerTakes.ALL, WorkerTakes(p.value))]
         # Also what is claimed, not only what is read: a token of one queue stands for the jobs of all that are taken.
         self._takes = [priority for priority in allowed if QUEUES[priority] in queues]
-        self.store = JobStore(client, job_ttl_s=settings.job_ttl_s, result_ttl_s=settings.result_ttl_s)
+        store = partial(JobStore, job_ttl_s=settings.job_ttl_s, result_ttl_s=settings.result_ttl_s)
+        self.store = store(client)
         server = open_server(settings)
         log = ChangeLog(connect(url))
         self.engine = Engine(settings.storage, _engine_options(settings), partial(read_changes, log), server)
@@ -157,10 +158,11 @@ class WorkerProcess:
             tracer=self.tracer,
         )
         deliveries = WebhookQueue(client)
+        shown = store(client, n_replicas=settings.redis_replicas)
         self.webhooks = WebhookSender(
-            deliveries, partial(_webhook, self.store, settings.url_prefix), settings.webhook_policy
+            deliveries, partial(_webhook, shown, settings.url_prefix), settings.webhook_policy
         )
-        records = JobStore(beating, job_ttl_s=settings.job_ttl_s, result_ttl_s=settings.result_ttl_s)
+        records = store(beating)
         reaper = Reaper(records, Dispatcher(publishing, beating), max_attempts=settings.max_attempts)
         self._heartbeat = Heartbeat(
             self.name,
@@ -381,13 +383,19 @@ def _when_able(engine: Engine, limit: int) -> int:
 
 
 def _webhook(store: JobStore, prefix: str, job_id: str) -> WebhookMessage | None:
-    """What to tell of an ended job; None when nobody can know any more."""
+    """What to tell of an ended job; None when nobody can know any more.
+
+    Raises:
+        NotEnded: it has not ended, or too few replicas have its end.
+    """
     try:
         job = store.get(job_id)
     except (JobNotFound, JobGone):
         return None
-    if job.submission.webhook_url is None or job.finished_at is None:
+    if job.submission.webhook_url is None:
         return None
+    if job.finished_at is None:
+        raise NotEnded
     body = event_body(f"job.{job.status}", job.finished_at, view(job, prefix=prefix).model_dump(mode="json"))
     return WebhookMessage(job.submission.webhook_url, body)
 

@@ -114,7 +114,12 @@ def running_redis() -> redis.Redis:
 def running_jobs() -> JobStore:
     """The jobs of the running service; raises as `running_redis`."""
     settings = load_settings()
-    return JobStore(running_redis(), job_ttl_s=settings.job_ttl_s, result_ttl_s=settings.result_ttl_s)
+    return JobStore(
+        running_redis(),
+        job_ttl_s=settings.job_ttl_s,
+        result_ttl_s=settings.result_ttl_s,
+        n_replicas=settings.redis_replicas,
+    )
 
 
 def dispatch(job: Job) -> None:

@@ -113,7 +113,7 @@ def jobs_list(status: str | None, kind: str | None, limit: int, as_json: bool) -
     asked_status, asked_kind = JobStatus(status) if status else None, JobKind(kind) if kind else None
     found: list[Job] = []
     cursor = None
-    listing = JobListing(running_redis())
+    listing = JobListing(running_redis(), n_replicas=load_settings().redis_replicas)
     while len(found) < limit:
         page = listing.page(
             owner=None, limit=min(200, limit - len(found)), status=asked_status, kind=asked_kind, cursor=cursor

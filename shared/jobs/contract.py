@@ -326,6 +326,7 @@ class Job(Contract):
     progress: Progress | None = None
     result_json: str | None = None  # as its worker wrote it; answers pass it on as it is
     error: JobError | None = None
+    confirmed: bool = False  # known: as many replicas of Redis have its end as were demanded
     trace: dict[str, str] = Field({})  # trace context of the request that created it (W3C `traceparent`), if any
 
     @cached_property

@@ -7,6 +7,7 @@ from typing import cast
 import redis
 
 from shared.errors import InvalidRequest, RecordUnreadable
+from shared.jobs.confirmation import ConfirmedEnds
 from shared.jobs.contract import Job, JobKind, JobStatus
 from shared.jobs.records import PREFIX, parse_record
 
@@ -17,7 +18,7 @@ _LOOK_AT = 1000
 _CHUNK = 200
 _FIELDS = (
     "kind", "status", "request", "request_id", "owner", "submission", "created_at", "deadline_at", "started_at",
-    "finished_at", "expires_at", "attempt", "progress", "error",
+    "finished_at", "expires_at", "attempt", "progress", "error", "confirmed",
 )  # fmt: skip
 
 
@@ -34,10 +35,12 @@ class JobListing:
 
     Args:
         client: bytes-returning client; its errors pass through unchanged.
+        n_replicas: replicas that must have the end of a job before it is listed as ended.
     """
 
-    def __init__(self, client: redis.Redis) -> None:
+    def __init__(self, client: redis.Redis, *, n_replicas: int = 0) -> None:
         self._redis = client
+        self._ends = ConfirmedEnds(client, n_replicas)
 
     def page(
         self,
@@ -69,10 +72,14 @@ class JobListing:
                 if job and (status is None or job.status is status) and (kind is None or job.kind is kind):
                     found.append(job)
                     if len(found) == limit:
-                        return JobPage(found, _write(below))
+                        return self._page(found, status, _write(below))
             if len(ids) < _CHUNK:
-                return JobPage(found, None)
-        return JobPage(found, _write(below) if below else None)
+                return self._page(found, status, None)
+        return self._page(found, status, _write(below) if below else None)
+
+    def _page(self, found: list[Job], status: JobStatus | None, cursor: str | None) -> JobPage:
+        shown = self._ends.shown(found)
+        return JobPage([job for job in shown if status is None or job.status is status], cursor)
 
     def _below(self, key: str, below: tuple[float, str] | None) -> list[tuple[bytes, float]]:
         """The next ids, newest first; those of the same microsecond by id, because a page may end among them."""

@@ -185,5 +185,6 @@ def _parse(job_id: str, text: Mapping[str, str]) -> Job:
         progress=Progress.model_validate_json(text["progress"]) if "progress" in text else None,
         result_json=text.get("result"),
         error=JobError.model_validate_json(text["error"]) if "error" in text else None,
+        confirmed=text.get("confirmed") == "1",
         trace=json.loads(text.get("trace", "{}")),
     )

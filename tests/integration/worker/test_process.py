@@ -16,7 +16,7 @@ from shared.errors import InternalError
 from shared.jobs.contract import EmbedRequest, JobKind, Submission
 from shared.jobs.store import JobStore
 from shared.jobs.worker_registry import WorkerRegistry
-from shared.webhooks.queue import DUE_KEY
+from shared.webhooks.queue import DUE_KEY, TRIES_KEY
 from tests import ROOT
 from tests.integration.conftest import PLENTY
 from tests.support.installation import Installation
@@ -68,10 +68,21 @@ def end_with_webhook(jobs: JobStore, webhook_url: str) -> str:
     return claim.job.id
 
 
-def test_webhooks_are_delivered_as_fast_as_there_are_threads_and_those_in_hand_before_it_ends(
-    client: redis.Redis, jobs: JobStore, receiver: Receiver, start: Callable[..., "subprocess.Popen[bytes]"]
+def test_webhooks_are_sent_once_a_replica_has_the_end_as_fast_as_there_are_threads_and_those_in_hand_before_it_ends(
+    client: redis.Redis,
+    jobs: JobStore,
+    receiver: Receiver,
+    start: Callable[..., "subprocess.Popen[bytes]"],
+    request: pytest.FixtureRequest,
 ) -> None:
-    worker = start(LOOKALIKE_WEBHOOK_HOSTS=f"localhost:{receiver.server_port}")
+    worker = start(LOOKALIKE_WEBHOOK_HOSTS=f"localhost:{receiver.server_port}", LOOKALIKE_REDIS_REPLICAS="1")
+    early = end_with_webhook(jobs, url(receiver))
+    wait_until(lambda: client.hget(TRIES_KEY, early) == b"0", 15)  # it was looked at, and put off
+    assert receiver.seen == []
+    request.getfixturevalue("replica")
+    wait_until(lambda: [headers["webhook-id"] for _, headers, _ in receiver.seen] == [early], 15)
+    receiver.seen.clear()
+
     n_published = client.info("commandstats").get("cmdstat_publish", {"calls": 0})["calls"]
     sent = {end_with_webhook(jobs, url(receiver)) for _ in range(80)}
     began = time.monotonic()
