@@ -1,10 +1,15 @@
 """Whether torch is here. It is installed only where something needs it: training, and models that a GPU runs."""
 
+import ctypes
+import sys
 from importlib.util import find_spec
+from pathlib import Path
 
 from shared.errors import TorchMissing
 
 _MODULES = ("torch", "torchvision", "efficientnet_lite_pytorch")
+_NVIDIA_DRIVER = "libcuda.so.1"
+_AMD_DRIVER = Path("/dev/kfd")  # torch for these calls them CUDA too
 
 
 def missing_torch() -> tuple[str, ...]:
@@ -30,8 +35,19 @@ def require_torch(who: str) -> None:
 
 def has_gpu() -> bool:
     """Whether torch is installed and can use a GPU."""
-    if missing_torch():
+    if missing_torch() or not _has_driver():
         return False
     import torch
 
     return bool(torch.cuda.is_available())
+
+
+def _has_driver() -> bool:
+    """Whether there may be a driver of a GPU; where there is none, torch is not imported, which takes seconds."""
+    if sys.platform != "linux" or _AMD_DRIVER.exists():
+        return True
+    try:
+        ctypes.CDLL(_NVIDIA_DRIVER)
+    except OSError:
+        return False
+    return True
