@@ -1,7 +1,5 @@
 """What many tests need: a real Valkey, photos made on the spot, a small installation built once."""
 
-import random
-import socket
 from collections.abc import Iterator
 from io import BytesIO
 from pathlib import Path
@@ -18,6 +16,7 @@ from shared.redis_client import connect
 from tests import ROOT
 from tests.support.milvus import MilvusLite
 from tests.support.object_store import ObjectStore
+from tests.support.ports import free_port
 
 # They need no installation: meanwhile the one that most others start from is built.
 _FIRST = ("integration/training/test_train.py", "e2e/operation/test_other_catalogues.py")
@@ -28,21 +27,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: item.path.relative_to(ROOT / "tests").as_posix() not in _FIRST)
 
 
-def lasting_port() -> int:
-    """A free port that no outgoing connection takes while its server is down."""
-    while True:
-        port = random.randrange(20_000, 32_000)  # below what kernels give to clients
-        try:
-            socket.create_server(("127.0.0.1", port)).close()
-        except OSError:
-            continue
-        return port
-
-
 @pytest.fixture(scope="session")
 def valkey_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A Valkey of this test session's own."""
-    with ValkeyServer(port=lasting_port(), data_dir=tmp_path_factory.mktemp("valkey")) as server:
+    with ValkeyServer(port=free_port(), data_dir=tmp_path_factory.mktemp("valkey")) as server:
         yield f"redis://127.0.0.1:{server.port}/0"
 
 

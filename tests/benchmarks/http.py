@@ -32,8 +32,8 @@ from tests.benchmarks.support.material import query_photos
 from tests.benchmarks.support.peers import PEERS, start
 from tests.benchmarks.support.processes import cpu_by_part
 from tests.benchmarks.support.report import Report
-from tests.conftest import lasting_port
 from tests.e2e.conftest import Stack
+from tests.support.ports import free_port
 
 _READY_WITHIN_S = 120
 _FEWEST = 5  # answers of a turn
@@ -209,7 +209,7 @@ def _available(peer: str) -> bool:
 @contextmanager
 def _peer(name: str, home: Path) -> Iterator[Server]:
     """A peer, once it answers, and ended afterwards."""
-    port = lasting_port()
+    port = free_port()
     process = start(name, home, port)
     try:
         deadline = time.monotonic() + _READY_WITHIN_S

@@ -36,8 +36,8 @@ from shared.jobs.store import JobStore
 from shared.photos.preprocessing import PreprocessSpec
 from shared.redis_client import connect
 from tests.benchmarks.support.report import Report
-from tests.conftest import lasting_port
 from tests.e2e.conftest import Service, eventually
+from tests.support.ports import free_port
 
 _N_TURNS = 9
 _N_JOBS = 100  # of each depth in each turn
@@ -113,7 +113,7 @@ def main() -> None:
     config = {"appendonly": "yes", "databases": str(len(depths) + 1)}
     with (
         tempfile.TemporaryDirectory() as scratch,
-        ValkeyServer(port=lasting_port(), data_dir=scratch, persist=True, config=config) as valkey,
+        ValkeyServer(port=free_port(), data_dir=scratch, persist=True, config=config) as valkey,
         ExitStack() as running,
     ):
         numbers = count()

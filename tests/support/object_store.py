@@ -14,13 +14,9 @@ from uuid import uuid4
 
 import requests
 
+from tests.support.ports import free_port
+
 KEYS = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test-secret", "AWS_REGION": "us-east-1"}  # of nobody
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port: int = probe.getsockname()[1]
-        return port
 
 
 class ObjectStore:

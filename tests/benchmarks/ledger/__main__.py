@@ -26,7 +26,7 @@ from tests.benchmarks.ledger.slow_network import SlowNetwork, why_not
 from tests.benchmarks.ledger.systems import CELERY, N_WORKERS, Lookalike, System, Terms
 from tests.benchmarks.support.installation import installed
 from tests.benchmarks.support.report import RESULTS, Report
-from tests.conftest import lasting_port
+from tests.support.ports import free_port
 
 _WORKERS = [f"worker-{number}" for number in range(1, N_WORKERS + 1)]
 _PARTS = ("worker", "api", "valkey")
@@ -122,7 +122,7 @@ def run_under_kills(
     journal = Journal(scratch / "journal")
     RESULTS.mkdir(parents=True, exist_ok=True)
     with Parts(place, scratch, RESULTS / "ledger.log") as parts:
-        terms = Terms(parts.valkey, place.address("api"), lasting_port(), journal.path, sleep_s, lost_after_s)
+        terms = Terms(parts.valkey, place.address("api"), free_port(), journal.path, sleep_s, lost_after_s)
         api, worker = system.api(terms), system.worker(terms)
         parts.start("api", "api", api.arguments, api.env)
         for name in _WORKERS:

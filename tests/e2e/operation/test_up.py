@@ -18,8 +18,9 @@ from shared.redis_address import running_redis_url
 from shared.redis_client import connect
 from shared.settings import Settings
 from tests import ROOT
-from tests.e2e.conftest import environment, eventually, free_port, lookalike
+from tests.e2e.conftest import environment, eventually, lookalike
 from tests.support.places import copy_installation
+from tests.support.ports import free_port
 
 
 class Up:

@@ -12,8 +12,9 @@ import pytest
 import redis
 import requests
 
-from tests.e2e.conftest import Service, eventually, free_port, lookalike
+from tests.e2e.conftest import Service, eventually, lookalike
 from tests.e2e.support.sentinels import ESCAPED, PASSWORD, SENTINEL_ESCAPED, SENTINEL_PASSWORD, Group
+from tests.support.ports import free_port
 
 FAILOVER_WITHIN_S = 40
 

@@ -14,8 +14,9 @@ from shared.jobs.celery_config import QUEUES, TASKS
 from shared.jobs.contract import JobKind, Priority
 from shared.jobs.store import JobStore
 from tests import ROOT
-from tests.e2e.conftest import eventually, free_port
+from tests.e2e.conftest import eventually
 from tests.e2e.support.held_fleet import HeldFleet, held_fleet
+from tests.support.ports import free_port
 
 LOGIN = ("lookalike", "of-the-test")
 N_PHOTOS = 104

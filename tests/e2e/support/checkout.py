@@ -11,7 +11,8 @@ from pathlib import Path
 
 from tests import ROOT
 from tests.documents.blocks import Block
-from tests.e2e.conftest import environment, eventually, free_port
+from tests.e2e.conftest import environment, eventually
+from tests.support.ports import free_port
 
 # A command that fails is named, and what the service refuses is a failure.
 _PRELUDE = """trap 'echo "$BLOCK: $BASH_COMMAND" >&2' ERR

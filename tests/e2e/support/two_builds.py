@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from tests import ROOT
-from tests.conftest import lasting_port
 from tests.e2e.conftest import Stack, environment
+from tests.support.ports import free_port
 
 _PREVIOUS = "previous-"
 _COMMANDS = {
@@ -57,7 +57,7 @@ class TwoBuilds(Stack):
         super().__init__(home, data_dir, log)
         self._sources = sources
         self._settings = settings
-        self._port_of_previous = lasting_port()
+        self._port_of_previous = free_port()
 
     def url_of(self, api: str) -> str:
         """Where an API listens; each has its own port."""

@@ -20,12 +20,12 @@ from shared.jobs import confirmation
 from shared.jobs.confirmation import ConfirmedEnds
 from shared.jobs.contract import Job
 from shared.jobs.store import JobStore
-from tests.conftest import lasting_port
 from tests.integration.api.test_api import EMBEDDED
 from tests.integration.api.test_batches import PHOTOS, accepted, counts
 from tests.integration.api.test_jobs import claim, submitted
 from tests.integration.conftest import eventually, settings
 from tests.support.jobs import reap
+from tests.support.ports import free_port
 
 
 class Node:
@@ -36,7 +36,7 @@ class Node:
         config = {"repl-diskless-sync-delay": "0"}
         if primary:
             config["replicaof"] = f"127.0.0.1 {primary.port}"
-        self.server = ValkeyServer(port=lasting_port(), data_dir=directory, config=config)
+        self.server = ValkeyServer(port=free_port(), data_dir=directory, config=config)
         closing.enter_context(self.server)
         self.port: int = self.server.port
         self.client = closing.enter_context(redis.Redis(port=self.port))

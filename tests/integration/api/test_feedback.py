@@ -21,9 +21,9 @@ from shared.jobs.answers_contract import SearchResult
 from shared.jobs.contract import Job, JobKind, SearchRequest
 from shared.jobs.store import JobStore
 from shared.redis_client import connect
-from tests.conftest import lasting_port
 from tests.integration.conftest import PLENTY, assert_problem, settings
 from tests.support.jobs import create
+from tests.support.ports import free_port
 from worker.tasks.feedback import FeedbackArchiver
 
 FOUND = SearchResult.model_validate(
@@ -196,7 +196,7 @@ def test_feedback_is_archived_by_the_hour_and_what_may_still_come_stays(
 
 def test_what_was_answered_outlives_a_redis_that_is_killed(tmp_path: Path) -> None:
     config = {"appendonly": "yes", "appendfsync": "always"}
-    server = ValkeyServer(port=lasting_port(), data_dir=tmp_path, persist=True, config=config)
+    server = ValkeyServer(port=free_port(), data_dir=tmp_path, persist=True, config=config)
     server.start()
     url, port = f"redis://127.0.0.1:{server.port}/0", server.port
     try:

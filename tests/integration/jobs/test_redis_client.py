@@ -2,7 +2,6 @@
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -25,7 +24,7 @@ from shared.jobs.contract import Priority
 from shared.redis_client import connect, refuse_cluster
 from shared.settings import Settings, load_settings
 from tests import ROOT
-from tests.conftest import lasting_port
+from tests.support.ports import free_port
 from tests.support.tls import make_certificate, tls_doors
 
 
@@ -33,13 +32,13 @@ from tests.support.tls import make_certificate, tls_doors
 def cluster_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A node of a Redis Cluster."""
     # By default the bus has a port that an outgoing connection may have taken.
-    config = {"cluster-enabled": "yes", "cluster-port": str(lasting_port())}
-    with ValkeyServer(port=lasting_port(), data_dir=tmp_path_factory.mktemp("node"), config=config) as node:
+    config = {"cluster-enabled": "yes", "cluster-port": str(free_port())}
+    with ValkeyServer(port=free_port(), data_dir=tmp_path_factory.mktemp("node"), config=config) as node:
         yield f"redis://127.0.0.1:{node.port}/0"
 
 
 def test_the_api_and_up_refuse_a_cluster_with_the_way_out(cluster_url: str, tmp_path: Path) -> None:
-    settings = load_settings(home=tmp_path, redis_url=cluster_url, port=_free_port())
+    settings = load_settings(home=tmp_path, redis_url=cluster_url, port=free_port())
     with pytest.raises(CannotStart, match=r"a node of a Redis Cluster.*redis\+sentinel://"):
         create_app(settings)
     with pytest.raises(CannotStart, match=r"a node of a Redis Cluster.*redis\+sentinel://"):
@@ -60,11 +59,11 @@ def test_a_single_server_is_no_cluster(client: redis.Redis) -> None:
 
 
 def test_the_api_starts_while_redis_is_away(tmp_path: Path) -> None:
-    assert create_app(Settings(home=tmp_path, redis_url=f"redis://127.0.0.1:{_free_port()}/0"))
+    assert create_app(Settings(home=tmp_path, redis_url=f"redis://127.0.0.1:{free_port()}/0"))
 
 
 def test_the_api_starts_within_seconds_while_redis_hangs(tmp_path: Path) -> None:
-    with ValkeyServer(port=lasting_port(), data_dir=tmp_path) as hung:
+    with ValkeyServer(port=free_port(), data_dir=tmp_path) as hung:
         assert hung._process is not None
         hung._process.send_signal(signal.SIGSTOP)
         try:
@@ -76,7 +75,7 @@ def test_the_api_starts_within_seconds_while_redis_hangs(tmp_path: Path) -> None
 
 
 def test_sentinels_that_are_away_or_refuse_are_an_error_of_redis(tmp_path: Path) -> None:
-    url = f"redis+sentinel://:s3cret@127.0.0.1:{_free_port()},127.0.0.1:{_free_port()}/main?sentinel_password=s3cret"
+    url = f"redis+sentinel://:s3cret@127.0.0.1:{free_port()},127.0.0.1:{free_port()}/main?sentinel_password=s3cret"
     with pytest.raises(redis.ConnectionError) as refused:
         connect(url).ping()
     assert "s3cret" not in str(refused.value)
@@ -111,12 +110,6 @@ def test_a_certificate_nobody_vouches_for_is_refused(tls_url: str) -> None:
     with pytest.raises(OperationalError, match="certificate verify failed"):
         celery.connection().ensure_connection(max_retries=1, interval_start=0)
     celery.close()
-
-
-def _free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port: int = probe.getsockname()[1]
-        return port
 
 
 def test_a_lost_connection_of_the_broker_leaves_no_socket_open(client: redis.Redis, valkey_url: str) -> None:

@@ -34,9 +34,9 @@ from shared.jobs.worker_registry import WorkerRegistry
 from shared.model.embedder import Cores
 from shared.photos.preprocessing import PreprocessSpec
 from shared.settings import WorkerTakes
-from tests.conftest import lasting_port
 from tests.integration.conftest import PLENTY, eventually, settings
 from tests.support.jobs import RESULT, create
+from tests.support.ports import free_port
 from tests.support.runners import FakeEngine, in_thread, submit_suspect
 from worker import process
 from worker.jobs.periodic import Periodic
@@ -130,7 +130,7 @@ def test_a_redis_that_hangs_does_not_hold_up_who_publishes(
     make_worker: Callable[..., WorkerProcess], tmp_path: Path
 ) -> None:
     """Or the heartbeat, whose reaper publishes, would lose everything the worker has in hand."""
-    with ValkeyServer(port=lasting_port(), data_dir=tmp_path) as hung:
+    with ValkeyServer(port=free_port(), data_dir=tmp_path) as hung:
         worker = make_worker(redis_url=f"redis://127.0.0.1:{hung.port}/0")
         shard = ShardRequest(bundle_version="b", scope="known", photos=())
         job = worker.store.create(JobKind.SHARD, shard, None, admission=PLENTY).job
@@ -336,6 +336,7 @@ _ASKED_IN_A_CALLBACK = """
 import os, signal, weakref
 from worker.run import run_worker
 from worker.serving.engine import Engine
+from tests.support.ports import free_port
 
 def refresh(engine):
     dying = set()
