@@ -270,6 +270,7 @@ def assemble_bundle(
     temperature, fusion = 1.0, None
     if split.listings:  # a head that came with the weights is not calibrated
         temperature, fusion = fit_fusion(labelled, split, worded, inputs.categories, report_progress)
+    matching = fit_matching(labelled, photos, split, report_progress, inputs.lessons.same)
     described, reference_file = references_file(served.chosen.references)
     manifest = _manifest(inputs, spec).model_copy(
         update={
@@ -282,7 +283,8 @@ def assemble_bundle(
             "temperature": temperature,
             "fusion": fusion,
             "text": text and text.encoder.facts,
-            "matching": fit_matching(labelled, photos, split, report_progress, inputs.lessons.same),
+            "matching": matching and matching.by_lead,
+            "matching_by_doubt": matching and matching.by_doubt,
             "abstain_below": fusion.photo.abstain_below if fusion else 0.0,
             "abstain_below_by_level": fusion.photo.abstain_below_by_level if fusion else (),
         }

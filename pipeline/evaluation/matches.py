@@ -12,7 +12,7 @@ from pipeline.training.fusion import Labelled
 from pipeline.training.matching import MatchCases, match_cases
 from shared.array_types import BoolArray, DoubleArray, IntArray
 from shared.catalogue.categories import CataloguePhoto
-from shared.model.matching import Matching
+from shared.model.matching import SAME, Matching
 
 _N_BINS = 10
 _N_DRAWS = 200
@@ -84,9 +84,19 @@ def evaluate_matches(
 
 def measure_matches(cases: MatchCases, matching: Matching) -> MatchFigures:
     """Measure the probabilities and certain answers of a calibration on searches whose truth is known."""
-    chances, same = matching.probability(*cases.similarities), cases.same.astype(np.float64)
-    certain = np.array([matching.certain(chance) for chance in chances.tolist()])
-    yes = certain & (chances >= matching.same_from)
+    chances = matching.probability(*cases.evidence)
+    return measure_answers(cases, chances, np.array([matching.certain(chance) for chance in chances.tolist()]))
+
+
+def measure_answers(cases: MatchCases, chances: DoubleArray, certain: BoolArray) -> MatchFigures:
+    """Measure answers to searches whose truth is known.
+
+    Args:
+        cases: the n searches.
+        chances: (n,) the probabilities that were answered.
+        certain: (n,) whether they were said to be certain.
+    """
+    same, yes = cases.same.astype(np.float64), certain & (chances >= SAME)
 
     def error(rows: IntArray) -> float:
         return _ece(chances[rows], same[rows])

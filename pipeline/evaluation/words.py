@@ -49,7 +49,7 @@ def measure_served(
         photos, labelled.embeddings, split, temperature=fusion.photo.temperature, categories=categories, answer=answer
     )
     words = evaluate_words(labelled, worded, manifest, measured.unseen) if worded else None
-    matching, unseen = manifest.matching, measured.unseen
+    matching, unseen = manifest.matches, measured.unseen
     matches = evaluate_matches(labelled, photos, matching, unseen) if matching else None
     return replace(measured, evaluation=measured.evaluation.model_copy(update={"words": words, "matches": matches}))
 

@@ -262,10 +262,10 @@ def search_result(asked: Asked, request: SearchRequest, index: DeltaIndex, model
     query, words = _compared(asked, request, evidence, model)
     neighbours, facets = _searched(query, words, request, index)
     match = None
-    if model.matching is not None and asked.embeddings is not None:
+    if model.matches is not None and asked.embeddings is not None:
         by_photo_alone = words is None and request.prefer is None and request.listing_score is not ListingScore.MEAN
         found = neighbours if by_photo_alone else ()
-        match = find_match(asked.vector, request, index, model.matching, own, voters, found)
+        match = find_match(asked.embeddings, request, index, model.matches, own, voters, found)
     return SearchResult(
         category=category_answer(evidence, model),
         neighbours=neighbours,

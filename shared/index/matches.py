@@ -4,20 +4,22 @@ from collections.abc import Collection, Sequence
 
 import numpy as np
 
-from shared.array_types import FloatArray
+from shared.array_types import FloatArray, IntArray
 from shared.index.delta import DeltaIndex
 from shared.index.vector_index import SCORE_DECIMALS, LabelledRows
 from shared.jobs.answers_contract import Match, Neighbour
 from shared.jobs.contract import (
     SearchRequest,
 )
+from shared.model.embedder import Embeddings
+from shared.model.fusion import softmax
 from shared.model.matching import Matching
 
 _EVERYTHING = SearchRequest(k=1)  # a search without filters
 
 
 def find_match(
-    query: FloatArray,
+    query: Embeddings,
     request: SearchRequest,
     index: DeltaIndex,
     matching: Matching,
@@ -31,7 +33,7 @@ def find_match(
     other things are.
 
     Args:
-        query: (dim,) float32, L2 norm 1, of a photo.
+        query: of a photo: vectors (1, dim), L2 norm 1, scores (1, n_categories).
         request: its filters.
         index: the snapshot under its pending changes.
         matching: of the model.
@@ -43,22 +45,24 @@ def find_match(
         the match; None where the index has fewer than `matching.k` other photos, or the filters allow none.
     """
     if near is None or len(near.scores) < matching.k:
-        near = index.labelled(query, matching.k, _EVERYTHING, without=own_listings)
+        near = index.labelled(query.vectors[0], matching.k, _EVERYTHING, without=own_listings)
     if len(near.scores) < matching.k:
         return None
-    scores, rows = _ordered(near, matching.k)
-    best, row = scores[:1], rows[:1]
+    scores, categories, rows = _ordered(near, matching.k)
+    best, category, row = scores[:1], categories[:1], rows[:1]
     if request.filter is not None or request.category is not None:
         if hit := next((one for one in found if one.listing_id not in own_listings), None):
             best, row = np.array([hit.score], dtype=np.float32), [hit.row]
+            category = np.array([index.manifest.categories.index(hit.category)])
         else:
-            best, row = _ordered(index.labelled(query, 1, request, without=own_listings), 1)
+            best, category, row = _ordered(index.labelled(query.vectors[0], 1, request, without=own_listings), 1)
         if not row:
             return None
     image_id, listing_id = index.ids_of(row[0])
     others = (number for number, one in enumerate(rows) if index.ids_of(one)[1] != listing_id)
     following = next(others, matching.k - 1)
-    probability = matching.probability(best, scores[following : following + 1], scores[-1:]).item()
+    chance = softmax(query.scores[0])[category]
+    probability = matching.probability(best, scores[following : following + 1], scores[-1:], chance).item()
     return Match(
         probability=round(probability, 6),
         certain=matching.certain(probability),
@@ -67,7 +71,7 @@ def find_match(
     )
 
 
-def _ordered(near: LabelledRows, n: int) -> tuple[FloatArray, list[int]]:
-    """Scores and rows of the `n` best, best first; copies of one photo tie, and come by row."""
+def _ordered(near: LabelledRows, n: int) -> tuple[FloatArray, IntArray, list[int]]:
+    """Scores, categories and rows of the `n` best, best first; copies of one photo tie, and come by row."""
     order = np.lexsort((near.rows, -np.round(near.scores, SCORE_DECIMALS)))[:n]
-    return near.scores[order], near.rows[order].tolist()
+    return near.scores[order], near.categories[order], near.rows[order].tolist()

@@ -129,6 +129,7 @@ class BundleManifest(BaseModel):
     fusion: Fusion | None = None  # None: answers go by the head alone
     text: TextFacts | None = None  # None: it knows no words
     matching: Matching | None = None  # None: searches do not tell whether they found the same thing
+    matching_by_doubt: Matching | None = None  # instead, where there is one; earlier builds know that above alone
     metrics: dict[str, float | int] = {}
     gate: dict[str, float | str] = {}  # how the chosen precision compares with float32, or why it was not chosen
     catalogue: str  # what the head was fitted on or measured on, for people
@@ -136,6 +137,11 @@ class BundleManifest(BaseModel):
     notice: str | None = None  # a warning for people who use the model
     libraries: dict[str, str] = {}
     built_at: str
+
+    @property
+    def matches(self) -> Matching | None:
+        """The calibration of matches that searches answer by."""
+        return self.matching_by_doubt or self.matching
 
     def compute_fingerprint(self) -> str:
         """Compute the model's fingerprint: SHA-256, hexadecimal, over every field that affects embeddings or scores."""

@@ -125,13 +125,17 @@ def write_older(storage: Path) -> str:
     return draft.artifact.version
 
 
-def write_matching(storage: Location, matching: Matching) -> str:
-    """A version of the live model that tells whether a search found the same thing, not promoted."""
+def write_matching(storage: Location, matching: Matching, by_doubt: Matching | None = None) -> str:
+    """A version of the live model that tells whether a search found the same thing, not promoted.
+
+    Without `by_doubt` searches answer by `matching`, as with a model of an earlier build.
+    """
     store = bundle_store(storage)
     with store.write() as draft:
         shutil.copytree(open_bundle(store).directory, draft.directory, dirs_exist_ok=True)
         manifest = draft.directory / MANIFEST
         told = {**json.loads(manifest.read_text()), "matching": matching.model_dump()}
+        told["matching_by_doubt"] = by_doubt and by_doubt.model_dump()
         manifest.write_text(json.dumps(told))
     return draft.version
 

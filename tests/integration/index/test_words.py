@@ -23,6 +23,7 @@ from shared.index.snapshot import open_files
 from shared.index.vector_index import VectorIndex
 from shared.jobs.contract import Distinct, SearchRequest
 from shared.model.embedder import Embeddings, normalised
+from shared.model.fusion import softmax
 from shared.model.matching import Matching
 from shared.text.cleaning import TextRules
 from shared.text.encoder import TextEncoder, TextFacts
@@ -266,7 +267,8 @@ def test_the_photos_nearest_to_a_photo_tell_their_categories(index: VectorIndex)
         np.testing.assert_allclose(scores, similar, atol=2e-4)
 
 
-MATCHING = Matching(k=20, bias=-1.0, lead=6.0, nearness=1.0, same_from=0.9)
+MATCHING = Matching(k=20, bias=-1.0, lead=6.0, nearness=1.0, log_lead=0.5, doubt=0.3, same_from=0.9)
+HEAD: FloatArray = np.linspace(-3, 3, len(CATEGORIES), dtype=np.float32)  # of a query, by its photo
 
 
 def test_the_match_of_a_photo_is_the_best_that_filters_allow_compared_with_all(index: VectorIndex) -> None:
@@ -285,8 +287,10 @@ def test_the_match_of_a_photo_is_the_best_that_filters_allow_compared_with_all(i
         if best is None:
             return None
         following = next((one for one in order if listing_of[one] != listing_of[best]), order[-1])
-        similar = (np.array([scores[one]]) for one in (best, following, order[-1]))
-        return best, listing_of[best], MATCHING.probability(*similar).item()
+        first, second, last = (np.array([scores[one]]) for one in (best, following, order[-1]))
+        category = 5 if best == "put" else PHOTOS[int(best[1:])].category
+        chance = softmax(HEAD)[category : category + 1]
+        return best, listing_of[best], MATCHING.probability(first, second, last, chance).item()
 
     large = SearchRequest.model_validate({"filter": {"must": [{"key": "size", "range": {"gte": 9}}]}})
     none = SearchRequest.model_validate({"filter": {"must": [{"key": "size", "range": {"gte": 90}}]}})
@@ -302,10 +306,10 @@ def test_the_match_of_a_photo_is_the_best_that_filters_allow_compared_with_all(i
         (VECTORS[30], {"put"}, large, lambda listing: is_large(listing) and listing != "put"),
         (VECTORS[30], set[str](), none, lambda listing: False),
     ):
-        found = find_match(query, request, delta, MATCHING, own)
+        found = find_match(Embeddings(query[None], HEAD[None]), request, delta, MATCHING, own)
         searched = delta.labelled(query, MATCHING.k, SearchRequest(), own)
         hits = delta.search(query, request.model_copy(update={"k": 5}))
-        again = find_match(query, request, delta, MATCHING, own, searched, hits)
+        again = find_match(Embeddings(query[None], HEAD[None]), request, delta, MATCHING, own, searched, hits)
         expected = naive(query, own, allowed)
         assert (found is None) == (again is None) == (expected is None)
         if found is not None and again is not None and expected is not None:
@@ -316,10 +320,15 @@ def test_the_match_of_a_photo_is_the_best_that_filters_allow_compared_with_all(i
             assert found.probability == pytest.approx(expected[2], abs=5e-3)
             assert found.certain == (found.probability >= MATCHING.same_from)
     # A photo of the index is certainly there; fewer photos than are compared say nothing.
-    itself = find_match(VECTORS[90], SearchRequest(), delta, MATCHING, ())
+    itself = find_match(Embeddings(VECTORS[90:91], HEAD[None]), SearchRequest(), delta, MATCHING, ())
     assert itself is not None
     assert (itself.image_id, itself.listing_id, itself.certain) == ("p90", "l30", True)
-    assert find_match(QUERIES[0], SearchRequest(), delta, MATCHING.model_copy(update={"k": N + 1}), ()) is None
+    assert (
+        find_match(
+            Embeddings(QUERIES[:1], HEAD[None]), SearchRequest(), delta, MATCHING.model_copy(update={"k": N + 1}), ()
+        )
+        is None
+    )
 
 
 def test_an_index_without_words_compares_photos_alone(index: VectorIndex, tmp_path: Path) -> None:

@@ -124,6 +124,7 @@ FOR_PEOPLE: dict[str, object] = {
     "abstain_below_by_level": (0.3, 0.4),
     "fusion": Fusion(words_weight=0.5),
     "matching": Matching(k=40, bias=0, lead=1, nearness=1, same_from=0.9),
+    "matching_by_doubt": Matching(k=40, bias=0, lead=0, nearness=1, log_lead=1, doubt=1, same_from=0.9),
     "metrics": {"accuracy": 0.9},
     "catalogue": "another",
     "notice": "read this",

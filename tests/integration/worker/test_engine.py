@@ -210,6 +210,14 @@ def test_a_search_tells_whether_the_same_thing_is_there_once_its_model_can(home:
     category = CATEGORIES[(photo.category + 1) % len(CATEGORIES)]
     there = matched(SearchRequest(image_id=photo.image_id, category=category))
     assert there is None or there.probability <= found.probability
+    # A model of this build carries two calibrations, the older one for earlier builds.
+    doubting = matching.model_copy(update={"doubt": 0.5})
+    bundle_store(home).promote(write_matching(home, matching, doubting))
+    engine.refresh()
+    doubted = matched(own)
+    assert doubted is not None
+    assert doubted.image_id == found.image_id
+    assert doubted.probability != found.probability
     engine.close()
 
 
