@@ -3,6 +3,7 @@
 import hashlib
 import signal
 from collections.abc import Iterator
+from concurrent.futures import CancelledError
 from pathlib import Path
 
 import numpy as np
@@ -92,6 +93,38 @@ def test_a_process_that_ends_in_a_shard_is_told_as_a_lost_worker(
     with decoders.decoded(photos * 20, _SPEC, _CACHE) as decoded:
         next(decoded)
         _processes()[0].kill()
+        with pytest.raises(WorkerLost):
+            list(decoded)
+    assert not _processes()
+
+
+def test_while_one_hangs_it_is_asked_whether_the_shard_is_wanted(
+    decoders: ShardDecoders, photos: list[ShardPhoto], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    unwanted = False
+
+    def check() -> None:
+        if unwanted:
+            raise CancelledError
+
+    monkeypatch.setattr(shard_decoder, "_ASKED_EVERY_S", 0.1)
+    with decoders.decoded(photos * 20, _SPEC, _CACHE, check) as decoded:
+        next(decoded)
+        _processes()[0].suspend()
+        unwanted = True
+        with pytest.raises(CancelledError):
+            list(decoded)
+    assert not _processes()
+
+
+def test_one_that_hangs_for_long_is_told_as_a_lost_worker(
+    decoders: ShardDecoders, photos: list[ShardPhoto], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shard_decoder, "_ASKED_EVERY_S", 0.1)
+    with decoders.decoded(photos * 20, _SPEC, _CACHE) as decoded:
+        next(decoded)
+        _processes()[0].suspend()
+        monkeypatch.setattr(shard_decoder, "_SILENT_S", 0.2)
         with pytest.raises(WorkerLost):
             list(decoded)
     assert not _processes()
