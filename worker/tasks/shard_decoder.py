@@ -2,8 +2,8 @@
 
 In threads of the worker, decoding would hold up every search: whoever has the interpreter's lock and is not let run
 keeps it from all other threads. So this is a process, `python -m worker.tasks.shard_decoder`, with a socket for its
-standard input: a JSON line with the photos of a shard comes in; for each of them, in that order, JSON goes out behind
-its length, and the pixels if there are any.
+standard input. First `_READY` goes out; then a JSON line with the photos of a shard comes in, and for each of them, in
+that order, JSON goes out behind its length, and the pixels if there are any.
 """
 
 import json
@@ -26,7 +26,7 @@ import numpy as np
 from shared.artifacts.buckets import Buckets
 from shared.catalogue.decode import ahead, decode_file
 from shared.cores import give_way, n_cores
-from shared.errors import StoreUnavailable, WorkerLost
+from shared.errors import InternalError, StoreUnavailable, WorkerLost
 from shared.jobs.reindex_contract import ShardPhoto
 from shared.photos.images import Pixels, PreprocessSpec
 from shared.telemetry import configure_logging
@@ -41,6 +41,9 @@ _IDLE_S = 30.0  # after which a process is ended, or up to as much again
 _ASKED_EVERY_S = 1.0  # whether a shard is still wanted, while nothing comes
 # After which it hangs: longer than a store may take to answer, or a busy machine for all photos ahead of one.
 _SILENT_S = 300.0
+_READY = (
+    b"1"  # another one where the exchange is another: the files of a worker that runs may be replaced by newer ones
+)
 _LENGTH_BYTES = 4
 
 
@@ -70,8 +73,8 @@ class ShardDecoders:
 
         Yields:
             for each photo, in their order: (S, S, 3) uint8 RGB, or as text the reason why there are no pixels. Instead
-            it raises StoreUnavailable where a store does not answer, and WorkerLost where the process ended or was
-            silent for minutes: a photo has crashed it, or it was killed.
+            it raises StoreUnavailable where a store does not answer, WorkerLost where the process ended or was silent
+            for minutes: a photo has crashed it, or it was killed; and InternalError where it did not even start.
         """
         decoder = self._take()
         try:
@@ -137,6 +140,7 @@ class _Decoder:
                 env={**os.environ, **_MALLOC, "PYTHONPATH": _ROOT, "OPENBLAS_NUM_THREADS": "1"},
             )
         self._socket.settimeout(_ASKED_EVERY_S)
+        self._began = False
         self.is_done = True
         self.idle_since = 0.0
 
@@ -160,18 +164,29 @@ class _Decoder:
         request = {"spec": spec.model_dump(), "cache": str(cache), "photos": [photo.model_dump() for photo in photos]}
         shape = (spec.size_px, spec.size_px, 3)
         self.is_done = False
+        if not self._began:
+            self._begin(check)
         try:
             self._socket.sendall(json.dumps(request).encode() + b"\n")
             for _ in photos:
                 answer = json.loads(self._read(int.from_bytes(self._read(_LENGTH_BYTES, check)), check))
                 if "unavailable" in answer:
                     raise StoreUnavailable(answer["unavailable"])
-                yield answer.get("failed") or np.frombuffer(self._read(math.prod(shape), check), np.uint8).reshape(
-                    shape
-                )
+                if "failed" in answer:
+                    yield answer["failed"]
+                else:
+                    yield np.frombuffer(self._read(math.prod(shape), check), np.uint8).reshape(shape)
         except (EOFError, OSError):
             raise WorkerLost("the process that decodes photos ended, or hangs") from None
         self.is_done = True
+
+    def _begin(self, check: Callable[[], None]) -> None:
+        try:
+            self._began = self._read(len(_READY), check) == _READY
+        except (EOFError, OSError):
+            check()  # asked to stop, as the worker is
+        if not self._began:
+            raise InternalError("the process that decodes photos does not start; restart the worker, or see its log")
 
     def _read(self, n_bytes: int, check: Callable[[], None]) -> bytearray:
         content = bytearray(n_bytes)
@@ -207,6 +222,7 @@ def main() -> None:
     with connection, ThreadPoolExecutor(_READ_AHEAD) as pool:
         stream = cast(BinaryIO, connection.makefile("rwb"))
         with suppress(ConnectionError):
+            connection.sendall(_READY)
             while line := stream.readline():
                 _decode(json.loads(line), stream, pool, decoding)
 
