@@ -250,8 +250,10 @@ class SpooledRequest(Request):
 
 def _photo_parts(upload: Request, *, at_most: int) -> list[IO[bytes]]:
     """The files of the multipart field `image`, one at least."""
+    named = [name for name in ("text", "image_id", "listing_id") if name in upload.form]
+    without_photo = f"; without a photo, send {named[0]} as JSON" if named else ""
     if upload.mimetype != "multipart/form-data":
-        raise ImageMissing(f"send the photo as multipart/form-data, in a field named {FIELD!r}")
+        raise ImageMissing(f"send the photo as multipart/form-data, in a field named {FIELD!r}{without_photo}")
     parts = upload.files.getlist(FIELD)
     if sum(len(text) for texts in upload.form.listvalues() for text in texts) > _MAX_TEXT:
         raise InvalidRequest(f"the form has more than {_MAX_TEXT} characters of text; send the photo as a file")
@@ -262,7 +264,7 @@ def _photo_parts(upload: Request, *, at_most: int) -> list[IO[bytes]]:
         return [part.stream for part in parts]
     if FIELD in upload.form:
         raise ImageMissing(f"the field {FIELD!r} is text; send it as a file")
-    raise ImageMissing(f"the multipart field {FIELD!r} is required")
+    raise ImageMissing(f"the multipart field {FIELD!r} is required{without_photo}")
 
 
 class _Body:

@@ -44,6 +44,7 @@ _MOST_WEIGHTS = 1 << 25  # of the classifier: with many categories there are few
 _SURER = (0.0, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5)
 _UNSEEN_TEMPERATURE = 0.12  # of a ridge regression's scores, where there are no listings to calibrate on
 _COMPARED = 512  # titles with the words of all listings
+_SAME = 1e-6  # a spread of similarities that is none
 _SEED = 17
 _OFFER = (AttributeType.PLACE, AttributeType.TIME)  # say where and when a thing is offered, not what it is
 
@@ -230,8 +231,8 @@ class _Vocabulary:
         """Keep the features that at least two texts have; of too many the most frequent."""
         found = [features(text) for text in texts]
         hashes, counts, kinds = [], [], []
-        for kind in (0, 1):
-            every = np.concatenate([np.unique(one[kind]) for one in found])
+        for kind, of_kind in enumerate(([one.words for one in found], [one.letters for one in found])):
+            every = np.concatenate([np.unique(some) for some in of_kind])
             some, often = np.unique(every, return_counts=True)
             repeated = often >= 2
             hashes.append(some[repeated])
@@ -395,5 +396,7 @@ def _expectation(encoder: TextEncoder, pairs: _Pairs, vectors: FloatArray) -> tu
     mapped = normalised(pairs.titles[asked] @ encoder.to_photo + encoder.to_photo_bias)
     expected = (mapped @ vectors[pairs.rows].T).ravel().astype(np.float64)
     similar = (pairs.titles[asked] @ pairs.words.T).ravel().astype(np.float64)
+    if np.ptp(expected) < _SAME:  # no line goes through one point
+        return 0.0, float(similar.mean())
     slope, offset = np.polyfit(expected, similar, 1)
     return float(slope), float(offset)

@@ -25,7 +25,7 @@ from shared.photos.preprocessing import PreprocessSpec
 
 _UPGRADED_WITHIN_S = 5
 MAX_TEXT_CHARS = 10_000  # of a request's words
-NO_WORDS = "text: the live model knows no words: its catalogue had none when it was built"
+NO_WORDS = "text: the live model knows no words: its catalogue had none, or too few, when it was built"
 
 
 class JobKind(StrEnum):

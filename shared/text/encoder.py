@@ -24,6 +24,7 @@ from shared.text.sentences import SentenceEncoder, SentenceFacts
 # and title: 0, 0.5, 0.7 and 1 give precision@4 .69, .69, .70 and .70; a wrong label should not hide what words say.
 _LABEL = 0.7
 TEXT = "text.safetensors"  # the encoder's arrays, in a bundle
+_NONE: Hashes = np.empty(0, dtype=np.uint64)
 _ARRAYS = ("words", "letters", "rarity", "axes", "classes", "class_bias", "to_photo", "to_photo_bias")
 
 
@@ -64,6 +65,8 @@ class TextFacts(BaseModel):
 class Words(NamedTuple):
     """The words of a text, each once, for finding them word for word.
 
+    Chinese and Japanese are written without spaces: there each letter counts as a word, and each pair of letters.
+
     Attributes:
         hashes: (n,) uint32.
         known: (n,) whether the encoder has seen the word when it was fitted; of others it can only go by their letters.
@@ -75,15 +78,22 @@ class Words(NamedTuple):
     whole: bool = True
 
     @classmethod
-    def of(cls, found: Features, known: Hashes) -> "Words":
+    def of(cls, found: Features, known: Hashes, known_letters: Hashes = _NONE) -> "Words":
         """Collect the words of a text.
 
         Args:
             found: features of the text.
-            known: hashes of the words that are known, sorted.
+            known, known_letters: hashes of the words and runs of letters that are known, sorted.
         """
-        hashes, first = np.unique((found.words[: found.n_words] >> np.uint64(32)).astype(np.uint32), return_index=True)
-        return cls(hashes, np.isin(found.words[first], known, assume_unique=True))
+        words, parts = found.words[: found.n_words], found.parts
+        if parts is not None:
+            words = np.concatenate([parts.words, parts.singles, parts.pairs])
+        hashes, first = np.unique((words >> np.uint64(32)).astype(np.uint32), return_index=True)
+        if parts is None:
+            return cls(hashes, np.isin(words[first], known, assume_unique=True))
+        # A single letter says too little to be new.
+        single, pair = np.ones(len(parts.singles), dtype=bool), np.isin(parts.runs, known_letters)
+        return cls(hashes, np.concatenate([np.isin(parts.words, known), single, pair])[first])
 
 
 class EncodedListing(NamedTuple):
@@ -232,7 +242,7 @@ class TextEncoder:
         cleaned = self.facts.rules.clean(text)
         found = features(cleaned)
         rows, weight = weigh(found, self._words, self._letters, self._rarity)
-        words = Words.of(found, self._words)
+        words = Words.of(found, self._words, self._letters)
         known = len(rows) > 0
         if not known and not len(words.hashes):
             return None
@@ -240,7 +250,8 @@ class TextEncoder:
             rows, weight = self._sentences.join(cleaned, rows, weight, len(self._rarity))
         meaning = weight @ self._axes[rows].astype(np.float32)
         scores = (weight @ self._classes[rows].astype(np.float32) + self._bias).astype(np.float32)
-        scores *= np.float32(max(1, len(words.hashes)) ** self.facts.surer)
+        n_words = len(words.hashes) if found.parts is None else len(np.unique(found.words[: found.n_words]))
+        scores *= np.float32(max(1, n_words) ** self.facts.surer)
         chances = softmax(scores, self.facts.temperature)
         meaning = meaning / max(float(np.linalg.norm(meaning)), 1e-12)
         evidence = self.facts.evidence * np.sqrt(chances)

@@ -15,6 +15,7 @@ import numpy.typing as npt
 MAX_CHARS = 2_000  # of a text that count: what a thing is stands at the beginning
 _RUNS = (2, 3, 4, 5)  # letters, the spaces around a word included
 _WORD = re.compile(r"[^\W_]+")
+_IDEOGRAPH = re.compile("[\u3005\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff]")  # Chinese and Japanese: without spaces
 _BASE = np.uint64(0x9E3779B97F4A7C15)
 _WORDS, _PAIRS, _LETTERS = (np.uint64(seed) for seed in (0x243F6A8885A308D3, 0x13198A2E03707344, 0xA4093822299F31D0))
 _FARTHEST = MAX_CHARS + 4
@@ -30,11 +31,28 @@ class Features(NamedTuple):
         words: hashes of words and of pairs of words, (n,) uint64, the words first.
         letters: hashes of runs of letters, (m,) uint64.
         n_words: how many of `words` are words.
+        parts: where a word has letters that are written without spaces, what it may be searched by; None: nowhere.
     """
 
     words: Hashes
     letters: Hashes
     n_words: int
+    parts: "Parts | None" = None
+
+
+class Parts(NamedTuple):
+    """What words of a script without spaces consist of, each hashed as the word that it would be alone.
+
+    Attributes:
+        words: of other scripts, (n,) uint64.
+        singles, pairs: single letters and pairs of letters, (m,) and (k,) uint64.
+        runs: the pairs, hashed as runs of letters, (k,) uint64.
+    """
+
+    words: Hashes
+    singles: Hashes
+    pairs: Hashes
+    runs: Hashes
 
 
 def tokens(text: str) -> list[str]:
@@ -71,7 +89,19 @@ def features(text: str) -> Features:
         inside = until[first + size - 1] - until[first + 1]  # spaces, but for those at the ends
         first = first[inside == 0]
         runs.append(hashed(first, first + size, _LETTERS))
-    return Features(np.concatenate([words, pairs]), np.concatenate(runs), len(words))
+    parts = None
+    if _IDEOGRAPH.search(spaced):
+        apart = np.array([_IDEOGRAPH.match(letter) is not None for letter in spaced.rstrip() + " "])
+        edges = np.flatnonzero(np.diff(~apart & (letters != ord(" ")), prepend=False))
+        single = np.flatnonzero(apart)
+        pair = single[:-1][np.diff(single) == 1]
+        parts = Parts(
+            hashed(edges[::2], edges[1::2], _WORDS),
+            hashed(single, single + 1, _WORDS),
+            hashed(pair, pair + 2, _WORDS),
+            hashed(pair, pair + 2, _LETTERS),
+        )
+    return Features(np.concatenate([words, pairs]), np.concatenate(runs), len(words), parts)
 
 
 def _mixed(hashes: Hashes) -> Hashes:

@@ -2,11 +2,12 @@
 
 In threads of the worker, decoding would hold up every search: whoever has the interpreter's lock and is not let run
 keeps it from all other threads. So this is a process, `python -m worker.tasks.shard_decoder`, with a socket for its
-standard input: a JSON line with the photos of a shard comes in; for each of them, in that order, a JSON line goes out,
-followed by its pixels if there are any.
+standard input. First `_READY` goes out; then a JSON line with the photos of a shard comes in, and for each of them, in
+that order, JSON goes out behind its length, and the pixels if there are any.
 """
 
 import json
+import math
 import os
 import signal
 import socket
@@ -14,7 +15,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -25,7 +26,7 @@ import numpy as np
 from shared.artifacts.buckets import Buckets
 from shared.catalogue.decode import ahead, decode_file
 from shared.cores import give_way, n_cores
-from shared.errors import StoreUnavailable, WorkerLost
+from shared.errors import InternalError, StoreUnavailable, WorkerLost
 from shared.jobs.reindex_contract import ShardPhoto
 from shared.photos.images import Pixels, PreprocessSpec
 from shared.telemetry import configure_logging
@@ -37,6 +38,13 @@ _DECODED_AT_A_TIME = max(1, n_cores() // 4)
 # As of the decoders of uploads: memory of a large photo goes back to the system, that of small ones serves the next.
 _MALLOC = {"MALLOC_ARENA_MAX": "1", "MALLOC_MMAP_THRESHOLD_": "4194304", "MALLOC_TRIM_THRESHOLD_": "4194304"}
 _IDLE_S = 30.0  # after which a process is ended, or up to as much again
+_ASKED_EVERY_S = 1.0  # whether a shard is still wanted, while nothing comes
+# After which it hangs: longer than a store may take to answer, or a busy machine for all photos ahead of one.
+_SILENT_S = 300.0
+_READY = (
+    b"1"  # another one where the exchange is another: the files of a worker that runs may be replaced by newer ones
+)
+_LENGTH_BYTES = 4
 
 
 class ShardDecoders:
@@ -53,7 +61,7 @@ class ShardDecoders:
 
     @contextmanager
     def decoded(
-        self, photos: Sequence[ShardPhoto], spec: PreprocessSpec, cache: Path
+        self, photos: Sequence[ShardPhoto], spec: PreprocessSpec, cache: Path, check: Callable[[], None] = lambda: None
     ) -> Iterator[Iterator[Pixels | str]]:
         """Have the photos of a shard decoded; those not asked for when the body ends are left.
 
@@ -61,15 +69,16 @@ class ShardDecoders:
             photos: to read and decode.
             spec: how a photo becomes the network's input.
             cache: directory for what is fetched from object stores.
+            check: called every second in which nothing comes; raises where the shard is not wanted any more.
 
         Yields:
             for each photo, in their order: (S, S, 3) uint8 RGB, or as text the reason why there are no pixels. Instead
-            it raises StoreUnavailable where a store does not answer, and WorkerLost where the process ended: a photo
-            has crashed it, or it was killed.
+            it raises StoreUnavailable where a store does not answer, WorkerLost where the process ended or was silent
+            for minutes: a photo has crashed it, or it was killed; and InternalError where it did not even start.
         """
         decoder = self._take()
         try:
-            yield decoder.decode(photos, spec, cache)
+            yield decoder.decode(photos, spec, cache, check)
         finally:
             if decoder.is_done:
                 self._keep(decoder)
@@ -130,7 +139,8 @@ class _Decoder:
                 stdout=subprocess.DEVNULL,
                 env={**os.environ, **_MALLOC, "PYTHONPATH": _ROOT, "OPENBLAS_NUM_THREADS": "1"},
             )
-        self._stream = self._socket.makefile("rwb")
+        self._socket.settimeout(_ASKED_EVERY_S)
+        self._began = False
         self.is_done = True
         self.idle_since = 0.0
 
@@ -145,35 +155,58 @@ class _Decoder:
         except OSError:
             return False
         finally:
-            self._socket.setblocking(True)
+            self._socket.settimeout(_ASKED_EVERY_S)
 
-    def decode(self, photos: Sequence[ShardPhoto], spec: PreprocessSpec, cache: Path) -> Iterator[Pixels | str]:
+    def decode(
+        self, photos: Sequence[ShardPhoto], spec: PreprocessSpec, cache: Path, check: Callable[[], None]
+    ) -> Iterator[Pixels | str]:
         """Decode the photos of a shard; see `ShardDecoders.decoded`."""
         request = {"spec": spec.model_dump(), "cache": str(cache), "photos": [photo.model_dump() for photo in photos]}
+        shape = (spec.size_px, spec.size_px, 3)
         self.is_done = False
+        if not self._began:
+            self._begin(check)
         try:
-            self._stream.write(json.dumps(request).encode() + b"\n")
-            self._stream.flush()
+            self._socket.sendall(json.dumps(request).encode() + b"\n")
             for _ in photos:
-                answer = json.loads(self._stream.readline())
+                answer = json.loads(self._read(int.from_bytes(self._read(_LENGTH_BYTES, check)), check))
                 if "unavailable" in answer:
                     raise StoreUnavailable(answer["unavailable"])
-                yield answer.get("failed") or self._pixels(spec.size_px)
-        except (OSError, ValueError):  # the connection ended, before a line or within one
-            raise WorkerLost("the process that decodes photos ended") from None
+                if "failed" in answer:
+                    yield answer["failed"]
+                else:
+                    yield np.frombuffer(self._read(math.prod(shape), check), np.uint8).reshape(shape)
+        except (EOFError, OSError):
+            raise WorkerLost("the process that decodes photos ended, or hangs") from None
         self.is_done = True
 
-    def _pixels(self, size_px: int) -> Pixels:
-        pixels = np.empty((size_px, size_px, 3), np.uint8)
-        if self._stream.readinto(pixels.data.cast("B")) != pixels.nbytes:
-            raise ValueError
-        return pixels
+    def _begin(self, check: Callable[[], None]) -> None:
+        try:
+            self._began = self._read(len(_READY), check) == _READY
+        except (EOFError, OSError):
+            check()  # asked to stop, as the worker is
+        if not self._began:
+            raise InternalError("the process that decodes photos does not start; restart the worker, or see its log")
+
+    def _read(self, n_bytes: int, check: Callable[[], None]) -> bytearray:
+        content = bytearray(n_bytes)
+        left, hangs_at = memoryview(content), time.monotonic() + _SILENT_S
+        while left:
+            try:
+                n_read = self._socket.recv_into(left)
+            except TimeoutError:
+                check()
+                if time.monotonic() > hangs_at:
+                    raise
+                continue
+            if not n_read:
+                raise EOFError
+            left = left[n_read:]
+        return content
 
     def end(self) -> None:
         """End the process."""
         self._process.kill()
-        with suppress(OSError):  # unsent bytes
-            self._stream.close()
         self._socket.close()
         self._process.wait()
 
@@ -189,6 +222,7 @@ def main() -> None:
     with connection, ThreadPoolExecutor(_READ_AHEAD) as pool:
         stream = cast(BinaryIO, connection.makefile("rwb"))
         with suppress(ConnectionError):
+            connection.sendall(_READY)
             while line := stream.readline():
                 _decode(json.loads(line), stream, pool, decoding)
 
@@ -204,13 +238,17 @@ def _decode(
     try:
         for _, pixels in ahead(pool, decode, request["photos"], n_ahead=_READ_AHEAD):
             if isinstance(pixels, str):
-                stream.write(json.dumps({"failed": pixels}).encode() + b"\n")
+                _answer(stream, {"failed": pixels})
             else:
-                stream.write(b"{}\n" + pixels.tobytes())
-            stream.flush()
+                _answer(stream, {}, pixels.tobytes())
     except StoreUnavailable as error:
-        stream.write(json.dumps({"unavailable": str(error)}).encode() + b"\n")
-        stream.flush()
+        _answer(stream, {"unavailable": str(error)})
+
+
+def _answer(stream: BinaryIO, answer: dict[str, str], pixels: bytes = b"") -> None:
+    content = json.dumps(answer).encode()
+    stream.write(len(content).to_bytes(_LENGTH_BYTES) + content + pixels)
+    stream.flush()
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import CancelledError, Future
+from functools import partial
 from pathlib import Path
 
 from shared.errors import CatalogueUnusable, EmbeddingsDiffer, InternalError
@@ -94,10 +95,11 @@ class ShardRunner:
                 except InternalError as error:  # the photo's own; whatever else it is ends the job
                     failed[sha256] = f"photo cannot be used: {error.code}"
 
-        with self._decoders.decoded(request.photos, spec, self._settings.buckets.cache) as decoded:
+        check = partial(self._check, job, lease)
+        with self._decoders.decoded(request.photos, spec, self._settings.buckets.cache, check) as decoded:
             for i, (photo, pixels) in enumerate(zip(request.photos, decoded, strict=True)):
                 if i % _CHECKED_EVERY == 0:
-                    self._check(job, lease)
+                    check()
                 if isinstance(pixels, str):
                     failed[photo.sha256] = pixels
                     continue

@@ -208,7 +208,7 @@ def test_a_phone_gets_a_camera_and_nothing_wider_than_its_screen(go: Go, photos:
     for part, awaited in (("search", ".result"), ("index", "#versions li"), ("jobs", "#list li")):
         page.get_by_role("navigation").get_by_role("link", name=part).click()
         expect(page.locator(awaited).first).to_be_visible()
-        assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), part
+        assert page.evaluate("document.documentElement.scrollWidth <= document.documentElement.clientWidth"), part
     visit.keep("phone-jobs", whole=True)
 
 

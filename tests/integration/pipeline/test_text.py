@@ -251,3 +251,11 @@ def test_where_titles_mislead_and_more_words_do_not_more_words_are_surer() -> No
     found = fit_text(photos, VECTORS, SPLIT, SCHEMA, len(CATEGORIES), {}, lambda line: None)
     assert found is not None
     assert found.encoder.facts.surer > 0
+
+
+def test_photos_that_are_all_the_same_say_nothing_of_words() -> None:
+    same = np.repeat(VECTORS[:1], N, axis=0)
+    found = fit_text(PHOTOS, same, SPLIT, SCHEMA, len(CATEGORIES), {}, lambda line: None)
+    assert found is not None
+    assert found.encoder.facts.slope == 0
+    assert 0 < found.encoder.facts.offset < 1

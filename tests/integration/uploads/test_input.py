@@ -28,6 +28,12 @@ def test_a_missing_image_field_is_422_with_detail(http: FlaskClient, path: str) 
     assert_problem(http.post(path, data={"image": "text"}, content_type="multipart/form-data"), 422, "image_missing")
 
 
+@pytest.mark.parametrize("content_type", ["multipart/form-data", "application/x-www-form-urlencoded"])
+def test_a_form_of_words_alone_is_told_that_they_are_sent_as_json(http: FlaskClient, content_type: str) -> None:
+    answer = http.post("/v1/jobs/search", data={"text": "a lamp"}, content_type=content_type)
+    assert "without a photo, send text as JSON" in assert_problem(answer, 422, "image_missing")
+
+
 @pytest.mark.parametrize("path", SUBMITS)
 @pytest.mark.parametrize("content_type", ["image/jpeg", "application/octet-stream", "text/plain", ""])
 def test_what_is_not_multipart_is_422(http: FlaskClient, path: str, content_type: str) -> None:

@@ -3,6 +3,7 @@
 import hashlib
 import signal
 from collections.abc import Iterator
+from concurrent.futures import CancelledError
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ import psutil
 import pytest
 
 from shared.catalogue.decode import CHANGED
-from shared.errors import StoreUnavailable, WorkerLost
+from shared.errors import InternalError, StoreUnavailable, WorkerLost
 from shared.jobs.reindex_contract import ShardPhoto
 from shared.photos.images import PreprocessSpec, decode_photo
 from tests.conftest import encode, noise_image
@@ -95,6 +96,47 @@ def test_a_process_that_ends_in_a_shard_is_told_as_a_lost_worker(
         with pytest.raises(WorkerLost):
             list(decoded)
     assert not _processes()
+
+
+def test_while_one_hangs_it_is_asked_whether_the_shard_is_wanted(
+    decoders: ShardDecoders, photos: list[ShardPhoto], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    unwanted = False
+
+    def check() -> None:
+        if unwanted:
+            raise CancelledError
+
+    monkeypatch.setattr(shard_decoder, "_ASKED_EVERY_S", 0.1)
+    with decoders.decoded(photos * 20, _SPEC, _CACHE, check) as decoded:
+        next(decoded)
+        _processes()[0].suspend()
+        unwanted = True
+        with pytest.raises(CancelledError):
+            list(decoded)
+    assert not _processes()
+
+
+def test_one_that_hangs_for_long_is_told_as_a_lost_worker(
+    decoders: ShardDecoders, photos: list[ShardPhoto], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shard_decoder, "_ASKED_EVERY_S", 0.1)
+    with decoders.decoded(photos * 20, _SPEC, _CACHE) as decoded:
+        next(decoded)
+        _processes()[0].suspend()
+        monkeypatch.setattr(shard_decoder, "_SILENT_S", 0.2)
+        with pytest.raises(WorkerLost):
+            list(decoded)
+    assert not _processes()
+
+
+def test_one_that_does_not_start_or_is_of_another_build_is_no_fault_of_a_photo(
+    decoders: ShardDecoders, photos: list[ShardPhoto], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in {"_READY": b"0", "__name__": "worker.tasks.gone"}.items():
+        monkeypatch.setattr(shard_decoder, name, value)
+        with decoders.decoded(photos, _SPEC, _CACHE) as decoded, pytest.raises(InternalError, match="does not start"):
+            next(decoded)
 
 
 def test_one_that_was_killed_while_idle_is_replaced(decoders: ShardDecoders, photos: list[ShardPhoto]) -> None:

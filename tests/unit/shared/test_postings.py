@@ -68,3 +68,20 @@ def test_a_file_of_something_else_is_refused(tmp_path: Path) -> None:
     write_array(tmp_path / "postings.npy", np.zeros(3, dtype=np.float32))
     with pytest.raises(ValueError, match="not a list of postings"):
         Postings(tmp_path / "postings.npy", 3)
+
+
+@pytest.mark.parametrize("query", ["手机", "机", "apple", "苹果 手机", "耳機", "カメラ", "一"])
+def test_words_of_scripts_without_spaces_are_found_within_others(tmp_path: Path, query: str) -> None:
+    listings = ("全新苹果Apple手机13", "手表", "二手藍牙耳機", "古いカメラ 一台")
+    encoded = [words_of(text) for text in listings]
+    write_array(tmp_path / "postings.npy", np.sort(np.concatenate(
+        [postings_of(words.hashes, code) for code, words in enumerate(encoded)]
+    )))  # fmt: skip
+    found = Postings(tmp_path / "postings.npy", len(listings)).find(words_of(query))
+    right = [code for code, text in enumerate(listings) if all(word in text.lower() for word in query.split())]
+    assert found.listings[found.shares > 0.9].tolist() == right
+
+
+def test_pairs_of_letters_that_the_encoder_has_seen_are_not_new() -> None:
+    words = Words.of(features("苹果手机"), np.empty(0, np.uint64), np.sort(features("旧苹果").letters))
+    assert (~words.known).sum() == 2  # 果手 and 手机
