@@ -31,7 +31,7 @@ _BY_LISTING = """
     GROUP BY listing_id ORDER BY listing_id
 """
 
-# Of the ten nearest of 1,414 real texts, 4 bits on 160 of their 173 axes find all among 25 candidates, as 8 bits do.
+# Of the ten nearest of 1,412 real texts, 4 bits on 128 of their 141 axes have 0.999 among 25 candidates, 8 on all 1.
 _BITS = 4
 _TICK_EVERY = 256
 _MORE_EXACT = 4  # times as many, as a compressed index gives
