@@ -58,6 +58,29 @@ def write_chunks(
             file.write(chunk.data)
 
 
+def write_unsized(path: Path, dtype: np.dtype[Any], chunks: Iterable[npt.NDArray[Any]]) -> int:
+    """Write an array (n,) as .npy from its chunks, when nobody knows yet how many numbers they are.
+
+    Args:
+        path: replaced if it exists.
+        dtype: of the whole.
+        chunks: (m,) each, in order.
+
+    Returns:
+        how many numbers there are.
+
+    Raises:
+        OSError: the disk is full or may not be written.
+    """
+    header = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False}
+    with path.open("wb") as file:
+        np.lib.format.write_array_header_1_0(file, header | {"shape": (0,)})
+        n = sum(file.write(chunk.data) for chunk in chunks) // dtype.itemsize
+        file.seek(0)
+        np.lib.format.write_array_header_1_0(file, header | {"shape": (n,)})  # padded, so that it takes the same room
+    return n
+
+
 def map_array(path: Path, *, scattered: bool = False) -> npt.NDArray[Any]:
     """Open the array of a .npy file memory-mapped: only the pages that are accessed are read.
 

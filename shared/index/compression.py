@@ -24,7 +24,7 @@ from shared.index.stored_vectors import Vectors
 
 EXACT_UP_TO = 50_000
 TARGET_RECALL = 0.98  # recall at 10, minus two standard errors of the sample it is measured on, must reach this
-_N_AXES = 256
+_N_AXES, _IN_STEP = 256, 16  # FAISS compares codes of so many axes at once, and others tenfold as slowly one by one
 _AXES_SAMPLE = 32_768
 _SAMPLE_PER_LIST = 40
 _RUN = 1024  # rows that are sampled together, so that a disk or a cache of shards is read in order
@@ -36,6 +36,8 @@ _TIE = 1e-6  # float32 products of equal vectors differ by less
 _AT_ONCE = 1 << 20  # codes that are sorted into lists together
 KNOWN = 64  # neighbours of a query that are known, because the tenth may have copies
 _CODE_NS, _CANDIDATE_NS = 50, 2_000  # cost of comparing one
+
+_QUANTIZERS = {8: faiss.ScalarQuantizer.QT_8bit, 4: faiss.ScalarQuantizer.QT_4bit}
 
 Read = Callable[[int, int], FloatArray]  # returns the embeddings (m, dim) float32 of the rows from one to another
 
@@ -50,7 +52,7 @@ def n_lists_for(n: int) -> int:
     return min(_MOST_LISTS, 1 << max(0, round(math.log2(n_lists))))
 
 
-def compress(path: Path, vectors: FloatArray, *, threads: int = 0, seed: int = 17) -> IndexFacts:
+def compress(path: Path, vectors: FloatArray, *, bits: int = 8, threads: int = 0, seed: int = 17) -> IndexFacts:
     """Build the compressed index of vectors that are all there, and tune it to reach TARGET_RECALL at least cost.
 
     Holds a sample of the vectors and all codes in memory: 0.5 GB for a million vectors of 2048 dimensions.
@@ -58,6 +60,7 @@ def compress(path: Path, vectors: FloatArray, *, threads: int = 0, seed: int = 1
     Args:
         path: the file to write.
         vectors: (n, dim) float32, L2 norm 1, memory-mapped.
+        bits: that a code has for each axis, 8 or 4.
         threads: at most so many; 0: all cores. On a busy machine one is faster than two, which wait for each other.
         seed: of the sampling.
 
@@ -70,7 +73,7 @@ def compress(path: Path, vectors: FloatArray, *, threads: int = 0, seed: int = 1
 
     with at_most(threads):
         sample = Sample.draw(len(vectors), read, seed)
-        codec = Compression.train(sample, len(vectors), read)
+        codec = Compression.train(sample, len(vectors), read, bits=bits)
         numbers, codes = np.empty(len(vectors), np.uint16), np.empty((len(vectors), codec.width), np.uint8)
         truth = Nearest(sample.queries, KNOWN)
         for start in range(0, len(vectors), CHUNK_ROWS):
@@ -127,23 +130,23 @@ class Compression:
     index: faiss.IndexPreTransform
 
     @classmethod
-    def train(cls, sample: Sample, n: int, read: Read) -> Self:
+    def train(cls, sample: Sample, n: int, read: Read, *, bits: int = 8) -> Self:
         """Train it for `n` rows.
 
         Args:
             sample: of the rows.
             n: how many rows.
             read: reads them.
+            bits: see `compress`.
         """
-        n_lists = n_lists_for(n)
-        axes = faiss.PCAMatrix(sample.vectors.shape[1], min(_N_AXES, sample.vectors.shape[1]))
+        n_lists, dimension = n_lists_for(n), sample.vectors.shape[1]
+        n_axes = min(_N_AXES, dimension)
+        axes = faiss.PCAMatrix(dimension, n_axes - n_axes % _IN_STEP or n_axes)
         axes.train(sample.vectors)
         projected = np.concatenate([axes.apply(read(*run)) for run in sample.runs])
         # L2 distances rather than inner products: centring the axes does not change them.
         centres = faiss.IndexFlatL2(axes.d_out)
-        lists = faiss.IndexIVFScalarQuantizer(
-            centres, axes.d_out, n_lists, faiss.ScalarQuantizer.QT_8bit, faiss.METRIC_L2
-        )
+        lists = faiss.IndexIVFScalarQuantizer(centres, axes.d_out, n_lists, _QUANTIZERS[bits], faiss.METRIC_L2)
         lists.train(projected)
         index = faiss.IndexPreTransform(axes, lists)
         return cls(index)

@@ -17,10 +17,11 @@ import numpy.typing as npt
 from shared.array_types import BoolArray, FloatArray, IntArray
 from shared.artifacts.snapshots import PHOTOS, IndexKind, TextIndexFacts
 from shared.index.ann import Allowed, CompressedIndex, ExactIndex, RowIndex
-from shared.index.arrays import CHUNK_ROWS, map_array, write_array, write_chunks
+from shared.index.arrays import CHUNK_ROWS, map_array, write_chunks
 from shared.index.compression import EXACT_UP_TO, compress
-from shared.index.postings import POSTINGS, Postings, Verbatim, WordWeights, postings_of
+from shared.index.postings import Postings, Verbatim, WordWeights
 from shared.index.query import WordsQuery
+from shared.index.word_lists import WordListsWriter, open_word_lists
 from shared.text.encoder import EncodeListing, Words
 
 TEXTS = "texts.npy"
@@ -30,6 +31,8 @@ _BY_LISTING = """
     GROUP BY listing_id ORDER BY listing_id
 """
 
+# Of the ten nearest of 1,412 real texts, 4 bits on 128 of their 141 axes have 0.999 among 25 candidates, 8 on all 1.
+_BITS = 4
 _TICK_EVERY = 256
 _MORE_EXACT = 4  # times as many, as a compressed index gives
 
@@ -56,30 +59,29 @@ def write_texts(
     with closing(sqlite3.connect(directory / PHOTOS)) as connection:
         (count,) = connection.execute("SELECT count(DISTINCT listing_id) FROM photos").fetchone()
         listings = connection.execute(_BY_LISTING)
-        n_before = 0
-        postings: list[npt.NDArray[np.uint64]] = []
+        n_before = n_with_words = 0
+        lists = WordListsWriter(directory)
 
         def chunks() -> Iterator[FloatArray]:
-            nonlocal n_before
+            nonlocal n_before, n_with_words
             while page := list(islice(listings, CHUNK_ROWS)):
                 texts = np.zeros((len(page), width), dtype=np.float32)
                 for place, (payload, category, _) in enumerate(page):
                     if (encoded := encode(payload, category)) is not None:
                         texts[place] = encoded.vector
-                        postings.append(postings_of(encoded.words, n_before + place))
+                        lists.add(encoded.words, n_before + place)
+                        n_with_words += 1
                     if place % _TICK_EVERY == 0:
                         tick()
                 n_before += len(page)
                 yield texts
 
         write_chunks(directory / TEXTS, np.dtype(np.float32), (count, width), chunks())
-    entries = np.concatenate(postings or [np.empty(0, dtype=np.uint64)])
-    entries.sort()
-    write_array(directory / POSTINGS, entries)
-    facts = TextIndexFacts(kind=IndexKind.EXACT, width=width, n_with_words=len(postings))
+    lists.write(tick)
+    facts = TextIndexFacts(kind=IndexKind.EXACT, width=width, n_with_words=n_with_words)
     if count <= exact_up_to:
         return facts
-    tuned = compress(directory / TEXT_CODES, map_array(directory / TEXTS), threads=threads)
+    tuned = compress(directory / TEXT_CODES, map_array(directory / TEXTS), bits=_BITS, threads=threads)
     return facts.model_copy(update={"kind": tuned.kind, "n_probes": tuned.n_probes, "n_candidates": tuned.n_candidates})
 
 
@@ -108,9 +110,8 @@ class ListingTexts:
                 directory / TEXT_CODES, self._texts, n_probes=facts.n_probes, n_candidates=facts.n_candidates
             )
 
-        self._postings: Postings | None = None
-        if (directory / POSTINGS).exists():  # not in versions of an earlier Lookalike
-            self._postings = Postings(directory / POSTINGS, len(self._texts))
+        lists = open_word_lists(directory)
+        self._postings = Postings(lists, len(self._texts)) if lists else None
 
     def word_weights(self, words: Words) -> WordWeights | None:
         """How much the words of a query count when they are found word for word; None: they are not searched so."""

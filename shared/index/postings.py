@@ -5,18 +5,15 @@ before. By vectors alone 13 % of 250 words that one or two of 1,412 real listing
 photos; by postings, all do.
 """
 
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from shared.array_types import FloatArray, IntArray
-from shared.index.arrays import map_array
+from shared.index.word_lists import WordLists
 from shared.text.encoder import Words
 
-POSTINGS = "postings.npy"
-_HALF = np.uint64(32)
 _MOST_READ = 20_000  # of one search: the commonest words, which tell listings apart least, are passed over
 # A word counts by this power of its inverse document frequency. Measured on 1,412 real listings, each unknown to the
 # encoder that was asked for it: the only one with a word is among four photos for .97 of queries of it and a word of
@@ -92,31 +89,20 @@ class WordWeights(NamedTuple):
 
 
 class Postings:
-    """The words of a snapshot's listings, memory-mapped; safe to share between threads.
+    """The words of a snapshot's listings; safe to share between threads.
 
     Args:
-        path: of the sorted `postings_of` all listings, (n,) uint64.
+        lists: the listings of each word.
         n_listings: of the snapshot.
-
-    Raises:
-        OSError, ValueError: the file is missing or damaged.
     """
 
-    def __init__(self, path: Path, n_listings: int) -> None:
-        self._entries: npt.NDArray[np.uint64] = map_array(path)
-        if self._entries.ndim != 1 or self._entries.dtype != np.uint64:
-            raise ValueError(f"{path.name} is not a list of postings")
+    def __init__(self, lists: WordLists, n_listings: int) -> None:
+        self._lists = lists
         self._n_listings = n_listings
 
     def weights(self, words: Words) -> WordWeights:
         """How much the words of a query count, by how many listings have each."""
-        starts, ends = self._bounds(words)
-        return self._weights(words, ends - starts)
-
-    def _bounds(self, words: Words) -> tuple[IntArray, IntArray]:
-        first = words.hashes.astype(np.uint64) << _HALF
-        last = first | np.uint64(2**32 - 1)
-        return np.searchsorted(self._entries, first), np.searchsorted(self._entries, last, side="right")
+        return self._weights(words, self._lists.counts(words.hashes))
 
     def _weights(self, words: Words, counts: IntArray) -> WordWeights:
         rare = np.log((1 + self._n_listings) / (1 + counts)) ** _RARER
@@ -127,16 +113,8 @@ class Postings:
 
     def find(self, words: Words) -> Verbatim:
         """Find the listings that have words of a query."""
-        starts, ends = self._bounds(words)
-        weights = self._weights(words, ends - starts)
+        counts = self._lists.counts(words.hashes)
+        weights = self._weights(words, counts)
         read = weights.read
-        entries = [self._entries[starts[i] : ends[i]] for i in read.tolist()]
-        said = np.concatenate(entries or [self._entries[:0]]) & np.uint64(2**32 - 1)
-        listings, places = np.unique(said.astype(np.int64), return_inverse=True)
-        of_word = np.repeat(read, [len(one) for one in entries])
-        return Verbatim(listings, weights.shares(of_word, places, len(listings)))
-
-
-def postings_of(words: npt.NDArray[np.uint32], listing: int) -> npt.NDArray[np.uint64]:
-    """The postings of one listing: its words' hashes (n,), and its code -> (n,); sorted they are what is written."""
-    return words.astype(np.uint64) << _HALF | np.uint64(listing)
+        listings, places = np.unique(self._lists.listings(words.hashes[read]), return_inverse=True)
+        return Verbatim(listings, weights.shares(np.repeat(read, counts[read]), places, len(listings)))

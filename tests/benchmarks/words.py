@@ -29,10 +29,10 @@ from shared.catalogue.categories import CATEGORIES, CataloguePhoto
 from shared.index.ann import ExactIndex
 from shared.index.hybrid import HybridIndex
 from shared.index.listing_texts import TEXT_CODES, TEXTS, ListingTexts
-from shared.index.postings import POSTINGS
 from shared.index.query import WordsQuery
 from shared.index.snapshot import IndexSnapshot, open_files
 from shared.index.stored_vectors import VECTORS
+from shared.index.word_lists import POSTINGS, WORD_LISTINGS, WORDS
 from shared.jobs.contract import SearchRequest
 from shared.model.bundle import Split
 from shared.text.encoder import TEXT, EncodedListing, TextEncoder, TextFacts
@@ -44,6 +44,7 @@ from tests.support.snapshots import write_snapshot
 N_QUERIES = 200
 N_FITTED = 3_000
 FACTS = "text.json"
+OF_WORDS = (TEXTS, TEXT_CODES, WORDS, WORD_LISTINGS, POSTINGS)
 WEIGHT = 0.5
 SCHEMA = AttributeSchema(
     (Attribute(name="title", type=AttributeType.TEXT), Attribute(name="description", type=AttributeType.TEXT))
@@ -188,7 +189,7 @@ def _measure(snapshot: IndexSnapshot, encoder: TextEncoder, where: Path, before_
     for kind in ("photo", "photo and words", "words"):
         for query, text in zip(queries, texts, strict=True):
             kinds[kind](snapshot, query, text)
-        mb, all_mb = resident_mb(VECTORS, TEXTS, POSTINGS), resident_mb()
+        mb, all_mb = resident_mb(VECTORS, TEXTS), resident_mb()
         report.add(
             "memory", after_searches_by=kind, before_mb=round(before_mb), mb=round(mb), all_mapped_mb=round(all_mb),
             of_float32=round(mb * 2**20 / (4 * DIMENSION * len(snapshot)), 4),
@@ -217,10 +218,10 @@ def _measure(snapshot: IndexSnapshot, encoder: TextEncoder, where: Path, before_
         encoder.encode(text)
         encode_ms.append(1e3 * (time.perf_counter() - began))
     sizes = {path.name: path.stat().st_size for path in where.iterdir()}
-    of_words = sum(size for name, size in sizes.items() if name in (TEXTS, TEXT_CODES, POSTINGS))
+    of_words = sum(size for name, size in sizes.items() if name in OF_WORDS)
     report.add(
         "bytes a photo", words=round(of_words / len(snapshot), 1), all=round(sum(sizes.values()) / len(snapshot), 1),
-        **{name: round(sizes.get(name, 0) / len(snapshot), 1) for name in (TEXTS, TEXT_CODES, POSTINGS, PHOTOS)},
+        **{name: round(sizes[name] / len(snapshot), 1) for name in (*OF_WORDS, PHOTOS) if name in sizes},
         encode_title_ms=round(statistics.median(encode_ms), 3),
     )  # fmt: skip
 

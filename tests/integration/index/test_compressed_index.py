@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import faiss
 import numpy as np
@@ -180,6 +181,17 @@ def test_the_same_vectors_give_the_same_codes(tmp_path: Path) -> None:
     facts = [compress(tmp_path / name, VECTORS_OF_PHOTOS, threads=1) for name in ("one", "two")]
     assert facts[0] == facts[1]
     assert (tmp_path / "one").read_bytes() == (tmp_path / "two").read_bytes()
+
+
+def test_codes_of_four_bits_take_half_as_much_and_find_the_same(tmp_path: Path) -> None:
+    vectors = np.ascontiguousarray(VECTORS_OF_PHOTOS[:, :45])
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    facts = compress(tmp_path / "codes", vectors, bits=4)
+    assert facts.recall_at_10 >= TARGET_RECALL
+    assert facts.n_candidates <= 100
+    index: Any = faiss.read_index(str(tmp_path / "codes"))
+    lists: Any = faiss.downcast_index(index.index)
+    assert (lists.d, lists.code_size) == (32, 16)
 
 
 def test_building_with_fewer_threads_leaves_the_setting_of_the_thread_as_it_was(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from shared.artifacts.snapshots import IndexKind, index_store, read_index_manife
 from shared.attributes.schema import Attribute, AttributeSchema, AttributeType, as_payload
 from shared.catalogue.categories import CATEGORIES, CataloguePhoto
 from shared.changes.log import Change, PutPhoto
+from shared.index.arrays import write_array
 from shared.index.compression import EXACT_UP_TO
 from shared.index.delta import DeltaIndex
 from shared.index.matches import find_match
@@ -21,6 +22,7 @@ from shared.index.milvus import open_collection
 from shared.index.query import WordsQuery
 from shared.index.snapshot import open_files
 from shared.index.vector_index import VectorIndex
+from shared.index.word_lists import POSTINGS, WORD_LISTINGS, WORDS, PackedLists
 from shared.jobs.contract import Distinct, SearchRequest
 from shared.model.embedder import Embeddings, normalised
 from shared.model.fusion import softmax
@@ -205,6 +207,38 @@ def test_one_photo_a_listing(index: VectorIndex) -> None:
     best = sorted((float(scores[3 * listing : 3 * listing + 3].max()) for listing in range(N // 3)), reverse=True)
     assert len({hit.listing_id for hit in found}) == 15
     np.testing.assert_allclose([hit.score for hit in found], best[:15], atol=2e-4)
+
+
+@pytest.mark.parametrize("exact_up_to", [0, EXACT_UP_TO])
+def test_versions_with_postings_of_eight_bytes_answer_the_same(tmp_path: Path, exact_up_to: int) -> None:
+    store = index_store(tmp_path)
+    version = write_snapshot(
+        store,
+        PHOTOS,
+        Embeddings(VECTORS, SCORES),
+        fingerprint=FINGERPRINT,
+        catalogue="drawn",
+        catalogue_digest="0" * 64,
+        exact_up_to=exact_up_to,
+        attributes=SCHEMA,
+        encoder=ENCODER,
+    )
+    directory, manifest = store.path(version), read_index_manifest(store, version)
+    now = open_files(directory, version, manifest)
+    lists, hashes = PackedLists(directory), np.load(directory / WORDS)[0]
+    entries = np.repeat(hashes, lists.counts(hashes)).astype(np.uint64) << np.uint64(32)
+    write_array(directory / POSTINGS, entries | lists.listings(hashes).astype(np.uint64))
+    (directory / WORDS).unlink()
+    (directory / WORD_LISTINGS).unlink()
+    before = open_files(directory, version, manifest)
+    rows = np.arange(N)
+    for text in (*THINGS, "oak lamp with a zeppelin", "silver", "zeppelin"):
+        for weight, alone in ((0.3, False), (1.0, False), (0.5, True)):
+            words = asked(text, weight, alone=alone)
+            found, expected = (one.search(QUERIES[0], SearchRequest(k=30), words=words) for one in (now, before))
+            assert found == expected
+            np.testing.assert_array_equal(now.verbatim(rows, words.words), before.verbatim(rows, words.words))
+    assert now.verbatim(rows, asked("oak table", 1).words).max() == 1
 
 
 def put(number: int, image_id: str, listing_id: str, title: str, fingerprint: str = FINGERPRINT) -> Change:

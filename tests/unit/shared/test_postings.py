@@ -1,14 +1,24 @@
 """Postings: which listings say what of a query word for word, and what a search leaves unread."""
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 
-from shared.index import postings
+from shared.index import postings, word_lists
 from shared.index.arrays import write_array
-from shared.index.postings import Postings, postings_of
+from shared.index.postings import Postings
+from shared.index.word_lists import (
+    POSTINGS,
+    WORD_LISTINGS,
+    WORDS,
+    WordLists,
+    WordListsWriter,
+    open_word_lists,
+)
 from shared.text.encoder import Words
 from shared.text.features import features
 
@@ -19,11 +29,29 @@ def words_of(text: str, known: str = "oak table chair") -> Words:
     return Words.of(features(text), np.sort(features(known).words))
 
 
-@pytest.fixture
-def written(tmp_path: Path) -> Postings:
-    entries = [postings_of(words_of(text).hashes, code) for code, text in enumerate(LISTINGS)]
-    write_array(tmp_path / "postings.npy", np.sort(np.concatenate(entries)))
-    return Postings(tmp_path / "postings.npy", len(LISTINGS))
+def write_sorted(directory: Path, listings: Sequence[npt.NDArray[np.uint32]]) -> None:
+    """As an earlier Lookalike wrote them."""
+    entries = [words.astype(np.uint64) << np.uint64(32) | np.uint64(code) for code, words in enumerate(listings)]
+    write_array(directory / POSTINGS, np.sort(np.concatenate(entries)))
+
+
+def write_packed(directory: Path, listings: Sequence[npt.NDArray[np.uint32]]) -> None:
+    lists = WordListsWriter(directory)
+    for code, words in enumerate(listings):
+        lists.add(words, code)
+    lists.write()
+
+
+def opened(directory: Path) -> WordLists:
+    lists = open_word_lists(directory)
+    assert lists is not None
+    return lists
+
+
+@pytest.fixture(params=[write_packed, write_sorted])
+def written(request: pytest.FixtureRequest, tmp_path: Path) -> Postings:
+    request.param(tmp_path, [words_of(text).hashes for text in LISTINGS])
+    return Postings(opened(tmp_path), len(LISTINGS))
 
 
 def test_a_listing_that_says_all_comes_before_those_that_say_a_part(written: Postings) -> None:
@@ -64,20 +92,76 @@ def test_the_commonest_words_are_passed_over(written: Postings, monkeypatch: pyt
     assert not len(written.find(words_of("oak")).listings)
 
 
-def test_a_file_of_something_else_is_refused(tmp_path: Path) -> None:
-    write_array(tmp_path / "postings.npy", np.zeros(3, dtype=np.float32))
-    with pytest.raises(ValueError, match="not a list of postings"):
-        Postings(tmp_path / "postings.npy", 3)
+def test_packed_lists_hold_what_sorted_ones_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(word_lists, "_IN_MEMORY", 5_000)
+    rng = np.random.default_rng(3)
+    hashes = rng.integers(2**32, size=3_000, dtype=np.uint32)
+    hashes[:2] = 0, 2**32 - 1
+    chances = 1 / np.arange(1, 3_001) ** 1.3
+    chances[0] = 0.7
+    # Listings far apart, so that distances take one byte to five.
+    codes = np.cumsum(rng.choice([1, 1, 200, 30_000, 3_000_000], size=3_000))
+    codes[-1] = 2**32 - 1
+    listings = [np.unique(hashes[rng.random(3_000) < chances]) for _ in codes]
+    packed, older = tmp_path / "packed", tmp_path / "older"
+    packed.mkdir()
+    older.mkdir()
+    lists = WordListsWriter(packed)
+    for words, code in zip(listings, codes.tolist(), strict=True):
+        lists.add(words, code)
+    lists.write()
+    entries = [w.astype(np.uint64) << np.uint64(32) | np.uint64(c) for w, c in zip(listings, codes, strict=True)]
+    write_array(older / POSTINGS, np.sort(np.concatenate(entries)))
+    assert {path.name for path in packed.iterdir()} == {WORDS, WORD_LISTINGS}
+
+    now, before = opened(packed), opened(older)
+    asked = np.concatenate([hashes, rng.integers(2**32, size=500, dtype=np.uint32)])
+    np.testing.assert_array_equal(now.counts(asked), before.counts(asked))
+    np.testing.assert_array_equal(now.listings(asked), before.listings(asked))
+    for some in (asked[:0], asked[-1:], asked[[0]], asked[[1, 0, 5]]):
+        np.testing.assert_array_equal(now.listings(some), before.listings(some))
+    for _ in range(50):
+        known = rng.random(6) < 0.5
+        query = Words(rng.choice(asked, 6, replace=False), known, whole=bool(rng.integers(2)))
+        found, expected = (Postings(one, len(codes)).find(query) for one in (now, before))
+        np.testing.assert_array_equal(found.listings, expected.listings)
+        np.testing.assert_array_equal(found.shares, expected.shares)
+
+    # From 4 GiB of listings on the table is of wider numbers.
+    write_array(packed / WORDS, np.load(packed / WORDS).astype(np.uint64))
+    np.testing.assert_array_equal(opened(packed).listings(asked), before.listings(asked))
+
+
+def test_a_catalogue_without_words_has_empty_lists(tmp_path: Path) -> None:
+    write_packed(tmp_path, [])
+    found = Postings(opened(tmp_path), 3).find(words_of("oak"))
+    assert (len(found.listings), len(found.shares)) == (0, 0)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        (POSTINGS, np.zeros(3, dtype=np.float32), "not a list of postings"),
+        (WORDS, np.zeros((3, 2), dtype=np.float32), "not a table of words"),
+        (WORD_LISTINGS, np.zeros(3, dtype=np.uint8), "does not hold the listings"),
+    ],
+)
+def test_a_file_of_something_else_is_refused(
+    tmp_path: Path, name: str, content: npt.NDArray[np.float32], message: str
+) -> None:
+    if name != POSTINGS:
+        write_packed(tmp_path, [words_of("oak").hashes])
+    write_array(tmp_path / name, content)
+    with pytest.raises(ValueError, match=message):
+        open_word_lists(tmp_path)
 
 
 @pytest.mark.parametrize("query", ["手机", "机", "apple", "苹果 手机", "耳機", "カメラ", "一"])
 def test_words_of_scripts_without_spaces_are_found_within_others(tmp_path: Path, query: str) -> None:
     listings = ("全新苹果Apple手机13", "手表", "二手藍牙耳機", "古いカメラ 一台")
     encoded = [words_of(text) for text in listings]
-    write_array(tmp_path / "postings.npy", np.sort(np.concatenate(
-        [postings_of(words.hashes, code) for code, words in enumerate(encoded)]
-    )))  # fmt: skip
-    found = Postings(tmp_path / "postings.npy", len(listings)).find(words_of(query))
+    write_packed(tmp_path, [words.hashes for words in encoded])
+    found = Postings(opened(tmp_path), len(listings)).find(words_of(query))
     right = [code for code, text in enumerate(listings) if all(word in text.lower() for word in query.split())]
     assert found.listings[found.shares > 0.9].tolist() == right
 
