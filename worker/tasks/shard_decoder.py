@@ -41,17 +41,16 @@ _IDLE_S = 30.0  # after which a process is ended, or up to as much again
 _ASKED_EVERY_S = 1.0  # whether a shard is still wanted, while nothing comes
 # After which it hangs: longer than a store may take to answer, or a busy machine for all photos ahead of one.
 _SILENT_S = 300.0
-_READY = (
-    b"1"  # another one where the exchange is another: the files of a worker that runs may be replaced by newer ones
-)
+# Another one where the exchange is another: the files of a worker that runs may be replaced by newer ones.
+_READY = b"1"
 _LENGTH_BYTES = 4
 
 
 class ShardDecoders:
     """Processes that decode, each for one shard at a time; started when they are needed, ended when they are not.
 
-    with decoders.decoded(photos, spec, cache) as decoded:
-        for pixels in decoded: ...
+        with decoders.decoded(photos, spec, cache) as decoded:
+            for pixels in decoded: ...
     """
 
     def __init__(self) -> None:
