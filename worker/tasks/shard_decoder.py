@@ -47,7 +47,9 @@ _LENGTH_BYTES = 4
 
 
 class ShardDecoders:
-    """Processes that decode, each for one shard at a time; started when they are needed, ended when they are not.
+    """Processes that decode, each for one shard at a time.
+
+    They are started when they are needed, and ended when they are not.
 
         with decoders.decoded(photos, spec, cache) as decoded:
             for pixels in decoded: ...
