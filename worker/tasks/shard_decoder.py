@@ -44,6 +44,7 @@ _SILENT_S = 300.0
 # Another one where the exchange is another: the files of a worker that runs may be replaced by newer ones.
 _READY = b"1"
 _LENGTH_BYTES = 4
+_STARTS = 3  # a process may be killed, or be short of memory, before it has begun
 
 
 class ShardDecoders:
@@ -77,7 +78,7 @@ class ShardDecoders:
             it raises StoreUnavailable where a store does not answer, WorkerLost where the process ended or was silent
             for minutes: a photo has crashed it, or it was killed; and InternalError where it did not even start.
         """
-        decoder = self._take()
+        decoder = self._take(check)
         try:
             yield decoder.decode(photos, spec, cache, check)
         finally:
@@ -86,7 +87,7 @@ class ShardDecoders:
             else:
                 decoder.end()
 
-    def _take(self) -> "_Decoder":
+    def _take(self, check: Callable[[], None]) -> "_Decoder":
         while True:
             with self._lock:
                 if not self._idle:
@@ -95,7 +96,16 @@ class ShardDecoders:
             if decoder.is_alive:
                 return decoder
             decoder.end()
-        return _Decoder()
+        for _ in range(_STARTS):
+            decoder = _Decoder()
+            try:
+                if decoder.starts(check):
+                    return decoder
+            except BaseException:
+                decoder.end()
+                raise
+            decoder.end()
+        raise InternalError("the process that decodes photos does not start; restart the worker, or see its log")
 
     def close(self) -> None:
         """End the idle processes; may be used again."""
@@ -141,7 +151,6 @@ class _Decoder:
                 env={**os.environ, **_MALLOC, "PYTHONPATH": _ROOT, "OPENBLAS_NUM_THREADS": "1"},
             )
         self._socket.settimeout(_ASKED_EVERY_S)
-        self._began = False
         self.is_done = True
         self.idle_since = 0.0
 
@@ -158,6 +167,14 @@ class _Decoder:
         finally:
             self._socket.settimeout(_ASKED_EVERY_S)
 
+    def starts(self, check: Callable[[], None]) -> bool:
+        """Wait for its greeting; returns whether it came."""
+        try:
+            return self._read(len(_READY), check) == _READY
+        except (EOFError, OSError):
+            check()  # asked to stop, as the worker is
+            return False
+
     def decode(
         self, photos: Sequence[ShardPhoto], spec: PreprocessSpec, cache: Path, check: Callable[[], None]
     ) -> Iterator[Pixels | str]:
@@ -165,8 +182,6 @@ class _Decoder:
         request = {"spec": spec.model_dump(), "cache": str(cache), "photos": [photo.model_dump() for photo in photos]}
         shape = (spec.size_px, spec.size_px, 3)
         self.is_done = False
-        if not self._began:
-            self._begin(check)
         try:
             self._socket.sendall(json.dumps(request).encode() + b"\n")
             for _ in photos:
@@ -180,14 +195,6 @@ class _Decoder:
         except (EOFError, OSError):
             raise WorkerLost("the process that decodes photos ended, or hangs") from None
         self.is_done = True
-
-    def _begin(self, check: Callable[[], None]) -> None:
-        try:
-            self._began = self._read(len(_READY), check) == _READY
-        except (EOFError, OSError):
-            check()  # asked to stop, as the worker is
-        if not self._began:
-            raise InternalError("the process that decodes photos does not start; restart the worker, or see its log")
 
     def _read(self, n_bytes: int, check: Callable[[], None]) -> bytearray:
         content = bytearray(n_bytes)

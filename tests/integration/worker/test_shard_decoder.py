@@ -2,7 +2,7 @@
 
 import hashlib
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import CancelledError
 from pathlib import Path
 
@@ -135,8 +135,29 @@ def test_one_that_does_not_start_or_is_of_another_build_is_no_fault_of_a_photo(
 ) -> None:
     for name, value in {"_READY": b"0", "__name__": "worker.tasks.gone"}.items():
         monkeypatch.setattr(shard_decoder, name, value)
-        with decoders.decoded(photos, _SPEC, _CACHE) as decoded, pytest.raises(InternalError, match="does not start"):
-            next(decoded)
+        with (
+            pytest.raises(InternalError, match="does not start"),
+            decoders.decoded(photos, _SPEC, _CACHE),
+        ):
+            pass
+    assert not _processes()
+
+
+def test_one_that_is_killed_before_it_has_begun_is_started_again(
+    decoders: ShardDecoders, photos: list[ShardPhoto], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    starts, killed = shard_decoder._Decoder.starts, []
+
+    def killed_at_first(decoder: shard_decoder._Decoder, check: Callable[[], None]) -> bool:
+        if len(killed) < 2:
+            decoder._process.kill()
+            killed.append(decoder)
+        return starts(decoder, check)
+
+    monkeypatch.setattr(shard_decoder._Decoder, "starts", killed_at_first)
+    with decoders.decoded(photos, _SPEC, _CACHE) as decoded:
+        assert len(list(decoded)) == len(photos)
+    assert len(_processes()) == 1
 
 
 def test_one_that_was_killed_while_idle_is_replaced(decoders: ShardDecoders, photos: list[ShardPhoto]) -> None:
