@@ -146,7 +146,8 @@ def test_one_that_does_not_start_or_is_of_another_build_is_no_fault_of_a_photo(
 def test_one_that_is_killed_before_it_has_begun_is_started_again(
     decoders: ShardDecoders, photos: list[ShardPhoto], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    starts, killed = shard_decoder._Decoder.starts, []
+    starts = shard_decoder._Decoder.starts
+    killed: list[shard_decoder._Decoder] = []
 
     def killed_at_first(decoder: shard_decoder._Decoder, check: Callable[[], None]) -> bool:
         if len(killed) < 2:
