@@ -2,8 +2,8 @@
 
 In threads of the worker, decoding would hold up every search: whoever has the interpreter's lock and is not let run
 keeps it from all other threads. So this is a process, `python -m worker.tasks.shard_decoder`, with a socket for its
-standard input. First `_READY` goes out; then a JSON line with the photos of a shard comes in, and for each of them, in
-that order, JSON goes out behind its length, and the pixels if there are any.
+standard input. An empty line comes in, and `_READY` goes out; then a JSON line with the photos of a shard comes in, and
+for each of them, in that order, JSON goes out behind its length, and the pixels if there are any.
 """
 
 import json
@@ -44,7 +44,7 @@ _SILENT_S = 300.0
 # Another one where the exchange is another: the files of a worker that runs may be replaced by newer ones.
 _READY = b"1"
 _LENGTH_BYTES = 4
-_STARTS = 3  # a process may be killed, or be short of memory, before it has begun
+_STARTS = 5  # idle processes may be gone, and new ones be killed, or be short of memory, before they have begun
 
 
 class ShardDecoders:
@@ -88,18 +88,12 @@ class ShardDecoders:
                 decoder.end()
 
     def _take(self, check: Callable[[], None]) -> "_Decoder":
-        while True:
-            with self._lock:
-                if not self._idle:
-                    break
-                decoder = self._idle.pop()
-            if decoder.is_alive:
-                return decoder
-            decoder.end()
         for _ in range(_STARTS):
-            decoder = _Decoder()
+            with self._lock:
+                decoder = self._idle.pop() if self._idle else None
+            decoder = decoder or _Decoder()
             try:
-                if decoder.starts(check):
+                if decoder.is_ready(check):
                     return decoder
             except BaseException:
                 decoder.end()
@@ -154,22 +148,10 @@ class _Decoder:
         self.is_done = True
         self.idle_since = 0.0
 
-    @property
-    def is_alive(self) -> bool:
-        """Whether it waits for another shard: it may have been killed."""
-        self._socket.setblocking(False)
+    def is_ready(self, check: Callable[[], None]) -> bool:
+        """Greet it, and wait for its answer; returns whether one came: it may not have started, or may be gone."""
         try:
-            return self._socket.recv(1, socket.MSG_PEEK) != b""
-        except BlockingIOError:
-            return True
-        except OSError:
-            return False
-        finally:
-            self._socket.settimeout(_ASKED_EVERY_S)
-
-    def starts(self, check: Callable[[], None]) -> bool:
-        """Wait for its greeting; returns whether it came."""
-        try:
+            self._socket.sendall(b"\n")
             return self._read(len(_READY), check) == _READY
         except (EOFError, OSError):
             check()  # asked to stop, as the worker is
@@ -230,9 +212,11 @@ def main() -> None:
     with connection, ThreadPoolExecutor(_READ_AHEAD) as pool:
         stream = cast(BinaryIO, connection.makefile("rwb"))
         with suppress(ConnectionError):
-            connection.sendall(_READY)
             while line := stream.readline():
-                _decode(json.loads(line), stream, pool, decoding)
+                if line == b"\n":
+                    connection.sendall(_READY)
+                else:
+                    _decode(json.loads(line), stream, pool, decoding)
 
 
 def _decode(

@@ -72,6 +72,12 @@ def before_call(_context: Any, case: Any, _kwargs: Any) -> None:
             case.body.pop("propose_boxes", None)
         if case.body.get("listing_score"):  # nor what one option asks of another
             case.body["distinct"] = "listing"
+        if case.operation.path == "/v1/feedback":
+            wanted, other = (
+                ("category", "image_id") if case.body.get("event") == "category" else ("image_id", "category")
+            )
+            case.body[wanted] = case.body.get(wanted) or "any"
+            case.body.pop(other, None)
         if "attributes" in case.body:  # of which `text` stands for some
             case.body.pop("text", None)
         case._record_starting_state()  # else a body with bytes in it, once changed, counts as wrong
