@@ -312,18 +312,13 @@ def start_worker(instance: Any, conf: Any, options: Mapping[str, Any], **_: Any)
     settings = load_settings()
     trace_tasks(settings)
     _running = WorkerProcess(settings, instance.app, _selected(options))
-    _hold_searches_up_less()
-    _running.start()
-    conf.worker_concurrency = _running.n_threads
-
-
-def _hold_searches_up_less() -> None:
-    """Shorten what holds up all threads of this process, by what a reindex was measured to cost searches beside it."""
-    # A collection looks at all objects, 0.1 s long; the modules' are most of them, and stay. Models come and go: none
-    # is loaded yet.
+    # A collection of garbage stops all threads and looks at all objects, 0.1 s long; the modules' are most of them, and
+    # stay. Models come and go: none is loaded yet.
     gc.collect()
     gc.freeze()
-    sys.setswitchinterval(_SWITCH_S)
+    _running.start()
+    sys.setswitchinterval(_SWITCH_S)  # not before: loading libraries has threads change places where they may block
+    conf.worker_concurrency = _running.n_threads
 
 
 @_or_exit
