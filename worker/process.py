@@ -316,8 +316,8 @@ def start_worker(instance: Any, conf: Any, options: Mapping[str, Any], **_: Any)
     # stay. Models come and go: none is loaded yet.
     gc.collect()
     gc.freeze()
+    sys.setswitchinterval(_SWITCH_S)
     _running.start()
-    sys.setswitchinterval(_SWITCH_S)  # not before: loading libraries has threads change places where they may block
     conf.worker_concurrency = _running.n_threads
 
 

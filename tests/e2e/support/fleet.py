@@ -179,7 +179,9 @@ class Fleet(Stack):
             if name not in ("api", *wanted) and self.alive(name):
                 self.kill(name)
         for name in wanted:
-            if not self.alive(name):
+            if self.alive(name):
+                self.signal(name, signal.SIGCONT)
+            else:
                 self.start(name)
         if not self.alive("api"):
             self.start("api")
