@@ -29,7 +29,7 @@ from shared.errors import (
 )
 from shared.jobs.contract import Priority
 from shared.photos.boxes import Box
-from shared.photos.limits import MAX_DECODING_BYTES
+from shared.photos.limits import DECODER_MALLOC, MAX_DECODING_BYTES
 from shared.photos.preprocessing import PreprocessSpec
 from shared.telemetry import event
 
@@ -46,9 +46,6 @@ _WAIT_S = 10
 _WAIT_LARGE_S = 3  # a large photo takes one to two seconds to decode
 _EXIT_WITHIN_S = 0.5
 _RETRY_AFTER_S = 5
-# Blocks over 4 MiB go back to the system when they are freed; else glibc keeps the memory of the largest photo so far.
-# Smaller blocks are reused for the next photo: new pages from the kernel took a quarter of the decoding time.
-_MALLOC = {"MALLOC_ARENA_MAX": "1", "MALLOC_MMAP_THRESHOLD_": "4194304", "MALLOC_TRIM_THRESHOLD_": "4194304"}
 # All that a decoder inherits: how Python is found. Passwords and keys lie in other variables.
 _INHERITED = ("LD_LIBRARY_PATH", "PYTHONHOME", "PYTHONDONTWRITEBYTECODE")
 _REFUSALS: dict[str, type[InputError]] = {
@@ -177,7 +174,7 @@ class _Decoder:
     def __init__(self) -> None:
         self._socket, theirs = socketpair()
         inherited = {name: os.environ[name] for name in _INHERITED if name in os.environ}
-        environment = {**inherited, **_MALLOC, "PYTHONPATH": _ROOT, "OPENBLAS_NUM_THREADS": "1"}
+        environment = {**inherited, **DECODER_MALLOC, "PYTHONPATH": _ROOT, "OPENBLAS_NUM_THREADS": "1"}
         self._process = subprocess.Popen(
             [sys.executable, "-P", "-W", "ignore", "-m", "api.uploads.decoder_process"],
             stdin=theirs,

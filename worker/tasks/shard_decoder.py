@@ -29,14 +29,13 @@ from shared.cores import give_way, n_cores
 from shared.errors import InternalError, StoreUnavailable, WorkerLost
 from shared.jobs.reindex_contract import ShardPhoto
 from shared.photos.images import Pixels, PreprocessSpec
+from shared.photos.limits import DECODER_MALLOC
 from shared.telemetry import configure_logging
 
 _ROOT = str(Path(__file__).parents[2])
 _READ_AHEAD = 16  # a store answers after a while, but many at a time
 # Of each process, of which there are two as a rule: decoding takes a fifth to a half of what the model takes.
 _DECODED_AT_A_TIME = max(1, n_cores() // 4)
-# As of the decoders of uploads: memory of a large photo goes back to the system, that of small ones serves the next.
-_MALLOC = {"MALLOC_ARENA_MAX": "1", "MALLOC_MMAP_THRESHOLD_": "4194304", "MALLOC_TRIM_THRESHOLD_": "4194304"}
 _IDLE_S = 30.0  # after which a process is ended, or up to as much again
 _ASKED_EVERY_S = 1.0  # whether a shard is still wanted, while nothing comes
 # After which it hangs: longer than a store may take to answer, or a busy machine for all photos ahead of one.
@@ -142,7 +141,7 @@ class _Decoder:
                 [sys.executable, "-P", "-W", "ignore", "-m", __name__],
                 stdin=theirs.fileno(),
                 stdout=subprocess.DEVNULL,
-                env={**os.environ, **_MALLOC, "PYTHONPATH": _ROOT, "OPENBLAS_NUM_THREADS": "1"},
+                env={**os.environ, **DECODER_MALLOC, "PYTHONPATH": _ROOT, "OPENBLAS_NUM_THREADS": "1"},
             )
         self._socket.settimeout(_ASKED_EVERY_S)
         self.is_done = True

@@ -5,12 +5,14 @@ import math
 from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from shared.array_types import FloatArray
 from shared.artifacts.snapshots import IndexKind, index_store, read_index_manifest
+from shared.artifacts.store import ArtifactStore
 from shared.attributes.schema import Attribute, AttributeSchema, AttributeType, as_payload
 from shared.catalogue.categories import CATEGORIES, CataloguePhoto
 from shared.changes.log import Change, PutPhoto
@@ -84,6 +86,21 @@ def photo(row: int) -> CataloguePhoto:
 PHOTOS = [photo(row) for row in range(N)]
 
 
+def written(store: ArtifactStore, **options: Any) -> str:
+    """A version with all photos; returns its name."""
+    made = Embeddings(VECTORS, SCORES)
+    return write_snapshot(
+        store,
+        PHOTOS,
+        made,
+        fingerprint=FINGERPRINT,
+        catalogue="drawn",
+        catalogue_digest="0" * 64,
+        attributes=SCHEMA,
+        **options,
+    )
+
+
 @pytest.fixture(scope="module", params=["exact", "compressed", "milvus"])
 def index(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[VectorIndex]:
     """Of each kind, looking into all that there is, so that it must find what the plainest way finds."""
@@ -91,18 +108,7 @@ def index(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     lite: MilvusLite | None = request.getfixturevalue("milvus") if kind == "milvus" else None
     server = lite.connect() if lite else None
     store = index_store(tmp_path_factory.mktemp("home"))
-    version = write_snapshot(
-        store,
-        PHOTOS,
-        Embeddings(VECTORS, SCORES),
-        fingerprint=FINGERPRINT,
-        catalogue="drawn",
-        catalogue_digest="0" * 64,
-        exact_up_to=0 if kind == "compressed" else EXACT_UP_TO,
-        server=server,
-        attributes=SCHEMA,
-        encoder=ENCODER,
-    )
+    version = written(store, exact_up_to=0 if kind == "compressed" else EXACT_UP_TO, server=server, encoder=ENCODER)
     manifest = read_index_manifest(store, version)
     assert manifest.index is not None
     assert manifest.texts is not None
@@ -212,17 +218,7 @@ def test_one_photo_a_listing(index: VectorIndex) -> None:
 @pytest.mark.parametrize("exact_up_to", [0, EXACT_UP_TO])
 def test_versions_with_postings_of_eight_bytes_answer_the_same(tmp_path: Path, exact_up_to: int) -> None:
     store = index_store(tmp_path)
-    version = write_snapshot(
-        store,
-        PHOTOS,
-        Embeddings(VECTORS, SCORES),
-        fingerprint=FINGERPRINT,
-        catalogue="drawn",
-        catalogue_digest="0" * 64,
-        exact_up_to=exact_up_to,
-        attributes=SCHEMA,
-        encoder=ENCODER,
-    )
+    version = written(store, exact_up_to=exact_up_to, encoder=ENCODER)
     directory, manifest = store.path(version), read_index_manifest(store, version)
     now = open_files(directory, version, manifest)
     lists, hashes = PackedLists(directory), np.load(directory / WORDS)[0]
@@ -367,15 +363,7 @@ def test_the_match_of_a_photo_is_the_best_that_filters_allow_compared_with_all(i
 
 def test_an_index_without_words_compares_photos_alone(index: VectorIndex, tmp_path: Path) -> None:
     store = index_store(tmp_path)
-    version = write_snapshot(
-        store,
-        PHOTOS,
-        Embeddings(VECTORS, SCORES),
-        fingerprint=FINGERPRINT,
-        catalogue="drawn",
-        catalogue_digest="0" * 64,
-        attributes=SCHEMA,
-    )
+    version = written(store)
     manifest = read_index_manifest(store, version)
     assert manifest.texts is None
     older = open_files(store.path(version), version, manifest)
