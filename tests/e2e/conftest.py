@@ -26,6 +26,7 @@ from tests.support.object_store import ObjectStore
 from tests.support.once import demo_catalogue, demo_home
 from tests.support.places import IN_BUCKET, IN_MILVUS, copy_installation, kept_in, location_of, place_of, searched_in
 from tests.support.ports import free_port
+from tests.support.signals import send
 
 if TYPE_CHECKING:
     from tests.e2e.support.fleet import Fleet
@@ -176,7 +177,7 @@ class Service:
                 worker.send_signal(signal.SIGCONT)
                 # Shorter than a job takes, and slept: on a busy machine, who polls is passed over until all are done.
                 time.sleep(0.003)
-                worker.send_signal(signal.SIGSTOP)
+                send(worker, signal.SIGSTOP)
                 time.sleep(0.05)  # what it had sent before it froze arrives
                 if store.zcard("lookalike:running"):
                     return
@@ -204,9 +205,7 @@ class Stack(Service):
         super().__init__(home, f"redis://127.0.0.1:{self.valkey.port}/0", log)
 
     def signal_valkey(self, signum: signal.Signals) -> None:
-        process = self.valkey._process
-        assert process is not None
-        process.send_signal(signum)
+        send(self.valkey._process, signum)
 
     def restart_valkey(self) -> None:
         """Kill it as a crash would, and start it again on its log and port."""

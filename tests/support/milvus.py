@@ -1,6 +1,5 @@
 """A Milvus to test with: the embedded twin, as a server process on the loopback address."""
 
-import os
 import signal
 import socket
 import subprocess
@@ -10,6 +9,7 @@ from pathlib import Path
 
 from shared.errors import IndexUnavailable
 from shared.index.milvus_server import MilvusServer
+from tests.support.signals import send
 
 
 class MilvusLite:
@@ -72,7 +72,7 @@ class MilvusLite:
         return self._process.pid
 
     def signal(self, signum: signal.Signals) -> None:
-        os.kill(self.pid, signum)
+        send(self._process, signum)
 
     def kill(self) -> None:
         assert self._process is not None

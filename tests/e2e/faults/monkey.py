@@ -15,6 +15,7 @@ from shared.errors import ArtifactError
 from tests.e2e.support.fleet import Fleet
 from tests.support.milvus import MilvusLite
 from tests.support.object_store import Proxy
+from tests.support.signals import send
 
 
 class Supervisor(threading.Thread):
@@ -125,7 +126,7 @@ class Monkey:
 
     def freeze_worker_past_its_lease(self) -> None:
         frozen = self._fleet.processes[self._rng.choice(self._workers)]
-        frozen.send_signal(signal.SIGSTOP)
+        send(frozen, signal.SIGSTOP)
         thaw = threading.Timer(self._lease_s + 3, frozen.send_signal, [signal.SIGCONT])
         thaw.start()
         self.thaws = [one for one in self.thaws if one.is_alive()] + [thaw]

@@ -12,6 +12,7 @@ from tests import ROOT
 from tests.e2e.conftest import eventually
 from tests.e2e.support.fleet import Fleet
 from tests.e2e.support.ledger import Ledger
+from tests.support.signals import send
 
 SKEWS = ROOT / "tests/e2e/support/skew"
 
@@ -49,7 +50,7 @@ def test_a_worker_whose_clock_is_a_minute_off_reaps_nobody_and_is_reaped_by_nobo
     before = {name: fleet.logged(name) for name in ("job_requeued", "job_expired", "late_write_dropped")}
     ledger = Ledger(fleet.url)
     for part in (right, other):
-        part.send_signal(signal.SIGSTOP)
+        send(part, signal.SIGSTOP)
     for photo in photos[:40]:
         ledger.submit(photo.read_bytes(), deadline_s=45)
     fleet.freeze_holding(right)

@@ -12,6 +12,7 @@ import requests
 from tests.e2e.conftest import Stack, eventually
 from tests.e2e.support.fleet import Fleet
 from tests.e2e.support.ledger import Ledger
+from tests.support.signals import send
 
 
 def submit(stack: Stack, photo: Path) -> str:
@@ -60,7 +61,7 @@ def submit_ok(stack: Stack, photo: bytes) -> bool:
 def test_jobs_of_a_killed_worker_end_after_its_restart(fleet: Fleet, photos: list[Path]) -> None:
     fleet.man(1)
     worker = fleet.processes["worker"]
-    worker.send_signal(signal.SIGSTOP)  # so that all of them wait when it begins
+    send(worker, signal.SIGSTOP)  # so that all of them wait when it begins
     ledger = Ledger(fleet.url)
     for photo in photos[:40]:
         ledger.submit(photo.read_bytes())
@@ -103,7 +104,7 @@ def test_more_clients_may_wait_than_redis_clients_pool_by_default(own_stack: Sta
 def test_an_asked_to_stop_worker_finishes_what_it_holds(fleet: Fleet, photos: list[Path]) -> None:
     fleet.man(1)
     worker = fleet.processes["worker"]
-    worker.send_signal(signal.SIGSTOP)  # so that all of them wait when it begins
+    send(worker, signal.SIGSTOP)  # so that all of them wait when it begins
     ledger = Ledger(fleet.url)
     for photo in photos[:40]:
         ledger.submit(photo.read_bytes())

@@ -15,6 +15,7 @@ import requests
 from tests.e2e.conftest import Service, eventually, lookalike
 from tests.e2e.support.sentinels import ESCAPED, PASSWORD, SENTINEL_ESCAPED, SENTINEL_PASSWORD, Group
 from tests.support.ports import free_port
+from tests.support.signals import send
 
 FAILOVER_WITHIN_S = 40
 
@@ -79,7 +80,7 @@ def test_the_service_outlives_primaries_that_die_or_hang(
         first = group.primary_port()
         (second,) = {*group.data_ports} - {first}
 
-        worker.send_signal(signal.SIGSTOP)  # so that all of them wait when it begins
+        send(worker, signal.SIGSTOP)  # so that all of them wait when it begins
         job_ids = [submit(service, photo) for photo in photos[:30]]
         service.freeze_holding(worker)
         group.replicate()

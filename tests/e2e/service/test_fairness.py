@@ -17,6 +17,7 @@ from PIL import Image
 from shared.api_keys import KeyRing, Scope
 from tests.conftest import encode
 from tests.e2e.conftest import Stack, eventually
+from tests.support.signals import send
 
 pytestmark = pytest.mark.alone
 
@@ -88,7 +89,7 @@ def test_a_flood_of_one_key_leaves_the_searches_of_another_quick(
     rounds: list[tuple[Searches, Searches]] = []
     for _ in range(N_ROUNDS):
         idle = [patient.search() for _ in range(N_SEARCHES)]
-        worker.send_signal(signal.SIGSTOP)  # so that all of the flood waits when it begins
+        send(worker, signal.SIGSTOP)  # so that all of the flood waits when it begins
         batches = flood(flooder, N_FLOOD // N_ROUNDS)
         worker.send_signal(signal.SIGCONT)
         eventually(lambda: valkey.zcard("lookalike:queued") < N_FLOOD // N_ROUNDS - 20, 20, "it is worked off")

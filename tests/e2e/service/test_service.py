@@ -22,6 +22,7 @@ from shared.catalogue.categories import CATEGORIES
 from tests.conftest import encode, noise_image
 from tests.e2e.conftest import Stack, eventually, lookalike
 from tests.support.places import copy_installation, location_of
+from tests.support.signals import send
 from tests.support.snapshots import flip_a_bit
 
 
@@ -171,7 +172,7 @@ def test_batches_form_under_load_and_the_metrics_tell(stack: Stack, photos: list
     n_before, passes_before = passes()
     fresh = [encode(noise_image(seed)) for seed in range(1000, 1060)]  # none of them in any cache
     worker = stack.processes["worker"]
-    worker.send_signal(signal.SIGSTOP)  # so that they wait together, however fast or busy the machine is
+    send(worker, signal.SIGSTOP)  # so that they wait together, however fast or busy the machine is
     try:
         accepted = [requests.post(stack.url + "/v1/jobs/search", files={"image": photo}, timeout=30) for photo in fresh]
     finally:

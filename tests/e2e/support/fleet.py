@@ -22,6 +22,7 @@ from tests import ROOT
 from tests.e2e.conftest import Service, Stack, environment, eventually
 from tests.e2e.support.sentinels import Group
 from tests.support.places import copy_installation
+from tests.support.signals import send
 
 _COMMANDS = {
     "worker": ["-m", "worker"],
@@ -146,7 +147,7 @@ class Fleet(Stack):
         return partial(self.signal_valkey, signal.SIGCONT)
 
     def signal(self, name: str, signum: signal.Signals) -> None:
-        self.processes[name].send_signal(signum)
+        send(self.processes[name], signum)
 
     def restart_valkey(self) -> None:
         """Start again what has died of it; of a group, once there is a primary."""

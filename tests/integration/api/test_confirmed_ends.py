@@ -1,6 +1,5 @@
 """Where replicas are demanded, nobody reads an end that a failover could take back: a primary, and who succeeds it."""
 
-import os
 import signal
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -26,6 +25,7 @@ from tests.integration.api.test_jobs import claim, submitted
 from tests.integration.conftest import eventually, settings
 from tests.support.jobs import reap
 from tests.support.ports import free_port
+from tests.support.signals import send
 
 
 class Node:
@@ -40,7 +40,6 @@ class Node:
         closing.enter_context(self.server)
         self.port: int = self.server.port
         self.client = closing.enter_context(redis.Redis(port=self.port))
-        self.pid = int(self.client.info("server")["process_id"])
         self.jobs = JobStore(self.client)
         app = create_app(settings(f"redis://127.0.0.1:{self.port}/0", redis_replicas=1))
         app.extensions["lookalike"].reader = reader
@@ -49,7 +48,7 @@ class Node:
             eventually(lambda: self.client.info("replication")["master_link_status"] == "up")
 
     def send(self, signum: signal.Signals) -> None:
-        os.kill(self.pid, signum)
+        send(self.server._process, signum)
 
 
 @pytest.fixture

@@ -25,6 +25,7 @@ from shared.redis_client import connect, refuse_cluster
 from shared.settings import Settings, load_settings
 from tests import ROOT
 from tests.support.ports import free_port
+from tests.support.signals import send
 from tests.support.tls import make_certificate, tls_doors
 
 
@@ -64,14 +65,13 @@ def test_the_api_starts_while_redis_is_away(tmp_path: Path) -> None:
 
 def test_the_api_starts_within_seconds_while_redis_hangs(tmp_path: Path) -> None:
     with ValkeyServer(port=free_port(), data_dir=tmp_path) as hung:
-        assert hung._process is not None
-        hung._process.send_signal(signal.SIGSTOP)
+        send(hung._process, signal.SIGSTOP)
         try:
             began = time.monotonic()
             assert create_app(Settings(home=tmp_path, redis_url=f"redis://127.0.0.1:{hung.port}/0"))
             assert time.monotonic() - began < 10  # bounded by a timeout of 2 s; the rest is the machine's
         finally:
-            hung._process.send_signal(signal.SIGCONT)
+            send(hung._process, signal.SIGCONT)
 
 
 def test_sentinels_that_are_away_or_refuse_are_an_error_of_redis(tmp_path: Path) -> None:

@@ -38,6 +38,7 @@ from tests.integration.conftest import PLENTY, eventually, settings
 from tests.support.jobs import RESULT, create
 from tests.support.ports import free_port
 from tests.support.runners import FakeEngine, in_thread, submit_suspect
+from tests.support.signals import send
 from worker import process
 from worker.jobs.periodic import Periodic
 from worker.process import WorkerProcess
@@ -135,14 +136,13 @@ def test_a_redis_that_hangs_does_not_hold_up_who_publishes(
         shard = ShardRequest(bundle_version="b", scope="known", photos=())
         job = worker.store.create(JobKind.SHARD, shard, None, admission=PLENTY).job
         worker.runner._dispatcher.dispatch(job)
-        assert hung._process is not None
-        hung._process.send_signal(signal.SIGSTOP)
+        send(hung._process, signal.SIGSTOP)
         try:
             began = time.monotonic()
             worker.runner._dispatcher.dispatch(job)
             assert time.monotonic() - began < 10  # bounded by a timeout of 2 s; the rest is the machine's
         finally:
-            hung._process.send_signal(signal.SIGCONT)
+            send(hung._process, signal.SIGCONT)
 
 
 # --- workers that do not take all ---
@@ -336,7 +336,6 @@ _ASKED_IN_A_CALLBACK = """
 import os, signal, weakref
 from worker.run import run_worker
 from worker.serving.engine import Engine
-from tests.support.ports import free_port
 
 def refresh(engine):
     dying = set()
