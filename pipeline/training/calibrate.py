@@ -37,7 +37,10 @@ class Calibration(NamedTuple):
 def calibrate(
     scores: FloatArray, labels: IntArray, report_progress: ReportProgress, hierarchy: Hierarchy | None = None
 ) -> Calibration:
-    """Fit temperature and abstention thresholds of a head; all keep their defaults where there are too few photos.
+    """Fit temperature and abstention thresholds of a head.
+
+    Where there are too few photos, the temperature is 1, and answers count as more than guesses where they say of
+    themselves that they reach TARGET_ACCURACY.
 
     Args:
         scores: (n, n_categories) of photos that the head was not fitted on.
@@ -47,9 +50,10 @@ def calibrate(
     """
     if len(labels) < _MIN_PHOTOS or len(np.unique(labels)) == 1:
         report_progress(
-            f"not calibrated: {len(labels)} validation photos of {len(np.unique(labels))} categories say too little"
+            f"not calibrated: {len(labels)} validation photos of {len(np.unique(labels))} categories say too little; "
+            f"a guess below probability {TARGET_ACCURACY}"
         )
-        return Calibration()
+        return uncalibrated(hierarchy)
     temperature = fit_temperature(scores, labels)
     abstain_below = abstention(scores, labels, temperature)
     by_level: tuple[float, ...] = ()
@@ -59,6 +63,11 @@ def calibrate(
         found += "".join(f", cut after level {level} below {limit:.3f}" for level, limit in enumerate(by_level, 1))
     report_progress(f"calibrated on {len(labels)} validation photos: {found}")
     return Calibration(temperature, abstain_below, by_level)
+
+
+def uncalibrated(hierarchy: Hierarchy | None) -> Calibration:
+    """What holds where too few photos say how sure a head of these categories may be."""
+    return Calibration(1.0, TARGET_ACCURACY, (TARGET_ACCURACY,) * (len(hierarchy.levels) if hierarchy else 0))
 
 
 def fit_temperature(scores: FloatArray, labels: IntArray) -> float:
@@ -98,8 +107,6 @@ def abstention(scores: FloatArray, labels: IntArray, temperature: float, *, targ
         the threshold, 0..1; 0 where all answers together reach the target; the target itself where no threshold does,
         because answers of a calibrated probability of at least the target are expected to reach it.
     """
-    if len(labels) < _MIN_ANSWERED:
-        return 0.0
     return _or_target(lowest_threshold(*answers(scores, labels, temperature), target), target)
 
 

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.training.calibrate import calibrate, fit_temperature, negative_log_likelihood
+from pipeline.training.calibrate import calibrate, fit_temperature, negative_log_likelihood, uncalibrated
 from pipeline.training.text import Texts
 from shared.array_types import BoolArray, FloatArray, IntArray
 from shared.catalogue.categories import CataloguePhoto, Categories
@@ -228,7 +228,8 @@ def fit_fusion(
     kept = np.concatenate([some for some, _ in asked])
     encoded = [one for _, some in asked for one in some]
     if len(kept) < _MIN_PHOTOS or len(np.unique(labelled.labels[kept])) == 1:
-        return temperature, fusion.model_copy(update={"words_weight": 0.5})
+        unknown = Answering(**uncalibrated(hierarchy)._asdict())
+        return temperature, fusion.model_copy(update={"words_weight": 0.5, "words": unknown, "both": unknown})
     words = text_logs(np.stack([one.scores for one in encoded]), facts.temperature)
     photo, truth = photo[np.searchsorted(rows, kept)], labelled.labels[kept]
 

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load
 
+from pipeline.training.calibrate import TARGET_ACCURACY
 from pipeline.training.fusion import Labelled, Worded, fit_fusion
 from pipeline.training.text import FittedText, Texts, fit_text
 from shared.array_types import FloatArray
@@ -197,6 +198,14 @@ def test_the_better_witness_weighs_more(fitted: FittedText) -> None:
     assert weight is not None
     assert fusion.words_weight is not None
     assert weight > fusion.words_weight
+
+
+def test_of_too_few_listings_only_answers_as_sure_as_the_target_are_no_guesses(fitted: FittedText) -> None:
+    labelled = Labelled.of(PHOTOS, Embeddings(VECTORS, guessing(1, 0.6)), POOLED)
+    few = Split(train=SPLIT.train, validation=frozenset(IDS[140:150]), test=SPLIT.test)
+    _, fusion = fit_fusion(labelled, few, Worded.of(fitted.encoder, PHOTOS, labelled), CATEGORIES, lambda line: None)
+    assert fusion.words_weight == 0.5
+    assert [one.abstain_below for one in (fusion.photo, fusion.words, fusion.both)] == 3 * [TARGET_ACCURACY]
 
 
 def test_a_listing_never_votes_for_its_own_photos() -> None:

@@ -103,11 +103,15 @@ def test_when_no_probability_reaches_the_target_the_target_is_the_limit() -> Non
 
 
 @pytest.mark.parametrize("labels", [[], [3], [3] * 200, [1, 2] * 10], ids=["none", "one", "one category", "twenty"])
-def test_too_little_to_calibrate_on_changes_nothing_and_is_said(labels: list[int]) -> None:
+def test_of_too_little_to_calibrate_on_only_answers_as_sure_as_the_target_are_no_guesses(labels: list[int]) -> None:
     messages: list[str] = []
-    scores = np.random.default_rng(0).normal(size=(len(labels), 13)).astype(np.float32)
-    assert calibrate(scores, np.array(labels, dtype=np.int64), messages.append) == Calibration(1.0, 0.0)
+    truth = np.array(labels, dtype=np.int64)
+    scores = np.random.default_rng(0).normal(size=(len(labels), 80)).astype(np.float32)
+    assert calibrate(scores, truth, messages.append) == Calibration(1.0, TARGET_ACCURACY)
     assert "not calibrated" in messages[0]
+    assert f"below probability {TARGET_ACCURACY}" in messages[0]
+    of_levels = calibrate(scores, truth, messages.append, TWO_LEVELS)
+    assert of_levels == Calibration(1.0, TARGET_ACCURACY, (TARGET_ACCURACY,))
 
 
 def test_what_was_found_is_said() -> None:
