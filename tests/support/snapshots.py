@@ -146,9 +146,10 @@ def write_doubting(storage: Location, certain_from: float) -> str:
     with store.write() as draft:
         shutil.copytree(open_bundle(store).directory, draft.directory, dirs_exist_ok=True)
         manifest = draft.directory / MANIFEST
-        doubting = {**json.loads(manifest.read_text()), "abstain_below": certain_from}
+        limits = {"abstain_below": certain_from, "abstain_below_by_level": []}  # of all levels the same
+        doubting = {**json.loads(manifest.read_text()), **limits}
         for queries in ("photo", "words", "both") if doubting.get("fusion") else ():
-            doubting["fusion"][queries]["abstain_below"] = certain_from
+            doubting["fusion"][queries].update(limits)
         manifest.write_text(json.dumps(doubting))
     return draft.version
 
