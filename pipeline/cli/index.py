@@ -203,8 +203,8 @@ def index_verify(version: str | None, as_json: bool) -> None:
 @report_errors
 def index_prune(keep: int | None, as_json: bool) -> None:
     """Remove old versions, but for the last ones and those a rollback comes by."""
+    from shared.index.drafts import prune_index
     from shared.index.milvus_server import open_server
-    from shared.index.snapshot import prune_index
 
     settings = load_settings()
     removed = prune_index(index_store(settings.storage), keep or settings.keep_snapshots, open_server(settings))

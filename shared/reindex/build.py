@@ -25,8 +25,8 @@ from shared.catalogue.decode import CHANGED
 from shared.changes.overrides import write_overrides
 from shared.errors import CatalogueUnusable, IndexDamaged
 from shared.index.compression import EXACT_UP_TO
+from shared.index.drafts import draft_index
 from shared.index.milvus_server import MilvusServer
-from shared.index.snapshot import draft_index
 from shared.index.stored_vectors import Codebook
 from shared.index.vector_index import VectorIndex
 from shared.jobs.reindex_contract import Promotion, ReindexReport, ReindexRequest, SnapshotQuality

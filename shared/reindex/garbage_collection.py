@@ -10,8 +10,8 @@ from shared.artifacts.store import ArtifactStore
 from shared.changes.log import ChangeLog
 from shared.changes.overrides import OVERRIDES, compacted_by_all, read_overrides
 from shared.errors import ArtifactError
+from shared.index.drafts import prune_index
 from shared.index.milvus_server import MilvusServer
-from shared.index.snapshot import prune_index
 from shared.reindex.embedding_cache import EmbeddingCache
 from shared.settings import Settings
 

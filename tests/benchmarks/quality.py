@@ -31,7 +31,8 @@ from shared.artifacts.store import MANIFEST
 from shared.index.answers import Asked, search_result
 from shared.index.building import CODES
 from shared.index.delta import DeltaIndex
-from shared.index.snapshot import draft_index, open_snapshot
+from shared.index.drafts import draft_index
+from shared.index.snapshot import open_snapshot
 from shared.index.stored_vectors import VECTORS
 from shared.index.vector_index import VectorIndex
 from shared.jobs.contract import SearchRequest

@@ -17,8 +17,9 @@ from shared.attributes.schema import NO_ATTRIBUTES, AttributeSchema
 from shared.catalogue.categories import CataloguePhoto
 from shared.index.building import EmbeddingSource, Progress
 from shared.index.compression import EXACT_UP_TO
+from shared.index.drafts import draft_index
 from shared.index.milvus_server import MilvusServer
-from shared.index.snapshot import draft_index, open_snapshot
+from shared.index.snapshot import open_snapshot
 from shared.index.stored_vectors import Codebook
 from shared.jobs.reindex_contract import ReindexReport
 from shared.model.bundle import bundle_store, open_bundle

@@ -18,8 +18,9 @@ from pipeline.cli.main import main
 from shared.artifacts.snapshots import IndexKind, bundle_store, index_store, read_index_manifest
 from shared.artifacts.store import MANIFEST, ArtifactStore
 from shared.errors import FingerprintMismatch, ImageNotFound, IndexDamaged, IndexUnavailable
+from shared.index.drafts import collections, draft_index, prune_index
 from shared.index.milvus_server import CollectionName, MilvusServer, alias_of
-from shared.index.snapshot import collections, draft_index, open_snapshot, prune_index
+from shared.index.snapshot import open_snapshot
 from shared.index.vector_index import VectorIndex
 from shared.jobs.contract import SearchRequest
 from shared.model.bundle import open_bundle

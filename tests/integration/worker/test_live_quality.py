@@ -19,7 +19,8 @@ from shared.artifacts.snapshots import IndexManifest, bundle_store, index_store
 from shared.catalogue.categories import CATEGORIES, CataloguePhoto
 from shared.index.building import CODES
 from shared.index.delta import DeltaIndex
-from shared.index.snapshot import draft_index, open_files
+from shared.index.drafts import draft_index
+from shared.index.snapshot import open_files
 from shared.index.stored_vectors import VECTORS
 from shared.index.traffic import read_reference
 from shared.index.vector_index import VectorIndex
