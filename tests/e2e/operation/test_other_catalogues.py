@@ -181,7 +181,7 @@ def test_a_put_with_attributes_is_found_by_them_at_once_and_one_without_has_thos
             hits = client.search(photo(0, 7_008), k=100, filter=conditions, include="*").neighbours
             return {hit.image_id: hit.attributes for hit in hits}
 
-        eventually(lambda: "jolle" in found(yellow), 2, "the photo that was put is found")
+        eventually(lambda: "jolle" in found(yellow), 20, "the photo that was put is found")
         read = {**values, "price": {"amount": 7777.5, "currency": "EUR"}}
         assert found(yellow) == {"jolle": read}
         of_listing = found(matching({"key": "listing_id", "match": {"value": "L001-02"}}))

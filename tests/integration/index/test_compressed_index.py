@@ -142,7 +142,7 @@ CASES = st.builds(
 QUERIES = clustered(100, seed=6)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(case=CASES)
 def test_every_search_finds_k_that_fit_whenever_there_are_k(hasty: IndexSnapshot, case: Case) -> None:
     request = case.request

@@ -145,7 +145,7 @@ def columns_of(
     return AttributeColumns(directory, described, PhotoRows(directory, len(NAMES))), described
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much])
+@settings(max_examples=150, suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much])
 @given(case=cases())
 def test_columns_single_photos_and_a_naive_reading_agree(folders: Any, case: Any) -> None:
     schema, photos, asked = case

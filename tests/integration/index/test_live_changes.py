@@ -3,7 +3,6 @@
 import base64
 import shutil
 import threading
-import time
 from collections.abc import Iterable, Iterator
 from functools import partial
 from pathlib import Path
@@ -19,6 +18,7 @@ from shared.artifacts.snapshots import index_store
 from shared.catalogue.categories import CATEGORIES, CataloguePhoto
 from shared.changes.log import Change, ChangeLog, PutPhoto
 from shared.errors import ArtifactUnwritable, ImageNotFound, QueueUnavailable
+from shared.index.delta import DeltaIndex
 from shared.index.snapshot import open_snapshot
 from shared.jobs.answers_contract import SearchResult
 from shared.jobs.contract import (
@@ -37,7 +37,7 @@ from shared.photos.images import PreprocessSpec, decode_photo
 from shared.redis_client import connect
 from shared.settings import Settings
 from tests.integration.api.test_api import EMBEDDED
-from tests.integration.conftest import PLENTY
+from tests.integration.conftest import PLENTY, eventually
 from tests.support.runners import FakeEngine
 from tests.support.snapshots import write_snapshot
 from worker.jobs.leases import Leases
@@ -115,12 +115,14 @@ def nearest(engine: Engine, pixels: bytes) -> tuple[str, float, str]:
 
 
 def eventually_nearest(engine: Engine, pixels: bytes, image_id: str, *, is_nearest: bool = True) -> None:
-    deadline = time.monotonic() + 2
-    while (nearest(engine, pixels)[0] == image_id) is not is_nearest:
-        assert time.monotonic() < deadline
+    eventually(lambda: (nearest(engine, pixels)[0] == image_id) is is_nearest)
 
 
-def test_a_photo_put_live_is_found_within_two_seconds_and_a_deleted_one_no_more(
+def eventually_of(index: DeltaIndex, image_id: str, listing_id: str) -> None:
+    eventually(lambda: (photo := index.photo_of(image_id)) is not None and photo.listing_id == listing_id)
+
+
+def test_a_photo_put_live_is_found_and_a_deleted_one_no_more(
     jobs: JobStore, log: ChangeLog, engine: Engine, home: Path
 ) -> None:
     pixels = noise(1)
@@ -175,9 +177,7 @@ def test_what_is_said_of_a_photo_changes_without_the_photo_and_nothing_is_embedd
         np.testing.assert_array_equal(entry.photo.vector, stored)
         assert entry.photo.sha256 == before.sha256
         assert (entry.photo.listing_id, entry.photo.payload) == (f"l{turn}", f'{{"title":"said {turn}"}}')
-        deadline = time.monotonic() + 2
-        while (photo := live.index.photo_of(image_id)) is None or photo.listing_id != f"l{turn}":
-            assert time.monotonic() < deadline
+        eventually_of(live.index, image_id, f"l{turn}")
     assert engine.stats().batch_sizes == {}
 
 

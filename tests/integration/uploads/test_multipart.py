@@ -30,7 +30,7 @@ def _events(decoder: MultipartDecoder, body: bytes, cuts: list[int]) -> list[Eve
     return found
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(contents=st.lists(_CONTENTS, max_size=4), cuts=st.lists(st.integers(0, 400), max_size=6), ended=st.booleans())
 def test_every_body_gives_the_events_of_werkzeugs_own_decoder(
     contents: list[bytes], cuts: list[int], ended: bool

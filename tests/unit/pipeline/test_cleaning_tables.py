@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.provisional import urls
 
@@ -72,14 +72,12 @@ WORDS = st.lists(
 )
 
 
-@settings(deadline=None)
 @given(WORDS.map("".join) | WORDS.map(" ".join))
 def test_no_address_survives_whatever_stands_around_it(text: str) -> None:
     normalised = normalise_text(text)
     assert not re.search(r"[\w.+-]@[a-z0-9-]+\.[a-z]{2,}|://|(^|\s)www\.", normalised)
 
 
-@settings(deadline=None)
 @given(st.text())
 def test_normalising_twice_changes_nothing_more(text: str) -> None:
     assert normalise_text(normalise_text(text)) == normalise_text(text)

@@ -129,7 +129,7 @@ def by_sorting(vectors: FloatArray, listings: npt.NDArray[np.str_], depth: int) 
     return nearest, np.where(np.take_along_axis(scores, foreign, 1) > -np.inf, foreign, -1)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(
     n=st.integers(1, 300), depth=st.integers(1, 12), n_listings=st.integers(1, 40), n_values=st.integers(1, 4),
     seed=st.integers(0, 1000),

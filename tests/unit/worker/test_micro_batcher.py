@@ -398,7 +398,7 @@ def test_two_runners_work_side_by_side_and_neither_is_alone() -> None:
     assert gate.cores == [Cores.ALL, Cores.STREAM]
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     items=st.lists(st.tuples(st.integers(0, 99), st.sampled_from(Priority), st.booleans()), max_size=40),
     poison=st.sets(st.integers(0, 99), max_size=20),
