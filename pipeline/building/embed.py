@@ -6,14 +6,13 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple, Protocol, TypeVar
 
 import numpy as np
-from tqdm import tqdm
 
 from shared.catalogue.categories import CataloguePhoto
 from shared.catalogue.decode import ahead, decode_file
 from shared.errors import CatalogueUnusable
 from shared.model.embedder import Embeddings
 from shared.photos.images import Pixels, PreprocessSpec
-from shared.progress import ReportProgress
+from shared.progress import ReportProgress, progress_bar
 
 BATCH = 8  # on a CPU larger batches fall out of the caches: Lite0 runs 77 photos/s at 8 and 24 at 32
 _DECODE_THREADS = 2
@@ -32,11 +31,6 @@ class Progress(Protocol):
     """Wraps a long iteration to show how far it is, with the arguments of tqdm."""
 
     def __call__(self, items: Iterable[T], *, total: int, desc: str) -> Iterable[T]: ...
-
-
-def progress_bar(items: Iterable[T], *, total: int, desc: str) -> Iterable[T]:
-    """Show a progress bar on standard error where that is a terminal."""
-    return tqdm(items, total=total, desc=desc, unit="photo", mininterval=1.0, dynamic_ncols=True, disable=None)
 
 
 def decoded_batches(

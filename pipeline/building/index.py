@@ -29,7 +29,7 @@ from shared.model.bundle import ModelBundle, Runtime, bundle_store, known_catego
 from shared.model.embedder import Cores, Embedder
 from shared.model.references import verify_embeddings
 from shared.model.runtimes import open_embedder
-from shared.progress import ReportProgress
+from shared.progress import ReportProgress, progress_bar
 from shared.reindex.build import Build, build_snapshot, decide, left_out, stored_as
 from shared.reindex.embedding_cache import ANY_REINDEX, EmbeddingCache, Shard, joined, shard_name
 from shared.reindex.plan import make_plan
@@ -291,7 +291,6 @@ def _report_categories(catalogue: Catalogue, report_progress: ReportProgress) ->
 def _draw_demo(directory: Path, report_progress: ReportProgress) -> None:
     """Draw the demo catalogue unless it is there."""
     if not directory.is_dir():
-        from pipeline.building.embed import progress_bar
         from pipeline.demo.catalogue import generate
 
         for leftover in directory.parent.glob(f".{DEMO}.*.tmp"):  # of a run that was killed while it drew

@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from pipeline.building.embed import Progress, progress_bar
+from pipeline.building.embed import Progress
 from shared.atomic_files import write_atomically
 from shared.catalogue.categories import CataloguePhoto
 from shared.catalogue.decode import CHANGED, ahead
@@ -26,6 +26,7 @@ from shared.duplicates.groups import components, joining_pairs
 from shared.duplicates.looks import dhash
 from shared.errors import InputError
 from shared.photos.images import WORKING_SIDE_PX, open_photo, upright
+from shared.progress import progress_bar
 
 # Measured on 2,527 real photos: all 170 pairs across listings up to here show the same picture, 42 of them with 13 to
 # 15 bits between them; the next pair (18 bits) and nearly all beyond it do not.

@@ -19,7 +19,6 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
-from tqdm import tqdm
 
 from pipeline.building.export import Forward
 from pipeline.local.locks import exclusive
@@ -27,7 +26,7 @@ from pipeline.training.dataset import Augmentation, PhotoViews, View
 from shared.artifacts.store import unwritable
 from shared.errors import ArtifactUnwritable
 from shared.photos.images import PreprocessSpec
-from shared.progress import ReportProgress
+from shared.progress import ReportProgress, progress_bar
 
 MAX_BYTES = 40 << 30  # all activations together; the sets used longest ago go first
 _KEPT_S = 30 * 86_400
@@ -116,9 +115,7 @@ class Activations(Dataset[Tensor]):
         with (
             self._values_path.open("ab") as values,
             self._keys_path.open("a") as lines,
-            tqdm(
-                total=len(missing), desc="activations", unit="view", mininterval=1.0, dynamic_ncols=True, disable=None
-            ) as bar,
+            progress_bar(total=len(missing), desc="activations", unit="view") as bar,
         ):
             for chunk, pixels in zip(chunks, decoded, strict=True):
                 for batch in np.array_split(pixels.numpy(), range(_BATCH, len(pixels), _BATCH)):

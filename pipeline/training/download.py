@@ -7,9 +7,8 @@ from http.client import HTTPException
 from pathlib import Path
 from urllib.request import Request, build_opener
 
-from tqdm import tqdm
-
 from shared.errors import WeightsUnusable
+from shared.progress import progress_bar
 
 HOST = "download.pytorch.org"
 NAME = "ResNet50 IMAGENET1K_V2"  # as torchvision names them
@@ -56,7 +55,7 @@ def _fetch(part: "tempfile._TemporaryFileWrapper[bytes]", timeout_s: float) -> N
     digest = hashlib.sha256()
     with build_opener().open(request, timeout=timeout_s) as answer:
         length = int(answer.headers.get("Content-Length") or 0) or None
-        with tqdm(total=length, desc=_FILE, unit="B", unit_scale=True, dynamic_ncols=True, disable=None) as bar:
+        with progress_bar(total=length, desc=_FILE, unit="B", unit_scale=True) as bar:
             while chunk := answer.read(_CHUNK):
                 part.write(chunk)
                 digest.update(chunk)

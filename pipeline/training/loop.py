@@ -30,7 +30,7 @@ from pipeline.training.split_network import Tail
 from shared.array_types import FloatArray, IntArray
 from shared.errors import TrainingFailed
 from shared.model.embedder import normalised
-from shared.progress import ReportProgress
+from shared.progress import ReportProgress, progress_bar
 
 CHECKPOINT_EVERY_S = 60.0  # within an epoch; there is one after every epoch too
 
@@ -156,16 +156,14 @@ class Loop:
         done = position.epoch * n_batches + position.batches
         with (
             SummaryWriter(self._run_directory.tensorboard, purge_step=1) as writer,
-            tqdm(
-                total=self.recipe.epochs * n_batches, initial=done, unit="batch", dynamic_ncols=True, disable=None
-            ) as bar,
+            progress_bar(total=self.recipe.epochs * n_batches, initial=done, unit="batch") as bar,
         ):
             for figures in position.history:  # a kill may have come between a checkpoint and its events
                 _write_events(writer, figures)
             while position.epoch < self.recipe.epochs:
                 if position.history and 0 < self.recipe.patience <= position.epoch - position.best_epoch:
                     return f"no better epoch since {position.best_epoch}"
-                bar.set_description(f"epoch {position.epoch + 1}/{self.recipe.epochs}")
+                bar.set_description(f"epoch {position.epoch + 1}/{self.recipe.epochs}", refresh=False)
                 self._train_epoch(bar)
                 figures = self._end_epoch()
                 _write_events(writer, figures)
