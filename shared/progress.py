@@ -45,8 +45,9 @@ def progress_bar(
     else:
         line = "{desc}: {n_fmt} of {total_fmt}, {elapsed} gone, {remaining} left" if total else "{desc}: {n_fmt}"
         options |= {
-            "mininterval": _LINE_EVERY_S,
             "delay": _LINE_EVERY_S,
+            "mininterval": _LINE_EVERY_S,
+            "maxinterval": 2 * _LINE_EVERY_S,  # after which tqdm says the same again
             "bar_format": line,
             "file": _Lines(sys.stderr),
         }
