@@ -257,7 +257,7 @@ class PhotoDigests:
 
     def _load(self, file: Path) -> None:
         try:
-            content = json.loads(file.read_text())
+            content = json.loads(file.read_bytes())
             if content["format"] != _FORMAT:
                 return
             self._known = {path: (Stat(*entry[:3]), entry[3]) for path, entry in content["photos"].items()}
