@@ -296,7 +296,7 @@ def _note(sha256: str, picture: Picture | Unusable) -> str:
 
 def _read_notes(notes: Path) -> dict[str, Picture | Unusable]:
     known: dict[str, Picture | Unusable] = {}
-    for line in notes.read_text().splitlines() if notes.is_file() else []:
+    for line in notes.read_bytes().splitlines() if notes.is_file() else []:
         try:
             sha256, facts = json.loads(line)
             picture = Unusable(**facts) if "reason" in facts else Picture(**facts)

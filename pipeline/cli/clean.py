@@ -47,7 +47,7 @@ def clean(catalogue: Path | None, out: Path | None, as_json: bool) -> None:
         wanted=CategoryChoice.by(settings),
         fetch=fetch_with(settings, print_progress),
     )
-    found = json.loads((cleaned.directory / "report.json").read_text())
+    found = json.loads((cleaned.directory / "report.json").read_bytes())
     lines = [f"{found['catalogue']}: {found['listings']} listings, {found['photos']} labelled photos"]
     lines += [f"  {count:6d}  {name}" for name, count in found["photos_per_category"].items()]
     for one in found["attributes"]:

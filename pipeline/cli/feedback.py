@@ -1,7 +1,7 @@
 """`lookalike feedback`: store what people did with results, and export it as a table."""
 
 from datetime import UTC, datetime
-from pathlib import Path
+from typing import BinaryIO
 
 import click
 import redis
@@ -16,6 +16,8 @@ from shared.feedback.contract import FeedbackEvent, FeedbackRequest, JobFeedback
 from shared.feedback.store import FeedbackStore
 from shared.model.bundle import read_manifest
 from shared.settings import Settings, load_settings
+
+_STDOUT = "<stdout>"
 
 
 @click.group()
@@ -47,16 +49,17 @@ def feedback_give(job_id: str, event: str, subject: str, as_json: bool) -> None:
     print_facts(as_json, facts, f"stored: {event} {subject}{where}")
 
 
-@with_examples("lookalike feedback export feedback.parquet", "lookalike feedback export recent.parquet --since 7d")
+@with_examples("lookalike feedback export feedback.parquet", "lookalike feedback export - --since 7d > recent.parquet")
 @feedback.command("export")
-@click.argument("file", type=click.Path(dir_okay=False, writable=True, path_type=Path))
+@click.argument("file", type=click.File("wb"))
 @click.option("--since", metavar="DAYS", help="Only of searches of the last days, such as `7d`.")
 @json_option
 @report_errors
-def feedback_export(file: Path, since: str | None, as_json: bool) -> None:
+def feedback_export(file: BinaryIO, since: str | None, as_json: bool) -> None:
     """Write all feedback to FILE, a Parquet table with a row for each result of each search that has some.
 
-    Without a running service it is what is archived: everything but the last hours'.
+    With `-` as FILE the table is written to standard output, and nothing else is. Without a running service it is what
+    is archived: everything but the last hours'.
     """
     n_days = _days(since)
     found = stored_feedback(load_settings())
@@ -66,9 +69,10 @@ def feedback_export(file: Path, since: str | None, as_json: bool) -> None:
     from pipeline.feedback.table import feedback_table
 
     table = feedback_table(found)
-    table.to_parquet(file, index=False)
-    facts = {"file": str(file), "searches": len(found), "rows": len(table)}
-    print_facts(as_json, facts, f"{file}: {len(table)} results of {len(found)} searches")
+    file.write(table.to_parquet(index=False))
+    if file.name != _STDOUT:
+        facts = {"file": file.name, "searches": len(found), "rows": len(table)}
+        print_facts(as_json, facts, f"{file.name}: {len(table)} results of {len(found)} searches")
 
 
 def stored_feedback(settings: Settings) -> list[JobFeedback]:

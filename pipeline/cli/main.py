@@ -1,9 +1,14 @@
 """The `lookalike` command: its group, `up`, and the verbs of the other modules."""
 
+import errno
 import json
+import os
+import sys
 import tomllib
+from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import Any, NoReturn
 
 import click
 
@@ -32,6 +37,7 @@ from pipeline.cli.status import status, workers
 from pipeline.cli.train import train
 from shared.settings import load_settings
 
+_UNWRITTEN = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 EXIT_CODES = """\b
 Exit codes:
   0    done
@@ -50,7 +56,7 @@ def _version() -> str:
         return version("lookalike")
     except PackageNotFoundError:
         project = Path(__file__).parents[2] / "pyproject.toml"
-        return str(tomllib.loads(project.read_text())["project"]["version"])
+        return str(tomllib.loads(project.read_text(encoding="utf-8"))["project"]["version"])
 
 
 def _print_version(ctx: click.Context, _option: click.Parameter, wanted: bool) -> None:
@@ -59,7 +65,34 @@ def _print_version(ctx: click.Context, _option: click.Parameter, wanted: bool) -
         ctx.exit()
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]}, epilog=EXIT_CODES)
+class _Program(click.Group):
+    """A group that ends with one line and exit code 1 where its output cannot be written, as on a full disk."""
+
+    def main(self, *args: Any, **kwargs: Any) -> Any:
+        try:
+            return super().main(*args, **kwargs)
+        except OSError as exc:
+            if exc.filename is not None or exc.errno not in _UNWRITTEN:
+                raise
+            _end_unwritten(exc)
+
+
+def _end_unwritten(error: OSError) -> NoReturn:
+    with suppress(OSError):
+        click.echo(f"error: the output cannot be written ({error.strerror})", err=True)
+    # What is left in the buffers would be tried again at exit, and end in a traceback.
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError, ValueError):
+            os.dup2(nowhere, stream.fileno())
+    sys.exit(1)
+
+
+@click.group(
+    cls=_Program,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog=EXIT_CODES,
+)
 @click.option(
     "--version", is_flag=True, expose_value=False, is_eager=True, callback=_print_version, help="Show it and exit."
 )

@@ -94,7 +94,7 @@ def check_graphics() -> Findings:
 def _flags() -> set[str]:
     """CPU flags as Linux lists them; empty elsewhere."""
     try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:
         return set()
     fields = (line.partition(":")[2].split() for line in lines if line.startswith(("flags", "Features")))

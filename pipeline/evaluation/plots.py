@@ -236,7 +236,8 @@ def write_page(pictures: Sequence[tuple[str, str]], path: Path, *, title: str) -
     heading = html.escape(title)
     path.write_text(
         f'<!doctype html>\n<html lang="en"><meta charset="utf-8"><title>{heading}</title><style>{style}</style>\n'
-        f"<h1>{heading}</h1>\n{shown}\n</html>\n"
+        f"<h1>{heading}</h1>\n{shown}\n</html>\n",
+        encoding="utf-8",
     )
 
 

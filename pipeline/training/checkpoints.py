@@ -75,7 +75,7 @@ class RunDirectory:
             raise unwritable(self.path, exc if isinstance(exc, OSError) else OSError(0, str(exc))) from exc
 
     def _compare(self, config: State) -> None:
-        before = json.loads((self.path / _CONFIG).read_text())
+        before = json.loads((self.path / _CONFIG).read_bytes())
         if differing := sorted(name for name in config | before if config.get(name) != before.get(name)):
             raise TrainingFailed(
                 f"the run in {self.path} had another {', '.join(differing)}; "

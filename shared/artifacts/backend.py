@@ -286,7 +286,7 @@ def read_manifest(directory: Path, damaged: type[ArtifactError]) -> dict[str, ob
         damaged: it is missing, not JSON, or lists no files.
     """
     try:
-        manifest: dict[str, object] = json.loads((directory / MANIFEST).read_text())
+        manifest: dict[str, object] = json.loads((directory / MANIFEST).read_bytes())
     except (OSError, ValueError) as exc:
         raise damaged(f"{directory.name}: {MANIFEST} is missing or not JSON") from exc
     files = manifest.get("files") if isinstance(manifest, dict) else None

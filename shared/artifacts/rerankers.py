@@ -68,7 +68,7 @@ def seal_reranker(store: ArtifactStore, manifest: RerankerManifest) -> str:
         ArtifactUnwritable: the disk is full or may not be written.
     """
     with store.write() as draft:
-        (draft.directory / MANIFEST).write_text(manifest.model_dump_json())
+        (draft.directory / MANIFEST).write_text(manifest.model_dump_json(), encoding="utf-8")
     return draft.version
 
 

@@ -146,14 +146,14 @@ class ArtifactStore:
         self._backend.remove([one.key for one in stored if one.key.partition("/")[0] not in sealed | fresh])
 
     def _seal(self, staging: Path) -> str:
-        manifest = json.loads((staging / MANIFEST).read_text())
+        manifest = json.loads((staging / MANIFEST).read_bytes())
         files = sorted(path for path in staging.iterdir() if path.name != MANIFEST)
         manifest["files"] = {path.name: {"bytes": path.stat().st_size, "sha256": self.sha256(path)} for path in files}
         if self._backend.is_local and (large := [path for path in files if path.stat().st_size >= _LARGE]):
             read = {path.name: [manifest["files"][path.name]["sha256"], *_state(path)] for path in large}
             (staging / _READ).write_text(json.dumps(read))
         text = json.dumps(manifest, indent=1, sort_keys=True, ensure_ascii=False) + "\n"
-        (staging / MANIFEST).write_text(text)
+        (staging / MANIFEST).write_text(text, encoding="utf-8")
         return self._backend.seal(staging, hashlib.sha256(text.encode()).hexdigest())
 
     def versions(self) -> list[str]:
@@ -373,7 +373,7 @@ def _state(path: Path) -> list[int]:
 def _read_before(directory: Path) -> dict[str, list[object]]:
     """The large files of a version that were as they should be when they were read, each with its digest and state."""
     try:
-        found = json.loads((directory / _READ).read_text())
+        found = json.loads((directory / _READ).read_bytes())
     except (OSError, ValueError):
         return {}
     return found if isinstance(found, dict) else {}

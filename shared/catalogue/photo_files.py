@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from shared.artifacts.files import ObjectFile
-from shared.catalogue.photo_paths import PhotoPaths, PhotoPlace
+from shared.catalogue.photo_paths import ONE_A_ROW, PhotoPaths, PhotoPlace, is_several
+from shared.catalogue.rows import ROUNDED_DETAIL
 from shared.catalogue.scan import ENDINGS, Scan, Stat
 from shared.catalogue.spoiled_ids import (
     by_key,
@@ -165,7 +166,9 @@ class PhotoFiles:
                 return FileProblem(AMBIGUOUS, self._ambiguous(image_id, names, rivals))
         name = image_id.rpartition(".")[0]
         address = "" if name in self._image_ids else self._found.photos.get(name, ("",))[0]
-        if os.path.basename(address) == image_id:
+        key = caseless(image_id)
+        alone = len(self._names[1][2].get(key, ())) == 1  # no other id differs in case only
+        if os.path.basename(address) == image_id or (alone and caseless(os.path.basename(address)) == key):
             return self._named(image_id, name)
         return FileProblem(NO_FILE, self._missing(image_id))
 
@@ -195,7 +198,9 @@ class PhotoFiles:
         if there and not there.lower().endswith(ENDINGS):
             hint += f", and only {', '.join(ENDINGS)} are read"
         if is_rounded(image_id):
-            hint += "; a spreadsheet has rounded it: export ids as text"
+            hint += f"; {ROUNDED_DETAIL}"
+        elif not there and is_several(image_id):
+            hint = f"; {ONE_A_ROW}"
         elif not there and self._found.closed:
             hint = f"; user {os.geteuid()} may not read {', '.join(map(self._shown, self._found.closed[:_N_NAMED]))}"
         return f"looked for images/{image_id}.jpg{hint}"

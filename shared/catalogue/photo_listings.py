@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 
 from shared.catalogue.photo_files import FileProblem
-from shared.catalogue.rows import PRODUCTS
+from shared.catalogue.rows import PRODUCTS, ROUNDED_DETAIL
 from shared.catalogue.spoiled_ids import SpoiledListings, is_rounded
 
 
@@ -37,5 +37,5 @@ class Listings:
         there = self._spoiled.nearest(listing_id)
         hint = f"; there is {there}" if there else ""
         if is_rounded(listing_id):
-            hint += "; a spreadsheet has rounded it: export ids as text"
+            hint += f"; {ROUNDED_DETAIL}"
         return FileProblem("photo without listing", f"{looked_for}{hint}")

@@ -16,6 +16,8 @@ _PATH_COLUMNS = ("path", "file", "filename")
 _URL_COLUMNS = ("url", "image_url")
 _ABSOLUTE = re.compile(r"/|[A-Za-z]:/|~/")
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
+_SEVERAL = re.compile(r"[|;,]|^\[.*\]$")
+ONE_A_ROW = "a row names one photo: write a row for each"
 _N_NAMED = 4
 
 
@@ -50,6 +52,11 @@ class PathProblem(NamedTuple):
     reason: str
     detail: str
     is_missing: bool = False
+
+
+def is_several(text: str) -> bool:
+    """Whether an id or path that is not there may be a list of several: "a.jpg|b.jpg", '["a.jpg", "b.jpg"]'."""
+    return _SEVERAL.search(text) is not None
 
 
 def photo_places(images: "pd.DataFrame") -> dict[int, PhotoPlace]:
@@ -132,6 +139,8 @@ class PhotoPaths:
 
     def _missing(self, path: str, relative: str) -> str:
         looked_for = f"looked for {path} below images/ and the catalogue's directory"
+        if is_several(path):
+            return f"{looked_for}; {ONE_A_ROW}"
         if not relative.lower().endswith(ENDINGS):
             return f"{looked_for}; only {', '.join(ENDINGS)} are read"
         if "://" not in self._found.root and any(Path(address).is_file() for address in self._addresses(relative)):

@@ -1,10 +1,15 @@
 """Names of a catalogue's two tables, and the record of a row in them that is wrong or odd."""
 
+import re
+import unicodedata
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
 PRODUCTS, IMAGES = "Products.csv", "Images.csv"
 MAX_COLUMNS = 256  # that are read
+MAX_ID_CHARS = 200  # of listings and photos that calls can name: as in shared/jobs/contract.py
+ROUNDED_DETAIL = "a spreadsheet has rounded it: export ids as text"
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +32,18 @@ class RowProblem:
     row_id: str = ""
     value: str = ""
     detail: str = ""
+
+
+@lru_cache(maxsize=4 * MAX_COLUMNS)
+def column_key(name: str) -> str:
+    """A column's name without case and all but letters and digits: "Product ID" and "productId" -> "productid"."""
+    return re.sub(r"[\W_]+", "", unicodedata.normalize("NFKC", name).casefold())
+
+
+def long_id(table: str, row: int, row_id: str) -> list[RowProblem]:
+    """The problem of an id that is too long to be named in calls; of others there is none."""
+    detail = f"calls take ids of up to {MAX_ID_CHARS} characters"
+    return [RowProblem("id too long to name", table, row, row_id, detail=detail)] if len(row_id) > MAX_ID_CHARS else []
 
 
 def same_table(name: str, other: str) -> bool:

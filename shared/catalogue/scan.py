@@ -30,7 +30,7 @@ _READERS = 4
 _STORE_READERS = 32  # reading from an object store is waiting, not work
 _RACY_NS = 2_000_000_000
 _FORMAT = 1
-_RULES = 6  # raised when unchanged files are read as other photos or categories than before
+_RULES = 7  # raised when unchanged files are read as other photos or categories than before
 
 
 class Stat(NamedTuple):
@@ -257,7 +257,7 @@ class PhotoDigests:
 
     def _load(self, file: Path) -> None:
         try:
-            content = json.loads(file.read_text())
+            content = json.loads(file.read_bytes())
             if content["format"] != _FORMAT:
                 return
             self._known = {path: (Stat(*entry[:3]), entry[3]) for path, entry in content["photos"].items()}

@@ -21,7 +21,6 @@ from shared.catalogue.categories import (
     Categories,
     CategorySource,
     PhotoFile,
-    categories_in,
     is_missing,
 )
 from shared.catalogue.choice import OWN_CATEGORIES, CategoryChoice
@@ -29,9 +28,9 @@ from shared.catalogue.forms.csv_files import LAYOUT, find_folder, find_table, re
 from shared.catalogue.photo_files import FetchPhotos, FileProblem, PhotoFiles
 from shared.catalogue.photo_listings import Listings
 from shared.catalogue.photo_paths import PhotoPlace, photo_places
-from shared.catalogue.rows import IMAGES, PRODUCTS, RowProblem, with_names
+from shared.catalogue.rows import IMAGES, PRODUCTS, ROUNDED_DETAIL, RowProblem, long_id, with_names
 from shared.catalogue.scan import PhotoDigests, Scan, Stat, scan
-from shared.catalogue.spoiled_ids import SPOILED_LISTING, SPOILED_PHOTO
+from shared.catalogue.spoiled_ids import SPOILED_LISTING, SPOILED_PHOTO, is_rounded
 from shared.errors import CatalogueUnusable
 
 if TYPE_CHECKING:  # heavy: only what reads tables needs it
@@ -266,7 +265,7 @@ def _read_tables(directory: Location, wanted: CategoryChoice) -> _Tables:
     odd: list[RowProblem] = []
     products = read_table(directory, PRODUCTS, rejected, odd, wanted.source)
     images = read_table(directory, IMAGES, rejected, odd)
-    categories = _known_or_own(products["category"], wanted, rejected)
+    categories = wanted.categories(products["category"], rejected)
     category_of = _categories(products, categories, rejected, odd)
     return _Tables(
         listing_ids=frozenset(products["id"]),
@@ -279,28 +278,6 @@ def _read_tables(directory: Location, wanted: CategoryChoice) -> _Tables:
         paths=_paths(products, categories, category_of),
         places=photo_places(images),
     )
-
-
-def _known_or_own(texts: "pd.Series[str]", wanted: CategoryChoice, rejected: Sequence[RowProblem]) -> Categories:
-    """The categories to read with.
-
-    Raises:
-        CatalogueUnusable: the table has too few or too many; says which rows were left out before.
-    """
-    if wanted.known is not None and not wanted.grow:
-        return wanted.known
-    try:
-        return categories_in(texts, wanted.known, wanted.source.level)
-    except CatalogueUnusable as exc:
-        if not rejected:
-            raise
-        counts = Counter(row.reason for row in rejected)
-        reasons = ", ".join(f"{reason}: {n}, such as row {_first(rejected, reason)}" for reason, n in counts.items())
-        raise CatalogueUnusable(f"{exc} Left out were ({reasons})") from exc
-
-
-def _first(rejected: Sequence[RowProblem], reason: str) -> int:
-    return next(row.row for row in rejected if row.reason == reason)
 
 
 def _paths(products: "pd.DataFrame", categories: Categories, category_of: Mapping[str, int]) -> dict[str, str]:
@@ -332,11 +309,15 @@ def _categories(
     """Class index by listing id, for the listings that have both."""
     index_of = {text: categories.find(text) for text in products["category"].unique()}
     nearest = cache(categories.nearest)
+    # Those of several listings that were rounded to one: which of them a photo is of nobody can tell.
+    rounded = {listing_id for listing_id in products["id"][products["id"].duplicated()] if is_rounded(listing_id)}
     category_of: dict[str, int] = {}
     for row, listing_id, text in zip(_rows(products), products["id"], products["category"], strict=True):
         root, index = categories.as_written(text), index_of[text]
         if not listing_id:
             rejected.append(RowProblem("listing without id", PRODUCTS, row))
+        elif listing_id in rounded:
+            rejected.append(RowProblem("listing id repeated", PRODUCTS, row, listing_id, detail=ROUNDED_DETAIL))
         elif listing_id in category_of:
             rejected.append(RowProblem("listing id repeated", PRODUCTS, row, listing_id))
         elif index is None and is_missing(text):
@@ -350,6 +331,7 @@ def _categories(
             rejected.append(replace(problem, detail=detail))
         else:
             category_of[listing_id] = index
+            odd += long_id(PRODUCTS, row, listing_id)
             if root != categories[index]:
                 reason, detail = "category in another spelling", f"read as {categories[index]}"
                 odd.append(RowProblem(reason, PRODUCTS, row, listing_id, root or text, detail))
@@ -381,6 +363,7 @@ def _photos(
             category = tables.category_of[listing_id]
             photo = CataloguePhoto(read_as, listing_id, category, open_file(file.address), payload=payload)
             photos[image_id] = _Labelled(row, photo, (file.address, file.stat))
+            odd += long_id(IMAGES, row, read_as)
             if read_as != image_id:
                 odd.append(RowProblem(SPOILED_PHOTO, IMAGES, row, image_id, image_id, f"read as {read_as}"))
             if file.odd:

@@ -86,7 +86,7 @@ class Work:
     def told(self, step: str) -> Any:
         """What a step that is done has told; None: it is not done."""
         path = self.directory / f"{step}.json"
-        return json.loads(path.read_text()) if path.exists() else None
+        return json.loads(path.read_bytes()) if path.exists() else None
 
     def tell(self, step: str, told: object) -> None:
         """Note that a step is done."""

@@ -143,7 +143,7 @@ class IndexDraft:
 
     def seal(self, manifest: IndexManifest) -> None:
         """Write the manifest, last of all files; the version is complete when `draft_index` ends."""
-        (self.artifact.directory / MANIFEST).write_text(manifest.model_dump_json())
+        (self.artifact.directory / MANIFEST).write_text(manifest.model_dump_json(), encoding="utf-8")
 
 
 @contextmanager

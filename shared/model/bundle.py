@@ -242,7 +242,7 @@ def write_bundle(
         update = {"weights_sha256": store.sha256(directory / WEIGHTS), "graph_sha256": digests}
         sealed = manifest.model_copy(update=update)
         sealed = sealed.model_copy(update={"fingerprint": sealed.compute_fingerprint()})
-        (directory / MANIFEST).write_text(sealed.model_dump_json())
+        (directory / MANIFEST).write_text(sealed.model_dump_json(), encoding="utf-8")
     return draft.version
 
 

@@ -76,7 +76,7 @@ def open_tuned(open_with: Open, directory: Path, *, streams: int = 0, batch: int
     facts = (_RULES, embedder.manifest.fingerprint, machine, embedder.library, streams, batch)
     path = directory / f"{hashlib.sha256(repr(facts).encode()).hexdigest()[:16]}.json"
     try:
-        found = Tuning.model_validate_json(path.read_text())
+        found = Tuning.model_validate_json(path.read_bytes())
     except (OSError, ValidationError):
         began = time.monotonic()
         found = tune(open_with, embedder, machine, streams=streams, batch=batch)
@@ -182,7 +182,7 @@ def _remember(path: Path, found: Tuning) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with write_atomically(path, many_writers=True) as temporary:
-            temporary.write_text(found.model_dump_json(indent=1))
+            temporary.write_text(found.model_dump_json(indent=1), encoding="utf-8")
     except OSError as exc:  # a full or read-only disk only means measuring again next time
         event(_LOG, "tuning_not_remembered", level=logging.WARNING, reason=str(exc))
 
@@ -202,7 +202,7 @@ def _cpu() -> str:
 def _of_cpu(field: str) -> str:
     """A field of the first processor in /proc/cpuinfo; empty where there is none."""
     try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:
         return ""
     return next((line.split(":", 1)[1].strip() for line in lines if line.startswith(f"{field}\t")), "")

@@ -16,7 +16,7 @@ from shared.catalogue.categories import OLDER_CATEGORIES, ROOTS, Categories, Cat
 from shared.catalogue.forms.encodings import SAVE_AS, decode_table
 from shared.catalogue.forms.quotes import LEFT_MARK, READ_MARK, close_quotes, cut_records, split_record
 from shared.catalogue.forms.typed_tables import read_json_lines, read_parquet
-from shared.catalogue.rows import IMAGES, MAX_COLUMNS, PRODUCTS, RowProblem, same_table
+from shared.catalogue.rows import IMAGES, MAX_COLUMNS, PRODUCTS, RowProblem, column_key, same_table
 from shared.errors import CatalogueUnusable
 
 if TYPE_CHECKING:  # heavy: only what reads tables needs it
@@ -25,7 +25,7 @@ if TYPE_CHECKING:  # heavy: only what reads tables needs it
 LAYOUT = f"{PRODUCTS}, {IMAGES}, images/"
 _SEPARATOR_LINE = re.compile(r'"?sep=([^\w\s"]|\t)"?[ \t]*\r?(?:\n|\Z)', re.IGNORECASE)
 _DELIMITERS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "vertical bars"}
-_SHOWN_CHARS = 80
+_SHOWN_CHARS, _N_NAMED = 80, 20
 _FORMS = (".csv", ".parquet", ".jsonl", ".ndjson")
 
 
@@ -45,9 +45,19 @@ def find_table(directory: Location, name: str) -> Path | ObjectFile:
         raise CatalogueUnusable(f"{directory} has {' and '.join(found)}; leave one of them there")
     if not found:
         forms = f"the same as {', '.join(_FORMS[1:])}"
-        hint = f"; {alike[0]} is not read: {SAVE_AS}" if alike else ""
+        hint = f"; {alike[0]} is not read: {_advice(alike[0])}" if alike else ""
         raise CatalogueUnusable(f"{directory} has no {name}; a catalogue holds {LAYOUT} ({forms}){hint}")
     return directory / found[0]
+
+
+def _advice(file_name: str) -> str:
+    """What to do about a table whose ending is none of `_FORMS`."""
+    ending = Path(file_name).suffix.lower()
+    if ending in (".gz", ".zip", ".bz2", ".xz", ".zst"):
+        return "unpack it"
+    if ending in (".tsv", ".tab", ".txt"):
+        return f"rename it to {Path(file_name).stem}.csv; what separates its fields is found out"
+    return "write one JSON object a line into a .jsonl" if ending == ".json" else SAVE_AS
 
 
 def table_name(address: str, name: str) -> str:
@@ -98,10 +108,12 @@ def read_table(
         if called.endswith(".parquet"):
             n_odd = len(odd)
             table = read_parquet(file.read_bytes(), called, odd, category=category)
-            if of_bytes := [one.value for one in odd[n_odd:] if one.value in required]:
+            keys = set(map(column_key, required))
+            if of_bytes := [one.value for one in odd[n_odd:] if column_key(one.value) in keys]:
                 raise CatalogueUnusable(f"{called} has bytes in the column {', '.join(of_bytes)}; write them as text")
         else:
             table = read_json_lines(file.read_bytes(), called, rejected, odd, required=required, category=category)
+        table.columns = _spelled(list(table.columns), called, required, odd)
         _check_header(list(table.columns), called, required)
     if name == PRODUCTS and source.column != ROOTS.column:
         if ROOTS.column in table:
@@ -133,21 +145,25 @@ def _read_csv(
     closed = close_quotes(text, delimiter, _RowTest(name, text.lstrip("\n"), delimiter, source))
     cells = _parse(closed, delimiter, name)
     header = cells.iloc[0].fillna("").str.strip()
-    _check_header([text for text in header if text], name, required)
+    columns = _spelled(header.tolist(), name, required, odd)
+    _check_header([text for text in columns if text], name, required)
     if closed is not text:
-        cells = _take_marks(cells, header.tolist(), name, rejected, odd)
+        cells = _take_marks(cells, columns, name, rejected, odd)
     width = max(position for position, text in enumerate(header, 1) if text)
     # Most surplus columns are empty; only rows with something in them need a closer look.
     spare = cells.iloc[1:, width:].dropna(axis="columns", how="all").fillna("")
     torn = (spare != "").any(axis=1)
     torn[torn] = (_stripped(spare[torn]) != "").any(axis=1)
-    rejected += [RowProblem(f"row of {name} with too many fields", name, int(row)) for row in torn.index[torn]]
+    detail = f"more fields than the header's {width}: a text that holds the separator needs quotes"
+    rejected += [
+        RowProblem(f"row of {name} with too many fields", name, int(row), detail=detail) for row in torn.index[torn]
+    ]
     rows = _stripped(cells.iloc[1:, :width][~torn])
     repeats = (rows == header[:width].to_numpy()).all(axis=1)
     rejected += [RowProblem(f"row of {name} that repeats the header", name, int(row)) for row in rows.index[repeats]]
     rows = rows[~repeats]
     table: pd.DataFrame = rows.loc[(rows != "").any(axis=1)]
-    table.columns = header[:width].tolist()
+    table.columns = columns[:width]
     if decoded.encoding == "Windows-1252":
         _check_ids_do_not_depend_on_the_encoding(table, name, required)
     return table
@@ -194,28 +210,51 @@ def _parse(text: str, delimiter: str, name: str) -> "pd.DataFrame":
 def _delimiter(text: str, required: Sequence[str]) -> str:
     """The delimiter with which the header has the columns that are required; else a comma."""
     for delimiter in _DELIMITERS:
-        columns = [column.strip() for column in split_record(text.lstrip("\r\n"), delimiter)]
-        if all(column in columns for column in required):
+        keys = set(map(column_key, split_record(text.lstrip("\r\n"), delimiter)))
+        if all(column_key(column) in keys for column in required):
             return delimiter
     return ","
+
+
+def _spelled(columns: Sequence[str], name: str, required: Sequence[str], odd: list[RowProblem]) -> list[str]:
+    """The columns, those that are required under the names that are: `ID` as `id`, where one alone can be meant."""
+    spelled = list(columns)
+    for column in required:
+        alike = [] if column in columns else _alike(column, columns)
+        if len(alike) == 1:
+            spelled[columns.index(alike[0])] = column
+            odd.append(RowProblem("column in another spelling", name, 1, value=alike[0], detail=f"read as {column}"))
+    return spelled
+
+
+def _alike(column: str, columns: Sequence[str]) -> list[str]:
+    return [one for one in columns if column_key(one) == column_key(column)]
 
 
 def _check_header(named: Sequence[str], name: str, required: Sequence[str]) -> None:
     if repeated := [column for column in required if named.count(column) > 1]:
         raise CatalogueUnusable(f"{name} has more than one column {', '.join(repeated)}; rename the others")
     if missing := [column for column in required if column not in named]:
-        in_question = same_table(name, PRODUCTS) and missing != ["id"]
-        hint = "; LOOKALIKE_CATEGORY_COLUMN says where the category is" if in_question else ""
-        raise CatalogueUnusable(f"{name} lacks the column {', '.join(missing)}; it has {', '.join(named)}{hint}")
+        alike = {column: ", ".join(_alike(column, named)) for column in missing}
+        hints = [f"rename one of {found} to {column}" for column, found in alike.items() if found]
+        if len(missing) == len(required) and not hints:
+            hints.append("its first line must name the columns")
+        if same_table(name, PRODUCTS) and missing != ["id"]:
+            hints.append("LOOKALIKE_CATEGORY_COLUMN says where the category is")
+        shown = ", ".join(column[:_SHOWN_CHARS] for column in named[:_N_NAMED])
+        more = f" and {len(named) - _N_NAMED} more" if len(named) > _N_NAMED else ""
+        told = "; ".join([f"{name} lacks the column {', '.join(missing)}", f"it has {shown}{more}", *hints])
+        raise CatalogueUnusable(told)
 
 
 class _RowTest:
     """Tells whether fields, as many as the header's, can be a row of a table: what stands in its required columns."""
 
     def __init__(self, name: str, text: str, delimiter: str, source: CategorySource) -> None:
-        self._columns = [column.strip() for column in split_record(text, delimiter)]
+        required = _required(name, source)
+        self._columns = _spelled([column.strip() for column in split_record(text, delimiter)], name, required, [])
         self._name, self._text, self._delimiter = name, text, delimiter
-        self._at = [self._columns.index(column) for column in _required(name, source) if column in self._columns]
+        self._at = [self._columns.index(column) for column in required if column in self._columns]
         self._level = source.level
 
     @cached_property

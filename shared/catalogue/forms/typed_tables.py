@@ -8,7 +8,7 @@ from math import isnan
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from shared.catalogue.forms.encodings import decode_table
-from shared.catalogue.rows import MAX_COLUMNS, RowProblem
+from shared.catalogue.rows import MAX_COLUMNS, RowProblem, column_key
 from shared.errors import CatalogueUnusable
 
 if TYPE_CHECKING:  # heavy: only what reads tables needs it
@@ -83,6 +83,7 @@ def read_json_lines(
     n_rejected = len(rejected)
     surplus: dict[str, int] = {}
     with_texts: set[str] = set()
+    kept = set(map(column_key, required))
     for row, line in _lines(content, name):
         try:
             fields = _fields_of(line, category)
@@ -92,7 +93,7 @@ def read_json_lines(
             rejected.append(RowProblem(f"row of {name} that is not JSON", name, row, value=shown, detail=detail))
             continue
         for column, text in fields.items():
-            if column not in cells and len(cells) >= MAX_COLUMNS and column not in required:
+            if column not in cells and len(cells) >= MAX_COLUMNS and column_key(column) not in kept:
                 surplus.setdefault(column, row)
             else:
                 of_column = cells.setdefault(column, [])
@@ -163,7 +164,7 @@ def _flat(fields: dict[str, object], category: str, prefix: str = "") -> Iterato
             price = _price(value)
             yield from [(column, price)] if price else _flat(value, category, f"{column}.")
         elif column:
-            joiner = " / " if column == category else "; "
+            joiner = " / " if column_key(column) == column_key(category) else "; "
             yield column, value if isinstance(value, _Number) else as_text(value, joiner)
 
 
@@ -199,7 +200,8 @@ def read_parquet(content: bytes, name: str, odd: list[RowProblem], *, category: 
         columns, numbers = [], set()
         for column, cells in zip(table.column_names, table.columns, strict=True):
             for flat_name, flat_cells in _flattened(column.strip(), cells):
-                if (texts := _texts(flat_cells, " / " if flat_name == category else "; ")) is not None:
+                joiner = " / " if column_key(flat_name) == column_key(category) else "; "
+                if (texts := _texts(flat_cells, joiner)) is not None:
                     columns.append((flat_name, texts))
                     if pa.types.is_floating(flat_cells.type) or pa.types.is_decimal(flat_cells.type):
                         numbers.add(flat_name)

@@ -262,3 +262,7 @@ def test_the_command_line_stores_and_exports_what_a_table_program_can_read(
     assert table["model_fingerprint"].tolist() == 3 * ["f" * 64]
     recent = CliRunner().invoke(main, ["feedback", "export", str(tmp_path / "r.parquet"), "--since", "0d", "--json"])
     assert json.loads(recent.stdout)["rows"] == 0
+    piped = CliRunner().invoke(main, ["feedback", "export", "-", "--json"])
+    assert piped.stdout_bytes == (tmp_path / "f.parquet").read_bytes()
+    nowhere = CliRunner().invoke(main, ["feedback", "export", str(tmp_path / "no" / "f.parquet")])
+    assert (nowhere.exit_code, "No such file or directory" in nowhere.stderr) == (1, True)

@@ -2,6 +2,8 @@
 
 import json
 import os
+import subprocess
+import sys
 import threading
 from pathlib import Path
 
@@ -10,6 +12,7 @@ from safetensors import SafetensorError
 
 from shared.artifacts.store import MANIFEST, ArtifactStore, WorkInterrupted
 from shared.errors import ArtifactUnwritable, IndexDamaged, IndexMissing
+from tests import ROOT
 
 NOTES = (".lock", "CURRENT", "PROMOTIONS")
 
@@ -42,6 +45,27 @@ def test_the_manifest_keeps_what_was_told_and_lists_every_file(store: ArtifactSt
     files = manifest["files"]
     assert isinstance(files, dict)
     assert {name: sealed["bytes"] for name, sealed in files.items()} == {"one.txt": 12, "two.bin": 256}
+
+
+@pytest.mark.parametrize("writes_in", ["C", "UTF-8"])
+def test_a_manifest_is_utf8_whatever_the_locale(tmp_path: Path, writes_in: str) -> None:
+    write = (
+        "with store.write() as draft: (draft.directory / MANIFEST).write_text(json.dumps({'told': 'K\\xfcche'}))\n"
+        "store.promote(draft.version)"
+    )
+    read = "assert store.manifest(store.newest())['told'] == 'K\\xfcche'"
+    for what, locale in ((write, writes_in), (read, "C"), (read, "UTF-8")):
+        script = (
+            "import json, sys; from pathlib import Path\n"
+            "from shared.artifacts.store import MANIFEST, ArtifactStore; from shared.errors import *\n"
+            f"store = ArtifactStore(Path(sys.argv[1]), missing=IndexMissing, damaged=IndexDamaged)\n{what}"
+        )
+        utf8 = {"PYTHONUTF8": str(int(locale != "C")), "PYTHONCOERCECLOCALE": "0", "LC_ALL": "C"}
+        command = [sys.executable, "-c", script, str(tmp_path / "things")]
+        done = subprocess.run(
+            command, cwd=ROOT, env={**os.environ, **utf8}, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, done.stderr
 
 
 def test_a_store_without_versions_says_so(store: ArtifactStore) -> None:
