@@ -1,4 +1,4 @@
-"""The page by keyboard alone, and with answers that are late, lost, cut off or those of a proxy."""
+"""The page by keyboard alone, in forced colours, and with answers that are late, lost, cut off or those of a proxy."""
 
 import re
 import signal
@@ -248,3 +248,28 @@ def test_a_service_that_hangs_is_told_as_one_that_does_not_answer(go: Go) -> Non
     expect(page.locator("#health")).to_have_text("Unreachable", timeout=20_000)
     page.unroute("**/readyz")
     expect(page.locator("#health")).to_have_text("Ready", timeout=20_000)
+
+
+# --- few colours ---
+
+
+def test_in_forced_colours_it_shows_where_one_is_and_what_is_chosen(go: Go, photos: list[Path]) -> None:
+    visit = go(f"#/search?image={photos[0].stem}&prefer=same_kind")
+    visit.page.emulate_media(forced_colors="active")
+    visit.found()
+    page = visit.page
+
+    def outlined(selector: str) -> str:
+        style: str = page.locator(selector).evaluate("it => getComputedStyle(it).outlineStyle")
+        return style
+
+    assert outlined("nav a[aria-current]") == outlined(".choice label:has(:checked)") == "solid"
+    assert (
+        outlined("nav a:not([aria-current]) >> nth=0")
+        == outlined(".choice label:has(:not(:checked)) >> nth=0")
+        == "none"
+    )
+    page.locator("#distinct").check()
+    ground = "it => getComputedStyle(it).backgroundColor"
+    assert page.locator("#distinct").evaluate(ground) != page.locator("#options").evaluate(ground)
+    visit.keep("forced-colours", whole=True)
