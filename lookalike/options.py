@@ -58,8 +58,8 @@ class SearchOptions(PhotoOptions, total=False):
     facet_scope: `hits` counts only the listings of the neighbours; default `matches`: all that meet the filters.
     listing_score: with `distinct="listing"`: rank listings by their most similar photo (`best`) or by the mean over all
         their photos (`mean`), and tell how many photos each has.
-    text_weight: with `text` and a photo, how much the words count: 0 not at all, 1 alone; default: as was best on the
-        service's catalogue.
+    text_weight: with `text`: how much the words count beside a photo: 0 not at all, 1 alone; default: as was best on
+        the service's catalogue. Without `text` it is refused.
     prefer: `same_thing` finds other photos of the very thing first, `same_kind` things of its category; default: a
         balance of both.
     """

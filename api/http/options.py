@@ -12,7 +12,7 @@ from werkzeug.datastructures import MultiDict
 
 from api.uploads.bodies import FIELD, body_size, require_whole
 from shared.errors import InvalidRequest
-from shared.jobs.contract import OF_THE_INDEX, PhotoRequest, Submission
+from shared.jobs.contract import OF_THE_INDEX, PhotoRequest, SearchRequest, Submission
 
 MAX_WAIT_S = 30
 _MAX_JSON_BYTES = 64 << 10
@@ -55,6 +55,9 @@ def read_options(
                 raise InvalidRequest(f"{name}: send it in a JSON request; a multipart request carries the photo itself")
     asked = {name: value for name, value in given.items() if name not in ignore}
     options, submission = _split(contract, asked, typed=request.is_json)
+    # Not in the contract: stored requests of an earlier build may have it, and mean nothing by it.
+    if isinstance(options, SearchRequest) and options.text is None and options.text_weight is not None:
+        raise InvalidRequest("text_weight: it says how much words count; send `text` with it")
     if request.is_json:
         named = [name for name in OF_THE_INDEX if getattr(options, name) is not None]
         if not named:

@@ -1,7 +1,7 @@
 // The part of the previewed photo that is searched by: drawn with mouse or finger, moved and resized by keyboard, or one
 // of those that the service suggests.
 
-import { $, el, fill, say } from "./dom.js";
+import { $, el, fill, press, say } from "./dom.js";
 import { count, percent } from "./words.js";
 
 const LEAST_PX = 16; // of the photo, as the service has it
@@ -33,7 +33,7 @@ export function startBox(onChange, proposals) {
     $("#box").focus();
   });
   $("#part-clear").addEventListener("click", clear);
-  $("#part-propose").addEventListener("click", suggest);
+  $("#part-propose").addEventListener("click", (event) => press(event.currentTarget, suggest));
 }
 
 /** Show this box over the preview; `offered`: one may be chosen, as the photo itself is here. */
@@ -77,19 +77,14 @@ function described(part) {
 
 /** Show the parts that the service suggests as buttons over the photo, the smaller ones on top. */
 async function suggest() {
-  const [pressed, img] = [$("#part-propose"), $("#preview > img")];
+  const img = $("#preview > img");
   const photo = img.src;
-  pressed.disabled = true;
-  try {
-    const parts = await propose();
-    if (photo !== img.src || !parts) return;
-    const larger = parts.toSorted((one, other) => other[2] * other[3] - one[2] * one[3]);
-    fill($("#proposals"), larger.map((part, i) => proposal(part, larger.slice(0, i).filter((other) => holds(other, part)).length)));
-    say(parts.length ? `${count(parts.length, "part")} suggested.` : "No part of it stands out.");
-    $("#proposals button")?.focus({ preventScroll: true });
-  } finally {
-    pressed.disabled = false;
-  }
+  const parts = await propose();
+  if (photo !== img.src || !parts) return;
+  const larger = parts.toSorted((one, other) => other[2] * other[3] - one[2] * one[3]);
+  fill($("#proposals"), larger.map((part, i) => proposal(part, larger.slice(0, i).filter((other) => holds(other, part)).length)));
+  say(parts.length ? `${count(parts.length, "part")} suggested.` : "No part of it stands out.");
+  $("#proposals button")?.focus({ preventScroll: true });
 }
 
 /** Whether the middle of one part lies in another. */

@@ -21,17 +21,21 @@ export function fill(place, ...children) {
   return place;
 }
 
+/** Do what a button is for. Until that has ended it cannot be pressed again, and keeps the focus, which `disabled` would take. */
+export async function press(pressed, action) {
+  if (pressed.ariaDisabled) return;
+  pressed.ariaDisabled = "true";
+  try {
+    await action();
+  } finally {
+    pressed.ariaDisabled = null;
+  }
+}
+
 /** A button that cannot be pressed again while what it does is under way. */
 export function button(label, action, { quiet = true, ...properties } = {}) {
   const made = el(quiet ? "button.quiet.small" : "button.small", { type: "button", ...properties }, label);
-  made.addEventListener("click", async () => {
-    made.disabled = true;
-    try {
-      await action();
-    } finally {
-      made.disabled = false;
-    }
-  });
+  made.addEventListener("click", () => press(made, action));
   return made;
 }
 
@@ -48,11 +52,12 @@ export function keepInStep(list, items, keyOf, render) {
       const made = render(item);
       made.dataset.key = key;
       made.dataset.said = said;
-      const label = child?.contains(document.activeElement) ? document.activeElement.textContent : null;
+      const focused = child?.contains(document.activeElement) ? document.activeElement.textContent : null;
       if (child) child.replaceWith(made);
       else if (after) after.after(made);
       else list.prepend(made);
-      if (label) [...made.querySelectorAll("button, a")].find((one) => one.textContent === label)?.focus();
+      const buttons = focused ? [...made.querySelectorAll("button, a")] : [];
+      (buttons.find((one) => one.textContent === focused) ?? buttons[0])?.focus();
       child = made;
     } else if (after ? after.nextSibling !== child : list.firstChild !== child) {
       if (after) after.after(child);

@@ -1,10 +1,10 @@
 // The duplicates part: have duplicates looked for, see groups side by side, say which are none.
 
-import { $, button, el, fill, say } from "./dom.js";
+import { $, button, el, fill, press, say } from "./dom.js";
 import { note, noteProblem } from "./messages.js";
 import { hashOf } from "./options.js";
 import { tellProgress } from "./progress.js";
-import { ask, ended, follow, requestKey, showPhoto } from "./service.js";
+import { ask, ended, follow, showPhoto, submit } from "./service.js";
 import { ago, count, shortVersion } from "./words.js";
 
 const LABELS = { same_bytes: ["Same file", "bad"], same_picture: ["Same picture", "warn"], same_thing: ["Same thing?", "busy"] };
@@ -19,9 +19,9 @@ let showing = new AbortController();
 export function start() {
   $("#find").addEventListener("submit", (event) => {
     event.preventDefault();
-    submit(event.submitter);
+    press(event.submitter, find);
   });
-  $("#more-groups").addEventListener("click", more);
+  $("#more-groups").addEventListener("click", (event) => press(event.currentTarget, more));
 }
 
 export async function enter() {
@@ -48,15 +48,12 @@ async function offerVersions() {
   if ($("#since").selectedIndex < 0) $("#since").value = "";
 }
 
-async function submit(pressed) {
+async function find() {
   const since = $("#since").value;
-  pressed.disabled = true;
   try {
-    watch(await ask("/v1/jobs/duplicates", { method: "POST", json: since ? { since } : {}, headers: { "Idempotency-Key": requestKey() } }));
+    watch(await submit("/v1/jobs/duplicates", { json: since ? { since } : {} }));
   } catch (problem) {
     noteProblem($("#duplicates-message"), problem);
-  } finally {
-    pressed.disabled = false;
   }
 }
 
@@ -129,7 +126,7 @@ function photo({ image_id: imageId, listing_id: listingId }) {
   const img = el("img", { alt: "", width: 320, height: 320 });
   showPhoto(img, imageId, 320, showing.signal);
   return el("li.result", {},
-    el("a", { href: hashOf(imageId), title: "Search from this photo" },
+    el("a", { href: hashOf({ imageId }), title: "Search from this photo" },
       el("span.photo", {}, img),
       el("span.words", {}, el("strong", {}, `Listing ${listingId}`), el("span.id", {}, imageId))));
 }
@@ -151,7 +148,13 @@ async function refute(item, { images }) {
     return;
   }
   const undo = button("Undo", async () => {
-    await decide(null).then(() => took.replaceWith(item), (problem) => noteProblem($("#duplicates-message"), problem));
+    try {
+      await decide(null);
+      took.replaceWith(item);
+      $("button", item).focus();
+    } catch (problem) {
+      noteProblem($("#duplicates-message"), problem);
+    }
   });
   const took = el("li.card", {}, el("header.beside", {}, el("p", {}, "Remembered: these are no duplicates."), undo));
   item.replaceWith(took);

@@ -7,14 +7,16 @@ import { explain } from "./words.js";
 /** A note in `place`, instead of what is there; `tone` is "", "good", "warn" or "bad", of which the latter interrupt. */
 export function note(place, { title, text = "", todo = "", tone = "", actions = [], content = [] }) {
   delete place.dataset.loading;
+  const focused = place.contains(document.activeElement);
   place.replaceChildren(
-    el(`div.note${tone && "." + tone}`, ["bad", "warn"].includes(tone) ? { role: "alert" } : {},
+    el(`div.note${tone && "." + tone}`, { tabIndex: -1, role: ["bad", "warn"].includes(tone) ? "alert" : null },
       el("strong", {}, title),
       text ? el("p", {}, text) : null,
       todo ? el("p.fine", {}, todo) : null,
       ...content,
       actions.length ? el("div.actions", {}, actions) : null),
   );
+  if (focused) place.firstChild.focus(); // whoever was at a button of the note before goes on here
 }
 
 /** A problem in words, with what to do about it. */

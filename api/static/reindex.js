@@ -1,10 +1,10 @@
 // Reindexing: ask for one, watch it, tell what came of it.
 
-import { $, button, say } from "./dom.js";
+import { $, button, press, say } from "./dom.js";
 import { note, noteProblem } from "./messages.js";
 import { tellProgress } from "./progress.js";
 import { showReport } from "./report.js";
-import { ask, ended, follow, requestKey } from "./service.js";
+import { ask, ended, follow, submit } from "./service.js";
 import { ago, count, sentence, shortVersion } from "./words.js";
 
 const COUNTS = [
@@ -19,21 +19,18 @@ export function startReindexing(done) {
   whenDone = done;
   $("#reindex").addEventListener("submit", (event) => {
     event.preventDefault();
-    submit(event.submitter);
+    press(event.submitter, reindex);
   });
 }
 
-async function submit(pressed) {
+async function reindex() {
   const given = new FormData($("#reindex"));
   const json = { mode: given.get("mode"), promote: given.get("promote"), dry_run: given.has("dry_run") };
-  pressed.disabled = true;
   try {
-    watch(await ask("/v1/jobs/reindex", { method: "POST", json, headers: { "Idempotency-Key": requestKey() } }));
+    watch(await submit("/v1/jobs/reindex", { json }));
   } catch (problem) {
     if (problem.code !== "reindex_running") noteProblem($("#reindex-message"), problem);
-    else watch(await ask(problem.job));
-  } finally {
-    pressed.disabled = false;
+    else watchReindex();
   }
 }
 

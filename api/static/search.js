@@ -9,16 +9,17 @@ import { note, noteProblem } from "./messages.js";
 import { chooseOptions, hashOf, optionsChosen, optionsSent, tellOptions } from "./options.js";
 import { dim, showAnswer, showNothing, showWaiting } from "./results.js";
 import { showPreview } from "./preview.js";
-import { Problem, ask, call, ended, follow, requestKey } from "./service.js";
+import { Problem, call, ended, follow, submit } from "./service.js";
 import { offerText, showText, startText, textChosen } from "./text.js";
 import { count, duration, size } from "./words.js";
 
 const WAIT_S = 2;
+const LATE_MS = 3000; // without any answer, before that is said
 const FORM_BYTES = 4096; // what a form adds to its photo
 const PHOTOS_KEPT = 60;
 
 const photos = new Map(); // photos of this device by number; the history remembers the number
-let photosSeen = 0;
+let photosSeen = Date.now(); // the history outlives the page, and its numbers are to name no photo of a later one
 let query = null; // {imageId, shown, box, text, text_weight}: a photo of the index; or numbers of photos of this device, or a part of one; words
 let current = ""; // what is shown, as a text, so that coming back to it sends nothing
 let address = { hash: "#/search", state: null };
@@ -62,12 +63,15 @@ function takeWhatIsDropped() {
     wanted: () => !$("#search").hidden && !$("dialog[open]"),
     over: (is) => $("#drop").classList.toggle("over", is),
     take: async (dropped) => {
+      const before = (address = { ...address });
+      const isOutdated = () => address !== before || $("#search").hidden; // a picture of another tab takes its time
       try {
         const { files, imageId } = await dropped;
+        if (isOutdated()) return;
         if (imageId) go({ imageId });
         else take(files);
       } catch (problem) {
-        refuse(problem);
+        if (!isOutdated()) refuse(problem);
       }
     },
   });
@@ -131,15 +135,16 @@ export function enter(asked, state) {
   chooseOptions(asked);
   showTerms();
   const imageId = asked.get("image");
-  const shown = imageId ? [] : (state?.shown ?? []).filter((photo) => photos.has(photo));
+  const wanted = imageId ? [] : (state?.shown ?? []);
+  const shown = wanted.filter((photo) => photos.has(photo));
   const box = (shown.length === 1 && state.box) || null;
   showBox(box, shown.length === 1);
   const hasPhoto = Boolean(imageId || shown.length);
   showText(asked, hasPhoto);
   const words = textChosen();
-  const wanted = JSON.stringify([imageId, shown, box, words, optionsChosen()]);
-  if (wanted === current) return;
-  current = wanted;
+  const asks = JSON.stringify([imageId, wanted, box, words, optionsChosen()]);
+  if (asks === current) return;
+  current = asks;
   const before = JSON.stringify([query?.imageId ?? null, query?.shown ?? []]);
   query = hasPhoto || words.text ? { imageId, shown, box, ...words } : null;
   // Other options do not make another photo.
@@ -148,6 +153,7 @@ export function enter(asked, state) {
     $("#more").disabled = !shown.length;
   }
   search();
+  if (shown.length < wanted.length) refuse({ code: "photo_forgotten", detail: "" });
 }
 
 export function refresh() {
@@ -160,20 +166,23 @@ async function search({ retried = false } = {}) {
   refusal = null;
   if (!query) {
     showNothing();
-    $("#search-message").replaceChildren();
+    clearMessage();
     return;
   }
   run = new AbortController();
   const { signal } = run;
   const given = { ...optionsChosen(), ...query, files: query.shown.map((photo) => photos.get(photo)) };
   showWaiting();
+  const late = setTimeout(tellProgress, LATE_MS, null);
   let job = null;
   try {
     await takeUp(given, signal);
-    job = await submit(given, signal);
+    say("Searching.");
+    job = await submit("/v1/jobs/search", { headers: { Prefer: `wait=${WAIT_S}` }, signal, pause: (problem) => pause(problem, given, signal), ...bodyOf(given) });
+    clearTimeout(late);
     for await (job of follow(job, signal)) if (!ended(job)) tellProgress(job);
     if (job.status !== "succeeded") throw job.error ?? { code: job.status === "expired" ? "deadline_exceeded" : "job_canceled", detail: "" };
-    if (!refusal?.isConnected) $("#search-message").replaceChildren();
+    if (!refusal?.isConnected) clearMessage();
     if (job.result.index_version !== given.has.version) await takeUp(given, signal, { again: true });
     showAnswer(job, { ...given, filters: namesInForce() }, signal);
     showCounts(job.result.facets);
@@ -191,7 +200,16 @@ async function search({ retried = false } = {}) {
     dim();
     current = "";
     noteProblem($("#search-message"), problem, [button("Try again", () => search(), { quiet: false })]);
+  } finally {
+    clearTimeout(late);
   }
+}
+
+/** Take back what is said; whoever was at a button of it goes on at what is found. */
+function clearMessage() {
+  const place = $("#search-message");
+  if (place.contains(document.activeElement)) $("#results-title").focus();
+  place.replaceChildren();
 }
 
 /** Have the search and the panel go by what the index has. */
@@ -207,35 +225,25 @@ async function hasChanged(has) {
   return JSON.stringify(await catalogue({ again: true })) !== JSON.stringify(has);
 }
 
-/** The job; while the service is too busy, that is said and it is tried again when the service says. */
-async function submit(given, signal) {
-  const headers = { Prefer: `wait=${WAIT_S}`, "Idempotency-Key": requestKey() };
-  say("Searching.");
-  for (;;) {
-    try {
-      return await ask("/v1/jobs/search", { method: "POST", headers, signal, ...bodyOf(given) });
-    } catch (problem) {
-      if (problem.code === "unreachable" && given.files.length) await requireReadable(given.files);
-      if (!problem.retryAfter || problem.status === 401) throw problem;
-      await countDown(problem, signal);
-    }
-  }
+/** Say what keeps the service from taking a search, and wait until it is to be sent again. */
+async function pause(problem, { files }, signal) {
+  if (problem.code === "unreachable") await requireReadable(files);
+  await countDown(problem, signal);
 }
 
 /** Parts of the photo that is searched by which may each show a thing; null where that cannot be told. */
 async function proposeParts() {
-  const files = query.shown.map((photo) => photos.get(photo));
+  const [photo] = query.shown;
   const form = new FormData();
   form.append("propose_boxes", "true");
-  form.append("image", files[0], "photo");
-  const headers = { Prefer: `wait=${WAIT_S}`, "Idempotency-Key": requestKey() };
+  form.append("image", photos.get(photo), "photo");
   try {
-    let job = await ask("/v1/jobs/embed", { method: "POST", headers, form });
+    let job = await submit("/v1/jobs/embed", { headers: { Prefer: `wait=${WAIT_S}` }, form });
     for await (job of follow(job));
     if (job.status !== "succeeded") throw job.error ?? { code: job.status === "expired" ? "deadline_exceeded" : "job_canceled", detail: "" };
     return job.result.boxes?.map(({ box }) => box) ?? [];
   } catch (problem) {
-    noteProblem($("#search-message"), problem);
+    if (query?.shown[0] === photo) noteProblem($("#search-message"), problem);
     return null;
   }
 }
@@ -276,7 +284,7 @@ async function countDown(problem, signal) {
     await sleep(1000, early.signal).catch(() => {});
   }
   signal.throwIfAborted();
-  place.replaceChildren();
+  clearMessage();
 }
 
 function giveUp() {
@@ -287,11 +295,13 @@ function giveUp() {
   say("Cancelled.");
 }
 
+/** Tell how far a search is; of one that nobody has answered yet, unless more is said of it already. */
 function tellProgress(job) {
-  if (refusal?.isConnected) return;
   const place = $("#search-message");
+  if (refusal?.isConnected || (!job && $(".note", place))) return;
   let text = "A worker has your search.";
-  if (job.lost) text = "The service cannot be reached; your search goes on there, and is asked for again.";
+  if (!job) text = "The service has not answered yet.";
+  else if (job.lost) text = "The service cannot be reached; your search goes on there, and is asked for again.";
   else if (job.status === "queued") {
     const { ahead = 0, eta_s: eta = null } = job.queue ?? {};
     text = ahead ? `${count(ahead, "job")} before yours` : "Yours is next";

@@ -6,6 +6,9 @@ const KEY = "lookalike-key";
 const ENDED = new Set(["succeeded", "failed", "canceled", "expired"]);
 const POLL_MS = { first: 250, growth: 1.6, most: 5000 };
 const LOST_AT_MOST = 10;
+const SENT_AT_MOST = 5;
+const IN_DOUBT = new Set(["unreachable", "idempotency_pending", "acceptance_unknown"]);
+const ANSWER_WITHIN_MS = 30_000; // of what is read; an upload takes as long as it takes
 
 /** What the service, or the way to it, refused. */
 export class Problem extends Error {
@@ -55,8 +58,9 @@ async function send(path, { method = "GET", json, form, headers = {}, signal } =
   const used = key.get();
   if (used) sent.Authorization = `Bearer ${used}`;
   if (json) sent["Content-Type"] = "application/json";
+  const limits = [signal, method === "GET" && AbortSignal.timeout(ANSWER_WITHIN_MS)].filter(Boolean);
   try {
-    return [await fetch(address(path), { method, headers: sent, body: json ? JSON.stringify(json) : form, signal, cache: "no-cache" }), used];
+    return [await fetch(address(path), { method, headers: sent, body: json ? JSON.stringify(json) : form, signal: AbortSignal.any(limits), cache: "no-cache" }), used];
   } catch (error) {
     if (signal?.aborted) throw signal.reason;
     throw new Problem({ code: "unreachable", detail: "" });
@@ -94,7 +98,31 @@ export async function ask(path, options) {
     return await response.json();
   } catch (error) {
     if (options?.signal?.aborted) throw options.signal.reason;
-    throw new Problem({ code: "answer_unreadable", detail: "" });
+    throw new Problem({ code: "answer_unreadable", detail: "" }); // most likely it was cut off
+  }
+}
+
+/** Whether it may be over soon: no answer came whole, there is no service behind its proxy, or it has too much to do. */
+const isPassing = ({ status = 0 }) => [0, 429, 502, 503, 504].includes(status);
+
+/** Whether what was sent may have been accepted all the same. */
+const isInDoubt = ({ code, status }) => IN_DOUBT.has(code) || (code === "answer_unreadable" && [0, 502, 503, 504].includes(status));
+
+/**
+ * Submit a job. What may have been accepted is sent again under the same key, which makes no second job; so is what the
+ * service says is to be sent again later, where a `pause(problem, signal)` lets a person decide.
+ */
+export async function submit(path, { headers, signal, pause, ...body }) {
+  const sent = { method: "POST", headers: { ...headers, "Idempotency-Key": requestKey() }, signal, ...body };
+  for (let lost = 0; ; ) {
+    try {
+      return await ask(path, sent);
+    } catch (problem) {
+      const wanted = isInDoubt(problem) ? (lost += 1) < SENT_AT_MOST : pause && problem.retryAfter && problem.status !== 401;
+      if (!wanted) throw problem;
+      problem.retryAfter ??= 2 ** lost;
+      await (pause ? pause(problem, signal) : sleep(1000 * problem.retryAfter, signal));
+    }
   }
 }
 
@@ -121,8 +149,7 @@ export async function* follow(job, signal) {
       if (job.status !== before.status || job.progress?.done !== before.progress?.done) pause = Math.min(pause, 1000);
       yield job;
     } catch (problem) {
-      const passing = problem.code === "unreachable" || problem.status === 503 || problem.status === 429;
-      if (!passing || (lost += 1) > LOST_AT_MOST) throw problem;
+      if (!isPassing(problem) || (lost += 1) > LOST_AT_MOST) throw problem;
       if (problem.retryAfter) pause = 1000 * problem.retryAfter;
       yield { ...job, lost: true };
     }
@@ -130,7 +157,7 @@ export async function* follow(job, signal) {
 }
 
 /** A value for Idempotency-Key; `crypto.randomUUID` is there on secure pages only. */
-export function requestKey() {
+function requestKey() {
   return [...crypto.getRandomValues(new Uint8Array(16))].map((byte) => byte.toString(16).padStart(2, "0")).join("");
 }
 
@@ -163,8 +190,8 @@ async function loadPhoto({ img, imageId, size, signal }) {
       return;
     } catch (problem) {
       if (signal.aborted) return;
-      if (problem.status === 429 && attempt < 4) {
-        await sleep(1000 * (problem.retryAfter ?? 1), signal).catch(() => {});
+      if (isPassing(problem) && attempt < 4) {
+        await sleep(1000 * (problem.retryAfter ?? attempt), signal).catch(() => {});
         continue;
       }
       img.parentElement?.classList.add("gone");

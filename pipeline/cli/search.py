@@ -111,6 +111,8 @@ def search(
         raise click.UsageError(f"{len(photos)} photos: one is needed, or --together for several of one thing")
     if box is not None and len(photos) != 1:
         raise click.UsageError("--box: it is a part of one photo; name one")
+    if text_weight is not None and text is None:
+        raise click.UsageError("--text-weight: it says how much words count; give them with --text")
     options: dict[str, Any] = {"k": k}
     given = {
         "listing_id": listing,

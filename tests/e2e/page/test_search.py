@@ -312,7 +312,7 @@ def test_what_cannot_be_searched_from_is_refused_in_words(go: Go, name: str, con
     expect(page.get_by_role("alert")).to_contain_text(told)
 
 
-def test_a_lost_connection_is_told_and_the_search_can_be_repeated(go: Go, photos: list[Path]) -> None:
+def test_a_lost_connection_is_told_and_the_search_goes_on_once_it_is_back(go: Go, photos: list[Path]) -> None:
     visit = go()
     visit.offline()
     visit.page.set_input_files("#file", photos[0])
@@ -320,7 +320,7 @@ def test_a_lost_connection_is_told_and_the_search_can_be_repeated(go: Go, photos
     expect(visit.page.locator("#health")).to_have_text("Unreachable")
     visit.keep("unreachable")
     visit.offline(False)
-    visit.page.get_by_role("button", name="Try again").click()
+    visit.page.get_by_role("button", name="Try now").click()
     assert visit.found()[0] == photos[0].stem
     expect(visit.page.locator("#health")).to_have_text("Ready")
 

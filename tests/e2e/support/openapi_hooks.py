@@ -72,6 +72,8 @@ def before_call(_context: Any, case: Any, _kwargs: Any) -> None:
             case.body.pop("propose_boxes", None)
         if case.body.get("listing_score"):  # nor what one option asks of another
             case.body["distinct"] = "listing"
+        if not case.body.get("text"):
+            case.body.pop("text_weight", None)
         if case.operation.path == "/v1/feedback":
             wanted, other = (
                 ("category", "image_id") if case.body.get("event") == "category" else ("image_id", "category")

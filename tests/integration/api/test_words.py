@@ -78,6 +78,7 @@ def test_a_batch_has_words_for_all_its_photos(http: FlaskClient, jobs: JobStore)
         ({"text": ""}, "text: "),
         ({"text": "x" * 10_001}, "text: "),
         ({"text": "x", "text_weight": 1.5}, "text_weight: "),
+        ({"image_id": "p1", "text_weight": 0.5}, "text_weight: it says how much words count; send `text` with it"),
         ({"text": "x", "prefer": "same"}, "prefer: "),
         ({"text": "x", "without_photo": True}, "without_photo: unknown option; this call takes image_id"),
         ({"text": "x", "box": "0,0,1,1"}, "box: "),

@@ -102,6 +102,13 @@ def test_a_filter_that_cannot_be_read_is_a_wrong_command_line(tmp_path: Path, gi
     assert told in done.output
 
 
+def test_a_weight_of_no_words_is_a_wrong_command_line(tmp_path: Path) -> None:
+    (tmp_path / "a.jpg").write_bytes(b"")
+    done = CliRunner().invoke(main, ["search", str(tmp_path / "a.jpg"), "--text-weight", "0.5"])
+    assert done.exit_code == 2
+    assert "with --text" in done.output
+
+
 def test_filter_file_and_names_reach_the_search(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "a.jpg").write_bytes(b"")
     (tmp_path / "filter.json").write_text('\ufeff{"must": []}', encoding="utf-8")
