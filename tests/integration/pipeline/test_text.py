@@ -252,10 +252,11 @@ def test_category_scores_grow_with_the_words_of_a_text(fitted: FittedText) -> No
         TextEncoder(fitted.encoder.facts.model_copy(update={"surer": surer}), arrays) for surer in (0.0, 0.5)
     )
     assert "surer" not in plain.facts.model_dump()  # of which the fingerprint of older bundles is computed
-    for text, n_words in (("table", 1), ("old oak table, old", 3)):
+    for text, n_words in (("table", 1), ("old oak table, old", 3), ("全新苹果手机", 1), ("โต๊ะไม้ table", 2)):
         one, other = plain.encode(text), grown.encode(text)
         assert one
         assert other
+        assert one.n_words == n_words  # by which validation titles calibrate, too
         np.testing.assert_allclose(other.scores, one.scores * n_words**0.5, rtol=1e-6)
 
 
