@@ -2,8 +2,8 @@
 
 A frame is found by the rows' own columns: an opening, from a mark or a line's beginning on, after which the place or
 category of its row stands nearly always, and an end that is alike: the same words, the end of the line, or a mark. A
-frame without words of its own holds places or whole paths that were seen in it, never a category's name alone: that may
-be what a seller writes.
+frame without words of its own holds places or whole paths that were seen in it; a category's name alone only where a
+good part of all rows have it at a bar or in brackets: else it may be what a seller writes.
 """
 
 import math
@@ -27,6 +27,7 @@ ALIKE = 0.75  # cosine of the categories of some rows and of all: theirs are of 
 _PRECISION = 0.8  # of an opening's places that a column's value follows
 _MOST_OPENING, _MOST_GAP, _MOST_INSIDE, _MOST_CLOSING = 6, 3, 40, 8  # tokens
 _MOST_VALUES, _FEWEST_VALUES = 2_000, 3
+_BARS = frozenset("|()[]{}<>\u00bb\u203a\u2022\u00b7")  # a seller writes a category's name behind a dash or a comma
 _PATH = r"[/>|\u00bb\u203a]"
 
 Words = tuple[str, ...]
@@ -67,8 +68,12 @@ class _Evidence(NamedTuple):
     def suffices(self, opening: Words, closing: Words) -> bool:
         """Tell whether what begins and ends so is a frame."""
         behind_mark = not worded(opening[-1:])  # "Category: Sofas", but not "A sofa"
-        if self.plain:
-            return behind_mark and (worded(closing) or (worded(opening) and opening[-1] != EDGE))
+        if self.plain and behind_mark:
+            told = worded(closing) or (worded(opening) and opening[-1] != EDGE)
+            barred = not _BARS.isdisjoint((*opening[-1:], *closing[:1]))
+            return told or (self.everywhere and barred)
+        if self.plain:  # "- Buy Sofas Online"
+            return self.everywhere and worded(closing) and separates(opening[0])
         if worded(closing):
             return True
         if opening == closing or not separates(opening[0]):
@@ -185,7 +190,7 @@ def _openings(row: Row) -> set[Words]:
 def _frame(opening: Words, rows: Sequence[Row], fewest: int, all_rows: Sequence[Row]) -> Frame | None:
     """The frame that an opening begins, if its row's own values follow it nearly always, and it ends alike."""
     gap = _MOST_GAP if worded(opening) and separates(opening[0]) else 0
-    places = [(row, _hit(row, at + len(opening), gap)) for row in rows for at in positions(row.words, opening)]
+    places = [(row, _hit(row, at + len(opening), gap)) for row in rows for at in positions(row.words[:-1], opening)]
     hits = [hit for _, hit in places if hit]
     if len(hits) < fewest or len({tuple(hit.row.words[hit.start : hit.end]) for hit in hits}) < _FEWEST_VALUES:
         return None
@@ -206,14 +211,17 @@ def _frame(opening: Words, rows: Sequence[Row], fewest: int, all_rows: Sequence[
         (_line_end(hit) - len(closing) + (closing[-1] == EDGE) if to_line_end else hit.end) - hit.inside for hit in hits
     ]
     most = int(np.quantile(lengths, 0.98, method="higher"))
+    # As in "Home > A > B > …".
+    inside = not worded(closing) and any(closing[0] in hit.row.words[hit.start : hit.end] for hit in hits)
     frame = Frame(
         opening=opening,
         closing=closing,
         max_tokens=min(most + most // 2 + 2, 2 * _MOST_INSIDE),
-        values=() if worded(opening) or (worded(closing) and not kind.plain) else _said(hits),
+        values=() if not inside and (worded(opening) or (worded(closing) and not kind.plain)) else _said(hits, lengths),
         usual=() if worded(closing) else _usual(hits, lengths),
     )
-    if worded(closing) and not frame.values:  # a place that the closing does not follow is none of the frame's
+    # A place that the closing does not follow is none of the frame's.
+    if worded(closing) and (kind.everywhere or not frame.values):
         found = [(row, span) for row in rows for span in frame.find(row.words)]
         n_found = sum(_holds_value(row, span) for row, span in found)
         n_missed = sum(column in row.columns for row, _ in found) - n_found
@@ -266,8 +274,11 @@ def _hit(row: Row, inside: int, gap: int) -> _Hit | None:
     for mark in row.marks:
         if mark.start < inside:
             continue
-        if mark.start - end > (_MOST_GAP if first else gap) or EDGE in row.words[end : mark.start]:
+        between = row.words[end : mark.start]
+        if len(between) > (_MOST_GAP if first else gap) or EDGE in between:
             break
+        if mark.column in columns and worded(between) and any(map(separates, between)):
+            break  # "[Bikes] a bell for bikes": the seller's own words
         first, end = first or mark, mark.end
         columns.add(mark.column)
     return _Hit(row, inside, first.start, end, first.column, len(columns)) if first else None
@@ -302,8 +313,12 @@ def _has_levels(hit: _Hit) -> bool:
     return len(said) > 1 or any(re.fullmatch(_PATH, word) for word in hit.row.words[hit.start : hit.end])
 
 
-def _said(hits: Sequence[_Hit]) -> Words:
-    """The values that follow an opening, the most frequent ones."""
-    said = Counter(" ".join(hit.row.words[hit.inside : hit.end]) for hit in hits)
+def _said(hits: Sequence[_Hit], lengths: Sequence[int]) -> Words:
+    """The values that follow an opening, with the marks behind them, the most frequent ones."""
+    said: Counter[str] = Counter()
+    for hit, length in zip(hits, lengths, strict=True):
+        end = hit.inside + length
+        end = hit.end if worded(hit.row.words[hit.end : end]) else end
+        said[" ".join(hit.row.words[hit.inside : end])] += 1
     frequent = sorted(said, key=lambda value: (-said[value], value))
     return tuple(sorted(frequent[:_MOST_VALUES]))

@@ -28,7 +28,7 @@ from shared.model.bundle import Split
 from shared.model.embedder import normalised
 from shared.progress import ReportProgress
 from shared.text.cleaning import TextRules
-from shared.text.encoder import TEXT, TextEncoder, TextFacts, texts_of, weigh
+from shared.text.encoder import SIGNS, TEXT, TextEncoder, TextFacts, texts_of, weigh
 from shared.text.features import features
 from shared.text.sentences import SentenceEncoder
 
@@ -149,6 +149,7 @@ def fit_text(
         padding=0,
     )
     arrays: dict[str, npt.NDArray[np.generic]] = {
+        SIGNS: np.empty(0, dtype=np.uint8),
         "words": vocabulary.words,
         "letters": vocabulary.letters,
         "rarity": vocabulary.rarity,
@@ -322,7 +323,7 @@ def _calibration(encoder: TextEncoder, listings: Mapping[str, _Listing], split: 
         return {"temperature": _UNSEEN_TEMPERATURE}
     scores = np.stack([found.scores for found, _ in known])
     labels = np.array([category for _, category in known], dtype=np.int64)
-    n_words = np.array([[max(1, len(found.words.hashes))] for found, _ in known], dtype=np.float32)
+    n_words = np.array([[max(1, found.n_words)] for found, _ in known], dtype=np.float32)
 
     def loss(surer: float) -> tuple[float, float, float]:
         grown = scores * n_words ** np.float32(surer)

@@ -24,6 +24,8 @@ from shared.text.sentences import SentenceEncoder, SentenceFacts
 # and title: 0, 0.5, 0.7 and 1 give precision@4 .69, .69, .70 and .70; a wrong label should not hide what words say.
 _LABEL = 0.7
 TEXT = "text.safetensors"  # the encoder's arrays, in a bundle
+# An empty array of that name in TEXT: it was fitted with vowel signs as letters. Earlier builds pass over it.
+SIGNS = "vowel_signs"
 _NONE: Hashes = np.empty(0, dtype=np.uint64)
 _ARRAYS = ("words", "letters", "rarity", "axes", "classes", "class_bias", "to_photo", "to_photo_bias")
 
@@ -65,7 +67,8 @@ class TextFacts(BaseModel):
 class Words(NamedTuple):
     """The words of a text, each once, for finding them word for word.
 
-    Chinese and Japanese are written without spaces: there each letter counts as a word, and each pair of letters.
+    Where a script has no spaces, pieces of a few letters count as words: one and two of Chinese and Japanese, two and
+    four of Thai, Lao, Burmese and Khmer.
 
     Attributes:
         hashes: (n,) uint32.
@@ -87,13 +90,12 @@ class Words(NamedTuple):
         """
         words, parts = found.words[: found.n_words], found.parts
         if parts is not None:
-            words = np.concatenate([parts.words, parts.singles, parts.pairs])
+            words = np.concatenate([parts.words, parts.short, parts.long])
         hashes, first = np.unique((words >> np.uint64(32)).astype(np.uint32), return_index=True)
         if parts is None:
             return cls(hashes, np.isin(words[first], known, assume_unique=True))
-        # A single letter says too little to be new.
-        single, pair = np.ones(len(parts.singles), dtype=bool), np.isin(parts.runs, known_letters)
-        return cls(hashes, np.concatenate([np.isin(parts.words, known), single, pair])[first])
+        short, long = np.ones(len(parts.short), dtype=bool), np.isin(parts.runs, known_letters)
+        return cls(hashes, np.concatenate([np.isin(parts.words, known), short, long])[first])
 
 
 class EncodedListing(NamedTuple):
@@ -121,6 +123,7 @@ class EncodedText(NamedTuple):
         photo: (dim,) float32, L2 norm 1: compared with embeddings of photos.
         words: its words.
         known: whether any of its words or their letters are known; else scores and photo say nothing of it.
+        n_words: how many different words it has, pieces of words not counted.
     """
 
     vector: FloatArray
@@ -128,6 +131,7 @@ class EncodedText(NamedTuple):
     photo: FloatArray
     words: Words
     known: bool = True
+    n_words: int = 0
 
 
 def weigh(found: Features, words: Hashes, letters: Hashes, rarity: FloatArray) -> tuple[IntArray, FloatArray]:
@@ -193,7 +197,7 @@ class TextEncoder:
         arrays: of TEXT, by name: `words` and `letters` (n,) and (m,) uint64, sorted; `rarity` (n + m,) float32; `axes`
             (n + m, dimension) and `classes` (n + m, n_categories) float16; `class_bias` (n_categories,); `to_photo`
             (dimension + n_categories, dim) and `to_photo_bias` (dim,) float32. With a sentence encoder, `axes` and
-            `classes` have a row more for each number of its vectors.
+            `classes` have a row more for each number of its vectors. SIGNS: see there.
         sentences: the sentence encoder, if the facts name one.
 
     Attributes:
@@ -213,6 +217,7 @@ class TextEncoder:
             raise BundleDamaged(f"{TEXT} has no {', '.join(missing)}")
         self.facts = facts
         self._sentences = sentences
+        self._signs = SIGNS in arrays
         named: Any = arrays
         self._words: Hashes = named["words"]
         self._letters: Hashes = named["letters"]
@@ -240,7 +245,7 @@ class TextEncoder:
             None where there is no word in it: it is empty, or all boilerplate.
         """
         cleaned = self.facts.rules.clean(text)
-        found = features(cleaned)
+        found = features(cleaned, signs=self._signs)
         rows, weight = weigh(found, self._words, self._letters, self._rarity)
         words = Words.of(found, self._words, self._letters)
         known = len(rows) > 0
@@ -250,7 +255,7 @@ class TextEncoder:
             rows, weight = self._sentences.join(cleaned, rows, weight, len(self._rarity))
         meaning = weight @ self._axes[rows].astype(np.float32)
         scores = (weight @ self._classes[rows].astype(np.float32) + self._bias).astype(np.float32)
-        n_words = len(words.hashes) if found.parts is None else len(np.unique(found.words[: found.n_words]))
+        n_words = len(np.unique(found.words[: found.n_words]))
         scores *= np.float32(max(1, n_words) ** self.facts.surer)
         chances = softmax(scores, self.facts.temperature)
         meaning = meaning / max(float(np.linalg.norm(meaning)), 1e-12)
@@ -260,7 +265,7 @@ class TextEncoder:
         photo = (said @ self.to_photo + self.to_photo_bias).astype(np.float32)
         photo /= np.float32(max(float(np.linalg.norm(photo)), 1e-12))
         vector = np.concatenate([np.zeros(self.facts.padding, dtype=np.float32), said])
-        return EncodedText(vector, scores, photo, words, known=known)
+        return EncodedText(vector, scores, photo, words, known=known, n_words=n_words)
 
     def of_listing(self, payload: str, category: int) -> EncodedListing | None:
         """Encode the words of a listing; None if it has none.

@@ -14,8 +14,17 @@ import numpy.typing as npt
 
 MAX_CHARS = 2_000  # of a text that count: what a thing is stands at the beginning
 _RUNS = (2, 3, 4, 5)  # letters, the spaces around a word included
-_WORD = re.compile(r"[^\W_]+")
-_IDEOGRAPH = re.compile("[\u3005\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff]")  # Chinese and Japanese: without spaces
+_WORD = re.compile(r"[^\W_]+")  # of bundles from before vowel signs were read
+_POINTS = frozenset({*range(10, 37), *range(200, 241)})  # combining classes: of Hebrew, Arabic and Syriac; of accents
+# Where scripts without spaces begin and end: Thai and Lao, Burmese, Khmer; Chinese and Japanese.
+_SYLLABIC = (0x0E00, 0x0F00, 0x1000, 0x10A0, 0x1780, 0x1800)
+_IDEOGRAPHIC = (0x3005, 0x3006, 0x3040, 0x3100, 0x3400, 0xA000, 0xF900, 0xFB00)
+_UNSPACED = np.array(_SYLLABIC + _IDEOGRAPHIC)
+# Letters of a piece, of an ideographic and of a syllabic script. Measured on 1,500 drawn titles each of Thai, Lao,
+# Burmese and Khmer, 600 of them fitted on: a word within a title that the encoder had not seen is among ten results for
+# .99 of queries or more, without pieces for .22 to .47; beside a common word for .75 to .92 with pieces of 1 and 2, .89
+# to 1 with 2 and 3, and .93 to .99 with 2 and 4, without pieces for .12 to .34.
+_SHORT, _LONG = (1, 2), (2, 4)
 _BASE = np.uint64(0x9E3779B97F4A7C15)
 _WORDS, _PAIRS, _LETTERS = (np.uint64(seed) for seed in (0x243F6A8885A308D3, 0x13198A2E03707344, 0xA4093822299F31D0))
 _FARTHEST = MAX_CHARS + 4
@@ -45,28 +54,60 @@ class Parts(NamedTuple):
 
     Attributes:
         words: of other scripts, (n,) uint64.
-        singles, pairs: single letters and pairs of letters, (m,) and (k,) uint64.
-        runs: the pairs, hashed as runs of letters, (k,) uint64.
+        short: runs of letters that say too little to be new, (m,) uint64: one of Chinese and Japanese, two of others.
+        long: runs that say more, (k,) uint64: two of Chinese and Japanese, four of others.
+        runs: the long ones, hashed as runs of letters, (k,) uint64.
     """
 
     words: Hashes
-    singles: Hashes
-    pairs: Hashes
+    short: Hashes
+    long: Hashes
     runs: Hashes
 
 
-def tokens(text: str) -> list[str]:
-    """Split a text into words as they are compared: without case, accents' forms and punctuation."""
-    return _WORD.findall(unicodedata.normalize("NFKC", text[: 2 * MAX_CHARS]).casefold())
+class _Letters(dict[int, str | None]):
+    """What becomes of a character, by its code: kept in its word, left out (None), or a space; filled as they come.
+
+    Vowel signs, as of Hindi and Thai, are kept. Left out is what the same word is written with and without: points of
+    Hebrew and Arabic, accents that are no part of a letter, and characters that only tell how others are shown.
+    """
+
+    def __missing__(self, code: int) -> str | None:
+        letter = chr(code)
+        kind, joining = unicodedata.category(letter), unicodedata.combining(letter)
+        said: str | None = " "
+        if kind in ("Cf", "Me") or 0xFE00 <= code <= 0xFE0F:
+            said = None
+        elif kind in ("Mn", "Mc"):
+            said = None if joining in _POINTS else letter
+        elif letter.isalnum():
+            said = letter
+        return self.setdefault(code, said)
 
 
-def features(text: str) -> Features:
+# A zero-width non-joiner parts words, as in Persian. Who types Turkish in capitals may have no dotless i.
+_KEPT = _Letters({ord("\u200c"): " ", ord("\u0640"): None, ord("\u0131"): "i"})
+
+
+def tokens(text: str, *, signs: bool = True) -> list[str]:
+    """Split a text into words as they are compared: without case, accents' forms and punctuation.
+
+    Args:
+        text: any.
+        signs: False: as an earlier Lookalike did, to which vowel signs were no letters.
+    """
+    plain = unicodedata.normalize("NFKC", text[: 2 * MAX_CHARS]).casefold()
+    return plain.translate(_KEPT).split() if signs else _WORD.findall(plain)
+
+
+def features(text: str, *, signs: bool = True) -> Features:
     """Compute the features of a text, of which the first MAX_CHARS characters count.
 
     Args:
         text: any; without a letter or digit it has no features.
+        signs: as of `tokens`.
     """
-    spaced = " ".join(["", *tokens(text), ""])[: MAX_CHARS + 1]
+    spaced = " ".join(["", *tokens(text, signs=signs), ""])[: MAX_CHARS + 1]
     if len(spaced) <= 2:
         return Features(np.empty(0, dtype=np.uint64), np.empty(0, dtype=np.uint64), 0)
     letters = np.frombuffer(spaced.rstrip().encode("utf-32-le") + b" \0\0\0", dtype="<u4").astype(np.uint64)
@@ -89,19 +130,29 @@ def features(text: str) -> Features:
         inside = until[first + size - 1] - until[first + 1]  # spaces, but for those at the ends
         first = first[inside == 0]
         runs.append(hashed(first, first + size, _LETTERS))
-    parts = None
-    if _IDEOGRAPH.search(spaced):
-        apart = np.array([_IDEOGRAPH.match(letter) is not None for letter in spaced.rstrip() + " "])
-        edges = np.flatnonzero(np.diff(~apart & (letters != ord(" ")), prepend=False))
-        single = np.flatnonzero(apart)
-        pair = single[:-1][np.diff(single) == 1]
-        parts = Parts(
-            hashed(edges[::2], edges[1::2], _WORDS),
-            hashed(single, single + 1, _WORDS),
-            hashed(pair, pair + 2, _WORDS),
-            hashed(pair, pair + 2, _LETTERS),
-        )
-    return Features(np.concatenate([words, pairs]), np.concatenate(runs), len(words), parts)
+    whole = Features(np.concatenate([words, pairs]), np.concatenate(runs), len(words))
+    if letters.max() < _UNSPACED[0]:
+        return whole
+    within = np.searchsorted(_UNSPACED, letters.astype(np.int64), side="right")  # odd: in one of them
+    ideographic = (within % 2 == 1) & (within > len(_SYLLABIC))
+    syllabic = (within % 2 == 1) & (within < len(_SYLLABIC)) & signs
+    apart = ideographic | syllabic
+    if not apart.any():
+        return whole
+    edges = np.flatnonzero(np.diff(~apart & (letters != ord(" ")), prepend=False))
+
+    def pieces(sizes: tuple[int, int], seed: np.uint64) -> Hashes:
+        found = []
+        for script, size in zip((ideographic, syllabic), sizes, strict=True):
+            inside = np.concatenate([[0], np.cumsum(script)])
+            first = np.flatnonzero(inside[size:] - inside[:-size] == size)
+            found.append(hashed(first, first + size, seed))
+        return np.concatenate(found)
+
+    parts = Parts(
+        hashed(edges[::2], edges[1::2], _WORDS), pieces(_SHORT, _WORDS), pieces(_LONG, _WORDS), pieces(_LONG, _LETTERS)
+    )
+    return whole._replace(parts=parts)
 
 
 def _mixed(hashes: Hashes) -> Hashes:

@@ -136,6 +136,29 @@ def test_a_category_that_many_rows_name_is_no_boilerplate() -> None:
     assert learned.rules.clean("Ikea corner - Sofa") == "Ikea corner - Sofa"
 
 
+@pytest.mark.parametrize(
+    "form",
+    [
+        "{thing} ({name})",
+        "[{name}] {thing}",
+        "{thing} | {name}",
+        "{thing} | {name} | Some Site",
+        "{thing} - Buy {name} Online",
+        "Start > {path} > {thing}",
+    ],
+)
+def test_names_and_paths_of_categories_that_a_site_puts_around_titles_are_removed(form: str) -> None:
+    def title(thing: str, path: str) -> str:
+        return form.format(thing=thing, path=path.replace(" / ", " > "), name=path.rpartition(" / ")[2])
+
+    def drawn_title(drawn: random.Random, thing: str, path: str, _: str) -> str:
+        return title(f"{thing} {''.join(drawn.choices('abcdefgh', k=5))}", path)
+
+    rules = learn_rules(listings(400, drawn_title)).rules
+    assert rules.clean(title("green armchair", PATHS[0])) == "green armchair"
+    assert rules.clean("green armchair (velvet) | tall") == "green armchair (velvet) | tall"
+
+
 def test_a_phrase_of_some_categories_only_stays_and_is_told() -> None:
     found = listings(400, lambda drawn, thing, *_: f"{thing} {drawn.random()}" + " - e-bike" * ("bicycle" in thing))
     learned = learn_rules(found)

@@ -15,7 +15,7 @@ from shared.attributes.schema import NO_ATTRIBUTES, Attribute, AttributeSchema, 
 from shared.catalogue.categories import CataloguePhoto, Categories
 from shared.model.bundle import POOLED, Split
 from shared.model.embedder import Embeddings
-from shared.text.encoder import TextEncoder, Words, texts_of
+from shared.text.encoder import SIGNS, TextEncoder, Words, texts_of
 
 SCHEMA = AttributeSchema(
     (Attribute(name="title", type=AttributeType.TEXT), Attribute(name="description", type=AttributeType.TEXT))
@@ -236,16 +236,27 @@ def test_vectors_of_an_older_bundle_keep_their_place_and_its_fingerprint(fitted:
     np.testing.assert_array_equal(old.photo, new.photo)
 
 
+def test_an_older_bundle_reads_words_as_it_did(fitted: FittedText) -> None:
+    arrays = load(fitted.content)
+    older = TextEncoder(fitted.encoder.facts, {name: array for name, array in arrays.items() if name != SIGNS})
+    for text, same in (("old oak table", True), ("παλιό βιολί", True), ("किताब", False), ("โต๊ะไม้", False)):
+        one, other = fitted.encoder.encode(text), older.encode(text)
+        assert one
+        assert other
+        assert np.array_equal(one.words.hashes, other.words.hashes) == same
+
+
 def test_category_scores_grow_with_the_words_of_a_text(fitted: FittedText) -> None:
     arrays = load(fitted.content)
     plain, grown = (
         TextEncoder(fitted.encoder.facts.model_copy(update={"surer": surer}), arrays) for surer in (0.0, 0.5)
     )
     assert "surer" not in plain.facts.model_dump()  # of which the fingerprint of older bundles is computed
-    for text, n_words in (("table", 1), ("old oak table, old", 3)):
+    for text, n_words in (("table", 1), ("old oak table, old", 3), ("全新苹果手机", 1), ("โต๊ะไม้ table", 2)):
         one, other = plain.encode(text), grown.encode(text)
         assert one
         assert other
+        assert one.n_words == n_words  # by which validation titles calibrate, too
         np.testing.assert_allclose(other.scores, one.scores * n_words**0.5, rtol=1e-6)
 
 

@@ -156,9 +156,15 @@ def test_a_file_of_something_else_is_refused(
         open_word_lists(tmp_path)
 
 
-@pytest.mark.parametrize("query", ["手机", "机", "apple", "苹果 手机", "耳機", "カメラ", "一"])
+@pytest.mark.parametrize(
+    "query",
+    ["手机", "机", "apple", "苹果 手机", "耳機", "カメラ", "一", "หนัง", "กระเป๋า", "ໄມ້", "ឈើ", "ကုလားထိုင်", "nike หนัง"],
+)
 def test_words_of_scripts_without_spaces_are_found_within_others(tmp_path: Path, query: str) -> None:
-    listings = ("全新苹果Apple手机13", "手表", "二手藍牙耳機", "古いカメラ 一台")
+    listings = (
+        "全新苹果Apple手机13", "手表", "二手藍牙耳機", "古いカメラ 一台", "ขายกระเป๋าหนังสีดำNike", "รองเท้าหนังNikeมือสอง",
+        "ໂຕະໄມ້ໃໝ່", "លក់គ្រែឈើថ្មី", "သစ်သားကုလားထိုင်အသစ်",
+    )  # fmt: skip
     encoded = [words_of(text) for text in listings]
     write_packed(tmp_path, [words.hashes for words in encoded])
     found = Postings(opened(tmp_path), len(listings)).find(words_of(query))

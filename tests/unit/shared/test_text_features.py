@@ -42,11 +42,42 @@ def test_two_texts_share_the_features_that_they_share_as_texts(one: str, other: 
         ("\uff46\uff55\uff4c\uff4c\u3000\uff57\uff49\uff44\uff54\uff48", "full width"),
         ("rock'n'roll_records", "rock n roll records"),
         ("ΠΟΔΉΛΑΤΟ", "ποδήλατο"),
+        ("İSTANBUL IŞIK", "istanbul \u0131ş\u0131k"),
+        ("שָׁלוֹם", "שלום"),
+        ("كِتَابٌ كتـــاب", "كتاب كتاب"),
+        ("Vie\u0323\u0302t Nam", "vi\u1ec7t nam"),
+        ("Donau\u00addampf \u200eschiff\u200f", "donaudampf schiff"),
+        ("กระเป๋า\u200bหนัง", "กระเป๋าหนัง"),
+        ("1\ufe0f\u20e3 \u2764\ufe0f", "1"),
     ],
 )
 def test_case_width_and_punctuation_make_no_difference(text: str, same: str) -> None:
     for found, expected in zip(features(text)[:2], features(same)[:2], strict=True):
         np.testing.assert_array_equal(found, expected)
+
+
+@pytest.mark.parametrize(
+    "words", ["हिन्दी की किताब", "தமிழ் புத்தகம்", "বাংলা বই", "ක්\u200dෂණික", "กระเป๋าหนัง", "គ្រែឈើ", "ကုလားထိုင်", "ދިވެހި"]
+)
+def test_vowel_signs_are_letters_of_their_word(words: str) -> None:
+    assert len(tokens(words)) == len(words.split())
+    assert len(tokens(words, signs=False)) > len(words.split())  # what bundles of an earlier Lookalike go by
+
+
+def test_earlier_features_are_those_of_today_where_no_script_has_signs() -> None:
+    for text in (
+        "Oak TABLE, Größe 40",
+        "ПИАНИНО ё й",
+        "παλιό βιολί",
+        "全新苹果Apple手机13",
+        "古いカメラ 一台",
+        "한국어 책상",
+    ):
+        now, before = features(text), features(text, signs=False)
+        for found, expected in zip((*now[:2], *(now.parts or ())), (*before[:2], *(before.parts or ())), strict=True):
+            np.testing.assert_array_equal(found, expected)
+    assert features("โต๊ะไม้").parts is not None
+    assert features("โต๊ะไม้", signs=False).parts is None
 
 
 def test_a_misspelt_word_shares_most_of_its_runs_of_letters() -> None:
