@@ -13,6 +13,13 @@ import pytest
 from pipeline.demo.catalogue import generate
 from tests import ROOT
 
+_WITHOUT_TORCH = """
+from tests.support.hidden import hide
+hide("torch", "torchvision")
+from pipeline.cli.main import main
+main()
+"""
+
 
 def made_once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], object]) -> Path:
     """A directory that the first of this run's processes to ask makes, while the others wait; to be read only.
@@ -36,13 +43,13 @@ def demo_catalogue(factory: pytest.TempPathFactory) -> Path:
 
 
 def demo_home(factory: pytest.TempPathFactory) -> Path:
-    """The home of an installation of the demo catalogue, in int8, as the command line builds it on any CPU."""
+    """The home of an installation of the demo catalogue, in int8, as the command line builds it where torch is not."""
     catalogue = demo_catalogue(factory)
 
     def build(home: Path) -> None:
         environment = {name: value for name, value in os.environ.items() if not name.startswith("LOOKALIKE_")}
         built = subprocess.run(
-            [sys.executable, "-m", "pipeline.cli", "index", "build", "--catalogue", str(catalogue)],
+            [sys.executable, "-c", _WITHOUT_TORCH, "index", "build", "--catalogue", str(catalogue)],
             env={**environment, "LOOKALIKE_HOME": str(home), "LOOKALIKE_BACKBONE": "efficientnet_lite0"},
             cwd=ROOT,
             capture_output=True,
