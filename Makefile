@@ -62,9 +62,10 @@ train: setup torch ## clean CATALOGUE=DIR, train on it, measure, draw; options: 
 BESIDE_OTHERS := OPENBLAS_NUM_THREADS=1 OMP_NUM_THREADS=1
 
 # Tests start hundreds of interpreters: where none may keep bytecode, each compiles our modules, and pytest its tests.
+test check: export PYTHONDONTWRITEBYTECODE :=
+
 test: develop tools ## all tests: unit, integration (real Valkey and FAISS), e2e (real processes, a real browser)
 	@made=$$(mktemp -d) && trap 'rm -rf "$$made"' EXIT INT TERM && export TEST_MADE="$$made" && \
-		unset PYTHONDONTWRITEBYTECODE && \
 		$(BESIDE_OTHERS) $(PY) -m pytest -n 3 --dist loadfile --no-loadscope-reorder -m "not alone" \
 			tests/e2e tests/integration tests/unit && \
 		$(PY) -m pytest -m alone $$(grep -rl --include='test_*.py' 'mark\.alone' tests/e2e)
@@ -86,13 +87,15 @@ containers: develop ## build the images, run docker-compose.yml, kill each conta
 pictures: develop tools ## draw anew the documentation's pictures of the page, from the demo catalogue
 	@$(PY) -m tests.e2e.support.pictures
 
+# mypy takes one core for half of the time: the others run beside it, and what it says comes last.
 check: develop ## lint, formatting, types, import rules, unit tests; under a minute
 	@$(VENV)/bin/ruff check $(PACKAGES)
 	@$(VENV)/bin/ruff format --check $(PACKAGES)
-	@$(VENV)/bin/mypy
-	@$(VENV)/bin/lint-imports
-	@$(VENV)/bin/bandit -q -c pyproject.toml -r lookalike api worker pipeline shared
-	@$(BESIDE_OTHERS) $(PY) -m pytest -q -n 2 tests/unit
+	@log=$$(mktemp) && { $(VENV)/bin/mypy >"$$log" 2>&1 & } && types=$$! && \
+		trap 'kill $$types 2>/dev/null; rm -f "$$log"' EXIT INT TERM; \
+		$(VENV)/bin/lint-imports && $(VENV)/bin/bandit -q -c pyproject.toml -r lookalike api worker pipeline shared && \
+			$(BESIDE_OTHERS) $(PY) -m pytest -q -n 2 tests/unit; others=$$?; \
+		wait $$types; typed=$$?; cat "$$log"; exit $$((others | typed))
 
 docs: develop ## write anew what the documentation tells of the code: settings, verbs, calls, errors, metrics, files
 	@$(PY) -m tests.documents

@@ -95,7 +95,7 @@ def main() -> None:
         given.clients, given.turns, given.seconds, given.no_peers = [1, 4], 1, 0.5, True
     home = installed(Backbone(given.backbone))
     photos = query_photos()
-    bare = BareLoop(home, [path.read_bytes() for path in photos], tried_for_s=0.1 if given.quick else 1.5)
+    bare = BareLoop(home, [path.read_bytes() for path in photos], quick=given.quick)
     report = Report(
         "http",
         backbone=given.backbone,

@@ -67,7 +67,7 @@ def main() -> None:
 def _measure(report: Report, service: Stack, catalogue: Path, n_turns: int) -> None:
     photos = read_catalogue(catalogue).photos
     contents = {photo.sha256: photo.path.read_bytes() for photo in photos}
-    loop = BareLoop(service.home, list(contents.values()), tried_for_s=0.1 if n_turns == 1 else 1.5)
+    loop = BareLoop(service.home, list(contents.values()), quick=n_turns == 1)
 
     def bare() -> float:
         return len(contents) / loop.run(_BARE_S).per_s

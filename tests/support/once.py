@@ -1,6 +1,7 @@
 """What takes long to make is made once, however many processes run the tests."""
 
 import fcntl
+import json
 import os
 import shutil
 import subprocess
@@ -12,6 +13,13 @@ import pytest
 
 from pipeline.demo.catalogue import generate
 from tests import ROOT
+
+_WITHOUT_TORCH = """
+from tests.support.hidden import hide
+hide("torch", "torchvision")
+from pipeline.cli.main import main
+main()
+"""
 
 
 def made_once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], object]) -> Path:
@@ -36,13 +44,13 @@ def demo_catalogue(factory: pytest.TempPathFactory) -> Path:
 
 
 def demo_home(factory: pytest.TempPathFactory) -> Path:
-    """The home of an installation of the demo catalogue, in int8, as the command line builds it on any CPU."""
+    """The home of an installation of the demo catalogue, in int8, as the command line builds it where torch is not."""
     catalogue = demo_catalogue(factory)
 
     def build(home: Path) -> None:
         environment = {name: value for name, value in os.environ.items() if not name.startswith("LOOKALIKE_")}
         built = subprocess.run(
-            [sys.executable, "-m", "pipeline.cli", "index", "build", "--catalogue", str(catalogue)],
+            [sys.executable, "-c", _WITHOUT_TORCH, "index", "build", "--json", "--catalogue", str(catalogue)],
             env={**environment, "LOOKALIKE_HOME": str(home), "LOOKALIKE_BACKBONE": "efficientnet_lite0"},
             cwd=ROOT,
             capture_output=True,
@@ -51,6 +59,8 @@ def demo_home(factory: pytest.TempPathFactory) -> Path:
             check=False,
         )
         assert built.returncode == 0, built.stderr
+        assert "Statistics collection" in built.stderr  # NNCF's bar, and nothing of it where the JSON is
+        assert json.loads(built.stdout)
 
     return made_once(factory, "home", build)
 

@@ -48,9 +48,10 @@ class BareLoop:
 
     Args:
         tried_for_s: each combination of threads and batch, twice.
+        quick: try two of them once, for a moment: whether it runs at all.
     """
 
-    def __init__(self, home: Path, photos: Sequence[bytes], *, tried_for_s: float = 1.5) -> None:
+    def __init__(self, home: Path, photos: Sequence[bytes], *, tried_for_s: float = 1.5, quick: bool = False) -> None:
         bundle = open_bundle(bundle_store(home))
         self.manifest = bundle.manifest
         self._embedder = open_embedder(bundle)
@@ -58,7 +59,7 @@ class BareLoop:
         # One thread first: two whose passes are the first of a process can wait for each other for ever in OpenVINO,
         # one for the interpreter and one for a table that the other is filling.
         self._embed(photos[:1])
-        self._threads, self._batch = self._best(tried_for_s)
+        self._threads, self._batch = self._best(0.1, 1, 2) if quick else self._best(tried_for_s, 2)
 
     def __str__(self) -> str:
         streams = self._embedder.n_streams
@@ -81,12 +82,12 @@ class BareLoop:
         pixels = decode_photo(self._photos[0], self.manifest.preprocess)[None]
         return _median_ms(lambda _: self._embedder.embed(pixels, cores=Cores.ALL))
 
-    def _best(self, tried_for_s: float) -> tuple[int, int]:
+    def _best(self, tried_for_s: float, n_rounds: int, n_tried: int | None = None) -> tuple[int, int]:
         streams = self._embedder.n_streams
         tried = [(streams * threads, batch) for threads, batch in _TRIED]
         if self._embedder.on_gpu:  # which waits for decoding: as many threads as cores and more
             tried = [(threads, batch) for threads in sorted({1, n_cores(), 2 * n_cores()}) for batch in _BATCHES_GPU]
-        rates = {settings: self._rate(*settings, tried_for_s) for _ in range(2) for settings in tried}
+        rates = {settings: self._rate(*settings, tried_for_s) for _ in range(n_rounds) for settings in tried[:n_tried]}
         return max(rates, key=lambda settings: rates[settings].per_s)
 
     def _rate(self, n_threads: int, batch: int, seconds: float, *, cores: Cores = Cores.STREAM) -> Rate:

@@ -193,7 +193,7 @@ def service(told: Told, wanted: Wanted) -> None:
         cosines = (open_embedder(bundle).embed(pixels).vectors * _by_cpu(bundle, pixels)).sum(axis=1)
         told.check("cosine, the bundle that is served", float(cosines.min()), MIN_COSINE if on_gpu else None)
     photos = query_photos(directory)
-    bare = BareLoop(home, [path.read_bytes() for path in photos], tried_for_s=0.1 if wanted.quick else 1.0)
+    bare = BareLoop(home, [path.read_bytes() for path in photos], tried_for_s=1.0, quick=wanted.quick)
     told.facts(bare_loop=str(bare), decode_ms=bare.decode_ms(), model_ms=bare.model_ms())
     many = _copied(catalogue(directory, 52 if wanted.quick else 403), 1 if wanted.quick else _COPIES)
     # Streams and batches as a worker finds them best, unless there is no time for it.

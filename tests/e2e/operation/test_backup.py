@@ -19,7 +19,7 @@ pytestmark = needs_neither(reason="the page saves a directory")
 
 @pytest.fixture
 def checkout(home: Path, catalogue: Path, tmp_path: Path) -> Iterator[Checkout]:
-    checkout = Checkout(tmp_path / "lookalike", home, catalogue)
+    checkout = Checkout(tmp_path / "lookalike", home, catalogue, streams=2, max_batch=2)
     yield checkout
     checkout.kill()
 

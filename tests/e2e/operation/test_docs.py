@@ -40,7 +40,7 @@ def test_the_notebook_runs_to_its_end(checkout: Checkout) -> None:
 def test_the_kind_of_job_that_the_page_adds_can_be_asked(home: Path, catalogue: Path, tmp_path: Path) -> None:
     page = ROOT / "docs/extending.md"
     *_, diff, asked = blocks(page)
-    checkout = Checkout(tmp_path / "lookalike", home, catalogue, diff.text)
+    checkout = Checkout(tmp_path / "lookalike", home, catalogue, diff.text, streams=2, max_batch=2)
     try:
         checkout.wait_ready()
         shutil.copy(next((catalogue / "images").iterdir()), checkout.directory / "photo.jpg")

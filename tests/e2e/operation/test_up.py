@@ -160,7 +160,8 @@ def test_it_serves_and_an_orderly_stop_leaves_no_process(up: Up, photos: list[Pa
     assert "Warning" not in log
 
 
-def test_each_killed_part_is_started_again_and_a_search_succeeds(up: Up, photos: list[Path]) -> None:
+def test_each_killed_part_is_started_again_and_a_search_succeeds(serving: Up, photos: list[Path]) -> None:
+    up = serving
     up.wait_ready()
     job_id = submit(up, photos[0])
     # The log of Valkey is written to disk every second: only what is there is promised to survive.
@@ -200,18 +201,11 @@ def test_what_it_has_built_it_does_not_carry_about(catalogue: Path, tmp_path: Pa
     with _started(tmp_path / "home", catalogue, tmp_path / "log", precision="float32") as up:
         up.wait_ready()
         assert up.log.read_text().count("model bundle (") == 1
-        assert psutil.Process(up.process.pid).memory_info().rss < 400e6  # building took more than a gigabyte
+        assert psutil.Process(up.process.pid).memory_info().rss < 250e6  # a process that has built has 390 MB and more
         stopped_in_good_order(up, signal.SIGHUP)
 
 
-def test_even_a_killed_supervisor_leaves_no_process(up: Up) -> None:
-    up.wait_ready()
-    up.process.kill()
-    up.process.wait()
-    eventually(lambda: not up.parts(), 30, "every part is gone")
-
-
-def test_a_second_start_keeps_the_data_and_finishes_what_was_running(
+def test_a_killed_supervisor_leaves_no_process_and_the_next_one_finishes_what_was_running(
     up: Up, catalogue: Path, photos: list[Path], tmp_path: Path
 ) -> None:
     up.wait_ready()

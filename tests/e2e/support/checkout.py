@@ -25,9 +25,11 @@ class Checkout:
 
     Args:
         diff: changes to the sources.
+        settings: of the service; by default none, as of a reader who has set nothing.
     """
 
-    def __init__(self, directory: Path, home: Path, catalogue: Path, diff: str = "") -> None:
+    def __init__(self, directory: Path, home: Path, catalogue: Path, diff: str = "", **settings: object) -> None:
+        self._settings = {f"LOOKALIKE_{name.upper()}": str(value) for name, value in settings.items()}
         self.directory, self.port, self.log = directory, free_port(), directory.with_suffix(".log")
         binaries = directory / ".venv/bin"
         binaries.mkdir(parents=True)
@@ -59,7 +61,12 @@ class Checkout:
     @property
     def _place(self) -> dict[str, object]:
         ours = {name: value for name, value in environment(self.directory).items() if "LOOKALIKE_" not in name}
-        return {"cwd": self.directory, "env": ours, "stdin": subprocess.DEVNULL, "start_new_session": True}
+        return {
+            "cwd": self.directory,
+            "env": {**ours, **self._settings},
+            "stdin": subprocess.DEVNULL,
+            "start_new_session": True,
+        }
 
     @property
     def url(self) -> str:
@@ -128,7 +135,8 @@ class Checkout:
 def _put(path: Path, place: Path, *, copied: bool) -> None:
     """A source is a link, or a copy that may be changed."""
     if copied and path.is_dir():
-        shutil.copytree(path, place, ignore=shutil.ignore_patterns("__pycache__", "*.egg-info"))
+        # With the bytecode, which is as good for a copy, but not what another process is just writing of it.
+        shutil.copytree(path, place, ignore=shutil.ignore_patterns("*.pyc.*", "*.egg-info"))
     else:
         place.symlink_to(path)
 

@@ -233,7 +233,7 @@ def test_a_copy_of_an_installation_takes_nothing_from_the_original(
     copy = original.copy(tmp_path / "copy")
     store = index_store(original.home)
     shared = store.current()
-    for _ in range(3):
+    for _ in range(2):
         copy.prepare(rebuild_index=True, index=milvus.address, keep_snapshots=1)
     assert shared not in index_store(copy.home).versions()
     fingerprint = open_bundle(bundle_store(original.home)).manifest.fingerprint

@@ -128,9 +128,9 @@ def index(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
 
 
 def asked(text: str, weight: float, *, alone: bool = False) -> WordsQuery:
-    encoded = ENCODER.encode(text)
-    assert encoded is not None
-    return WordsQuery.of(encoded, weight, ENCODER.facts, alone=alone)
+    query = ENCODER.encode(text)
+    assert query is not None
+    return WordsQuery.of(query, weight, ENCODER.facts, alone=alone)
 
 
 @cache
@@ -155,11 +155,14 @@ def said(payload: str, text: str, *, alone: bool) -> float:
     return max(new, (sum(map(rarity, there)) / of_all) ** 4) if alone else new
 
 
+encoded = cache(ENCODER.of_listing)
+
+
 def naive_score(
     vector: FloatArray, payload: str, category: int, query: FloatArray, text: str, words: WordsQuery
 ) -> float:
     """How similar one photo is to a query."""
-    listing = ENCODER.of_listing(payload, category)
+    listing = encoded(payload, category)
     similar = float(vector @ words.expected) + words.offset
     if listing is not None:
         similar = float(listing.vector @ words.vector)

@@ -46,7 +46,8 @@ def both(built: Installation, built_int8: Installation) -> Both:
     return Both(built_int8.home, int8, float32, photos)
 
 
-def test_a_bundle_for_a_cpu_is_openvino_int8_and_says_how_it_compares(both: Both) -> None:
+def test_a_bundle_for_a_cpu_is_openvino_int8_made_without_torch_and_says_how_it_compares(both: Both) -> None:
+    """Torch is hidden from the process that makes it: see `demo_home`."""
     manifest = both.int8.manifest
     assert (manifest.runtime, manifest.precision) == (Runtime.OPENVINO, Precision.INT8)
     assert isinstance(manifest.gate["mean_cosine"], float)
@@ -116,10 +117,10 @@ def test_passes_in_spare_cores_run_in_threads_of_a_lower_priority_where_each_str
     assert not OpenVINOEmbedder(both.float32, threads=2, streams=1).gives_way
     usual, low = os.getpriority(os.PRIO_PROCESS, 0), 10
     for cores, at_work, idle in ((Cores.SPARE, low, usual), (Cores.STREAM, usual, low)):
-        embedder.embed(both.photos, cores)  # compiles
+        embedder.embed(both.photos[:4], cores)  # compiles
         before = _computed_by_niceness()
         for _ in range(10):
-            embedder.embed(both.photos, cores)
+            embedder.embed(both.photos[:4], cores)
         spent = {niceness: ticks - before.get(niceness, 0) for niceness, ticks in _computed_by_niceness().items()}
         assert spent.get(at_work, 0) > 4 * spent.get(idle, 0)
 
