@@ -98,6 +98,8 @@ class JobConsumers(bootsteps.StartStopStep):  # type: ignore[misc]
         """Read nothing more."""
         for consumer in self._consumers:
             _quietly(c, consumer.cancel)
+        # What polls the connection. Celery leaves it there when that is lost, and the loop would call it for ever.
+        c.hub.on_tick.clear()
 
     def shutdown(self, c: Any) -> None:
         """Close the channels."""

@@ -51,6 +51,7 @@ from shared.settings import Settings, WorkerTakes, load_settings
 from shared.telemetry import configure_logging, event
 from shared.webhooks.queue import WebhookQueue
 from shared.webhooks.signing import WebhookMessage, event_body
+from worker.heap import bound_heap
 from worker.intake import Intake
 from worker.jobs.heartbeat import Heartbeat
 from worker.jobs.leases import Leases
@@ -303,6 +304,7 @@ def start_worker(instance: Any, conf: Any, options: Mapping[str, Any], **_: Any)
     """Make the worker and load its model, before Celery makes its own parts (signal `celeryd_init`)."""
     global _running  # noqa: PLW0603 - Celery's tasks and signals have nothing else in common
     configure_logging()
+    bound_heap()
     # As root Celery warns of pickled messages; ours are JSON, and nothing else is accepted.
     warnings.simplefilter("ignore", SecurityWarning)
     # At every reconnect it explains over six lines what a setting of ours does.
