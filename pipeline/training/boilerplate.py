@@ -33,10 +33,10 @@ from shared.text.cleaning import (
     Frame,
     Removed,
     TextRules,
+    Tokens,
     first_segment,
     last_segment,
     separates,
-    tokenize,
 )
 
 _MOST_LISTINGS = 10_000
@@ -212,7 +212,7 @@ def _shared(
     rows: dict[str, list[int]] = {}
     lines: list[str] = []
     for text, one in texts:
-        words = tokenize(text).words
+        words = Tokens(text).words
         lines.append(f" {' '.join(words)} ")
         segment = find_segment(words, 0, len(words))
         if segment and segment[1] - segment[0] <= _MOST_PHRASE and _has_more(words, segment):
@@ -258,7 +258,7 @@ def _evidence(rules: TextRules, sample: Sequence[ListingText]) -> tuple[tuple[Ru
             kind = removed.rule
             if removed.learned:
                 kind = "frame" if kind in frames else "ending" if kind in endings else "beginning"
-                taken += tokenize(removed.text).words
+                taken += Tokens(removed.text).words
             key = (kind, removed.rule)
             hit.add(key)
             if "{" not in shapes.get(key, "") and (key not in shapes or kind == "frame"):
@@ -275,7 +275,7 @@ def _shape(removed: Removed, listing: ListingText, rules: TextRules) -> str:
     frame = next((one for one in rules.frames if one.name == removed.rule), None)
     if not removed.learned or frame is None:
         return removed.rule if removed.learned else ""
-    words = tokenize(removed.text).words[1:-1]
+    words = Tokens(removed.text).words[1:-1]
     n_opening, n_closing = (sum(word != EDGE for word in part) for part in (frame.opening, frame.closing))
     columns = {mark.start: mark for mark in marked(words, listing.columns)}
     said: list[str] = []

@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from shared.text.cleaning import EDGE, NUMBER, Frame, numbered, positions, separates, tokenize
+from shared.text.cleaning import EDGE, NUMBER, Frame, Tokens, numbered, positions, separates
 
 CATEGORY = "category"
 FEWEST_ROWS = 20
@@ -100,7 +100,7 @@ def names_of(value: str) -> tuple[Words, ...]:
         each in tokens; none without a letter.
     """
     parts = re.split(_PATH if re.search(_PATH, value) else r"[,;]", value)
-    names = {tuple(tokenize(one.strip()).words[1:-1]) for one in [value, *parts]}
+    names = {tuple(Tokens(one.strip()).words[1:-1]) for one in [value, *parts]}
     said = [name for name in names if sum(map(len, name)) > 1 and worded(name)]
     return tuple(sorted(said, key=lambda name: (-len(name), name)))
 
@@ -112,7 +112,7 @@ def worded(words: Iterable[str]) -> bool:
 
 def row_of(text: str, columns: Mapping[str, str], category: int) -> Row:
     """Split a text into tokens, and find its row's own values in it."""
-    words = tokenize(text).words
+    words = Tokens(text).words
     filled = frozenset(name for name, value in columns.items() if value.strip())
     return Row(words, marked(words, columns), filled, category)
 

@@ -55,29 +55,29 @@ _PLACEHOLDER = re.compile(
 )
 
 
-class Tokens(NamedTuple):
-    """A text as learned rules compare it, EDGE first and last.
+class Tokens:
+    """A text as learned rules compare it, split into words, marks and line breaks, and where these stand in it.
+
+    In scripts that write no spaces each letter is a word.
 
     Attributes:
-        words: words and numbers without case, single marks, and EDGE for a line break.
-        starts: where in the text each begins.
-        ends: where in the text each ends.
+        text: as it was given.
+        words: words and numbers without case, single marks, and EDGE for a line break and at both ends.
     """
 
-    words: list[str]
-    starts: list[int]
-    ends: list[int]
+    def __init__(self, text: str) -> None:
+        self.text = text
+        self.words = [EDGE, *[EDGE if word == "\n" else word.casefold() for word in _TOKEN.findall(text)], EDGE]
 
+    @cached_property
+    def starts(self) -> list[int]:
+        """Where in the text each begins."""
+        return [0, *[found.start() for found in _TOKEN.finditer(self.text)], len(self.text)]
 
-def tokenize(text: str) -> Tokens:
-    """Split a text into words, marks and line breaks; in scripts that write no spaces each letter is a word."""
-    words, starts, ends = [EDGE], [0], [0]
-    for found in _TOKEN.finditer(text):
-        word = found.group()
-        words.append(EDGE if word == "\n" else word.casefold())
-        starts.append(found.start())
-        ends.append(found.end())
-    return Tokens([*words, EDGE], [*starts, len(text)], [*ends, len(text)])
+    @cached_property
+    def ends(self) -> list[int]:
+        """Where in the text each ends."""
+        return [0, *[found.end() for found in _TOKEN.finditer(self.text)], len(self.text)]
 
 
 @lru_cache(maxsize=8192)
@@ -149,7 +149,7 @@ class Frame(BaseModel):
         """Find the frame in a text.
 
         Args:
-            words: of `tokenize`.
+            words: of Tokens.
 
         Returns:
             for each place the positions of its first token and of the one after its last; edges are not among them.
@@ -216,25 +216,21 @@ class TextRules(BaseModel):
         """Remove as `clean` does, and tell what was removed by which rule."""
         removed: list[Removed] = []
         text = _without_fixed_kinds(text, removed)
-        if self.frames:
-            text = self._without_frames(text, removed)
-        if self.endings or self.beginnings:
-            text = self._without_phrases(text, removed)
+        if self.frames or self.endings or self.beginnings:
+            text = self._without_phrases(self._without_frames(Tokens(text), removed), removed)
         return Cleaned(text.strip(_TRIMMED), tuple(removed))
 
-    def _without_frames(self, text: str, removed: list[Removed]) -> str:
-        tokens: Tokens | None = None
+    def _without_frames(self, tokens: Tokens, removed: list[Removed]) -> Tokens:
         for frame in self.frames:
-            tokens = tokens or tokenize(text)
             if spans := frame.find(tokens.words):
                 cuts = [(tokens.starts[first], tokens.ends[after - 1]) for first, after in spans]
-                removed += [Removed(frame.name, True, text[start:end]) for start, end in cuts]
-                text, tokens = _cut(text, cuts), None
-        return text
+                removed += [Removed(frame.name, True, tokens.text[start:end]) for start, end in cuts]
+                tokens = Tokens(_cut(tokens.text, cuts))
+        return tokens
 
-    def _without_phrases(self, text: str, removed: list[Removed]) -> str:
+    def _without_phrases(self, tokens: Tokens, removed: list[Removed]) -> str:
+        text = tokens.text
         cuts: list[tuple[int, int]] = []
-        tokens = tokenize(text)
         edges = positions(tokens.words, (EDGE,))
         for before, after in pairwise(edges):
             first, last = before + 1, after  # the line's tokens are first..last-1

@@ -222,8 +222,9 @@ class TextEncoder:
         self._words: Hashes = named["words"]
         self._letters: Hashes = named["letters"]
         self._rarity: FloatArray = named["rarity"]
-        self._axes: npt.NDArray[np.float16] = named["axes"]
-        self._classes: npt.NDArray[np.float16] = named["classes"]
+        # Turned into float32 once: for each text that took a sixth of the time, of 300 words 0.5 of 3.0 ms.
+        self._axes: FloatArray = named["axes"].astype(np.float32)
+        self._classes: FloatArray = named["classes"].astype(np.float32)
         self._bias: FloatArray = named["class_bias"]
         self.to_photo: FloatArray = named["to_photo"]
         self.to_photo_bias: FloatArray = named["to_photo_bias"]
@@ -253,8 +254,8 @@ class TextEncoder:
             return None
         if self._sentences is not None:
             rows, weight = self._sentences.join(cleaned, rows, weight, len(self._rarity))
-        meaning = weight @ self._axes[rows].astype(np.float32)
-        scores = (weight @ self._classes[rows].astype(np.float32) + self._bias).astype(np.float32)
+        meaning = weight @ self._axes[rows]
+        scores = (weight @ self._classes[rows] + self._bias).astype(np.float32)
         n_words = len(np.unique(found.words[: found.n_words]))
         scores *= np.float32(max(1, n_words) ** self.facts.surer)
         chances = softmax(scores, self.facts.temperature)
