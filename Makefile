@@ -92,7 +92,7 @@ check: develop ## lint, formatting, types, import rules, unit tests; under a min
 	@$(VENV)/bin/ruff check $(PACKAGES)
 	@$(VENV)/bin/ruff format --check $(PACKAGES)
 	@log=$$(mktemp) && { $(VENV)/bin/mypy >"$$log" 2>&1 & } && types=$$! && \
-		trap 'kill $$types 2>/dev/null; rm -f "$$log"' EXIT INT TERM; \
+		trap 'kill $$types 2>/dev/null; rm -f "$$log"' EXIT && trap 'exit 130' INT TERM; \
 		$(VENV)/bin/lint-imports && $(VENV)/bin/bandit -q -c pyproject.toml -r lookalike api worker pipeline shared && \
 			$(BESIDE_OTHERS) $(PY) -m pytest -q -n 2 tests/unit; others=$$?; \
 		wait $$types; typed=$$?; cat "$$log"; exit $$((others | typed))

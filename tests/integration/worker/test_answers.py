@@ -10,7 +10,7 @@ from shared.index.answers import category_answer
 from shared.jobs.answers_contract import CategoryAnswer
 from shared.model.fusion import Evidence, softmax
 from shared.photos.images import PreprocessSpec
-from tests.support.bundles import manifest
+from tests.support.manifests import manifest
 
 SCORES = np.array([0.5, 3.0, 2.0, *(10 * [0.0])], dtype=np.float32)
 

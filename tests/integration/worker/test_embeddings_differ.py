@@ -22,7 +22,8 @@ from shared.model.runtimes import TorchEmbedder, open_embedder
 from shared.photos.images import PreprocessSpec
 from tests.conftest import encode, noise_image
 from tests.integration.conftest import PLENTY, settings
-from tests.support.bundles import make_bundle, make_index, manifest, random_network
+from tests.support.bundles import make_bundle, make_index, random_network
+from tests.support.manifests import manifest
 from tests.support.runners import DECODERS
 from worker.jobs.leases import Lease
 from worker.serving import model_manager

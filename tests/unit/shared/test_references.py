@@ -8,7 +8,7 @@ import pytest
 from shared.model.bundle import Precision, References
 from shared.model.references import DRAWING, N_PHOTOS, UNVERIFIED, notice_of, reference_pixels
 from shared.photos.images import PreprocessSpec
-from tests.support.bundles import manifest
+from tests.support.manifests import manifest
 
 DIGESTS = {
     224: "a51a0659565ed3fb182a84364521e56f3dc27690556f1cc4e1043c35dd882f41",
