@@ -93,7 +93,7 @@ check: develop ## lint, formatting, types, import rules, unit tests; under a min
 	@$(VENV)/bin/ruff format --check $(PACKAGES)
 	@log=$$(mktemp) && { $(VENV)/bin/mypy >"$$log" 2>&1 & } && types=$$! && \
 		trap 'kill $$types 2>/dev/null; rm -f "$$log"' EXIT && trap 'exit 130' INT TERM; \
-		$(VENV)/bin/lint-imports && $(VENV)/bin/bandit -q -c pyproject.toml -r lookalike api worker pipeline shared && \
+		$(VENV)/bin/lint-imports && \
 			$(BESIDE_OTHERS) $(PY) -m pytest -q -n 2 tests/unit; others=$$?; \
 		wait $$types; typed=$$?; cat "$$log"; exit $$((others | typed))
 
@@ -109,7 +109,7 @@ bench: develop ## compare runtimes, service and peers, measure what it costs; op
 chaos: develop ## mixed load for MINUTES=10 while parts are killed at random; fails unless nothing is lost or done twice
 	@$(PY) -m tests.e2e.faults.chaos --minutes $(or $(MINUTES),10) $(if $(SEED),--seed $(SEED))
 
-audit: develop ## security: bandit over the code, pip-audit over the locked dependencies (needs PyPI)
+audit: develop ## security: bandit over the code (`make check` has most of its rules from ruff), pip-audit over the locked dependencies (needs PyPI)
 	@$(VENV)/bin/bandit -q -c pyproject.toml -r lookalike api worker pipeline shared
 	@$(VENV)/bin/pip-audit --disable-pip --require-hashes -r requirements/base.txt
 

@@ -1,1 +1,1 @@
-"""The API over a real Valkey."""
+"""Photos of a request: forms, decoders and their sandbox, boxes, large and several photos."""

@@ -1,1 +1,1 @@
-"""Unit tests of `shared/photos`."""
+"""Unit tests of `shared/duplicates`."""
