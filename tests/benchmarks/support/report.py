@@ -130,15 +130,16 @@ def machine() -> dict[str, Value]:
 
 
 def _cpu() -> str:
-    """The model's name, with the instructions that decide how fast integers are multiplied."""
+    """The model's name, its number (clouds hide the name), and the instructions that multiply integers."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
         return platform.processor() or platform.machine()
     known = {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in lines)}
     flags = set(known.get("flags", known.get("Features", "")).split())
-    units = [name for name in ("avx2", "avx512f", "avx512_vnni", "amx_int8", "asimddp") if name in flags]
-    return f"{known.get('model name', platform.machine())} ({', '.join(units)})"
+    units = [name for name in ("avx2", "avx_vnni", "avx512f", "avx512_vnni", "amx_int8", "asimddp") if name in flags]
+    number = [f"{key} {known[key]}" for key in ("cpu family", "model") if key in known]
+    return f"{known.get('model name', platform.machine())} ({', '.join(number + units)})"
 
 
 def _version(name: str) -> str | None:
