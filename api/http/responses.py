@@ -7,7 +7,7 @@ from pydantic import BaseModel
 
 from api.http.options import preferred_wait_s
 from api.service import service
-from shared.errors import AcceptanceUnknown, JobNotFound
+from shared.jobs.acceptance import acceptance_unknown
 from shared.jobs.contract import Job
 from shared.jobs.view import location, view_json
 
@@ -40,11 +40,8 @@ def submitted(job: Job) -> Response:
     wait_s = preferred_wait_s()
     if wait_s is None:
         return accepted(job)
-    try:
+    with acceptance_unknown(job.id):
         job = service().wait(job, wait_s)
-    except JobNotFound as exc:
-        lost = "a failover of the job queue has lost the job that was accepted; send it again"
-        raise AcceptanceUnknown(lost, retry_after_s=_POLL_AFTER_S, job_id=job.id) from exc
     response = show(job) if job.status.terminal else accepted(job)
     response.headers["Preference-Applied"] = f"wait={wait_s}"
     response.headers["Location"] = location(job.id, request.script_root)

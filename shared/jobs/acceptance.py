@@ -5,7 +5,7 @@ from contextlib import contextmanager
 
 import redis
 
-from shared.errors import AcceptanceUnknown
+from shared.errors import AcceptanceUnknown, JobNotFound
 from shared.redis_client import may_have_run
 
 _RETRY_AFTER_S = 5
@@ -13,9 +13,15 @@ _RETRY_AFTER_S = 5
 
 @contextmanager
 def acceptance_unknown(job_id: str) -> Iterator[None]:
-    """Turn whatever Redis raises in the body, where a job may have been written, into AcceptanceUnknown."""
+    """Turn whatever Redis raises in the body, where a job may have been written, into AcceptanceUnknown.
+
+    So is JobNotFound: a primary had the job a moment ago, and another has taken over without it.
+    """
     try:
         yield
+    except JobNotFound as exc:
+        lost = "a failover of the job queue has lost the job that was accepted; send it again"
+        raise AcceptanceUnknown(lost, retry_after_s=_RETRY_AFTER_S, job_id=job_id) from exc
     except redis.RedisError as exc:
         raise AcceptanceUnknown(
             "the job queue broke off, and whether the job was accepted is not known; ask for it at `job` "

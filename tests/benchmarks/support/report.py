@@ -139,7 +139,7 @@ def _cpu() -> str:
     flags = set(known.get("flags", known.get("Features", "")).split())
     units = [name for name in ("avx2", "avx_vnni", "avx512f", "avx512_vnni", "amx_int8", "asimddp") if name in flags]
     number = [f"{key} {known[key]}" for key in ("cpu family", "model") if key in known]
-    return f"{known.get('model name', platform.machine())} ({', '.join(number + units)})"
+    return f"{known.get('model name', platform.machine())} ({', '.join([*number, *units])})"
 
 
 def _version(name: str) -> str | None:

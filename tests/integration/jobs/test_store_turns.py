@@ -6,6 +6,7 @@ import pytest
 import redis
 
 from shared.errors import (
+    AcceptanceUnknown,
     IdempotencyConflict,
     InvalidRequest,
     JobGone,
@@ -132,6 +133,16 @@ def test_an_idempotency_key_belongs_to_one_request_of_one_owner(store: JobStore)
     other, is_new = idempotent(store, "k", "other", owner="b")
     assert is_new
     assert other.id != first.id
+
+
+def test_a_key_whose_job_a_failover_has_lost_meanwhile_is_to_be_sent_again(
+    store: JobStore, client: redis.Redis
+) -> None:
+    first, _ = idempotent(store, "k", "d")
+    client.delete(PREFIX + "job:" + first.id, PREFIX + "gone:" + first.id)  # one primary knew the key, the next no job
+    with pytest.raises(AcceptanceUnknown, match="send it again") as lost:
+        idempotent(store, "k", "d")
+    assert lost.value.job_id == first.id
 
 
 def test_an_owner_may_fill_its_share_and_no_more(store: JobStore) -> None:
