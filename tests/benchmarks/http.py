@@ -29,7 +29,7 @@ from tests.benchmarks.support.bare import BareLoop, Rate
 from tests.benchmarks.support.clients import Asked, Load, ask
 from tests.benchmarks.support.installation import UNCACHED, installed, serving
 from tests.benchmarks.support.material import query_photos
-from tests.benchmarks.support.peers import PEERS, start
+from tests.benchmarks.support.peers import NO_NETWORK, PEERS, start
 from tests.benchmarks.support.processes import cpu_by_part
 from tests.benchmarks.support.report import Report
 from tests.e2e.conftest import Stack
@@ -47,6 +47,7 @@ class Server:
 
     Attributes:
         parts: process ids by name.
+        computes: decodes photos and runs the network.
         cpu_ms: what its turns have cost, processor time a photo, by number of clients and part.
     """
 
@@ -55,6 +56,7 @@ class Server:
     path: str
     parts: dict[str, int]
     multipart: bool = True
+    computes: bool = True
     headers: dict[str, str] = field(default_factory=dict)
     texts: list[str] = field(default_factory=list)
     turns: dict[int, list[Asked]] = field(default_factory=lambda: defaultdict(list))
@@ -112,7 +114,7 @@ def main() -> None:
         settings = {**UNCACHED, **({"streams": 2, "max_batch": 2} if given.quick else {})}
         servers = _ours(running.enter_context(serving(home, Path(scratch), settings=settings)))
         if not given.no_peers:
-            servers += [running.enter_context(_peer(name, home)) for name in PEERS if _available(name)]
+            servers += [running.enter_context(peer(name, home)) for name in PEERS if _available(name)]
         for server in servers:  # the first requests are the slowest
             server.ask(photos[0].parent, 4, 0.5)
         bares, plains = [], []
@@ -154,7 +156,7 @@ def _tell(report: Report, bares: list[Rate], plains: list[Rate], servers: list[S
             report.add(cost, served_by=server.name, clients=n_clients, part=part, ms=ms, of_bare=ms / bare_ms)
         for n_clients in server.turns:
             parts = [turns for (n, part), turns in server.cpu_ms.items() if n == n_clients and part != "clients"]
-            ms = sum(map(statistics.median, parts)) - bare_ms
+            ms = sum(map(statistics.median, parts)) - (bare_ms if server.computes else 0.0)
             report.add(cost, served_by=server.name, clients=n_clients, part=_OUTSIDE, ms=ms, of_bare=ms / bare_ms)
     report.plot("throughput", x="clients", y="photos_per_s", by="served_by")
     report.plot("throughput", x="clients", y="p95_ms", by="served_by")
@@ -207,7 +209,7 @@ def _available(peer: str) -> bool:
 
 
 @contextmanager
-def _peer(name: str, home: Path) -> Iterator[Server]:
+def peer(name: str, home: Path) -> Iterator[Server]:
     """A peer, once it answers, and ended afterwards."""
     port = free_port()
     process = start(name, home, port)
@@ -217,7 +219,8 @@ def _peer(name: str, home: Path) -> Iterator[Server]:
             if process.poll() is not None or time.monotonic() > deadline:
                 raise SystemExit(f"{name} did not start")
             time.sleep(0.2)
-        yield Server(name, port, "/inference", {name: process.pid}, multipart=False)
+        empty = name == NO_NETWORK
+        yield Server(name, port, "/inference", {name: process.pid}, multipart=empty, computes=not empty)
     finally:
         process.terminate()
         with suppress(subprocess.TimeoutExpired):

@@ -13,12 +13,14 @@ from typing import Any
 import pytest
 
 from tests import ROOT
+from tests.benchmarks.http import peer
 from tests.benchmarks.ledger.__main__ import run_under_kills, schedule
 from tests.benchmarks.ledger.account import Account, Kill
 from tests.benchmarks.ledger.journal import Line, Runs
 from tests.benchmarks.ledger.parts import ThisHost
 from tests.benchmarks.ledger.slow_network import SlowNetwork, why_not
 from tests.benchmarks.ledger.systems import CELERY
+from tests.benchmarks.support.peers import NO_NETWORK
 from tests.benchmarks.support.report import Report, table
 from tests.support.installation import Installation
 
@@ -52,6 +54,13 @@ def test_http_benchmark_compares_service_and_bare_loop(built: Installation, tmp_
     assert all(row["photos_per_s"] > 0 and row["refused"] == 0 for row in tables["throughput"])
     assert tables["one client, ms"][0]["latency"] > tables["one client, ms"][0]["compute_told"] > 0
     assert (tmp_path / "var/bench/http.png").stat().st_size > 0
+
+
+def test_the_peer_without_a_network_answers_photos_in_a_form(tmp_path: Path) -> None:
+    (tmp_path / "photo.jpg").write_bytes(bytes(1000))
+    with peer(NO_NETWORK, tmp_path) as server:
+        asked = server.ask(tmp_path, n_clients=2, seconds=0.5)
+    assert (asked.refused, bool(asked.latencies_s)) == (0, True)
 
 
 def test_gpu_benchmark_runs_on_a_cpu_and_a_section_that_fails_costs_no_other(tmp_path: Path) -> None:

@@ -1,11 +1,12 @@
 """The same network behind other servers, on the same cores: what the service is compared with.
 
 Each takes a JPEG as the body of POST /inference, answers the embedding in base64 and the 13 scores, decodes with the
-same decoder and loads the same bundle.
+same decoder and loads the same bundle. The last one takes it in a form, as the service does.
 
     flask-torch     the older service's way: Flask, gunicorn's sync workers, torch eager, one photo a pass
     mosec-torch     mosec with its dynamic batching, torch eager
     mosec-openvino  mosec with its dynamic batching, the very graph that the service runs
+    flask-redis     no network at all: what Flask and Redis cost that do nothing (`redis_peer`)
 """
 
 import base64
@@ -27,7 +28,8 @@ if TYPE_CHECKING:
     from flask import Flask
 
 _HOME, _RUNTIME = "PEER_HOME", "PEER_RUNTIME"
-PEERS = ("flask-torch", "mosec-torch", "mosec-openvino")
+NO_NETWORK = "flask-redis"
+PEERS = ("flask-torch", "mosec-torch", "mosec-openvino", NO_NETWORK)
 
 
 def start(peer: str, home: Path, port: int) -> "subprocess.Popen[bytes]":
@@ -45,7 +47,9 @@ def start(peer: str, home: Path, port: int) -> "subprocess.Popen[bytes]":
         "--log-level",
         "warning",
     ]
-    if server == "flask":
+    if peer == NO_NETWORK:
+        command = [sys.executable, "-m", "tests.benchmarks.support.redis_peer", str(port)]
+    elif server == "flask":
         app = "tests.benchmarks.support.peers:flask_app()"
         bind = ["--bind", f"127.0.0.1:{port}", "--workers", str(n_cores), "--timeout", "120", "--log-level", "warning"]
         command = [sys.executable, "-m", "gunicorn", *bind, app]
