@@ -83,6 +83,7 @@ _OTHER_CONNECTIONS = 64
 # Two shards: while one writes what it has embedded, the model works for the other.
 _AT_A_TIME = {JobKind.REINDEX: 1, JobKind.SHARD: 2, JobKind.DUPLICATES: 1}
 _PUBLISH_WITHIN_S = 2.0
+_COLLECTS_EVERY_S = 60.0  # 2 to 4 ms each
 _SWITCH_S = 0.0005  # after which a thread that computes in Python lets others do so; Python's own choice is 5 ms
 
 
@@ -183,6 +184,8 @@ class WorkerProcess:
             Periodic("promotions", self.engine.refresh),
             Periodic("webhooks", self.webhook_publisher.publish_due),
             Periodic("feedback", FeedbackArchiver(settings, FeedbackStore(client)).archive),
+            # Replaced indexes and broken connections refer to themselves; Python by itself looks for such seldom.
+            Periodic("garbage", gc.collect, every_s=_COLLECTS_EVERY_S),
             ChangeFollower(log, self.engine),
         ]
         if settings.shadow_share:

@@ -1,4 +1,4 @@
-"""A thread that does something every two seconds."""
+"""A thread that does something at intervals."""
 
 import logging
 import threading
@@ -11,16 +11,17 @@ EVERY_S = HEARTBEAT_S
 
 
 class Periodic(threading.Thread):
-    """Calls `action` every two seconds until stopped, whatever it raises."""
+    """Calls `action` every `every_s` seconds until stopped, whatever it raises."""
 
-    def __init__(self, name: str, action: Callable[[], None]) -> None:
+    def __init__(self, name: str, action: Callable[[], object], *, every_s: float = EVERY_S) -> None:
         super().__init__(name=name, daemon=True)
         self._action = action
+        self._every_s = every_s
         self._stopping = threading.Event()
 
     def run(self) -> None:
         """Call the action until the thread is stopped."""
-        while not self._stopping.wait(EVERY_S):
+        while not self._stopping.wait(self._every_s):
             try:
                 self._action()
             except Exception:  # a worker whose heartbeat died would lose every job it takes
