@@ -327,8 +327,8 @@ def _searched(
     schema = AttributeSchema(index.manifest.attributes)
     facets = Facets(schema, request.facets, index.manifest.categories)
     position = {name: number for number, name in enumerate(index.manifest.categories)}
-    for hit in {hit.listing_id: hit for hit in reversed(found)}.values():
-        facets.add(position[hit.category], hit.attributes or {})
+    listings = {hit.listing_id: (position[hit.category], hit.attributes or {}) for hit in reversed(found)}
+    facets.add(list(listings.values()))
     carried = (included(hit.attributes or {}, request.include) if request.include else None for hit in found)
     hits = [hit.model_copy(update={"attributes": one}) for hit, one in zip(found, carried, strict=True)]
     return hits, facets.answer()

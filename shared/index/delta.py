@@ -14,13 +14,14 @@ import numpy.typing as npt
 
 from shared.array_types import FloatArray, IntArray
 from shared.artifacts.snapshots import IndexManifest
-from shared.attributes.filters import PhotoFacts, bind_filter, holds
+from shared.attributes.filters import PhotoFacts
 from shared.attributes.schema import AttributeSchema, Values, of_payload
 from shared.attributes.values import fitting_values
-from shared.catalogue.categories import CataloguePhoto, categories_named
+from shared.catalogue.categories import CataloguePhoto
 from shared.changes.log import Change, PutPhoto, entry_order
 from shared.errors import ImageNotFound
-from shared.index.ann import best, products
+from shared.index.ann import Mask, best, products
+from shared.index.delta_filters import DeltaFilters
 from shared.index.delta_lists import DeltaVectors, PutVectors
 from shared.index.delta_texts import DeltaTexts
 from shared.index.facets import Facets
@@ -39,6 +40,7 @@ from shared.telemetry import event
 from shared.text.encoder import EncodeListing
 
 _LOG = logging.getLogger(__name__)
+_SORTED_AT_FIRST = 64
 
 Embed = Callable[[PutPhoto], Embeddings | None]
 
@@ -57,11 +59,6 @@ class _Put:
     def live(self) -> LivePhoto:
         """What it is to work on all photos."""
         return LivePhoto(self.image_id, self.listing_id, self.sha256)
-
-    @property
-    def facts(self) -> PhotoFacts:
-        """What filters ask of it."""
-        return PhotoFacts(self.category, self.listing_id, self.image_id, self.values)
 
 
 @dataclass(frozen=True)
@@ -124,7 +121,7 @@ class DeltaIndex:
         self._vectors = DeltaVectors(snapshot)
         self._sequences: dict[str, int] = {}  # of the last change, by image
         self._positions: dict[str, int] = {}  # by image; of those that searches find
-        self._of_listing: dict[str, list[int]] = {}  # all positions of a listing's photos
+        self._filters = DeltaFilters(snapshot.manifest)
         texts = snapshot.manifest.texts
         self._texts = DeltaTexts(encode, texts.width if texts else 0)
         nothing = np.empty(0, dtype=np.int64)
@@ -167,6 +164,7 @@ class DeltaIndex:
         if len(self._puts) > len(old.vectors):  # left by a call that failed half-way
             del self._puts[len(old.vectors) :]
             self._texts.forget_from(len(self._puts))
+            self._filters.forget_from(len(self._puts))
         applied_to = old.applied_to
         sequences: dict[str, int] = {}
         positions: dict[str, int | None] = {}  # of the images that change here; None: searches find it no more
@@ -198,8 +196,6 @@ class DeltaIndex:
         alive[[before for image_id in positions if (before := self._positions.get(image_id)) is not None]] = False
         alive[[position for position in positions.values() if position is not None]] = True
         put = self._vectors.first(len(self._puts))
-        for position in range(n_old, len(self._puts)):
-            self._of_listing.setdefault(self._puts[position].listing_id, []).append(position)
         self._sequences |= sequences
         for image_id, now in positions.items():
             if now is None:
@@ -225,6 +221,7 @@ class DeltaIndex:
         values = fitting_values(of_payload(payload), AttributeSchema(self.manifest.attributes))
         rows = tuple(self.snapshot.rows_of(listing_id))
         self._texts.keep(position, payload, photo.category)
+        self._filters.keep(PhotoFacts(photo.category, listing_id, image_id, values))
         self._puts.append(_Put(image_id, listing_id, photo.sha256, photo.category, scores, values, rows))
         return position
 
@@ -265,7 +262,7 @@ class DeltaIndex:
         rows = [self.snapshot.rows_of(one) for one in listing_ids]
         hidden = state.hides([row for some in rows for row in some])
         rows = [[row for row in some if row not in hidden] for some in rows]
-        positions = [[at for at in self._of_listing.get(one, ()) if at < n and alive[at]] for one in listing_ids]
+        positions = [[at for at in self._filters.places_of(one, n) if alive[at]] for one in listing_ids]
         return ListingPhotos(
             rows=np.array([row for some in rows for row in some], dtype=np.int64),
             positions=[position for some in positions for position in some],
@@ -307,12 +304,10 @@ class DeltaIndex:
         found = self.snapshot.labelled(query, n + len(own), request, hidden=state.hidden_rows)
         others = ~np.isin(found.rows, own)
         found = LabelledRows(found.scores[others], found.categories[others], found.rows[others])
-        meets = self._meets(request)
-        ranked = ((p, score, self._puts[p]) for p, score in self._ranked(state, query, None, n))
-        best_put = list(islice((one for one in ranked if meets(one[2]) and one[2].listing_id not in without), n))
-        met = [position for position, _, _ in best_put]
-        also = np.array([put.category for _, _, put in best_put], dtype=np.int64)
-        scores = np.concatenate([found.scores, np.array([score for _, score, _ in best_put], dtype=np.float32)])
+        best_put = list(islice(self._ranked(state, query, None, n, self._allowed(state, request, without)), n))
+        met = [position for position, _ in best_put]
+        also = np.array([self._puts[position].category for position in met], dtype=np.int64)
+        scores = np.concatenate([found.scores, np.array([score for _, score in best_put], dtype=np.float32)])
         rows = np.concatenate([found.rows, len(self.snapshot) + np.array(met, dtype=np.int64)])
         scores, kept = best(scores, np.arange(len(scores)), n)
         return LabelledRows(scores, np.concatenate([found.categories, also])[kept], rows[kept])
@@ -350,44 +345,53 @@ class DeltaIndex:
         row = None if image_id in self._sequences else self.snapshot.row_of(image_id)
         return None if row is None else _live(self.snapshot.photo(row))
 
-    def _similarities(self, state: _State, query: FloatArray, words: WordsQuery | None) -> FloatArray:
-        """How similar each photo of the delta is to a query, (n,)."""
-        photos = products(state.vectors, np.arange(len(state.vectors)), query)
+    def _allowed(self, state: _State, request: SearchRequest, without: Collection[str] = ()) -> Mask:
+        """Which positions a search may find, (n,): those alive that meet its filters, of no listing to leave out."""
+        n = len(state.alive)
+        meeting = self._filters.allowed(request, n)
+        allowed = state.alive.copy() if meeting is None else state.alive & meeting
+        for listing_id in without:
+            allowed[self._filters.places_of(listing_id, n)] = False
+        return allowed
+
+    def _similarities(
+        self, state: _State, positions: IntArray, query: FloatArray, words: WordsQuery | None
+    ) -> FloatArray:
+        """How similar some photos of the delta are to a query, (m,)."""
         if words is None:
-            return photos
-        return self._texts.joined(photos, state.vectors, words, self.snapshot.word_weights(words.words))
+            return products(state.vectors, positions, query)
+        photos = products(state.vectors, np.arange(len(state.vectors)), query)
+        return self._texts.joined(photos, state.vectors, words, self.snapshot.word_weights(words.words))[positions]
 
     def _ranked(
-        self, state: _State, query: FloatArray, words: WordsQuery | None, n: int
+        self, state: _State, query: FloatArray, words: WordsQuery | None, n: int, allowed: Mask
     ) -> Iterator[tuple[int, float]]:
-        """Photos of the delta by position with their scores, best first.
+        """Allowed photos of the delta by position with their scores, best first.
 
         Where inverted lists tell which are worth comparing with a photo for its `n` nearest, those come first, and the
         others only if more are asked for.
         """
         near = state.put.near(query, n) if words is None else None
         if near is not None:
-            near = near[state.alive[near]]
+            near = near[allowed[near]]
             yield from _best_first(near, products(state.vectors, near, query))
-        others = state.alive.copy()
-        others[near if near is not None else []] = False
-        rest = np.flatnonzero(others)
-        yield from _best_first(rest, self._similarities(state, query, words)[rest])
+            allowed = allowed.copy()
+            allowed[near] = False
+        rest = np.flatnonzero(allowed)
+        if len(rest):
+            yield from _best_first(rest, self._similarities(state, rest, query, words))
 
     def _found(
         self, state: _State, query: FloatArray, words: WordsQuery | None, request: SearchRequest
     ) -> list[Neighbour]:
         """The best photos of the delta that meet the request's filters, at most `k`."""
         names = self.manifest.categories
-        meets = self._meets(request)
         found: list[Neighbour] = []
         listings: set[str] = set()
-        for position, score in self._ranked(state, query, words, request.k):
+        for position, score in self._ranked(state, query, words, request.k, self._allowed(state, request)):
             put = self._puts[position]
             if len(found) == request.k or (request.min_score is not None and score < request.min_score):
                 break
-            if not meets(put):
-                continue
             if request.distinct is Distinct.LISTING and put.listing_id in listings:
                 continue
             listings.add(put.listing_id)
@@ -404,36 +408,18 @@ class DeltaIndex:
             )
         return found
 
-    def _meets(self, request: SearchRequest) -> Callable[[_Put], bool]:
-        """Whether a photo meets the filters of a search."""
-        categories = categories_named(self.manifest.categories)
-        wanted = None if request.category is None else categories.position(request.category)
-        excluded = request.excluded_listings
-        condition = None
-        if request.filter is not None:
-            condition = bind_filter(request.filter, AttributeSchema(self.manifest.attributes), categories)
-
-        def meets(put: _Put) -> bool:
-            if wanted not in (None, put.category) or put.listing_id in excluded:
-                return False
-            return condition is None or holds(condition, put.facts)
-
-        return meets
-
     def count(self, request: SearchRequest) -> Facets:
         """Count the values of facets among the listings of snapshot and delta; see `VectorIndex.count`.
 
         A listing with photos in both counts once, with what was put last.
         """
         state = self._state
-        meets = self._meets(request)
-        met = (put for position in np.flatnonzero(state.alive).tolist() if meets(put := self._puts[position]))
-        counted = {put.listing_id: put for put in met}
+        met = np.flatnonzero(self._allowed(state, request)).tolist()
+        counted = {put.listing_id: put for put in (self._puts[position] for position in met)}
         elsewhere = [row for put in counted.values() for row in put.listing_rows]
         hidden = np.concatenate([state.hidden, np.array(elsewhere, dtype=np.int64)])
         facets = self.snapshot.count(request, hidden if len(hidden) else None)
-        for put in counted.values():
-            facets.add(put.category, put.values)
+        facets.add([(put.category, put.values) for put in counted.values()])
         return facets
 
     def live_photos(self) -> LivePhotos:
@@ -475,10 +461,16 @@ class DeltaIndex:
 
 
 def _best_first(positions: IntArray, similarities: FloatArray) -> Iterator[tuple[int, float]]:
-    """Positions with their scores, best first, ties by position."""
+    """Positions with their scores, best first, ties by position; sorted so far as they are asked for."""
     scores = np.array(rounded(similarities))
-    for place in np.lexsort((positions, -scores)).tolist():
-        yield int(positions[place]), float(scores[place])
+    n = _SORTED_AT_FIRST
+    while len(scores):
+        first = ~(scores < (np.partition(scores, len(scores) - n)[len(scores) - n] if n < len(scores) else -1))
+        some, of_some = positions[first], scores[first]
+        for place in np.lexsort((some, -of_some)).tolist():
+            yield int(some[place]), float(of_some[place])
+        positions, scores = positions[~first], scores[~first]
+        n *= 8
 
 
 def _live(photo: CataloguePhoto) -> LivePhoto:

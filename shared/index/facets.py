@@ -56,22 +56,23 @@ class Facets:
         """Add listings' numbers of an attribute."""
         self._numbers[name].append(numbers)
 
-    def add(self, category: int, values: Values) -> None:
-        """Add one listing.
+    def add(self, listings: Sequence[tuple[int, Values]]) -> None:
+        """Add some listings.
 
         Args:
-            category: its position.
-            values: of its attributes.
+            listings: of each the position of its category, and the values of its attributes.
         """
         for name in self.names:
             attribute = self._schema.get(name)
             if attribute is None:
-                self.add_counts(name, {self._categories[category]: 1}, 1)
+                counts = Counter(self._categories[category] for category, _ in listings)
+                self.add_counts(name, counts, len(listings))
             elif attribute.type in NUMERIC:
-                if (number := number_of(attribute, values)) is not None:
-                    self._numbers[name].append(np.array([number]))
-            elif isinstance(value := values.get(name), str | bool):
-                self.add_counts(name, {value: 1}, 1)
+                numbers = [number_of(attribute, values) for _, values in listings]
+                self.add_numbers(name, np.array([number for number in numbers if number is not None], dtype=np.float64))
+            else:
+                told = Counter(v for _, values in listings if isinstance(v := values.get(name), str | bool))
+                self.add_counts(name, told, told.total())
 
     def answer(self) -> dict[str, Facet]:
         """Write the facets as answers have them."""

@@ -203,3 +203,23 @@ def test_a_put_in_a_category_that_the_model_does_not_know_is_left_out_and_told(
     assert "strange" not in found(overlay, unit(1001))
     assert "known" in found(overlay, unit(1002))
     assert "event=put_of_another_catalogue image_id=strange" in caplog.text
+
+
+def test_a_filter_that_was_asked_before_is_asked_of_what_came_since(snapshot: VectorIndex) -> None:
+    """Of so many photos that they are not all sorted at once."""
+    overlay = DeltaIndex(snapshot, never)
+    query = unit(7)
+    asked: dict[str, object] = {
+        "filter": {"must": [{"key": "listing_id", "match": {"any": ["some", "others"]}}]},
+        "exclude_listing": "others",
+        "category": CATEGORIES[1],
+    }
+    scores: dict[str, float] = {}
+    for start in (1, 301):
+        for n in range(start, start + 300):
+            overlay.apply([put(f"new{n}", n, listing=("some", "others", "l1")[n % 3], category=n % 2)])
+            if n % 3 == 0 and n % 2 == 1:
+                scores[f"new{n}"] = round(float(query @ unit(1000 + n)), 6)
+        best = sorted(scores, key=lambda image_id: (-scores[image_id], int(image_id[3:])))
+        assert found(overlay, query, **asked) == best[:100]
+    assert found(overlay, query) != found(overlay, query, **asked)
