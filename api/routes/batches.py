@@ -85,8 +85,7 @@ def submit_batch() -> Response:
         )
         idempotency = Idempotency(key, digest_of(*parts, *contents))
         if first := service().batches.begin(batch_id, owner, idempotency):
-            batch = service().batches.get(first, owner=owner)
-            return _show(batch, _jobs(batch), status=202)
+            return _show(first, _jobs(first), status=202)
     try:
         items = _accept(kind, options, submission, photos, key)
         batch = Batch(id=batch_id, kind=kind, owner=owner, created_at=service().store.now(), items=items)

@@ -55,7 +55,7 @@ class BatchStore:
         self._redis = client
         self._ttl_s = ttl_s
 
-    def begin(self, batch_id: str, owner: str, idempotency: Idempotency) -> str | None:
+    def begin(self, batch_id: str, owner: str, idempotency: Idempotency) -> Batch | None:
         """Bind an idempotency key to a batch that is about to be accepted.
 
         Args:
@@ -64,7 +64,7 @@ class BatchStore:
             idempotency: key and digest of the request.
 
         Returns:
-            None if the key is bound now; else the id of the batch that it was used for before.
+            None if the key is bound now; else the batch that it was used for before.
 
         Raises:
             IdempotencyConflict: the key was used for another request.
@@ -81,11 +81,12 @@ class BatchStore:
             return None
         if digest != idempotency.digest:
             raise IdempotencyConflict(CONFLICT)
-        if not self._redis.exists(f"{PREFIX}batch:{first}"):
+        try:
+            return self.get(first, owner=owner)
+        except BatchNotFound as exc:
             raise IdempotencyPending(
                 "the first request with this Idempotency-Key is still being accepted; ask again", retry_after_s=1
-            )
-        return str(first)
+            ) from exc
 
     def give_up(self, owner: str, idempotency: Idempotency) -> None:
         """Release the idempotency key of a batch that could not be accepted."""
