@@ -126,7 +126,8 @@ class WorkerProcess:
         store = partial(JobStore, job_ttl_s=settings.job_ttl_s, result_ttl_s=settings.result_ttl_s)
         self.store = store(client)
         server = open_server(settings)
-        log = ChangeLog(connect(url))
+        # On the connections of the jobs: one that has just claimed a search reaches the Redis that is alive.
+        log = ChangeLog(client)
         self.engine = Engine(settings.storage, _engine_options(settings), partial(read_changes, log), server)
         # Apart from the consumer's connections, which wait for ever: a heartbeat must not.
         publishing = make_celery(url, socket_timeout_s=_PUBLISH_WITHIN_S)
@@ -138,7 +139,7 @@ class WorkerProcess:
             settings, client, self.store, self.engine, dispatcher=dispatcher, stopping=asked_to_stop, server=server
         )
         duplicates = DuplicateFinder(settings, client, reindexer.store, self.engine, stopping=asked_to_stop)
-        change = ChangeWriter(ChangeLog(client), self.engine, settings, duplicates.of_put).run
+        change = ChangeWriter(log, self.engine, settings, duplicates.of_put).run
         self.runner = JobRunner(
             self.store,
             self.engine,
@@ -186,7 +187,7 @@ class WorkerProcess:
             Periodic("feedback", FeedbackArchiver(settings, FeedbackStore(client)).archive),
             # Replaced indexes and broken connections refer to themselves; Python by itself looks for such seldom.
             Periodic("garbage", gc.collect, every_s=_COLLECTS_EVERY_S),
-            ChangeFollower(log, self.engine),
+            ChangeFollower(ChangeLog(connect(url)), self.engine),
         ]
         if settings.shadow_share:
             self.engine.on_answered = self.shadow.offer

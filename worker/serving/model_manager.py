@@ -41,6 +41,8 @@ from worker.serving.micro_batcher import MicroBatcher
 from worker.serving.promoted import Pointers, PromotedArtifacts
 
 _LOG = logging.getLogger(__name__)
+STALE_S = 1.5  # after which a search reads the log itself; who follows it looks every second
+_CATCH_UP_S = 2.0  # how long a search waits for another that does
 _OUTLIVED_S = 60.0  # a replaced model is kept so long after the last photo that was preprocessed for it
 
 ReadChanges = Callable[[str], Iterable[Change]]
@@ -141,6 +143,8 @@ class ModelManager:
         self._coming: Model | None = None  # loaded, but no index by it is in use yet
         self._outlived: ServingState | None = None  # replaced, but photos that were preprocessed for it still arrive
         self._outlived_until = 0.0
+        self._catching_up = threading.Lock()
+        self._look_by = 0.0  # when the log is to have been read again at the latest, so that searches see it
         self._following = threading.Lock()
         self._loading = threading.RLock()
         self._tried: Pointers | None = None
@@ -209,7 +213,9 @@ class ModelManager:
         new = ServingState(model, self._overlay(model, index))
         new.index.apply(self._read_changes(new.index.applied_to))  # the old state still follows the log
         with self._changing:
+            began = time.monotonic()
             new.index.apply(self._read_changes(new.index.applied_to))
+            self._look_by = max(self._look_by, began + STALE_S)
             with self._exchanging():
                 if model not in self.models():
                     raise FingerprintMismatch(f"bundle {version} was replaced while its index was opened")
@@ -284,6 +290,7 @@ class ModelManager:
         """
         if self.current is None:
             raise IndexMissing(self.problem or "nothing is loaded yet")
+        self._catch_up()
         if spec not in (None, self.current.spec):
             if not self.has_fetched:
                 raise ArtifactNotReady
@@ -373,10 +380,31 @@ class ModelManager:
         return live.index.applied_to if (live := self.current) else BEGINNING
 
     def apply(self, changes: Iterable[Change]) -> None:
-        """Make entries of the change log visible to searches; entries that were applied before are skipped."""
+        """Make entries of the change log visible to searches; entries that were applied before are skipped.
+
+        Args:
+            changes: those after `applied_to`, read just before or during the call.
+        """
+        began = time.monotonic()
         with self._changing:
             if self.current:
                 self.current.index.apply(changes)
+        self._look_by = max(self._look_by, began + STALE_S)
+
+    def _catch_up(self) -> None:
+        """Read the log where nobody has of late: who follows it waits for a Redis that has died, or all stood still."""
+        if time.monotonic() < self._look_by or not self._catching_up.acquire(timeout=_CATCH_UP_S):
+            return
+        try:
+            if time.monotonic() >= self._look_by:
+                self.apply(self._read_changes(self.applied_to))
+        except QueueUnavailable:
+            self._look_by = time.monotonic() + STALE_S
+        except Exception:  # the follower will meet it, too, and goes on
+            self._look_by = time.monotonic() + STALE_S
+            _LOG.exception("event=change_not_applied")
+        finally:
+            self._catching_up.release()
 
     def _embed_again(self, model: Model, photo: PutPhoto) -> Embeddings | None:
         """Embed a photo that was put live under another model; None if its file is missing or unusable."""

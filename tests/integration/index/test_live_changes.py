@@ -3,7 +3,9 @@
 import base64
 import shutil
 import threading
+import time
 from collections.abc import Iterable, Iterator
+from contextlib import closing
 from functools import partial
 from pathlib import Path
 
@@ -43,6 +45,7 @@ from tests.support.snapshots import write_snapshot
 from worker.jobs.leases import Leases
 from worker.jobs.runner import JobRunner
 from worker.serving.engine import Engine
+from worker.serving.model_manager import STALE_S
 from worker.tasks.images import ChangeFollower, ChangeWriter, as_png, read_changes
 
 SIDE = 224
@@ -191,6 +194,30 @@ def test_the_worker_that_changes_a_photo_finds_it_so_before_the_job_has_ended(
         runner(jobs, log, engine, home).run_queued()
         assert (nearest(engine, noise(8))[0] == "new") is (pixels is not None)
     engine.close()
+
+
+def test_a_search_sees_what_another_worker_changed_a_while_ago_though_nobody_follows_the_log(
+    jobs: JobStore, log: ChangeLog, home: Path
+) -> None:
+    """As where the process stood still, or its follower waits for a Redis that has died."""
+    is_away = False
+
+    def read(after: str) -> Iterable[Change]:
+        if is_away:
+            raise QueueUnavailable("the job queue cannot be reached", retry_after_s=1)
+        return read_changes(log, after)
+
+    with closing(Engine(home, read_changes=read)) as engine, closing(Engine(home)) as other:
+        engine.refresh()
+        other.refresh()
+        submit(jobs, log, "new", noise(8))
+        runner(jobs, log, other, home).run_queued()
+        time.sleep(STALE_S)
+        is_away = True
+        assert nearest(engine, noise(8))[0] != "new"
+        is_away = False
+        time.sleep(STALE_S)
+        assert nearest(engine, noise(8))[0] == "new"
 
 
 def test_jobs_run_in_the_wrong_order_leave_what_was_accepted_last(
