@@ -6,6 +6,9 @@ PIP := $(PY) -m pip --disable-pip-version-check install --no-compile
 READY := $(VENV)/.ready
 TORCH_READY := $(VENV)/.ready-torch
 DEVELOP_READY := $(VENV)/.ready-develop
+# Those that every locked package has a wheel for.
+PYTHONS := $(shell sed -n 's/.*"Programming Language :: Python :: \(3\.[0-9]*\)".*/\1/p' pyproject.toml)
+IS_ONE := -c 'import sys, pip; sys.exit("%d.%d" % sys.version_info[:2] not in sys.argv[1:])' $(PYTHONS)
 PACKAGES := lookalike api worker pipeline shared tests
 MOSEC := $(shell sed -n 's/^bench = \["\(.*\)"\]/\1/p' pyproject.toml)
 BENCHMARKS := embed http interactive queue workers start reindex index filters words
@@ -21,11 +24,18 @@ help: ## list the targets
 setup: $(READY) ## create .venv and install what serving needs; where there is a GPU, torch too
 	@[ -e $(TORCH_READY) ] || ! nvidia-smi -L >/dev/null 2>&1 || $(MAKE) --no-print-directory torch
 
+# An upgrade of the system may have put another Python under .venv, which finds none of the packages.
+ifneq ($(shell $(PY) $(IS_ONE) 2>/dev/null && echo yes),yes)
+.PHONY: $(READY)
+endif
+
 # Bytecode is made of what is imported, when it is, and not of all that is installed.
 $(READY): requirements/run.txt pyproject.toml
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed, this is " \
-		+ sys.version.split()[0] + "; try: make PYTHON=python3.12 $(MAKECMDGOALS)")'
-	@$(PY) -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear $(VENV) || { echo "python venv failed; on Debian: apt install python3-venv"; exit 1; }
+	@$(PY) $(IS_ONE) 2>/dev/null || { \
+		$(PYTHON) -c 'import sys; "%d.%d" % sys.version_info[:2] in sys.argv[1:] or sys.exit("Python $(firstword $(PYTHONS)) to " \
+			"$(lastword $(PYTHONS)) is needed, and $(PYTHON) is " + sys.version.split()[0] + "; try: make PYTHON=python$(lastword $(PYTHONS)) $(MAKECMDGOALS)")' \
+			$(PYTHONS) || exit 1; \
+		$(PYTHON) -m venv --clear $(VENV) || { echo "python venv failed; on Debian: apt install python3-venv"; exit 1; }; }
 	@echo "installing (the first time this takes a minute or two)"
 	@$(PIP) -q --require-hashes -r requirements/run.txt
 	@$(PIP) -q --no-deps --no-build-isolation -e . >$(VENV)/install.log 2>&1 || { cat $(VENV)/install.log; exit 1; }

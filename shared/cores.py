@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
-_NICENESS = 10  # a thread without any gets nine times as much of a core
+_NICER = 10  # the rest of the process gets nine times as much of a core
 _POOLS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS")  # of FAISS and torch; of numpy
 
 
@@ -37,10 +37,12 @@ def limit_threads() -> None:
 def give_way() -> None:
     """Lower the priority of this thread, and of those that it starts, for good: others take its core when they need it.
 
-    Only on Linux, where threads have priorities of their own.
+    It counts from the priority that it has, as where all was started with `nice`: only root may raise one. Only on
+    Linux, where threads have priorities of their own.
     """
     if sys.platform == "linux":
-        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICENESS)
+        thread = threading.get_native_id()
+        os.setpriority(os.PRIO_PROCESS, thread, os.getpriority(os.PRIO_PROCESS, thread) + _NICER)
 
 
 def _n_allowed() -> int:

@@ -1,6 +1,7 @@
 """How long-running work says how far it is: in lines of text, and by a bar."""
 
 import sys
+import threading
 from collections.abc import Callable, Iterable
 from typing import IO, Any
 
@@ -9,6 +10,9 @@ from tqdm import tqdm
 ReportProgress = Callable[[str], None]
 """Takes one line of text for a person: what was found, decided or finished."""
 
+# tqdm's own lock is one between processes too. From Python 3.14 on that is a named semaphore and a process that watches
+# it; a program that begins anew (`os.execve`) leaves both behind.
+_LOCK = threading.RLock()
 _LINE_EVERY_S = 30.0  # in a log, where a bar would be one endless line
 
 
@@ -51,4 +55,5 @@ def progress_bar(
             "bar_format": line,
             "file": _Lines(sys.stderr),
         }
+    tqdm.set_lock(_LOCK)
     return tqdm(items, total=total, desc=desc, unit=unit, **options)

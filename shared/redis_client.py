@@ -294,8 +294,11 @@ def _parse_server_url(url: str) -> ServerAddress:
 
 
 def _parse_sentinel_url(url: str) -> SentinelAddress:
-    parts = urlsplit(url)
-    login, _, hosts = parts.netloc.rpartition("@")
+    scheme, _, rest = url.partition("://")
+    netloc = re.split("[/?#]", rest, maxsplit=1)[0]
+    # Each host goes through urlsplit by itself: newer Pythons refuse several of which one but the first is [IPv6].
+    parts = urlsplit(f"{scheme}://{rest[len(netloc) :]}")
+    login, _, hosts = netloc.rpartition("@")
     username, _, password = login.partition(":")
     sentinels = tuple(_parse_host(host) for host in hosts.split(","))
     master_name, _, db = parts.path.removeprefix("/").partition("/")

@@ -14,13 +14,13 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.building.trunks import openvino_library
 from pipeline.evaluation.retrieval import retrieval_metrics
 from pipeline.training.head import Heads
 from shared.array_types import FloatArray
 from shared.catalogue.categories import CataloguePhoto
 from shared.cores import n_cores
 from shared.model.bundle import GRAPH
+from shared.model.openvino_library import openvino_library
 from shared.model.signal_stack import signal_stack_kept
 from shared.photos.images import Pixels
 

@@ -17,6 +17,7 @@ import numpy as np
 
 from shared.array_types import FloatArray
 from shared.model.embedder import normalised
+from shared.model.openvino_library import openvino_library
 from shared.model.signal_stack import signal_stack_kept
 from shared.photos.images import Pixels
 
@@ -76,7 +77,7 @@ def compare_instruction_sets(graph: Graph, pixels: Pixels) -> Agreement | None:
     """
     if platform.machine().lower() not in ("x86_64", "amd64"):
         return None
-    import openvino
+    openvino = openvino_library()
 
     with tempfile.TemporaryDirectory() as scratch:
         path = Path(scratch)
@@ -94,7 +95,7 @@ def compare_instruction_sets(graph: Graph, pixels: Pixels) -> Agreement | None:
 
 def _features(directory: Path) -> FloatArray:
     """(n, width) features of the graph and the pixels in a directory."""
-    import openvino
+    openvino = openvino_library()
 
     pixels = np.load(directory / "pixels.npy")
     with signal_stack_kept():

@@ -6,7 +6,6 @@ BatchNorm, which is folded into it.
 """
 
 import importlib
-import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -17,6 +16,7 @@ import numpy.typing as npt
 
 from shared.model.backbones import INPUT_PX, TAPS
 from shared.model.bundle import Normalisation
+from shared.model.openvino_library import openvino_library
 from shared.settings import Backbone
 
 Graph = Any  # openvino.Model; the library ships no types
@@ -158,13 +158,6 @@ def trunk_graph(
     if n_stages is None:
         x = ops.concat([pooled(x), *map(pooled, taps)], 1)
     return openvino.Model([ops.result(x)], [pixels])
-
-
-def openvino_library() -> Any:
-    """Import OpenVINO."""
-    # It reports its use over the network where this package can be imported, and does without where not.
-    sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
-    return importlib.import_module("openvino")
 
 
 def _folded(

@@ -11,7 +11,7 @@ from pathlib import Path
 from pipeline.doctor.findings import Findings, fail, ok, warn
 from shared.cores import n_cores
 
-_NEEDED = (3, 11)
+_OLDEST, _NEWEST = (3, 11), (3, 14)  # that all packages have wheels for
 _MEMORY_FLOOR = 1 << 30
 _MEMORY_GOOD = 2 << 30
 _TELLING_FLAGS = ("avx2", "avx512f", "avx512_vnni", "avx_vnni", "amx_int8", "asimd", "asimddp")
@@ -20,8 +20,12 @@ _TELLING_FLAGS = ("avx2", "avx512f", "avx512_vnni", "avx_vnni", "amx_int8", "asi
 def check_python() -> Findings:
     """Check Python's version, and that it is 64 bit."""
     found = f"{platform.python_version()}, {platform.machine()}, {sys.executable}"
-    if sys.version_info < _NEEDED:
-        yield fail("python", found, "Python 3.11 or newer is needed: make PYTHON=python3.12")
+    needed = "Python {}.{} to {}.{} is needed".format(*_OLDEST, *_NEWEST)
+    advice = "{}: make PYTHON=python{}.{}".format(needed, *_NEWEST)
+    if sys.version_info < _OLDEST:
+        yield fail("python", found, advice)
+    elif sys.version_info[:2] > _NEWEST:
+        yield warn("python", found, f"not tried: {advice}")
     elif sys.maxsize < 2**32:
         yield fail("python", f"{found}, 32 bit", "the wheels are made for 64 bit: install that Python")
     else:

@@ -21,9 +21,9 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
 from pipeline.building.export import graph_files, int8_weights_graph
-from pipeline.building.trunks import openvino_library
 from shared.artifacts.store import ArtifactStore
 from shared.errors import WeightsUnusable
+from shared.model.openvino_library import openvino_library
 from shared.progress import ReportProgress
 from shared.settings import PrecisionChoice
 from shared.text.sentences import GRAPH, TOKENIZER, WEIGHTS, SentenceEncoder, SentenceFacts, load_tokenizer

@@ -18,6 +18,7 @@ from shared.cores import give_way, n_cores
 from shared.errors import BundleDamaged
 from shared.model.bundle import GRAPH, BundleManifest, ModelBundle, Runtime
 from shared.model.embedder import Cores, Embedder, Embeddings, normalised
+from shared.model.openvino_library import openvino_library
 from shared.model.signal_stack import signal_stack_kept
 from shared.model.torch_library import require_torch
 from shared.photos.images import Pixels
@@ -185,7 +186,7 @@ class OpenVINOEmbedder:
     """
 
     def __init__(self, bundle: ModelBundle, *, threads: int = 0, streams: int = 0) -> None:
-        import openvino
+        openvino = openvino_library()
 
         # At the first array it receives, OpenVINO's binding imports numpy. Threads that trigger this at the same moment
         # deadlock, one of them holding the GIL: so only one thread does it.
@@ -280,7 +281,7 @@ class OpenVINOEmbedder:
 
     def _compile_maps(self) -> "_RequestPool":
         """The part of the graph that ends with what embeddings are pooled from."""
-        import openvino
+        openvino = openvino_library()
 
         graph = self._core.read_model(self._bundle.directory / GRAPH)
         pooling = [op for op in graph.get_ordered_ops() if op.get_type_name() == "ReduceMean"]

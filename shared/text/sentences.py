@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict
 
 from shared.array_types import FloatArray, IntArray
 from shared.errors import BundleDamaged
+from shared.model.openvino_library import openvino_library
 from shared.model.signal_stack import signal_stack_kept
 from shared.text.features import MAX_CHARS
 
@@ -80,7 +81,7 @@ class SentenceEncoder:
     """
 
     def __init__(self, facts: SentenceFacts, files: Mapping[str, bytes], *, remembered: int = _REMEMBERED) -> None:
-        import openvino
+        openvino = openvino_library()
 
         self.facts = facts
         # Titles are short: a second thread costs more than it helps. Activations stay float32 beside weights of eight

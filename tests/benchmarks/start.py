@@ -94,8 +94,9 @@ def _phases(home: Path) -> dict[str, float]:
     import worker.process  # noqa: F401
 
     done("import worker")
-    import openvino  # noqa: F401
+    from shared.model.openvino_library import openvino_library
 
+    openvino_library()
     done("import openvino")
     from shared.artifacts.snapshots import index_store
     from shared.index.snapshot import open_snapshot

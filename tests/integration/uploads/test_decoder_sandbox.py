@@ -111,6 +111,7 @@ def test_a_decoder_has_no_privileges_and_holds_nothing_but_its_socket(decoders: 
     assert status["Seccomp"] == "2"  # by a filter
     opened = {os.readlink(descriptor) for descriptor in (process / "fd").iterdir()}
     opened -= {os.devnull, os.readlink("/proc/self/fd/2")}
+    opened = {name for name in opened if "/libffi.so" not in name}  # of which newer versions keep the file open
     assert [name.split(":")[0] for name in opened] == ["socket"]
 
 

@@ -103,7 +103,7 @@ def test_with_the_categories_of_a_model_new_ones_are_left_out_and_told(tmp_path:
 def test_a_quote_that_is_never_closed_is_mended_in_any_catalogue(tmp_path: Path) -> None:
     directory = draw_catalogue(tmp_path / "german", GERMAN, listings_each=4)
     table = directory / "Products.csv"
-    rows = list(csv.reader(table.open(encoding="utf-8")))
+    rows = list(csv.reader(table.read_text(encoding="utf-8").splitlines()))
     lines = [",".join(row) for row in rows]
     lines[3] = lines[3].replace("titel", '"titel 7')
     lines[9] = lines[9].replace("titel", '"titel 9')

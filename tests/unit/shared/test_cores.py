@@ -1,12 +1,15 @@
 """How many cores a process may use, within the limits of its container."""
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from shared import cores
 from shared.cores import limit_threads, n_cores
+from tests import ROOT
 
 
 @pytest.fixture(autouse=True)
@@ -67,3 +70,15 @@ def test_libraries_are_limited_only_where_a_container_is(monkeypatch: pytest.Mon
     limit_threads()
     assert (os.environ["OMP_NUM_THREADS"], os.environ["OPENBLAS_NUM_THREADS"]) == ("3", "2")
     monkeypatch.delenv("OPENBLAS_NUM_THREADS")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="threads have no priorities of their own")
+def test_a_thread_gives_way_to_its_process_also_where_that_was_started_with_nice() -> None:
+    code = (
+        "import os, threading; from shared.cores import give_way; os.nice(max(0, 15 - os.nice(0))); "
+        "t = threading.Thread(target=lambda: (give_way(), print(os.nice(0)))); t.start(); t.join(); print(os.nice(0))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    of_thread, of_process = map(int, done.stdout.split())
+    assert of_process >= 15
+    assert of_thread == 19  # the least that there is

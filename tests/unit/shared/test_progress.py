@@ -1,11 +1,14 @@
 """How far long work is: where there is no terminal, as lines of a log."""
 
+import subprocess
+import sys
 import time
 
 import pytest
 
 from shared import progress
 from shared.progress import progress_bar
+from tests import ROOT
 
 
 @pytest.fixture(autouse=True)
@@ -38,3 +41,14 @@ def test_bytes_of_an_unknown_number_are_counted(capfd: pytest.CaptureFixture[str
         time.sleep(0.1)
         bar.update(12_000_000)
     assert capfd.readouterr().err.startswith("fetching: 12.0M")
+
+
+def test_a_program_that_begins_anew_behind_a_bar_leaves_nothing_of_it() -> None:
+    # Processes are started this way from Python 3.14 on, on Linux.
+    code = (
+        "import multiprocessing, os, sys; multiprocessing.set_start_method('forkserver'); "
+        "from shared.progress import progress_bar; list(progress_bar(range(3), total=3)); "
+        "os.execv(sys.executable, [sys.executable, '-c', ''])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stderr == ""  # where it leaves a semaphore, the process that watches it says so when it ends
