@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from lookalike.plot import Grid
 
 _PREFER_S = 20  # `Prefer: wait` of a search; what takes longer is waited for with further requests
+_LEFT_S = 2  # of the caller's wait, for the way there and to decode: an answer that is held longer comes too late
 
 
 class Calls(IndexCalls):
@@ -310,7 +311,7 @@ class Calls(IndexCalls):
         if wait_s is not None:
             if isfinite(wait_s):
                 asked.setdefault("deadline_s", wait_s)
-            holds_s = max(1, int(min(_PREFER_S, wait_s)))
+            holds_s = max(1, int(min(_PREFER_S, wait_s - _LEFT_S)))
             headers["Prefer"] = f"wait={holds_s}"
         path = f"/v1/jobs/{kind}"
         until = self.deadline(wait_s)

@@ -292,6 +292,8 @@ def _unanswered(exc: httpx.RequestError, proxy: str) -> NoAnswer:
         )
     if isinstance(exc, _NOT_REPEATABLE):
         return NoAnswer(f"the request to {where} cannot be sent as it is ({exc})")
+    if isinstance(exc, httpx.ReadTimeout):
+        return NoAnswer(f"{where} took the request and has not answered in time: it hangs, or has too much to do")
     return NoAnswer(f"the connection to {where} broke before it had answered ({exc or type(exc).__name__})")
 
 

@@ -18,11 +18,12 @@ from shared import errors as e
 from shared.artifacts import Location, versions
 from shared.artifacts.versions import VersionReport, VersionView
 from shared.blocking import to_thread
+from shared.durations import DURATION_PATTERN, parse_duration
 from shared.jobs.contract import JobKind
 from shared.jobs.reindex_contract import ReindexRequest
 from shared.jobs.worker_report import IndexInfo
 from shared.quality.contract import QualityReport
-from shared.quality.store import parse_since
+from shared.quality.store import KEPT_S
 
 bp = Blueprint("index", __name__, url_prefix="/v1")
 
@@ -51,7 +52,11 @@ class QualityQuery(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    since: str = Field("7d", pattern="^[1-9][0-9]{0,4}[mhd]$", description="how far back, 8d at most: 30m, 24h, 7d")
+    since: str = Field(
+        "7d",
+        json_schema_extra={"pattern": DURATION_PATTERN},  # not `pattern`: `parse_duration` says better what is wrong
+        description="how far back, 8d at most: 30m, 24h, 7d",
+    )
 
 
 @bp.post("/jobs/reindex")
@@ -90,7 +95,11 @@ def get_index() -> Response:
 def get_quality() -> Response:
     """GET /v1/quality: what the shadowed searches of some time were like."""
     asked = validated(QualityQuery, {**once(request.args)})
-    return answer(service().quality.report(parse_since(asked.since), served(service().registry.live())))
+    try:
+        since_s = parse_duration(asked.since, most_s=KEPT_S)
+    except ValueError as exc:
+        raise e.InvalidRequest(f"since: {exc}") from exc
+    return answer(service().quality.report(since_s, served(service().registry.live())))
 
 
 @bp.get("/index/versions")

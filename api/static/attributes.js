@@ -10,13 +10,16 @@ export function label(name) {
   return words[0].toUpperCase() + words.slice(1);
 }
 
+const isCode = (currency) => /^[A-Z]{3}$/.test(currency ?? "");
+
 export function money(amount, currency) {
-  if (!/^[A-Z]{3}$/.test(currency ?? "")) return number.format(amount);
+  if (!isCode(currency)) return number.format(amount);
   return new Intl.NumberFormat("en-GB", { style: "currency", currency, trailingZeroDisplay: "stripIfInteger" }).format(amount);
 }
 
 /** How a currency is written: "£"; its code where it has no sign. */
 export function currencySign(currency) {
+  if (!isCode(currency)) return currency;
   const parts = new Intl.NumberFormat("en-GB", { style: "currency", currency }).formatToParts(0);
   return parts.find((part) => part.type === "currency").value;
 }
@@ -27,5 +30,5 @@ export function worded(type, value) {
   if (type === "number") return number.format(value);
   if (type === "boolean") return value ? "yes" : "no";
   if (type === "time") return (value.length > 10 ? moment : day).format(new Date(value));
-  return String(value);
+  return typeof value === "object" ? JSON.stringify(value) : String(value); // of a type that only a newer service knows
 }

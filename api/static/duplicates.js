@@ -3,11 +3,11 @@
 import { $, button, el, fill, press, say } from "./dom.js";
 import { note, noteProblem } from "./messages.js";
 import { hashOf } from "./options.js";
-import { tellProgress } from "./progress.js";
+import { tellFailure, tellProgress } from "./progress.js";
 import { ask, ended, follow, showPhoto, submit } from "./service.js";
 import { ago, count, shortVersion } from "./words.js";
 
-const LABELS = { same_bytes: ["Same file", "bad"], same_picture: ["Same picture", "warn"], same_thing: ["Same thing?", "busy"] };
+const LABELS = { same_bytes: ["Same file", ".bad"], same_picture: ["Same picture", ".warn"], same_thing: ["Same thing?", ".busy"] };
 const SHOWN = 12; // photos of a group, beside one another
 const DECIDED = 50; // photos of a group, that one verdict may be on
 const ABOUT = { doing: "Looking for duplicates", name: "the search for duplicates" };
@@ -78,8 +78,7 @@ async function watch(job) {
 function tellEnd(place, job) {
   delete place.dataset.job;
   if (job.status !== "succeeded") {
-    const title = job.status === "canceled" ? "The search for duplicates was cancelled" : "The search for duplicates failed";
-    note(place, { title, text: job.error?.detail ?? "", tone: job.status === "failed" ? "bad" : "" });
+    tellFailure(place, job, ABOUT);
     return;
   }
   const { groups, n_groups: n, n_photos: photos, n_refuted: refuted, n_unreadable: unreadable, since, next_cursor: cursor } = job.result;
@@ -111,11 +110,11 @@ async function more() {
 
 function shown(group) {
   const { label, n_images: n, images } = group;
-  const [word, tone] = LABELS[label];
+  const [word, tone] = LABELS[label] ?? [label, ""];
   const rest = n - Math.min(n, SHOWN);
   const item = el("li.card", {},
     el("header.beside", {},
-      el("h2", {}, el(`span.badge.${tone}`, {}, word), ` ${count(n, "photo")} of ${count(new Set(images.map((image) => image.listing_id)).size, "listing")}${n > images.length ? " and more" : ""}`),
+      el("h2", {}, el(`span.badge${tone}`, {}, word), ` ${count(n, "photo")} of ${count(new Set(images.map((image) => image.listing_id)).size, "listing")}${n > images.length ? " and more" : ""}`),
       button("Not a duplicate", () => refute(item, group), { ariaLabel: `Not a duplicate: ${images[0].image_id} and the others` })),
     el("ol.grid", {}, images.slice(0, SHOWN).map(photo), rest ? el("li.nothing", {}, `and ${count(rest, "photo")} more`) : null),
     el("p.fine", {}, evidence(group)));

@@ -86,7 +86,7 @@ function showQuality({ metrics, metrics_catalogue: measuredOn }) {
     bar.style.setProperty("--share", metrics[name]);
     return bar;
   });
-  const all = Object.entries(metrics).map(([name, value]) => fact(name, Number.isInteger(value) ? String(value) : value.toFixed(4)));
+  const all = Object.entries(metrics).flatMap(([name, value]) => fact(name, Number.isInteger(value) || typeof value !== "number" ? String(value) : value.toFixed(4)));
   const open = $("#quality details")?.open ?? false;
   replaceIfOther($("#quality"),
     told.size ? el("ul.bars", {}, bars) : el("p", {}, "Nothing was measured."),
@@ -94,6 +94,8 @@ function showQuality({ metrics, metrics_catalogue: measuredOn }) {
     all.length ? el("details", { open }, el("summary", {}, "All measures"), el("dl.facts", {}, all)) : null);
 }
 
+const milliseconds = (ms) => `${ms.toFixed(1)} ms`;
+const inWords = (value, word) => (typeof value === "number" ? word(value) : ""); // nothing of what was not measured
 const CHECKS = { recall: "Recall", damage: "Damage", drift: "Drift" };
 const STATES = { fine: [".good", "fine"], alarm: [".bad", "alarm"], unknown: ["", "not known yet"] };
 
@@ -101,12 +103,12 @@ function showLiveQuality({ checks, figures, days }) {
   const { n_searches: n, recall_at_10: recall, best_score: score, not_sure: unsure, stages } = figures;
   const [most] = Object.entries(figures.categories);
   const facts = n ? [
-    fact("Ten nearest found", percent(recall)),
-    fact("Best score", score.toFixed(2), "of the nearest photo, in the mean"),
-    fact("Not sure", percent(unsure)),
+    fact("Ten nearest found", inWords(recall, percent)),
+    fact("Best score", inWords(score, (it) => it.toFixed(2)), "of the nearest photo, in the mean"),
+    fact("Not sure", inWords(unsure, percent)),
     fact("Most frequent", most ? `${most[0]}, ${percent(most[1])}` : ""),
-    fact("Embedded in", `${stages.model.mean_ms.toFixed(1)} ms`),
-    fact("Searched in", `${stages.search.mean_ms.toFixed(1)} ms`)] : [];
+    fact("Embedded in", inWords(stages.model?.mean_ms, milliseconds)),
+    fact("Searched in", inWords(stages.search?.mean_ms, milliseconds))] : [];
   const told = checks.map(({ name, state, detail }) => {
     const [tone, word] = STATES[state] ?? ["", state];
     return fact(CHECKS[name] ?? name, el(`span.badge${tone}`, {}, word), detail);
@@ -136,7 +138,7 @@ function showVersions(versions) {
 
 function versionRow(version) {
   const failed = version.report?.gates_failed ?? [];
-  const quality = version.report?.quality.precision_at_4;
+  const quality = version.report?.quality?.precision_at_4;
   const state = version.live ? el("span.badge.good", {}, "live")
     : version.problem ? el("span.badge.bad", {}, "damaged")
     : failed.length ? el("span.badge.warn", {}, "failed a gate")

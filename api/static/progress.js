@@ -5,10 +5,18 @@ import { note, noteProblem } from "./messages.js";
 import { ask } from "./service.js";
 import { duration } from "./words.js";
 
+const ENDS = { canceled: ["was cancelled", ""], failed: ["failed", "bad"], expired: ["was not done in time", "warn"] };
+
+/** Tell the end of a job that did not succeed; `otherwise` where no error says more. */
+export function tellFailure(place, job, { name }, otherwise = "") {
+  const [how, tone] = ENDS[job.status] ?? [`ended: ${job.status}`, "warn"];
+  note(place, { title: `${name[0].toUpperCase()}${name.slice(1)} ${how}`, text: job.error?.detail ?? otherwise, tone });
+}
+
 /** Tell how far a job is; `doing` is what it does ("Reindexing"), `name` what it is ("the reindex"). */
 export function tellProgress(place, job, { doing, name }) {
   const { stage = "", done = 0, total = 0, eta_s: eta = null } = job.progress ?? {};
-  const title = job.status === "queued" ? "Waiting for a worker" : job.status === "canceling" ? "Being cancelled" : doing;
+  const title = { queued: "Waiting for a worker", running: doing, canceling: "Being cancelled" }[job.status] ?? job.status;
   let text = job.status === "queued" ? "" : stage;
   if (total) text = `${stage}: ${done} of ${total}${eta === null ? "" : `, about ${duration(eta)} left`}`;
   if (job.lost) text = `The service cannot be reached; ${name} goes on without this page.`;

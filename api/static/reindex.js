@@ -2,7 +2,7 @@
 
 import { $, button, press, say } from "./dom.js";
 import { note, noteProblem } from "./messages.js";
-import { tellProgress } from "./progress.js";
+import { tellFailure, tellProgress } from "./progress.js";
 import { showReport } from "./report.js";
 import { ask, ended, follow, submit } from "./service.js";
 import { ago, count, sentence, shortVersion } from "./words.js";
@@ -67,8 +67,7 @@ function tellEnd(job) {
   const place = $("#reindex-message");
   delete place.dataset.job;
   if (job.status !== "succeeded") {
-    const title = job.status === "canceled" ? "The reindex was cancelled" : "The reindex failed";
-    note(place, { title, text: job.error?.detail ?? "The live index is as it was.", tone: job.status === "failed" ? "bad" : "" });
+    tellFailure(place, job, ABOUT, "The live index is as it was.");
     return;
   }
   const { counts, index_version: version, promoted, decision, dry_run: dry } = job.result;

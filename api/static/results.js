@@ -10,6 +10,7 @@ import { showPhoto } from "./service.js";
 import { count, duration, percent, shortVersion } from "./words.js";
 
 const SKELETONS = 8;
+const PARTS = { photo: "Photo", words: "Words" };
 
 /** The page before any search. */
 export function showNothing() {
@@ -108,7 +109,7 @@ function showCategory(category, choice) {
 /** What the photo or the words say of the category, and how much of the answer is owed to them. */
 function partOf({ part, name, probability, share }) {
   return el("li", {},
-    el("span", {}, part === "photo" ? "Photo: " : "Words: ", el("strong", {}, name), ", ", el("span.figure", {}, percent(probability))),
+    el("span", {}, `${PARTS[part] ?? part}: `, el("strong", {}, name), ", ", el("span.figure", {}, percent(probability))),
     el("span.figure", { title: "How much of the answer is owed to it" }, `counts ${percent(share)}`));
 }
 

@@ -9,7 +9,7 @@ import { note, noteProblem } from "./messages.js";
 import { chooseOptions, hashOf, optionsChosen, optionsSent, tellOptions } from "./options.js";
 import { dim, showAnswer, showNothing, showWaiting } from "./results.js";
 import { showPreview } from "./preview.js";
-import { Problem, call, ended, follow, submit } from "./service.js";
+import { Problem, call, ended, failureOf, follow, submit } from "./service.js";
 import { offerText, showText, startText, textChosen } from "./text.js";
 import { count, duration, size } from "./words.js";
 
@@ -181,7 +181,7 @@ async function search({ retried = false } = {}) {
     job = await submit("/v1/jobs/search", { headers: { Prefer: `wait=${WAIT_S}` }, signal, pause: (problem) => pause(problem, given, signal), ...bodyOf(given) });
     clearTimeout(late);
     for await (job of follow(job, signal)) if (!ended(job)) tellProgress(job);
-    if (job.status !== "succeeded") throw job.error ?? { code: job.status === "expired" ? "deadline_exceeded" : "job_canceled", detail: "" };
+    if (job.status !== "succeeded") throw failureOf(job);
     if (!refusal?.isConnected) clearMessage();
     if (job.result.index_version !== given.has.version) await takeUp(given, signal, { again: true });
     showAnswer(job, { ...given, filters: namesInForce() }, signal);
@@ -240,7 +240,7 @@ async function proposeParts() {
   try {
     let job = await submit("/v1/jobs/embed", { headers: { Prefer: `wait=${WAIT_S}` }, form });
     for await (job of follow(job));
-    if (job.status !== "succeeded") throw job.error ?? { code: job.status === "expired" ? "deadline_exceeded" : "job_canceled", detail: "" };
+    if (job.status !== "succeeded") throw failureOf(job);
     return job.result.boxes?.map(({ box }) => box) ?? [];
   } catch (problem) {
     if (query?.shown[0] === photo) noteProblem($("#search-message"), problem);
@@ -306,7 +306,7 @@ function tellProgress(job) {
     const { ahead = 0, eta_s: eta = null } = job.queue ?? {};
     text = ahead ? `${count(ahead, "job")} before yours` : "Yours is next";
     text += eta === null ? "." : `, in about ${duration(eta)}.`;
-  }
+  } else if (job.status !== "running") text = `Your search is ${job.status}.`;
   const shown = $(".note p", place);
   if (!shown) note(place, { title: "Waiting", text, actions: [button("Cancel", giveUp)] });
   else if (shown.textContent !== text) shown.textContent = text;

@@ -4,6 +4,7 @@ import { sleep } from "./dom.js";
 
 const KEY = "lookalike-key";
 const ENDED = new Set(["succeeded", "failed", "canceled", "expired"]);
+const CODES = { expired: "deadline_exceeded", canceled: "job_canceled" };
 const POLL_MS = { first: 250, growth: 1.6, most: 5000 };
 const LOST_AT_MOST = 10;
 const SENT_AT_MOST = 5;
@@ -132,7 +133,11 @@ export async function readiness() {
   return response.json();
 }
 
-export const ended = (job) => ENDED.has(job.status);
+/** Whether a job has ended, also in a way that only a newer service knows. */
+export const ended = (job) => ENDED.has(job.status) || Boolean(job.finished_at);
+
+/** Why a job that has ended has no result, as a problem. */
+export const failureOf = ({ status, error }) => error ?? { code: CODES[status] ?? status, detail: status in CODES ? "" : `The job ended: ${status}` };
 
 /** The job each time it was looked at, until it has ended; `lost` is set while the service cannot be reached. */
 export async function* follow(job, signal) {

@@ -15,6 +15,7 @@ import redis
 
 from shared.artifacts.addresses import SCHEME
 from shared.artifacts.home import catalogue_location
+from shared.durations import parse_duration
 from shared.errors import LookalikeError, QueueUnavailable
 from shared.jobs.contract import Job
 from shared.jobs.store import JobStore
@@ -43,6 +44,22 @@ catalogue_option = click.option(
 )
 backbone_option = click.option("--backbone", type=click.Choice([b.value for b in Backbone]), help="Default: auto.")
 json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+
+
+def duration(most_s: int | None = None) -> Callable[[click.Context, click.Parameter, str | None], int | None]:
+    """Make the callback of an option that is a duration such as 7d: in seconds; None: it was not given.
+
+    Args:
+        most_s: the longest that is taken, in whole days; None: any.
+    """
+
+    def read(_context: click.Context, _parameter: click.Parameter, given: str | None) -> int | None:
+        try:
+            return None if given is None else parse_duration(given, most_s=most_s)
+        except ValueError as exc:
+            raise click.BadParameter(str(exc)) from exc
+
+    return read
 
 
 def report_errors(command: Callable[P, None]) -> Callable[P, None]:

@@ -6,7 +6,15 @@ from typing import BinaryIO
 import click
 import redis
 
-from pipeline.cli.common import json_option, print_facts, print_progress, report_errors, running_jobs, running_redis
+from pipeline.cli.common import (
+    duration,
+    json_option,
+    print_facts,
+    print_progress,
+    report_errors,
+    running_jobs,
+    running_redis,
+)
 from pipeline.cli.help import with_examples
 from shared.artifacts.snapshots import answering_bundle, bundle_store
 from shared.catalogue.categories import Categories
@@ -52,19 +60,20 @@ def feedback_give(job_id: str, event: str, subject: str, as_json: bool) -> None:
 @with_examples("lookalike feedback export feedback.parquet", "lookalike feedback export - --since 7d > recent.parquet")
 @feedback.command("export")
 @click.argument("file", type=click.File("wb"))
-@click.option("--since", metavar="DAYS", help="Only of searches of the last days, such as `7d`.")
+@click.option(
+    "--since", "since_s", callback=duration(), metavar="TIME", help="Only of searches of late, such as 30m, 24h or 7d."
+)
 @json_option
 @report_errors
-def feedback_export(file: BinaryIO, since: str | None, as_json: bool) -> None:
+def feedback_export(file: BinaryIO, since_s: int | None, as_json: bool) -> None:
     """Write all feedback to FILE, a Parquet table with a row for each result of each search that has some.
 
     With `-` as FILE the table is written to standard output, and nothing else is. Without a running service it is what
     is archived: everything but the last hours'.
     """
-    n_days = _days(since)
     found = stored_feedback(load_settings())
-    if n_days is not None:
-        after = datetime.now(UTC).timestamp() - n_days * 86_400
+    if since_s is not None:
+        after = datetime.now(UTC).timestamp() - since_s
         found = [one for one in found if one.impression.searched_at >= after]
     from pipeline.feedback.table import feedback_table
 
@@ -86,12 +95,3 @@ def stored_feedback(settings: Settings) -> list[JobFeedback]:
     except (CannotStart, redis.ConnectionError):
         print_progress("no service runs from here: this is the feedback that is archived")
         return read_feedback(None, settings.storage)
-
-
-def _days(since: str | None) -> float | None:
-    if since is None:
-        return None
-    try:
-        return float(since.removesuffix("d"))
-    except ValueError as exc:
-        raise click.BadParameter(f"{since!r} is no number of days, such as 7d", param_hint="--since") from exc

@@ -5,22 +5,30 @@ from collections.abc import Iterator
 
 import click
 
-from pipeline.cli.common import json_option, print_facts, report_errors, running_redis
+from pipeline.cli.common import duration, json_option, print_facts, report_errors, running_redis
 from pipeline.cli.help import with_examples
 from pipeline.cli.status import NOT_READY
 from shared.jobs.worker_registry import WorkerRegistry
 from shared.quality.contract import CheckState, QualityFigures, QualityReport
-from shared.quality.store import STAGES, QualityStore, parse_since
+from shared.quality.store import KEPT_S, STAGES, QualityStore
 
 _CATEGORIES_SHOWN = 5
 
 
 @with_examples("lookalike quality --since 7d", "lookalike quality --since 24h --json | jq .checks")
 @click.command()
-@click.option("--since", default="7d", show_default=True, metavar="TIME", help="How far back, such as 30m, 24h or 7d.")
+@click.option(
+    "--since",
+    "since_s",
+    callback=duration(KEPT_S),
+    default="7d",
+    show_default=True,
+    metavar="TIME",
+    help="How far back, such as 30m, 24h or 7d; 8d at most.",
+)
 @json_option
 @report_errors
-def quality(since: str, as_json: bool) -> None:
+def quality(since_s: int, as_json: bool) -> None:
     """Show how good answers are of late: a sample of searches, compared with exact search by the workers.
 
     Exit code: 3 when a check of the last searches alarms.
@@ -28,7 +36,7 @@ def quality(since: str, as_json: bool) -> None:
     client = running_redis()
     serving = next((worker.index for worker in WorkerRegistry(client).live() if worker.index), None)
     live = (serving.version, serving.model_fingerprint) if serving else None
-    report = QualityStore(client).report(parse_since(since), live)
+    report = QualityStore(client).report(since_s, live)
     print_facts(as_json, report.model_dump(mode="json"), "\n".join(_lines(report)))
     sys.exit(NOT_READY if any(one.state == CheckState.ALARM for one in report.checks) else 0)
 

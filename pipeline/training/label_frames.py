@@ -3,7 +3,8 @@
 A frame is found by the rows' own columns: an opening, from a mark or a line's beginning on, after which the place or
 category of its row stands nearly always, and an end that is alike: the same words, the end of the line, or a mark. A
 frame without words of its own holds places or whole paths that were seen in it; a category's name alone only where a
-good part of all rows have it at a bar or in brackets: else it may be what a seller writes.
+good part of all rows have it at a bar or in brackets, or most of all at a dash or colon: else it may be what a seller
+writes.
 """
 
 import math
@@ -22,12 +23,15 @@ FEWEST_ROWS = 20
 _FRAMED = 0.01  # of the texts have a frame
 _NEARLY_ALL = 0.9
 _EVERYWHERE = 0.3
+_MOSTLY = 0.5
 _FEWEST_WHOLE = 5  # rows that show how a frame ends
 ALIKE = 0.75  # cosine of the categories of some rows and of all: theirs are of all kinds
 _PRECISION = 0.8  # of an opening's places that a column's value follows
 _MOST_OPENING, _MOST_GAP, _MOST_INSIDE, _MOST_CLOSING = 6, 3, 40, 8  # tokens
 _MOST_VALUES, _FEWEST_VALUES = 2_000, 3
-_BARS = frozenset("|()[]{}<>\u00bb\u203a\u2022\u00b7")  # a seller writes a category's name behind a dash or a comma
+_BARS = frozenset("|()[]{}<>\u00bb\u203a\u2022\u00b7")
+_COLON = ":"  # does not part what is said, and yet stands before a value
+_DASHES = frozenset(f"-\u2013\u2014{_COLON}")  # behind which some sellers write a category's name themselves
 _PATH = r"[/>|\u00bb\u203a]"
 
 Words = tuple[str, ...]
@@ -58,20 +62,22 @@ class _Evidence(NamedTuple):
         place: what it holds begins with another column's value.
         followed: in nearly every row more stands behind the values, alike by how a frame's end is found.
         everywhere: a good part of all rows have it.
+        mostly: most of all rows have it.
     """
 
     plain: bool
     place: bool
     followed: bool
     everywhere: bool
+    mostly: bool
 
     def suffices(self, opening: Words, closing: Words) -> bool:
         """Tell whether what begins and ends so is a frame."""
         behind_mark = not worded(opening[-1:])  # "Category: Sofas", but not "A sofa"
         if self.plain and behind_mark:
             told = worded(closing) or (worded(opening) and opening[-1] != EDGE)
-            barred = not _BARS.isdisjoint((*opening[-1:], *closing[:1]))
-            return told or (self.everywhere and barred)
+            marks = {*opening[-1:], *closing[:1]}
+            return told or bool((self.everywhere and marks & _BARS) or (self.mostly and marks & _DASHES))
         if self.plain:  # "- Buy Sofas Online"
             return self.everywhere and worded(closing) and separates(opening[0])
         if worded(closing):
@@ -167,11 +173,13 @@ def find_frames(rows: Sequence[Row]) -> Iterator[Frame]:
 def _openings(row: Row) -> set[Words]:
     """The runs of tokens that may open a frame around a row's own value.
 
-    These are those from a mark or a line's beginning on, and a word or two right before the value.
+    These are those from a mark or a line's beginning on, a colon, and a word or two right before the value.
     """
     found: set[Words] = set()
     own = {at for mark in row.marks for at in range(mark.start, mark.end)}
     for mark in row.marks:
+        if row.words[mark.start - 1] == _COLON:
+            found.add((_COLON,))
         for start in range(mark.start - 1, max(mark.start - 3, 0), -1):
             if start in own or not worded([row.words[start]]):
                 break
@@ -203,6 +211,7 @@ def _frame(opening: Words, rows: Sequence[Row], fewest: int, all_rows: Sequence[
         place=column != CATEGORY,
         followed=sum(hit.end < _line_end(hit) for hit in hits) >= _NEARLY_ALL * len(hits),
         everywhere=len(hits) >= _EVERYWHERE * len(all_rows),
+        mostly=len(hits) >= _MOSTLY * len(all_rows),
     )
     if not kind.suffices(opening, closing):
         return None

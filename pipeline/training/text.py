@@ -28,7 +28,7 @@ from shared.model.bundle import Split
 from shared.model.embedder import normalised
 from shared.progress import ReportProgress
 from shared.text.cleaning import TextRules
-from shared.text.encoder import SIGNS, TEXT, TextEncoder, TextFacts, texts_of, weigh
+from shared.text.encoder import APART, SIGNS, TEXT, TextEncoder, TextFacts, texts_of, weigh
 from shared.text.features import features
 from shared.text.sentences import SentenceEncoder
 
@@ -150,6 +150,7 @@ def fit_text(
     )
     arrays: dict[str, npt.NDArray[np.generic]] = {
         SIGNS: np.empty(0, dtype=np.uint8),
+        APART: np.empty(0, dtype=np.uint8),
         "words": vocabulary.words,
         "letters": vocabulary.letters,
         "rarity": vocabulary.rarity,

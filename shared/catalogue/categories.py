@@ -1,6 +1,7 @@
 """The categories of a catalogue, and the record of one of its photos."""
 
 import html
+import json
 import re
 import unicodedata
 from collections import Counter
@@ -40,11 +41,13 @@ _SEPARATOR = re.compile(r"[-=]*>|[/|\\\u00bb\u203a\u2192]")
 _INVISIBLE = re.compile("[\u00ad\u200b\u200e\u200f\u2060\ufeff]")  # what pasted text carries along
 JOINED = " / "
 _AND = re.compile(r"\band\b")
+_ITEM = r"""'([^'\\]*)'|"([^"\\]*)\""""  # of a list as Python writes it
+_LIST = re.compile(rf"\[(?:{_ITEM})(?:, (?:{_ITEM}))*\]")
 
 
 def is_missing(text: str) -> bool:
-    """Whether a category, as a table has it, is none: empty, separators only, or "NULL" and the like."""
-    return not text.strip("/ ") or text.strip().casefold() in NOTHING
+    """Whether a category, as a table has it, is none: empty, separators or brackets only, or "NULL" and the like."""
+    return not text.strip("/[] ") or text.strip().casefold() in NOTHING
 
 
 def _key(name: str) -> str:
@@ -173,8 +176,20 @@ def categories_named(names: tuple[str, ...]) -> Categories:
     return Categories(names)
 
 
+def joined_levels(text: str) -> str:
+    """Join the levels of a category that is a list of texts, in JSON or as Python writes it; keep any other text."""
+    if not text.startswith("["):
+        return text
+    try:
+        levels = json.loads(text)
+    except (ValueError, RecursionError):
+        levels = [one or other for one, other in re.findall(_ITEM, text)] if _LIST.fullmatch(text) else []
+    return JOINED.join(levels) if levels and all(isinstance(level, str) for level in levels) else text
+
+
 def _read_path(text: str) -> tuple[str, ...]:
-    unescaped = unicodedata.normalize("NFKC", _INVISIBLE.sub("", html.unescape(html.unescape(text))))
+    plain = joined_levels(text.strip())
+    unescaped = unicodedata.normalize("NFKC", _INVISIBLE.sub("", html.unescape(html.unescape(plain))))
     spaced = (" ".join(name.split()) for name in _SEPARATOR.split(unescaped))
     return tuple(name for name in spaced if name)
 

@@ -22,6 +22,7 @@ from shared.catalogue.categories import (
     CategorySource,
     PhotoFile,
     is_missing,
+    joined_levels,
 )
 from shared.catalogue.choice import OWN_CATEGORIES, CategoryChoice
 from shared.catalogue.forms.csv_files import LAYOUT, find_folder, find_table, read_table, table_name
@@ -55,7 +56,7 @@ class Catalogue:
         source: where in the table they stand.
         attributes: of the listings; each photo carries its listing's values.
         table_names: what PRODUCTS and IMAGES are called, with their endings.
-        paths: the category of each listing in `n_listings` letter by letter as the table has it, by id.
+        paths: the category of each listing in `n_listings` as the table has it, by id; of a list its levels joined.
         digest: SHA-256 over the photos, their listings, categories and attributes.
     """
 
@@ -281,12 +282,12 @@ def _read_tables(directory: Location, wanted: CategoryChoice) -> _Tables:
 
 
 def _paths(products: "pd.DataFrame", categories: Categories, category_of: Mapping[str, int]) -> dict[str, str]:
-    """Category as written by listing id; of a repeated id that of the row that is used."""
+    """Category as written, of a list its levels joined, by listing id; of a repeated id that of the row used."""
     index_of = {text: categories.find(text) for text in products["category"].unique()}
     paths: dict[str, str] = {}
     for listing_id, text in zip(products["id"], products["category"], strict=True):
         if listing_id in category_of and index_of[text] is not None:
-            paths.setdefault(listing_id, text)
+            paths.setdefault(listing_id, joined_levels(text))
     return paths
 
 

@@ -8,7 +8,6 @@ Keys (prefix `lookalike:`):
 """
 
 import json
-import re
 from bisect import bisect_left
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
@@ -17,7 +16,6 @@ from typing import NamedTuple, cast
 
 import redis
 
-from shared.errors import InvalidRequest
 from shared.jobs.records import PREFIX
 from shared.jobs.worker_report import STAGE_BOUNDS_S, StageTimes
 from shared.quality.checks import WINDOW, check, shifts
@@ -39,7 +37,6 @@ _HOURS = PREFIX + "quality:hours"
 _TOTAL = PREFIX + "quality:total"
 _HOUR_S = 3600
 _PARTS = 1000  # of recall and of scores: whole numbers add up to the same in any order
-_UNITS = {"m": 60, "h": 3600, "d": 86_400}
 
 Counts = Mapping[str, int]
 
@@ -186,19 +183,6 @@ class Totals:
     def stage(self, name: str) -> StageTimes:
         """How long a stage took; see STAGES."""
         return _times(self._counts, name)
-
-
-def parse_since(text: str) -> float:
-    """Parse a duration such as `7d`, `24h` or `30m`: seconds.
-
-    Raises:
-        InvalidRequest: it is none, or longer than is kept.
-    """
-    found = re.fullmatch(r"([1-9][0-9]{0,5})([mhd])", text)
-    seconds = int(found[1]) * _UNITS[found[2]] if found else 0
-    if not 0 < seconds <= KEPT_S:
-        raise InvalidRequest(f"since: a time of up to {KEPT_S // 86_400}d is needed, such as 30m, 24h or 7d")
-    return float(seconds)
 
 
 def _last(fingerprint: str) -> str:

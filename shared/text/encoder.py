@@ -26,6 +26,8 @@ _LABEL = 0.7
 TEXT = "text.safetensors"  # the encoder's arrays, in a bundle
 # An empty array of that name in TEXT: it was fitted with vowel signs as letters. Earlier builds pass over it.
 SIGNS = "vowel_signs"
+# The same: words are looked up with letters and numbers apart.
+APART = "numbers_apart"
 _NONE: Hashes = np.empty(0, dtype=np.uint64)
 _ARRAYS = ("words", "letters", "rarity", "axes", "classes", "class_bias", "to_photo", "to_photo_bias")
 
@@ -81,21 +83,23 @@ class Words(NamedTuple):
     whole: bool = True
 
     @classmethod
-    def of(cls, found: Features, known: Hashes, known_letters: Hashes = _NONE) -> "Words":
+    def of(cls, found: Features, known: Hashes, known_letters: Hashes = _NONE, *, apart: bool = True) -> "Words":
         """Collect the words of a text.
 
         Args:
             found: features of the text.
             known, known_letters: hashes of the words and runs of letters that are known, sorted.
+            apart: False: with numbers as parts of words, as an earlier Lookalike did.
         """
-        words, parts = found.words[: found.n_words], found.parts
-        if parts is not None:
-            words = np.concatenate([parts.words, parts.short, parts.long])
+        parts = found.parts
+        spaced = found.words[: found.n_words] if parts is None else parts.words
+        whole = found.apart if apart else spaced
+        words = whole if parts is None else np.concatenate([whole, parts.short, parts.long])
         hashes, first = np.unique((words >> np.uint64(32)).astype(np.uint32), return_index=True)
         if parts is None:
             return cls(hashes, np.isin(words[first], known, assume_unique=True))
         short, long = np.ones(len(parts.short), dtype=bool), np.isin(parts.runs, known_letters)
-        return cls(hashes, np.concatenate([np.isin(parts.words, known), short, long])[first])
+        return cls(hashes, np.concatenate([np.isin(whole, known), short, long])[first])
 
 
 class EncodedListing(NamedTuple):
@@ -197,7 +201,7 @@ class TextEncoder:
         arrays: of TEXT, by name: `words` and `letters` (n,) and (m,) uint64, sorted; `rarity` (n + m,) float32; `axes`
             (n + m, dimension) and `classes` (n + m, n_categories) float16; `class_bias` (n_categories,); `to_photo`
             (dimension + n_categories, dim) and `to_photo_bias` (dim,) float32. With a sentence encoder, `axes` and
-            `classes` have a row more for each number of its vectors. SIGNS: see there.
+            `classes` have a row more for each number of its vectors. SIGNS, APART: see there.
         sentences: the sentence encoder, if the facts name one.
 
     Attributes:
@@ -218,6 +222,7 @@ class TextEncoder:
         self.facts = facts
         self._sentences = sentences
         self._signs = SIGNS in arrays
+        self._apart = APART in arrays
         named: Any = arrays
         self._words: Hashes = named["words"]
         self._letters: Hashes = named["letters"]
@@ -248,7 +253,7 @@ class TextEncoder:
         cleaned = self.facts.rules.clean(text)
         found = features(cleaned, signs=self._signs)
         rows, weight = weigh(found, self._words, self._letters, self._rarity)
-        words = Words.of(found, self._words, self._letters)
+        words = Words.of(found, self._words, self._letters, apart=self._apart)
         known = len(rows) > 0
         if not known and not len(words.hashes):
             return None

@@ -16,6 +16,7 @@ MAX_CHARS = 2_000  # of a text that count: what a thing is stands at the beginni
 _RUNS = (2, 3, 4, 5)  # letters, the spaces around a word included
 _WORD = re.compile(r"[^\W_]+")  # of bundles from before vowel signs were read
 _POINTS = frozenset({*range(10, 37), *range(200, 241)})  # combining classes: of Hebrew, Arabic and Syriac; of accents
+_NUMBER = re.compile(r"\d+")
 # Where scripts without spaces begin and end: Thai and Lao, Burmese, Khmer; Chinese and Japanese.
 _SYLLABIC = (0x0E00, 0x0F00, 0x1000, 0x10A0, 0x1780, 0x1800)
 _IDEOGRAPHIC = (0x3005, 0x3006, 0x3040, 0x3100, 0x3400, 0xA000, 0xF900, 0xFB00)
@@ -40,12 +41,15 @@ class Features(NamedTuple):
         words: hashes of words and of pairs of words, (n,) uint64, the words first.
         letters: hashes of runs of letters, (m,) uint64.
         n_words: how many of `words` are words.
+        apart: hashes of the words by which a text is found word for word, (k,) uint64: letters and numbers are words of
+            their own, so that "iPhone12", "iPhone-12" and "iPhone 12" have the same; without what `parts` has.
         parts: where a word has letters that are written without spaces, what it may be searched by; None: nowhere.
     """
 
     words: Hashes
     letters: Hashes
     n_words: int
+    apart: Hashes
     parts: "Parts | None" = None
 
 
@@ -109,7 +113,8 @@ def features(text: str, *, signs: bool = True) -> Features:
     """
     spaced = " ".join(["", *tokens(text, signs=signs), ""])[: MAX_CHARS + 1]
     if len(spaced) <= 2:
-        return Features(np.empty(0, dtype=np.uint64), np.empty(0, dtype=np.uint64), 0)
+        nothing: Hashes = np.empty(0, dtype=np.uint64)
+        return Features(nothing, nothing, 0, nothing)
     letters = np.frombuffer(spaced.rstrip().encode("utf-32-le") + b" \0\0\0", dtype="<u4").astype(np.uint64)
     # The hash of some letters is the sum of letter * base^position over them: a difference of prefix sums, brought to
     # one position.
@@ -130,16 +135,24 @@ def features(text: str, *, signs: bool = True) -> Features:
         inside = until[first + size - 1] - until[first + 1]  # spaces, but for those at the ends
         first = first[inside == 0]
         runs.append(hashed(first, first + size, _LETTERS))
-    whole = Features(np.concatenate([words, pairs]), np.concatenate(runs), len(words))
+    # Where a number begins or ends within a word.
+    spans = [at for found in _NUMBER.finditer(spaced) for at in found.span()]
+    numbers = [at for at in spans if " " not in spaced[at - 1 : at + 1] and at < len(spaced)]
+
+    def cut(starts: npt.NDArray[np.intp], ends: npt.NDArray[np.intp], edges: npt.NDArray[np.intp]) -> Hashes:
+        return hashed(np.sort(np.concatenate([starts, edges])), np.sort(np.concatenate([ends, edges])), _WORDS)
+
+    apart = cut(starts, ends, np.array(numbers)) if numbers else words
+    whole = Features(np.concatenate([words, pairs]), np.concatenate(runs), len(words), apart)
     if letters.max() < _UNSPACED[0]:
         return whole
     within = np.searchsorted(_UNSPACED, letters.astype(np.int64), side="right")  # odd: in one of them
     ideographic = (within % 2 == 1) & (within > len(_SYLLABIC))
     syllabic = (within % 2 == 1) & (within < len(_SYLLABIC)) & signs
-    apart = ideographic | syllabic
-    if not apart.any():
+    unspaced = ideographic | syllabic
+    if not unspaced.any():
         return whole
-    edges = np.flatnonzero(np.diff(~apart & (letters != ord(" ")), prepend=False))
+    edges = np.flatnonzero(np.diff(~unspaced & (letters != ord(" ")), prepend=False))
 
     def pieces(sizes: tuple[int, int], seed: np.uint64) -> Hashes:
         found = []
@@ -152,7 +165,7 @@ def features(text: str, *, signs: bool = True) -> Features:
     parts = Parts(
         hashed(edges[::2], edges[1::2], _WORDS), pieces(_SHORT, _WORDS), pieces(_LONG, _WORDS), pieces(_LONG, _LETTERS)
     )
-    return whole._replace(parts=parts)
+    return whole._replace(parts=parts, apart=cut(edges[::2], edges[1::2], np.setdiff1d(numbers, edges).astype(np.intp)))
 
 
 def _mixed(hashes: Hashes) -> Hashes:

@@ -14,7 +14,7 @@ from PIL import Image
 from lookalike import AsyncClient, Client, Progress, SearchResult, errors
 from lookalike.photos import Photo
 from tests.conftest import encode, noise_image
-from tests.e2e.conftest import Stack, eventually, lookalike
+from tests.e2e.conftest import Stack, eventually, lookalike, verb
 from tests.support.severing import Severing
 
 CATEGORY = "Home & Garden"
@@ -221,7 +221,9 @@ def test_a_service_that_is_not_there_is_told_in_words() -> None:
             nobody.batch([b"photo"])
 
 
-def test_without_a_worker_one_may_give_up_cancel_and_come_back(own_stack: Stack, photos: list[Path]) -> None:
+def test_without_a_worker_one_may_give_up_cancel_and_come_back(
+    own_stack: Stack, photos: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     own_stack.start("api", max_queued=3, probe_every_s=0, max_batch_photos=4)
     with Client(own_stack.url) as client:
         assert "no worker" in client.ready().problems[0]  # and it waited for the API
@@ -231,6 +233,12 @@ def test_without_a_worker_one_may_give_up_cancel_and_come_back(own_stack: Stack,
         assert raised.value.job_id == job.id
         with pytest.raises(errors.TimedOut):
             client.search(photos[0], timeout_s=1)  # which leaves no job behind
+        monkeypatch.setattr("pipeline.cli.remote._TIMEOUT_S", 3.0)
+        late = verb("search", str(photos[0]), "--url", own_stack.url, "--json", home=tmp_path)
+        assert "has not answered yet: trying for 2 s more" in late.stderr
+        error = json.loads(late.stdout)["error"]
+        assert error["code"] in ("timed_out", "deadline_exceeded")
+        assert "no worker has reported within 15 s; start a worker" in error["detail"]
 
         given_up: list[BaseException] = []
 
@@ -251,12 +259,12 @@ def test_without_a_worker_one_may_give_up_cancel_and_come_back(own_stack: Stack,
             hasty.submit(photos[3])
         assert full.value.retry_after_s
 
-        late: list[SearchResult] = []
-        patient = threading.Thread(target=lambda: late.append(client.search(photos[3], k=1)))
+        awaited: list[SearchResult] = []
+        patient = threading.Thread(target=lambda: awaited.append(client.search(photos[3], k=1)))
         patient.start()
         own_stack.start("worker")
         patient.join(60)
-        assert [found(result) for result in late] == [[photos[3].stem]]
+        assert [found(result) for result in awaited] == [[photos[3].stem]]
         assert [found(job.wait(30)) for job in taken] == [[photos[n].stem] for n in range(3)]
         # Twenty photos where the queue takes three, and a request four.
         items = client.batch(photos[:20], k=1, timeout_s=120)

@@ -243,7 +243,8 @@ def test_the_command_line_stores_and_exports_what_a_table_program_can_read(
 ) -> None:
     monkeypatch.setenv("LOOKALIKE_REDIS_URL", valkey_url)
     monkeypatch.setenv("LOOKALIKE_HOME", str(tmp_path))
-    job, empty = searched(jobs), searched(jobs, found=FOUND.model_copy(update={"neighbours": []}))
+    earlier = JobStore(client, clock=lambda: time.time() - 7200)
+    job, empty = searched(earlier), searched(jobs, found=FOUND.model_copy(update={"neighbours": []}))
     for event in (
         (job.id, "purchase", "p2"),
         (job.id, "category", "Other Goods"),
@@ -260,8 +261,11 @@ def test_the_command_line_stores_and_exports_what_a_table_program_can_read(
     assert table["corrected_category"].tolist() == ["Other Goods", "Other Goods", "Appliances"]
     assert table["query_text"].tolist() == 3 * ["oak table"]
     assert table["model_fingerprint"].tolist() == 3 * ["f" * 64]
-    recent = CliRunner().invoke(main, ["feedback", "export", str(tmp_path / "r.parquet"), "--since", "0d", "--json"])
-    assert json.loads(recent.stdout)["rows"] == 0
+    export = ["feedback", "export", str(tmp_path / "r.parquet"), "--json", "--since"]
+    rows = {since: json.loads(CliRunner().invoke(main, [*export, since]).stdout)["rows"] for since in ("90m", "1w")}
+    assert rows == {"90m": 1, "1w": 3}
+    wrong = CliRunner().invoke(main, [*export, "7"])
+    assert (wrong.exit_code, "a time is needed" in wrong.stderr) == (2, True)
     piped = CliRunner().invoke(main, ["feedback", "export", "-", "--json"])
     assert piped.stdout_bytes == (tmp_path / "f.parquet").read_bytes()
     nowhere = CliRunner().invoke(main, ["feedback", "export", str(tmp_path / "no" / "f.parquet")])

@@ -92,7 +92,9 @@ def test_what_was_shadowed_is_told_the_same_everywhere(
         assert words in typed
     as_json = json.loads(run("--json", code=3).stdout)
     assert as_json["figures"] == figures
-    assert "since" in run("--since", "1w", code=1).output
+    assert run("--since", "1w", "--json", code=3).stdout
+    for wrong in ("9d", "7"):
+        assert "a time of up to 8d is needed" in run("--since", wrong, code=2).stderr
 
 
 def run(*arguments: str, code: int) -> Result:
@@ -101,7 +103,7 @@ def run(*arguments: str, code: int) -> Result:
     return result
 
 
-@pytest.mark.parametrize("since", ["", "7", "9d", "1w", "7d&since=1d", "7d&x=1"])
+@pytest.mark.parametrize("since", ["", "7", "9d", "2w", "7d&since=1d", "7d&x=1"])
 def test_a_time_that_is_none_is_refused(http: FlaskClient, since: str) -> None:
     assert_problem(http.get(f"/v1/quality?since={since}"), 422, "invalid_request")
 

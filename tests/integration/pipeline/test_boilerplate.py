@@ -130,8 +130,10 @@ def test_plain_words_teach_nothing(n: int) -> None:
 
 
 def test_a_category_that_many_rows_name_is_no_boilerplate() -> None:
-    found = listings(400, lambda _, thing, path, __: f"{thing} - {path.rpartition(' / ')[2]}")
-    learned = learn_rules(found)
+    def title(drawn: random.Random, thing: str, path: str, _: str) -> str:
+        return f"{thing} - {path.rpartition(' / ')[2]}" if drawn.random() < 0.4 else thing
+
+    learned = learn_rules(listings(400, title))
     assert learned.rules == TextRules()
     assert learned.rules.clean("Ikea corner - Sofa") == "Ikea corner - Sofa"
 
@@ -143,6 +145,10 @@ def test_a_category_that_many_rows_name_is_no_boilerplate() -> None:
         "[{name}] {thing}",
         "{thing} | {name}",
         "{thing} | {name} | Some Site",
+        "{thing} - {name}",
+        "{thing} \u2013 {name}",
+        "{thing}: {name}",
+        "{name} - {thing}",
         "{thing} - Buy {name} Online",
         "Start > {path} > {thing}",
     ],

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from shared.catalogue.categories import CATEGORIES, OLDER_CATEGORIES
+from shared.catalogue.categories import CATEGORIES, OLDER_CATEGORIES, Categories, categories_in
 from shared.catalogue.tables import read_catalogue
 from tests.conftest import encode, noise_image, write_catalogue
 
@@ -29,6 +29,14 @@ from tests.conftest import encode, noise_image, write_catalogue
         ("Home \uff06 Garden \u00bb Rugs", ("Home & Garden", "Rugs")),
         ("/Home & Garden/Rugs/", ("Home & Garden", "Rugs")),
         ("music, films, books and games > Vinyl", ("Music, Films, Books & Games", "Vinyl")),
+        ('["Home & Garden", "Rugs"]', ("Home & Garden", "Rugs")),
+        ('["Home \\u0026 Garden","Rugs"]', ("Home & Garden", "Rugs")),
+        ("['Home &amp; Garden', \"Men's Rugs\"]", ("Home & Garden", "Men's Rugs")),
+        ('["Home & Garden > Rugs"]', ("Home & Garden", "Rugs")),
+        ("[]", ()),
+        ("[Rugs]", ("[Rugs]",)),
+        ("['Home & Garden' 'Rugs']", ("['Home & Garden' 'Rugs']",)),
+        ('["Home & Garden", 1]', ('["Home & Garden", 1]',)),
         ("Pets / Cats & Dogs", ("Pets", "Cats & Dogs")),
         ("", ()),
         (" / ", ()),
@@ -68,3 +76,22 @@ def test_merged_spellings_and_unknown_categories_are_reported_by_row(tmp_path: P
         ("listing of unknown category", 5, "&nbsp;", "looked for one of the 13 categories"),
         ("listing without category", 6, "", ""),
     ]
+
+
+def test_lists_as_text_are_levels_and_are_reported(tmp_path: Path) -> None:
+    rows = ('"[""Home"", ""Rugs""]"', "\"['Home', 'Rugs']\"", "Pets", "[]")
+    products = "id,category\n" + "".join(f"{n},{row}\n" for n, row in enumerate(rows, 1))
+    dump = write_catalogue(tmp_path / "dump", products, "id,product_id\np1,1\n", {"p1.jpg": encode(noise_image(1))})
+    catalogue = read_catalogue(dump)
+    assert tuple(catalogue.categories) == ("Home", "Pets")
+    assert catalogue.paths == {"1": "Home / Rugs", "2": "Home / Rugs", "3": "Pets"}
+    assert [(row.reason, row.row, row.value, row.detail) for row in catalogue.odd] == [
+        ("category in another spelling", 2, '["Home", "Rugs"]', "read as Home"),
+        ("category in another spelling", 3, "['Home', 'Rugs']", "read as Home"),
+    ]
+    assert [(row.reason, row.row) for row in catalogue.rejected] == [("listing without category", 5)]
+
+
+def test_a_model_that_has_a_list_as_a_category_keeps_it() -> None:
+    known = Categories(('["Home", "Rugs"]', "Pets"))
+    assert categories_in(['["Home", "Rugs"]', "Pets", '["Home", "Beds"]'], known).find('["Home", "Rugs"]') == 0

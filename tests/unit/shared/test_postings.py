@@ -172,6 +172,14 @@ def test_words_of_scripts_without_spaces_are_found_within_others(tmp_path: Path,
     assert found.listings[found.shares > 0.9].tolist() == right
 
 
+@pytest.mark.parametrize("query", ["gtx1080ti", "GTX-1080Ti", "GTX 1080 Ti", "gtx1080 ti"])
+def test_names_with_numbers_are_found_however_they_are_joined(tmp_path: Path, query: str) -> None:
+    listings = ("EVGA GTX1080Ti", "EVGA GTX 1080 Ti", "EVGA GTX-1080 Ti", "EVGA GTX 1070 Ti", "EVGA RTX 1080")
+    write_packed(tmp_path, [words_of(text).hashes for text in listings])
+    found = Postings(opened(tmp_path), len(listings)).find(words_of(query))
+    assert found.listings[found.shares == 1].tolist() == [0, 1, 2]
+
+
 def test_pairs_of_letters_that_the_encoder_has_seen_are_not_new() -> None:
     words = Words.of(features("苹果手机"), np.empty(0, np.uint64), np.sort(features("旧苹果").letters))
     assert (~words.known).sum() == 2  # 果手 and 手机

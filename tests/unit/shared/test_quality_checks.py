@@ -3,10 +3,8 @@
 import numpy as np
 import pytest
 
-from shared.errors import InvalidRequest
 from shared.quality.checks import LOOKS, check
 from shared.quality.contract import FEATURES, CheckState, ShadowedSearch
-from shared.quality.store import parse_since
 
 VERSION = "20260101T000000000000Z-00000000"
 WITHIN = 200
@@ -70,14 +68,3 @@ def test_damage_and_recall_are_the_live_versions_own_and_drift_outlives_a_reinde
     assert states(came) == {"recall": "fine", "damage": "fine", "drift": "alarm"}
     assert states(came, "other") == {"recall": "unknown", "damage": "alarm", "drift": "alarm"}
     assert states([]) == {"recall": "unknown", "damage": "unknown", "drift": "unknown"}
-
-
-@pytest.mark.parametrize(("text", "seconds"), [("30m", 1800), ("24h", 86_400), ("7d", 604_800), ("8d", 691_200)])
-def test_times_are_read(text: str, seconds: float) -> None:
-    assert parse_since(text) == seconds
-
-
-@pytest.mark.parametrize("text", ["", "7", "d", "0d", "-1d", "1w", "9d", "193h", "1.5h", " 7d", "7d\n", "+7d"])
-def test_what_is_no_time_is_refused(text: str) -> None:
-    with pytest.raises(InvalidRequest, match="since"):
-        parse_since(text)

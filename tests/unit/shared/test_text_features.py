@@ -64,6 +64,31 @@ def test_vowel_signs_are_letters_of_their_word(words: str) -> None:
     assert len(tokens(words, signs=False)) > len(words.split())  # what bundles of an earlier Lookalike go by
 
 
+@pytest.mark.parametrize(
+    ("text", "same"),
+    [
+        ("GTX1080Ti", "gtx-1080 Ti"),
+        ("iphone12", "iPhone/12"),
+        ('55in TV, 2x4"', "55 in TV 2 x 4"),
+        ("आईफोन12", "आईफोन 12"),
+        ("آيفون١٢", "آيفون ١٢"),
+        ("全新苹果Apple手机13pro", "全新苹果Apple手机13 pro"),
+    ],
+)
+def test_letters_and_numbers_are_looked_up_as_words_of_their_own(text: str, same: str) -> None:
+    found, expected = features(text), features(same)
+    assert len(found.apart) > 1
+    np.testing.assert_array_equal(found.apart, expected.apart)
+    assert len(found.words) != len(expected.words) or found.parts is not None  # but encoded as they are written
+
+
+def test_without_numbers_in_words_it_is_the_words_that_are_looked_up() -> None:
+    for text in ("oak table 12 cm", "Größe 40", "पुरानी किताब"):
+        found = features(text)
+        np.testing.assert_array_equal(found.apart, found.words[: found.n_words])
+    np.testing.assert_array_equal(features("全新Apple手机13").apart, features("Apple 13").apart)
+
+
 def test_earlier_features_are_those_of_today_where_no_script_has_signs() -> None:
     for text in (
         "Oak TABLE, Größe 40",
