@@ -1,23 +1,27 @@
 """`lookalike feedback`: store what people did with results, and export it as a table."""
 
+import re
 from datetime import UTC, datetime
 from typing import BinaryIO
 
 import click
 import redis
+from pydantic import ValidationError
 
 from pipeline.cli.common import json_option, print_facts, print_progress, report_errors, running_jobs, running_redis
 from pipeline.cli.help import with_examples
 from shared.artifacts.snapshots import answering_bundle, bundle_store
 from shared.catalogue.categories import Categories
-from shared.errors import CannotStart
+from shared.errors import InvalidRequest
 from shared.feedback.archive import read_feedback
 from shared.feedback.contract import FeedbackEvent, FeedbackRequest, JobFeedback, impression_of
 from shared.feedback.store import FeedbackStore
 from shared.model.bundle import read_manifest
+from shared.redis_address import withdrawn
 from shared.settings import Settings, load_settings
 
 _STDOUT = "<stdout>"
+_UNIT_S = {"m": 60, "h": 3600, "d": 86_400}
 
 
 @click.group()
@@ -38,7 +42,10 @@ def feedback() -> None:
 def feedback_give(job_id: str, event: str, subject: str, as_json: bool) -> None:
     """Store an event: what was done with the result IMAGE of the search JOB_ID, or the CATEGORY that is right."""
     of = "category" if event == FeedbackEvent.CATEGORY else "image_id"
-    request = FeedbackRequest.model_validate({"job_id": job_id, "event": event, of: subject})
+    try:
+        request = FeedbackRequest.model_validate({"job_id": job_id, "event": event, of: subject})
+    except ValidationError as exc:
+        raise InvalidRequest("; ".join(f"{one['loc'][0]}: {one['msg']}" for one in exc.errors())) from exc
     impression, position = impression_of(running_jobs().get(job_id), request)
     settings = load_settings()
     if request.category is not None and (bundle := answering_bundle(settings.storage)):
@@ -52,7 +59,7 @@ def feedback_give(job_id: str, event: str, subject: str, as_json: bool) -> None:
 @with_examples("lookalike feedback export feedback.parquet", "lookalike feedback export - --since 7d > recent.parquet")
 @feedback.command("export")
 @click.argument("file", type=click.File("wb"))
-@click.option("--since", metavar="DAYS", help="Only of searches of the last days, such as `7d`.")
+@click.option("--since", metavar="TIME", help="Only of searches of that time, such as `7d` or `24h`.")
 @json_option
 @report_errors
 def feedback_export(file: BinaryIO, since: str | None, as_json: bool) -> None:
@@ -61,10 +68,10 @@ def feedback_export(file: BinaryIO, since: str | None, as_json: bool) -> None:
     With `-` as FILE the table is written to standard output, and nothing else is. Without a running service it is what
     is archived: everything but the last hours'.
     """
-    n_days = _days(since)
+    since_s = None if since is None else _seconds(since)
     found = stored_feedback(load_settings())
-    if n_days is not None:
-        after = datetime.now(UTC).timestamp() - n_days * 86_400
+    if since_s is not None:
+        after = datetime.now(UTC).timestamp() - since_s
         found = [one for one in found if one.impression.searched_at >= after]
     from pipeline.feedback.table import feedback_table
 
@@ -79,19 +86,25 @@ def stored_feedback(settings: Settings) -> list[JobFeedback]:
     """All feedback: what is archived, and if a service runs, what it holds.
 
     Raises:
-        StoreUnavailable: the object store does not answer.
+        ArtifactError, StoreUnavailable: as of `read_feedback`.
+        CannotStart: a service runs, and where its Redis is may not be read.
+        redis.AuthenticationError: Redis refuses the password.
     """
-    try:
-        return read_feedback(FeedbackStore(running_redis()), settings.storage)
-    except (CannotStart, redis.ConnectionError):
-        print_progress("no service runs from here: this is the feedback that is archived")
-        return read_feedback(None, settings.storage)
+    if settings.redis_url is None and withdrawn(settings.home):
+        reason = "no service runs from here"
+    else:
+        try:
+            return read_feedback(FeedbackStore(running_redis()), settings.storage)
+        except redis.AuthenticationError:
+            raise
+        except redis.ConnectionError:
+            reason = "Redis cannot be reached"
+    print_progress(f"{reason}: this is the feedback that is archived")
+    return read_feedback(None, settings.storage)
 
 
-def _days(since: str | None) -> float | None:
-    if since is None:
-        return None
-    try:
-        return float(since.removesuffix("d"))
-    except ValueError as exc:
-        raise click.BadParameter(f"{since!r} is no number of days, such as 7d", param_hint="--since") from exc
+def _seconds(since: str) -> float:
+    found = re.fullmatch(r"([0-9]{1,6}(?:\.[0-9]{1,6})?)([mhd]?)", since)
+    if found is None:
+        raise click.BadParameter(f"{since!r} is no time, such as 7d, 24h or 30m", param_hint="--since")
+    return float(found[1]) * _UNIT_S[found[2] or "d"]
