@@ -11,7 +11,6 @@ from api.http.responses import answer, submitted
 from api.http.views import VersionList
 from api.openapi.operation import SUBMIT, SUBMIT_HEADERS, SUBMITTED, Errors, Operation
 from api.openapi.schemas import options_only
-from api.routes.metrics import served
 from api.routes.page import as_page, assets
 from api.service import service
 from shared import errors as e
@@ -20,6 +19,7 @@ from shared.artifacts.versions import VersionReport, VersionView
 from shared.blocking import to_thread
 from shared.jobs.contract import JobKind
 from shared.jobs.reindex_contract import ReindexRequest
+from shared.jobs.worker_registry import most_served
 from shared.jobs.worker_report import IndexInfo
 from shared.quality.contract import QualityReport
 from shared.quality.store import parse_since
@@ -90,7 +90,7 @@ def get_index() -> Response:
 def get_quality() -> Response:
     """GET /v1/quality: what the shadowed searches of some time were like."""
     asked = validated(QualityQuery, {**once(request.args)})
-    return answer(service().quality.report(parse_since(asked.since), served(service().registry.live())))
+    return answer(service().quality.report(parse_since(asked.since), most_served(service().registry.live())))
 
 
 @bp.get("/index/versions")

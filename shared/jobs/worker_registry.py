@@ -3,7 +3,8 @@
 One key, `lookalike:workers`, a hash name -> report; no TTL: every report deletes those of workers long silent.
 """
 
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 
 import redis
@@ -58,3 +59,13 @@ class WorkerRegistry:
             with suppress(ValidationError):  # written by an incompatible version
                 reports.append(WorkerReport.model_validate_json(raw))
         return reports
+
+
+def most_served(workers: Iterable[WorkerReport]) -> tuple[str, str] | None:
+    """Version of the index and fingerprint of the model that most workers serve, of as many the newest; None: none.
+
+    It stays the same from one call to the next where workers of a fleet differ, as one does that cannot load the
+    promoted model.
+    """
+    counts = Counter((one.index.version, one.index.model_fingerprint) for one in workers if one.index)
+    return max(counts, key=lambda served: (counts[served], served), default=None)
