@@ -72,6 +72,18 @@ def test_damage_and_recall_are_the_live_versions_own_and_drift_outlives_a_reinde
     assert states([]) == {"recall": "unknown", "damage": "unknown", "drift": "unknown"}
 
 
+def test_what_is_not_known_says_why() -> None:
+    def told(came: list[ShadowedSearch]) -> dict[str, str]:
+        return {one.name: one.detail for one in check(came, VERSION) if one.state == CheckState.UNKNOWN}
+
+    nothing = told([])
+    assert nothing["damage"] == "no search of this version was shadowed"
+    assert nothing["drift"] == f"fewer than {LOOKS[0]} searches were shadowed"
+    of_an_index_without_either = told([search(n_audited=0)] * 60)
+    assert "has no digests" in of_an_index_without_either["damage"]
+    assert "fewer than 48 listings" in of_an_index_without_either["drift"]
+
+
 @pytest.mark.parametrize(("text", "seconds"), [("30m", 1800), ("24h", 86_400), ("7d", 604_800), ("8d", 691_200)])
 def test_times_are_read(text: str, seconds: float) -> None:
     assert parse_since(text) == seconds
