@@ -164,7 +164,8 @@ class WorkerProcess:
             deliveries, partial(_webhook, shown, settings.url_prefix), settings.webhook_policy
         )
         records = store(beating)
-        reaper = Reaper(records, Dispatcher(publishing, beating), max_attempts=settings.max_attempts)
+        dispatcher = Dispatcher(publishing, beating)
+        reaper = Reaper(records, dispatcher, max_attempts=settings.max_attempts, lease_s=settings.lease_s)
         self._heartbeat = Heartbeat(
             self.name,
             records,

@@ -34,9 +34,9 @@ class WorkerRegistry:
         return self._clock()
 
     def report(self, worker: WorkerReport) -> None:
-        """Publish a worker's heartbeat, and delete those older than ten times STALE_AFTER_S."""
+        """Publish a worker's heartbeat, and delete those further than ten times STALE_AFTER_S from now."""
         self._redis.hset(_KEY, worker.name, worker.model_dump_json())
-        stale = [w.name for w in self._reports() if w.reported_at < self._clock() - 10 * STALE_AFTER_S]
+        stale = [w.name for w in self._reports() if abs(w.reported_at - self._clock()) > 10 * STALE_AFTER_S]
         if stale:
             self._redis.hdel(_KEY, *stale)
 
@@ -49,8 +49,11 @@ class WorkerRegistry:
         self._redis.delete(_KEY)
 
     def live(self) -> list[WorkerReport]:
-        """Return the heartbeats of the last STALE_AFTER_S seconds, the most recent first."""
-        fresh = [w for w in self._reports() if w.reported_at >= self._clock() - STALE_AFTER_S]
+        """Return the heartbeats of the last STALE_AFTER_S seconds, the most recent first.
+
+        One that is as far ahead is of before Redis's clock was set back, and tells nothing of whether its worker lives.
+        """
+        fresh = [w for w in self._reports() if abs(w.reported_at - self._clock()) <= STALE_AFTER_S]
         return sorted(fresh, key=lambda w: -w.reported_at)
 
     def _reports(self) -> list[WorkerReport]:
