@@ -14,6 +14,10 @@ from shared.jobs.worker_report import WorkerReport
 from shared.redis_clock import RedisClock
 
 STALE_AFTER_S = 15.0
+SHARED_REDIS = (
+    "workers of several installations share this Redis, so that each answers from its own index what was sent to the "
+    "others: give each a database of its own, such as redis://HOST:6379/1"
+)
 _KEY = "lookalike:workers"
 
 
@@ -62,6 +66,11 @@ class WorkerRegistry:
             with suppress(ValidationError):  # written by an incompatible version
                 reports.append(WorkerReport.model_validate_json(raw))
         return reports
+
+
+def of_other_installations(workers: Iterable[WorkerReport], installation: str) -> list[WorkerReport]:
+    """The workers of other installations than this one, which are not to share its Redis."""
+    return [one for one in workers if one.installation and one.installation != installation]
 
 
 def most_served(workers: Iterable[WorkerReport]) -> tuple[str, str] | None:

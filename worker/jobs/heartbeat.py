@@ -25,6 +25,7 @@ class Heartbeat:
     Args:
         worker: its name.
         lease_s: how long an attempt is this worker's without a heartbeat.
+        installation: that it serves, see `shared.artifacts.installation`; empty: not known.
         reaper: runs in the same round, where the worker could do jobs at all.
     """
 
@@ -39,6 +40,7 @@ class Heartbeat:
         reaper: Reaper,
         *,
         lease_s: float,
+        installation: str = "",
     ) -> None:
         self._worker = worker
         self._store = store
@@ -48,6 +50,7 @@ class Heartbeat:
         self._counts = counts
         self._reaper = reaper
         self._lease_s = lease_s
+        self._installation = installation
 
     def beat(self) -> None:
         """One round; Redis being away is logged and tried again at the next."""
@@ -84,6 +87,7 @@ class Heartbeat:
                 index=self._engine.info(),
                 problem=self._engine.problem,
                 problem_code=self._engine.problem_code,
+                installation=self._installation,
                 stats=self._engine.stats().model_copy(update=done),
             )
         )
