@@ -56,7 +56,7 @@ def readyz() -> Response:
         if len({worker.installation for worker in workers if worker.installation}) > 1:
             missing.append(SHARED_REDIS)
         missing += sorted({worker.problem for worker in workers if worker.problem})
-        if ready and (problem := service().health_probe.problem):
+        if problem := service().health_probe.problem:
             missing.append(problem)
             ready = 0
     body = Readiness(status="ready" if ready else "unready", workers=ready, problems=missing)

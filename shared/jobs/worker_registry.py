@@ -1,6 +1,8 @@
 """Workers' heartbeats in Redis: which workers are alive, what they serve, and their counters.
 
-One key, `lookalike:workers`, a hash name -> report; no TTL: every report deletes those of workers long silent.
+Keys:
+    lookalike:workers          hash name -> report; no TTL: every report deletes those of workers long silent
+    lookalike:workers:written  empty, written to see whether workers could report; a minute
 """
 
 from collections import Counter
@@ -19,6 +21,7 @@ SHARED_REDIS = (
     "others: give each a database of its own, such as redis://HOST:6379/1"
 )
 _KEY = "lookalike:workers"
+_WRITTEN = "lookalike:workers:written"
 
 
 class WorkerRegistry:
@@ -47,6 +50,14 @@ class WorkerRegistry:
     def retire(self, worker_name: str) -> None:
         """Delete the heartbeat of a worker that shuts down."""
         self._redis.hdel(_KEY, worker_name)
+
+    def check_writable(self) -> None:
+        """Write what means nothing, as a worker that wants to report does.
+
+        Raises:
+            redis.ResponseError: Redis takes no writes, because its disk is full, say; so no worker can report.
+        """
+        self._redis.set(_WRITTEN, b"", ex=60)
 
     def forget_all(self) -> None:
         """Delete every heartbeat; for a caller that has made sure that no worker runs yet."""

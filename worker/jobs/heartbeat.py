@@ -10,6 +10,7 @@ from shared.jobs.dispatcher import broker_errors
 from shared.jobs.store import JobStore
 from shared.jobs.worker_registry import WorkerRegistry
 from shared.jobs.worker_report import WorkerReport
+from shared.redis_client import queue_trouble
 from shared.telemetry import event
 from worker.jobs.leases import Leases
 from worker.jobs.reaper import Reaper
@@ -63,7 +64,7 @@ class Heartbeat:
                     self._reaper.reap()
                 self._report(len(held))
         except QueueUnavailable as exc:
-            event(_LOG, "redis_unreachable", level=logging.WARNING, reason=type(exc.__cause__).__name__)
+            event(_LOG, "redis_unreachable", level=logging.WARNING, reason=queue_trouble(exc.__cause__))
 
     def retire(self) -> None:
         """Withdraw the heartbeat."""
