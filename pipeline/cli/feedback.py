@@ -91,7 +91,7 @@ def stored_feedback(settings: Settings) -> list[JobFeedback]:
         redis.AuthenticationError: Redis refuses the password.
     """
     if settings.redis_url is None and withdrawn(settings.home):
-        reason = "no service runs from here"
+        reason = f"no service runs from {settings.home}"
     else:
         try:
             return read_feedback(FeedbackStore(running_redis()), settings.storage)

@@ -342,7 +342,7 @@ def test_the_archive_alone_is_exported_only_where_no_redis_is_there(
         done = CliRunner().invoke(main, ["feedback", "export", str(tmp_path / "f.parquet")])
         return done.exit_code, done.stderr
 
-    assert export() == (0, "no service runs from here: this is the feedback that is archived\n")
+    assert export() == (0, f"no service runs from {tmp_path}: this is the feedback that is archived\n")
     (tmp_path / "redis.url").mkdir()  # as one that may not be read
     assert export()[0] == 1
     monkeypatch.setenv("LOOKALIKE_REDIS_URL", f"redis://127.0.0.1:{free_port()}/0")
