@@ -35,7 +35,8 @@ class HealthProbe:
         dispatch: has some worker begin with a job.
 
     Attributes:
-        problem: why the last job did not succeed, for people; None if it did, or if none was sent.
+        problem: why the last job did not succeed, or while no worker reports, why none can; for people. None if it did,
+            or if none was sent.
     """
 
     def __init__(
@@ -67,7 +68,11 @@ class HealthProbe:
     def _run(self) -> None:
         while not self._stopping.wait(_AGAIN_S if self.problem else self._every_s):
             try:
-                problem = self.send() if self._any_worker_ready() else None
+                problem = None
+                if self._any_worker_ready():
+                    problem = self.send()
+                else:
+                    self._registry.check_writable()
             except redis.ResponseError as exc:  # it answers, /readyz too, and takes no job
                 problem = queue_trouble(exc)
             except (redis.RedisError, LookalikeError):

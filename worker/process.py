@@ -21,6 +21,7 @@ from celery.platforms import SecurityWarning
 from celery.utils.nodenames import default_nodename
 from celery.worker import state
 
+from shared.artifacts.installation import installation_id
 from shared.changes.log import ChangeLog
 from shared.errors import CannotStart, JobGone, JobNotFound
 from shared.feedback.store import FeedbackStore
@@ -166,7 +167,8 @@ class WorkerProcess:
             deliveries, partial(_webhook, shown, settings.url_prefix), settings.webhook_policy
         )
         records = store(beating)
-        reaper = Reaper(records, Dispatcher(publishing, beating), max_attempts=settings.max_attempts)
+        dispatcher = Dispatcher(publishing, beating)
+        reaper = Reaper(records, dispatcher, max_attempts=settings.max_attempts, lease_s=settings.lease_s)
         self._heartbeat = Heartbeat(
             self.name,
             records,
@@ -176,6 +178,7 @@ class WorkerProcess:
             self.runner.counts,
             reaper,
             lease_s=settings.lease_s,
+            installation=installation_id(settings.storage),
         )
         schedule = reindex_schedule(settings, publishing, client)
         self.webhook_publisher = WebhookPublisher(publishing, client, deliveries, self.webhooks.deliver)

@@ -10,6 +10,7 @@ from api.openapi.operation import TEXT, Operation
 from api.openapi.schemas import exactly
 from api.routes.metrics import render
 from api.service import service
+from shared.jobs.worker_registry import SHARED_REDIS
 
 bp = Blueprint("ops", __name__)
 
@@ -38,7 +39,7 @@ def readyz() -> Response:
     """GET /readyz: whether the service can do jobs.
 
     200 if Redis answers, a worker with a loaded model and index has reported within 15 s, and the last health probe
-    succeeded; else 503 with what is missing.
+    succeeded; else 503 with what is missing. What is wrong although jobs are done is told with 200.
     """
     missing: list[str] = []
     ready = 0
@@ -52,8 +53,10 @@ def readyz() -> Response:
             missing.append("no worker has reported within 15 s")
         elif not ready:
             missing.append("no worker has a loaded model and index")
+        if len({worker.installation for worker in workers if worker.installation}) > 1:
+            missing.append(SHARED_REDIS)
         missing += sorted({worker.problem for worker in workers if worker.problem})
-        if ready and (problem := service().health_probe.problem):
+        if problem := service().health_probe.problem:
             missing.append(problem)
             ready = 0
     body = Readiness(status="ready" if ready else "unready", workers=ready, problems=missing)

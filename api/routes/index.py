@@ -11,7 +11,6 @@ from api.http.responses import answer, submitted
 from api.http.views import VersionList
 from api.openapi.operation import SUBMIT, SUBMIT_HEADERS, SUBMITTED, Errors, Operation
 from api.openapi.schemas import options_only
-from api.routes.metrics import served
 from api.routes.page import as_page, assets
 from api.service import service
 from shared import errors as e
@@ -21,6 +20,7 @@ from shared.blocking import to_thread
 from shared.durations import DURATION_PATTERN, parse_duration
 from shared.jobs.contract import JobKind
 from shared.jobs.reindex_contract import ReindexRequest
+from shared.jobs.worker_registry import most_served
 from shared.jobs.worker_report import IndexInfo
 from shared.quality.contract import QualityReport
 from shared.quality.store import KEPT_S
@@ -99,7 +99,7 @@ def get_quality() -> Response:
         since_s = parse_duration(asked.since, most_s=KEPT_S)
     except ValueError as exc:
         raise e.InvalidRequest(f"since: {exc}") from exc
-    return answer(service().quality.report(since_s, served(service().registry.live())))
+    return answer(service().quality.report(since_s, most_served(service().registry.live())))
 
 
 @bp.get("/index/versions")

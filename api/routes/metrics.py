@@ -11,6 +11,7 @@ from prometheus_client.registry import Collector
 
 from shared.jobs.records import Backlog
 from shared.jobs.store import JobStore
+from shared.jobs.worker_registry import most_served
 from shared.jobs.worker_report import STAGE_BOUNDS_S, KindStats, StageTimes, WorkerReport, WorkerStats
 from shared.quality.contract import CheckState
 from shared.quality.store import STAGES, LiveQuality, QualityStore
@@ -169,11 +170,6 @@ def _buckets(times: StageTimes) -> list[tuple[str, float]]:
     return [*zip(map(str, STAGE_BOUNDS_S), below, strict=True), ("+Inf", float(sum(times.counts)))]
 
 
-def served(workers: Iterable[WorkerReport]) -> tuple[str, str] | None:
-    """Version of the index and fingerprint of the model that answer, by the worker heard of last; None: none does."""
-    return next(((one.index.version, one.index.model_fingerprint) for one in workers if one.index), None)
-
-
 def render(store: JobStore, workers: list[WorkerReport], quality: QualityStore, counters: ApiCounters) -> bytes:
     """The text a Prometheus server scrapes.
 
@@ -182,5 +178,5 @@ def render(store: JobStore, workers: list[WorkerReport], quality: QualityStore, 
     """
     registry = CollectorRegistry()
     registry.register(Snapshot(store.backlog(), workers))
-    registry.register(Quality(quality.live(served(workers))))
+    registry.register(Quality(quality.live(most_served(workers))))
     return generate_latest(registry) + generate_latest(counters.registry)

@@ -5,6 +5,7 @@ from typing import BinaryIO
 
 import click
 import redis
+from pydantic import ValidationError
 
 from pipeline.cli.common import (
     duration,
@@ -18,11 +19,12 @@ from pipeline.cli.common import (
 from pipeline.cli.help import with_examples
 from shared.artifacts.snapshots import answering_bundle, bundle_store
 from shared.catalogue.categories import Categories
-from shared.errors import CannotStart
+from shared.errors import InvalidRequest
 from shared.feedback.archive import read_feedback
 from shared.feedback.contract import FeedbackEvent, FeedbackRequest, JobFeedback, impression_of
 from shared.feedback.store import FeedbackStore
 from shared.model.bundle import read_manifest
+from shared.redis_address import withdrawn
 from shared.settings import Settings, load_settings
 
 _STDOUT = "<stdout>"
@@ -46,7 +48,10 @@ def feedback() -> None:
 def feedback_give(job_id: str, event: str, subject: str, as_json: bool) -> None:
     """Store an event: what was done with the result IMAGE of the search JOB_ID, or the CATEGORY that is right."""
     of = "category" if event == FeedbackEvent.CATEGORY else "image_id"
-    request = FeedbackRequest.model_validate({"job_id": job_id, "event": event, of: subject})
+    try:
+        request = FeedbackRequest.model_validate({"job_id": job_id, "event": event, of: subject})
+    except ValidationError as exc:
+        raise InvalidRequest("; ".join(f"{one['loc'][0]}: {one['msg']}" for one in exc.errors())) from exc
     impression, position = impression_of(running_jobs().get(job_id), request)
     settings = load_settings()
     if request.category is not None and (bundle := answering_bundle(settings.storage)):
@@ -88,10 +93,18 @@ def stored_feedback(settings: Settings) -> list[JobFeedback]:
     """All feedback: what is archived, and if a service runs, what it holds.
 
     Raises:
-        StoreUnavailable: the object store does not answer.
+        ArtifactError, StoreUnavailable: as of `read_feedback`.
+        CannotStart: a service runs, and where its Redis is may not be read.
+        redis.AuthenticationError: Redis refuses the password.
     """
-    try:
-        return read_feedback(FeedbackStore(running_redis()), settings.storage)
-    except (CannotStart, redis.ConnectionError):
-        print_progress("no service runs from here: this is the feedback that is archived")
-        return read_feedback(None, settings.storage)
+    if settings.redis_url is None and withdrawn(settings.home):
+        reason = f"no service runs from {settings.home}"
+    else:
+        try:
+            return read_feedback(FeedbackStore(running_redis()), settings.storage)
+        except redis.AuthenticationError:
+            raise
+        except redis.ConnectionError:
+            reason = "Redis cannot be reached"
+    print_progress(f"{reason}: this is the feedback that is archived")
+    return read_feedback(None, settings.storage)

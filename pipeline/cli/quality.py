@@ -8,7 +8,7 @@ import click
 from pipeline.cli.common import duration, json_option, print_facts, report_errors, running_redis
 from pipeline.cli.help import with_examples
 from pipeline.cli.status import NOT_READY
-from shared.jobs.worker_registry import WorkerRegistry
+from shared.jobs.worker_registry import WorkerRegistry, most_served
 from shared.quality.contract import CheckState, QualityFigures, QualityReport
 from shared.quality.store import KEPT_S, STAGES, QualityStore
 
@@ -34,9 +34,7 @@ def quality(since_s: int, as_json: bool) -> None:
     Exit code: 3 when a check of the last searches alarms.
     """
     client = running_redis()
-    serving = next((worker.index for worker in WorkerRegistry(client).live() if worker.index), None)
-    live = (serving.version, serving.model_fingerprint) if serving else None
-    report = QualityStore(client).report(since_s, live)
+    report = QualityStore(client).report(since_s, most_served(WorkerRegistry(client).live()))
     print_facts(as_json, report.model_dump(mode="json"), "\n".join(_lines(report)))
     sys.exit(NOT_READY if any(one.state == CheckState.ALARM for one in report.checks) else 0)
 

@@ -9,7 +9,8 @@ from pipeline.cli.feedback import stored_feedback
 from pipeline.cli.help import with_examples
 from shared.artifacts.rerankers import RerankerManifest, read_reranker, reranker_store
 from shared.artifacts.snapshots import answering_bundle, bundle_store, index_store
-from shared.errors import BundleMissing, PromotionRefused, RerankerMissing
+from shared.artifacts.store import MANIFEST
+from shared.errors import BundleMissing, PromotionRefused, RerankerDamaged, RerankerMissing
 from shared.model.bundle import BundleManifest, read_manifest
 from shared.settings import Settings, load_settings
 
@@ -58,23 +59,26 @@ def reranker_train(as_json: bool) -> None:
 @json_option
 @report_errors
 def reranker_list(as_json: bool) -> None:
-    """Every version, newest first."""
+    """Every version, newest first; one that is damaged says so."""
     store = reranker_store(load_settings().storage)
     live = store.current()
     promoted = {entry.version: entry.at for entry in store.history()}
-    found = [(version, read_reranker(store, version)) for version in reversed(store.versions())]
-    facts = {
-        "versions": [
-            {"version": version, "live": version == live, **manifest.model_dump(mode="json")}
-            for version, manifest in found
-        ]
-    }
-    lines = []
-    for version, manifest in found:
-        told = f"{manifest.n_searches} searches" if manifest.weights else "changes nothing"
+    versions, lines = [], []
+    for version in reversed(store.versions()):
         since = f", live since {when(promoted[version])}" if version == live else ""
+        try:
+            manifest = read_reranker(store, version)
+            facts = manifest.model_dump(mode="json")
+            told = f"{manifest.n_searches} searches" if manifest.weights else "changes nothing"
+        except RerankerMissing:  # pruned meanwhile
+            continue
+        except RerankerDamaged as exc:
+            facts = {"problem": str(exc)}
+            told = f"damaged: {MANIFEST} is not what was written"
+        versions.append({"version": version, "live": version == live, **facts})
         lines.append(f"{'*' if version == live else ' '} {version}  {told}{since}")
-    print_facts(as_json, facts, "\n".join(lines) or "none yet: `lookalike reranker train` makes one")
+    text = "\n".join(lines) or "none yet: `lookalike reranker train` makes one"
+    print_facts(as_json, {"versions": versions}, text)
 
 
 @with_examples("lookalike reranker promote VERSION")

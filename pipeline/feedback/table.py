@@ -36,7 +36,7 @@ def feedback_table(found: Sequence[JobFeedback]) -> pd.DataFrame:
 
 
 def read_feedback_files(path: Path) -> pd.DataFrame:
-    """Read tables that `lookalike feedback export` has written; a search that is in several is taken once.
+    """Read tables that `lookalike feedback export` has written; a search that is in several is taken from the last.
 
     Args:
         path: a Parquet file, or a directory with any number of them.
@@ -58,9 +58,16 @@ def read_feedback_files(path: Path) -> pd.DataFrame:
                 f"{file}: no column {', '.join(missing)}; `lookalike feedback export FILE.parquet` writes all of them"
             )
         tables.append(table[list(_COLUMNS)])
+    # A later export has more events of the same search. What a file is called does not tell which that is.
+    tables.sort(key=_newest)
     joined = pd.concat(tables, ignore_index=True)
-    # A later export has more events of the same search.
     return joined.drop_duplicates(["job_id", "position"], keep="last").reset_index(drop=True)
+
+
+def _newest(table: pd.DataFrame) -> float:
+    """When the last that it tells of came, seconds since the epoch; 0 where it tells of nothing."""
+    newest = table[list(_MOMENTS)].max().max()
+    return 0.0 if pd.isna(newest) else float(newest.timestamp())
 
 
 def _rows(one: JobFeedback) -> Iterator[dict[str, Any]]:

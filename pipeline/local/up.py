@@ -22,8 +22,9 @@ from pipeline.local.locks import exclusive
 from pipeline.local.supervisor import Supervisor
 from shared.api_keys import KeyRing, require_some_key
 from shared.artifacts.home import catalogue_location
+from shared.artifacts.installation import installation_id
 from shared.errors import CannotStart
-from shared.jobs.worker_registry import WorkerRegistry
+from shared.jobs.worker_registry import STALE_AFTER_S, WorkerRegistry, of_other_installations
 from shared.model.bundle import Runtime
 from shared.model.torch_library import require_torch
 from shared.progress import ReportProgress
@@ -55,6 +56,7 @@ def up(settings: Settings, report_progress: ReportProgress) -> None:
     taken = f"another `make run` is using {settings.home}; stop it, or choose LOOKALIKE_HOME=DIR for this one"
     with exclusive(settings.home / "up.lock", taken):
         signal.signal(signal.SIGTERM, signal.default_int_handler)
+        _check_alone(settings, report_progress)
         prepared = prepare(settings, report_progress)
         if prepared.built and not has_built:
             # Libraries and graphs that building needed, over a gigabyte, leave this process with its program only.
@@ -189,6 +191,31 @@ def _check_redis(url: str | None) -> None:
         raise CannotStart(f"{wrong}; {advice}, or unset the variable and a Valkey of our own is started") from exc
     finally:
         client.close()
+
+
+def _check_alone(settings: Settings, report_progress: ReportProgress) -> None:
+    """Check that no other installation uses the Redis named in the settings.
+
+    Raises:
+        CannotStart: a worker of one reports there, and goes on to.
+    """
+    if settings.redis_url is None or not (own := installation_id(settings.storage)):
+        return
+    waited_until = time.monotonic() + STALE_AFTER_S + 1
+    with connect(settings.redis_url, timeout_s=5) as client:
+        registry = WorkerRegistry(client)
+        while others := of_other_installations(registry.live(), own):
+            index = next((one.index for one in others if one.index), None)
+            serving = f", which serves {index.count} photos of {index.catalogue}" if index else ""
+            worker = others[0].name + serving
+            used = f"another installation uses the Redis of LOOKALIKE_REDIS_URL: its worker is {worker}"
+            if time.monotonic() > waited_until:
+                raise CannotStart(
+                    f"{used}. Both would answer each other's searches: give this one a database of its own, such as "
+                    "redis://HOST:6379/1"
+                )
+            report_progress(f"{used}; waiting {STALE_AFTER_S:.0f} s for it to end, should it have died")
+            time.sleep(STALE_AFTER_S + 1)
 
 
 def _wait_ready(address: str, supervisor: Supervisor, stop: _StopRequest) -> bool:

@@ -10,6 +10,8 @@ from pipeline.ranking.choices import Fit, fit_choices, gains
 from pipeline.ranking.sessions import Session, sessions_of
 from shared.artifacts import Location
 from shared.artifacts.rerankers import RerankerManifest, reranker_store, seal_reranker
+from shared.artifacts.store import ArtifactStore
+from shared.errors import RerankerDamaged, RerankerMissing
 from shared.feedback.contract import JobFeedback
 from shared.index.answers import Asked
 from shared.index.delta import DeltaIndex
@@ -65,7 +67,7 @@ def train_reranker(
     """
     store = reranker_store(storage)
     before = store.current()
-    live = promoted_reranker(store, model.fingerprint)
+    live = _usable(store, model.fingerprint, report_progress)
     sessions = sessions_of(feedback, index)
     training = [session for session in sessions if not session.held_out]
     held_out = [session for session in sessions if session.held_out]
@@ -99,6 +101,15 @@ def train_reranker(
     version = seal_reranker(store, manifest)
     store.promote(version, expected=before)
     return TrainedReranker(manifest, version)
+
+
+def _usable(store: ArtifactStore, fingerprint: str, report_progress: ReportProgress) -> Reranker | None:
+    """The promoted re-ranker; one that cannot be read is no hindrance to training another."""
+    try:
+        return promoted_reranker(store, fingerprint)
+    except (RerankerMissing, RerankerDamaged) as exc:
+        report_progress(f"{exc}; results by similarity are compared with")
+        return None
 
 
 def _enough(n_sessions: int) -> QualityGate:

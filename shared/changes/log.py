@@ -141,6 +141,13 @@ class ChangeLog:
         answer = self._redis.xread({_LOG: after}, count=_PAGE, block=max(1, int(timeout_s * 1000)))
         return [_parse(entry) for _, entries in cast(list[tuple[bytes, list[_Entry]]], answer) for entry in entries]
 
+    def end(self) -> str:
+        """Id of the last entry ever written, truncated or not; of a log that nobody has written to, BEGINNING."""
+        if not self._redis.exists(_LOG):
+            return BEGINNING
+        about = cast(Mapping[str, bytes], self._redis.xinfo_stream(_LOG))
+        return about["last-generated-id"].decode()
+
     def count_after(self, after: str) -> int:
         """Count the entries after `after`, without reading them."""
         with self._redis.pipeline(transaction=True) as pipe:

@@ -6,15 +6,22 @@ worker died before it had told Redis: whoever reads joins them.
 
 import gzip
 import hashlib
+import zlib
 from collections.abc import Iterable
+from contextlib import suppress
 from datetime import UTC, datetime
 
+from pydantic import ValidationError
+
 from shared.artifacts import Location
+from shared.artifacts.backend import Backend
 from shared.artifacts.backends import backend_at
+from shared.errors import ArtifactError
 from shared.feedback.contract import JobFeedback
 from shared.feedback.store import FeedbackStore
 
 _KIND = "feedback"
+_SUFFIX = ".jsonl.gz"
 _DAY_S = 86_400
 
 
@@ -44,7 +51,7 @@ def archive_feedback(
     # Named by what is in it: of several workers that archive the same at once, each writes the same file.
     digest = hashlib.sha256(content).hexdigest()[:16]
     newest = datetime.fromtimestamp(max(one.at for one in due[-1].feedback.events), UTC)
-    files.write(f"{newest:%Y-%m}/{newest:%dT%H%M%S}-{digest}.jsonl.gz", gzip.compress(content, mtime=0))
+    files.write(f"{newest:%Y-%m}/{newest:%dT%H%M%S}-{digest}{_SUFFIX}", gzip.compress(content, mtime=0))
     store.forget(due)
     files.sweep(keep_days * _DAY_S)
     return len(due)
@@ -58,6 +65,7 @@ def read_feedback(store: FeedbackStore | None, storage: Location) -> list[JobFee
         storage: of the installation.
 
     Raises:
+        ArtifactError: a file of the archive is not what was written.
         StoreUnavailable: the object store does not answer.
     """
     found: dict[str, JobFeedback] = {}
@@ -65,9 +73,24 @@ def read_feedback(store: FeedbackStore | None, storage: Location) -> list[JobFee
     _join(found, store.read() if store else ())
     files = backend_at(storage, _KIND)
     for stored in files.entries():
-        lines = gzip.decompress(files.at(stored.key).read_bytes()).splitlines()
-        _join(found, map(JobFeedback.model_validate_json, lines))
+        if stored.key.endswith(_SUFFIX):  # people and their programs leave other files in directories
+            with suppress(FileNotFoundError):  # it was too old, and has been deleted meanwhile
+                _join(found, _read(files, stored.key))
     return sorted(found.values(), key=lambda one: (one.impression.searched_at, one.impression.job_id))
+
+
+def _read(files: Backend, name: str) -> list[JobFeedback]:
+    content = files.at(name).read_bytes()
+    try:
+        lines = gzip.decompress(content).splitlines()
+        if not lines:
+            raise EOFError("it is empty")
+        return [JobFeedback.model_validate_json(line) for line in lines]
+    except (gzip.BadGzipFile, EOFError, zlib.error, ValidationError) as exc:
+        raise ArtifactError(
+            f"{files.place.rstrip('/')}/{name} is not what was written ({str(exc).splitlines()[0]}): restore it from a "
+            "backup, or move it away to go on without the searches that are in it"
+        ) from exc
 
 
 def _join(found: dict[str, JobFeedback], more: Iterable[JobFeedback]) -> None:

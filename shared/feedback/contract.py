@@ -91,10 +91,11 @@ class StoredEvent(_Stored):
     """An event; there is one of each kind for each result of a search, and one corrected category.
 
     Attributes:
+        event: a FeedbackEvent, or one of a newer version, which is kept and not used.
         at: when it came first, a corrected category last; seconds since the epoch.
     """
 
-    event: FeedbackEvent
+    event: str
     image_id: str | None = None
     category: str | None = None
     at: float
@@ -108,18 +109,18 @@ class JobFeedback(_Stored):
 
     def of(self, event: FeedbackEvent) -> Mapping[str, float]:
         """When an event came, by the id of the result's photo."""
-        return {one.image_id: one.at for one in self.events if one.event is event and one.image_id is not None}
+        return {one.image_id: one.at for one in self.events if one.event == event and one.image_id is not None}
 
     @property
     def category(self) -> str | None:
         """The corrected category; None: nobody has corrected it."""
-        return next((one.category for one in self.events if one.event is FeedbackEvent.CATEGORY), None)
+        return next((one.category for one in self.events if one.event == FeedbackEvent.CATEGORY), None)
 
     def joined(self, other: "JobFeedback") -> "JobFeedback":
         """Both together; of an event that both have the first counts, of a corrected category the last."""
-        events: dict[tuple[FeedbackEvent, str | None], StoredEvent] = {}
+        events: dict[tuple[str, str | None], StoredEvent] = {}
         for one in sorted((*self.events, *other.events), key=lambda event: event.at):
-            if one.event is FeedbackEvent.CATEGORY or (one.event, one.image_id) not in events:
+            if one.event == FeedbackEvent.CATEGORY or (one.event, one.image_id) not in events:
                 events[one.event, one.image_id] = one
         return JobFeedback(impression=self.impression, events=tuple(events.values()))
 

@@ -3,6 +3,7 @@
 `shared.jobs.store` has the keys, and what the API does to the same records.
 """
 
+import math
 from collections.abc import Callable, Iterable
 from typing import cast
 
@@ -105,14 +106,18 @@ class Attempts:
         """Requeue a job whose worker is about to stop, without counting the attempt."""
         self.run(scripts.RELEASE, job.id, job.attempt)
 
-    def reap(self, *, max_attempts: int) -> ReapReport:
+    def reap(self, *, max_attempts: int, lease_s: float = math.inf) -> ReapReport:
         """Requeue jobs whose lease ran out, and expire those past their deadline.
 
         Args:
             max_attempts: a job that was claimed so often and has not ended fails as `worker_lost`.
+            lease_s: that workers claim for. A lease that ends later than twice that is of before Redis's clock was set
+                back, and ends after `lease_s` unless its worker extends it.
         """
         lost = _error(WorkerLost(f"its worker died in each of {max_attempts} attempts"))
-        answer = cast(list[list[bytes]], self.run(scripts.REAP, max_attempts, lost, _REAP_AT_MOST))
+        answer = cast(
+            list[list[bytes]], self.run(scripts.REAP, max_attempts, lost, _REAP_AT_MOST, repr(float(lease_s)))
+        )
         return ReapReport(*([job_id.decode() for job_id in ids] for ids in answer))
 
     def now(self) -> float:

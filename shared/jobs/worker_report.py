@@ -97,4 +97,5 @@ class WorkerReport(_Report):
     index: IndexInfo | None = None
     problem: str | None = None
     problem_code: str | None = None  # of the error behind `problem`, if it is one
+    installation: str = ""  # whose artifacts it serves, see `shared.artifacts.installation`; empty: not known
     stats: WorkerStats = WorkerStats()

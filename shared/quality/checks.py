@@ -102,6 +102,8 @@ def _recall(searches: Sequence[ShadowedSearch]) -> QualityCheck:
 def _damage(searches: Sequence[ShadowedSearch]) -> QualityCheck:
     n_audited = sum(search.n_audited for search in searches)
     n_damaged = sum(search.n_damaged for search in searches)
+    if not searches:
+        return _unknown("damage", 0, "no search of this version was shadowed")
     if not n_audited:
         return _unknown("damage", len(searches), "nothing was audited; an index of an earlier Lookalike has no digests")
     detail = f"{n_damaged} of {n_audited} rows audited are not what was written"
@@ -113,9 +115,11 @@ def _damage(searches: Sequence[ShadowedSearch]) -> QualityCheck:
 
 def _drift(searches: Sequence[ShadowedSearch]) -> QualityCheck:
     found, n = shifts(searches), min(len(searches), WINDOW)
+    if n < LOOKS[0]:
+        return _unknown("drift", n, f"fewer than {LOOKS[0]} searches were shadowed")
     if not found:
-        few = f"fewer than {LOOKS[0]} searches were shadowed, or the index was built before there was a reference"
-        return _unknown("drift", n, few)
+        few = f"fewer than {LOOKS[0]} of them can be compared: an index of fewer than 48 listings, or of an earlier "
+        return _unknown("drift", n, few + "Lookalike, has no reference, and searches by several photos are left out")
     most = max(found, key=lambda shift: abs(shift.mean))
     drifted = sorted((shift for shift in found if shift.surely > TOLERANCE), key=lambda shift: -shift.surely)
     if not drifted:

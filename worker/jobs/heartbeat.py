@@ -10,6 +10,7 @@ from shared.jobs.dispatcher import broker_errors
 from shared.jobs.store import JobStore
 from shared.jobs.worker_registry import WorkerRegistry
 from shared.jobs.worker_report import WorkerReport
+from shared.redis_client import queue_trouble
 from shared.telemetry import event
 from worker.jobs.leases import Leases
 from worker.jobs.reaper import Reaper
@@ -25,6 +26,7 @@ class Heartbeat:
     Args:
         worker: its name.
         lease_s: how long an attempt is this worker's without a heartbeat.
+        installation: that it serves, see `shared.artifacts.installation`; empty: not known.
         reaper: runs in the same round, where the worker could do jobs at all.
     """
 
@@ -39,6 +41,7 @@ class Heartbeat:
         reaper: Reaper,
         *,
         lease_s: float,
+        installation: str = "",
     ) -> None:
         self._worker = worker
         self._store = store
@@ -48,6 +51,7 @@ class Heartbeat:
         self._counts = counts
         self._reaper = reaper
         self._lease_s = lease_s
+        self._installation = installation
 
     def beat(self) -> None:
         """One round; Redis being away is logged and tried again at the next."""
@@ -60,7 +64,7 @@ class Heartbeat:
                     self._reaper.reap()
                 self._report(len(held))
         except QueueUnavailable as exc:
-            event(_LOG, "redis_unreachable", level=logging.WARNING, reason=type(exc.__cause__).__name__)
+            event(_LOG, "redis_unreachable", level=logging.WARNING, reason=queue_trouble(exc.__cause__))
 
     def retire(self) -> None:
         """Withdraw the heartbeat."""
@@ -84,6 +88,7 @@ class Heartbeat:
                 index=self._engine.info(),
                 problem=self._engine.problem,
                 problem_code=self._engine.problem_code,
+                installation=self._installation,
                 stats=self._engine.stats().model_copy(update=done),
             )
         )

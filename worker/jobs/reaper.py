@@ -16,12 +16,14 @@ class Reaper:
 
     Args:
         max_attempts: a job whose worker died so often fails as `worker_lost`.
+        lease_s: how long an attempt is a worker's without a heartbeat.
     """
 
-    def __init__(self, store: JobStore, dispatcher: Dispatcher, *, max_attempts: int) -> None:
+    def __init__(self, store: JobStore, dispatcher: Dispatcher, *, max_attempts: int, lease_s: float) -> None:
         self._store = store
         self._dispatcher = dispatcher
         self._max_attempts = max_attempts
+        self._lease_s = lease_s
 
     def reap(self) -> None:
         """One round.
@@ -29,7 +31,7 @@ class Reaper:
         Raises:
             redis.RedisError, QueueUnavailable: Redis is away; the next round goes on.
         """
-        report = self._store.reap(max_attempts=self._max_attempts)
+        report = self._store.reap(max_attempts=self._max_attempts, lease_s=self._lease_s)
         for job_id in report.requeued:
             event(_LOG, "job_requeued", level=logging.WARNING, job_id=job_id)
             with suppress(JobGone, JobNotFound):

@@ -12,7 +12,7 @@ from functools import partial
 from shared.artifacts import Location
 from shared.artifacts.home import live_photo
 from shared.artifacts.snapshots import bundle_of, read_index_manifest
-from shared.changes.log import BEGINNING, Change, PutPhoto
+from shared.changes.log import BEGINNING, Change, PutPhoto, entry_order
 from shared.errors import (
     ArtifactError,
     EmbeddingsDiffer,
@@ -405,6 +405,33 @@ class ModelManager:
             _LOG.exception("event=change_not_applied")
         finally:
             self._catching_up.release()
+
+    def follow_lost_log(self, end: str, applied_to: str) -> None:
+        """Make searches see what a change log has that has lost entries, so that all workers see the same.
+
+        Args:
+            end: of the log.
+            applied_to: that searches saw before the end was asked for.
+        """
+        with self._following:
+            old = self.current
+            if old is None or entry_order(applied_to) <= entry_order(
+                max(end, old.index.manifest.compacted_through, key=entry_order)
+            ):
+                return  # a log that was emptied since the index was built has no more of it than that
+            index = self._overlay(old.model, old.index.version)
+            with self._changing:
+                index.apply(self._read_changes(index.applied_to))
+                with self._exchanging():
+                    self.current = ServingState(old.model, index)
+        event(
+            _LOG,
+            "changes_lost",
+            level=logging.ERROR,
+            reason="Redis was emptied or is of a backup: live changes since then are gone, put those photos again",
+            before=old.index.n_changed,
+            now=index.n_changed,
+        )
 
     def _embed_again(self, model: Model, photo: PutPhoto) -> Embeddings | None:
         """Embed a photo that was put live under another model; None if its file is missing or unusable."""

@@ -6,6 +6,7 @@ from shared.errors import ArtifactUnwritable, QueueUnavailable, StoreUnavailable
 from shared.feedback.archive import archive_feedback
 from shared.feedback.store import FeedbackStore
 from shared.jobs.dispatcher import broker_errors
+from shared.redis_client import queue_trouble
 from shared.settings import Settings
 from shared.telemetry import event
 
@@ -37,7 +38,7 @@ class FeedbackArchiver:
                     keep_days=settings.feedback_days,
                 )
         except QueueUnavailable as exc:
-            event(_LOG, "redis_unreachable", level=logging.WARNING, reason=type(exc.__cause__).__name__)
+            event(_LOG, "redis_unreachable", level=logging.WARNING, reason=queue_trouble(exc.__cause__))
         except (ArtifactUnwritable, StoreUnavailable) as exc:
             event(_LOG, "feedback_not_archived", level=logging.ERROR, reason=str(exc))
         else:

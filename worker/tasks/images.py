@@ -165,6 +165,8 @@ class ChangeFollower(threading.Thread):
     def run(self) -> None:
         while not self._stopping.is_set():
             try:
+                applied_to = self._engine.live.applied_to
+                self._engine.live.follow_lost_log(self._log.end(), applied_to)
                 self._engine.live.apply(self._log.wait(self._engine.live.applied_to, _LOOK_S))
             except redis.RedisError as exc:
                 event(_LOG, "changes_unreachable", level=logging.WARNING, reason=type(exc).__name__)

@@ -30,6 +30,7 @@ from shared.outbound.connections import (
     resolve_host,
 )
 from shared.outbound.hosts import Target
+from shared.redis_client import queue_trouble
 from shared.telemetry import event
 from shared.webhooks.queue import Delivery, WebhookQueue
 from shared.webhooks.signing import WebhookMessage, WebhookPolicy, sign
@@ -81,7 +82,7 @@ class WebhookPublisher:
                         break
                     self._publish(taken[0])
         except QueueUnavailable as exc:
-            event(_LOG, "redis_unreachable", level=logging.WARNING, reason=type(exc.__cause__).__name__)
+            event(_LOG, "redis_unreachable", level=logging.WARNING, reason=queue_trouble(exc.__cause__))
 
     def _publish(self, delivery: Delivery) -> None:
         run_id = f"{delivery.job_id}.webhook-{delivery.attempt}"

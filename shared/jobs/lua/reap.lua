@@ -5,8 +5,14 @@
 -- ARGV[4]    max_attempts
 -- ARGV[5]    lost_error    JSON of the error of a job whose workers all died
 -- ARGV[6]    max_jobs      most to look at in one round, of either sort
+-- ARGV[7]    lease         seconds that workers claim for; 'inf': any
 -- Returns    {requeued, failed, expired}, each a list of ids
-local max_attempts, lost_error, max_jobs = tonumber(ARGV[4]), ARGV[5], ARGV[6]
+local max_attempts, lost_error, max_jobs, lease = tonumber(ARGV[4]), ARGV[5], ARGV[6], tonumber(ARGV[7])
+
+-- Leases from before Redis's clock was set back: who lives extends them, and those of the dead run out.
+for _, id in ipairs(redis.call('ZRANGEBYSCORE', P .. 'running', NOW + 2 * lease, '+inf', 'LIMIT', 0, max_jobs)) do
+  redis.call('ZADD', P .. 'running', NOW + lease, id)
+end
 
 local requeued, failed, expired = {}, {}, {}
 for _, id in ipairs(redis.call('ZRANGEBYSCORE', P .. 'running', '-inf', NOW, 'LIMIT', 0, max_jobs)) do

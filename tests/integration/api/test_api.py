@@ -220,6 +220,16 @@ def test_readiness_says_what_is_missing(http: FlaskClient, client: redis.Redis) 
     assert http.get("/readyz").get_json() == {"status": "ready", "workers": 1, "problems": []}
 
 
+def test_readiness_tells_that_another_installation_uses_the_same_redis(http: FlaskClient, client: redis.Redis) -> None:
+    report(client, name="w1", state="ready", installation="a")
+    for others in ({"name": "w2"}, {"name": "w3", "installation": "a"}):  # one of an earlier version tells none
+        report(client, state="ready", **others)
+        assert http.get("/readyz").get_json()["problems"] == []
+    report(client, name="w4", state="ready", installation="b")
+    [problem] = http.get("/readyz").get_json()["problems"]
+    assert "give each a database of its own" in problem
+
+
 def test_readiness_without_redis_is_503() -> None:
     answer = create_app(settings("redis://127.0.0.1:1/0")).test_client().get("/readyz")
     assert (answer.status_code, answer.get_json()["problems"]) == (503, ["redis does not answer"])

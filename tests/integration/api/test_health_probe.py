@@ -11,15 +11,17 @@ from flask import Flask
 from api.app import create_app
 from api.health_probe import HealthProbe
 from shared.errors import InternalError
-from shared.jobs.celery_config import QUEUES
+from shared.jobs.celery_config import QUEUES, make_celery
 from shared.jobs.contract import JobKind, Priority
 from shared.jobs.listing import JobListing
 from shared.jobs.records import PREFIX
 from shared.jobs.store import JobStore
 from shared.photos.preprocessing import PreprocessSpec
+from shared.webhooks.queue import WebhookQueue
 from tests.conftest import Clock
 from tests.integration.api.test_api import EMBEDDED, report
 from tests.integration.conftest import settings
+from worker.tasks.webhooks import WebhookPublisher
 
 N_BYTES = 224 * 224 * 3
 
@@ -142,6 +144,27 @@ def test_a_full_redis_is_told_to_senders_and_makes_the_service_unready(app: Flas
     finally:
         client.config_set("maxmemory", "0")
         service.health_probe.stop()
+
+
+def test_a_redis_that_takes_no_writes_is_named_where_no_worker_can_report(
+    app: Flask, client: redis.Redis, caplog: pytest.LogCaptureFixture
+) -> None:
+    service, http = app.extensions["lookalike"], app.test_client()
+    service.health_probe = HealthProbe(
+        service.store, service.registry, every_s=0.05, spec=PreprocessSpec, dispatch=service._dispatch
+    )
+    refused = "the job queue cannot be written: Redis refuses it"
+    client.config_set("min-replicas-to-write", "1")  # it has none
+    try:
+        service.health_probe.start()
+        eventually(lambda: refused in http.get("/readyz").get_json()["problems"], "readiness tells why")
+        queue = WebhookQueue(client)
+        WebhookPublisher(make_celery("redis://127.0.0.1:1/0"), client, queue, lambda _: None).publish_due()
+        assert f"event=redis_unreachable reason='{refused}'" in caplog.text
+    finally:
+        client.config_set("min-replicas-to-write", "0")
+    eventually(lambda: len(http.get("/readyz").get_json()["problems"]) == 1, "and no longer than it lasts")
+    service.health_probe.stop()
 
 
 def test_no_probe_is_sent_while_no_worker_reports(app: Flask, client: redis.Redis, jobs: JobStore) -> None:

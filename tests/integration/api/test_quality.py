@@ -12,7 +12,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from lookalike.models import QualityReport
 from pipeline.cli.main import main
 from shared.jobs.worker_registry import WorkerRegistry
-from shared.jobs.worker_report import WorkerReport
+from shared.jobs.worker_report import IndexInfo, WorkerReport
 from shared.quality.contract import FEATURES
 from shared.quality.store import QualityStore
 from tests.conftest import Clock
@@ -95,6 +95,29 @@ def test_what_was_shadowed_is_told_the_same_everywhere(
     assert run("--since", "1w", "--json", code=3).stdout
     for wrong in ("9d", "7"):
         assert "a time of up to 8d is needed" in run("--since", wrong, code=2).stderr
+
+
+def test_where_workers_serve_different_indexes_the_checks_are_of_the_one_that_most_serve(
+    http: FlaskClient, quality: QualityStore, client: redis.Redis, monkeypatch: pytest.MonkeyPatch, valkey_url: str
+) -> None:
+    registry, other = WorkerRegistry(client), INDEX.model_copy(update={"version": "z", "model_fingerprint": "9" * 64})
+
+    def report(name: str, index: IndexInfo) -> None:
+        registry.report(WorkerReport(name=name, pid=1, reported_at=time.time(), state="ready", index=index))
+
+    def checked() -> set[str]:
+        found = http.get("/v1/quality").get_json()
+        assert metrics(http)["lookalike_quality_alarm"][("damage",)] == int(found["checks"][1]["state"] == "alarm")
+        return {found["live_version"], json.loads(run("--json", code=3).stdout)["live_version"]}
+
+    monkeypatch.setenv("LOOKALIKE_REDIS_URL", valkey_url)
+    quality.add(search(**LIVE, n_damaged=1))
+    report("w2", INDEX)
+    report("w3", other)  # heard of last, as any of them is now and then
+    assert checked() == {INDEX.version}
+    report("w", other)
+    report("w2", INDEX)
+    assert http.get("/v1/quality").get_json()["live_version"] == "z"
 
 
 def run(*arguments: str, code: int) -> Result:

@@ -154,6 +154,33 @@ def test_a_photo_put_live_is_found_and_a_deleted_one_no_more(
         engine.run(SearchRequest(image_id="new"), None)
 
 
+def test_where_redis_has_lost_changes_every_worker_says_so_and_sees_what_is_left(
+    jobs: JobStore, log: ChangeLog, engine: Engine, home: Path, client: redis.Redis, caplog: pytest.LogCaptureFixture
+) -> None:
+    one, two, three = noise(1), noise(2), noise(3)
+    works = runner(jobs, log, engine, home)
+
+    def put(image_id: str, pixels: bytes) -> None:
+        submit(jobs, log, image_id, pixels)
+        assert works.run_waiting()
+
+    put("one", one)
+    backup = client.dump("lookalike:changes") or b""
+    put("two", two)
+    assert nearest(engine, two)[0] == "two"
+    assert "changes_lost" not in caplog.text
+    client.restore("lookalike:changes", 0, backup, replace=True)
+    eventually_nearest(engine, two, "two", is_nearest=False)
+    assert nearest(engine, one)[0] == "one"
+    assert "event=changes_lost" in caplog.text
+    assert "before=2 now=1" in caplog.text
+    client.delete("lookalike:changes")
+    eventually_nearest(engine, one, "one", is_nearest=False)
+    put("three", three)
+    assert nearest(engine, three)[0] == "three"
+    assert caplog.text.count("event=changes_lost") == 2
+
+
 def test_what_is_said_of_a_photo_changes_without_the_photo_and_nothing_is_embedded(
     jobs: JobStore, log: ChangeLog, engine: Engine, home: Path
 ) -> None:

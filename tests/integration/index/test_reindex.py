@@ -320,7 +320,7 @@ def test_an_attempt_that_was_overtaken_promotes_nothing(works: Works, monkeypatc
     job = works.submit()
     assert stopped.wait(30)
     works.client.zadd("lookalike:running", {job.id: 0})  # its lease is over
-    Reaper(works.jobs, works.dispatcher, max_attempts=3).reap()
+    Reaper(works.jobs, works.dispatcher, max_attempts=3, lease_s=15).reap()
     assert works.jobs.get(job.id).status is JobStatus.QUEUED
     works.start()  # another worker
     ended = works.jobs.wait(job, 30)

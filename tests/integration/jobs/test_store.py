@@ -103,6 +103,23 @@ def test_an_extended_lease_is_not_reaped_and_a_lost_one_is_not_extended(store: J
     assert store.extend([], lease_s=15) == set()
 
 
+def test_jobs_of_workers_that_died_before_redis_clock_was_set_back_are_queued_again_after_a_lease(
+    store: JobStore, clock: Clock
+) -> None:
+    dead, alive = claim(store, create(store)), claim(store, create(store))
+
+    def reaped() -> list[str]:
+        return store.reap(max_attempts=3, lease_s=15).requeued
+
+    clock.now -= 3600
+    assert reaped() == []  # who lives has not extended its lease yet
+    clock.now += 10
+    assert store.extend([(alive.id, alive.attempt)], lease_s=15) == {(alive.id, alive.attempt)}
+    clock.now += 6
+    assert reaped() == [dead.id]
+    assert store.succeed(alive, RESULT)
+
+
 def test_a_job_whose_worker_dies_every_time_fails_as_worker_lost(store: JobStore, clock: Clock) -> None:
     job = create(store)
     for attempt in (1, 2, 3):
@@ -250,6 +267,17 @@ def test_only_fresh_heartbeats_count_and_stale_ones_are_swept(client: redis.Redi
     assert client.hkeys(PREFIX + "workers") == [b"new"]
     store.retire("new")
     assert store.live() == []
+
+
+def test_of_workers_that_died_before_redis_clock_was_set_back_no_heartbeat_is_left(
+    client: redis.Redis, clock: Clock
+) -> None:
+    store = WorkerRegistry(client, clock=clock)
+    for name, back_s in (("dead", 0), ("alive", 3600)):
+        clock.now -= back_s
+        store.report(WorkerReport(name=name, pid=1, reported_at=clock.now, state="ready"))
+    assert [worker.name for worker in store.live()] == ["alive"]
+    assert client.hkeys(PREFIX + "workers") == [b"alive"]
 
 
 # --- cancelling and deadlines ---

@@ -24,7 +24,7 @@ def test_a_full_disk_behind_standard_output_is_one_line(
             [*COMMAND, *arguments], cwd=ROOT, stdout=full, stderr=subprocess.PIPE, text=True, check=False
         )
     assert done.returncode == 1
-    assert done.stderr.removeprefix("no service runs from here: this is the feedback that is archived\n") == FULL
+    assert done.stderr.removeprefix(f"no service runs from {tmp_path}: this is the feedback that is archived\n") == FULL
 
 
 def test_a_full_disk_behind_standard_error_still_is_exit_code_1() -> None:

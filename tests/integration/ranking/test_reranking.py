@@ -285,6 +285,25 @@ def test_a_reranker_that_cannot_be_used_leaves_answers_as_they_are(home: Path, b
     engine.close()
 
 
+def test_one_that_is_damaged_is_listed_as_such_and_another_can_be_trained(
+    home: Path, clicks: list[JobFeedback], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LOOKALIKE_HOME", str(home))
+    monkeypatch.delenv("LOOKALIKE_REDIS_URL", raising=False)
+    archived = "".join(f"{one.model_dump_json(exclude_none=True)}\n" for one in clicks)
+    backend_at(home, "feedback").write("2026-11/1.jsonl.gz", gzip.compress(archived.encode()))
+    store, first = reranker_store(home), typed("train")["live"]
+    (store.path(first) / MANIFEST).write_text("{}")
+    [damaged, baseline] = typed("list")["versions"]
+    assert (damaged["version"], damaged["live"], first in damaged["problem"]) == (first, True, True)
+    assert (baseline["weights"], "problem" in baseline) == (None, False)
+    assert "damaged" in CliRunner().invoke(main, ["reranker", "list"]).stdout
+    assert typed("promote", first)["error"]["code"] == "reranker_damaged"
+    again = CliRunner().invoke(main, ["reranker", "train", "--json"])
+    assert (again.exit_code, "results by similarity are compared with" in again.stderr) == (0, True)
+    assert store.current() == json.loads(again.stdout)["live"] != first
+
+
 def test_prices_agree_with_those_of_the_most_similar_results(index: DeltaIndex, listings: list[CataloguePhoto]) -> None:
     scores = [0.9, 0.85, 0.7, 0.7, 0.5, 0.2]
     results = [RankedResult(f"l{row}", CATEGORIES[listings[row].category], score) for row, score in enumerate(scores)]

@@ -168,3 +168,12 @@ def test_what_became_of_corrections_is_told_and_exported_tables_are_read_once(tm
         read_feedback_files(tmp_path)
     with pytest.raises(InvalidRequest, match=r"cannot be read as Parquet"):
         read_feedback_files(tmp_path / "corrections.csv")
+
+
+def test_of_exports_that_overlap_the_last_counts_whatever_the_files_are_called(tmp_path: Path) -> None:
+    shown = search(1, right=("l1", "l2"))
+    first = shown.model_copy(update={"events": shown.events[:1]})
+    later = shown.model_copy(update={"events": (shown.events[0], shown.events[1].model_copy(update={"at": 9}))})
+    for name, found in (("feedback-9", [first]), ("feedback-10", [later]), ("nothing", [])):
+        feedback_table(found).to_parquet(tmp_path / f"{name}.parquet")
+    assert read_feedback_files(tmp_path)["right_at"].notna().tolist() == [True, True]

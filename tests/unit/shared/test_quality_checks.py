@@ -68,3 +68,15 @@ def test_damage_and_recall_are_the_live_versions_own_and_drift_outlives_a_reinde
     assert states(came) == {"recall": "fine", "damage": "fine", "drift": "alarm"}
     assert states(came, "other") == {"recall": "unknown", "damage": "alarm", "drift": "alarm"}
     assert states([]) == {"recall": "unknown", "damage": "unknown", "drift": "unknown"}
+
+
+def test_what_is_not_known_says_why() -> None:
+    def told(came: list[ShadowedSearch]) -> dict[str, str]:
+        return {one.name: one.detail for one in check(came, VERSION) if one.state == CheckState.UNKNOWN}
+
+    nothing = told([])
+    assert nothing["damage"] == "no search of this version was shadowed"
+    assert nothing["drift"] == f"fewer than {LOOKS[0]} searches were shadowed"
+    of_an_index_without_either = told([search(n_audited=0)] * 60)
+    assert "has no digests" in of_an_index_without_either["damage"]
+    assert "fewer than 48 listings" in of_an_index_without_either["drift"]
