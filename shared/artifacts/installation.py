@@ -14,8 +14,8 @@ _ID = "installation"  # a file of the storage
 def installation_id(storage: Location) -> str:
     """The id of the installation whose artifacts lie there: the same for all who share the storage.
 
-    It is drawn at the first call. Of a directory it tells a copy from the original, which may both be in use. Empty
-    where it cannot be drawn, as on a host that may only read.
+    It is drawn at the first call, and a copy of the storage keeps it. Empty where it cannot be drawn, as on a host that
+    may only read.
     """
     drawn = f"{secrets.token_hex(8)}\n"
     try:
@@ -39,4 +39,4 @@ def _of_directory(directory: Path, drawn: str) -> str:
                 os.link(aside, file)  # whole at once, and never over that of another process
         finally:
             aside.unlink(missing_ok=True)
-    return f"{file.read_text().strip()}-{directory.stat().st_ino:x}"
+    return file.read_text().strip()
