@@ -422,6 +422,8 @@ class ModelManager:
             index = self._overlay(old.model, old.index.version)
             with self._changing:
                 index.apply(self._read_changes(index.applied_to))
+                if entry_order(index.applied_to) >= entry_order(applied_to):
+                    return  # it is all there: the end was asked of a Redis that is no primary any more
                 with self._exchanging():
                     self.current = ServingState(old.model, index)
         event(
