@@ -1,6 +1,7 @@
 """While a newer version is rolled out, this one reads what that one has written, and shows what it understands of it"""
 
 import json
+import time
 from io import BytesIO
 from typing import Any, cast
 
@@ -170,7 +171,7 @@ def test_what_a_newer_worker_reports_besides_is_ignored(http: FlaskClient, clien
         model_fingerprint="f", model_version="m", metrics={}, preprocess=PreprocessSpec(size_px=256),
     )  # fmt: skip
     registry = WorkerRegistry(client)
-    registry.report(WorkerReport(name="w", pid=1, reported_at=2e9, state="ready", index=index))
+    registry.report(WorkerReport(name="w", pid=1, reported_at=time.time(), state="ready", index=index))
     before = [http.get(path).get_json() for path in ("/v1/index", "/v1/workers")]
     client.hset(f"{PREFIX}workers", "w", with_unknown_fields(client.hget(f"{PREFIX}workers", "w") or ""))
     assert [http.get(path).get_json() for path in ("/v1/index", "/v1/workers")] == before
