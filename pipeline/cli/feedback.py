@@ -84,6 +84,7 @@ def feedback_export(file: BinaryIO, since_s: int | None, as_json: bool) -> None:
 
     table = feedback_table(found)
     file.write(table.to_parquet(index=False))
+    file.flush()  # of a small table nothing is written before: at exit a full disk would be told in another way
     if file.name != _STDOUT:
         facts = {"file": file.name, "searches": len(found), "rows": len(table)}
         print_facts(as_json, facts, f"{file.name}: {len(table)} results of {len(found)} searches")
