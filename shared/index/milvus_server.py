@@ -102,9 +102,12 @@ class MilvusServer:
 
     def _connected(self) -> "MilvusClient":
         from pymilvus import MilvusClient
+        from pymilvus.client.utils import SciPyHelper
 
         with self._connecting:
             if self._client is None:
+                # It imports SciPy at its first search: several threads that did so at once have met it half imported.
+                SciPyHelper.is_scipy_sparse([])
                 self._client = MilvusClient(
                     uri=self._address.uri,
                     token=self._token,

@@ -9,6 +9,7 @@ from concurrent.futures import CancelledError
 from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import redis
 from celery.exceptions import Ignore
@@ -224,6 +225,7 @@ class JobRunner:
             ended = self._run(claim, lease)
         self.counts.ended(job.kind, ended.outcome)
         names = {"released": "job_released", "late": "late_write_dropped"}
+        why: dict[str, Any] = {"reason": str(ended.error)} if ended.status is JobStatus.FAILED else {}
         event(
             _LOG,
             names.get(ended.outcome, "job_finished"),
@@ -233,6 +235,7 @@ class JobRunner:
             attempt=job.attempt,
             outcome=ended.outcome,
             seconds=time.perf_counter() - started,
+            **why,
         )
         if ended.status is JobStatus.CANCELED:
             raise Unwanted(ended.outcome)

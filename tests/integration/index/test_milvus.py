@@ -24,6 +24,7 @@ from shared.index.snapshot import open_snapshot
 from shared.index.vector_index import VectorIndex
 from shared.jobs.contract import SearchRequest
 from shared.model.bundle import open_bundle
+from tests import ROOT
 from tests.support.installation import Installation
 from tests.support.milvus import MilvusLite
 from tests.support.vectors import FINGERPRINT, PHOTOS, QUERY, VECTORS_OF_PHOTOS, write
@@ -48,6 +49,16 @@ def server(milvus: MilvusLite) -> Iterator[MilvusServer]:
 @pytest.fixture
 def store(tmp_path: Path) -> ArtifactStore:
     return index_store(tmp_path)
+
+
+def test_scipy_is_imported_before_several_threads_can_search_at_once(milvus: MilvusLite) -> None:
+    """The first searches of a worker failed otherwise, one in some thousand starts: SciPy was half imported."""
+    code = (
+        "import sys; from shared.index.milvus_server import MilvusServer\n"
+        f"with MilvusServer({milvus.address!r}).calling(): print('scipy.sparse' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "True"
 
 
 def opened(store: ArtifactStore, version: str, server: MilvusServer | None) -> VectorIndex:

@@ -1,6 +1,7 @@
 """Claim, run, finish on a real Valkey, with an engine made for the test."""
 
 import itertools
+import logging
 import threading
 import time
 from collections.abc import Callable
@@ -9,7 +10,7 @@ import pytest
 import redis
 from celery.exceptions import Ignore
 
-from shared.errors import ImageNotFound
+from shared.errors import ImageNotFound, IndexUnavailable
 from shared.jobs.answers_contract import EmbedResult
 from shared.jobs.contract import (
     EmbedRequest,
@@ -62,6 +63,17 @@ def test_an_error_raised_on_purpose_is_the_jobs_error(jobs: JobStore) -> None:
     error = jobs.get(job.id).error
     assert error is not None
     assert (error.code, error.retryable) == ("image_not_found", False)
+
+
+def test_the_log_tells_why_a_job_failed(jobs: JobStore, caplog: pytest.LogCaptureFixture) -> None:
+    def fail() -> PhotoResult:
+        raise IndexUnavailable("Milvus at http://milvus:19530 does not answer: UNAVAILABLE")
+
+    create(jobs)
+    with caplog.at_level(logging.INFO):
+        runner(jobs, FakeEngine(fail)).run_queued()
+    assert "outcome=index_unavailable" in caplog.text
+    assert "reason='Milvus at http://milvus:19530 does not answer: UNAVAILABLE'" in caplog.text
 
 
 def test_a_crash_fails_the_job_without_telling_its_inside(jobs: JobStore) -> None:
