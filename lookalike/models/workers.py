@@ -22,6 +22,7 @@ class Worker(Answer):
         index: the index it searches; None while none is loaded.
         problem: why it is unready; None if it is ready.
         problem_code: code of the error behind `problem`; None if there is no error.
+        installation: id of the storage whose artifacts it serves; empty: not known.
     """
 
     name: str
@@ -34,6 +35,7 @@ class Worker(Answer):
     index: IndexInfo | None = None
     problem: str | None = None
     problem_code: str | None = None
+    installation: str = ""
 
 
 class QueueState(Answer):

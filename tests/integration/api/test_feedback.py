@@ -316,7 +316,7 @@ def test_the_command_line_says_what_is_wrong_with_an_event(
     assert (given.exit_code, f"error: {reason}" in given.stderr) == (1, True)
 
 
-@pytest.mark.parametrize(("since", "n"), [("2h", 1), ("90m", 0), ("0.08d", 1), ("1", 2)])
+@pytest.mark.parametrize(("since", "n"), [("2h", 1), ("90m", 0), ("1d", 2)])
 def test_the_last_hours_can_be_exported(
     client: redis.Redis, jobs: JobStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, since: str, n: int
 ) -> None:
@@ -328,10 +328,10 @@ def test_the_last_hours_can_be_exported(
     assert json.loads(CliRunner().invoke(main, [*export, since]).stdout)["searches"] == n
 
 
-@pytest.mark.parametrize("since", ["-3d", "nan", "inf", "1e400", "1w", "d", ""])
+@pytest.mark.parametrize("since", ["-3d", "nan", "inf", "1e400d", "7", "d", ""])
 def test_what_is_no_time_is_no_empty_table(tmp_path: Path, since: str) -> None:
     refused = CliRunner().invoke(main, ["feedback", "export", str(tmp_path / "f.parquet"), f"--since={since}"])
-    assert (refused.exit_code, "such as 7d, 24h" in refused.stderr) == (2, True)
+    assert (refused.exit_code, "30m, 24h or 7d" in refused.stderr) == (2, True)
     assert not (tmp_path / "f.parquet").exists()
 
 
