@@ -53,7 +53,8 @@ def main() -> int:
         seed=given.seed,
     )
     systems: list[System] = [Lookalike(installed(Backbone.EFFICIENTNET_LITE0)), *CELERY]
-    chosen = [system for system in systems if system.name.startswith(tuple(given.systems))]
+    chosen = [system for system in systems if system.name in given.systems]
+    chosen = chosen or [system for system in systems if system.name.startswith(tuple(given.systems))]
     if not chosen:
         print(f"no system of that name; there are: {', '.join(system.name for system in systems)}", file=sys.stderr)
         return 2
