@@ -49,7 +49,7 @@ def flask_app() -> "Flask":
     from flask import Flask, request
 
     app = Flask(__name__)
-    client = redis.Redis.from_url(os.environ[_URL])
+    client = _client()
     pixels = os.urandom(_PIXELS)
 
     @app.post("/inference")
@@ -68,7 +68,7 @@ def flask_app() -> "Flask":
 
 def answer() -> None:
     """Answer each job with as many numbers as an embedding has, for ever."""
-    client = redis.Redis.from_url(os.environ[_URL])
+    client = _client()
     numbers = base64.b64encode(os.urandom(4 * _NUMBERS)).decode()
     while True:
         _, job = cast(tuple[bytes, bytes], client.brpop(["queue"]))
@@ -77,6 +77,11 @@ def answer() -> None:
             pipe.set(b"result:" + job, json.dumps({"id": job.decode(), "status": "succeeded", "embedding": numbers}))
             pipe.lpush(b"done:" + job, 1)
             pipe.execute()
+
+
+def _client() -> redis.Redis:
+    """One that waits as long as it takes: by itself a reply is waited for 5 s."""
+    return redis.Redis.from_url(os.environ[_URL], socket_timeout=None)
 
 
 if __name__ == "__main__":
