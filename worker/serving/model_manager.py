@@ -398,11 +398,10 @@ class ModelManager:
         try:
             if time.monotonic() >= self._look_by:
                 self.apply(self._read_changes(self.applied_to))
-        except QueueUnavailable:
+        except Exception as exc:  # the search goes on with what there is, and the log's follower tries again
             self._look_by = time.monotonic() + STALE_S
-        except Exception:  # the follower will meet it, too, and goes on
-            self._look_by = time.monotonic() + STALE_S
-            _LOG.exception("event=change_not_applied")
+            if not isinstance(exc, QueueUnavailable):
+                _LOG.exception("event=change_not_applied")
         finally:
             self._catching_up.release()
 

@@ -52,7 +52,7 @@ def store(tmp_path: Path) -> ArtifactStore:
 
 
 def test_scipy_is_imported_before_several_threads_can_search_at_once(milvus: MilvusLite) -> None:
-    """The first searches of a worker failed otherwise, one in some thousand starts: SciPy was half imported."""
+    """Otherwise the first searches of a worker failed now and then: SciPy was half imported."""
     code = (
         "import sys; from shared.index.milvus_server import MilvusServer\n"
         f"with MilvusServer({milvus.address!r}).calling(): print('scipy.sparse' in sys.modules)"
