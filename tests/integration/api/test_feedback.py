@@ -274,7 +274,16 @@ def test_the_command_line_stores_and_exports_what_a_table_program_can_read(
     assert (nowhere.exit_code, "No such file or directory" in nowhere.stderr) == (1, True)
 
 
-@pytest.mark.parametrize("content", [b"", gzip.compress(b""), gzip.compress(b'{"half": '), "half", b"no gzip"])
+@pytest.mark.parametrize(
+    "content",
+    [
+        pytest.param(b"", id="empty"),
+        pytest.param(gzip.compress(b""), id="no events"),
+        pytest.param(gzip.compress(b'{"half": '), id="half an event"),
+        pytest.param("half", id="half a file"),
+        pytest.param(b"no gzip", id="no gzip"),
+    ],
+)
 def test_a_damaged_file_of_the_archive_is_named_and_other_files_beside_it_are_passed_over(
     client: redis.Redis, jobs: JobStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: bytes | str
 ) -> None:
