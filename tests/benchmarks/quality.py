@@ -45,7 +45,7 @@ from shared.redis_client import connect
 from shared.settings import Backbone, PrecisionChoice, Settings
 from tests.benchmarks.support.report import RESULTS, Report
 from worker.serving.engine import Engine
-from worker.serving.model_manager import ServingState
+from worker.serving.serving_state import ServingState
 from worker.serving.shadow import Answered, ShadowSearches
 
 _LEFT_OUT = 5  # one listing in so many

@@ -25,11 +25,13 @@ from shared.model.embedder import Embeddings, joined
 from shared.model.proposals import propose_boxes
 from shared.photos.images import Pixels, PreprocessSpec
 from shared.tracing import span
+from worker.serving.followed_log import ReadChanges
 from worker.serving.lacking import Lacking
 from worker.serving.loaded_model import EngineOptions
-from worker.serving.model_manager import ArtifactNotReady, ModelManager, ReadChanges, ServingState
+from worker.serving.model_manager import ArtifactNotReady, ModelManager
 from worker.serving.promoted_reranker import PromotedReranker
 from worker.serving.result_cache import ResultCache
+from worker.serving.serving_state import ServingState
 from worker.serving.shadow import Answered
 
 __all__ = ["ArtifactNotReady", "Engine"]

@@ -3,16 +3,15 @@
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import CancelledError
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from functools import partial
 
 from shared.artifacts import Location
 from shared.artifacts.home import live_photo
 from shared.artifacts.snapshots import bundle_of, read_index_manifest
-from shared.changes.log import BEGINNING, Change, PutPhoto, entry_order
+from shared.changes.log import PutPhoto, entry_order
 from shared.errors import (
     ArtifactError,
     EmbeddingsDiffer,
@@ -30,77 +29,17 @@ from shared.index.milvus_server import MilvusServer
 from shared.index.snapshot import open_snapshot
 from shared.index.vector_index import VectorIndex
 from shared.jobs.contract import Priority
-from shared.jobs.worker_report import IndexInfo
 from shared.model.bundle import ModelBundle, open_bundle, read_manifest
 from shared.model.embedder import Embeddings
-from shared.model.references import notice_of
-from shared.photos.images import Pixels, PreprocessSpec, decode_photo
+from shared.photos.images import PreprocessSpec, decode_photo
 from shared.telemetry import event
+from worker.serving.followed_log import FollowedLog, ReadChanges
 from worker.serving.loaded_model import EngineOptions, Model, start_model
-from worker.serving.micro_batcher import MicroBatcher
 from worker.serving.promoted import Pointers, PromotedArtifacts
+from worker.serving.serving_state import ServingState
 
 _LOG = logging.getLogger(__name__)
-STALE_S = 1.5  # after which a search reads the log itself; who follows it looks every second
-_CATCH_UP_S = 2.0  # how long a search waits for another that does
 _OUTLIVED_S = 60.0  # a replaced model is kept so long after the last photo that was preprocessed for it
-
-ReadChanges = Callable[[str], Iterable[Change]]
-
-
-@dataclass(frozen=True)
-class ServingState:
-    """One model with an index built by it; a job uses exactly one of these from start to end.
-
-    Attributes:
-        model: in memory.
-        index: snapshot and pending changes.
-    """
-
-    model: Model
-    index: DeltaIndex
-
-    @property
-    def bundle(self) -> ModelBundle:
-        """The model's bundle."""
-        return self.model.bundle
-
-    @property
-    def batcher(self) -> "MicroBatcher[Pixels, Embeddings]":
-        """The model's batcher."""
-        return self.model.batcher
-
-    @property
-    def spec(self) -> PreprocessSpec:
-        """The preprocessing spec of the photos that the model takes."""
-        return self.bundle.manifest.preprocess
-
-    def info(self) -> IndexInfo:
-        """Describe model and index, for heartbeats and `GET /v1/index`."""
-        model, index = self.bundle.manifest, self.index.manifest
-        return IndexInfo(
-            version=self.index.version,
-            count=index.count,
-            changed=self.index.n_changed,
-            dimension=index.dimension,
-            built_at=index.built_at,
-            catalogue=index.catalogue,
-            backbone=model.backbone,
-            weights=model.weights,
-            model_fingerprint=model.fingerprint,
-            model_version=self.bundle.version,
-            metrics=model.metrics,
-            metrics_catalogue=model.catalogue,
-            recipe=model.recipe,
-            runtime=model.runtime,
-            precision=model.precision,
-            preprocess=model.preprocess,
-            temperature=model.temperature,
-            abstain_below=model.abstain_below,
-            words=model.text.attributes if model.text else (),
-            text_weight=model.fusion.text_weight if model.text and model.fusion else None,
-            notice=notice_of(model),
-        )
 
 
 class ArtifactNotReady(Exception):
@@ -118,6 +57,7 @@ class ModelManager:
         on_batch: called with the size of each batch that a model runs.
 
     Attributes:
+        log: the change log as the current index shows it.
         current: the serving state; None before anything is loaded.
         problem: why the promoted artifacts are not the ones in use, for operators; None: they are.
         problem_code: code of the error behind `problem`; None: there is no problem, or no error.
@@ -135,16 +75,13 @@ class ModelManager:
         self._promoted = PromotedArtifacts(storage)
         self._bundles, self._indexes = self._promoted.bundles, self._promoted.indexes
         self._options = options
-        self._read_changes = read_changes
         self._server = server
         self._on_batch = on_batch
-        self._changing = threading.Lock()
+        self.log = FollowedLog(read_changes)
         self.current: ServingState | None = None
         self._coming: Model | None = None  # loaded, but no index by it is in use yet
         self._outlived: ServingState | None = None  # replaced, but photos that were preprocessed for it still arrive
         self._outlived_until = 0.0
-        self._catching_up = threading.Lock()
-        self._look_by = 0.0  # when the log is to have been read again at the latest, so that searches see it
         self._following = threading.Lock()
         self._loading = threading.RLock()
         self._tried: Pointers | None = None
@@ -211,19 +148,14 @@ class ModelManager:
         if old and (old.model, old.index.version) == (model, index):
             return old
         new = ServingState(model, self._overlay(model, index))
-        new.index.apply(self._read_changes(new.index.applied_to))  # the old state still follows the log
-        with self._changing:
-            began = time.monotonic()
-            new.index.apply(self._read_changes(new.index.applied_to))
-            self._look_by = max(self._look_by, began + STALE_S)
-            with self._exchanging():
-                if model not in self.models():
-                    raise FingerprintMismatch(f"bundle {version} was replaced while its index was opened")
-                self.current = new
-                if old and old.spec != new.spec:
-                    self._outlived, self._outlived_until = old, time.monotonic() + _OUTLIVED_S
-                if self._coming and (self._coming is model or self._coming.bundle.version != self._promoted.bundle()):
-                    self._coming = None
+        with self.log.replacing(new.index), self._exchanging():
+            if model not in self.models():
+                raise FingerprintMismatch(f"bundle {version} was replaced while its index was opened")
+            self.current = new
+            if old and old.spec != new.spec:
+                self._outlived, self._outlived_until = old, time.monotonic() + _OUTLIVED_S
+            if self._coming and (self._coming is model or self._coming.bundle.version != self._promoted.bundle()):
+                self._coming = None
         event(_LOG, "artifacts_loaded", bundle=version, index=new.index.version, count=len(new.index.snapshot))
         return new
 
@@ -290,7 +222,7 @@ class ModelManager:
         """
         if self.current is None:
             raise IndexMissing(self.problem or "nothing is loaded yet")
-        self._catch_up()
+        self.log.catch_up()
         if spec not in (None, self.current.spec):
             if not self.has_fetched:
                 raise ArtifactNotReady
@@ -308,7 +240,7 @@ class ModelManager:
                     self._outlived = outlived
             outlived, self._outlived_until = self._outlived, time.monotonic() + _OUTLIVED_S
             with suppress(QueueUnavailable):
-                outlived.index.apply(self._read_changes(outlived.index.applied_to))
+                self.log.apply_to(outlived.index)
             return outlived
 
     def _last_live(self, spec: PreprocessSpec) -> ServingState:
@@ -374,37 +306,6 @@ class ModelManager:
         answering = [live.model for live in (self.current, self._outlived) if live]
         return [*answering, *([self._coming] if self._coming else [])]
 
-    @property
-    def applied_to(self) -> str:
-        """Id of the last entry of the change log that searches see."""
-        return live.index.applied_to if (live := self.current) else BEGINNING
-
-    def apply(self, changes: Iterable[Change]) -> None:
-        """Make entries of the change log visible to searches; entries that were applied before are skipped.
-
-        Args:
-            changes: those after `applied_to`, read just before or during the call.
-        """
-        began = time.monotonic()
-        with self._changing:
-            if self.current:
-                self.current.index.apply(changes)
-        self._look_by = max(self._look_by, began + STALE_S)
-
-    def _catch_up(self) -> None:
-        """Read the log where nobody has of late: who follows it waits for a Redis that has died, or all stood still."""
-        if time.monotonic() < self._look_by or not self._catching_up.acquire(timeout=_CATCH_UP_S):
-            return
-        try:
-            if time.monotonic() >= self._look_by:
-                self.apply(self._read_changes(self.applied_to))
-        except Exception as exc:  # the search goes on with what there is, and the log's follower tries again
-            self._look_by = time.monotonic() + STALE_S
-            if not isinstance(exc, QueueUnavailable):
-                _LOG.exception("event=change_not_applied")
-        finally:
-            self._catching_up.release()
-
     def follow_lost_log(self, end: str, applied_to: str) -> None:
         """Make searches see what a change log has that has lost entries, so that all workers see the same.
 
@@ -419,12 +320,11 @@ class ModelManager:
             ):
                 return  # a log that was emptied since the index was built has no more of it than that
             index = self._overlay(old.model, old.index.version)
-            with self._changing:
-                index.apply(self._read_changes(index.applied_to))
-                if entry_order(index.applied_to) >= entry_order(applied_to):
-                    return  # it is all there: the end was asked of a Redis that is no primary any more
-                with self._exchanging():
-                    self.current = ServingState(old.model, index)
+            self.log.apply_to(index)
+            if entry_order(index.applied_to) >= entry_order(applied_to):
+                return  # it is all there: the end was asked of a Redis that is no primary any more
+            with self.log.replacing(index), self._exchanging():
+                self.current = ServingState(old.model, index)
         event(
             _LOG,
             "changes_lost",

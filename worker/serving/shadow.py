@@ -20,7 +20,7 @@ from shared.photos.images import Pixels
 from shared.quality.contract import FEATURES, ShadowedSearch
 from shared.quality.store import QualityStore
 from shared.telemetry import event
-from worker.serving.model_manager import ServingState
+from worker.serving.serving_state import ServingState
 
 _LOG = logging.getLogger(__name__)
 _MOST_WAITING = 8

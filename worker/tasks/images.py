@@ -75,7 +75,7 @@ class ChangeWriter:
         if self._engine.ready:
             # Searches of this worker see it before the job ends; without Redis its follower of the log does it later.
             with suppress(QueueUnavailable):
-                self._engine.live.apply(read_changes(self._log, self._engine.live.applied_to))
+                self._engine.live.log.apply(read_changes(self._log, self._engine.live.log.applied_to))
         return ImageChangeResult(image_id=request.image_id, change_id=change_id, duplicates=duplicates)
 
     def _put(self, request: PutImageRequest, claim: Claim, lease: Lease) -> tuple[PutPhoto, bytes]:
@@ -165,9 +165,9 @@ class ChangeFollower(threading.Thread):
     def run(self) -> None:
         while not self._stopping.is_set():
             try:
-                applied_to = self._engine.live.applied_to
+                applied_to = self._engine.live.log.applied_to
                 self._engine.live.follow_lost_log(self._log.end(), applied_to)
-                self._engine.live.apply(self._log.wait(self._engine.live.applied_to, _LOOK_S))
+                self._engine.live.log.apply(self._log.wait(self._engine.live.log.applied_to, _LOOK_S))
             except redis.RedisError as exc:
                 event(_LOG, "changes_unreachable", level=logging.WARNING, reason=type(exc).__name__)
                 self._stopping.wait(_LOOK_S)

@@ -45,7 +45,7 @@ from tests.support.snapshots import write_snapshot
 from worker.jobs.leases import Leases
 from worker.jobs.runner import JobRunner
 from worker.serving.engine import Engine
-from worker.serving.model_manager import STALE_S
+from worker.serving.followed_log import STALE_S
 from worker.tasks.images import ChangeFollower, ChangeWriter, as_png, read_changes
 
 SIDE = 224
@@ -347,7 +347,7 @@ def test_no_search_misses_a_live_photo_while_snapshots_with_and_without_it_take_
     for turn in range(20):
         store.promote([compacted, without][turn % 2])
         engine.refresh()
-        assert engine.live.applied_to == change.entry_id
+        assert engine.live.log.applied_to == change.entry_id
     stop.set()
     for thread in threads:
         thread.join()
