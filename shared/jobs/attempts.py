@@ -18,6 +18,7 @@ from shared.redis_clock import RedisClock
 
 _GONE_S = 86_400
 _REAP_AT_MOST = 500
+_EXPIRE_AT_MOST = 200  # whoever submits a job waits for it
 
 
 class Attempts:
@@ -119,6 +120,15 @@ class Attempts:
             list[list[bytes]], self.run(scripts.REAP, max_attempts, lost, _REAP_AT_MOST, repr(float(lease_s)))
         )
         return ReapReport(*([job_id.decode() for job_id in ids] for ids in answer))
+
+    def expire_overdue(self) -> bool:
+        """Expire some jobs whose deadline has passed, as `reap` does while any worker lives; returns whether it did."""
+        overdue = cast(
+            list[bytes], self._redis.zrangebyscore(PREFIX + "deadlines", "-inf", self.now(), 0, _REAP_AT_MOST)
+        )
+        if overdue:
+            self.run(scripts.EXPIRE, *overdue)
+        return bool(overdue)
 
     def now(self) -> float:
         """The current time, rounded to microseconds as in the cursors of lists."""

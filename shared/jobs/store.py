@@ -176,7 +176,7 @@ class JobStore(Attempts):
             *(part for pair in record.items() for part in pair),
             now=now,
         )
-        outcome, detail = cast(tuple[bytes, bytes], answered(write, job.id))
+        outcome, detail = self._written(write, job.id)
         match outcome:
             case b"known":
                 known = detail.decode()
@@ -199,6 +199,17 @@ class JobStore(Attempts):
                     retry_after_s=self._retry_after_s(int(detail)),
                 )
         return Created(job, is_new=True, called=detail == b"called")
+
+    def _written(self, write: Callable[[], object], job_id: str) -> tuple[bytes, bytes]:
+        """Run the script that writes a job; where there is no room, make some and run it again."""
+        try:
+            answer = cast(tuple[bytes, bytes], answered(write, job_id))
+            if answer[0] not in (b"full", b"share") or not self.expire_overdue():
+                return answer
+        except redis.exceptions.OutOfMemoryError:
+            if not self.expire_overdue():
+                raise
+        return cast(tuple[bytes, bytes], answered(write, job_id))
 
     def get(self, job_id: str, *, owner: str | None = None) -> Job:
         """Read a job.

@@ -166,6 +166,19 @@ def test_a_full_queue_refuses_and_keeps_nothing(store: JobStore, client: redis.R
     create(store, max_queued=3)
 
 
+def test_jobs_past_their_deadline_take_no_room_though_no_worker_lives_to_end_them(
+    store: JobStore, clock: Clock, client: redis.Redis
+) -> None:
+    late = [create(store, max_queued=3, deadline_s=5) for _ in range(2)]
+    waiting = create(store, max_queued=3)
+    client.zadd(PREFIX + "deadlines", {"outlived": clock()})
+    client.zadd(PREFIX + "queued", {"outlived": clock()})
+    clock.now += 6
+    assert create(store, max_queued=3).status is JobStatus.QUEUED
+    assert store.depth() == 2
+    assert [store.get(job.id).status for job in (*late, waiting)] == [JobStatus.EXPIRED] * 2 + [JobStatus.QUEUED]
+
+
 def test_retry_after_grows_with_depth_and_with_the_pace_measured(store: JobStore, clock: Clock) -> None:
     def retry_after_s(depth: int) -> int:
         while store.depth() < depth:

@@ -21,6 +21,7 @@ from shared.jobs.contract import (
     JobStatus,
     Priority,
     SearchRequest,
+    Submission,
 )
 from shared.jobs.listing import JobListing
 from shared.jobs.records import PREFIX, Admission, Idempotency, QuarantineWaits, QueueName
@@ -145,11 +146,12 @@ def test_a_key_whose_job_a_failover_has_lost_meanwhile_is_to_be_sent_again(
     assert lost.value.job_id == first.id
 
 
-def test_an_owner_may_fill_its_share_and_no_more(store: JobStore) -> None:
+def test_an_owner_may_fill_its_share_and_no_more(store: JobStore, clock: Clock) -> None:
     limits = Admission(max_queued=10, max_queued_per_owner=2)
 
     def submit(owner: str) -> None:
-        store.create(JobKind.EMBED, EmbedRequest(), b"p", admission=limits, owner=owner)
+        until = Submission(deadline_s=60)
+        store.create(JobKind.EMBED, EmbedRequest(), b"p", admission=limits, submission=until, owner=owner)
 
     submit("a")
     submit("a")
@@ -157,6 +159,9 @@ def test_an_owner_may_fill_its_share_and_no_more(store: JobStore) -> None:
         submit("a")
     assert refused.value.retry_after_s >= 1
     submit("b")
+    clock.now += 61
+    submit("a")
+    submit("a")
 
 
 def test_a_failed_job_can_be_tried_again_and_others_cannot(store: JobStore) -> None:
@@ -219,6 +224,19 @@ def test_a_full_redis_takes_no_new_job_but_ends_those_it_has(store: JobStore, cl
     finally:
         client.config_set("maxmemory", 0)
     assert {store.get(job.id).status for job in jobs} == {JobStatus.SUCCEEDED}
+
+
+def test_a_redis_full_of_photos_past_their_deadline_takes_new_jobs(
+    store: JobStore, client: redis.Redis, clock: Clock
+) -> None:
+    for _ in range(3):
+        create(store, bytes(100_000), deadline_s=5)
+    clock.now += 6
+    client.config_set("maxmemory", int(client.info("memory")["used_memory"]) - 50_000)
+    try:
+        assert create(store).status is JobStatus.QUEUED
+    finally:
+        client.config_set("maxmemory", 0)
 
 
 # --- lists ---
