@@ -67,24 +67,29 @@ class RowFilters:
         Raises:
             InvalidRequest: the filter does not fit the catalogue, or there is no such category.
         """
-        allowed = None if request.filter is None else self.matching(request.filter)
+        is_filtered = request.filter is not None or request.category is not None
+        allowed = self.matching(request.filter, request.category) if is_filtered else None
         if hidden is not None:
             allowed = allowed.without(hidden) if allowed else self._all_but(hidden)
-        if request.category is not None:
-            in_category = self.rows.categories == self._categories.position(request.category)
-            allowed = allowed.both(in_category) if allowed else Allowed(in_category)
         for listing_id in request.excluded_listings:
             allowed = (allowed or self._all()).without(self.rows.of_listing(listing_id))
         return allowed
 
-    def matching(self, given: Mapping[str, object]) -> Allowed:
-        """Return the rows that a filter matches; remembered. Raises InvalidRequest as `allowed`."""
-        key = json.dumps(given, sort_keys=True)
+    def matching(self, given: Mapping[str, object] | None, category: str | None = None) -> Allowed:
+        """Return the rows that a filter matches, in a category if one is given; remembered.
+
+        Raises:
+            InvalidRequest: as `allowed`.
+        """
+        key = json.dumps([given, category], sort_keys=True)
         with self._using:
             if (known := self._matching.get(key)) is not None:
                 self._matching.move_to_end(key)
                 return known
-        found = Allowed(self._columns.mask(bind_filter(given, self.schema, self._categories)))
+        mask = self._columns.mask(bind_filter(given or {}, self.schema, self._categories))
+        if category is not None:
+            mask &= self.rows.categories == self._categories.position(category)
+        found = Allowed(mask)
         with self._using:
             self._matching[key] = found
             while len(self._matching) > max(1, _CACHED_BYTES // max(1, len(self.rows))):

@@ -337,7 +337,7 @@ def _search(scratch: Path, n: int) -> dict[str, Any]:
         "resident_before_mb": before_mb,
         "float32_share": memory_mb / (n * DIMENSION * 4 / 2**20),
         "filtered": {
-            name: statistics.median(_ms(snapshot.search, query, asked) for query in queries[:100])
+            name: statistics.median([_ms(snapshot.search, query, asked) for query in 2 * [*queries[:100]]][100:])
             for name, asked in filtered.items()
         },
     }
