@@ -196,6 +196,26 @@ def test_feedback_is_archived_by_the_hour_and_what_may_still_come_stays(
     assert len(list(tmp_path.glob("feedback/*/*.gz"))) == 1
 
 
+def test_an_archive_that_cannot_be_written_is_told_once_and_holds_nothing_up_when_it_can(
+    client: redis.Redis, valkey_url: str, jobs: JobStore, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    archiver = FeedbackArchiver(settings(valkey_url, home=tmp_path), FeedbackStore(client))
+    directory = tmp_path / "feedback"
+    for _ in range(2):
+        give(client, job := searched(jobs), "p1")
+        client.zadd("lookalike:feedback", {job.id: int((time.time() - 3600 * 100) * 1e6)})
+        directory.write_text("in its way")
+        archiver.archive()
+        archiver.archive()
+        directory.unlink()
+        archiver.archive()
+        directory.rename(tmp_path / job.id)
+    assert [line.getMessage().split()[0] for line in caplog.records if "archived" in line.getMessage()] == [
+        "event=feedback_not_archived",
+        "event=feedback_archived",
+    ] * 2
+
+
 def test_what_was_answered_outlives_a_redis_that_is_killed(tmp_path: Path) -> None:
     config = {"appendonly": "yes", "appendfsync": "always"}
     server = ValkeyServer(port=free_port(), data_dir=tmp_path, persist=True, config=config)
