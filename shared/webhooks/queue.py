@@ -20,6 +20,7 @@ from shared.redis_clock import RedisClock
 
 DUE_KEY = "lookalike:webhooks"
 TRIES_KEY = "lookalike:webhook_tries"
+LONGEST_S = 3600.0  # that a delivery is put off
 
 # A full Redis must not keep deliveries from being settled: that is what makes room.
 _FOLDER, _FLAGS = Path(__file__).parent, ("allow-oom",)
@@ -65,7 +66,7 @@ class WebhookQueue:
         if limit < 1:
             return []
         now = self._clock()
-        flat = self._take(keys=self._keys, args=[repr(now), limit, repr(now + lease_s)])
+        flat = self._take(keys=self._keys, args=[repr(now), limit, repr(now + lease_s), repr(now + LONGEST_S)])
         return [Delivery(raw.decode(), int(tries)) for raw, tries in zip(flat[::2], flat[1::2], strict=True)]
 
     def settle(self, job_id: str) -> None:
@@ -77,7 +78,7 @@ class WebhookQueue:
 
         Args:
             job_id: of the delivery.
-            at: when it is due, seconds since the epoch.
+            at: when it is due, seconds since the epoch; LONGEST_S from now at most.
             counted: whether the attempt just made counts; it does not where nothing was sent.
         """
         self._retry(keys=self._keys, args=[job_id, repr(at), int(counted)])

@@ -5,8 +5,13 @@
 -- ARGV[1]  now        seconds since the epoch
 -- ARGV[2]  limit      most to take
 -- ARGV[3]  lease_end  when an unsettled one is due again, seconds since the epoch
+-- ARGV[4]  latest     nothing is put off beyond it: what is due later is of before the clock was set back
 -- Returns  job id and tries begun, by turns
-local due, tries, now, limit, lease_end = KEYS[1], KEYS[2], ARGV[1], ARGV[2], ARGV[3]
+local due, tries, now, limit, lease_end, latest = KEYS[1], KEYS[2], ARGV[1], ARGV[2], ARGV[3], ARGV[4]
+
+for _, id in ipairs(redis.call('ZRANGE', due, '(' .. latest, '+inf', 'BYSCORE', 'LIMIT', 0, 100)) do
+  redis.call('ZADD', due, now, id)
+end
 
 local taken = {}
 for _, id in ipairs(redis.call('ZRANGE', due, '-inf', now, 'BYSCORE', 'LIMIT', 0, limit)) do

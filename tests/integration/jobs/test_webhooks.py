@@ -235,6 +235,15 @@ def test_the_longest_due_are_taken_first_and_no_more_than_asked_for(client: redi
     assert queue.take(9, lease_s=30) == []
 
 
+def test_deliveries_do_not_wait_for_a_clock_that_was_set_back(client: redis.Redis, clock: Clock) -> None:
+    queue = WebhookQueue(client, clock=clock)
+    client.zadd(DUE_KEY, {"new": clock.now, "tried": clock.now + BACKOFF_S[-1] * (1 + JITTER)})
+    assert queue.take(9, lease_s=30) == [Delivery("new", 1)]
+    clock.now -= 86_400
+    assert queue.take(9, lease_s=30) == [Delivery("new", 2), Delivery("tried", 1)]
+    assert queue.take(9, lease_s=30) == []
+
+
 def test_a_settled_delivery_is_not_brought_back_by_a_late_retry(client: redis.Redis, clock: Clock) -> None:
     queue = WebhookQueue(client, clock=clock)
     client.zadd(DUE_KEY, {"job1": clock.now})
