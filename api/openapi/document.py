@@ -12,6 +12,7 @@ from werkzeug.routing import Rule
 from api.http.auth import PUBLIC
 from api.http.views import Problem
 from api.openapi.examples import filter_example, values_example
+from api.openapi.filters import COMPONENTS, FILTER
 from api.openapi.operation import JPEG, Errors, Operation, Schema
 from api.openapi.schemas import PHOTO_TYPES, exactly, options_of
 from api.uploads.bodies import FIELD
@@ -92,7 +93,8 @@ def describe(
         **({"servers": [{"url": settings.url_prefix}]} if settings.url_prefix else {}),
         "paths": paths,
         "components": {
-            "schemas": defined["$defs"],
+            # pydantic also defines what a schema written by hand stands for, such as JsonValue: anything.
+            "schemas": {name: schema for name, schema in defined["$defs"].items() if schema} | COMPONENTS,
             "securitySchemes": {"key": {"type": "http", "scheme": "bearer", "description": "lookalike keys create"}},
         },
     }
@@ -111,7 +113,8 @@ def _name_what_is_served(part: object, categories: list[str], attributes: Attrib
             one = "|".join(re.escape(name) for name in _names(kind, attributes))
             part |= {"pattern": f"^({one})(,({one}))*$", "maxLength": _MAX_LIST} if attributes else {}
         if part.pop("x-filter", None):
-            part["example"] = filter_example(categories, attributes)
+            del part["type"]
+            part |= FILTER | {"example": filter_example(categories, attributes)}
         if part.pop("x-attributes", None):
             part |= {"properties": {one.name: _VALUES[one.type] for one in attributes}, "additionalProperties": False}
             part["example"] = values_example(attributes)

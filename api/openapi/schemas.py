@@ -18,14 +18,11 @@ from shared.settings import Settings
 PHOTO_TYPES = tuple(f"image/{kind}" for kind in ("jpeg", "png", "webp", "gif", "bmp", "tiff", "avif", "heic", "heif"))
 _FORM = "multipart/form-data"
 _JSON = "application/json"
-_PHOTO_FILE: Schema = {
-    "type": "string",
-    "format": "binary",
-    "description": "JPEG, PNG, WebP, GIF, BMP, TIFF, AVIF or HEIC",
-}
+_FILE: Schema = {"type": "string", "format": "binary"}
+_PHOTO_FILE: Schema = {**_FILE, "description": "JPEG, PNG, WebP, GIF, BMP, TIFF, AVIF or HEIC"}
 _QUERY_PHOTOS: Schema = {
     "type": "array",
-    "items": {"format": "binary"},
+    "items": _FILE,
     "minItems": 1,
     "maxItems": MAX_QUERY_PHOTOS,
     "description": f"{_PHOTO_FILE['description']}; several are one query, the mean of their embeddings",
@@ -48,10 +45,11 @@ def photo_with(options: type[BaseModel]) -> Body:
     return body
 
 
-_WORDS_ALONE = {
-    "required": ["text"],
-    "properties": {"text": {"type": "string"}},
-    "not": {"anyOf": [{"required": [name]} for name in OF_THE_INDEX]},
+# Said without oneOf: generators of clients make a type of each of its parts, and forget the options beside it.
+_ONE_QUERY: Schema = {
+    "not": {"required": list(OF_THE_INDEX)},
+    "if": {"not": {"anyOf": [{"required": [name]} for name in OF_THE_INDEX]}},
+    "then": {"required": ["text"], "properties": {"text": {"type": "string"}}},
 }
 
 
@@ -64,8 +62,7 @@ def photo_or_id(options: type[BaseModel]) -> Body:
         by_id = closed(options_of(settings, options, Submission, nullable=True) | ids)
         for name in OF_WHAT_IS_SENT:
             by_id["properties"].pop(name, None)
-        one_of_them = {"oneOf": [*({"required": [name]} for name in ids), _WORDS_ALONE]}
-        return {_FORM: closed({FIELD: _QUERY_PHOTOS, **form}, FIELD), _JSON: by_id | one_of_them}
+        return {_FORM: closed({FIELD: _QUERY_PHOTOS, **form}, FIELD), _JSON: by_id | _ONE_QUERY}
 
     return body
 
@@ -76,13 +73,14 @@ def many_photos(settings: Settings) -> dict[str, Schema]:
     for name in (*OF_THE_INDEX, *OF_WHAT_IS_SENT):
         del options[name]
     fields: dict[str, Schema] = {
-        FIELD: {"type": "array", "items": {"format": "binary"}, "minItems": 1, "maxItems": settings.max_batch_photos},
+        FIELD: {"type": "array", "items": _FILE, "minItems": 1, "maxItems": settings.max_batch_photos},
         "custom_id": {
             "type": "array",
             "items": {"type": "string", "minLength": 1, "maxLength": 200},
             "description": "one for each photo, in their order; or none, and they are counted from 0",
         },
         "kind": {
+            "type": "string",
             "enum": list(PHOTO_REQUESTS),
             "default": JobKind.SEARCH,
             "description": "other options are those of the kind",

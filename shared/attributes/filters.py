@@ -17,8 +17,8 @@ from shared.errors import InvalidRequest
 MAX_DEPTH = 8
 MAX_CONDITIONS = 100
 MAX_MATCHES = 2_000
-_CLAUSES = ("must", "should", "must_not")
-_BOUNDS = ("gt", "gte", "lt", "lte")
+CLAUSES = ("must", "should", "must_not")
+BOUNDS = ("gt", "gte", "lt", "lte")
 _MATCHES = ("value", "any", "except")
 # A condition has its currency beside the amounts.
 _EXPECTED = EXPECTED | {AttributeType.PRICE: 'a price: a number, and "currency": "EUR" beside it where it matters'}
@@ -128,12 +128,12 @@ class _Binder:
 
     def clauses(self, given: object, where: str, depth: int) -> Condition:
         """Bind `{"must": [...], "should": [...], "must_not": [...]}`."""
-        if not isinstance(given, Mapping) or not given.keys() <= set(_CLAUSES):
+        if not isinstance(given, Mapping) or not given.keys() <= set(CLAUSES):
             raise InvalidRequest(f"{where}: must be a JSON object with must, should or must_not, not {shown(given)}")
         if depth > MAX_DEPTH:
             raise InvalidRequest(f"{where}: nested more than {MAX_DEPTH} deep")
         bound: dict[str, tuple[Condition, ...]] = {}
-        for clause in _CLAUSES:
+        for clause in CLAUSES:
             conditions = given.get(clause) or []
             listed = [conditions] if isinstance(conditions, Mapping) else conditions
             if not isinstance(listed, list):
@@ -158,7 +158,7 @@ class _Binder:
                 return self._range(self._attribute(key, f"{where}.key"), asked, where)
             case {"is_empty": {"key": str() as key, **rest}, **others} if not rest and not others:
                 return Not(Present(self._attribute(key, f"{where}.is_empty.key")))
-            case Mapping() if given.keys() & set(_CLAUSES):
+            case Mapping() if given.keys() & set(CLAUSES):
                 return self.clauses(given, where, depth + 1)
         raise InvalidRequest(
             f'{where}: must be {{"key": ..., "match": {{...}}}}, {{"key": ..., "range": {{...}}}}, '
@@ -212,9 +212,9 @@ class _Binder:
             raise InvalidRequest(
                 f"{place}: {attribute.name} is a {attribute.type}, which has no range; number, price and time have one"
             )
-        bounds = {name: _bound(attribute, asked[name], f"{place}.{name}") for name in _BOUNDS if name in asked}
-        if not bounds or not asked.keys() <= {*_BOUNDS, "currency"}:
-            raise InvalidRequest(f"{place}: {', '.join(_BOUNDS)} are possible, not {shown(asked)}")
+        bounds = {name: _bound(attribute, asked[name], f"{place}.{name}") for name in BOUNDS if name in asked}
+        if not bounds or not asked.keys() <= {*BOUNDS, "currency"}:
+            raise InvalidRequest(f"{place}: {', '.join(BOUNDS)} are possible, not {shown(asked)}")
         low, low_open = max((bounds.get("gte", -inf), False), (bounds.get("gt", -inf), True))
         high, high_closed = min((bounds.get("lte", inf), True), (bounds.get("lt", inf), False))
         currency = _currency(attribute, asked.get("currency"), place, single=True)

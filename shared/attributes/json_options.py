@@ -58,16 +58,13 @@ def _names(given: object) -> object:
     return names
 
 
-_CONDITIONS = {"type": ["array", "object"], "description": "conditions: match, range, is_empty, or a filter again"}
-_FILTER_SCHEMA = {
-    "type": "object",
-    "properties": {"must": _CONDITIONS, "should": _CONDITIONS, "must_not": _CONDITIONS},
-    "additionalProperties": False,
-    "x-filter": True,
-}
-# Examples, too, are the catalogue's: the API's description adds them.
+# The API's description has the schema, and an example from the catalogue.
 # `shared.attributes.filters.bind_filter` checks it against the attributes that the catalogue has.
-FilterJson = Annotated[dict[str, JsonValue], BeforeValidator(_object), WithJsonSchema(_FILTER_SCHEMA)]
+FilterJson = Annotated[
+    dict[str, JsonValue],
+    BeforeValidator(_object),
+    WithJsonSchema({"type": "object", "x-filter": True}),
+]
 # `shared.attributes.values.read_values` does likewise.
 AttributeValues = Annotated[
     dict[str, JsonValue],

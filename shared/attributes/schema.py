@@ -6,8 +6,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import cached_property
+from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, WithJsonSchema
 
 from shared.errors import InvalidRequest
 
@@ -21,6 +22,26 @@ BUILT_IN = (CATEGORY, "listing_id", "image_id")  # keys of filters that every ph
 _N_NAMED = 12
 
 Values = Mapping[str, JsonValue]  # by attribute name; a missing one has no entry
+# In answers: of the types that `AttributeType` names.
+ValuesJson = Annotated[
+    dict[str, JsonValue],
+    WithJsonSchema(
+        {
+            "type": "object",
+            "additionalProperties": {
+                "anyOf": [
+                    {"type": ["string", "number", "boolean"]},
+                    {
+                        "type": "object",
+                        "properties": {"amount": {"type": "number"}, "currency": {"type": "string"}},
+                        "required": ["amount", "currency"],
+                        "additionalProperties": False,
+                    },
+                ]
+            },
+        }
+    ),
+]
 
 
 class AttributeType(StrEnum):

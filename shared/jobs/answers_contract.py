@@ -6,9 +6,9 @@ Docstrings of these models are the descriptions of the API's OpenAPI document.
 from collections.abc import Sequence
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, SerializerFunctionWrapHandler, model_serializer
+from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer
 
-from shared.attributes.schema import AttributeType
+from shared.attributes.schema import AttributeType, ValuesJson
 
 
 class Contract(BaseModel):
@@ -95,7 +95,7 @@ class Neighbour(Contract):
     category: str
     score: float  # cosine similarity, -1..1; with `listing_score=mean` the listing's
     row: int  # position in the index snapshot
-    attributes: dict[str, JsonValue] | None = Field(
+    attributes: ValuesJson | None = Field(
         None, exclude_if=is_none, description="those of `include` that the listing has; only with `include`"
     )
     listing_photos: int | None = Field(

@@ -135,7 +135,7 @@ class Installation:
         (container,) = (each["ID"] for each in self._listed() if each["Service"] == service)
         pid = self._docker("inspect", "-f", "{{.State.Pid}}", container)
         assert _REDIS
-        self._docker("run", "--rm", "--privileged", "--pid=host", "-u", "0", _REDIS[1], "kill", "-9", pid)
+        self._docker("run", "--rm", "--pid=host", "-u", "0", _REDIS[1], "kill", "-9", pid)
         until(
             lambda: self._docker("inspect", "-f", "{{.RestartCount}}", container) != "0", 60, f"a restart of {service}"
         )
@@ -171,7 +171,10 @@ class Installation:
         return [json.loads(line) for line in lines if line.startswith("{")]
 
     def _docker(self, *arguments: str) -> str:
-        return subprocess.run(["docker", *arguments], capture_output=True, text=True, check=True).stdout.strip()
+        done = subprocess.run(["docker", *arguments], capture_output=True, text=True, check=False)
+        if done.returncode:
+            raise AssertionError(f"docker {' '.join(arguments)}: {done.returncode}\n{done.stderr[-2000:]}")
+        return done.stdout.strip()
 
 
 @contextmanager

@@ -189,7 +189,7 @@ def test_flower_is_told_of_the_queues_there_are() -> None:
     assert told["task_default_queue"] in ALL_QUEUES
 
 
-# --- locks ---
+# --- packages ---
 
 
 def locked(name: str) -> dict[str, set[str]]:
@@ -217,6 +217,19 @@ def test_make_run_installs_all_that_serving_needs_in_the_versions_that_are_teste
     assert required("run") | required("milvus") | required("otel") <= run.keys()
     assert {package: versions for package, versions in run.items() if versions != tested.get(package)} == {}
     assert required("torch") <= torch.keys() - run.keys()
+
+
+def test_a_wheel_holds_every_file_of_the_packages() -> None:
+    setuptools = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]
+    rooms = [ROOT / pattern.removesuffix("*") for pattern in setuptools["packages"]["find"]["include"]]
+    files = {path for room in rooms for path in room.rglob("*") if path.is_file() and path.name != "Dockerfile"}
+    held = {
+        path
+        for package, patterns in setuptools["package-data"].items()
+        for pattern in patterns
+        for path in (ROOT / package.replace(".", "/")).glob(pattern)
+    }
+    assert {path for path in files - held if path.suffix not in {".py", ".pyc"}} == set()
 
 
 # --- monitoring ---
