@@ -11,7 +11,7 @@ from urllib.parse import parse_qs, quote, unquote, urlsplit
 import redis
 from redis.backoff import NoBackoff
 from redis.connection import parse_url
-from redis.exceptions import MaxConnectionsError, OutOfMemoryError
+from redis.exceptions import MaxConnectionsError, NoPermissionError, OutOfMemoryError
 from redis.retry import Retry
 from redis.sentinel import MasterNotFoundError, Sentinel
 
@@ -243,6 +243,10 @@ def trouble_with(named: str, error: redis.RedisError) -> tuple[str, str]:
 
 def queue_trouble(error: BaseException | None) -> str:
     """Say what keeps the job queue from being used, for those who send jobs."""
+    if isinstance(error, redis.AuthenticationError):
+        return "the job queue refuses the service: Redis wants another user or password"
+    if isinstance(error, NoPermissionError):
+        return "the job queue refuses the service: its Redis user lacks a right"
     if isinstance(error, OutOfMemoryError):
         return "the job queue has no room: Redis has reached its maxmemory"
     if isinstance(error, redis.ResponseError):

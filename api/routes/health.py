@@ -3,6 +3,7 @@
 import redis
 from flask import Blueprint, Response, jsonify
 from prometheus_client import CONTENT_TYPE_LATEST
+from redis.exceptions import NoPermissionError
 
 from api.http.responses import answer
 from api.http.views import QueueView, Readiness, WorkerList, WorkerView
@@ -11,6 +12,7 @@ from api.openapi.schemas import exactly
 from api.routes.metrics import render
 from api.service import service
 from shared.jobs.worker_registry import SHARED_REDIS
+from shared.redis_client import queue_trouble
 
 bp = Blueprint("ops", __name__)
 
@@ -45,6 +47,8 @@ def readyz() -> Response:
     ready = 0
     try:
         workers = service().registry.live()
+    except (redis.AuthenticationError, NoPermissionError) as exc:
+        missing.append(queue_trouble(exc))
     except redis.RedisError:
         missing.append("redis does not answer")
     else:

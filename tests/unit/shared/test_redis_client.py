@@ -239,6 +239,8 @@ def test_what_is_wrong_with_a_redis_is_said_without_what_may_hold_a_password(
     [
         (OutOfMemoryError("command not allowed"), "maxmemory"),
         (redis.ResponseError("MISCONF Errors writing to the AOF file: No space left on device"), "disk of Redis"),
+        (redis.AuthenticationError("secret"), "wants another user or password"),
+        (NoPermissionError("secret"), "lacks a right"),
         (redis.ReadOnlyError("You can't write against a read only replica."), "Redis refuses it"),
         (redis.ConnectionError("secret"), "cannot be reached"),
         (None, "cannot be reached"),
