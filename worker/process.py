@@ -47,7 +47,7 @@ from shared.jobs.view import view
 from shared.jobs.worker_registry import WorkerRegistry
 from shared.quality.store import QualityStore
 from shared.redis_address import running_redis_url
-from shared.redis_client import connect, refuse_cluster
+from shared.redis_client import connect, refuse_unusable
 from shared.settings import Settings, WorkerTakes, load_settings
 from shared.telemetry import configure_logging, event
 from shared.webhooks.queue import WebhookQueue
@@ -115,7 +115,7 @@ class WorkerProcess:
         url = running_redis_url(settings)
         # A thread that waits for work holds a connection, and one that runs a job may need another.
         client = connect(url, max_connections=2 * max(settings.worker_threads, _MOST_THREADS) + _OTHER_CONNECTIONS)
-        refuse_cluster(client)
+        refuse_unusable(client)
         # The heartbeat's own: whatever the threads do, it finds a connection.
         beating = connect(url)
         self.name = f"{socket.gethostname()}-{os.getpid()}"
