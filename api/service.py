@@ -44,7 +44,7 @@ from shared.jobs.store import JobStore
 from shared.jobs.worker_registry import WorkerRegistry
 from shared.photos.images import PreprocessSpec
 from shared.quality.store import QualityStore
-from shared.redis_client import connect, refuse_cluster
+from shared.redis_client import connect, refuse_unusable
 from shared.settings import Settings
 from shared.telemetry import event
 from shared.tracing import carrier
@@ -62,14 +62,15 @@ class Service:
         settings: of the service.
 
     Raises:
-        CannotStart: Redis is a cluster, which cannot be used.
+        CannotStart: Redis is a cluster or too old, which cannot be used.
     """
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         url = settings.required_redis_url
         client = connect(url, timeout_s=_REDIS_TIMEOUT_S, max_connections=settings.max_waiters + _OTHER_CONNECTIONS)
-        refuse_cluster(client)
+        refuse_unusable(client)
+        self.redis = client
         store = partial(JobStore, client, job_ttl_s=settings.job_ttl_s, result_ttl_s=settings.result_ttl_s)
         self.store = store(n_replicas=settings.redis_replicas)
         self.listing = JobListing(client, n_replicas=settings.redis_replicas)

@@ -37,6 +37,7 @@ LookalikeError
 │   ├── FeedbackFull           feedback_full
 │   ├── RateLimited            rate_limited
 │   ├── IdempotencyPending     idempotency_pending
+│   ├── ResourcesExhausted     resources_exhausted
 │   ├── QueueUnavailable       queue_unavailable
 │   └── AcceptanceUnknown      acceptance_unknown   `job_id` is the job's, if it was accepted
 ├── NotServing                 artifact_unusable    no usable model or index; its operator has to act
@@ -314,6 +315,12 @@ class IdempotencyPending(Overload):
     """The first request with this idempotency key is still being accepted. Repeat this one a moment later."""
 
     default_code = "idempotency_pending"
+
+
+class ResourcesExhausted(Overload):
+    """The service's host lacks room, files, processes or memory. Try again after `retry_after_s`."""
+
+    default_code = "resources_exhausted"
 
 
 class QueueUnavailable(Overload):

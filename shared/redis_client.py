@@ -4,6 +4,7 @@ No password is shown, neither in a repr nor in an error.
 """
 
 import re
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, cast
 from urllib.parse import parse_qs, quote, unquote, urlsplit
@@ -11,7 +12,7 @@ from urllib.parse import parse_qs, quote, unquote, urlsplit
 import redis
 from redis.backoff import NoBackoff
 from redis.connection import parse_url
-from redis.exceptions import MaxConnectionsError, OutOfMemoryError
+from redis.exceptions import MaxConnectionsError, NoPermissionError, OutOfMemoryError
 from redis.retry import Retry
 from redis.sentinel import MasterNotFoundError, Sentinel
 
@@ -27,6 +28,8 @@ _NO_CLUSTER = (
     "for failover use Sentinel, redis+sentinel://HOST:26379,HOST:26379,HOST:26379/MASTER_NAME"
 )
 _SENTINEL_PORT = 26379
+_OLDEST_VERSION = 7  # a release of Redis; a Valkey says 7.2.4
+_NO_EVICTION = "noeviction"
 _SCHEMES = ("redis", "rediss", "redis+sentinel", "rediss+sentinel")
 _MASTER_NAME = re.compile(r"[A-Za-z0-9._-]+")  # what Sentinel itself allows
 
@@ -193,22 +196,50 @@ def broker_at(url: str, *, socket_timeout_s: float | None = None) -> Broker:
     return Broker(";".join(urls), options, address.tls.options() if address.tls else None)
 
 
-def refuse_cluster(client: redis.Redis) -> None:
-    """Check at startup that Redis is not a cluster, which would fail at the first job; passes if it does not answer.
+def refuse_unusable(client: redis.Redis) -> None:
+    """Check at startup that Redis is no cluster and not too old, which would fail at the first job.
+
+    Passes if it does not answer.
 
     Args:
         client: closed if the check fails.
 
     Raises:
-        CannotStart: it is connected to a node of a Redis Cluster.
+        CannotStart: it is connected to a node of a Redis Cluster, or to a Redis before 7.0.
     """
     try:
-        enabled = client.info("cluster").get("cluster_enabled")
+        told = client.info()
     except redis.RedisError:  # unreachable, or INFO is not permitted
         return
-    if enabled:
+    if why := why_unusable(told):
         client.close()
-        raise CannotStart(f"LOOKALIKE_REDIS_URL names a node of a Redis Cluster, and {_NO_CLUSTER}")
+        raise CannotStart(why)
+
+
+def why_unusable(told: Mapping[str, object]) -> str | None:
+    """Why a Redis cannot be used, by what INFO tells of it; None if it can."""
+    if told.get("cluster_enabled"):
+        return f"LOOKALIKE_REDIS_URL names a node of a Redis Cluster, and {_NO_CLUSTER}"
+    version = str(told.get("redis_version", ""))
+    if (major := re.match(r"\d+", version)) and int(major[0]) < _OLDEST_VERSION:
+        return f"LOOKALIKE_REDIS_URL names a Redis {version}, which is too old: 7.0 or newer is needed, or a Valkey"
+    return None
+
+
+def eviction_trouble(client: redis.Redis) -> str | None:
+    """Say that this Redis drops accepted jobs once it is full; None if it refuses new ones, or INFO is not permitted.
+
+    Raises:
+        redis.RedisError: it does not answer.
+    """
+    try:
+        memory = client.info("memory")
+    except NoPermissionError:
+        return None
+    policy = memory.get("maxmemory_policy", _NO_EVICTION)
+    if policy == _NO_EVICTION or not memory.get("maxmemory"):
+        return None
+    return f"Redis drops accepted jobs when it is full (maxmemory-policy {policy}): set it to {_NO_EVICTION}"
 
 
 def may_have_run(error: redis.RedisError) -> bool:
@@ -243,6 +274,10 @@ def trouble_with(named: str, error: redis.RedisError) -> tuple[str, str]:
 
 def queue_trouble(error: BaseException | None) -> str:
     """Say what keeps the job queue from being used, for those who send jobs."""
+    if isinstance(error, redis.AuthenticationError):
+        return "the job queue refuses the service: Redis wants another user or password"
+    if isinstance(error, NoPermissionError):
+        return "the job queue refuses the service: its Redis user lacks a right"
     if isinstance(error, OutOfMemoryError):
         return "the job queue has no room: Redis has reached its maxmemory"
     if isinstance(error, redis.ResponseError):

@@ -5,11 +5,11 @@ Where LOOKALIKE_REDIS_URL is not set, the Valkey that `make run` started on this
 """
 
 from celery import Celery
-from celery.signals import celeryd_init, setup_logging, worker_init, worker_shutdown
+from celery.signals import celeryd_after_setup, celeryd_init, setup_logging, worker_init, worker_shutdown
 
 from shared.jobs.celery_config import AMQP_CLASS
 from worker.consumer import JobConsumers
-from worker.process import keep_our_logging, start_worker, stop_worker, take_over
+from worker.process import hide_explanations, keep_our_logging, start_worker, stop_worker, take_over
 from worker.tasks.registry import register_tasks
 
 app = Celery("lookalike", amqp=AMQP_CLASS, config_source="worker.celery_settings", set_as_current=True)
@@ -20,4 +20,5 @@ register_tasks(app)
 setup_logging.connect(keep_our_logging)
 celeryd_init.connect(start_worker)
 worker_init.connect(take_over)
+celeryd_after_setup.connect(hide_explanations)
 worker_shutdown.connect(stop_worker)

@@ -47,7 +47,7 @@ from shared.jobs.view import view
 from shared.jobs.worker_registry import WorkerRegistry
 from shared.quality.store import QualityStore
 from shared.redis_address import running_redis_url
-from shared.redis_client import connect, refuse_cluster
+from shared.redis_client import connect, refuse_unusable
 from shared.settings import Settings, WorkerTakes, load_settings
 from shared.telemetry import configure_logging, event
 from shared.webhooks.queue import WebhookQueue
@@ -115,7 +115,7 @@ class WorkerProcess:
         url = running_redis_url(settings)
         # A thread that waits for work holds a connection, and one that runs a job may need another.
         client = connect(url, max_connections=2 * max(settings.worker_threads, _MOST_THREADS) + _OTHER_CONNECTIONS)
-        refuse_cluster(client)
+        refuse_unusable(client)
         # The heartbeat's own: whatever the threads do, it finds a connection.
         beating = connect(url)
         self.name = f"{socket.gethostname()}-{os.getpid()}"
@@ -314,8 +314,6 @@ def start_worker(instance: Any, conf: Any, options: Mapping[str, Any], **_: Any)
     bound_heap()
     # As root Celery warns of pickled messages; ours are JSON, and nothing else is accepted.
     warnings.simplefilter("ignore", SecurityWarning)
-    # At every reconnect it explains over six lines what a setting of ours does.
-    warnings.simplefilter("ignore", CPendingDeprecationWarning)
     # Until Celery's own handler takes over nothing is in hand, so that an end is in good order at any moment.
     signal.signal(signal.SIGTERM, _leave)
     settings = load_settings()
@@ -360,6 +358,14 @@ def stop_worker(**_: Any) -> None:
 def keep_our_logging(**_: Any) -> None:
     """Celery leaves logging alone where somebody listens to its signal `setup_logging`."""
     configure_logging()
+
+
+def hide_explanations(**_: Any) -> None:
+    """Have Celery not explain over six lines, at every reconnect, what a setting of ours does.
+
+    Where it sets up logging it switches such warnings on, so this comes after that (signal `celeryd_after_setup`).
+    """
+    warnings.simplefilter("ignore", CPendingDeprecationWarning)
 
 
 def asked_to_stop() -> bool:

@@ -4,6 +4,7 @@ from gevent import monkey
 
 monkey.patch_all()  # before anything imports ssl, which cannot be patched afterwards
 
+import logging  # noqa: E402
 import resource  # noqa: E402
 import sys  # noqa: E402
 
@@ -14,6 +15,11 @@ from api.service import Service  # noqa: E402
 from shared.errors import CannotStart  # noqa: E402
 from shared.redis_client import connect  # noqa: E402
 from shared.settings import CONNECTIONS, load_settings  # noqa: E402
+from shared.telemetry import event  # noqa: E402
+
+_LOG = logging.getLogger(__name__)
+_FEWEST_CONNECTIONS = 8
+_OTHER_FILES = 32
 
 try:
     _settings = load_settings()
@@ -26,16 +32,19 @@ def post_worker_init(worker: Worker) -> None:
     """Start the health probe: in processes that serve, not in every application that `create_app` makes."""
     service: Service = worker.wsgi.extensions["lookalike"]
     service.health_probe.start()
+    if worker_connections < CONNECTIONS:
+        event(_LOG, "connections_limited", level=logging.WARNING, connections=worker_connections, open_files=_files)
 
 
 bind = _settings.authority
 workers = 1
 worker_class = "api.http.gunicorn_worker.Worker"
-worker_connections = CONNECTIONS
 _soft, _hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-_files = 4 * worker_connections  # each may need a client's socket, a body's file, a photo's file, a socket to Redis
-if _soft < _files <= _hard or _hard == resource.RLIM_INFINITY:
-    resource.setrlimit(resource.RLIMIT_NOFILE, (max(_soft, _files), _hard))
+_wanted = 4 * CONNECTIONS  # each may need a client's socket, a body's file, a photo's file, a socket to Redis
+_files = max(_soft, _wanted if _hard == resource.RLIM_INFINITY else min(_wanted, _hard))
+resource.setrlimit(resource.RLIMIT_NOFILE, (_files, _hard))
+# Where no more files may be opened: an idle connection takes one, and the idle ones are three in four at most.
+worker_connections = CONNECTIONS if _files >= _wanted else max(_FEWEST_CONNECTIONS, (_files - _OTHER_FILES) // 2)
 timeout = 60
 graceful_timeout = 5
 # Seconds that a connection may be idle, and for the whole head of a request, also of the first on a connection.

@@ -1,9 +1,12 @@
 """Turns errors into application/problem+json answers (RFC 9457), each with a stable code and the request's id."""
 
+import errno
 import logging
+import os
 import re
 import secrets
 import socket
+import tempfile
 from contextlib import suppress
 from http import HTTPStatus
 
@@ -24,6 +27,7 @@ from shared.errors import (
     QueueUnavailable,
     RecordUnreadable,
     ReindexRunning,
+    ResourcesExhausted,
 )
 from shared.jobs.contract import Job
 from shared.jobs.view import location
@@ -35,6 +39,21 @@ _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _DRAIN_LIMIT_BYTES = 64 << 20
 _DRAIN_WITHIN_S = 10
 _REDIS_RETRY_AFTER_S = 5
+_OS_RETRY_AFTER_S = 5
+
+_NO_ROOM = "the temporary directory of the API has no room"
+_NO_FILES = "the API may not open more files"
+# By the error's number.
+_LACKING = {
+    errno.ENOSPC: _NO_ROOM,
+    errno.EDQUOT: _NO_ROOM,
+    errno.EFBIG: _NO_ROOM,  # a limit of the process on the size of files
+    errno.EROFS: "the temporary directory of the API cannot be written",
+    errno.EMFILE: _NO_FILES,
+    errno.ENFILE: _NO_FILES,
+    errno.EAGAIN: "the API may not start more processes",
+    errno.ENOMEM: "the host of the API has no memory",
+}
 
 # Answers are data: browsers must not run, frame, sniff or cache them, nor hand them to other sites.
 SECURITY_HEADERS = {
@@ -55,6 +74,7 @@ def install(app: Flask) -> None:
     app.register_error_handler(RequestEntityTooLarge, _too_many_parts)
     app.register_error_handler(HTTPException, _http_error)
     app.register_error_handler(redis.RedisError, _redis_error)
+    app.register_error_handler(OSError, _os_error)
     app.register_error_handler(Exception, _unexpected)
 
 
@@ -193,6 +213,22 @@ def _unreadable(error: RecordUnreadable) -> Response:
 def _redis_error(error: redis.RedisError) -> Response:
     _LOG.warning("event=redis_unreachable reason=%s", type(error).__name__)
     return problem(QueueUnavailable(f"{queue_trouble(error)}; try again", retry_after_s=_REDIS_RETRY_AFTER_S))
+
+
+def _os_error(error: OSError) -> Response:
+    """Make the answer where the host is short of something, which is no fault in the service and may end."""
+    lacking = _LACKING.get(error.errno or 0)
+    if lacking is None:
+        return _unexpected(error)
+    event(
+        _LOG,
+        "resources_exhausted",
+        level=logging.WARNING,
+        reason=os.strerror(error.errno or 0),
+        temporary_directory=tempfile.gettempdir(),
+        request_id=g.request_id,
+    )
+    return problem(ResourcesExhausted(f"{lacking}; try again", retry_after_s=_OS_RETRY_AFTER_S))
 
 
 def _unexpected(error: Exception) -> Response:

@@ -26,7 +26,7 @@ _EVERY_CALL: Errors = (
     *(e.HostNotTrusted, e.CrossSiteRefused),
     *(e.ApiKeyRequired, e.ApiKeyInvalid, e.ScopeMissing, e.RateLimited, e.QueueUnavailable),
 )
-_EVERY_BODY: Errors = (e.BodyIncomplete, e.UploadTooLarge, e.RequestTimeout)
+_EVERY_BODY: Errors = (e.BodyIncomplete, e.UploadTooLarge, e.RequestTimeout, e.ResourcesExhausted)
 _ID: Schema = {"schema": {"type": "string", "pattern": "^[0-9a-f]{32}$"}}
 _PATH_PARAMETERS: dict[str, Schema] = {  # by the name of the variable in the route
     "job_id": _ID,

@@ -3,6 +3,7 @@
 import redis
 from flask import Blueprint, Response, jsonify
 from prometheus_client import CONTENT_TYPE_LATEST
+from redis.exceptions import NoPermissionError
 
 from api.http.responses import answer
 from api.http.views import QueueView, Readiness, WorkerList, WorkerView
@@ -11,6 +12,7 @@ from api.openapi.schemas import exactly
 from api.routes.metrics import render
 from api.service import service
 from shared.jobs.worker_registry import SHARED_REDIS
+from shared.redis_client import eviction_trouble, queue_trouble
 
 bp = Blueprint("ops", __name__)
 
@@ -44,7 +46,9 @@ def readyz() -> Response:
     missing: list[str] = []
     ready = 0
     try:
-        workers = service().registry.live()
+        workers, evicts = service().registry.live(), eviction_trouble(service().redis)
+    except (redis.AuthenticationError, NoPermissionError) as exc:
+        missing.append(queue_trouble(exc))
     except redis.RedisError:
         missing.append("redis does not answer")
     else:
@@ -55,6 +59,7 @@ def readyz() -> Response:
             missing.append("no worker has a loaded model and index")
         if len({worker.installation for worker in workers if worker.installation}) > 1:
             missing.append(SHARED_REDIS)
+        missing += [evicts] if evicts else []
         missing += sorted({worker.problem for worker in workers if worker.problem})
         if problem := service().health_probe.problem:
             missing.append(problem)

@@ -15,7 +15,7 @@ def check_redis() -> Findings:
 
     from shared.errors import CannotStart
     from shared.redis_address import running_redis_url
-    from shared.redis_client import connect, refuse_cluster, trouble_with
+    from shared.redis_client import connect, refuse_unusable, trouble_with
     from shared.settings import load_settings
 
     settings = load_settings()
@@ -27,7 +27,7 @@ def check_redis() -> Findings:
     named = "LOOKALIKE_REDIS_URL" if settings.redis_url else "the Valkey of this home"
     with closing(connect(url, timeout_s=_TIMEOUT_S)) as client:
         try:
-            refuse_cluster(client)
+            refuse_unusable(client)
             server = client.info("server")
         except CannotStart as exc:
             yield fail("redis", str(exc), "use one server, or Sentinels")

@@ -29,7 +29,7 @@ from shared.model.bundle import Runtime
 from shared.model.torch_library import require_torch
 from shared.progress import ReportProgress
 from shared.redis_address import publish_redis_url, withdraw_redis_url
-from shared.redis_client import connect, refuse_cluster, trouble_with
+from shared.redis_client import connect, refuse_unusable, trouble_with
 from shared.settings import Settings
 
 _READY_WITHIN_S = 120
@@ -175,17 +175,17 @@ def _check_port(settings: Settings) -> None:
 
 
 def _check_redis(url: str | None) -> None:
-    """Check that the Redis named in the settings answers and is no cluster.
+    """Check that the Redis named in the settings answers and can be used.
 
     Raises:
-        CannotStart: it does not answer, or is a cluster.
+        CannotStart: it does not answer, is a cluster, or is too old.
     """
     if url is None:
         return
     client = connect(url, timeout_s=5)
     try:
         client.ping()
-        refuse_cluster(client)
+        refuse_unusable(client)
     except redis.RedisError as exc:
         wrong, advice = trouble_with("LOOKALIKE_REDIS_URL", exc)
         raise CannotStart(f"{wrong}; {advice}, or unset the variable and a Valkey of our own is started") from exc

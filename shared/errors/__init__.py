@@ -35,6 +35,7 @@ LookalikeError
 │   ├── FeedbackFull           429  feedback_full
 │   ├── RateLimited            429  rate_limited
 │   ├── IdempotencyPending     409  idempotency_pending
+│   ├── ResourcesExhausted     503  resources_exhausted  the API's host lacks room, files, processes or memory
 │   └── QueueUnavailable       503  queue_unavailable
 │       ├── AcceptanceUnknown  503  acceptance_unknown  it may have been accepted: ask
 │       └── RecordUnreadable   503  queue_unavailable  by this process, which is of an earlier version
@@ -120,6 +121,7 @@ from shared.errors.requests import (
     RecordUnreadable,
     ReindexRunning,
     RequestTimeout,
+    ResourcesExhausted,
     ScopeMissing,
     UnsupportedFormat,
     UploadTooLarge,
@@ -179,6 +181,7 @@ __all__ = [
     "RequestTimeout",
     "RerankerDamaged",
     "RerankerMissing",
+    "ResourcesExhausted",
     "ScopeMissing",
     "ShardFailed",
     "StoreUnavailable",

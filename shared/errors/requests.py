@@ -227,6 +227,14 @@ class RateLimited(Overload):
     http_status = 429
 
 
+class ResourcesExhausted(Overload):
+    """The API's host is short of room in its temporary directory, of open files, processes or memory; `detail` says
+    which, and nothing was accepted.
+    """
+
+    code = "resources_exhausted"
+
+
 class QueueUnavailable(Overload):
     """Redis cannot be reached, or is full: `detail` says which, and nothing was accepted."""
 

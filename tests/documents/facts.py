@@ -45,15 +45,20 @@ def error_table() -> str:
 
 
 def _errors() -> Iterator[type[errors.LookalikeError]]:
-    """One class for each code: that which is raised, not a family of others."""
+    """One class for each code: that which is raised, neither a family of others nor a special case of another."""
     seen: set[str] = set()
     for error in vars(errors).values():
         if not isinstance(error, type) or not issubclass(error, errors.LookalikeError) or error.code in seen:
             continue
-        is_family = error.__module__ == "shared.errors.base"
-        if not is_family or all(child.code == error.code for child in error.__subclasses__()):
+        if any(base.__dict__.get("code") == error.code and not _is_family(base) for base in error.__bases__):
+            continue
+        if not _is_family(error) or all(child.code == error.code for child in error.__subclasses__()):
             seen.add(error.code)
             yield error
+
+
+def _is_family(error: type) -> bool:
+    return error.__module__ == "shared.errors.base"
 
 
 def metric_table() -> str:

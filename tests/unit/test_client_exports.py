@@ -22,8 +22,9 @@ ERRORS = {
     "InputError", "JobCanceled", "JobFinished", "JobGone", "JobNotFound", "JobNotRetryable", "LookalikeError",
     "NoAnswer", "NotFound", "NotServing", "Overload", "PhotoExpired", "PhotoTooLarge", "PhotoUndecodable",
     "PhotoUnreadable", "PromotionRefused", "QueueFull", "QueueShareFull", "QueueUnavailable", "RateLimited",
-    "ReindexRunning", "ScopeMissing", "ServiceError", "ShardFailed", "StoreUnavailable", "TimedOut", "TorchMissing",
-    "UnexpectedAnswer", "UnsupportedFormat", "UploadTooLarge", "VersionNotFound", "WebhookRefused", "WorkerLost",
+    "ReindexRunning", "ResourcesExhausted", "ScopeMissing", "ServiceError", "ShardFailed", "StoreUnavailable",
+    "TimedOut", "TorchMissing", "UnexpectedAnswer", "UnsupportedFormat", "UploadTooLarge", "VersionNotFound",
+    "WebhookRefused", "WorkerLost",
 }  # fmt: skip
 MODELS = {
     "RESULTS", "Answer", "Attribute", "BatchItemState", "BatchState", "BoxProposal", "CategoryAnswer", "CategoryScore",

@@ -1,4 +1,7 @@
-"""A disk that is full while an index is written: a reason in words, nothing half-made, and the old one stays live."""
+"""A disk that is full while an index is written: a reason in words, nothing half-made, and the old one stays live.
+
+And an API whose host lacks room or files for an upload: it is put off with a reason, until there is some again.
+"""
 
 import json
 import resource
@@ -7,10 +10,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+import psutil
+import pytest
+import requests
+
 from shared.artifacts.backends import backend_at
 from shared.artifacts.files import state_of
 from tests import ROOT
-from tests.e2e.conftest import environment, lookalike
+from tests.e2e.conftest import Stack, environment, eventually, lookalike
 from tests.support.places import location_of
 
 
@@ -46,3 +53,36 @@ def test_an_index_that_does_not_fit_leaves_the_old_one_live(home: Path, catalogu
     assert "Traceback" not in done.stderr
     assert written(home) == before
     assert json.loads(lookalike("index", "verify", "--json", home=home).stdout) == verified
+
+
+@pytest.mark.skipif(not hasattr(psutil, "RLIMIT_NOFILE"), reason="Linux limits processes that run")
+@pytest.mark.parametrize(("lacks", "said"), [("room", "has no room"), ("files", "may not open more files")])
+def test_an_upload_that_the_host_of_the_api_cannot_hold_is_put_off_until_it_can(
+    own_stack: Stack, photos: list[Path], lacks: str, said: str
+) -> None:
+    own_stack.start("api")
+    eventually(lambda: requests.get(own_stack.url + "/livez", timeout=5).ok, 30, "the API answers")
+    [api] = psutil.Process(own_stack.processes["api"].pid).children()
+    long = photos[0].read_bytes() + bytes(1_000_000)  # so that it is kept in a file
+
+    with requests.Session() as client:  # whose connection is open before no file can be opened any more
+
+        def submit(photo: bytes) -> requests.Response:
+            return client.post(own_stack.url + "/v1/jobs/search", files={"image": photo}, timeout=30)
+
+        assert submit(photos[0].read_bytes()).status_code == 202
+        limit, most = (
+            (psutil.RLIMIT_FSIZE, 200_000) if lacks == "room" else (psutil.RLIMIT_NOFILE, max(_descriptors(api)) + 1)
+        )
+        before = api.rlimit(limit)
+        api.rlimit(limit, (most, before[1]))
+        refused = submit(long)
+        api.rlimit(limit, before)
+        assert (refused.status_code, refused.json()["code"]) == (503, "resources_exhausted")
+        assert said in refused.json()["detail"]
+        assert int(refused.headers["Retry-After"]) >= 1
+        assert submit(long).status_code == 202
+
+
+def _descriptors(process: psutil.Process) -> list[int]:
+    return [int(entry.name) for entry in Path(f"/proc/{process.pid}/fd").iterdir()]

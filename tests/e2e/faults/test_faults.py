@@ -87,6 +87,8 @@ def test_a_worker_lives_through_a_restart_of_redis_and_loses_no_job(fleet: Fleet
         job_id = submit(fleet, photos[1])
         eventually(lambda job_id=job_id: status(fleet, job_id) == "succeeded", 15, "it is consumed from again")  # type: ignore[misc]
     assert worker.poll() is None
+    assert "Connection to broker lost" in fleet.log_text()
+    assert "CPendingDeprecationWarning" not in fleet.log_text()
 
 
 def test_more_clients_may_wait_than_redis_clients_pool_by_default(own_stack: Stack, photos: list[Path]) -> None:

@@ -29,6 +29,14 @@ sys.argv = ["gunicorn", "--keep-alive", "1", "-c", "python:api.http.gunicorn_con
 run()
 """
 
+# The API where no more than 128 files may be opened.
+FEW_FILES = """
+import os, resource, sys
+resource.setrlimit(resource.RLIMIT_NOFILE, (128, 128))
+gunicorn = ["-m", "gunicorn", "-c", "python:api.http.gunicorn_conf", "api.app:create_app()"]
+os.execv(sys.executable, [sys.executable, *gunicorn])
+"""
+
 
 @contextmanager
 def connections(stack: Stack, n: int, first_words: bytes = b"") -> Iterator[list[socket.socket]]:
@@ -89,6 +97,19 @@ def test_1200_silent_connections_lock_nobody_out(stack: Stack) -> None:
         assert silent[0].recv(100) == b""  # the oldest made room
         silent[-1].sendall(b"Host: localhost\r\nConnection: close\r\n\r\n")  # the newest was left its time
         assert silent[-1].recv(100).startswith(b"HTTP/1.1 200")
+
+
+def test_silent_connections_lock_nobody_out_where_few_files_may_be_opened(own_stack: Stack) -> None:
+    own_stack.launch("api", ["-c", FEW_FILES])
+    eventually(lambda: requests.get(own_stack.url + "/livez", timeout=5).ok, 60, "the API answers")
+    with connections(own_stack, 200) as silent:
+        started = time.monotonic()
+        answer = requests.post(
+            own_stack.url + "/v1/jobs/embed", files={"image": encode(noise_image(5)) + bytes(1_000_000)}, timeout=20
+        )
+        assert answer.status_code == 202, answer.text
+        assert time.monotonic() - started < 10
+        assert silent[0].recv(100) == b""  # the oldest made room
 
 
 @pytest.fixture

@@ -235,6 +235,43 @@ def test_readiness_without_redis_is_503() -> None:
     assert (answer.status_code, answer.get_json()["problems"]) == (503, ["redis does not answer"])
 
 
+@pytest.mark.parametrize(
+    ("login", "said"), [(":old", "wants another user or password"), ("poor:right", "lacks a right")]
+)
+def test_readiness_and_refusals_tell_a_redis_that_does_not_let_the_service_in(
+    client: redis.Redis, valkey_url: str, login: str, said: str
+) -> None:
+    client.acl_setuser("poor", enabled=True, passwords=["+right"], keys=["*"], commands=["+ping"])
+    client.config_set("requirepass", "new")
+    try:
+        http = create_app(settings(valkey_url.replace("://", f"://{login}@"))).test_client()
+        ready, jobs = http.get("/readyz"), http.get("/v1/jobs")
+    finally:
+        client.config_set("requirepass", "")
+        client.acl_deluser("poor")
+    assert ready.status_code == 503
+    assert said in ready.get_json()["problems"][0]
+    assert_problem(jobs, 503, "queue_unavailable")
+    assert said in jobs.get_json()["detail"]
+
+
+def test_readiness_tells_a_redis_that_drops_accepted_jobs_when_it_is_full(
+    http: FlaskClient, client: redis.Redis
+) -> None:
+    report(client, state="ready")
+    client.config_set("maxmemory-policy", "volatile-lru")
+    try:
+        assert http.get("/readyz").get_json()["problems"] == []  # it has no limit, and so is never full
+        client.config_set("maxmemory", "1gb")
+        answer = http.get("/readyz")
+    finally:
+        client.config_set("maxmemory", "0")
+        client.config_set("maxmemory-policy", "noeviction")
+    [problem] = answer.get_json()["problems"]
+    assert answer.status_code == 200
+    assert "drops accepted jobs when it is full (maxmemory-policy volatile-lru)" in problem
+
+
 def test_the_index_is_what_a_worker_serves(http: FlaskClient, client: redis.Redis) -> None:
     assert_problem(http.get("/v1/index"), 503, "index_missing")
     info = IndexInfo(

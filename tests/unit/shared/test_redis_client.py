@@ -1,5 +1,6 @@
 """Redis URLs: every form is read, what cannot be read is explained, and no password shows anywhere."""
 
+import re
 import threading
 import traceback
 from concurrent.futures import ThreadPoolExecutor
@@ -23,6 +24,7 @@ from shared.redis_client import (
     parse_redis_url,
     queue_trouble,
     trouble_with,
+    why_unusable,
 )
 from shared.settings import load_settings
 
@@ -235,10 +237,28 @@ def test_what_is_wrong_with_a_redis_is_said_without_what_may_hold_a_password(
 
 
 @pytest.mark.parametrize(
+    ("told", "why"),
+    [
+        ({"redis_version": "7.2.4", "cluster_enabled": 1}, "a node of a Redis Cluster"),
+        ({"redis_version": "6.2.5", "cluster_enabled": 0}, r"a Redis 6\.2\.5, which is too old: 7\.0 or newer"),
+    ],
+)
+def test_a_redis_that_cannot_be_used_is_named(told: dict[str, object], why: str) -> None:
+    assert re.search(why, why_unusable(told) or "")
+
+
+@pytest.mark.parametrize("told", [{"redis_version": "7.0.15"}, {"redis_version": "10.0.0"}, {}, {"redis_version": ""}])
+def test_any_other_redis_can_be_used(told: dict[str, object]) -> None:
+    assert why_unusable(told) is None
+
+
+@pytest.mark.parametrize(
     ("error", "said"),
     [
         (OutOfMemoryError("command not allowed"), "maxmemory"),
         (redis.ResponseError("MISCONF Errors writing to the AOF file: No space left on device"), "disk of Redis"),
+        (redis.AuthenticationError("secret"), "wants another user or password"),
+        (NoPermissionError("secret"), "lacks a right"),
         (redis.ReadOnlyError("You can't write against a read only replica."), "Redis refuses it"),
         (redis.ConnectionError("secret"), "cannot be reached"),
         (None, "cannot be reached"),
