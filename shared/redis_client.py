@@ -227,14 +227,14 @@ def why_unusable(told: Mapping[str, object]) -> str | None:
 
 
 def eviction_trouble(client: redis.Redis) -> str | None:
-    """Say that this Redis drops accepted jobs once it is full; None if it refuses new ones, or INFO is not permitted.
+    """Say that this Redis drops accepted jobs once it is full; None if it refuses new ones, or does not tell.
 
     Raises:
         redis.RedisError: it does not answer.
     """
     try:
         memory = client.info("memory")
-    except NoPermissionError:
+    except redis.ResponseError:  # INFO is not permitted, or has another name, as where Redis is rented
         return None
     policy = memory.get("maxmemory_policy", _NO_EVICTION)
     if policy == _NO_EVICTION or not memory.get("maxmemory"):
