@@ -8,7 +8,10 @@ TORCH_READY := $(VENV)/.ready-torch
 DEVELOP_READY := $(VENV)/.ready-develop
 # Those that every locked package has a wheel for.
 PYTHONS := $(shell sed -n 's/.*"Programming Language :: Python :: \(3\.[0-9]*\)".*/\1/p' pyproject.toml)
-IS_ONE := -c 'import sys, pip; sys.exit("%d.%d" % sys.version_info[:2] not in sys.argv[1:])' $(PYTHONS)
+IS_ONE := -c 'import os, pip, re, sys; cfg = sys.prefix + "/pyvenv.cfg"; \
+	made = re.search(r" -m venv (?:-\S+ )*(.+)", open(cfg).read()) if os.path.exists(cfg) else None; \
+	is_here = made is None or os.path.exists(made[1]) and os.path.samefile(made[1], sys.prefix); \
+	sys.exit(not is_here or "%d.%d" % sys.version_info[:2] not in sys.argv[1:])' $(PYTHONS)
 PACKAGES := lookalike api worker pipeline shared tests
 MOSEC := $(shell sed -n 's/^bench = \["\(.*\)"\]/\1/p' pyproject.toml)
 BENCHMARKS := embed http interactive queue workers start reindex index filters words
@@ -24,7 +27,8 @@ help: ## list the targets
 setup: $(READY) ## create .venv and install what serving needs; where there is a GPU, torch too
 	@[ -e $(TORCH_READY) ] || ! nvidia-smi -L >/dev/null 2>&1 || $(MAKE) --no-print-directory torch
 
-# An upgrade of the system may have put another Python under .venv, which finds none of the packages.
+# An upgrade of the system may have put another Python under .venv, which finds none of the packages; and where the
+# directory was moved or copied, the commands in .venv/bin still begin the ones of the other place.
 ifneq ($(shell $(PY) $(IS_ONE) 2>/dev/null && echo yes),yes)
 .PHONY: $(READY)
 endif

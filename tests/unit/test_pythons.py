@@ -15,7 +15,9 @@ from tests import ROOT
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 PYTHONS = [line.split(" :: ")[-1] for line in PROJECT["project"]["classifiers"]]
-_OTHER_VERSION = "import sys; sys.version_info = {}, 2, 'final', 0; sys.version = '{}.2'; exec(sys.argv.pop(1))"
+_OTHER = (
+    "import sys; sys.version_info = {}, 2, 'final', 0; sys.version = '{}.2'; sys.prefix = '{}'; exec(sys.argv.pop(1))"
+)
 
 
 @pytest.fixture
@@ -29,7 +31,7 @@ def checkout(tmp_path: Path) -> Path:
 def python(path: Path, version: str) -> Path:
     """This one, which says that it is another: nothing but `-c CODE` works."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    code = _OTHER_VERSION.format(version.replace(".", ", "), version)
+    code = _OTHER.format(version.replace(".", ", "), version, path.parent.parent)
     path.write_text(f'#!/bin/sh\nshift\nexec "{sys.executable}" -c "{code}" "$@"\n')
     path.chmod(0o755)
     return path
@@ -73,11 +75,20 @@ def test_each_of_them_is_taken(checkout: Path, version: str) -> None:
     assert (code, "python venv failed" in output) == (2, True)
 
 
-@pytest.mark.parametrize(("there", "is_kept"), [(PYTHONS[0], True), ("3.10", False)])
-def test_packages_are_installed_anew_where_the_environment_has_another_python_now(
-    checkout: Path, there: str, is_kept: bool
+@pytest.mark.parametrize(
+    ("there", "made", "is_kept"),
+    [
+        (PYTHONS[0], "", True),
+        (PYTHONS[0], "command = python3 -m venv --clear {}/.venv", True),
+        (PYTHONS[0], "command = python3 -m venv --clear {} of before/.venv", False),
+        ("3.10", "", False),
+    ],
+)
+def test_packages_are_installed_anew_where_the_environment_has_another_python_now_or_was_moved(
+    checkout: Path, there: str, made: str, is_kept: bool
 ) -> None:
     python(checkout / ".venv/bin/python", there)
+    (checkout / ".venv/pyvenv.cfg").write_text(f"home = /usr/bin\n{made.format(checkout)}\n")
     for stamp in (".ready", ".ready-torch"):
         (checkout / ".venv" / stamp).touch()
     code, output = set_up(checkout, PYTHONS[-1])
