@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterator
 
+import pytest
 from flask.testing import FlaskClient
 from jsonschema import Draft202012Validator
 from openapi_spec_validator import validate
@@ -12,6 +13,7 @@ from shared.attributes.filters import bind_filter
 from shared.attributes.schema import Attribute, AttributeSchema, AttributeType
 from shared.catalogue.categories import OLDER_CATEGORIES
 from shared.errors import InvalidRequest
+from tests.integration.conftest import photo_form
 
 
 def test_the_contract_is_valid_openapi(http: FlaskClient) -> None:
@@ -85,6 +87,17 @@ def test_the_contract_takes_one_query(http: FlaskClient) -> None:
     for body in _NONE_OR_TWO:
         assert not taken.is_valid(body)
         assert http.post("/v1/jobs/search", json=body).status_code == 422, body
+
+
+@pytest.mark.parametrize(
+    ("path", "kind"), [("/v1/jobs/search", ""), ("/v1/jobs/embed", ""), ("/v1/batches", ""), ("/v1/batches", "embed")]
+)
+def test_what_a_client_sends_that_names_every_default_is_taken(http: FlaskClient, path: str, kind: str) -> None:
+    submit = http.get("/openapi.json").get_json()["paths"][path]["post"]
+    form = submit["requestBody"]["content"]["multipart/form-data"]["schema"]["properties"]
+    defaults = {name: str(field["default"]) for name, field in form.items() if "default" in field}
+    answer = http.post(path, data=defaults | ({"kind": kind} if kind else {}) | photo_form())
+    assert answer.status_code == 202, answer.json
 
 
 _ATTRIBUTES = AttributeSchema(
