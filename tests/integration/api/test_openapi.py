@@ -13,6 +13,7 @@ from shared.attributes.filters import bind_filter
 from shared.attributes.schema import Attribute, AttributeSchema, AttributeType
 from shared.catalogue.categories import OLDER_CATEGORIES
 from shared.errors import InvalidRequest
+from shared.jobs.answers_contract import Neighbour
 from tests.integration.conftest import photo_form
 
 
@@ -69,6 +70,15 @@ def test_every_value_of_the_contract_has_a_type_that_clients_can_be_generated_fr
     assert list(untyped(contract["paths"], "paths")) == []
     components = contract["components"]["schemas"]
     assert list(untyped({"properties": components}, "components")) == []
+
+
+def test_no_field_that_an_answer_may_leave_out_is_told_to_be_always_there(http: FlaskClient) -> None:
+    components = http.get("/openapi.json").get_json()["components"]["schemas"]
+    left_out = Neighbour(rank=1, image_id="a", listing_id="b", category="c", score=1, row=0).model_dump(mode="json")
+    assert "attributes" not in left_out
+    assert "attributes" not in components["Neighbour"]["required"]
+    fields = {name: field for schema in components.values() for name, field in schema.get("properties", {}).items()}
+    assert {name for name, field in fields.items() if "default" in field} == set()
 
 
 _ONE_QUERY: list[dict[str, str | None]] = [
