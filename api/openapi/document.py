@@ -82,6 +82,10 @@ def describe(
     _, defined = models_json_schema(
         [(model, "serialization") for model in models], ref_template="#/components/schemas/{model}"
     )
+    for schema in defined["$defs"].values():
+        for field in schema.get("properties", {}).values():
+            # Answers leave such fields out: what has a default, generators of clients take for always there.
+            field.pop("default", None)
     document: Schema = {
         "openapi": "3.1.0",
         "info": {

@@ -70,6 +70,9 @@ def photo_or_id(options: type[BaseModel]) -> Body:
 def many_photos(settings: Settings) -> dict[str, Schema]:
     """Many photos in a form, each with an id of its own, and options for all."""
     options = options_of(settings, SearchRequest, EmbedRequest, Submission)
+    search, embed = SearchRequest.model_fields.keys(), EmbedRequest.model_fields.keys()
+    for kind, names in ((JobKind.SEARCH, search - embed), (JobKind.EMBED, embed - search)):
+        options |= {name: _of_kind(options[name], kind) for name in options.keys() & names}
     for name in (*OF_THE_INDEX, *OF_WHAT_IS_SENT):
         del options[name]
     fields: dict[str, Schema] = {
@@ -87,6 +90,15 @@ def many_photos(settings: Settings) -> dict[str, Schema]:
         },
     }
     return {_FORM: closed(fields | options, FIELD)}
+
+
+def _of_kind(option: Schema, kind: JobKind) -> Schema:
+    """An option that only one kind of job has, its default in words: generated clients send defaults unasked."""
+    written = {key: value for key, value in option.items() if key != "default"}
+    told = [option.get("description", "").removesuffix("."), f"only with `kind={kind}`"]
+    if "default" in option:
+        told.append(f"`{option['default']}` by default")
+    return written | {"description": "; ".join(filter(None, told))}
 
 
 def options_only(options: type[BaseModel]) -> Body:

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterator
 
+import pytest
 from flask.testing import FlaskClient
 from jsonschema import Draft202012Validator
 from openapi_spec_validator import validate
@@ -12,6 +13,8 @@ from shared.attributes.filters import bind_filter
 from shared.attributes.schema import Attribute, AttributeSchema, AttributeType
 from shared.catalogue.categories import OLDER_CATEGORIES
 from shared.errors import InvalidRequest
+from shared.jobs.answers_contract import Neighbour
+from tests.integration.conftest import photo_form
 
 
 def test_the_contract_is_valid_openapi(http: FlaskClient) -> None:
@@ -69,6 +72,15 @@ def test_every_value_of_the_contract_has_a_type_that_clients_can_be_generated_fr
     assert list(untyped({"properties": components}, "components")) == []
 
 
+def test_no_field_that_an_answer_may_leave_out_is_told_to_be_always_there(http: FlaskClient) -> None:
+    components = http.get("/openapi.json").get_json()["components"]["schemas"]
+    left_out = Neighbour(rank=1, image_id="a", listing_id="b", category="c", score=1, row=0).model_dump(mode="json")
+    assert "attributes" not in left_out
+    assert "attributes" not in components["Neighbour"]["required"]
+    fields = {name: field for schema in components.values() for name, field in schema.get("properties", {}).items()}
+    assert {name for name, field in fields.items() if "default" in field} == set()
+
+
 _ONE_QUERY: list[dict[str, str | None]] = [
     {"image_id": "one", "text": None},
     {"listing_id": "one", "text": "a lamp"},
@@ -85,6 +97,17 @@ def test_the_contract_takes_one_query(http: FlaskClient) -> None:
     for body in _NONE_OR_TWO:
         assert not taken.is_valid(body)
         assert http.post("/v1/jobs/search", json=body).status_code == 422, body
+
+
+@pytest.mark.parametrize(
+    ("path", "kind"), [("/v1/jobs/search", ""), ("/v1/jobs/embed", ""), ("/v1/batches", ""), ("/v1/batches", "embed")]
+)
+def test_what_a_client_sends_that_names_every_default_is_taken(http: FlaskClient, path: str, kind: str) -> None:
+    submit = http.get("/openapi.json").get_json()["paths"][path]["post"]
+    form = submit["requestBody"]["content"]["multipart/form-data"]["schema"]["properties"]
+    defaults = {name: str(field["default"]) for name, field in form.items() if "default" in field}
+    answer = http.post(path, data=defaults | ({"kind": kind} if kind else {}) | photo_form())
+    assert answer.status_code == 202, answer.json
 
 
 _ATTRIBUTES = AttributeSchema(
