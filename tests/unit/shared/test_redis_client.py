@@ -21,6 +21,7 @@ from shared.redis_client import (
     _Sentinels,
     broker_at,
     connect,
+    may_have_run,
     parse_redis_url,
     queue_trouble,
     trouble_with,
@@ -259,6 +260,7 @@ def test_any_other_redis_can_be_used(told: dict[str, object]) -> None:
         (redis.ResponseError("MISCONF Errors writing to the AOF file: No space left on device"), "disk of Redis"),
         (redis.AuthenticationError("secret"), "wants another user or password"),
         (NoPermissionError("secret"), "lacks a right"),
+        (redis.BusyLoadingError("Redis is loading the dataset in memory"), "reads its data"),
         (redis.ReadOnlyError("You can't write against a read only replica."), "Redis refuses it"),
         (redis.ConnectionError("secret"), "cannot be reached"),
         (None, "cannot be reached"),
@@ -266,3 +268,17 @@ def test_any_other_redis_can_be_used(told: dict[str, object]) -> None:
 )
 def test_senders_learn_what_keeps_the_queue_from_being_used(error: redis.RedisError | None, said: str) -> None:
     assert said in queue_trouble(error)
+
+
+@pytest.mark.parametrize(
+    ("error", "may"),
+    [
+        (redis.TimeoutError("Timeout reading from socket"), True),
+        (redis.ConnectionError("Connection closed by server."), True),
+        (redis.BusyLoadingError("Redis is loading the dataset in memory"), False),
+        (redis.AuthenticationError("invalid username-password pair"), False),
+        (redis.ResponseError("MISCONF"), False),
+    ],
+)
+def test_a_command_that_redis_refused_has_not_run(error: redis.RedisError, may: bool) -> None:
+    assert may_have_run(error) is may
