@@ -333,7 +333,7 @@ def test_a_worker_without_an_index_keeps_its_leases_however_long_it_looks_for_on
 
 # A signal that arrives in a callback of a weak reference: Python ignores what its handler raises.
 _ASKED_IN_A_CALLBACK = """
-import os, signal, weakref
+import os, signal, sys, weakref
 from worker.run import run_worker
 from worker.serving.engine import Engine
 
@@ -342,7 +342,9 @@ def refresh(engine):
     engine.kept = weakref.ref(dying, lambda _: os.kill(os.getpid(), signal.SIGTERM))
 
 Engine.refresh = refresh
-raise SystemExit(run_worker())
+ended = run_worker()
+assert "celery.bin" not in sys.modules, "a worker imports none of Celery's commands"
+raise SystemExit(ended)
 """
 
 
