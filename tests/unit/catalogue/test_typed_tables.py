@@ -19,6 +19,7 @@ from shared.catalogue.categories import CategorySource
 from shared.catalogue.choice import CategoryChoice
 from shared.catalogue.forms.csv_files import read_table
 from shared.catalogue.forms.typed_tables import as_text, read_json_lines, read_parquet
+from shared.catalogue.layout import find_layout
 from shared.catalogue.rows import IMAGES, PRODUCTS, RowProblem
 from shared.catalogue.tables import Catalogue, read_catalogue
 from shared.errors import CatalogueUnusable
@@ -101,7 +102,7 @@ def test_rows_that_cannot_be_used_are_told_with_their_table(
         (f"Images{ending}", first_row + 4, "p7"),
     ]
     assert f"in Products{ending}" in catalogue.rejected[2].detail
-    cleaned, odd = clean_listings(dump, catalogue.rejected)
+    cleaned, odd = clean_listings(dump, catalogue.listing_rows.values())
     assert list(cleaned.index) == ["00123", "l2"]
     assert odd == []
 
@@ -116,7 +117,7 @@ def test_typed_cells_become_the_text_that_a_csv_would_hold(tmp_path: Path) -> No
         "parts": [{"name": "lid", "n": 1}, {"name": "cord", "n": None}],
     }  # fmt: skip
     dump = dump_of(tmp_path, {"Products.parquet": as_parquet([row]), "Images.csv": as_csv(PHOTOS)})
-    table = read_table(dump, PRODUCTS, [], [])
+    table = read_table(find_layout(dump), PRODUCTS, [], [])
     assert table.to_dict("index") == {
         1: {
             "id": "l1", "category": "Appliances / Kettles", "price": "12.5", "stock": "4", "ean": "4006381333931",
