@@ -44,6 +44,8 @@ class ListingsChoice(BaseModel):
         table: its file, as it lies below the catalogue's directory; empty: `Products.csv`, or in another form.
         id: its column with the listing's id.
         category: its column with the category; empty: the one of the setting.
+        several: what stands between the categories of a listing that has several, of which the first is used; empty:
+            none has.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -51,6 +53,7 @@ class ListingsChoice(BaseModel):
     table: str = ""
     id: str = Field("id", min_length=1)
     category: str = ""
+    several: str = ""
 
 
 class PhotosChoice(BaseModel):

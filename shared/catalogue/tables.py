@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from shared.artifacts import Location
 from shared.artifacts.files import ObjectFile
+from shared.attributes.configuration import CONFIGURATION
 from shared.attributes.schema import NO_ATTRIBUTES, AttributeSchema
 from shared.catalogue.attributes import ListingAttributes, read_attributes
 from shared.catalogue.categories import (
@@ -40,6 +41,7 @@ if TYPE_CHECKING:  # heavy: only what reads tables needs it
 
 
 _DETAIL_CHARS = 240
+_TAKE_FIRST = f'{CONFIGURATION}: listings.several = "," takes the first'
 
 
 @dataclass(frozen=True)
@@ -321,6 +323,7 @@ def _categories(
     In a table that has photos, rows that repeat a listing and say nothing else of its category are there for theirs.
     """
     index_of = {text: categories.find(text) for text in products["category"].unique()}
+    several = {text: _may_be_several(text, categories) for text in index_of}
     nearest = cache(categories.nearest)
     # Those of several listings that were rounded to one: which of them a photo is of nobody can tell.
     rounded = {listing_id for listing_id in products["id"][products["id"].duplicated()] if is_rounded(listing_id)}
@@ -350,7 +353,16 @@ def _categories(
             if root != categories[index]:
                 reason, detail = "category in another spelling", f"read as {categories[index]}"
                 odd.append(RowProblem(reason, PRODUCTS, row, listing_id, root or text, detail))
+            if several[text]:
+                reason, detail = "listing may be in several categories", f"read as {categories[index]}; {_TAKE_FIRST}"
+                odd.append(RowProblem(reason, PRODUCTS, row, listing_id, text, detail))
     return category_of, rows
+
+
+def _may_be_several(text: str, categories: Categories) -> bool:
+    """Whether a category is a list of categories between commas, each of which is one by itself."""
+    parts = text.split(",")
+    return len(parts) > 1 and all(categories.find(part) is not None for part in parts)
 
 
 def _photos(

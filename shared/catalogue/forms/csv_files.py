@@ -75,7 +75,22 @@ def read_table(
             detail = f"left out: {_MEANT[column]} is in the column {actual}"
             odd.append(RowProblem("column without a name of its own", name, 1, value=column, detail=detail))
             table = table.drop(columns=column)
-    return table.rename(columns={actual: column for column, actual in columns.items()})
+    table = table.rename(columns={actual: column for column, actual in columns.items()})
+    if name == PRODUCTS and (separator := layout.configuration.listings.several):
+        return _with_first_category(table, separator, odd)
+    return table
+
+
+def _with_first_category(table: "pd.DataFrame", separator: str, odd: list[RowProblem]) -> "pd.DataFrame":
+    """The table with the first category of listings that have several; the others are told."""
+    firsts = []
+    for row, listing_id, text in zip(table.index, table["id"], table["category"], strict=True):
+        first, *others = [one for part in text.split(separator) if (one := part.strip())] or [""]
+        firsts.append(first)
+        if others:
+            detail = f"read as {first}"
+            odd.append(RowProblem("listing in several categories", PRODUCTS, int(row), listing_id, text, detail))
+    return table.assign(category=firsts)
 
 
 def required_columns(configuration: Configuration, name: str, source: CategorySource) -> dict[str, str]:

@@ -199,6 +199,31 @@ def test_another_configuration_is_another_catalogue(tmp_path: Path) -> None:
     assert len(reader.read(dump).photos) == 3
 
 
+SEVERAL = (
+    f'id,category\n1,"{KITCHEN}, Sale"\n2,{SPORTS}\n3,"Sale, {SPORTS}"\n4,Sale\n5,{KITCHEN}\n6,"Music, Books > Jazz"\n'
+)
+
+
+def test_a_category_that_may_be_several_is_told(tmp_path: Path) -> None:
+    tables = {"Products.csv": SEVERAL, "Images.csv": "id,product_id\np,1\n"}
+    catalogue = read_catalogue(dump_of(tmp_path, "", tables, ["p.jpg"]))
+    assert "Sale, Sports" in catalogue.categories
+    told = [(row.row, row.value, row.detail) for row in catalogue.odd if "several" in row.reason]
+    assert told == [
+        (2, f"{KITCHEN}, Sale", 'read as Kitchen; catalogue.toml: listings.several = "," takes the first'),
+        (4, f"Sale, {SPORTS}", 'read as Sale, Sports; catalogue.toml: listings.several = "," takes the first'),
+    ]
+
+
+def test_of_several_categories_the_first_is_used_and_told_where_the_configuration_says_so(tmp_path: Path) -> None:
+    tables = {"Products.csv": SEVERAL, "Images.csv": "id,product_id\np,1\n"}
+    catalogue = read_catalogue(dump_of(tmp_path, 'listings.several = ","', tables, ["p.jpg"]))
+    assert list(catalogue.categories) == ["Kitchen", "Music", "Sale", "Sports"]
+    assert catalogue.paths["1"] == KITCHEN
+    told = [(row.row, row.detail) for row in catalogue.odd if row.reason == "listing in several categories"]
+    assert told == [(2, f"read as {KITCHEN}"), (4, "read as Sale"), (7, "read as Music")]
+
+
 def test_a_damaged_photo_does_not_take_the_others_of_its_row_along(tmp_path: Path) -> None:
     table = f'id,category,photos\n1,{KITCHEN},"a.jpg, b.jpg"\n2,{SPORTS},c.jpg\n'
     configuration = "listings.table = 'all.csv'\nphotos.columns = ['photos']"
@@ -236,7 +261,7 @@ def test_what_a_cell_says_of_photos_is_split(cell: str, photos: list[str]) -> No
         ("listings.table = '/all.csv'", "listings.table: /all.csv is not inside the catalogue"),
         ("listings.table = 'all.csv.gz'", "listings.table: all.csv.gz is not read: unpack it"),
         ("listings.table = 'all.xlsx'", 'listings.table: all.xlsx is not read: save it as "CSV UTF-8"'),
-        ("listings.tabel = 'all.csv'", "listings.tabel: is not known; possible are table, id, category"),
+        ("listings.tabel = 'all.csv'", "listings.tabel: is not known; possible are table, id, category, several"),
         ("listings = 'all.csv'", "listings: must be a table: [listings]"),
         ("photos.columns = 'photo'", 'photos.columns: must be a list of names: ["IMAGE1", "IMAGE2"]'),
         ("photos = {table = 'all.csv', columns = ['photo']}", "photos.table and photos.columns exclude each other"),
