@@ -19,7 +19,7 @@ from pipeline.cleaning.images import (
     working_copy,
 )
 from pipeline.cleaning.report import Report, overview, report
-from pipeline.cleaning.tables import NOT_IN_POUNDS, PHOTOS, clean_listings, usable_rows
+from pipeline.cleaning.tables import NOT_IN_POUNDS, PHOTOS, clean_listings
 from pipeline.local.locks import exclusive
 from shared.artifacts.store import unwritable
 from shared.atomic_files import write_atomically
@@ -96,16 +96,15 @@ def clean(
 
 
 def _clean(read: Catalogue, out: Path, report_progress: ReportProgress) -> CleanedCatalogue:
-    listings, odd = clean_listings(read.directory, read.rejected, read.categories, read.source)
+    listings, odd = clean_listings(read.directory, read.listing_rows.values(), read.categories, read.source)
     if not _in_pounds(read.attributes):
         listings["price_gbp"] = np.nan
         odd = [problem for problem in odd if problem.reason != NOT_IN_POUNDS]
     prepared = prepare_photos(read.photos, out)
-    rows = usable_rows(read.directory, IMAGES, read.rejected).index
     catalogue = read.without(
         [
-            RowProblem(refused.reason, IMAGES, int(row), photo.image_id, detail=refused.detail)
-            for row, photo in zip(rows, read.photos, strict=True)
+            RowProblem(refused.reason, IMAGES, read.photo_rows[photo.image_id], photo.image_id, detail=refused.detail)
+            for photo in read.photos
             if isinstance(refused := prepared[photo.sha256], Unusable)
         ]
     )

@@ -2,7 +2,7 @@
 
 import re
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Collection
 from functools import partial
 
 import pandas as pd
@@ -11,8 +11,9 @@ from pandera.errors import SchemaErrors
 
 from shared.artifacts import Location
 from shared.catalogue.categories import OLDER_CATEGORIES, ROOTS, Categories, CategorySource
-from shared.catalogue.forms.csv_files import find_table, read_table, table_name
-from shared.catalogue.rows import PRODUCTS, RowProblem, same_table, with_names
+from shared.catalogue.forms.csv_files import read_table
+from shared.catalogue.layout import find_layout
+from shared.catalogue.rows import PRODUCTS, RowProblem, with_names
 
 _PRICE = re.compile(r"£?\s*([0-9]{1,9}|[0-9]{1,3}(?:,[0-9]{3}){1,3})(\.[0-9]{1,2})?")
 NOT_IN_POUNDS = "price is not one amount in pounds"
@@ -99,28 +100,9 @@ PHOTOS = pa.DataFrameSchema(
 )
 
 
-def usable_rows(
-    directory: Location, name: str, rejected: Sequence[RowProblem], source: CategorySource = ROOTS
-) -> pd.DataFrame:
-    """Read the rows of a table that the catalogue did not reject.
-
-    Args:
-        directory: of the raw dump.
-        name: of the table.
-        rejected: rows that are not used, of any table.
-        source: where the categories are.
-
-    Returns:
-        the rows, indexed by their number in the file.
-    """
-    rows = [problem.row for problem in rejected if same_table(problem.table, name)]
-    table = read_table(directory, name, [], [], source).drop(index=rows, errors="ignore")
-    return table.loc[:, ~table.columns.duplicated()]
-
-
 def clean_listings(
     directory: Location,
-    rejected: Sequence[RowProblem],
+    rows: Collection[int] | None = None,
     categories: Categories = OLDER_CATEGORIES,
     source: CategorySource = ROOTS,
 ) -> tuple[pd.DataFrame, list[RowProblem]]:
@@ -128,7 +110,7 @@ def clean_listings(
 
     Args:
         directory: of the raw dump.
-        rejected: rows that are not used, of any table.
+        rows: numbers of the rows that are used; None: all.
         categories: of the catalogue.
         source: where they are.
 
@@ -136,8 +118,10 @@ def clean_listings(
         one row a listing, indexed by its id: topic, name, description, price_gbp (NaN: none), location; and the odd
         rows.
     """
-    raw = usable_rows(directory, PRODUCTS, rejected, source)
-    odd = with_names(_odd(raw), {PRODUCTS: table_name(str(find_table(directory, PRODUCTS)), PRODUCTS)})
+    layout = find_layout(directory)
+    raw = read_table(layout, PRODUCTS, [], [], source)
+    raw = raw.loc[raw.index if rows is None else list(rows), ~raw.columns.duplicated()]
+    odd = with_names(_odd(raw), layout.names)
     for column in LISTINGS.columns:
         if column not in raw:
             raw[column] = ""

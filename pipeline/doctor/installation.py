@@ -145,8 +145,7 @@ def _sentence_encoder(name: str) -> Finding:
 def check_catalogue() -> Findings:
     """Check that the catalogue that would be served has its files."""
     from shared.artifacts.home import DEMO, catalogue_location
-    from shared.catalogue.forms.csv_files import find_folder, find_table
-    from shared.catalogue.rows import IMAGES, PRODUCTS
+    from shared.catalogue.layout import find_layout
     from shared.errors import CatalogueUnusable, StoreUnavailable
     from shared.settings import load_settings
 
@@ -156,9 +155,7 @@ def check_catalogue() -> Findings:
         if location == settings.home / DEMO and not (settings.home / DEMO).exists():
             yield ok("catalogue", "none named: `make run` draws a demo catalogue")
             return
-        for name in (PRODUCTS, IMAGES):
-            find_table(location, name)
-        has_folder = find_folder(location) is not None
+        has_folder = find_layout(location).folder is not None
     except (CatalogueUnusable, StoreUnavailable) as exc:
         yield fail("catalogue", str(exc), "bring it back, or name the directory that holds the raw dump")
         return

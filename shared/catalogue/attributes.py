@@ -3,10 +3,7 @@
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, NamedTuple
 
-from shared.artifacts import Location
-from shared.artifacts.backends import backend_at
-from shared.artifacts.files import ObjectFile
-from shared.attributes.configuration import CONFIGURATION, ColumnChoice, parse_configuration
+from shared.attributes.configuration import CONFIGURATION, ColumnChoice
 from shared.attributes.inference import infer
 from shared.attributes.schema import MAX_PAYLOAD_BYTES, Attribute, AttributeSchema, as_payload, attribute_name
 from shared.attributes.values import EXPECTED, NOTHING, parse_text
@@ -15,8 +12,6 @@ from shared.catalogue.rows import PRODUCTS, RowProblem
 from shared.errors import CatalogueUnusable
 
 if TYPE_CHECKING:  # heavy: only what reads tables needs it
-    from pathlib import Path
-
     import pandas as pd
 
 _NOT_ATTRIBUTES = frozenset({"id", "category"})
@@ -35,39 +30,26 @@ class ListingAttributes(NamedTuple):
     payloads: Mapping[str, str]
 
 
-def find_configuration(directory: Location) -> "Path | ObjectFile | None":
-    """Find `catalogue.toml` in a dump, whatever the case of its name; None: it has none."""
-    found = [one for one in backend_at(directory).top() if one.lower() == CONFIGURATION]
-    return directory / found[0] if found else None
-
-
 def read_attributes(
-    directory: Location,
+    choices: Mapping[str, ColumnChoice],
     products: "pd.DataFrame",
-    listing_ids: Iterable[str],
+    listing_rows: Mapping[str, int],
     odd: list[RowProblem],
     known: tuple[Attribute, ...] = (),
 ) -> ListingAttributes:
     """Read the attributes of a catalogue's listings.
 
     Args:
-        directory: of the dump, with or without `catalogue.toml`.
-        products: its table of listings, as `read_table` gives it.
-        listing_ids: of the listings that are used; of a repeated id the first row counts.
+        choices: what `catalogue.toml` says of attributes, by name.
+        products: the table of listings, as `read_table` gives it.
+        listing_rows: row of each listing that is used, by id.
         odd: columns and values that are left out, and what was assumed, are appended to it.
         known: attributes of the live index.
 
     Raises:
-        CatalogueUnusable: `catalogue.toml` cannot be used.
+        CatalogueUnusable: `catalogue.toml` names a column that is not there.
     """
-    choices = {}
-    if file := find_configuration(directory):
-        try:
-            choices = parse_configuration(file.read_bytes().decode("utf-8-sig"))
-        except UnicodeDecodeError as exc:
-            raise CatalogueUnusable(f"{CONFIGURATION} is not UTF-8; save it so") from exc
-    used = set(listing_ids)
-    rows = products[products["id"].isin(used) & ~products["id"].duplicated()]
+    rows = products.loc[list(listing_rows.values())]
     repeated = rows.columns.duplicated()
     odd += [
         RowProblem(

@@ -77,7 +77,7 @@ class PhotoFiles:
 
     Args:
         found: the listing of the catalogue.
-        image_ids: all ids of the catalogue.
+        image_ids: all ids of the catalogue, or the names of their files.
     """
 
     def __init__(self, found: Scan, image_ids: Iterable[str]) -> None:
@@ -135,11 +135,11 @@ class PhotoFiles:
 
     def _on_file(self, image_id: str, place: PhotoPlace | None) -> FoundFile | FileProblem:
         if place is None or not place.path:
-            return self._by_id(image_id)
+            return self._by_id((place and place.name) or image_id)
         at = self._paths.find(place.path)
         if isinstance(at, str):
             return FoundFile(at, self._found.files[at])
-        problem = FileProblem(at.reason, f"{at.detail} (column {place.column})")
+        problem = FileProblem(at.reason, f"{at.detail} (column {place.column})" if place.column else at.detail)
         if place.is_sure or not at.is_missing:
             return problem
         file = self._by_id(image_id)
@@ -203,4 +203,5 @@ class PhotoFiles:
             hint = f"; {ONE_A_ROW}"
         elif not there and self._found.closed:
             hint = f"; user {os.geteuid()} may not read {', '.join(map(self._shown, self._found.closed[:_N_NAMED]))}"
-        return f"looked for images/{image_id}.jpg{hint}"
+        is_whole = image_id.lower().endswith(ENDINGS) and image_id.rpartition(".")[0] not in self._image_ids
+        return f"looked for images/{image_id}{'' if is_whole else '.jpg'}{hint}"

@@ -6,8 +6,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+from shared.attributes.configuration import CONFIGURATION, PhotosChoice
 from shared.catalogue.scan import ENDINGS, Scan
 from shared.catalogue.spoiled_ids import by_key, caseless, composed
+from shared.errors import CatalogueUnusable
 
 if TYPE_CHECKING:  # heavy: only what reads tables needs it
     import pandas as pd
@@ -28,16 +30,15 @@ class PhotoPlace(NamedTuple):
         path: of its file.
         column: that has the path.
         url: from which it can be fetched where there is no file.
+        name: of its file, with or without ending, in whatever folder; empty: the photo's id.
+        is_sure: whether the path must be there: columns called `file` may hold the name of something else.
     """
 
     path: str = ""
     column: str = ""
     url: str = ""
-
-    @property
-    def is_sure(self) -> bool:
-        """Whether the path must be there: columns called `file` may hold the name of something else."""
-        return self.column.lower() == _PATH_COLUMNS[0]
+    name: str = ""
+    is_sure: bool = False
 
 
 class PathProblem(NamedTuple):
@@ -59,30 +60,49 @@ def is_several(text: str) -> bool:
     return _SEVERAL.search(text) is not None
 
 
-def photo_places(images: "pd.DataFrame") -> dict[int, PhotoPlace]:
+def place_columns(images: "pd.DataFrame", choice: PhotosChoice) -> list[str]:
+    """The columns of a photos' table that say where photos are."""
+    named = {choice.path, choice.url} if choice.path or choice.url else set()
+    return [one for one in images.columns if one in named or one.lower() in (*_PATH_COLUMNS, *_URL_COLUMNS)]
+
+
+def photo_places(images: "pd.DataFrame", choice: PhotosChoice) -> dict[int, PhotoPlace]:
     """Read where photos are from the columns that say it; of several columns the first that is filled counts.
 
     Args:
         images: the photos' table.
+        choice: what `catalogue.toml` says of these columns.
+
+    Raises:
+        CatalogueUnusable: a column that `catalogue.toml` names is not there.
 
     Returns:
         by row number, for the rows that say it.
     """
     places: dict[int, PhotoPlace] = {}
-    for row, column, path in _cells(images, _PATH_COLUMNS):
-        places.setdefault(row, PhotoPlace(path, column))
-    for row, _, url in _cells(images, _URL_COLUMNS):
+    paths, urls = _configured(images, "path", choice.path), _configured(images, "url", choice.url)
+    for row, column, path in _cells(images, paths or _PATH_COLUMNS):
+        is_sure = column in paths or column.lower() == _PATH_COLUMNS[0]
+        places.setdefault(row, PhotoPlace(path, column, is_sure=is_sure))
+    for row, _, url in _cells(images, urls or _URL_COLUMNS):
         place = places.get(row, PhotoPlace())
         if not place.url:
             places[row] = place._replace(url=url)
     return places
 
 
+def _configured(images: "pd.DataFrame", entry: str, column: str) -> tuple[str, ...]:
+    if column and column not in images:
+        shown = ", ".join(images.columns)
+        raise CatalogueUnusable(f"{CONFIGURATION}: photos.{entry}: there is no column {column}; there is {shown}")
+    return (column,) if column else ()
+
+
 def _cells(images: "pd.DataFrame", wanted: Sequence[str]) -> Iterator[tuple[int, str, str]]:
     """Row, column and text of the cells that are filled, in the order of the wanted columns."""
     for name in wanted:
         for position, column in enumerate(images.columns):
-            if column.lower() == name:
+            if name in (column, column.lower()):
                 yield from ((int(str(row)), column, text) for row, text in images.iloc[:, position].items() if text)
 
 

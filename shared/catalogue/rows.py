@@ -46,11 +46,6 @@ def long_id(table: str, row: int, row_id: str) -> list[RowProblem]:
     return [RowProblem("id too long to name", table, row, row_id, detail=detail)] if len(row_id) > MAX_ID_CHARS else []
 
 
-def same_table(name: str, other: str) -> bool:
-    """Whether two names are those of the same table in perhaps another form: Images.csv, Images.parquet."""
-    return name.partition(".")[0] == other.partition(".")[0]
-
-
 def with_names(rows: Iterable[RowProblem], names: Mapping[str, str]) -> tuple[RowProblem, ...]:
     """Return problems with the tables called as their files are.
 

@@ -30,7 +30,7 @@ _READERS = 4
 _STORE_READERS = 32  # reading from an object store is waiting, not work
 _RACY_NS = 2_000_000_000
 _FORMAT = 1
-_RULES = 7  # raised when unchanged files are read as other photos or categories than before
+_RULES = 8  # raised when unchanged files are read as other photos or categories than before
 
 
 class Stat(NamedTuple):

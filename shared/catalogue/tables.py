@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from shared.artifacts import Location
 from shared.artifacts.files import ObjectFile
+from shared.attributes.configuration import CONFIGURATION
 from shared.attributes.schema import NO_ATTRIBUTES, AttributeSchema
-from shared.catalogue.attributes import ListingAttributes, find_configuration, read_attributes
+from shared.catalogue.attributes import ListingAttributes, read_attributes
 from shared.catalogue.categories import (
     OLDER_CATEGORIES,
     ROOTS,
@@ -25,10 +26,11 @@ from shared.catalogue.categories import (
     joined_levels,
 )
 from shared.catalogue.choice import OWN_CATEGORIES, CategoryChoice
-from shared.catalogue.forms.csv_files import LAYOUT, find_folder, find_table, read_table, table_name
+from shared.catalogue.forms.csv_files import read_table
+from shared.catalogue.layout import LAYOUT, find_layout
 from shared.catalogue.photo_files import FetchPhotos, FileProblem, PhotoFiles
 from shared.catalogue.photo_listings import Listings
-from shared.catalogue.photo_paths import PhotoPlace, photo_places
+from shared.catalogue.photo_rows import PhotoRow, photo_rows, photos_of_listings
 from shared.catalogue.rows import IMAGES, PRODUCTS, ROUNDED_DETAIL, RowProblem, long_id, with_names
 from shared.catalogue.scan import PhotoDigests, Scan, Stat, scan
 from shared.catalogue.spoiled_ids import SPOILED_LISTING, SPOILED_PHOTO, is_rounded
@@ -39,6 +41,7 @@ if TYPE_CHECKING:  # heavy: only what reads tables needs it
 
 
 _DETAIL_CHARS = 240
+_TAKE_FIRST = f'{CONFIGURATION}: listings.several = "," takes the first'
 
 
 @dataclass(frozen=True)
@@ -55,8 +58,10 @@ class Catalogue:
         categories: that the photos' categories are positions in.
         source: where in the table they stand.
         attributes: of the listings; each photo carries its listing's values.
-        table_names: what PRODUCTS and IMAGES are called, with their endings.
+        table_names: what PRODUCTS and IMAGES are called in reports.
         paths: the category of each listing in `n_listings` as the table has it, by id; of a list its levels joined.
+        listing_rows: the row of each listing in `n_listings`, by id.
+        photo_rows: the row of each photo, by id.
         digest: SHA-256 over the photos, their listings, categories and attributes.
     """
 
@@ -72,6 +77,8 @@ class Catalogue:
     attributes: AttributeSchema = NO_ATTRIBUTES
     table_names: Mapping[str, str] = field(default_factory=lambda: {PRODUCTS: PRODUCTS, IMAGES: IMAGES})
     paths: Mapping[str, str] = field(default_factory=dict)
+    listing_rows: Mapping[str, int] = field(default_factory=dict)
+    photo_rows: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def unusable(self) -> dict[str, int]:
@@ -108,13 +115,14 @@ class _Tables(NamedTuple):
 
     listing_ids: frozenset[str]
     category_of: dict[str, int]  # by listing id
-    images: list[tuple[int, str, str]]  # row, image id, listing id
+    images: list[PhotoRow]
     rejected: list[RowProblem]
     odd: list[RowProblem]
     categories: Categories
     attributes: ListingAttributes
     paths: dict[str, str]  # category as written, by listing id
-    places: dict[int, PhotoPlace]  # by row of the photos' table, where it says where a photo is
+    listing_rows: dict[str, int]  # by listing id
+    names: dict[str, str]
 
 
 class _Labelled(NamedTuple):
@@ -181,12 +189,12 @@ class CatalogueReader:
         """
         found = found or scan_catalogue(directory)
         tables = self._current_tables(directory, found, wanted)
-        files = PhotoFiles(found, (image_id for _, image_id, _ in tables.images))
-        listings = Listings(tables.listing_ids, (listing for _, _, listing in tables.images))
+        files = PhotoFiles(found, ((one.place and one.place.name) or one.image_id for one in tables.images))
+        listings = Listings(tables.listing_ids, (one.listing_id for one in tables.images))
         places = (
             (image_id, place)
-            for row, image_id, listing in tables.images
-            if (place := tables.places.get(row)) and place.url and listings.find(listing) in tables.category_of
+            for _, image_id, listing, place in tables.images
+            if place and place.url and listings.find(listing) in tables.category_of
         )
         has_urls = files.fetch(places, fetch)
         open_file = partial(_file, directory, files)
@@ -198,20 +206,21 @@ class CatalogueReader:
             if not sha256
         ]
         photos = [replace(one.photo, sha256=sha256) for one, sha256 in zip(labelled, contents, strict=True)]
-        names = {name: table_name(at, name) for name, at in zip((PRODUCTS, IMAGES), found.tables, strict=False)}
         catalogue = Catalogue(
             directory.name,
             directory,
             len(tables.category_of),
             photos,
-            with_names((*tables.rejected, *rejected), names),
+            with_names((*tables.rejected, *rejected), tables.names),
             "",
-            with_names((*tables.odd, *odd), names),
+            with_names((*tables.odd, *odd), tables.names),
             tables.categories,
             wanted.source,
             tables.attributes.schema,
-            names,
+            tables.names,
             tables.paths,
+            tables.listing_rows,
+            {one.photo.image_id: one.row for one in labelled},
         ).without(unreadable)
         self._digests.remember(found, "" if unreadable or has_urls else catalogue.digest)
         return catalogue
@@ -221,7 +230,7 @@ class CatalogueReader:
         if self._tables is None or self._tables[:2] != (found.tables, wanted):
             self._tables = found.tables, wanted, _read_tables(directory, wanted)
         tables = self._tables[2]
-        if not (found.has_folder or tables.places):
+        if not (found.has_folder or any(one.place for one in tables.images)):
             where = "or names its photos in a column path or url"
             raise CatalogueUnusable(f"{directory} has no images; a catalogue holds {LAYOUT}, {where}")
         return tables
@@ -249,9 +258,10 @@ def scan_catalogue(directory: Location) -> Scan:
         CatalogueUnusable: a table is missing, or may not be read.
         StoreUnavailable: the object store does not answer.
     """
-    tables = [find_table(directory, name) for name in (PRODUCTS, IMAGES)]
-    tables += [configuration] if (configuration := find_configuration(directory)) else []
-    folder = find_folder(directory)
+    layout = find_layout(directory)
+    tables = [layout.products, layout.images]
+    tables += [layout.configuration_file] if layout.configuration_file else []
+    folder = layout.folder
     for path in tables:
         if isinstance(path, Path) and not path.is_file():
             raise CatalogueUnusable(f"{path.name} is not a file; a catalogue holds {LAYOUT}")
@@ -264,31 +274,31 @@ def scan_catalogue(directory: Location) -> Scan:
 def _read_tables(directory: Location, wanted: CategoryChoice) -> _Tables:
     rejected: list[RowProblem] = []
     odd: list[RowProblem] = []
-    products = read_table(directory, PRODUCTS, rejected, odd, wanted.source)
-    images = read_table(directory, IMAGES, rejected, odd)
+    layout = find_layout(directory)
+    products = read_table(layout, PRODUCTS, rejected, odd, wanted.source)
+    if layout.is_one_table:
+        images, products = photos_of_listings(products, layout)
+    else:
+        images = photo_rows(read_table(layout, IMAGES, rejected, odd), layout.configuration.photos)
     categories = wanted.categories(products["category"], rejected)
-    category_of = _categories(products, categories, rejected, odd)
+    category_of, rows = _categories(products, categories, rejected, odd, has_photos=layout.is_one_table)
+    if layout.is_one_table:
+        with_photos = {one.listing_id for one in images}
+        without = (one for one in rows.items() if one[0] not in with_photos)
+        odd += [RowProblem("listing that names no photo", PRODUCTS, row, listing_id) for listing_id, row in without]
+    choices = layout.configuration.attributes
     return _Tables(
         listing_ids=frozenset(products["id"]),
         category_of=category_of,
-        images=list(zip(_rows(images), images["id"], images["product_id"], strict=True)),
+        images=images,
         rejected=rejected,
         odd=odd,
         categories=categories,
-        attributes=read_attributes(directory, products, category_of, odd, wanted.attributes),
-        paths=_paths(products, categories, category_of),
-        places=photo_places(images),
+        attributes=read_attributes(choices, products, rows, odd, wanted.attributes),
+        paths=dict(zip(rows, map(joined_levels, products.loc[list(rows.values()), "category"]), strict=True)),
+        listing_rows=rows,
+        names=layout.names,
     )
-
-
-def _paths(products: "pd.DataFrame", categories: Categories, category_of: Mapping[str, int]) -> dict[str, str]:
-    """Category as written, of a list its levels joined, by listing id; of a repeated id that of the row used."""
-    index_of = {text: categories.find(text) for text in products["category"].unique()}
-    paths: dict[str, str] = {}
-    for listing_id, text in zip(products["id"], products["category"], strict=True):
-        if listing_id in category_of and index_of[text] is not None:
-            paths.setdefault(listing_id, joined_levels(text))
-    return paths
 
 
 def _file(directory: Location, files: PhotoFiles, address: str) -> Path | ObjectFile:
@@ -305,14 +315,24 @@ def _rows(table: "pd.DataFrame") -> list[int]:
 
 
 def _categories(
-    products: "pd.DataFrame", categories: Categories, rejected: list[RowProblem], odd: list[RowProblem]
-) -> dict[str, int]:
-    """Class index by listing id, for the listings that have both."""
+    products: "pd.DataFrame",
+    categories: Categories,
+    rejected: list[RowProblem],
+    odd: list[RowProblem],
+    *,
+    has_photos: bool,
+) -> tuple[dict[str, int], dict[str, int]]:
+    """Class index and row by listing id, for the listings that have both.
+
+    In a table that has photos, rows that repeat a listing and say nothing else of its category are there for theirs.
+    """
     index_of = {text: categories.find(text) for text in products["category"].unique()}
+    several = {text: _may_be_several(text, categories) for text in index_of}
     nearest = cache(categories.nearest)
     # Those of several listings that were rounded to one: which of them a photo is of nobody can tell.
     rounded = {listing_id for listing_id in products["id"][products["id"].duplicated()] if is_rounded(listing_id)}
     category_of: dict[str, int] = {}
+    rows: dict[str, int] = {}
     for row, listing_id, text in zip(_rows(products), products["id"], products["category"], strict=True):
         root, index = categories.as_written(text), index_of[text]
         if not listing_id:
@@ -320,7 +340,8 @@ def _categories(
         elif listing_id in rounded:
             rejected.append(RowProblem("listing id repeated", PRODUCTS, row, listing_id, detail=ROUNDED_DETAIL))
         elif listing_id in category_of:
-            rejected.append(RowProblem("listing id repeated", PRODUCTS, row, listing_id))
+            if not (has_photos and (is_missing(text) or index == category_of[listing_id])):
+                rejected.append(RowProblem("listing id repeated", PRODUCTS, row, listing_id))
         elif index is None and is_missing(text):
             rejected.append(RowProblem("listing without category", PRODUCTS, row, listing_id))
         elif index is None:
@@ -331,12 +352,21 @@ def _categories(
             )
             rejected.append(replace(problem, detail=detail))
         else:
-            category_of[listing_id] = index
+            category_of[listing_id], rows[listing_id] = index, row
             odd += long_id(PRODUCTS, row, listing_id)
             if root != categories[index]:
                 reason, detail = "category in another spelling", f"read as {categories[index]}"
                 odd.append(RowProblem(reason, PRODUCTS, row, listing_id, root or text, detail))
-    return category_of
+            if several[text]:
+                reason, detail = "listing may be in several categories", f"read as {categories[index]}; {_TAKE_FIRST}"
+                odd.append(RowProblem(reason, PRODUCTS, row, listing_id, text, detail))
+    return category_of, rows
+
+
+def _may_be_several(text: str, categories: Categories) -> bool:
+    """Whether a category is a list of categories between commas, each of which is one by itself."""
+    parts = text.split(",")
+    return len(parts) > 1 and all(categories.find(part) is not None for part in parts)
 
 
 def _photos(
@@ -346,7 +376,7 @@ def _photos(
     photos: dict[str, _Labelled] = {}
     rejected: list[RowProblem] = []
     odd: list[RowProblem] = []
-    for row, image_id, written in tables.images:
+    for row, image_id, written, place in tables.images:
         value = detail = ""
         listing_id = listings.find(written)
         if not image_id:
@@ -357,7 +387,7 @@ def _photos(
             value, (reason, detail) = written, listing_id
         elif listing_id not in tables.category_of:
             reason = "photo of an unusable listing"
-        elif isinstance(file := files.find(image_id, tables.places.get(row)), FileProblem):
+        elif isinstance(file := files.find(image_id, place), FileProblem):
             reason, detail = file
         else:
             read_as, payload = file.read_as or image_id, tables.attributes.payloads[listing_id]

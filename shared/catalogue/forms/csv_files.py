@@ -6,78 +6,33 @@ from collections import Counter
 from collections.abc import Sequence
 from functools import cached_property
 from io import BytesIO
-from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
-from shared.artifacts import Location
-from shared.artifacts.backends import backend_at
-from shared.artifacts.files import ObjectFile
+from shared.attributes.configuration import CONFIGURATION, Configuration
 from shared.catalogue.categories import OLDER_CATEGORIES, ROOTS, Categories, CategorySource, categories_in
 from shared.catalogue.forms.encodings import SAVE_AS, decode_table
 from shared.catalogue.forms.quotes import LEFT_MARK, READ_MARK, close_quotes, cut_records, split_record
 from shared.catalogue.forms.typed_tables import read_json_lines, read_parquet
-from shared.catalogue.rows import IMAGES, MAX_COLUMNS, PRODUCTS, RowProblem, column_key, same_table
+from shared.catalogue.layout import Layout, is_json_lines, is_parquet
+from shared.catalogue.rows import IMAGES, MAX_COLUMNS, PRODUCTS, RowProblem, column_key
 from shared.errors import CatalogueUnusable
 
 if TYPE_CHECKING:  # heavy: only what reads tables needs it
     import pandas as pd
 
-LAYOUT = f"{PRODUCTS}, {IMAGES}, images/"
 _SEPARATOR_LINE = re.compile(r'"?sep=([^\w\s"]|\t)"?[ \t]*\r?(?:\n|\Z)', re.IGNORECASE)
-_DELIMITERS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "vertical bars"}
+_DELIMITERS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "vertical bars", " ": "spaces"}
+_DATABASE_NULL = "\\N"  # what PostgreSQL and MySQL write for NULL in text
+_IN_CONFIGURATION = {
+    PRODUCTS: '[listings] with id = "COLUMN", category = "COLUMN"',
+    IMAGES: '[photos] with id = "COLUMN", listing = "COLUMN"',
+}
+_MEANT = {"id": "the id", "category": "the category", "product_id": "the listing's id"}
 _SHOWN_CHARS, _N_NAMED = 80, 20
-_FORMS = (".csv", ".parquet", ".jsonl", ".ndjson")
-
-
-def find_table(directory: Location, name: str) -> Path | ObjectFile:
-    """Find a table in a dump, whatever its form and the case of its name.
-
-    Raises:
-        CatalogueUnusable: it is missing, or there in two forms.
-        StoreUnavailable: the object store does not answer.
-    """
-    if isinstance(directory, Path) and not directory.is_dir():
-        raise CatalogueUnusable(f"{directory} is not a directory; a catalogue holds {LAYOUT}")
-    stem = name.partition(".")[0].lower()
-    alike = [one for one in backend_at(directory).top() if one.lower().partition(".")[0] == stem and "." in one]
-    found = [one for one in alike if one.lower().removeprefix(stem) in _FORMS]
-    if len(found) > 1:
-        raise CatalogueUnusable(f"{directory} has {' and '.join(found)}; leave one of them there")
-    if not found:
-        forms = f"the same as {', '.join(_FORMS[1:])}"
-        hint = f"; {alike[0]} is not read: {_advice(alike[0])}" if alike else ""
-        raise CatalogueUnusable(f"{directory} has no {name}; a catalogue holds {LAYOUT} ({forms}){hint}")
-    return directory / found[0]
-
-
-def _advice(file_name: str) -> str:
-    """What to do about a table whose ending is none of `_FORMS`."""
-    ending = Path(file_name).suffix.lower()
-    if ending in (".gz", ".zip", ".bz2", ".xz", ".zst"):
-        return "unpack it"
-    if ending in (".tsv", ".tab", ".txt"):
-        return f"rename it to {Path(file_name).stem}.csv; what separates its fields is found out"
-    return "write one JSON object a line into a .jsonl" if ending == ".json" else SAVE_AS
-
-
-def table_name(address: str, name: str) -> str:
-    """Return what a table is called in reports: PRODUCTS or IMAGES, with the ending that the file has.
-
-    Args:
-        address: of the file.
-        name: PRODUCTS or IMAGES.
-    """
-    return f"{name.partition('.')[0]}{Path(address).suffix.lower()}"
-
-
-def find_folder(directory: Location) -> Path | ObjectFile | None:
-    """Find the folder `images` of a dump, whatever the case of its name; None: there is none."""
-    found = [one for one in backend_at(directory).top() if one.lower() == "images"]
-    return directory / found[0] if found else None
 
 
 def read_table(
-    directory: Location,
+    layout: Layout,
     name: str,
     rejected: list[RowProblem],
     odd: list[RowProblem],
@@ -86,53 +41,97 @@ def read_table(
     """Read one table of a dump as text.
 
     Args:
-        directory: of the dump.
+        layout: of the dump.
         name: PRODUCTS or IMAGES.
         rejected: rows that cannot be split into the header's fields are appended to it.
         odd: what was assumed of the table, and rows with a stray quote that are read all the same, are appended to it.
         source: where the categories are.
 
     Returns:
-        stripped text, missing values as empty text, indexed by row number; named columns only. The category's is called
-        `category`; another one of that name is left out, and told.
+        stripped text, missing values as empty text, indexed by row number; named columns only. Those that are required
+        are called `id` and `category`, or `id` and `product_id`; others of these names are left out, and told.
 
     Raises:
         CatalogueUnusable: the table is missing, empty, damaged, in an encoding that cannot be told, or lacks a column.
     """
-    file = find_table(directory, name)
-    called = table_name(str(file), name)
-    if called.endswith(".csv"):
-        table = _read_csv(file.read_bytes(), name, rejected, odd, source)
+    called, columns = layout.names[name], required_columns(layout.configuration, name, source)
+    required, category = tuple(columns.values()), columns.get(ROOTS.column, "")
+    content = (layout.products if name == PRODUCTS else layout.images).read_bytes()
+    if is_parquet(called):
+        n_odd = len(odd)
+        table = read_parquet(content, called, odd, category=category)
+        keys = set(map(column_key, required))
+        if of_bytes := [one.value for one in odd[n_odd:] if column_key(one.value) in keys]:
+            raise CatalogueUnusable(f"{called} has bytes in the column {', '.join(of_bytes)}; write them as text")
+    elif is_json_lines(called):
+        table = read_json_lines(content, called, rejected, odd, required=required, category=category)
     else:
-        required, category = _required(name, source), source.column if name == PRODUCTS else ""
-        if called.endswith(".parquet"):
-            n_odd = len(odd)
-            table = read_parquet(file.read_bytes(), called, odd, category=category)
-            keys = set(map(column_key, required))
-            if of_bytes := [one.value for one in odd[n_odd:] if column_key(one.value) in keys]:
-                raise CatalogueUnusable(f"{called} has bytes in the column {', '.join(of_bytes)}; write them as text")
-        else:
-            table = read_json_lines(file.read_bytes(), called, rejected, odd, required=required, category=category)
-        table.columns = _spelled(list(table.columns), called, required, odd)
-        _check_header(list(table.columns), called, required)
-    if name == PRODUCTS and source.column != ROOTS.column:
-        if ROOTS.column in table:
-            detail = f"left out: the category is in the column {source.column}"
-            odd.append(RowProblem("column without a name of its own", name, 1, value=ROOTS.column, detail=detail))
-        table = table.drop(columns=ROOTS.column, errors="ignore").rename(columns={source.column: ROOTS.column})
+        table = _read_csv(content, _Table(name, called, required, source.level), rejected, odd)
+    if is_parquet(called) or is_json_lines(called):
+        table.columns = _spelled(list(table.columns), name, required, odd)
+        _check_header(list(table.columns), name, called, required)
+    for column, actual in columns.items():
+        if column != actual and column in table and column not in required:
+            detail = f"left out: {_MEANT[column]} is in the column {actual}"
+            odd.append(RowProblem("column without a name of its own", name, 1, value=column, detail=detail))
+            table = table.drop(columns=column)
+    table = table.rename(columns={actual: column for column, actual in columns.items()})
+    if name == PRODUCTS and (separator := layout.configuration.listings.several):
+        return _with_first_category(table, separator, odd)
     return table
 
 
-def _read_csv(
-    content: bytes, name: str, rejected: list[RowProblem], odd: list[RowProblem], source: CategorySource
-) -> "pd.DataFrame":
-    decoded = decode_table(content, name)
+def _with_first_category(table: "pd.DataFrame", separator: str, odd: list[RowProblem]) -> "pd.DataFrame":
+    """The table with the first category of listings that have several; the others are told."""
+    firsts = []
+    for row, listing_id, text in zip(table.index, table["id"], table["category"], strict=True):
+        first, *others = [one for part in text.split(separator) if (one := part.strip())] or [""]
+        firsts.append(first)
+        if others:
+            detail = f"read as {first}"
+            odd.append(RowProblem("listing in several categories", PRODUCTS, int(row), listing_id, text, detail))
+    return table.assign(category=firsts)
+
+
+def required_columns(configuration: Configuration, name: str, source: CategorySource) -> dict[str, str]:
+    """The columns that a table must have: as they are called in the file, by what they mean.
+
+    Args:
+        configuration: of the catalogue.
+        name: PRODUCTS or IMAGES.
+        source: where the categories are; a column that it names goes before the configuration's.
+    """
+    if name == IMAGES:
+        return {"id": configuration.photos.id, "product_id": configuration.photos.listing}
+    configured = configuration.listings.category
+    category = configured if configured and source.column == ROOTS.column else source.column
+    return {"id": configuration.listings.id, ROOTS.column: category}
+
+
+class _Table(NamedTuple):
+    """What a table in CSV must have.
+
+    Attributes:
+        name: PRODUCTS or IMAGES.
+        called: in reports.
+        required: columns: the id's first, then the category's or the listing's.
+        level: of the categories.
+    """
+
+    name: str
+    called: str
+    required: tuple[str, ...]
+    level: int
+
+
+def _read_csv(content: bytes, wanted: _Table, rejected: list[RowProblem], odd: list[RowProblem]) -> "pd.DataFrame":
+    name, called, required, _ = wanted
+    decoded = decode_table(content, called)
     text = decoded.text
     if declared := _SEPARATOR_LINE.match(text):
         text = text[declared.end() :]
     if "\r" in text.strip() and "\n" not in text.strip():
-        raise CatalogueUnusable(f"{name} has carriage returns only where lines end; {SAVE_AS}")
-    required = _required(name, source)
+        raise CatalogueUnusable(f"{called} has carriage returns only where lines end; {SAVE_AS}")
     delimiter = declared[1] if declared else _delimiter(text, required)
     if decoded.encoding != "UTF-8":
         check = "" if decoded.encoding == "UTF-16" else f"; if letters are wrong, {SAVE_AS}"
@@ -142,13 +141,13 @@ def _read_csv(
         said = "its first line says so" if declared else "the header has the columns then"
         detail = f"read as separated by {_DELIMITERS.get(delimiter, repr(delimiter))}: {said}"
         odd.append(RowProblem("table is not separated by commas", name, 1, value=delimiter, detail=detail))
-    closed = close_quotes(text, delimiter, _RowTest(name, text.lstrip("\n"), delimiter, source))
-    cells = _parse(closed, delimiter, name)
+    closed = close_quotes(text, delimiter, _RowTest(wanted, text.lstrip("\n"), delimiter))
+    cells = _parse(closed, delimiter, called)
     header = cells.iloc[0].fillna("").str.strip()
     columns = _spelled(header.tolist(), name, required, odd)
-    _check_header([text for text in columns if text], name, required)
+    _check_header([text for text in columns if text], name, called, required)
     if closed is not text:
-        cells = _take_marks(cells, columns, name, rejected, odd)
+        cells = _take_marks(cells, columns, wanted, rejected, odd)
     width = max(position for position, text in enumerate(header, 1) if text)
     # Most surplus columns are empty; only rows with something in them need a closer look.
     spare = cells.iloc[1:, width:].dropna(axis="columns", how="all").fillna("")
@@ -156,21 +155,17 @@ def _read_csv(
     torn[torn] = (_stripped(spare[torn]) != "").any(axis=1)
     detail = f"more fields than the header's {width}: a text that holds the separator needs quotes"
     rejected += [
-        RowProblem(f"row of {name} with too many fields", name, int(row), detail=detail) for row in torn.index[torn]
+        RowProblem(f"row of {called} with too many fields", name, int(row), detail=detail) for row in torn.index[torn]
     ]
     rows = _stripped(cells.iloc[1:, :width][~torn])
     repeats = (rows == header[:width].to_numpy()).all(axis=1)
-    rejected += [RowProblem(f"row of {name} that repeats the header", name, int(row)) for row in rows.index[repeats]]
+    rejected += [RowProblem(f"row of {called} that repeats the header", name, int(row)) for row in rows.index[repeats]]
     rows = rows[~repeats]
     table: pd.DataFrame = rows.loc[(rows != "").any(axis=1)]
     table.columns = columns[:width]
     if decoded.encoding == "Windows-1252":
-        _check_ids_do_not_depend_on_the_encoding(table, name, required)
+        _check_ids_do_not_depend_on_the_encoding(table, wanted)
     return table
-
-
-def _required(name: str, source: CategorySource) -> tuple[str, ...]:
-    return ("id", source.column) if name == PRODUCTS else ("id", "product_id")
 
 
 def _parse(text: str, delimiter: str, name: str) -> "pd.DataFrame":
@@ -191,7 +186,7 @@ def _parse(text: str, delimiter: str, name: str) -> "pd.DataFrame":
                 names=range(MAX_COLUMNS),
                 dtype=str,
                 keep_default_na=False,
-                na_values=[""],
+                na_values=["", _DATABASE_NULL],
                 encoding="utf-8",
                 on_bad_lines="warn",
             )
@@ -231,31 +226,31 @@ def _alike(column: str, columns: Sequence[str]) -> list[str]:
     return [one for one in columns if column_key(one) == column_key(column)]
 
 
-def _check_header(named: Sequence[str], name: str, required: Sequence[str]) -> None:
+def _check_header(named: Sequence[str], name: str, called: str, required: Sequence[str]) -> None:
     if repeated := [column for column in required if named.count(column) > 1]:
-        raise CatalogueUnusable(f"{name} has more than one column {', '.join(repeated)}; rename the others")
+        raise CatalogueUnusable(f"{called} has more than one column {', '.join(repeated)}; rename the others")
     if missing := [column for column in required if column not in named]:
         alike = {column: ", ".join(_alike(column, named)) for column in missing}
         hints = [f"rename one of {found} to {column}" for column, found in alike.items() if found]
         if len(missing) == len(required) and not hints:
             hints.append("its first line must name the columns")
-        if same_table(name, PRODUCTS) and missing != ["id"]:
+        if name == PRODUCTS and missing != ["id"]:
             hints.append("LOOKALIKE_CATEGORY_COLUMN says where the category is")
+        hints.append(f"{CONFIGURATION} says which are meant: {_IN_CONFIGURATION[name]}")
         shown = ", ".join(column[:_SHOWN_CHARS] for column in named[:_N_NAMED])
         more = f" and {len(named) - _N_NAMED} more" if len(named) > _N_NAMED else ""
-        told = "; ".join([f"{name} lacks the column {', '.join(missing)}", f"it has {shown}{more}", *hints])
+        told = "; ".join([f"{called} lacks the column {', '.join(missing)}", f"it has {shown}{more}", *hints])
         raise CatalogueUnusable(told)
 
 
 class _RowTest:
     """Tells whether fields, as many as the header's, can be a row of a table: what stands in its required columns."""
 
-    def __init__(self, name: str, text: str, delimiter: str, source: CategorySource) -> None:
-        required = _required(name, source)
+    def __init__(self, wanted: _Table, text: str, delimiter: str) -> None:
+        name, _, required, self._level = wanted
         self._columns = _spelled([column.strip() for column in split_record(text, delimiter)], name, required, [])
         self._name, self._text, self._delimiter = name, text, delimiter
         self._at = [self._columns.index(column) for column in required if column in self._columns]
-        self._level = source.level
 
     @cached_property
     def _categories(self) -> Categories:
@@ -282,35 +277,35 @@ class _RowTest:
 
 
 def _take_marks(
-    cells: "pd.DataFrame", header: Sequence[str], name: str, rejected: list[RowProblem], odd: list[RowProblem]
+    cells: "pd.DataFrame", header: Sequence[str], wanted: _Table, rejected: list[RowProblem], odd: list[RowProblem]
 ) -> "pd.DataFrame":
     """Take the marks of `close_quotes` off, note the rows that have them, and drop those that could not be read."""
     first = cells[0].fillna("")
     left, read = first.str.startswith(LEFT_MARK), first.str.startswith(READ_MARK)
-    reason = f"row of {name} with a quote that is never closed"
+    name = wanted.name
+    reason = f"row of {wanted.called} with a quote that is never closed"
     for row, line in first[left].items():
         rejected.append(RowProblem(reason, name, int(str(row)), value=line[1 : 1 + _SHOWN_CHARS]))
     cells.loc[read, 0] = first[read].str[1:]
     for row, fields in cells[read].iterrows():
         filled = [str(field) for field in fields.dropna()]
         value = next((field for field in filled if field.lstrip().startswith('"')), filled[0] if filled else "")
-        row_id = fields[header.index("id")]
+        row_id = fields[header.index(wanted.required[0])]
         detail = "read up to the end of its line, with the quote as part of the text"
         problem = RowProblem(reason, name, int(str(row)), str(row_id).strip(), value[:_SHOWN_CHARS], detail)
         odd.append(problem)
     return cells[~left]
 
 
-def _check_ids_do_not_depend_on_the_encoding(table: "pd.DataFrame", name: str, required: Sequence[str]) -> None:
+def _check_ids_do_not_depend_on_the_encoding(table: "pd.DataFrame", wanted: _Table) -> None:
     """Refuse a table whose encoding was guessed if an id has other letters than ASCII's."""
-    for column in ("id", "product_id"):
-        if column in required:
-            for row, cell in table[column].items():
-                if not cell.isascii():
-                    raise CatalogueUnusable(
-                        f"{name} cannot be read as UTF-8, and row {row} has the {column} {cell} if it is Windows-1252: "
-                        f"ids must not depend on a guess; {SAVE_AS}"
-                    )
+    for column in wanted.required[: 1 if wanted.name == PRODUCTS else 2]:
+        for row, cell in table[column].items():
+            if not cell.isascii():
+                raise CatalogueUnusable(
+                    f"{wanted.called} cannot be read as UTF-8, and row {row} has the {column} {cell} if it is "
+                    f"Windows-1252: ids must not depend on a guess; {SAVE_AS}"
+                )
 
 
 def _stripped(cells: "pd.DataFrame") -> "pd.DataFrame":

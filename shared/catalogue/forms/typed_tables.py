@@ -40,6 +40,11 @@ def as_text(value: object, joiner: str = "; ") -> str:
     return "" if value is None else _scalar(value).strip()
 
 
+def _is_path(column: str, category: str) -> bool:
+    """Whether a column is that of the category, in which a list is a path."""
+    return column_key(column) == column_key(category)
+
+
 def _scalar(value: object) -> str:
     if isinstance(value, bool):
         return "true" if value else "false"
@@ -72,8 +77,8 @@ def read_json_lines(
         category: column in which a list is a path.
 
     Returns:
-        stripped text, indexed by line number; fields of objects within are columns called `outer.inner`. Those in
-        `attrs[NUMBERS]` hold numbers.
+        stripped text, indexed by line number; fields of objects within, or within a list, are columns called
+        `outer.inner`. Those in `attrs[NUMBERS]` hold numbers.
 
     Raises:
         CatalogueUnusable: no line is an object.
@@ -163,9 +168,20 @@ def _flat(fields: dict[str, object], category: str, prefix: str = "") -> Iterato
         if isinstance(value, dict):
             price = _price(value)
             yield from [(column, price)] if price else _flat(value, category, f"{column}.")
+        elif not _is_path(column, category) and (within := _within(value)):
+            yield from _flat(within, category, f"{column}.")
         elif column:
-            joiner = " / " if column_key(column) == column_key(category) else "; "
+            joiner = " / " if _is_path(column, category) else "; "
             yield column, value if isinstance(value, _Number) else as_text(value, joiner)
+
+
+def _within(items: object) -> dict[str, object]:
+    """What a list of objects holds: a list of values by field. Nothing for anything else, and for prices."""
+    objects = [item for item in items if item is not None] if isinstance(items, list) else []
+    if not all(isinstance(item, dict) and not _price(item) for item in objects):
+        return {}
+    names = dict.fromkeys(name for item in objects for name in item)
+    return {name: [item.get(name) for item in objects] for name in names}
 
 
 def _price(fields: dict[str, object]) -> str:
@@ -186,8 +202,8 @@ def read_parquet(content: bytes, name: str, odd: list[RowProblem], *, category: 
         category: column in which a list is a path.
 
     Returns:
-        stripped text, indexed by row number from 1; fields of structures are columns called `outer.inner`. Those in
-        `attrs[NUMBERS]` hold numbers.
+        stripped text, indexed by row number from 1; fields of structures, or within a list of them, are columns called
+        `outer.inner`. Those in `attrs[NUMBERS]` hold numbers.
 
     Raises:
         CatalogueUnusable: it is no Parquet, or damaged.
@@ -199,8 +215,8 @@ def read_parquet(content: bytes, name: str, odd: list[RowProblem], *, category: 
         table = parquet.read_table(pa.BufferReader(content))
         columns, numbers = [], set()
         for column, cells in zip(table.column_names, table.columns, strict=True):
-            for flat_name, flat_cells in _flattened(column.strip(), cells):
-                joiner = " / " if column_key(flat_name) == column_key(category) else "; "
+            for flat_name, flat_cells in _flattened(column.strip(), cells, category):
+                joiner = " / " if _is_path(flat_name, category) else "; "
                 if (texts := _texts(flat_cells, joiner)) is not None:
                     columns.append((flat_name, texts))
                     if pa.types.is_floating(flat_cells.type) or pa.types.is_decimal(flat_cells.type):
@@ -220,15 +236,21 @@ def _ranges(pandas_metadata: dict[str, Any] | None) -> Iterator[tuple[str, list[
             yield str(index["name"]).strip(), [str(n) for n in range(index["start"], index["stop"], index["step"])]
 
 
-def _flattened(column: str, cells: "pa.ChunkedArray") -> "Iterator[tuple[str, pa.ChunkedArray]]":
-    """A column, or the fields of one that holds structures."""
+def _flattened(column: str, cells: "pa.ChunkedArray", category: str) -> "Iterator[tuple[str, pa.ChunkedArray]]":
+    """A column, or the fields of one that holds structures or lists of them; those of a list are lists."""
     import pyarrow as pa
 
-    if not pa.types.is_struct(cells.type):
+    if pa.types.is_struct(cells.type):
+        for field, inner in zip(cells.type, cells.flatten(), strict=True):
+            yield from _flattened(f"{column}.{field.name.strip()}", inner, category)
+    elif pa.types.is_list(cells.type) and pa.types.is_struct(cells.type.value_type) and not _is_path(column, category):
+        rows = cells.to_pylist()
+        for field in cells.type.value_type:
+            lists = [[item and item[field.name] for item in row or ()] for row in rows]
+            inner = pa.chunked_array([pa.array(lists, pa.list_(field.type))])
+            yield from _flattened(f"{column}.{field.name.strip()}", inner, category)
+    else:
         yield column, cells
-        return
-    for field, inner in zip(cells.type, cells.flatten(), strict=True):
-        yield from _flattened(f"{column}.{field.name.strip()}", inner)
 
 
 def _texts(cells: "pa.ChunkedArray", joiner: str) -> list[str] | None:

@@ -149,7 +149,7 @@ def test_the_configuration_renames_types_and_skips() -> None:
         [attributes.colour]
         type = "text"
         """
-    )
+    ).attributes
     schema, _ = infer({"Betrag": ["12,50"], "internal": ["x"], "Colour": ["red"]}, choices)
     price, colour = schema
     assert (price.name, price.column, price.type, price.currencies, price.decimal) == (
@@ -159,7 +159,8 @@ def test_the_configuration_renames_types_and_skips() -> None:
 
 
 def test_the_column_that_the_configuration_names_is_the_attribute_whatever_others_are_called() -> None:
-    choices = parse_configuration("[attributes.price]\ncolumn = 'Net'\n[attributes.size]\ncolumn = 'size'\nskip = true")
+    text = "[attributes.price]\ncolumn = 'Net'\n[attributes.size]\ncolumn = 'size'\nskip = true"
+    choices = parse_configuration(text).attributes
     columns = {"price": ["£1"], "Net": ["2"], "size": ["3"], "Size": ["4"]}
     schema, [note] = infer(columns, choices)
     assert [(one.name, one.column) for one in schema] == [("price", "Net"), ("size", "Size")]
@@ -173,7 +174,7 @@ def test_the_column_that_the_configuration_names_is_the_attribute_whatever_other
         ("[attributes.größe]", '[attributes."größe"]'),
         (
             "[attribute.price]",
-            "attribute: is not known; what can be said of an attribute stands under [attributes.NAME]",
+            "attribute: is not known; possible are [listings], [photos] and, for each attribute, [attributes.NAME]",
         ),
         (
             "[attributes.price]\nkind = 'price'",

@@ -87,7 +87,8 @@ def test_a_name_that_is_not_exact_counts_only_where_nothing_else_can_be_meant(
     ],
 )
 def test_a_missing_file_is_told_with_the_one_that_may_be_meant(image_id: str, file: str, hint: str) -> None:
-    expected = f"photo without file: looked for images/{image_id}.jpg{hint}"
+    ending = "" if image_id.lower().endswith(ENDINGS) else ".jpg"
+    expected = f"photo without file: looked for images/{image_id}{ending}{hint}"
     assert found([image_id], [file]) == {image_id: expected}
 
 

@@ -121,7 +121,6 @@ def test_western_texts_are_windows_1252(tmp_path: Path, text: str) -> None:
         ("Products.csv", b"\x1f\x8b\x08\0", "is compressed and not a text"),
         ("Products.csv", b"\xd0\xcf\x11\xe0\xa1\xb1", "is a spreadsheet and not a text"),
         ("Products.csv.gz", b"\x1f\x8b\x08\0", "Products.csv.gz is not read: unpack it"),
-        ("Products.tsv", b"id\tcategory\n", "rename it to Products.csv"),
         ("Products.json", b"[]", "one JSON object a line into a .jsonl"),
         ("Products.xlsx", b"PK\x03\x04", 'Products.xlsx is not read: save it as "CSV UTF-8"'),
     ],

@@ -19,11 +19,17 @@ from shared.catalogue.categories import CategorySource
 from shared.catalogue.choice import CategoryChoice
 from shared.catalogue.forms.csv_files import read_table
 from shared.catalogue.forms.typed_tables import as_text, read_json_lines, read_parquet
+from shared.catalogue.layout import find_layout
 from shared.catalogue.rows import IMAGES, PRODUCTS, RowProblem
 from shared.catalogue.tables import Catalogue, read_catalogue
 from shared.errors import CatalogueUnusable
 from tests.conftest import encode, noise_image, write_catalogue
 
+NESTED = b"""
+listings = {id = "item", category = "kind.value"}
+photos.columns = ["images.src"]
+attributes.title.column = "name.value"
+"""
 PHOTO = encode(noise_image(1, (40, 30)))
 LISTINGS = [{"id": "00123", "category": "Appliances / Kettles"}, {"id": "l2", "category": "Home & Garden"}]
 PHOTOS = [{"id": "p1", "product_id": "00123"}, {"id": "007", "product_id": "l2"}]
@@ -101,7 +107,7 @@ def test_rows_that_cannot_be_used_are_told_with_their_table(
         (f"Images{ending}", first_row + 4, "p7"),
     ]
     assert f"in Products{ending}" in catalogue.rejected[2].detail
-    cleaned, odd = clean_listings(dump, catalogue.rejected)
+    cleaned, odd = clean_listings(dump, catalogue.listing_rows.values())
     assert list(cleaned.index) == ["00123", "l2"]
     assert odd == []
 
@@ -116,14 +122,39 @@ def test_typed_cells_become_the_text_that_a_csv_would_hold(tmp_path: Path) -> No
         "parts": [{"name": "lid", "n": 1}, {"name": "cord", "n": None}],
     }  # fmt: skip
     dump = dump_of(tmp_path, {"Products.parquet": as_parquet([row]), "Images.csv": as_csv(PHOTOS)})
-    table = read_table(dump, PRODUCTS, [], [])
+    table = read_table(find_layout(dump), PRODUCTS, [], [])
     assert table.to_dict("index") == {
         1: {
             "id": "l1", "category": "Appliances / Kettles", "price": "12.5", "stock": "4", "ean": "4006381333931",
             "new": "true", "price2": "12.50", "since": "2024-05-01", "at": "2024-05-01T10:00:00+00:00", "tags": "a; b",
             "size.width": "1.5", "size.unit.name": "cm", "nothing": "", "text": "Ü\n x",
-            "parts": "name: lid, n: 1; name: cord",
+            "parts.name": "lid; cord", "parts.n": "1",
         }
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("ending", [".jsonl", ".parquet"])
+def test_fields_of_objects_in_a_list_are_columns(tmp_path: Path, ending: str) -> None:
+    """As in catalogues of several languages, and in exports of shops' APIs."""
+
+    def row(listing: str, name: str, *photos: str) -> dict[str, Any]:
+        return {
+            "item": listing,
+            "name": [{"language": "en", "value": name}, {"language": "de", "value": f"{name} (de)"}],
+            "kind": [{"value": "Kitchen" if listing == "l1" else "Sports"}],
+            "images": [{"src": src, "at": {"x": 1}} for src in photos],
+        }
+
+    rows = [row("l1", "Kettle", "https://i.example.org/a.jpg", "https://i.example.org/b.jpg"), row("l2", "Ball")]
+    write = {".jsonl": as_lines, ".parquet": as_parquet}[ending]
+    dump = dump_of(tmp_path, {f"Products{ending}": write(rows), "catalogue.toml": NESTED})
+    for name in ("a.jpg", "b.jpg"):
+        (dump / "images" / name).write_bytes(PHOTO)
+    catalogue = read_catalogue(dump)
+    assert [(one.image_id, one.listing_id) for one in catalogue.photos] == [("l1-a", "l1"), ("l1-b", "l1")]
+    assert list(catalogue.categories) == ["Kitchen", "Sports"]
+    assert json.loads(catalogue.photos[0].payload) == {
+        "title": "Kettle; Kettle (de)", "name_language": "en; de", "images_at_x": "1; 1"
     }  # fmt: skip
 
 
