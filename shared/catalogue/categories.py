@@ -35,6 +35,8 @@ MOST_CATEGORIES = 2_000
 _FEWEST = 2
 _SHOWN = 30
 _ITS_OWN = 0.5  # of a catalogue's listings that are in some categories: they are its own
+# Other catalogues have some categories of the older service's names, too: more listings outside are no mistakes.
+_MISTAKES, _MISTAKEN_SHARE = 5, 0.1
 
 # The last: quotation marks and an arrow to the right.
 _SEPARATOR = re.compile(r"[-=]*>|[/|\\\u00bb\u203a\u2192]")
@@ -197,8 +199,9 @@ def _read_path(text: str) -> tuple[str, ...]:
 def categories_in(texts: Iterable[str], known: Categories | None = None, level: int = 1) -> Categories:
     """Find the categories of a catalogue in its table: the roots of its category paths, or more levels of them.
 
-    A dump of the older service keeps that service's 13, in their order. In any other catalogue the known ones come
-    first, in their order, then the new ones by name: none is ever moved.
+    A dump of the older service keeps that service's 13, in their order: most of them occur, or next to no listing is
+    in another. In any other catalogue the known ones come first, in their order, then the new ones by name: none is
+    ever moved.
 
     Args:
         texts: the category of each listing, as the table has it.
@@ -211,14 +214,20 @@ def categories_in(texts: Iterable[str], known: Categories | None = None, level: 
     spelled = Counter(texts)
     n_listings = sum(n for text, n in spelled.items() if not is_missing(text))
 
+    def n_outside(categories: Categories) -> int:
+        return n_listings - sum(n for text, n in spelled.items() if categories.find(text) is not None)
+
     def holds(categories: Categories) -> bool:
-        return sum(n for text, n in spelled.items() if categories.find(text) is not None) >= _ITS_OWN * n_listings
+        return n_outside(categories) <= (1 - _ITS_OWN) * n_listings
 
     known = known and Categories(known.names, level)
     if known and not holds(known):  # of another catalogue
         known = None
     if level == 1 and known in (None, OLDER_CATEGORIES) and holds(OLDER_CATEGORIES):
-        return OLDER_CATEGORIES
+        most_met = 2 * len({OLDER_CATEGORIES.find(text) for text in spelled} - {None}) > len(OLDER_CATEGORIES)
+        n_mistakes = max(_MISTAKES, _MISTAKEN_SHARE * n_listings)
+        if known or most_met or n_outside(OLDER_CATEGORIES) <= n_mistakes:
+            return OLDER_CATEGORIES
     names: dict[str, Counter[str]] = {}
     for text, n in spelled.items():
         if not is_missing(text) and (name := JOINED.join(_read_path(text)[: level or None])):

@@ -45,6 +45,14 @@ def test_a_dump_of_the_older_service_keeps_its_thirteen_in_their_order() -> None
     assert categories_in(["", " / "]) is OLDER_CATEGORIES  # there is nothing in it; its rows are told
 
 
+def test_a_catalogue_with_a_category_or_two_of_the_older_names_is_no_dump_of_the_older_service() -> None:
+    shop = ["Home & Garden > Decor"] * 30 + ["Health & Beauty"] * 20 + ["Apparel & Accessories > Shoes"] * 20
+    assert categories_in(shop).names == ("Apparel & Accessories", "Health & Beauty", "Home & Garden")
+    assert categories_in([*shop[:50], "mistake"]) is OLDER_CATEGORIES
+    assert categories_in([*shop, *(f"{name} / x" for name in CATEGORIES)]) is OLDER_CATEGORIES
+    assert categories_in(shop, OLDER_CATEGORIES) is OLDER_CATEGORIES  # by which the live index was built
+
+
 def test_new_categories_come_after_those_that_are_known_and_none_is_moved() -> None:
     known = Categories(("Uhren", "Boote"))
     assert categories_in(["Boote", "Uhren > x", "Autos", "Zelte", "Boote"], known).names == (
