@@ -1,6 +1,7 @@
 """ModelManager: keeps the promoted model and index in memory, and swaps both at once when others are promoted."""
 
 import logging
+import math
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -21,6 +22,7 @@ from shared.errors import (
     IndexMissing,
     IndexUnavailable,
     LookalikeError,
+    ModelNotCompiled,
     PhotoExpired,
     QueueUnavailable,
     StoreUnavailable,
@@ -43,6 +45,7 @@ from worker.serving.promoted import Pointers, PromotedArtifacts
 _LOG = logging.getLogger(__name__)
 STALE_S = 1.5  # after which a search reads the log itself; who follows it looks every second
 _CATCH_UP_S = 2.0  # how long a search waits for another that does
+_COMPILED_AGAIN_S = 30.0  # after which a model that could not be compiled is tried again
 _OUTLIVED_S = 60.0  # a replaced model is kept so long after the last photo that was preprocessed for it
 
 ReadChanges = Callable[[str], Iterable[Change]]
@@ -148,6 +151,7 @@ class ModelManager:
         self._following = threading.Lock()
         self._loading = threading.RLock()
         self._tried: Pointers | None = None
+        self._try_again_at = math.inf
         self._refused: dict[str, str] = {}  # bundles that do not fit this processor, and why
         self.problem: str | None = None
         self.problem_code: str | None = None
@@ -174,6 +178,8 @@ class ModelManager:
             except (ArtifactError, StoreUnavailable, QueueUnavailable, OSError) as exc:
                 if isinstance(exc, QueueUnavailable | IndexUnavailable | StoreUnavailable | OSError):
                     self._tried = None  # nothing is wrong with the artifacts
+                if isinstance(exc, ModelNotCompiled):
+                    self._try_again_at = time.monotonic() + _COMPILED_AGAIN_S
                 problem = "the artifacts cannot be read from disk" if isinstance(exc, OSError) else str(exc)
                 if problem != self.problem:
                     event(_LOG, "artifacts_refused", level=logging.ERROR, kind=type(exc).__name__, reason=str(exc))
@@ -194,8 +200,9 @@ class ModelManager:
         if not self.can_embed:  # the model first, because a model without an index can build one
             self.model(self._promoted.answering())
         self._tried = wanted = self._promoted.pointers()
-        if self.current and wanted == tried:
+        if self.current and wanted == tried and time.monotonic() < self._try_again_at:
             return self.problem
+        self._try_again_at = math.inf
         live = self._load()
         if live.bundle.version == wanted[0]:
             return None
