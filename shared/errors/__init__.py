@@ -42,6 +42,7 @@ LookalikeError
 ├── ArtifactError              an operator can repair it
 │   ├── BundleMissing          503  bundle_missing
 │   ├── BundleDamaged          503  bundle_damaged
+│   │   └── ModelNotCompiled   503  bundle_damaged  the host may lack threads or memory: it is tried again
 │   ├── IndexMissing           503  index_missing
 │   ├── IndexDamaged           503  index_damaged
 │   ├── IndexUnavailable       503  index_unavailable  Milvus, which has the vectors, does not answer
@@ -80,6 +81,7 @@ from shared.errors.operations import (
     IndexMissing,
     IndexUnavailable,
     JobCanceled,
+    ModelNotCompiled,
     PhotoExpired,
     RerankerDamaged,
     RerankerMissing,
@@ -165,6 +167,7 @@ __all__ = [
     "JobNotFound",
     "LengthRequired",
     "LookalikeError",
+    "ModelNotCompiled",
     "NotRetryable",
     "Overload",
     "PhotoExpired",

@@ -15,6 +15,10 @@ class BundleDamaged(ArtifactError):
     code = "bundle_damaged"
 
 
+class ModelNotCompiled(BundleDamaged):
+    """The model's graph is whole, and this host cannot run it now, as where it lacks threads or memory; or never."""
+
+
 class IndexMissing(ArtifactError):
     """No index yet: `lookalike prepare`."""
 

@@ -15,7 +15,7 @@ import numpy as np
 
 from shared.array_types import FloatArray
 from shared.cores import give_way, n_cores
-from shared.errors import BundleDamaged
+from shared.errors import BundleDamaged, ModelNotCompiled
 from shared.model.bundle import GRAPH, BundleManifest, ModelBundle, Runtime
 from shared.model.embedder import Cores, Embedder, Embeddings, normalised
 from shared.model.openvino_library import openvino_library
@@ -182,7 +182,8 @@ class OpenVINOEmbedder:
         streams: forward passes at the same time; 0: one per thread.
 
     Raises:
-        BundleDamaged: the graph cannot be loaded.
+        BundleDamaged: the graph cannot be read.
+        ModelNotCompiled: it cannot be compiled, now or ever.
     """
 
     def __init__(self, bundle: ModelBundle, *, threads: int = 0, streams: int = 0) -> None:
@@ -202,17 +203,18 @@ class OpenVINOEmbedder:
         common = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": threads}
         try:
             graph = core.read_model(bundle.directory / GRAPH)
+        except RuntimeError as exc:
+            raise BundleDamaged(f"{bundle.version}: {GRAPH} cannot be read ({_reason(exc)})") from exc
 
-            def compiled(n_streams: int) -> _RequestPool:
-                with signal_stack_kept():
-                    return _RequestPool(
-                        core.compile_model(graph, "CPU", {**common, "NUM_STREAMS": n_streams}), n_streams
-                    )
+        def compiled(n_streams: int) -> _RequestPool:
+            with signal_stack_kept():
+                return _RequestPool(core.compile_model(graph, "CPU", {**common, "NUM_STREAMS": n_streams}), n_streams)
 
+        try:
             self._all = compiled(1)
             self._streams = compiled(self._n_streams)
         except RuntimeError as exc:
-            raise BundleDamaged(f"{bundle.version}: {GRAPH} cannot be loaded") from exc
+            raise ModelNotCompiled(f"{bundle.version}: {GRAPH} cannot be compiled here ({_reason(exc)})") from exc
         # A stream of several threads shares them with all others. With one thread each it has the one that is started
         # for it, with the priority of the thread that starts it.
         self._gives_way = self._n_streams == threads
@@ -309,3 +311,8 @@ class _RequestPool:
             return [np.array(outputs[i], dtype=np.float32) for i in range(self._n_outputs)]
         finally:
             self._free.put(request)
+
+
+def _reason(error: RuntimeError) -> str:
+    """The last line of an error of OpenVINO's; those before it say where in its source it happened."""
+    return (str(error).strip() or type(error).__name__).splitlines()[-1].strip()

@@ -1,6 +1,7 @@
 """ModelManager: keeps the promoted model and index in memory, and swaps both at once when others are promoted."""
 
 import logging
+import math
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -20,6 +21,7 @@ from shared.errors import (
     IndexMissing,
     IndexUnavailable,
     LookalikeError,
+    ModelNotCompiled,
     PhotoExpired,
     QueueUnavailable,
     StoreUnavailable,
@@ -39,6 +41,7 @@ from worker.serving.promoted import Pointers, PromotedArtifacts
 from worker.serving.serving_state import ServingState
 
 _LOG = logging.getLogger(__name__)
+_COMPILED_AGAIN_S = 30.0  # after which a model that could not be compiled is tried again
 _OUTLIVED_S = 60.0  # a replaced model is kept so long after the last photo that was preprocessed for it
 
 
@@ -85,6 +88,7 @@ class ModelManager:
         self._following = threading.Lock()
         self._loading = threading.RLock()
         self._tried: Pointers | None = None
+        self._try_again_at = math.inf
         self._refused: dict[str, str] = {}  # bundles that do not fit this processor, and why
         self.problem: str | None = None
         self.problem_code: str | None = None
@@ -111,6 +115,8 @@ class ModelManager:
             except (ArtifactError, StoreUnavailable, QueueUnavailable, OSError) as exc:
                 if isinstance(exc, QueueUnavailable | IndexUnavailable | StoreUnavailable | OSError):
                     self._tried = None  # nothing is wrong with the artifacts
+                if isinstance(exc, ModelNotCompiled):
+                    self._try_again_at = time.monotonic() + _COMPILED_AGAIN_S
                 problem = "the artifacts cannot be read from disk" if isinstance(exc, OSError) else str(exc)
                 if problem != self.problem:
                     event(_LOG, "artifacts_refused", level=logging.ERROR, kind=type(exc).__name__, reason=str(exc))
@@ -131,8 +137,9 @@ class ModelManager:
         if not self.can_embed:  # the model first, because a model without an index can build one
             self.model(self._promoted.answering())
         self._tried = wanted = self._promoted.pointers()
-        if self.current and wanted == tried:
+        if self.current and wanted == tried and time.monotonic() < self._try_again_at:
             return self.problem
+        self._try_again_at = math.inf
         live = self._load()
         if live.bundle.version == wanted[0]:
             return None

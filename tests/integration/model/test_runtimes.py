@@ -16,7 +16,7 @@ from pipeline.building.export import Verdict, runner, with_head
 from pipeline.building.trunks import trunk_graph, trunk_shapes
 from pipeline.training.head import Heads
 from pipeline.training.split_network import Front, front_runner
-from shared.errors import BundleDamaged, TorchMissing
+from shared.errors import BundleDamaged, ModelNotCompiled, TorchMissing
 from shared.model.backbones import EMBEDDING_DIM, INPUT_PX, LEVELS, NORMALISATION
 from shared.model.bundle import GRAPH, ModelBundle, Precision, Runtime, bundle_store, open_bundle
 from shared.model.embedder import Cores
@@ -210,8 +210,13 @@ def test_the_gate_lets_pass_what_is_close_in_both_and_nothing_else(
 
 def test_a_graph_that_is_none_is_refused(both: Both, tmp_path: Path) -> None:
     (tmp_path / GRAPH).write_text("<net/>")
-    with pytest.raises(BundleDamaged):
+    with pytest.raises(BundleDamaged, match=rf"{GRAPH} cannot be read \(Unable to read the model.*\)$"):
         OpenVINOEmbedder(dataclasses.replace(both.int8, directory=tmp_path))
+
+
+def test_a_graph_that_this_host_cannot_compile_is_told_apart_from_a_damaged_one(both: Both) -> None:
+    with pytest.raises(ModelNotCompiled, match=rf"{GRAPH} cannot be compiled here \(.*INFERENCE_NUM_THREADS.*\)$"):
+        OpenVINOEmbedder(both.int8, threads=-5, streams=1)
 
 
 def test_a_projection_in_the_graph_gives_what_it_gives_in_torch(both: Both) -> None:

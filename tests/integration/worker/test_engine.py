@@ -4,6 +4,7 @@ import resource
 import shutil
 import threading
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ import pytest
 from pipeline.demo.catalogue import generate
 from shared.artifacts.snapshots import index_store
 from shared.catalogue.categories import CATEGORIES, CataloguePhoto
-from shared.errors import IndexMissing
+from shared.errors import IndexMissing, ModelNotCompiled
 from shared.index.snapshot import open_snapshot
 from shared.jobs.answers_contract import EmbedResult, Match, SearchResult
 from shared.jobs.contract import (
@@ -23,6 +24,7 @@ from shared.model.embedder import Embeddings
 from shared.model.matching import Matching
 from tests.support.installation import Installation
 from tests.support.snapshots import UNUSABLE, write_matching, write_snapshot
+from worker.serving import model_manager
 from worker.serving.engine import Engine
 from worker.serving.loaded_model import EngineOptions
 
@@ -131,6 +133,31 @@ def test_a_new_bundle_takes_over_and_jobs_of_the_old_one_still_end(home: Path, t
     fingerprints = {o.model_fingerprint for o in outcomes if isinstance(o, EmbedResult)}
     assert len(outcomes) == 12
     assert fingerprints <= {before.model_fingerprint, after.model_fingerprint}
+    engine.close()
+
+
+def test_a_new_bundle_that_cannot_be_compiled_for_want_of_threads_takes_over_once_it_can(
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = Engine(home)
+    engine.refresh()
+    before = engine.info()
+    generate(tmp_path / "other", n_listings=13, seed=9)
+    Installation(home, tmp_path / "other").prepare()
+    short = ModelNotCompiled("graph.xml cannot be compiled here (Resource temporarily unavailable)")
+    with mock.patch.object(model_manager, "start_model", side_effect=short) as start:
+        for _ in range(3):
+            engine.refresh()
+            assert engine.problem == str(short)
+            assert engine.info() == before
+        assert start.call_count == 1  # not at every look
+    monkeypatch.setattr(engine.live, "_try_again_at", 0.0)  # half a minute later
+    engine.refresh()
+    after = engine.info()
+    assert engine.problem is None
+    assert before is not None
+    assert after is not None
+    assert before.model_fingerprint != after.model_fingerprint
     engine.close()
 
 
