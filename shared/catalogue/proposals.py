@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from shared.artifacts import Location
 from shared.artifacts.files import ObjectFile
 from shared.attributes.configuration import CONFIGURATION
+from shared.attributes.schema import attribute_name
 from shared.catalogue.forms.encodings import SAVE_AS, decode_table
 from shared.catalogue.forms.quotes import split_record
 from shared.catalogue.rows import column_key
@@ -29,6 +30,7 @@ _N_NAMED = 12
 # Of column names without case and all but letters and digits; the first that a column fits counts.
 _IDS = ("id", "handle", "sku", "nummer", "number", "code")
 _CATEGORIES = ("categor", "kategori", "catégor", "rubri", "type", "class")
+_TITLES = ("title", "titel", "titre", "titulo", "titolo", "name")
 _PHOTOS = ("image", "photo", "picture", "img", "bild", "foto")
 _NO_PHOTOS = ("position", "alt", "count", "width", "height", "text")
 _FILES = ("path", "file", "filename")
@@ -78,6 +80,9 @@ def propose(directory: Location, names: Sequence[str], listings: Path | ObjectFi
     listing_id = _guess(columns, _IDS, exact=True)
     lines = ["[listings]", f"table = {_quoted(name)}", f"id = {_quoted(listing_id or _UNKNOWN)}"]
     lines += [f"category = {_quoted(_category(columns) or _UNKNOWN)}", *_photo_lines(columns, listing_id)]
+    has_title = any(attribute_name(column) == "title" for column in columns)
+    if not has_title and (title := _guess(columns, _TITLES, exact=True)):
+        lines += ["[attributes.title]", f"column = {_quoted(title)}  # words are searched in title and description"]
     more = f" (there is also {', '.join(other for other, _ in found[1:_N_NAMED])})" if found[1:] else ""
     begin = f"if {name} holds the listings{more}, write into {directory}/{CONFIGURATION}, and correct what is wrong:"
     return "\n".join([begin, *lines, f"# {name} has the columns {_shown(columns)}"])

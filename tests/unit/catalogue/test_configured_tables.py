@@ -288,11 +288,11 @@ def refusal(dump: Path) -> str:
 @pytest.mark.parametrize(
     ("name", "table", "photos"),
     [
-        ("feed.tsv", "id\tcategory no\tCategory\timage link\tadditional image link\tImage Position\n", {}),
+        ("feed.tsv", "id\tg:title\tcategory no\tCategory\timage link\tadditional image link\tImage Position\n", {}),
         ("db/items.csv", "sku;name;Kategorie;Foto 1;Foto 2\n", {}),
-        ("styles.csv", "gender,id,masterCategory\n", {"images.csv": "filename,link\n"}),
+        ("styles.csv", "gender,id,masterCategory,displayName\n", {"images.csv": "filename,link\n"}),
         ("train.txt", "image_id class_id path\n", {}),
-        ("items.jsonl", '{"item_id": "1", "category": "Sports", "photo": "a.jpg"}\n', {}),
+        ("items.jsonl", '{"item_id": "1", "category": "Sports", "photo": "a.jpg", "title": "A ball"}\n', {}),
     ],
 )
 def test_what_is_proposed_for_a_table_of_another_name_can_be_read(
@@ -304,12 +304,17 @@ def test_what_is_proposed_for_a_table_of_another_name_can_be_read(
     assert f"write into {dump}/catalogue.toml" in told
     proposed = parse_configuration(told.partition("wrong:\n")[2])
     assert {
-        "feed.tsv": ("id", "Category", ("image link", "additional image link")),
-        "db/items.csv": ("sku", "Kategorie", ("Foto 1", "Foto 2")),
-        "styles.csv": ("id", "masterCategory", ("id",)),
-        "train.txt": ("image_id", "class_id", ("path",)),
-        "items.jsonl": ("item_id", "category", ("photo",)),
-    }[proposed.listings.table] == (proposed.listings.id, proposed.listings.category, proposed.photos.columns)
+        "feed.tsv": ("id", "Category", ("image link", "additional image link"), "g:title"),
+        "db/items.csv": ("sku", "Kategorie", ("Foto 1", "Foto 2"), "name"),
+        "styles.csv": ("id", "masterCategory", ("id",), "displayName"),
+        "train.txt": ("image_id", "class_id", ("path",), ""),
+        "items.jsonl": ("item_id", "category", ("photo",), ""),
+    }[proposed.listings.table] == (
+        proposed.listings.id,
+        proposed.listings.category,
+        proposed.photos.columns,
+        proposed.attributes["title"].column if proposed.attributes else "",
+    )
     assert proposed.listings.table == name
 
 
