@@ -1,5 +1,6 @@
 """Finds a catalogue's tables and its folder of photos, under the names that its `catalogue.toml` gives them."""
 
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -132,9 +133,10 @@ def _proposal(directory: Location, top: list[str], listings: Path | ObjectFile |
     names = [one for one in top if "." in one and one.lower() != CONFIGURATION]
     if isinstance(directory, Path):
         folders = [one for one in top if one.lower() != "images" and (directory / one).is_dir()]
-        below = sorted(file for folder in folders for file in (directory / folder).iterdir() if file.is_file())
         names = [name for name in names if (directory / name).is_file()]
-        names += [file.relative_to(directory).as_posix() for file in below]
+        for folder in folders:
+            with suppress(OSError):  # a folder that may not be read proposes nothing
+                names += sorted(f"{folder}/{file.name}" for file in (directory / folder).iterdir() if file.is_file())
     return propose(directory, names, listings)
 
 

@@ -82,7 +82,7 @@ def propose(directory: Location, names: Sequence[str], listings: Path | ObjectFi
     lines += [f"category = {_quoted(_category(columns) or _UNKNOWN)}", *_photo_lines(columns, listing_id)]
     has_title = any(attribute_name(column) == "title" for column in columns)
     if not has_title and (title := _guess(columns, _TITLES, exact=True)):
-        lines += ["[attributes.title]", f"column = {_quoted(title)}  # words are searched in title and description"]
+        lines += ["[attributes.title]", f"column = {_quoted(title)}  # searches by words go by it"]
     more = f" (there is also {', '.join(other for other, _ in found[1:_N_NAMED])})" if found[1:] else ""
     begin = f"if {name} holds the listings{more}, write into {directory}/{CONFIGURATION}, and correct what is wrong:"
     return "\n".join([begin, *lines, f"# {name} has the columns {_shown(columns)}"])

@@ -65,6 +65,30 @@ def test_photos_lie_in_subfolders_too(bucket: Bucket) -> None:
     assert "in the folders of images/; there is 2024/may/none.png, 2025/none.jpg; name one" in told.detail
 
 
+def test_its_tables_may_be_called_and_lie_otherwise(bucket: Bucket) -> None:
+    table = "Nr;Kategorie;Bild\n1;Appliances;p1.JPG\n2;Home & Garden;p2 ü~%#.jpg\n"
+    bucket.write("db/feed.csv", table.encode())
+    bucket.write("catalogue.toml", b"listings = {table = 'db/gone.csv'}")
+    with pytest.raises(CatalogueUnusable, match=r"listings.table: db/gone.csv is not there"):
+        read_catalogue(bucket)
+    configuration = "listings = {table = 'db/feed.csv', id = 'Nr', category = 'Kategorie'}\nphotos.columns = ['Bild']"
+    bucket.write("catalogue.toml", configuration.encode())
+    catalogue = read_catalogue(bucket)
+    assert {photo.image_id: photo.listing_id for photo in catalogue.photos} == {"1-p1": "1", "2-p2 ü~%#": "2"}
+    assert catalogue.rejected == ()
+    reader = CatalogueReader()
+    reader.read(bucket)
+    bucket.write("db/feed.csv", table.replace("2;", "3;").encode())
+    assert reader.digest(scan_catalogue(bucket)) is None
+
+
+def test_without_a_table_it_is_proposed_which_may_be_meant(bucket: Bucket) -> None:
+    bucket.write("feed.tsv", b"id\tcategory\timage\n")
+    bucket.remove(["Products.csv"])
+    with pytest.raises(CatalogueUnusable, match=r'table = "feed.tsv"\nid = "id"'):
+        read_catalogue(bucket)
+
+
 def test_photos_are_found_by_path_wherever_they_are(bucket: Bucket) -> None:
     bucket.write("photos/of/1.jpg", PHOTOS["p1.JPG"])
     bucket.write("Images.csv", b"id,product_id,path\na,l1,photos/of/1.jpg\nb,l2,p1.JPG\nc,l2,../../elsewhere.jpg\n")

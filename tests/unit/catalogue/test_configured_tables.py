@@ -334,6 +334,7 @@ def test_where_the_table_of_listings_names_the_photos_its_columns_are_proposed(t
         ("dump.sql", "dump.sql is not read: load it, and write each table out: psql --csv"),
         ("listings/listings_0.json.gz", "listings/listings_0.json.gz is not read: unpack it"),
         ("export.xlsx", 'export.xlsx is not read: save it as "CSV UTF-8"'),
+        ("export.xml", "export.xml is not read: write it as a table"),
     ],
 )
 def test_of_a_file_that_may_hold_tables_it_is_told_how_to_turn_it_over(tmp_path: Path, name: str, advice: str) -> None:
