@@ -68,17 +68,20 @@ def propose(directory: Location, names: Sequence[str], listings: Path | ObjectFi
         return f"where {name} names the photos, write into {directory}/{CONFIGURATION}:\n" + "\n".join(lines)
     others = [(name, advice) for name in names if (advice := advice_on(name))]
     tables = [(name, _columns(directory / name)) for name in names if name.lower().endswith(TABLES)]
-    found = sorted(tables, key=lambda table: (table[0].lower().endswith(".txt"), -len(table[1])))
-    if not found or not found[0][1]:
+    for name, columns in tables:
+        if columns and (of_bytes := _columns_of_bytes(directory / name)):
+            return (
+                f"{name} holds photos in its column {of_bytes[0]}: write them into images/ as files, and the other "
+                "columns as Products.csv; docs/indexing.md shows how"
+            )
+    # Without an id it may be any text, whose first line is not to be shown.
+    with_ids = [(name, columns) for name, columns in tables if _guess(columns, _IDS, exact=True)]
+    found = sorted(with_ids, key=lambda table: (table[0].lower().endswith(".txt"), -len(table[1])))
+    if not found:
         return "; ".join(f"{name} is not read: {advice}" for name, advice in others[:_N_NAMED])
     name, columns = found[0]
-    if of_bytes := _columns_of_bytes(directory / name):
-        return (
-            f"{name} holds photos in its column {of_bytes[0]}: write them into images/ as files, and the other columns "
-            "as Products.csv; docs/indexing.md shows how"
-        )
     listing_id = _guess(columns, _IDS, exact=True)
-    lines = ["[listings]", f"table = {_quoted(name)}", f"id = {_quoted(listing_id or _UNKNOWN)}"]
+    lines = ["[listings]", f"table = {_quoted(name)}", f"id = {_quoted(listing_id)}"]
     lines += [f"category = {_quoted(_category(columns) or _UNKNOWN)}", *_photo_lines(columns, listing_id)]
     has_title = any(attribute_name(column) == "title" for column in columns)
     if not has_title and (title := _guess(columns, _TITLES, exact=True)):

@@ -341,6 +341,11 @@ def test_of_a_file_that_may_hold_tables_it_is_told_how_to_turn_it_over(tmp_path:
     assert advice in refusal(dump_of(tmp_path, "", {name: "x"}, []))
 
 
+def test_the_first_line_of_a_text_that_is_no_table_is_not_shown(tmp_path: Path) -> None:
+    dump = dump_of(tmp_path, "", {"notes.txt": "the secret word\n", "readme.csv": "a,b\n"}, [])
+    assert refusal(dump).endswith("(the same as .parquet, .jsonl, .ndjson)")
+
+
 def test_photos_within_a_table_are_to_be_written_out(tmp_path: Path) -> None:
     dump = dump_of(tmp_path, "", {}, [])
     (dump / "data").mkdir()
