@@ -282,6 +282,10 @@ def _read_tables(directory: Location, wanted: CategoryChoice) -> _Tables:
         images = photo_rows(read_table(layout, IMAGES, rejected, odd), layout.configuration.photos)
     categories = wanted.categories(products["category"], rejected)
     category_of, rows = _categories(products, categories, rejected, odd, has_photos=layout.is_one_table)
+    if layout.is_one_table:
+        with_photos = {one.listing_id for one in images}
+        without = (one for one in rows.items() if one[0] not in with_photos)
+        odd += [RowProblem("listing that names no photo", PRODUCTS, row, listing_id) for listing_id, row in without]
     choices = layout.configuration.attributes
     return _Tables(
         listing_ids=frozenset(products["id"]),

@@ -119,6 +119,15 @@ def test_a_photo_that_a_cell_names_and_that_is_not_there_is_told_with_its_row(tm
     ]
 
 
+def test_a_listing_that_names_no_photo_is_told(tmp_path: Path) -> None:
+    table = f"id,category,photo\n1,{KITCHEN},a.jpg\n2,{SPORTS},\n3,{SPORTS},\n3,,c.jpg\n"
+    configuration = "listings.table = 'all.csv'\nphotos.columns = ['photo']"
+    catalogue = read_catalogue(dump_of(tmp_path, configuration, {"all.csv": table}, ["a.jpg", "c.jpg"]))
+    assert photos_of(catalogue) == {"1-a": ("1", "a.jpg"), "3-c": ("3", "c.jpg")}
+    told = [(row.reason, row.table, row.row, row.row_id) for row in catalogue.odd]
+    assert told == [("listing that names no photo", "all.csv", 3, "2")]
+
+
 def test_of_a_file_name_that_several_urls_have_no_file_is_taken(tmp_path: Path) -> None:
     table = (
         f"id,category,photo\n1,{KITCHEN},https://i.example.org/x/57.jpg\n2,{SPORTS},https://i.example.org/y/57.jpg\n"
