@@ -3,7 +3,7 @@
 import re
 import warnings
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 from io import BytesIO
 from typing import TYPE_CHECKING, NamedTuple
@@ -153,6 +153,15 @@ def _read_csv(content: bytes, wanted: _Table, rejected: list[RowProblem], odd: l
     spare = cells.iloc[1:, width:].dropna(axis="columns", how="all").fillna("")
     torn = (spare != "").any(axis=1)
     torn[torn] = (_stripped(spare[torn]) != "").any(axis=1)
+    rejoined = dict(_rejoined(cells.iloc[1:], torn, width, delimiter))
+    if rejoined:
+        cells.loc[list(rejoined), list(range(width))] = list(rejoined.values())
+        torn[list(rejoined)] = False
+    for row, fields in rejoined.items():
+        value = max((field for field in fields if delimiter in field), key=len)[:_SHOWN_CHARS]
+        detail = f"more fields than the header's {width}: read as one text, because a space follows the separator there"
+        row_id = fields[columns.index(required[0])].strip()
+        odd.append(RowProblem(f"row of {called} with a separator in a text", name, row, row_id, value, detail))
     detail = f"more fields than the header's {width}: a text that holds the separator needs quotes"
     rejected += [
         RowProblem(f"row of {called} with too many fields", name, int(row), detail=detail) for row in torn.index[torn]
@@ -166,6 +175,32 @@ def _read_csv(content: bytes, wanted: _Table, rejected: list[RowProblem], odd: l
     if decoded.encoding == "Windows-1252":
         _check_ids_do_not_depend_on_the_encoding(table, wanted)
     return table
+
+
+def _rejoined(
+    rows: "pd.DataFrame", torn: "pd.Series[bool]", width: int, delimiter: str
+) -> Iterator[tuple[int, list[str]]]:
+    """The rows with too many fields that have the header's if those that begin with a space join the one before.
+
+    That is so where no field of the other rows begins with a space: who writes `a shirt, blue` without quotes writes no
+    space between fields.
+    """
+    if not torn.any() or delimiter == " " or _begin_with_space(rows.loc[~torn, range(width)]):
+        return
+    torn_rows = rows[torn].to_numpy(dtype=object, na_value="")  # (n, MAX_COLUMNS)
+    for row, cells in zip(rows.index[torn], torn_rows, strict=True):
+        fields: list[str] = []
+        for cell in cells[: max(cells.nonzero()[0]) + 1]:
+            if fields and cell.startswith(" "):
+                fields[-1] += delimiter + cell
+            else:
+                fields.append(cell)
+        if len(fields) == width:
+            yield int(str(row)), fields
+
+
+def _begin_with_space(cells: "pd.DataFrame") -> bool:
+    return bool(cells.apply(lambda column: column.str.startswith(" ").eq(True).any()).any())
 
 
 def _parse(text: str, delimiter: str, name: str) -> "pd.DataFrame":

@@ -1,5 +1,6 @@
 """Separators and encodings of tables: what spreadsheets write is read and told, and what must be guessed is refused."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -132,3 +133,32 @@ def test_of_columns_with_one_name_the_first_is_read_and_the_others_are_told(tmp_
     assert '"size":"L"' in catalogue.photos[0].payload
     [told] = catalogue.odd
     assert (told.value, told.detail) == ("size", "column size: left out but for the first")
+
+
+TORN = "id,category,product_name,product_description\nl1,Appliances,Kettle,\nl2,Appliances,Tea set, blue,of two, old\n"
+
+
+@pytest.mark.parametrize(("delimiter", "line_end"), [(",", "\n"), (";", "\r\n")])
+def test_a_separator_in_a_text_without_quotes_is_one_where_no_space_follows(
+    tmp_path: Path, delimiter: str, line_end: str
+) -> None:
+    products = f"{TORN}l3,Appliances,Pan,,x\n".replace(",", delimiter).replace("\n", line_end)
+    catalogue = read(tmp_path, products.encode())
+    assert labelled(catalogue) == [("p1", "l1", 9), ("p2", "l2", 9)]
+    assert json.loads(catalogue.photos[1].payload) == {
+        "title": f"Tea set{delimiter} blue", "description": f"of two{delimiter} old"
+    }  # fmt: skip
+    assert [(row.reason, row.row) for row in catalogue.rejected] == [("row of Products.csv with too many fields", 4)]
+    [told] = [row for row in catalogue.odd if "separator in a text" in row.reason]
+    assert (told.row, told.row_id, told.value) == (3, "l2", f"Tea set{delimiter} blue")
+
+
+def test_where_spaces_stand_between_fields_a_row_with_too_many_is_left_out(tmp_path: Path) -> None:
+    catalogue = read(tmp_path, TORN.replace("Kettle", " Kettle").encode())
+    assert labelled(catalogue) == [("p1", "l1", 9)]
+    assert catalogue.unusable == {"row of Products.csv with too many fields": 1, "photo without listing": 1}
+
+
+def test_a_row_that_has_not_as_many_fields_then_is_left_out(tmp_path: Path) -> None:
+    catalogue = read(tmp_path, TORN.replace("of two, old", "of,two, old").encode())
+    assert catalogue.unusable == {"row of Products.csv with too many fields": 1, "photo without listing": 1}

@@ -161,7 +161,7 @@ def test_each_unusable_row_is_counted_by_reason_and_the_rest_survives(
 
 def test_unusable_rows_are_named_by_the_numbers_a_spreadsheet_gives_them(tmp_path: Path) -> None:
     overlong = "x," * 300
-    products = f"{PRODUCTS}l3,Pan,Pets / Cats,x\n\n{overlong}\nl4,Pots, pans,Appliances,x\n"
+    products = f"{PRODUCTS}l3,Pan,Pets / Cats,x\n\n{overlong}\nl4,Pots,pans,Appliances,x\n"
     found = read_catalogue(write_catalogue(tmp_path / "dump", products, IMAGES + "p3,l3\n", PHOTOS)).rejected
     assert sorted((row.table, row.row, row.row_id, row.value) for row in found) == [
         ("Images.csv", 4, "p3", ""),
@@ -186,7 +186,7 @@ def test_a_row_with_too_many_fields_is_counted_wherever_it_stands(tmp_path: Path
 
 
 def test_too_few_categories_for_want_of_rows_are_told_with_the_rows(tmp_path: Path) -> None:
-    dump = write_catalogue(tmp_path / "dump", "id,category\nl1,Cars\nl2,Boats, sailing\n", IMAGES, PHOTOS)
+    dump = write_catalogue(tmp_path / "dump", "id,category\nl1,Cars\nl2,Boats,sailing\n", IMAGES, PHOTOS)
     with pytest.raises(CatalogueUnusable, match=r"Left out were \(row of Products.csv with too many fields: 1.*row 3"):
         read_catalogue(dump)
 

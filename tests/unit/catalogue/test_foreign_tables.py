@@ -156,7 +156,7 @@ def test_listings_whose_ids_were_rounded_to_one_are_all_left_out(tmp_path: Path)
 
 
 def test_a_row_with_too_many_fields_is_told_how_many_there_should_be(tmp_path: Path) -> None:
-    catalogue = read(tmp_path, f"{PRODUCTS}l3,Cup, blue,Kitchen\n")
+    catalogue = read(tmp_path, f"{PRODUCTS}l3,Cup,blue,Kitchen\n")
     assert [row.detail.partition(":")[0] for row in catalogue.rejected] == ["more fields than the header's 3"]
 
 
