@@ -41,7 +41,7 @@ def test_schemathesis_finds_nothing(disposable: Stack) -> None:
         cwd=ROOT,  # where schemathesis.toml is
         capture_output=True,
         text=True,
-        timeout=240,
+        timeout=480,
         check=False,
     )
     assert done.returncode == 0, done.stdout[-6000:]
