@@ -32,7 +32,7 @@ def test_schemathesis_finds_nothing(disposable: Stack) -> None:
             "schemathesis.cli",
             "run",
             disposable.url + "/openapi.json",
-            "--max-examples=10",
+            "--max-examples=6",
             "--continue-on-failure",
             "--suppress-health-check=all",
             "--generation-deterministic",
