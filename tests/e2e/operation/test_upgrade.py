@@ -25,8 +25,8 @@ Body = dict[str, Any]
 
 @pytest.fixture(scope="module")
 def catalogue(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """26 drawn listings, 52 photos."""
-    return small_catalogue(tmp_path_factory, 26)
+    """13 drawn listings, 26 photos."""
+    return small_catalogue(tmp_path_factory, 13)
 
 
 @pytest.fixture(scope="module")
