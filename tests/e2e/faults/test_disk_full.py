@@ -10,7 +10,7 @@ from pathlib import Path
 from shared.artifacts.backends import backend_at
 from shared.artifacts.files import state_of
 from tests import ROOT
-from tests.e2e.conftest import environment, lookalike
+from tests.e2e.conftest import environment, verb
 from tests.support.places import location_of
 
 
@@ -30,7 +30,7 @@ def written(home: Path) -> dict[str, str]:
 
 def test_an_index_that_does_not_fit_leaves_the_old_one_live(home: Path, catalogue: Path) -> None:
     before = written(home)
-    verified = json.loads(lookalike("index", "verify", "--json", home=home).stdout)
+    verified = json.loads(verb("index", "verify", "--json", home=home).stdout)
     done = subprocess.run(
         [sys.executable, "-m", "pipeline.cli", "index", "build", "--catalogue", str(catalogue), "--json"],
         env=environment(home),
@@ -45,4 +45,4 @@ def test_an_index_that_does_not_fit_leaves_the_old_one_live(home: Path, catalogu
     assert json.loads(done.stdout)["error"]["code"] == "artifact_unwritable"
     assert "Traceback" not in done.stderr
     assert written(home) == before
-    assert json.loads(lookalike("index", "verify", "--json", home=home).stdout) == verified
+    assert json.loads(verb("index", "verify", "--json", home=home).stdout) == verified
