@@ -17,13 +17,12 @@ from werkzeug.test import TestResponse
 
 from api.app import create_app
 from api.uploads.bodies import PhotoReader
-from pipeline.demo.catalogue import generate
 from shared.jobs.records import Admission
 from shared.jobs.store import JobStore
 from shared.settings import Settings
 from tests.conftest import encode, noise_image
 from tests.support.installation import Installation
-from tests.support.once import demo_catalogue, demo_home, made_once
+from tests.support.once import demo_catalogue, demo_home, made_once, small_catalogue
 from tests.support.ports import free_port
 
 PHOTO = encode(noise_image(7))
@@ -40,13 +39,10 @@ def settings(url: str, **changes: object) -> Settings:
 def built(tmp_path_factory: pytest.TempPathFactory) -> Installation:
     """26 drawn listings, prepared once; tests copy it before they change anything."""
 
-    def make(directory: Path) -> None:
-        generate(directory / "catalogue", n_listings=26)
-        Installation(directory / "home", directory / "catalogue").prepare()
-
-    shared = made_once(tmp_path_factory, "built", make)
-    home = shutil.copytree(shared / "home", tmp_path_factory.mktemp("built") / "home")
-    return Installation(home, shared / "catalogue")
+    catalogue = small_catalogue(tmp_path_factory, 26)
+    shared = made_once(tmp_path_factory, "built", lambda home: Installation(home, catalogue).prepare())
+    home = shutil.copytree(shared, tmp_path_factory.mktemp("built") / "home")
+    return Installation(home, catalogue)
 
 
 @pytest.fixture(scope="session")

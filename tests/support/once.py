@@ -43,6 +43,15 @@ def demo_catalogue(factory: pytest.TempPathFactory) -> Path:
     return made_once(factory, "demo", lambda directory: generate(directory, n_listings=52))
 
 
+def small_catalogue(factory: pytest.TempPathFactory, n_listings: int, seed: int = 17) -> Path:
+    """Fewer demo listings, each with two photos."""
+    name = f"demo-{n_listings}-{seed}"
+    made = made_once(
+        factory, name, lambda directory: generate(directory / "catalogue", n_listings=n_listings, seed=seed)
+    )
+    return made / "catalogue"
+
+
 def demo_home(factory: pytest.TempPathFactory) -> Path:
     """The home of an installation of the demo catalogue, in int8, as the command line builds it where torch is not."""
     catalogue = demo_catalogue(factory)

@@ -17,7 +17,7 @@ import requests
 from shared.artifacts.backends import backend_at
 from shared.artifacts.files import state_of
 from tests import ROOT
-from tests.e2e.conftest import Stack, environment, eventually, lookalike
+from tests.e2e.conftest import Stack, environment, eventually, verb
 from tests.support.places import location_of
 
 
@@ -37,7 +37,7 @@ def written(home: Path) -> dict[str, str]:
 
 def test_an_index_that_does_not_fit_leaves_the_old_one_live(home: Path, catalogue: Path) -> None:
     before = written(home)
-    verified = json.loads(lookalike("index", "verify", "--json", home=home).stdout)
+    verified = json.loads(verb("index", "verify", "--json", home=home).stdout)
     done = subprocess.run(
         [sys.executable, "-m", "pipeline.cli", "index", "build", "--catalogue", str(catalogue), "--json"],
         env=environment(home),
@@ -52,7 +52,7 @@ def test_an_index_that_does_not_fit_leaves_the_old_one_live(home: Path, catalogu
     assert json.loads(done.stdout)["error"]["code"] == "artifact_unwritable"
     assert "Traceback" not in done.stderr
     assert written(home) == before
-    assert json.loads(lookalike("index", "verify", "--json", home=home).stdout) == verified
+    assert json.loads(verb("index", "verify", "--json", home=home).stdout) == verified
 
 
 @pytest.mark.skipif(not hasattr(psutil, "RLIMIT_NOFILE"), reason="Linux limits processes that run")

@@ -121,7 +121,6 @@ def impatient(home: Path, tmp_path: Path) -> Iterator[Stack]:
     stack.close()
 
 
-@pytest.mark.alone
 def test_who_takes_too_long_is_told_or_cut_off(impatient: Stack) -> None:
     slow_body = HEAD + b"Content-Length: 5000\r\n\r\n--x\r\n"
     with (

@@ -18,7 +18,7 @@ from shared.redis_address import running_redis_url
 from shared.redis_client import connect
 from shared.settings import Settings
 from tests import ROOT
-from tests.e2e.conftest import environment, eventually, lookalike
+from tests.e2e.conftest import environment, eventually, lookalike, verb
 from tests.support.places import copy_installation
 from tests.support.ports import free_port
 
@@ -251,7 +251,7 @@ def test_a_redis_that_does_not_answer_is_told_at_once(home: Path, catalogue: Pat
 
 
 def test_verbs_without_a_catalogue_read_the_one_in_use(home: Path, catalogue: Path) -> None:
-    told = lookalike("clean", "--json", home=home)
+    told = verb("clean", "--json", home=home)
     assert json.loads(told.stdout)["catalogue"] == catalogue.name
     assert json.loads(told.stdout)["photos"] == 104
 

@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 import requests
 
-from pipeline.demo.catalogue import generate
 from shared.catalogue.categories import CATEGORIES
 from tests.conftest import encode, noise_image
 from tests.e2e.conftest import eventually
 from tests.e2e.support.two_builds import TwoBuilds, unpack
+from tests.support.once import small_catalogue
 
 PREVIOUS = "5a635aa9dc75fec0a14f248df126e74412d29d18"
 WITHIN_S = 30  # a job that the other build would be woken for in another way is found within seconds
@@ -25,10 +25,8 @@ Body = dict[str, Any]
 
 @pytest.fixture(scope="module")
 def catalogue(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """26 drawn listings, 52 photos."""
-    directory = tmp_path_factory.mktemp("upgrade") / "catalogue"
-    generate(directory, n_listings=26)
-    return directory
+    """13 drawn listings, 26 photos."""
+    return small_catalogue(tmp_path_factory, 13)
 
 
 @pytest.fixture(scope="module")
@@ -38,9 +36,9 @@ def photos(catalogue: Path) -> dict[str, bytes]:
 
 
 @pytest.fixture(scope="module")
-def builds(catalogue: Path) -> Iterator[TwoBuilds]:
+def builds(catalogue: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[TwoBuilds]:
     """An installation that the previous build has made; nothing runs yet but Valkey."""
-    directory = catalogue.parent
+    directory = tmp_path_factory.mktemp("upgrade")
     sources = unpack(PREVIOUS, directory / "previous")
     settings = {"catalogue": catalogue, "precision": "float32", "lease_s": 4, "canary_s": 0}
     builds = TwoBuilds(sources, directory / "home", directory / "valkey", log=directory / "log", **settings)

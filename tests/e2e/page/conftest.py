@@ -16,7 +16,7 @@ MAX_QUEUED = 4
 CERTAIN_FROM = 0.5
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="package")
 def browser() -> Iterator[Browser]:
     with chromium() as browser:
         yield browser

@@ -20,7 +20,7 @@ from PIL import Image
 from shared.artifacts.snapshots import index_store
 from shared.catalogue.categories import CATEGORIES
 from tests.conftest import encode, noise_image
-from tests.e2e.conftest import Stack, eventually, lookalike
+from tests.e2e.conftest import Stack, eventually, lookalike, verb
 from tests.support.places import copy_installation, location_of
 from tests.support.signals import send
 from tests.support.snapshots import flip_a_bit
@@ -333,9 +333,9 @@ def test_a_slow_client_holds_up_nobody(stack: Stack, photos: list[Path]) -> None
 def test_the_command_line_searches_verifies_and_evaluates(home: Path, catalogue: Path, photos: list[Path]) -> None:
     found = lookalike("search", str(photos[4]), "-k", "2", "--json", home=home)
     assert ids(json.loads(found.stdout))[0] == photos[4].stem
-    verified = json.loads(lookalike("index", "verify", "--json", home=home).stdout)
+    verified = json.loads(verb("index", "verify", "--json", home=home).stdout)
     assert (verified["ok"], verified["count"]) == (True, 104)
-    measured = json.loads(lookalike("evaluate", "--catalogue", str(catalogue), "--json", home=home).stdout)
+    measured = json.loads(verb("evaluate", "--catalogue", str(catalogue), "--json", home=home).stdout)
     assert {"accuracy", "macro_f1", "precision_at_4", "sibling_recall_at_1", "sibling_recall_at_4"} <= set(measured)
     assert 0 < measured["n_held_out"] < measured["n_photos"] == 104
 
@@ -344,7 +344,7 @@ def test_the_command_line_says_what_is_wrong_and_exits_1(home: Path, tmp_path: P
     copy = tmp_path / "home"
     copy_installation(home, copy)
     flip_a_bit(location_of(copy), index_store(location_of(copy)).newest())
-    refused = lookalike("index", "verify", "--json", home=copy)
+    refused = verb("index", "verify", "--json", home=copy)
     assert refused.returncode == 1
     assert json.loads(refused.stdout)["error"]["code"] == "index_damaged"
     (tmp_path / "not-a-photo.jpg").write_bytes(b"hello")

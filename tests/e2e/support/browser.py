@@ -12,9 +12,6 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, sync_playwright
 
-from tests import ROOT
-
-SCREENSHOTS = ROOT / "var" / "screenshots"
 Scheme = Literal["light", "dark"]
 _NAMES = ("chromium", "google-chrome")
 _REFUSED = "Failed to load resource"  # what Chromium says of every answer of 400 and more
@@ -96,9 +93,9 @@ class Visit:
         return [f"{rule['id']}: {[node['html'][:200] for node in rule['nodes']]}" for rule in found]
 
     def keep(self, name: str, *, whole: bool = False) -> None:
-        """Keep a picture in var/screenshots."""
-        SCREENSHOTS.mkdir(parents=True, exist_ok=True)
-        self.page.screenshot(path=SCREENSHOTS / f"{name}.png", full_page=whole)
+        """Keep a picture in the directory SCREENSHOTS of the environment; without one nobody looks at it."""
+        if directory := os.environ.get("SCREENSHOTS"):
+            self.page.screenshot(path=Path(directory) / f"{name}.png", full_page=whole)
 
     def offline(self, is_offline: bool = True) -> None:
         self._context.set_offline(is_offline)

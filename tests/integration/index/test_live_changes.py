@@ -13,8 +13,6 @@ import numpy as np
 import pytest
 import redis
 
-from pipeline.building.index import prepare
-from pipeline.demo.catalogue import generate
 from shared.artifacts.home import keep_live_photo, live_photo
 from shared.artifacts.snapshots import index_store
 from shared.catalogue.categories import CATEGORIES, CataloguePhoto
@@ -40,6 +38,8 @@ from shared.redis_client import connect
 from shared.settings import Settings
 from tests.integration.api.test_api import EMBEDDED
 from tests.integration.conftest import PLENTY, eventually
+from tests.support.installation import Installation
+from tests.support.once import small_catalogue
 from tests.support.runners import FakeEngine
 from tests.support.snapshots import write_snapshot
 from worker.jobs.leases import Leases
@@ -58,11 +58,9 @@ def noise(seed: int) -> bytes:
 
 @pytest.fixture(scope="module")
 def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    directory = tmp_path_factory.mktemp("live")
-    generate(directory / "catalogue", n_listings=13)
-    given = {"home": directory / "home", "catalogue": directory / "catalogue", "backbone": "efficientnet_lite0"}
-    prepare(Settings.model_validate({**given, "precision": "float32"}), lambda line: None)
-    return directory / "home"
+    home = tmp_path_factory.mktemp("live") / "home"
+    Installation(home, small_catalogue(tmp_path_factory, 13)).prepare()
+    return home
 
 
 @pytest.fixture

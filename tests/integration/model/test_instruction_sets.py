@@ -16,12 +16,12 @@ import pytest
 
 from pipeline.building import precisions
 from pipeline.building.instruction_sets import Agreement, Graph, compare_instruction_sets
-from pipeline.demo.catalogue import generate
 from shared.model.bundle import ModelBundle, Precision, bundle_store, open_bundle
 from shared.model.references import verify_embeddings
 from shared.model.runtimes import open_embedder
 from shared.photos.images import Pixels, PreprocessSpec, decode_photo
 from tests.support.installation import Installation
+from tests.support.once import small_catalogue
 
 CPU_INFO = Path("/proc/cpuinfo")
 ON_X86 = pytest.mark.skipif(platform.machine() not in ("x86_64", "AMD64"), reason="AVX2 is an instruction set of x86")
@@ -70,8 +70,7 @@ class Catalogue:
 
 @pytest.fixture(scope="module")
 def catalogue(tmp_path_factory: pytest.TempPathFactory) -> Catalogue:
-    directory = tmp_path_factory.mktemp("instruction_sets") / "catalogue"
-    generate(directory, n_listings=13)
+    directory = small_catalogue(tmp_path_factory, 13)
     files = sorted((directory / "images").iterdir())[:12]
     photos = np.stack([decode_photo(file.read_bytes(), PreprocessSpec()) for file in files])
     return Catalogue(directory, photos)

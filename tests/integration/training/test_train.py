@@ -18,7 +18,6 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from pipeline.cleaning.clean import CleanedCatalogue, clean
-from pipeline.demo.catalogue import generate
 from pipeline.feedback.lessons import Lessons
 from pipeline.feedback.table import feedback_table
 from pipeline.training import loop
@@ -32,6 +31,7 @@ from shared.errors import CatalogueUnusable, TrainingFailed
 from shared.feedback.contract import FeedbackEvent, Impression, JobFeedback, StoredEvent
 from shared.photos.images import PreprocessSpec
 from shared.settings import Backbone
+from tests.support.once import small_catalogue
 
 HEAD = dataclasses.replace(RECIPES["head"], epochs=3, batch=16, n_views=2)
 CACHED = Recipe(
@@ -44,9 +44,8 @@ DECODED = Recipe("decoded", n_trained_stages=2, epochs=2, batch=16, cached=False
 
 @pytest.fixture(scope="module")
 def cleaned(tmp_path_factory: pytest.TempPathFactory) -> CleanedCatalogue:
-    directory = tmp_path_factory.mktemp("dump")
-    generate(directory / "catalogue", n_listings=26)
-    return clean(directory / "catalogue", directory / "clean", report_progress=lambda _: None)
+    catalogue = small_catalogue(tmp_path_factory, 26)
+    return clean(catalogue, tmp_path_factory.mktemp("dump") / "clean", report_progress=lambda _: None)
 
 
 @pytest.fixture(autouse=True, scope="module")

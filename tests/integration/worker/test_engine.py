@@ -9,7 +9,6 @@ from unittest import mock
 import numpy as np
 import pytest
 
-from pipeline.demo.catalogue import generate
 from shared.artifacts.snapshots import index_store
 from shared.catalogue.categories import CATEGORIES, CataloguePhoto
 from shared.errors import IndexMissing, ModelNotCompiled
@@ -23,6 +22,7 @@ from shared.model.bundle import bundle_store, open_bundle
 from shared.model.embedder import Embeddings
 from shared.model.matching import Matching
 from tests.support.installation import Installation
+from tests.support.once import small_catalogue
 from tests.support.snapshots import UNUSABLE, write_matching, write_snapshot
 from worker.serving import model_manager
 from worker.serving.engine import Engine
@@ -108,12 +108,17 @@ def test_fifty_promotions_under_load_fail_no_search_mix_no_versions_and_cost_no_
     assert max(memory_mb[40:]) < 1.05 * max(memory_mb[:10])
 
 
-def test_a_new_bundle_takes_over_and_jobs_of_the_old_one_still_end(home: Path, tmp_path: Path) -> None:
+@pytest.fixture
+def other(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Another catalogue than that of `home`."""
+    return small_catalogue(tmp_path_factory, 13, seed=9)
+
+
+def test_a_new_bundle_takes_over_and_jobs_of_the_old_one_still_end(home: Path, other: Path) -> None:
     engine = Engine(home)
     engine.refresh()
     before = engine.info()
-    generate(tmp_path / "other", n_listings=13, seed=9)
-    Installation(home, tmp_path / "other").prepare()
+    Installation(home, other).prepare()
     outcomes: list[object] = []
     rng = np.random.default_rng(4)
     photos = [rng.integers(0, 256, PHOTO_BYTES, dtype=np.uint8).tobytes() for _ in range(12)]
@@ -137,13 +142,12 @@ def test_a_new_bundle_takes_over_and_jobs_of_the_old_one_still_end(home: Path, t
 
 
 def test_a_new_bundle_that_cannot_be_compiled_for_want_of_threads_takes_over_once_it_can(
-    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    home: Path, other: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     engine = Engine(home)
     engine.refresh()
     before = engine.info()
-    generate(tmp_path / "other", n_listings=13, seed=9)
-    Installation(home, tmp_path / "other").prepare()
+    Installation(home, other).prepare()
     short = ModelNotCompiled("graph.xml cannot be compiled here (Resource temporarily unavailable)")
     with mock.patch.object(model_manager, "start_model", side_effect=short) as start:
         for _ in range(3):
@@ -161,11 +165,10 @@ def test_a_new_bundle_that_cannot_be_compiled_for_want_of_threads_takes_over_onc
     engine.close()
 
 
-def test_a_model_that_another_replaced_while_its_index_was_opened_does_not_serve(home: Path, tmp_path: Path) -> None:
+def test_a_model_that_another_replaced_while_its_index_was_opened_does_not_serve(home: Path, other: Path) -> None:
     bundles, first = bundle_store(home), bundle_store(home).current()
     assert first is not None
-    generate(tmp_path / "other", n_listings=13, seed=9)
-    Installation(home, tmp_path / "other").prepare()
+    Installation(home, other).prepare()
     second = bundles.current()
     assert second is not None
 
