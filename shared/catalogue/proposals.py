@@ -132,7 +132,7 @@ def _columns(file: Path | ObjectFile) -> list[str]:
             first = json.loads(begin.partition(b"\n")[0])
             return list(first) if isinstance(first, dict) else []
         text = decode_table(begin[: begin.rfind(b"\n") + 1] or begin, str(file)).text.lstrip("\r\n")
-    except (CatalogueUnusable, OSError, ValueError):  # damaged, or not a table: what can be read is proposed
+    except (CatalogueUnusable, OSError, ValueError, RecursionError):  # damaged, or no table
         return []
     fields = max((split_record(text, delimiter) for delimiter in ",;\t|"), key=len)
     cells = fields if len(fields) > 1 else split_record(text, " ")

@@ -351,7 +351,8 @@ def test_of_a_file_that_may_hold_tables_it_is_told_how_to_turn_it_over(tmp_path:
 
 
 def test_the_first_line_of_a_text_that_is_no_table_is_not_shown(tmp_path: Path) -> None:
-    dump = dump_of(tmp_path, "", {"notes.txt": "the secret word\n", "readme.csv": "a,b\n"}, [])
+    texts = {"notes.txt": "the secret word\n", "readme.csv": "a,b\n", "nested.jsonl": 30_000 * "["}
+    dump = dump_of(tmp_path, "", texts, [])
     assert refusal(dump).endswith("(the same as .parquet, .jsonl, .ndjson)")
 
 
