@@ -4,7 +4,7 @@ import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, NamedTuple
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote
 
 from shared.attributes.configuration import CONFIGURATION, PhotosChoice
 from shared.catalogue.categories import JOINED, joined_levels
@@ -17,7 +17,7 @@ from shared.errors import CatalogueUnusable
 if TYPE_CHECKING:  # heavy: only what reads tables needs it
     import pandas as pd
 
-_URL = re.compile(r"https?://", re.IGNORECASE)
+_URL = re.compile(r"https?://[^/?#]*(?P<path>[^?#]*)", re.IGNORECASE)
 _BEFORE_URL = re.compile(r"[\s,;|]+(?=https?://)", re.IGNORECASE)
 _BETWEEN = re.compile(r"\s*[,;|]\s*")
 _N_NAMED = 20
@@ -143,7 +143,7 @@ def split_photos(cell: str) -> list[str]:
 
 
 def _file_name(item: str) -> str:
-    path = unquote(urlsplit(item).path) if _URL.match(item) else item
+    path = unquote(url["path"]) if (url := _URL.match(item)) else item
     return path.replace("\\", "/").rstrip("/").rpartition("/")[2]
 
 

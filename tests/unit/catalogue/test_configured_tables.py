@@ -139,6 +139,14 @@ def test_of_a_file_name_that_several_urls_have_no_file_is_taken(tmp_path: Path) 
     assert catalogue.unusable == {"photo without file": 1}
 
 
+def test_a_url_that_has_no_host_is_told_and_keeps_its_file_name(tmp_path: Path) -> None:
+    table = f"id,category,photo\n1,{KITCHEN},https://[domain]/a.jpg?v=1\n2,{SPORTS},https://[domain]/gone.jpg\n"
+    configuration = "listings.table = 'all.csv'\nphotos.columns = ['photo']"
+    catalogue = read_catalogue(dump_of(tmp_path, configuration, {"all.csv": table}, ["a.jpg"]))
+    assert photos_of(catalogue) == {"1-a": ("1", "a.jpg")}
+    assert [(row.reason, row.row, row.row_id) for row in catalogue.rejected] == [("photo without file", 3, "2-gone")]
+
+
 def test_photos_that_are_called_as_their_listing_keep_its_zeros(tmp_path: Path) -> None:
     table = "article_id,group\n0108775015,Kitchen\n0108775044,Sports\n"
     configuration = """
