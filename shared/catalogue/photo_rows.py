@@ -3,6 +3,7 @@
 import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from itertools import chain, count
 from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import unquote
 
@@ -101,17 +102,17 @@ def _photos_in_cells(listed: Sequence[tuple[int, str, list[str]]]) -> Iterator[P
     """The photos of rows that each have a listing's id and the names, paths or URLs of photos."""
     n_items = Counter(_file_name(item) for item in {item for _, _, items in listed for item in items})
     seen: set[tuple[str, str]] = set()
-    n_photos: Counter[str] = Counter()
+    taken: set[str] = set()
     for row, listing_id, items in listed:
         for item in items:
             if (listing_id, item) in seen:
                 continue
             seen.add((listing_id, item))
             file_name = _file_name(item)
-            image_id = _image_id(listing_id, file_name)
-            n_photos[image_id] += 1
-            if n_photos[image_id] > 1:  # "1.jpg" in another folder
-                image_id = f"{image_id}-{n_photos[image_id]}"
+            named = _image_id(listing_id, file_name)
+            others = (f"{named}-{n}" for n in count(2))  # for "1.jpg" in another folder
+            image_id = next(one for one in chain([named], others) if one not in taken)
+            taken.add(image_id)
             name = file_name if n_items[file_name] == 1 else ""
             if _URL.match(item):
                 place = PhotoPlace(url=item, name=name)

@@ -147,6 +147,18 @@ def test_a_url_that_has_no_host_is_told_and_keeps_its_file_name(tmp_path: Path) 
     assert [(row.reason, row.row, row.row_id) for row in catalogue.rejected] == [("photo without file", 3, "2-gone")]
 
 
+def test_a_photo_whose_id_another_has_got_by_its_number_is_not_left_out(tmp_path: Path) -> None:
+    table = f"id,category,photo\n9,{KITCHEN},9/1.jpg|9/back/1.jpg|1-2.jpg\n10,{SPORTS},\n"
+    configuration = "listings.table = 'all.csv'\nphotos.columns = ['photo']"
+    files = ["9/1.jpg", "9/back/1.jpg", "1-2.jpg"]
+    catalogue = read_catalogue(dump_of(tmp_path, configuration, {"all.csv": table}, files))
+    assert photos_of(catalogue) == {
+        "9-1": ("9", "9/1.jpg"),
+        "9-1-2": ("9", "9/back/1.jpg"),
+        "9-1-2-2": ("9", "1-2.jpg"),
+    }
+
+
 def test_photos_that_are_called_as_their_listing_keep_its_zeros(tmp_path: Path) -> None:
     table = "article_id,group\n0108775015,Kitchen\n0108775044,Sports\n"
     configuration = """
