@@ -71,15 +71,15 @@ def photos_of_listings(products: "pd.DataFrame", layout: Layout) -> "tuple[list[
     choice = layout.configuration.photos
     if not choice.columns:
         column = _column("id", choice.id, products, layout)
-        images = products.assign(product_id=products["id"], id=products[column])
+        first = products.loc[:, ~products.columns.duplicated()]  # of columns with one name, as attributes have it
+        images = first.assign(product_id=first["id"], id=first[column])
         named = {column, *place_columns(products, choice)}
         return photo_rows(images, choice), products.drop(columns=named - {"id", "category"})
     columns = list(dict.fromkeys(_column("columns", name, products, layout) for name in choice.columns))
+    cells = products.loc[:, columns].to_numpy().tolist()  # of columns with one name all
     listed = [
-        (int(row), listing, _items(cells))
-        for row, listing, *cells in zip(
-            products.index, products["id"], *(products[column] for column in columns), strict=True
-        )
+        (int(row), listing, _items(of_row))
+        for row, listing, of_row in zip(products.index, products["id"], cells, strict=True)
     ]
     return list(_photos_in_cells(listed)), products.drop(columns=set(columns) - {"id", "category"})
 

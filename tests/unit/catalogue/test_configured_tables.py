@@ -159,6 +159,24 @@ def test_a_photo_whose_id_another_has_got_by_its_number_is_not_left_out(tmp_path
     }
 
 
+def test_all_columns_of_a_name_name_photos(tmp_path: Path) -> None:
+    table = f"id,category,photo,more,more\n1,{KITCHEN},a.jpg,b.jpg,c.jpg\n2,{SPORTS},d.jpg,,e.jpg\n"
+    configuration = "listings.table = 'all.csv'\nphotos.columns = ['photo', 'more']"
+    files = ["a.jpg", "b.jpg", "c.jpg", "d.jpg", "e.jpg"]
+    catalogue = read_catalogue(dump_of(tmp_path, configuration, {"all.csv": table}, files))
+    assert list(photos_of(catalogue)) == ["1-a", "1-b", "1-c", "2-d", "2-e"]
+
+
+@pytest.mark.parametrize("header", ["id,category,media,product_id,product_id", "id,category,media,media,other"])
+def test_of_columns_with_one_name_in_a_table_of_photos_and_listings_the_first_is_read(
+    tmp_path: Path, header: str
+) -> None:
+    table = f"{header}\n1,{KITCHEN},a,x,y\n2,{SPORTS},b,x,y\n"
+    configuration = "listings.table = 'all.csv'\nphotos = {table = 'all.csv', id = 'media'}"
+    catalogue = read_catalogue(dump_of(tmp_path, configuration, {"all.csv": table}, ["a.jpg", "b.jpg"]))
+    assert photos_of(catalogue) == {"a": ("1", "a.jpg"), "b": ("2", "b.jpg")}
+
+
 def test_photos_that_are_called_as_their_listing_keep_its_zeros(tmp_path: Path) -> None:
     table = "article_id,group\n0108775015,Kitchen\n0108775044,Sports\n"
     configuration = """
