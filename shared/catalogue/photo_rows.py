@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import unquote
 
 from shared.attributes.configuration import CONFIGURATION, PhotosChoice
-from shared.catalogue.categories import JOINED, joined_levels
+from shared.catalogue.categories import JOINED, is_missing, joined_levels
 from shared.catalogue.layout import Layout
 from shared.catalogue.photo_paths import PhotoPlace, photo_places, place_columns
 from shared.catalogue.rows import PRODUCTS, column_key
@@ -132,6 +132,8 @@ def split_photos(cell: str) -> list[str]:
 
     A comma within a URL, or in the name of a file whose ending follows it, separates nothing.
     """
+    if is_missing(cell):
+        return []
     if cell.startswith("["):
         joined = joined_levels(cell)
         if joined != cell:

@@ -285,6 +285,8 @@ def test_a_damaged_photo_does_not_take_the_others_of_its_row_along(tmp_path: Pat
     ("cell", "photos"),
     [
         ("", []),
+        ("[]", []),
+        ("NULL", []),
         ("a.jpg", ["a.jpg"]),
         ("a.jpg, b.png;c.webp | d.JPG", ["a.jpg", "b.png", "c.webp", "d.JPG"]),
         ("p1|p2", ["p1", "p2"]),
