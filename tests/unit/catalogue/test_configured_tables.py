@@ -223,6 +223,17 @@ def test_tables_in_folders_with_columns_of_other_names(tmp_path: Path) -> None:
     ]
 
 
+def test_one_column_may_be_two_things(tmp_path: Path) -> None:
+    tables = {"classes.csv": "class,id\nKitchen,x\nSports,y\n", "Images.csv": "file name\nKitchen\nSports\n"}
+    configuration = """
+        listings = {table = "classes.csv", id = "class", category = "class"}
+        photos = {id = "File name", listing = "File name"}
+    """
+    catalogue = read_catalogue(dump_of(tmp_path, configuration, tables, ["Kitchen.jpg", "Sports.jpg"]))
+    assert photos_of(catalogue) == {"Kitchen": ("Kitchen", "Kitchen.jpg"), "Sports": ("Sports", "Sports.jpg")}
+    assert list(catalogue.categories) == ["Kitchen", "Sports"]
+
+
 def test_the_column_of_the_setting_goes_before_that_of_the_configuration(tmp_path: Path) -> None:
     tables = {"Products.csv": "id,kind,colour\nl1,Kitchen,red\nl2,Sports,blue\n", "Images.csv": "id,product_id\np,l1\n"}
     dump = dump_of(tmp_path, "listings.category = 'kind'", tables, ["p.jpg"])
