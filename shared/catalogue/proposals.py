@@ -135,8 +135,11 @@ def _columns(file: Path | ObjectFile) -> list[str]:
     except (CatalogueUnusable, OSError, ValueError, RecursionError):  # damaged, or no table
         return []
     fields = max((split_record(text, delimiter) for delimiter in ",;\t|"), key=len)
-    cells = fields if len(fields) > 1 else split_record(text, " ")
-    return [name for cell in cells if (name := cell.strip())]
+    if len(fields) == 1:
+        fields, of_next = (split_record(line, " ") for line in f"{text}\n".split("\n")[:2])
+        if len(fields) != len(of_next):  # prose
+            return []
+    return [name for cell in fields if (name := cell.strip())]
 
 
 def _columns_of_bytes(file: Path | ObjectFile) -> list[str]:

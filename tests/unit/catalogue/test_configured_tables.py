@@ -351,7 +351,7 @@ def refusal(dump: Path) -> str:
         ("feed.tsv", "id\tg:title\tcategory no\tCategory\timage link\tadditional image link\tImage Position\n", {}),
         ("db/items.csv", "sku;name;Kategorie;Foto 1;Foto 2\n", {}),
         ("styles.csv", "gender,id,masterCategory,displayName\n", {"images.csv": "filename,link\n"}),
-        ("train.txt", "image_id class_id path\n", {}),
+        ("train.txt", "image_id class_id path\n1 10 cup/a.jpg\n", {}),
         ("items.jsonl", '{"item_id": "1", "category": "Sports", "photo": "a.jpg", "title": "A ball"}\n', {}),
     ],
 )
@@ -402,7 +402,12 @@ def test_of_a_file_that_may_hold_tables_it_is_told_how_to_turn_it_over(tmp_path:
 
 
 def test_the_first_line_of_a_text_that_is_no_table_is_not_shown(tmp_path: Path) -> None:
-    texts = {"notes.txt": "the secret word\n", "readme.csv": "a,b\n", "nested.jsonl": 30_000 * "["}
+    notes = {
+        "notes.txt": "the secret word\n",
+        "more.txt": "as I said: the secret code\n",
+        "two.txt": "did he\nsay so again?\n",
+    }
+    texts = {**notes, "readme.csv": "a,b\n", "nested.jsonl": 30_000 * "["}
     dump = dump_of(tmp_path, "", texts, [])
     assert refusal(dump).endswith("(the same as .parquet, .jsonl, .ndjson)")
 
