@@ -57,6 +57,7 @@ def photos_of_listings(products: "pd.DataFrame", layout: Layout) -> "tuple[list[
 
     A photo that a cell names is called as its file is, without ending; where that does not begin with the listing's id,
     the id is put before it. So two listings may name the same file, and an id stays when other rows come and go.
+    Where two photos would have one id all the same, as of "1.jpg" in two folders, the second gets a number.
 
     Args:
         products: as `read_table` gives it.
