@@ -325,6 +325,10 @@ def test_what_a_cell_says_of_photos_is_split(cell: str, photos: list[str]) -> No
         ("listings = 'all.csv'", "listings: must be a table: [listings]"),
         ("photos.columns = 'photo'", 'photos.columns: must be a list of names: ["IMAGE1", "IMAGE2"]'),
         ("photos = {table = 'all.csv', columns = ['photo']}", "photos.table and photos.columns exclude each other"),
+        (
+            "attributes.size.column = 'Size'\nphotos.columns = ['photo']",
+            "attributes.size: all.csv has no column Size for attributes; it has none",
+        ),
         ("photos.columns = ['foto']", "photos.columns: all.csv has no column foto; it has id, category, photo"),
         ("photos = {table = 'all.csv', path = 'foto'}", "photos.path: there is no column foto; there is id, category"),
         ("photos = {table = 'all.csv', id = 'foto'}", "photos.id: all.csv has no column foto; it has id, category"),
