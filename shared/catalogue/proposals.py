@@ -1,6 +1,7 @@
 """Says what to do about a directory that is no catalogue yet: which tables are there, what to write of them."""
 
 import json
+import re
 from collections.abc import Callable, Sequence
 from io import BytesIO
 from pathlib import Path
@@ -143,10 +144,10 @@ def _columns(file: Path | ObjectFile) -> list[str]:
 
 
 def _columns_of_bytes(file: Path | ObjectFile) -> list[str]:
-    """The columns of a Parquet table in which, or in whose fields, there are bytes."""
+    """The columns of a Parquet table in which, or in whose fields, there are bytes; those of one length are ids."""
     if not str(file).lower().endswith(".parquet"):
         return []
-    return [one.name for one in _schema(file) if "binary" in str(one.type)]
+    return [one.name for one in _schema(file) if re.search("(?<!fixed_size_)binary", str(one.type))]
 
 
 def _schema(file: Path | ObjectFile) -> "pa.Schema":

@@ -424,6 +424,13 @@ def test_photos_within_a_table_are_to_be_written_out(tmp_path: Path) -> None:
     assert "data/train.parquet holds photos in its column image: write them into images/ as files" in refusal(dump)
 
 
+def test_bytes_of_one_length_are_no_photos(tmp_path: Path) -> None:
+    dump = dump_of(tmp_path, "", {}, [])
+    uuids = pa.array([bytes(16)], pa.binary(16))
+    parquet.write_table(pa.table({"id": ["1"], "category": ["x"], "uuid": uuids}), dump / "items.parquet")
+    assert "if items.parquet holds the listings" in refusal(dump)
+
+
 def test_a_table_of_listings_separated_by_tabs_needs_no_other_name(tmp_path: Path) -> None:
     tables = {"Products.tsv": "id\tcategory\nl1\tKitchen\nl2\tSports\n", "Images.csv": "id,product_id\np1,l1\n"}
     dump = dump_of(tmp_path, "", tables, ["p1.jpg"])
