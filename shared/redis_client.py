@@ -208,19 +208,19 @@ def refuse_unusable(client: redis.Redis) -> None:
         CannotStart: it is connected to a node of a Redis Cluster, or to a Redis before 7.0.
     """
     try:
-        told = client.info()
+        info = client.info()
     except redis.RedisError:  # unreachable, or INFO is not permitted
         return
-    if why := why_unusable(told):
+    if why := why_unusable(info):
         client.close()
         raise CannotStart(why)
 
 
-def why_unusable(told: Mapping[str, object]) -> str | None:
+def why_unusable(info: Mapping[str, object]) -> str | None:
     """Why a Redis cannot be used, by what INFO tells of it; None if it can."""
-    if told.get("cluster_enabled"):
+    if info.get("cluster_enabled"):
         return f"LOOKALIKE_REDIS_URL names a node of a Redis Cluster, and {_NO_CLUSTER}"
-    version = str(told.get("redis_version", ""))
+    version = str(info.get("redis_version", ""))
     if (major := re.match(r"\d+", version)) and int(major[0]) < _OLDEST_VERSION:
         return f"LOOKALIKE_REDIS_URL names a Redis {version}, which is too old: 7.0 or newer is needed, or a Valkey"
     return None

@@ -30,7 +30,7 @@ def check_redis() -> Findings:
             refuse_unusable(client)
             server = client.info("server")
         except CannotStart as exc:
-            yield fail("redis", str(exc), "use one server, or Sentinels")
+            yield fail("redis", str(exc), "use one server, or Sentinels, of Redis 7.0 or newer, or Valkey")
         except redis.RedisError as exc:
             yield fail("redis", *trouble_with(named, exc))
         else:

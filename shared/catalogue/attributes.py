@@ -36,6 +36,8 @@ def read_attributes(
     listing_rows: Mapping[str, int],
     odd: list[RowProblem],
     known: tuple[Attribute, ...] = (),
+    *,
+    called: str,
 ) -> ListingAttributes:
     """Read the attributes of a catalogue's listings.
 
@@ -45,6 +47,7 @@ def read_attributes(
         listing_rows: row of each listing that is used, by id.
         odd: columns and values that are left out, and what was assumed, are appended to it.
         known: attributes of the live index.
+        called: what the table is called in errors.
 
     Raises:
         CatalogueUnusable: `catalogue.toml` names a column that is not there.
@@ -62,8 +65,8 @@ def read_attributes(
     for name, choice in choices.items():
         if choice.column and choice.column not in columns:
             raise CatalogueUnusable(
-                f"{CONFIGURATION}: attributes.{name}: {PRODUCTS} has no column {choice.column}; "
-                f"it has {', '.join(columns)}"
+                f"{CONFIGURATION}: attributes.{name}: {called} has no column {choice.column} for attributes; "
+                f"it has {', '.join(columns) or 'none'}"
             )
     numbers = products.attrs.get(NUMBERS, frozenset())
     odd += _without_column(choices, columns)

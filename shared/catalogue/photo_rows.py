@@ -3,11 +3,12 @@
 import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from itertools import chain, count
 from typing import TYPE_CHECKING, NamedTuple
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote
 
 from shared.attributes.configuration import CONFIGURATION, PhotosChoice
-from shared.catalogue.categories import JOINED, joined_levels
+from shared.catalogue.categories import JOINED, is_missing, joined_levels
 from shared.catalogue.layout import Layout
 from shared.catalogue.photo_paths import PhotoPlace, photo_places, place_columns
 from shared.catalogue.rows import PRODUCTS, column_key
@@ -17,7 +18,7 @@ from shared.errors import CatalogueUnusable
 if TYPE_CHECKING:  # heavy: only what reads tables needs it
     import pandas as pd
 
-_URL = re.compile(r"https?://", re.IGNORECASE)
+_URL = re.compile(r"https?://[^/?#]*(?P<path>[^?#]*)", re.IGNORECASE)
 _BEFORE_URL = re.compile(r"[\s,;|]+(?=https?://)", re.IGNORECASE)
 _BETWEEN = re.compile(r"\s*[,;|]\s*")
 _N_NAMED = 20
@@ -56,6 +57,7 @@ def photos_of_listings(products: "pd.DataFrame", layout: Layout) -> "tuple[list[
 
     A photo that a cell names is called as its file is, without ending; where that does not begin with the listing's id,
     the id is put before it. So two listings may name the same file, and an id stays when other rows come and go.
+    Where two photos would have one id all the same, as of "1.jpg" in two folders, the second gets a number.
 
     Args:
         products: as `read_table` gives it.
@@ -70,15 +72,15 @@ def photos_of_listings(products: "pd.DataFrame", layout: Layout) -> "tuple[list[
     choice = layout.configuration.photos
     if not choice.columns:
         column = _column("id", choice.id, products, layout)
-        images = products.assign(product_id=products["id"], id=products[column])
+        first = products.loc[:, ~products.columns.duplicated()]  # of columns with one name, as attributes have it
+        images = first.assign(product_id=first["id"], id=first[column])
         named = {column, *place_columns(products, choice)}
         return photo_rows(images, choice), products.drop(columns=named - {"id", "category"})
     columns = list(dict.fromkeys(_column("columns", name, products, layout) for name in choice.columns))
+    cells = products.loc[:, columns].to_numpy().tolist()  # of columns with one name all
     listed = [
-        (int(row), listing, _items(cells))
-        for row, listing, *cells in zip(
-            products.index, products["id"], *(products[column] for column in columns), strict=True
-        )
+        (int(row), listing, _items(of_row))
+        for row, listing, of_row in zip(products.index, products["id"], cells, strict=True)
     ]
     return list(_photos_in_cells(listed)), products.drop(columns=set(columns) - {"id", "category"})
 
@@ -101,17 +103,17 @@ def _photos_in_cells(listed: Sequence[tuple[int, str, list[str]]]) -> Iterator[P
     """The photos of rows that each have a listing's id and the names, paths or URLs of photos."""
     n_items = Counter(_file_name(item) for item in {item for _, _, items in listed for item in items})
     seen: set[tuple[str, str]] = set()
-    n_photos: Counter[str] = Counter()
+    taken: set[str] = set()
     for row, listing_id, items in listed:
         for item in items:
             if (listing_id, item) in seen:
                 continue
             seen.add((listing_id, item))
             file_name = _file_name(item)
-            image_id = _image_id(listing_id, file_name)
-            n_photos[image_id] += 1
-            if n_photos[image_id] > 1:  # "1.jpg" in another folder
-                image_id = f"{image_id}-{n_photos[image_id]}"
+            named = _image_id(listing_id, file_name)
+            others = (f"{named}-{n}" for n in count(2))  # for "1.jpg" in another folder
+            image_id = next(one for one in chain([named], others) if one not in taken)
+            taken.add(image_id)
             name = file_name if n_items[file_name] == 1 else ""
             if _URL.match(item):
                 place = PhotoPlace(url=item, name=name)
@@ -131,6 +133,8 @@ def split_photos(cell: str) -> list[str]:
 
     A comma within a URL, or in the name of a file whose ending follows it, separates nothing.
     """
+    if is_missing(cell):
+        return []
     if cell.startswith("["):
         joined = joined_levels(cell)
         if joined != cell:
@@ -143,7 +147,7 @@ def split_photos(cell: str) -> list[str]:
 
 
 def _file_name(item: str) -> str:
-    path = unquote(urlsplit(item).path) if _URL.match(item) else item
+    path = unquote(url["path"]) if (url := _URL.match(item)) else item
     return path.replace("\\", "/").rstrip("/").rpartition("/")[2]
 
 

@@ -1,6 +1,7 @@
 """Says what to do about a directory that is no catalogue yet: which tables are there, what to write of them."""
 
 import json
+import re
 from collections.abc import Callable, Sequence
 from io import BytesIO
 from pathlib import Path
@@ -132,18 +133,21 @@ def _columns(file: Path | ObjectFile) -> list[str]:
             first = json.loads(begin.partition(b"\n")[0])
             return list(first) if isinstance(first, dict) else []
         text = decode_table(begin[: begin.rfind(b"\n") + 1] or begin, str(file)).text.lstrip("\r\n")
-    except (CatalogueUnusable, OSError, ValueError):  # damaged, or not a table: what can be read is proposed
+    except (CatalogueUnusable, OSError, ValueError, RecursionError):  # damaged, or no table
         return []
     fields = max((split_record(text, delimiter) for delimiter in ",;\t|"), key=len)
-    cells = fields if len(fields) > 1 else split_record(text, " ")
-    return [name for cell in cells if (name := cell.strip())]
+    if len(fields) == 1:
+        fields, of_next = (split_record(line, " ") for line in f"{text}\n".split("\n")[:2])
+        if len(fields) != len(of_next):  # prose
+            return []
+    return [name for cell in fields if (name := cell.strip())]
 
 
 def _columns_of_bytes(file: Path | ObjectFile) -> list[str]:
-    """The columns of a Parquet table in which, or in whose fields, there are bytes."""
+    """The columns of a Parquet table in which, or in whose fields, there are bytes; those of one length are ids."""
     if not str(file).lower().endswith(".parquet"):
         return []
-    return [one.name for one in _schema(file) if "binary" in str(one.type)]
+    return [one.name for one in _schema(file) if re.search("(?<!fixed_size_)binary", str(one.type))]
 
 
 def _schema(file: Path | ObjectFile) -> "pa.Schema":

@@ -294,7 +294,7 @@ def _read_tables(directory: Location, wanted: CategoryChoice) -> _Tables:
         rejected=rejected,
         odd=odd,
         categories=categories,
-        attributes=read_attributes(choices, products, rows, odd, wanted.attributes),
+        attributes=read_attributes(choices, products, rows, odd, wanted.attributes, called=layout.names[PRODUCTS]),
         paths=dict(zip(rows, map(joined_levels, products.loc[list(rows.values()), "category"]), strict=True)),
         listing_rows=rows,
         names=layout.names,

@@ -124,7 +124,7 @@ class Attempts:
     def expire_overdue(self) -> bool:
         """Expire some jobs whose deadline has passed, as `reap` does while any worker lives; returns whether it did."""
         overdue = cast(
-            list[bytes], self._redis.zrangebyscore(PREFIX + "deadlines", "-inf", self.now(), 0, _REAP_AT_MOST)
+            list[bytes], self._redis.zrangebyscore(PREFIX + "deadlines", "-inf", self.now(), 0, _EXPIRE_AT_MOST)
         )
         if overdue:
             self.run(scripts.EXPIRE, *overdue)

@@ -24,7 +24,7 @@ class FeedbackArchiver:
     def __init__(self, settings: Settings, store: FeedbackStore) -> None:
         self._settings = settings
         self._store = store
-        self._told = ""
+        self._reported = ""
 
     def archive(self) -> None:
         """One round; what cannot be written stays in Redis for the next."""
@@ -41,10 +41,10 @@ class FeedbackArchiver:
         except QueueUnavailable as exc:
             event(_LOG, "redis_unreachable", level=logging.WARNING, reason=queue_trouble(exc.__cause__))
         except (ArtifactUnwritable, StoreUnavailable) as exc:
-            if str(exc) != self._told:  # it goes on until somebody mends it
+            if str(exc) != self._reported:  # it goes on until somebody mends it
                 event(_LOG, "feedback_not_archived", level=logging.ERROR, reason=str(exc))
-            self._told = str(exc)
+            self._reported = str(exc)
         else:
-            self._told = ""
+            self._reported = ""
             if n_searches:
                 event(_LOG, "feedback_archived", searches=n_searches)

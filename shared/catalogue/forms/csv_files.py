@@ -75,7 +75,9 @@ def read_table(
             detail = f"left out: {_MEANT[column]} is in the column {actual}"
             odd.append(RowProblem("column without a name of its own", name, 1, value=column, detail=detail))
             table = table.drop(columns=column)
-    table = table.rename(columns={actual: column for column, actual in columns.items()})
+    table = table.rename(columns={actual: column for column, actual in reversed(columns.items())})
+    for column in columns.keys() - set(table.columns):  # one column has both
+        table = table.assign(**{column: table["id"]})
     if name == PRODUCTS and (separator := layout.configuration.listings.several):
         return _with_first_category(table, separator, odd)
     return table

@@ -243,7 +243,7 @@ def _flattened(column: str, cells: "pa.ChunkedArray", category: str) -> "Iterato
     if pa.types.is_struct(cells.type):
         for field, inner in zip(cells.type, cells.flatten(), strict=True):
             yield from _flattened(f"{column}.{field.name.strip()}", inner, category)
-    elif pa.types.is_list(cells.type) and pa.types.is_struct(cells.type.value_type) and not _is_path(column, category):
+    elif _holds_structures(cells.type) and not _is_path(column, category):
         rows = cells.to_pylist()
         for field in cells.type.value_type:
             lists = [[item and item[field.name] for item in row or ()] for row in rows]
@@ -251,6 +251,14 @@ def _flattened(column: str, cells: "pa.ChunkedArray", category: str) -> "Iterato
             yield from _flattened(f"{column}.{field.name.strip()}", inner, category)
     else:
         yield column, cells
+
+
+def _holds_structures(kind: "pa.DataType") -> bool:
+    """Whether a type is a list of structures, of whatever length."""
+    import pyarrow as pa
+
+    is_list = pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)
+    return is_list and bool(pa.types.is_struct(kind.value_type))
 
 
 def _texts(cells: "pa.ChunkedArray", joiner: str) -> list[str] | None:

@@ -8,6 +8,7 @@ import resource
 import signal
 import subprocess
 import sys
+from itertools import count
 from pathlib import Path
 
 import psutil
@@ -71,9 +72,7 @@ def test_an_upload_that_the_host_of_the_api_cannot_hold_is_put_off_until_it_can(
             return client.post(own_stack.url + "/v1/jobs/search", files={"image": photo}, timeout=30)
 
         assert submit(photos[0].read_bytes()).status_code == 202
-        limit, most = (
-            (psutil.RLIMIT_FSIZE, 200_000) if lacks == "room" else (psutil.RLIMIT_NOFILE, max(_descriptors(api)) + 1)
-        )
+        limit, most = (psutil.RLIMIT_FSIZE, 200_000) if lacks == "room" else (psutil.RLIMIT_NOFILE, _first_free(api))
         before = api.rlimit(limit)
         api.rlimit(limit, (most, before[1]))
         refused = submit(long)
@@ -84,5 +83,7 @@ def test_an_upload_that_the_host_of_the_api_cannot_hold_is_put_off_until_it_can(
         assert submit(long).status_code == 202
 
 
-def _descriptors(process: psutil.Process) -> list[int]:
-    return [int(entry.name) for entry in Path(f"/proc/{process.pid}/fd").iterdir()]
+def _first_free(process: psutil.Process) -> int:
+    """The descriptor that the next file gets: closed ones leave gaps below the highest."""
+    taken = {int(entry.name) for entry in Path(f"/proc/{process.pid}/fd").iterdir()}
+    return next(n for n in count() if n not in taken)

@@ -179,6 +179,16 @@ def test_jobs_past_their_deadline_take_no_room_though_no_worker_lives_to_end_the
     assert [store.get(job.id).status for job in (*late, waiting)] == [JobStatus.EXPIRED] * 2 + [JobStatus.QUEUED]
 
 
+def test_a_submit_that_makes_room_ends_no_more_jobs_than_it_may_wait_for(
+    store: JobStore, clock: Clock, client: redis.Redis
+) -> None:
+    outlived = {f"outlived-{n}": clock() for n in range(300)}
+    client.zadd(PREFIX + "deadlines", outlived)
+    client.zadd(PREFIX + "queued", outlived)
+    create(store, max_queued=300)
+    assert store.depth() == 101
+
+
 def test_retry_after_grows_with_depth_and_with_the_pace_measured(store: JobStore, clock: Clock) -> None:
     def retry_after_s(depth: int) -> int:
         while store.depth() < depth:

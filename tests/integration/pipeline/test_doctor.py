@@ -154,6 +154,11 @@ def test_a_redis_that_wants_a_password_is_told_from_one_that_is_away(
     assert "s3cret" not in found
 
 
+def test_a_redis_that_is_too_old_is_told_with_what_to_use(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("shared.redis_client._OLDEST_VERSION", 1000)
+    assert re.search(r"too old.* -> use .*7\.0 or newer", the("redis", State.FAIL, examined(1)))
+
+
 def test_a_store_that_answers_is_told_from_one_without_the_bucket_and_one_that_is_away(
     bucket_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -139,6 +139,44 @@ def test_of_a_file_name_that_several_urls_have_no_file_is_taken(tmp_path: Path) 
     assert catalogue.unusable == {"photo without file": 1}
 
 
+def test_a_url_that_has_no_host_is_told_and_keeps_its_file_name(tmp_path: Path) -> None:
+    table = f"id,category,photo\n1,{KITCHEN},https://[domain]/a.jpg?v=1\n2,{SPORTS},https://[domain]/gone.jpg\n"
+    configuration = "listings.table = 'all.csv'\nphotos.columns = ['photo']"
+    catalogue = read_catalogue(dump_of(tmp_path, configuration, {"all.csv": table}, ["a.jpg"]))
+    assert photos_of(catalogue) == {"1-a": ("1", "a.jpg")}
+    assert [(row.reason, row.row, row.row_id) for row in catalogue.rejected] == [("photo without file", 3, "2-gone")]
+
+
+def test_a_photo_whose_id_another_has_got_by_its_number_is_not_left_out(tmp_path: Path) -> None:
+    table = f"id,category,photo\n9,{KITCHEN},9/1.jpg|9/back/1.jpg|1-2.jpg\n10,{SPORTS},\n"
+    configuration = "listings.table = 'all.csv'\nphotos.columns = ['photo']"
+    files = ["9/1.jpg", "9/back/1.jpg", "1-2.jpg"]
+    catalogue = read_catalogue(dump_of(tmp_path, configuration, {"all.csv": table}, files))
+    assert photos_of(catalogue) == {
+        "9-1": ("9", "9/1.jpg"),
+        "9-1-2": ("9", "9/back/1.jpg"),
+        "9-1-2-2": ("9", "1-2.jpg"),
+    }
+
+
+def test_all_columns_of_a_name_name_photos(tmp_path: Path) -> None:
+    table = f"id,category,photo,more,more\n1,{KITCHEN},a.jpg,b.jpg,c.jpg\n2,{SPORTS},d.jpg,,e.jpg\n"
+    configuration = "listings.table = 'all.csv'\nphotos.columns = ['photo', 'more']"
+    files = ["a.jpg", "b.jpg", "c.jpg", "d.jpg", "e.jpg"]
+    catalogue = read_catalogue(dump_of(tmp_path, configuration, {"all.csv": table}, files))
+    assert list(photos_of(catalogue)) == ["1-a", "1-b", "1-c", "2-d", "2-e"]
+
+
+@pytest.mark.parametrize("header", ["id,category,media,product_id,product_id", "id,category,media,media,other"])
+def test_of_columns_with_one_name_in_a_table_of_photos_and_listings_the_first_is_read(
+    tmp_path: Path, header: str
+) -> None:
+    table = f"{header}\n1,{KITCHEN},a,x,y\n2,{SPORTS},b,x,y\n"
+    configuration = "listings.table = 'all.csv'\nphotos = {table = 'all.csv', id = 'media'}"
+    catalogue = read_catalogue(dump_of(tmp_path, configuration, {"all.csv": table}, ["a.jpg", "b.jpg"]))
+    assert photos_of(catalogue) == {"a": ("1", "a.jpg"), "b": ("2", "b.jpg")}
+
+
 def test_photos_that_are_called_as_their_listing_keep_its_zeros(tmp_path: Path) -> None:
     table = "article_id,group\n0108775015,Kitchen\n0108775044,Sports\n"
     configuration = """
@@ -183,6 +221,17 @@ def test_tables_in_folders_with_columns_of_other_names(tmp_path: Path) -> None:
         ("id", "left out: the id is in the column key"),
         ("category", "left out: the category is in the column kind"),
     ]
+
+
+def test_one_column_may_be_two_things(tmp_path: Path) -> None:
+    tables = {"classes.csv": "class,id\nKitchen,x\nSports,y\n", "Images.csv": "file name\nKitchen\nSports\n"}
+    configuration = """
+        listings = {table = "classes.csv", id = "class", category = "class"}
+        photos = {id = "File name", listing = "File name"}
+    """
+    catalogue = read_catalogue(dump_of(tmp_path, configuration, tables, ["Kitchen.jpg", "Sports.jpg"]))
+    assert photos_of(catalogue) == {"Kitchen": ("Kitchen", "Kitchen.jpg"), "Sports": ("Sports", "Sports.jpg")}
+    assert list(catalogue.categories) == ["Kitchen", "Sports"]
 
 
 def test_the_column_of_the_setting_goes_before_that_of_the_configuration(tmp_path: Path) -> None:
@@ -247,6 +296,8 @@ def test_a_damaged_photo_does_not_take_the_others_of_its_row_along(tmp_path: Pat
     ("cell", "photos"),
     [
         ("", []),
+        ("[]", []),
+        ("NULL", []),
         ("a.jpg", ["a.jpg"]),
         ("a.jpg, b.png;c.webp | d.JPG", ["a.jpg", "b.png", "c.webp", "d.JPG"]),
         ("p1|p2", ["p1", "p2"]),
@@ -274,6 +325,10 @@ def test_what_a_cell_says_of_photos_is_split(cell: str, photos: list[str]) -> No
         ("listings = 'all.csv'", "listings: must be a table: [listings]"),
         ("photos.columns = 'photo'", 'photos.columns: must be a list of names: ["IMAGE1", "IMAGE2"]'),
         ("photos = {table = 'all.csv', columns = ['photo']}", "photos.table and photos.columns exclude each other"),
+        (
+            "attributes.size.column = 'Size'\nphotos.columns = ['photo']",
+            "attributes.size: all.csv has no column Size for attributes; it has none",
+        ),
         ("photos.columns = ['foto']", "photos.columns: all.csv has no column foto; it has id, category, photo"),
         ("photos = {table = 'all.csv', path = 'foto'}", "photos.path: there is no column foto; there is id, category"),
         ("photos = {table = 'all.csv', id = 'foto'}", "photos.id: all.csv has no column foto; it has id, category"),
@@ -300,7 +355,7 @@ def refusal(dump: Path) -> str:
         ("feed.tsv", "id\tg:title\tcategory no\tCategory\timage link\tadditional image link\tImage Position\n", {}),
         ("db/items.csv", "sku;name;Kategorie;Foto 1;Foto 2\n", {}),
         ("styles.csv", "gender,id,masterCategory,displayName\n", {"images.csv": "filename,link\n"}),
-        ("train.txt", "image_id class_id path\n", {}),
+        ("train.txt", "image_id class_id path\n1 10 cup/a.jpg\n", {}),
         ("items.jsonl", '{"item_id": "1", "category": "Sports", "photo": "a.jpg", "title": "A ball"}\n', {}),
     ],
 )
@@ -351,7 +406,13 @@ def test_of_a_file_that_may_hold_tables_it_is_told_how_to_turn_it_over(tmp_path:
 
 
 def test_the_first_line_of_a_text_that_is_no_table_is_not_shown(tmp_path: Path) -> None:
-    dump = dump_of(tmp_path, "", {"notes.txt": "the secret word\n", "readme.csv": "a,b\n"}, [])
+    notes = {
+        "notes.txt": "the secret word\n",
+        "more.txt": "as I said: the secret code\n",
+        "two.txt": "did he\nsay so again?\n",
+    }
+    texts = {**notes, "readme.csv": "a,b\n", "nested.jsonl": 30_000 * "["}
+    dump = dump_of(tmp_path, "", texts, [])
     assert refusal(dump).endswith("(the same as .parquet, .jsonl, .ndjson)")
 
 
@@ -361,6 +422,13 @@ def test_photos_within_a_table_are_to_be_written_out(tmp_path: Path) -> None:
     photos = pa.array([{"bytes": PHOTO, "path": "a.jpg"}])
     parquet.write_table(pa.table({"image": photos, "label": [1]}), dump / "data" / "train.parquet")
     assert "data/train.parquet holds photos in its column image: write them into images/ as files" in refusal(dump)
+
+
+def test_bytes_of_one_length_are_no_photos(tmp_path: Path) -> None:
+    dump = dump_of(tmp_path, "", {}, [])
+    uuids = pa.array([bytes(16)], pa.binary(16))
+    parquet.write_table(pa.table({"id": ["1"], "category": ["x"], "uuid": uuids}), dump / "items.parquet")
+    assert "if items.parquet holds the listings" in refusal(dump)
 
 
 def test_a_table_of_listings_separated_by_tabs_needs_no_other_name(tmp_path: Path) -> None:

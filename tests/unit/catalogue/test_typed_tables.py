@@ -158,6 +158,19 @@ def test_fields_of_objects_in_a_list_are_columns(tmp_path: Path, ending: str) ->
     }  # fmt: skip
 
 
+PART = pa.struct({"n": pa.int64()})
+
+
+@pytest.mark.parametrize(
+    "kind", [pa.list_(PART), pa.large_list(PART), pa.list_(PART, 2)], ids=["list", "long list", "list of fixed length"]
+)
+def test_lists_of_objects_are_read_alike_however_parquet_keeps_them(kind: pa.DataType) -> None:
+    file = BytesIO()
+    parquet.write_table(pa.table({"parts": pa.array([[{"n": 1}, {"n": 2}], None], kind)}), file)
+    table = read_parquet(file.getvalue(), "Products.parquet", [])
+    assert table.to_dict("list") == {"parts.n": ["1; 2"]}
+
+
 def test_numbers_of_json_keep_the_text_that_they_have() -> None:
     lines = (
         b'{"id": 007, "category": "x"}\n{"id": 12345678901234567890, "price": 12.50, "b": 1e5, "c": NaN, "d": null}\n'
