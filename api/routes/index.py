@@ -17,7 +17,7 @@ from shared import errors as e
 from shared.artifacts import Location, versions
 from shared.artifacts.versions import VersionReport, VersionView
 from shared.blocking import to_thread
-from shared.durations import DURATION_PATTERN, parse_duration
+from shared.durations import duration_pattern, parse_duration
 from shared.jobs.contract import JobKind
 from shared.jobs.reindex_contract import ReindexRequest
 from shared.jobs.worker_registry import most_served
@@ -54,7 +54,8 @@ class QualityQuery(BaseModel):
 
     since: str = Field(
         "7d",
-        json_schema_extra={"pattern": DURATION_PATTERN},  # not `pattern`: `parse_duration` says better what is wrong
+        # Not `pattern`: `parse_duration` says better what is wrong.
+        json_schema_extra={"pattern": duration_pattern(KEPT_S)},
         description="how far back, 8d at most: 30m, 24h, 7d",
     )
 

@@ -1,8 +1,10 @@
 """Durations are read in every unit, and what is none is told how one looks."""
 
+import re
+
 import pytest
 
-from shared.durations import parse_duration
+from shared.durations import duration_pattern, parse_duration
 
 DAY_S = 86_400
 
@@ -18,6 +20,14 @@ def test_every_unit_is_read(text: str, seconds: int) -> None:
 def test_what_is_none_is_told_how_one_looks(text: str) -> None:
     with pytest.raises(ValueError, match=r"^a time is needed, a number of s, m, h, d or w, such as 30m, 24h or 7d$"):
         parse_duration(text)
+
+
+@pytest.mark.parametrize("days", [1, 8, 30])
+def test_the_pattern_allows_what_is_taken_and_nothing_else(days: int) -> None:
+    for unit, unit_s in {"s": 1, "m": 60, "h": 3600, "d": DAY_S, "w": 7 * DAY_S}.items():
+        most = min(99_999, days * DAY_S // unit_s)
+        allowed = [n for n in range(most + 2000) if re.fullmatch(duration_pattern(days * DAY_S), f"{n}{unit}")]
+        assert allowed == list(range(1, most + 1))
 
 
 def test_one_that_is_too_long_is_told_what_is_taken() -> None:
