@@ -67,7 +67,7 @@ def lookalike(*arguments: str, home: Path, **settings: object) -> "subprocess.Co
         cwd=ROOT,
         capture_output=True,
         text=True,
-        timeout=240,
+        timeout=600,
         check=False,
     )
 
