@@ -324,7 +324,8 @@ def _categories(
 ) -> tuple[dict[str, int], dict[str, int]]:
     """Class index and row by listing id, for the listings that have both.
 
-    In a table that has photos, rows that repeat a listing and say nothing else of its category are there for theirs.
+    In a table that has photos, rows that repeat a listing and say nothing else of its category are there for theirs,
+    and of a listing that cannot be used only the first is told.
     """
     index_of = {text: categories.find(text) for text in products["category"].unique()}
     several = {text: _may_be_several(text, categories) for text in index_of}
@@ -333,6 +334,7 @@ def _categories(
     rounded = {listing_id for listing_id in products["id"][products["id"].duplicated()] if is_rounded(listing_id)}
     category_of: dict[str, int] = {}
     rows: dict[str, int] = {}
+    refused: set[str] = set()
     for row, listing_id, text in zip(_rows(products), products["id"], products["category"], strict=True):
         root, index = categories.as_written(text), index_of[text]
         if not listing_id:
@@ -343,8 +345,11 @@ def _categories(
             if not (has_photos and (is_missing(text) or index == category_of[listing_id])):
                 rejected.append(RowProblem("listing id repeated", PRODUCTS, row, listing_id))
         elif index is None and is_missing(text):
-            rejected.append(RowProblem("listing without category", PRODUCTS, row, listing_id))
+            if not (has_photos and listing_id in refused):
+                rejected.append(RowProblem("listing without category", PRODUCTS, row, listing_id))
+            refused.add(listing_id)
         elif index is None:
+            refused.add(listing_id)
             problem = RowProblem("listing of unknown category", PRODUCTS, row, listing_id, root or text)
             near = nearest(problem.value)
             detail = f"looked for one of the {len(categories)} categories" + (

@@ -9,7 +9,15 @@ from io import BytesIO
 from typing import TYPE_CHECKING, NamedTuple
 
 from shared.attributes.configuration import CONFIGURATION, Configuration
-from shared.catalogue.categories import OLDER_CATEGORIES, ROOTS, Categories, CategorySource, categories_in
+from shared.catalogue.categories import (
+    JOINED,
+    OLDER_CATEGORIES,
+    ROOTS,
+    Categories,
+    CategorySource,
+    categories_in,
+    joined_levels,
+)
 from shared.catalogue.forms.encodings import SAVE_AS, decode_table
 from shared.catalogue.forms.quotes import LEFT_MARK, READ_MARK, close_quotes, cut_records, split_record
 from shared.catalogue.forms.typed_tables import read_json_lines, read_parquet
@@ -87,7 +95,9 @@ def _with_first_category(table: "pd.DataFrame", separator: str, odd: list[RowPro
     """The table with the first category of listings that have several; the others are told."""
     firsts = []
     for row, listing_id, text in zip(table.index, table["id"], table["category"], strict=True):
-        first, *others = [one for part in text.split(separator) if (one := part.strip())] or [""]
+        joined = joined_levels(text)  # of a list its items are the categories
+        parts = text.split(separator) if joined == text else joined.split(JOINED)
+        first, *others = [one for part in parts if (one := part.strip())] or [""]
         firsts.append(first)
         if others:
             detail = f"read as {first}"

@@ -8,7 +8,7 @@ from pyarrow import parquet
 
 from pipeline.cleaning.clean import clean
 from shared.attributes.configuration import parse_configuration
-from shared.catalogue.categories import CategorySource
+from shared.catalogue.categories import Categories, CategorySource
 from shared.catalogue.choice import CategoryChoice
 from shared.catalogue.photo_rows import split_photos
 from shared.catalogue.tables import Catalogue, CatalogueReader, read_catalogue, scan_catalogue
@@ -67,6 +67,15 @@ def test_a_row_that_gives_its_listing_another_category_is_told(tmp_path: Path) -
     catalogue = read_catalogue(dump_of(tmp_path, configuration, {"all.csv": table}, ["a.jpg", "b.jpg", "c.jpg"]))
     assert [(row.reason, row.table, row.row) for row in catalogue.rejected] == [("listing id repeated", "all.csv", 3)]
     assert catalogue.n_listings == 2
+
+
+def test_of_a_listing_that_cannot_be_used_only_the_first_row_is_told(tmp_path: Path) -> None:
+    table = f"id,category,photo\n1,{KITCHEN},a.jpg\n2,{SPORTS},c.jpg\n3,Hats,b.jpg\n3,,c.jpg\n4,,b.jpg\n4,,c.jpg\n"
+    configuration = "listings.table = 'all.csv'\nphotos.columns = ['photo']"
+    dump = dump_of(tmp_path, configuration, {"all.csv": table}, ["a.jpg", "b.jpg", "c.jpg"])
+    catalogue = read_catalogue(dump, CategoryChoice(Categories(("Kitchen", SPORTS)), grow=False))
+    told = [(one.reason, one.row) for one in catalogue.rejected if one.reason.startswith("listing")]
+    assert told == [("listing of unknown category", 4), ("listing without category", 6)]
 
 
 @pytest.mark.parametrize("of_photos", ["", "photos.table = 'Images.csv'"])
@@ -259,6 +268,7 @@ def test_another_configuration_is_another_catalogue(tmp_path: Path) -> None:
 
 SEVERAL = (
     f'id,category\n1,"{KITCHEN}, Sale"\n2,{SPORTS}\n3,"Sale, {SPORTS}"\n4,Sale\n5,{KITCHEN}\n6,"Music, Books > Jazz"\n'
+    '7,"[""Music"", ""Sale""]"\n'
 )
 
 
@@ -279,7 +289,7 @@ def test_of_several_categories_the_first_is_used_and_told_where_the_configuratio
     assert list(catalogue.categories) == ["Kitchen", "Music", "Sale", "Sports"]
     assert catalogue.paths["1"] == KITCHEN
     told = [(row.row, row.detail) for row in catalogue.odd if row.reason == "listing in several categories"]
-    assert told == [(2, f"read as {KITCHEN}"), (4, "read as Sale"), (7, "read as Music")]
+    assert told == [(2, f"read as {KITCHEN}"), (4, "read as Sale"), (7, "read as Music"), (8, "read as Music")]
 
 
 def test_a_damaged_photo_does_not_take_the_others_of_its_row_along(tmp_path: Path) -> None:
