@@ -6,13 +6,12 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from functools import cache, partial
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from shared.artifacts import Location
 from shared.artifacts.files import ObjectFile
-from shared.attributes.configuration import CONFIGURATION
 from shared.attributes.schema import NO_ATTRIBUTES, AttributeSchema
 from shared.catalogue.attributes import ListingAttributes, read_attributes
 from shared.catalogue.categories import (
@@ -22,26 +21,25 @@ from shared.catalogue.categories import (
     Categories,
     CategorySource,
     PhotoFile,
-    is_missing,
     joined_levels,
 )
 from shared.catalogue.choice import OWN_CATEGORIES, CategoryChoice
 from shared.catalogue.forms.csv_files import read_table
 from shared.catalogue.layout import LAYOUT, find_layout
+from shared.catalogue.listing_rows import label_listings
 from shared.catalogue.photo_files import FetchPhotos, FileProblem, PhotoFiles
 from shared.catalogue.photo_listings import Listings
 from shared.catalogue.photo_rows import PhotoRow, photo_rows, photos_of_listings
-from shared.catalogue.rows import IMAGES, PRODUCTS, ROUNDED_DETAIL, RowProblem, long_id, with_names
+from shared.catalogue.rows import IMAGES, PRODUCTS, RowProblem, long_id, with_names
 from shared.catalogue.scan import PhotoDigests, Scan, Stat, scan
-from shared.catalogue.spoiled_ids import SPOILED_LISTING, SPOILED_PHOTO, is_rounded
+from shared.catalogue.spoiled_ids import SPOILED_LISTING, SPOILED_PHOTO
 from shared.errors import CatalogueUnusable
 
 if TYPE_CHECKING:  # heavy: only what reads tables needs it
-    import pandas as pd
+    pass
 
 
 _DETAIL_CHARS = 240
-_TAKE_FIRST = f'{CONFIGURATION}: listings.several = "," takes the first'
 
 
 @dataclass(frozen=True)
@@ -281,7 +279,7 @@ def _read_tables(directory: Location, wanted: CategoryChoice) -> _Tables:
     else:
         images = photo_rows(read_table(layout, IMAGES, rejected, odd), layout.configuration.photos)
     categories = wanted.categories(products["category"], rejected)
-    category_of, rows = _categories(products, categories, rejected, odd, has_photos=layout.is_one_table)
+    category_of, rows = label_listings(products, categories, rejected, odd, has_photos=layout.is_one_table)
     if layout.is_one_table:
         with_photos = {one.listing_id for one in images}
         without = (one for one in rows.items() if one[0] not in with_photos)
@@ -308,70 +306,6 @@ def _file(directory: Location, files: PhotoFiles, address: str) -> Path | Object
     if isinstance(directory, Path):
         return Path(address)
     return directory / address.removeprefix(f"{directory.url}/")
-
-
-def _rows(table: "pd.DataFrame") -> list[int]:
-    return [int(row) for row in table.index]
-
-
-def _categories(
-    products: "pd.DataFrame",
-    categories: Categories,
-    rejected: list[RowProblem],
-    odd: list[RowProblem],
-    *,
-    has_photos: bool,
-) -> tuple[dict[str, int], dict[str, int]]:
-    """Class index and row by listing id, for the listings that have both.
-
-    In a table that has photos, rows that repeat a listing and say nothing else of its category are there for theirs,
-    and of a listing that cannot be used only the first is told.
-    """
-    index_of = {text: categories.find(text) for text in products["category"].unique()}
-    several = {text: _may_be_several(text, categories) for text in index_of}
-    nearest = cache(categories.nearest)
-    # Those of several listings that were rounded to one: which of them a photo is of nobody can tell.
-    rounded = {listing_id for listing_id in products["id"][products["id"].duplicated()] if is_rounded(listing_id)}
-    category_of: dict[str, int] = {}
-    rows: dict[str, int] = {}
-    refused: set[str] = set()
-    for row, listing_id, text in zip(_rows(products), products["id"], products["category"], strict=True):
-        root, index = categories.as_written(text), index_of[text]
-        if not listing_id:
-            rejected.append(RowProblem("listing without id", PRODUCTS, row))
-        elif listing_id in rounded:
-            rejected.append(RowProblem("listing id repeated", PRODUCTS, row, listing_id, detail=ROUNDED_DETAIL))
-        elif listing_id in category_of:
-            if not (has_photos and (is_missing(text) or index == category_of[listing_id])):
-                rejected.append(RowProblem("listing id repeated", PRODUCTS, row, listing_id))
-        elif index is None and is_missing(text):
-            if not (has_photos and listing_id in refused):
-                rejected.append(RowProblem("listing without category", PRODUCTS, row, listing_id))
-            refused.add(listing_id)
-        elif index is None:
-            refused.add(listing_id)
-            problem = RowProblem("listing of unknown category", PRODUCTS, row, listing_id, root or text)
-            near = nearest(problem.value)
-            detail = f"looked for one of the {len(categories)} categories" + (
-                f"; the nearest is {near}" if near else ""
-            )
-            rejected.append(replace(problem, detail=detail))
-        else:
-            category_of[listing_id], rows[listing_id] = index, row
-            odd += long_id(PRODUCTS, row, listing_id)
-            if root != categories[index]:
-                reason, detail = "category in another spelling", f"read as {categories[index]}"
-                odd.append(RowProblem(reason, PRODUCTS, row, listing_id, root or text, detail))
-            if several[text]:
-                reason, detail = "listing may be in several categories", f"read as {categories[index]}; {_TAKE_FIRST}"
-                odd.append(RowProblem(reason, PRODUCTS, row, listing_id, text, detail))
-    return category_of, rows
-
-
-def _may_be_several(text: str, categories: Categories) -> bool:
-    """Whether a category is a list of categories between commas, each of which is one by itself."""
-    parts = text.split(",")
-    return len(parts) > 1 and all(categories.find(part) is not None for part in parts)
 
 
 def _photos(
