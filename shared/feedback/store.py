@@ -96,10 +96,13 @@ class FeedbackStore:
             older_than_s: since the last event: all that is older, once some is twice as old.
             at_most: searches with feedback; where there are more, all but half as many.
         """
-        now, n = self._clock(), self.count()
+        # Not the clock of this host, which may be some milliseconds behind: the order is by what Redis says itself.
+        seconds, microseconds = cast(tuple[int, int], self._redis.time())
+        now, age = seconds * 1_000_000 + microseconds, int(older_than_s * 1e6)
+        n = self.count()
         excess = n - at_most // 2 if n > at_most else 0
-        n_old = self._redis.zcount(_ORDER, "-inf", int((now - older_than_s) * 1e6))
-        overdue = self._redis.zcount(_ORDER, "-inf", int((now - 2 * older_than_s) * 1e6))
+        n_old = self._redis.zcount(_ORDER, "-inf", now - age)
+        overdue = self._redis.zcount(_ORDER, "-inf", now - 2 * age)
         n_due = max(n_old if overdue else 0, excess)
         return list(self._held(n_due - 1)) if n_due else []
 
