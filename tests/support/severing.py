@@ -39,11 +39,12 @@ class Severing:
         with closing(incoming), suppress(OSError), socket.create_connection(("127.0.0.1", self._to)) as server:
             threading.Thread(target=self._send, args=(incoming, server, seen), daemon=True).start()
             while answer := server.recv(65536):
-                if self.n_lost > 0 and seen.is_set():
+                if seen.is_set() and self.n_lost > 0:
                     self.n_lost -= 1
                     incoming.sendall(answer[: self._shown])
                     incoming.shutdown(socket.SHUT_RDWR)
                     return
+                seen.clear()  # what is asked next on this connection is another request
                 incoming.sendall(answer)
 
     def _send(self, incoming: socket.socket, server: socket.socket, seen: threading.Event) -> None:
