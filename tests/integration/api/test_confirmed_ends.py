@@ -54,7 +54,7 @@ class Node:
 @pytest.fixture
 def node(reader: PhotoReader, monkeypatch: pytest.MonkeyPatch) -> Iterator[partial[Node]]:
     """Makes them."""
-    monkeypatch.setattr(confirmation, "_WITHIN_MS", 100)
+    monkeypatch.setattr(confirmation, "_WITHIN_MS", 300)
     with ExitStack() as closing:
         yield partial(Node, closing, reader=reader)
 
@@ -75,7 +75,7 @@ def test_an_end_that_a_failover_takes_back_was_read_by_nobody_and_the_job_ends_o
     job_id = submitted(old.http)
     lost = old.jobs.claim("worker cut off", lease_s=0.1)
     assert lost
-    assert old.jobs.replicated(1)
+    assert old.jobs.replicated(1, within_s=10)
     new.client.replicaof("NO", "ONE")  # by its Sentinels, while the old one is cut off together with its clients
     assert old.jobs.fail(lost.job, InternalError("it crashed")) == "failed"
     unfinished = old.http.get(f"/v1/jobs/{job_id}").get_json()
@@ -94,6 +94,7 @@ def test_an_end_that_a_failover_takes_back_was_read_by_nobody_and_the_job_ends_o
     assert not ConfirmedEnds(new.client, 1).shown([taken_back])[0].status.terminal
     assert reap(new.jobs) == [job_id]
     assert new.jobs.succeed(claim(new.jobs), EMBEDDED) == "succeeded"
+    assert new.jobs.replicated(1, within_s=10)
     assert statuses(new.http, job_id) == ["succeeded"] * 3
     assert new.http.get(f"/v1/jobs/{job_id}").get_json()["attempt"] == 2
 
@@ -110,7 +111,7 @@ def test_an_end_is_read_as_soon_as_a_replica_has_it_and_from_then_on_without_one
     def now() -> dict[str, int]:
         return counts(http.get(f"/v1/batches/{batch['id']}").get_json())
 
-    assert jobs.replicated(1)
+    assert jobs.replicated(1, within_s=10)
     replica.send(signal.SIGSTOP)
     claimed: Job = claim(jobs)
     assert jobs.succeed(claimed, EMBEDDED) == "succeeded"

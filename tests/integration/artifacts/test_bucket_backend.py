@@ -28,15 +28,16 @@ def proxy(object_store: ObjectStore) -> Iterator[Proxy]:
 
 
 @pytest.fixture
-def strict(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nothing is tried again underneath, and small files come in many pieces."""
+def unlucky(proxy: Proxy, monkeypatch: pytest.MonkeyPatch) -> Proxy:
+    """The proxy, to break requests: nothing is tried again underneath."""
     monkeypatch.setattr(bucket_module, "_RETRIES", 0)
-    monkeypatch.setattr(bucket_module, "_PIECE_BYTES", 256 << 10)
+    return proxy
 
 
 @pytest.fixture
-def bucket(bucket_url: str, proxy: Proxy, strict: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Bucket:
-    """By way of the proxy."""
+def bucket(bucket_url: str, proxy: Proxy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Bucket:
+    """By way of the proxy; small files come in many pieces."""
+    monkeypatch.setattr(bucket_module, "_PIECE_BYTES", 256 << 10)
     monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.url)
     return Bucket(bucket_url, cache=tmp_path / "machine")
 
@@ -69,14 +70,16 @@ def part_of(store: ArtifactStore, version: str) -> Path:
     return store.root / version / ".large.bin.part"
 
 
-def test_a_fetch_that_is_cut_goes_on_where_it_was(store: ArtifactStore, elsewhere: ArtifactStore, proxy: Proxy) -> None:
+def test_a_fetch_that_is_cut_goes_on_where_it_was(
+    store: ArtifactStore, elsewhere: ArtifactStore, unlucky: Proxy
+) -> None:
     version = write_version(elsewhere)
-    proxy.cut_after = 2 << 20
+    unlucky.cut_after = 2 << 20
     with pytest.raises(StoreUnavailable, match="try again"):
         store.path(version)
     fetched = part_of(store, version).stat().st_size
     assert fetched >= 1 << 20
-    proxy.cut_after = len(LARGE) - fetched + (256 << 10)  # too little for all of it again
+    unlucky.cut_after = len(LARGE) - fetched + (256 << 10)  # too little for all of it again
     store.verify(version)
     assert (store.path(version) / "large.bin").read_bytes() == LARGE
     assert not part_of(store, version).exists()
@@ -150,14 +153,14 @@ def test_a_version_of_which_a_file_is_gone_is_damaged(
 
 
 def test_what_is_pruned_while_it_is_fetched_is_missing_and_not_damaged(
-    store: ArtifactStore, elsewhere: ArtifactStore, proxy: Proxy
+    store: ArtifactStore, elsewhere: ArtifactStore, unlucky: Proxy
 ) -> None:
     version, live = write_version(elsewhere), write_version(elsewhere)
     elsewhere.promote(live)
-    proxy.cut_after = 2 << 20
+    unlucky.cut_after = 2 << 20
     with pytest.raises(StoreUnavailable):
         store.path(version)
-    proxy.cut_after = None
+    unlucky.cut_after = None
     assert elsewhere.prune(1) == [version]
     with pytest.raises(IndexMissing, match="removed while it was fetched"):
         store.path(version)
@@ -165,20 +168,20 @@ def test_what_is_pruned_while_it_is_fetched_is_missing_and_not_damaged(
 
 
 def test_half_an_upload_is_never_seen_and_is_swept_later(
-    store: ArtifactStore, elsewhere: ArtifactStore, proxy: Proxy, bucket: Bucket, monkeypatch: pytest.MonkeyPatch
+    store: ArtifactStore, elsewhere: ArtifactStore, unlucky: Proxy, bucket: Bucket, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     upload = Bucket.upload
 
     def cut_in_the_middle(self: Bucket, key: str, file: Path) -> None:
         if key.endswith("small.txt"):
-            proxy.refusing = True  # large.bin is there by now
+            unlucky.refusing = True  # large.bin is there by now
         upload(self, key, file)
 
     with monkeypatch.context() as patched:
         patched.setattr(Bucket, "upload", cut_in_the_middle)
         with pytest.raises(StoreUnavailable):
             write_version(store)
-    proxy.refusing = False
+    unlucky.refusing = False
     assert elsewhere.versions() == []
     left = [stored.key for stored in bucket.below("indexes")]
     assert left
@@ -189,10 +192,10 @@ def test_half_an_upload_is_never_seen_and_is_swept_later(
     assert len(elsewhere.versions()) == 1
 
 
-def test_a_store_that_is_away_is_told_in_words_and_found_again(store: ArtifactStore, proxy: Proxy) -> None:
+def test_a_store_that_is_away_is_told_in_words_and_found_again(store: ArtifactStore, unlucky: Proxy) -> None:
     version = write_version(store)
     store.promote(version)
-    with proxy.away():
+    with unlucky.away():
         for ask in (store.versions, store.history, lambda: store.promote(version), lambda: write_version(store)):
             with pytest.raises(StoreUnavailable, match=r"s3://bucket-\w+/some/where does not answer \(.*try again"):
                 ask()
@@ -200,26 +203,26 @@ def test_a_store_that_is_away_is_told_in_words_and_found_again(store: ArtifactSt
 
 
 def test_a_store_that_is_silent_is_waited_for_within_bounds(
-    store: ArtifactStore, proxy: Proxy, monkeypatch: pytest.MonkeyPatch
+    store: ArtifactStore, unlucky: Proxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(bucket_module, "_QUICKLY_S", 1)
-    proxy.silent.set()
+    unlucky.silent.set()
     began = time.monotonic()
     with pytest.raises(StoreUnavailable):
         store.versions()
     assert time.monotonic() - began < 20
-    proxy.silent.clear()
+    unlucky.silent.clear()
     assert store.versions() == []
 
 
 def test_who_asks_for_the_live_version_is_answered_while_the_store_is_away_for_a_moment(
-    store: ArtifactStore, proxy: Proxy, monkeypatch: pytest.MonkeyPatch
+    store: ArtifactStore, unlucky: Proxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(bucket_module, "_SEEN_FOR_S", 0.0)
     version = write_version(store)
     store.promote(version)
     assert store.current() == version
-    with proxy.away():
+    with unlucky.away():
         assert store.current() == version
         monkeypatch.setattr(bucket_module, "_BRIDGED_S", 0.0)
         with pytest.raises(StoreUnavailable):
