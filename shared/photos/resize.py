@@ -9,7 +9,7 @@ from PIL import Image
 
 from shared.photos.boxes import Box
 from shared.photos.colour import to_srgb
-from shared.photos.formats import DECODER_ERRORS
+from shared.photos.formats import DECODER_ERRORS, forget_xmp
 from shared.photos.limits import DECODED_BYTES, MAX_DECODING_BYTES, check_weight, decoding_bytes
 from shared.photos.preprocessing import Fit
 
@@ -217,9 +217,10 @@ def flatten(image: Image.Image) -> Image.Image:
 
 
 def orientation_of(image: Image.Image) -> int:
-    """EXIF orientation of an opened photo, 1 to 8; of HEIC 1, because its decoder turns the photo."""
-    if image.format == "HEIF":
+    """EXIF orientation of an opened photo, 1 to 8; of HEIC and TIFF 1, because their decoders turn the photo."""
+    if image.format in ("HEIF", "TIFF"):
         return 1
+    forget_xmp(image)  # a PNG's that lies behind its pixels
     try:
         return int(image.getexif().get(0x0112, 1))
     except DECODER_ERRORS:
