@@ -24,6 +24,7 @@ from shared.photos.preprocessing import PreprocessSpec as PreprocessSpec  # noqa
 from shared.photos.resize import Pixels as Pixels  # noqa: PLC0414
 from shared.photos.resize import orientation_of, oriented_and_scaled, part_scaled, turned
 from shared.photos.structure import check_structure
+from shared.photos.tiff import prepare_tiff
 
 # Size of the copy kept of a photo put live, and of augmentation's input: larger than most networks' input, so that a
 # later model with another spec has enough pixels.
@@ -67,6 +68,7 @@ def open_photo(
     lacks_end = scans is not None and not scans.ends
     photo = without_hidden_picture(photo)
     image = open_image(photo + JPEG_END if lacks_end else photo)
+    prepare_tiff(image)
     check_size(*image.size, max_pixels)
     try:
         n_bytes = decoding_bytes(image, scans.n_scans if scans else 1)

@@ -155,19 +155,24 @@ def to_eight_bit(image: Image.Image) -> Image.Image:
     """Convert every mode to one that `resize` filters correctly; `convert` alone would clip 16-bit grey."""
     if image.mode.startswith("I;16"):
         levels = np.asarray(image).astype(np.uint16)
-        grey = Image.fromarray((levels >> 8).astype(np.uint8))
+        grey = _white_highest((levels >> (image.info.get("grey_bits", 16) - 8)).astype(np.uint8), image)
         hidden = image.info.get("transparency")
         if isinstance(hidden, int):
             alpha = Image.fromarray(np.where(levels == hidden, 0, 255).astype(np.uint8))
             return Image.merge("LA", (grey, alpha))
         return grey
     if image.mode in ("I", "F"):
-        return Image.fromarray(_stretched(np.asarray(image)))
+        return _white_highest(_stretched(np.asarray(image)), image)
     if image.mode in ("P", "PA") or "transparency" in image.info:
         return image.convert("RGBA")
     if image.mode in _RESIZABLE_MODES:
         return image
     return image.convert("RGB" if image.mode != "1" else "L")
+
+
+def _white_highest(grey: Pixels, image: Image.Image) -> Image.Image:
+    """Make an image of grey levels, inverted if those of `image` are coded so that white is zero."""
+    return Image.fromarray(255 - grey if image.info.get("white_is_zero") else grey)
 
 
 def _stretched(levels: npt.NDArray[np.generic]) -> Pixels:
