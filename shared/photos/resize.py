@@ -127,8 +127,8 @@ def _scaled(image: Image.Image, size_px: int, fit: Fit) -> Image.Image:
         image = image.reduce(_factors(image.size, 2 * size_px, fit))
     elif max(factors := _factors(image.size, 3 * size_px, fit)) > 1 and not _resizes_lean(image):
         image = _reduced_in_bands(image, factors)
-    flat = flatten(resized(to_eight_bit(image), _scaled_size(image.size, size_px, fit)))
-    return to_srgb(flat, mode, info)
+    small = resized(to_eight_bit(image), _scaled_size(image.size, size_px, fit))
+    return to_srgb(small if small.mode == "CMYK" else flatten(small), mode, info)
 
 
 def _scaled_size(size: tuple[float, float], size_px: int, fit: Fit) -> tuple[int, int]:
