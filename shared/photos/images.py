@@ -19,6 +19,7 @@ from shared.photos.endings import JPEG_END, check_pixels, ended_webp, scale_of_c
 from shared.photos.formats import DECODER_ERRORS, open_image
 from shared.photos.formats import FORMATS as FORMATS  # noqa: PLC0414 - re-exported beside decode_photo
 from shared.photos.limits import DECODED_BYTES, MAX_DECODING_BYTES, MAX_PIXELS, check_size, check_weight, decoding_bytes
+from shared.photos.png import prepare_png
 from shared.photos.preprocessing import Fit as Fit  # noqa: PLC0414
 from shared.photos.preprocessing import PreprocessSpec as PreprocessSpec  # noqa: PLC0414
 from shared.photos.resize import Pixels as Pixels  # noqa: PLC0414
@@ -82,6 +83,7 @@ def open_photo(
         check_pixels(photo, scans)
     seek_shown_frame(image, photo)
     set_colour_codes(image, photo)
+    prepare_png(image, photo)
     return image
 
 
