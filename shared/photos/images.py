@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image
 
 from shared.errors import PhotoUndecodable
-from shared.photos.animation import seek_shown_frame, without_hidden_picture
+from shared.photos.animation import clear_uncovered, seek_shown_frame, without_hidden_picture
 from shared.photos.boxes import Box
 from shared.photos.colour import set_colour_codes
 from shared.photos.endings import JPEG_END, check_pixels, ended_webp, scale_of_check
@@ -82,6 +82,7 @@ def open_photo(
     if scans and lacks_end:
         check_pixels(photo, scans)
     seek_shown_frame(image, photo)
+    clear_uncovered(image)
     set_colour_codes(image, photo)
     prepare_png(image, photo)
     return image
