@@ -5,7 +5,7 @@ from flask import Flask
 from api import service
 from api.http import auth, origins, prefix, problems
 from api.routes import batches, docs, duplicates, feedback, health, images, index, jobs, legacy, page
-from api.uploads import bodies
+from api.uploads import bodies, form_decoder
 from shared.settings import Settings, load_settings
 from shared.telemetry import configure_logging
 from shared.tracing import configure_tracing
@@ -31,7 +31,7 @@ def create_app(settings: Settings | None = None) -> Flask:
     app = Flask(__name__, static_folder=None)
     _trace_requests(app, settings)
     app.request_class = bodies.SpooledRequest
-    bodies.parse_forms_leniently()
+    form_decoder.parse_forms_leniently()
     # Werkzeug counts a file's bytes between two line ends towards the memory limit too, so both limits are the same.
     app.config["MAX_CONTENT_LENGTH"] = app.config["MAX_FORM_MEMORY_SIZE"] = settings.max_upload_mb << 20
     app.config["MAX_FORM_PARTS"] = 32

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 from werkzeug.datastructures import MultiDict
 
-from api.uploads.bodies import FIELD, body_size, require_whole
+from api.uploads.bodies import FIELD, body_size, encoding_of_body, require_whole
 from shared.errors import InvalidRequest
 from shared.jobs.contract import OF_THE_INDEX, PhotoRequest, SearchRequest, Submission
 
@@ -126,6 +126,8 @@ def _split(contract: type[M], given: dict[str, object], *, typed: bool = False) 
         given.setdefault("deadline_s", deadline_s)
     of_every_job = {name: given.pop(name) for name in list(given) if name in Submission.model_fields}
     known = [*_options_of(contract), *Submission.model_fields]
+    if request.mimetype == "multipart/form-data" and (as_files := [name for name in known if name in request.files]):
+        raise InvalidRequest(f"{as_files[0]}: it was sent as a file; send its part without a filename")
     if hidden := [name for name in given if name in contract.model_fields and name not in known]:
         raise InvalidRequest(_unknown(hidden[0], known))
     return (
@@ -233,7 +235,7 @@ def _json() -> dict[str, object]:
         body = None
     require_whole()
     if not isinstance(body, dict):
-        raise InvalidRequest("the body is not a JSON object")
+        raise InvalidRequest(f"the body is not a JSON object{encoding_of_body()}")
     return body
 
 

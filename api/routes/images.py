@@ -124,7 +124,7 @@ def get_image(image_id: str) -> Response:
     try:
         state = to_thread(lambda: state_of(file))
         etag = hashlib.sha256(f"{state}\0{size_px}".encode()).hexdigest()[:32]
-        if request.if_none_match.contains(etag):
+        if request.if_none_match.contains_weak(etag):
             response = Response(status=HTTPStatus.NOT_MODIFIED)
         else:
             with BytesIO(to_thread(file.read_bytes)) as photo:

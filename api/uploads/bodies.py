@@ -4,19 +4,15 @@ A body is received whole before it is parsed, on disk if it is long: a slow clie
 """
 
 import hashlib
-import re
 from contextlib import suppress
 from dataclasses import dataclass
 from tempfile import SpooledTemporaryFile
-from typing import IO, Any
+from typing import IO
 
 import gevent
 from flask import Request, g, request
 from gevent.pool import Pool
 from gunicorn.http.errors import NoMoreData, ParseException
-from werkzeug import formparser
-from werkzeug.datastructures import Headers
-from werkzeug.sansio.multipart import MultipartDecoder
 
 from api.uploads.decoder_pool import DecoderPool
 from shared.errors import (
@@ -188,45 +184,6 @@ class PhotoReader:
         return Photo(self._decoders.decode(photo, spec, box=box, keep=keep, priority=priority), spec, (photo,))
 
 
-class _Boundary:
-    """Searches for the end of a part from where a boundary is, and not from the beginning of a photo.
-
-    Werkzeug's pattern begins with any line break, so it is slow: 0.3 ms for 35 kB that have none.
-
-    Args:
-        pattern: of Werkzeug, with the line break before the boundary.
-        marker: the boundary with its two dashes.
-    """
-
-    def __init__(self, pattern: re.Pattern[bytes], marker: bytes) -> None:
-        self._pattern = pattern
-        self._marker = marker
-
-    def search(self, data: bytes | bytearray) -> re.Match[bytes] | None:
-        """As the pattern's own."""
-        first = data.find(self._marker)
-        return None if first < 0 else self._pattern.search(data, max(0, first - len("\r\n")))
-
-
-class FormDecoder(MultipartDecoder):
-    """Accepts file names in any encoding, and finds the end of a photo sooner.
-
-    For Werkzeug a form with a name that is not UTF-8 would be empty.
-    """
-
-    def __init__(self, boundary: bytes, *args: Any, **options: Any) -> None:
-        super().__init__(boundary, *args, **options)
-        self.boundary_re = _Boundary(self.boundary_re, b"--" + boundary)  # type: ignore[assignment]
-
-    def _parse_headers(self, data: bytes | bytearray) -> Headers:
-        return super()._parse_headers(data.decode(errors="replace").encode())
-
-
-def parse_forms_leniently() -> None:
-    """Make Werkzeug parse forms with `FormDecoder`. It has no setting for it, so its module is patched."""
-    formparser.MultipartDecoder = FormDecoder  # type: ignore[attr-defined]
-
-
 class SpooledRequest(Request):
     """A request that keeps uploaded files over 128 KiB on disk; Werkzeug would keep up to 500 kB of each in memory."""
 
@@ -256,15 +213,40 @@ def _photo_parts(upload: Request, *, at_most: int) -> list[IO[bytes]]:
         raise ImageMissing(f"send the photo as multipart/form-data, in a field named {FIELD!r}{without_photo}")
     parts = upload.files.getlist(FIELD)
     if sum(len(text) for texts in upload.form.listvalues() for text in texts) > _MAX_TEXT:
-        raise InvalidRequest(f"the form has more than {_MAX_TEXT} characters of text; send the photo as a file")
+        raise InvalidRequest(
+            f"the form has more than {_MAX_TEXT} characters of text; send the photo as a file, with a filename"
+        )
     if len(parts) > at_most:
         most = "one photo" if at_most == 1 else f"{at_most} photos at most"
         raise InvalidRequest(f"{len(parts)} parts are named {FIELD!r}; send {most} a request")
     if parts:
         return [part.stream for part in parts]
     if FIELD in upload.form:
-        raise ImageMissing(f"the field {FIELD!r} is text; send it as a file")
-    raise ImageMissing(f"the multipart field {FIELD!r} is required{without_photo}")
+        raise ImageMissing(f"the field {FIELD!r} is text; send it as a file, with a filename")
+    raise ImageMissing(f"the multipart field {FIELD!r} is required{_why_missing(upload)}{without_photo}")
+
+
+def _why_missing(upload: Request) -> str:
+    """What a form without a photo shows of how it was sent; empty where it shows nothing."""
+    if encoded := encoding_of_body():
+        return encoded
+    if "boundary" not in upload.mimetype_params:
+        return "; the Content-Type names no boundary: leave that header to your HTTP library"
+    if upload.files:
+        return f"; a file was sent in a field named {next(iter(upload.files))[:100]!r}"
+    if not upload.form and body_size():
+        return "; no part was found: the body must begin and end with the boundary that the Content-Type names"
+    return ""
+
+
+def encoding_of_body() -> str:
+    """The end of a sentence about a body that cannot be read, if it is compressed; else empty."""
+    encoding = request.headers.get("Content-Encoding", "identity").strip().lower()
+    return (
+        ""
+        if encoding in ("", "identity")
+        else f"; Content-Encoding {encoding[:100]} is not undone: send the body as it is"
+    )
 
 
 class _Body:

@@ -17,6 +17,7 @@ import gevent
 from gevent.lock import BoundedSemaphore
 from gevent.socket import socketpair
 
+from api.uploads.process_memory import data_bytes
 from api.uploads.sandbox import Protection
 from shared.errors import (
     InputError,
@@ -41,6 +42,7 @@ _SMALL_BYTES = 48 << 20
 # On top of the estimate: what a decoder needs for a photo of any size, and its copies of the upload.
 _SLACK_BYTES = 32 << 20
 _UPLOAD_COPIES = 2
+_MAX_KEPT_BYTES = 96 << 20  # what a process may keep between photos; the libraries that they need take up to 55 MiB
 _WITHIN_S = 4  # wall-clock time for one photo; its CPU time is limited to 2.5 s, so a later answer means a busy machine
 _WAIT_S = 10
 _WAIT_LARGE_S = 3  # a large photo takes one to two seconds to decode
@@ -153,7 +155,9 @@ class _Pool:
                 decoder.end()
                 raise
             finally:
-                if decoder.alive:
+                if decoder.alive and decoder.outgrown():
+                    decoder.end()
+                elif decoder.alive:
                     self._idle.append(decoder)
 
     @contextmanager
@@ -183,12 +187,19 @@ class _Decoder:
         )
         theirs.close()
         self._stream: IO[bytes] = self._socket.makefile("rwb")
-        self._began = False
+        self._at_rest_bytes: int | None = None  # unknown before its first line
+        self._kept_bytes = 0  # since then: libraries that a photo was the first to need, and caches
 
     @property
     def alive(self) -> bool:
         """Whether the process runs."""
         return self._process.poll() is None
+
+    def outgrown(self) -> bool:
+        """Measure how much memory the process has kept; whether it is so much that another should take its place."""
+        if self._at_rest_bytes:
+            self._kept_bytes = max(0, data_bytes(self._process.pid) - self._at_rest_bytes)
+        return self._kept_bytes > _MAX_KEPT_BYTES
 
     def ask(self, photo: bytes, wanted: dict[str, object], limits: dict[str, int]) -> bytes:
         """Have the process decode one photo.
@@ -202,12 +213,8 @@ class _Decoder:
             InputError: the photo was refused, or the process ended while it decoded it.
             QueueFull: the process did not answer in time.
         """
-        header = {
-            "n_bytes": len(photo),
-            **limits,
-            "memory_bytes": limits["max_decoding_bytes"] + _SLACK_BYTES + _UPLOAD_COPIES * len(photo),
-            **wanted,
-        }
+        memory_bytes = limits["max_decoding_bytes"] + _SLACK_BYTES + _UPLOAD_COPIES * len(photo) + self._kept_bytes
+        header = {"n_bytes": len(photo), **limits, "memory_bytes": memory_bytes, **wanted}
         answer: dict[str, Any] = {}
         busy = QueueFull("the machine is too busy to decode the photo", retry_after_s=_RETRY_AFTER_S)
         try:
@@ -215,9 +222,10 @@ class _Decoder:
                 self._stream.write(json.dumps(header).encode() + b"\n")
                 self._stream.write(photo)
                 self._stream.flush()
-                if not self._began:
-                    _tell_missing(tuple(sorted(set(Protection) - set(json.loads(self._stream.readline())))))
-                    self._began = True
+                if self._at_rest_bytes is None:
+                    first = json.loads(self._stream.readline())
+                    _tell_missing(tuple(sorted(set(Protection) - set(first["protections"]))))
+                    self._at_rest_bytes = first["at_rest_bytes"]
                 answer = json.loads(self._stream.readline())
                 content = self._stream.read(answer.get("n_bytes", 0))
         except (OSError, ValueError):

@@ -3,7 +3,7 @@
 Image decoders see uploaded bytes only here: a photo that exploits or crashes one hits a process that holds nothing,
 can reach nothing (`api.uploads.sandbox`), and is replaced at once. `api.uploads.decoder_pool` starts it and talks to it
 through a socket that is its standard input: a JSON line and the photo come in, a JSON line and the pixels go out. The
-first line out, before any photo, lists what the process gave up.
+first line out, before any photo, lists what the process gave up, and the memory that it takes at rest.
 """
 
 import gc
@@ -14,19 +14,17 @@ import resource
 import signal
 import socket
 import sys
-from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 from PIL import Image
 
+from api.uploads.process_memory import data_bytes
 from api.uploads.sandbox import confine
 from shared.errors import InputError, PhotoTooHeavy, PhotoUndecodable
 from shared.photos.boxes import Box
 from shared.photos.images import PreprocessSpec, open_photo, render, thumbnail, upright_size, working_copy
 
 CPU_S = 2.5  # CPU time for one photo
-_STATUS = Path("/proc/self/status")
 
 
 def main() -> None:
@@ -39,16 +37,19 @@ def main() -> None:
     with connection, connection.makefile("rwb") as stream:
         Image.init()
         gc.freeze()  # imported objects stay: the garbage collector need not scan them again
-        limit_memory = _memory_limiter()
-        stream.write(json.dumps(confine()).encode() + b"\n")
+        at_rest_bytes = data_bytes()
+        stream.write(json.dumps({"protections": confine(), "at_rest_bytes": at_rest_bytes}).encode() + b"\n")
         stream.flush()
         while line := stream.readline():
             request = json.loads(line)
-            limit_memory(request["memory_bytes"])
+            if at_rest_bytes:  # on Linux; elsewhere the limit does not count what libraries ask of the kernel
+                limit_bytes = at_rest_bytes + request["memory_bytes"]
+                resource.setrlimit(resource.RLIMIT_DATA, (limit_bytes, resource.RLIM_INFINITY))
             photo = stream.read(request["n_bytes"])
             # The kernel ends the process when it has used this much CPU time for the photo.
             signal.setitimer(signal.ITIMER_PROF, CPU_S)
             answer, content = _decode(photo, request)
+            del photo  # before the answer: what the process keeps is measured after it
             stream.write(json.dumps(answer).encode() + b"\n" + content)
             stream.flush()
             signal.setitimer(signal.ITIMER_PROF, 0)
@@ -90,17 +91,6 @@ def _decode(photo: bytes, request: dict[str, Any]) -> tuple[dict[str, object], b
     else:
         return {"n_bytes": len(content)}, content
     return {"code": error.code, "detail": str(error)}, b""
-
-
-def _memory_limiter() -> Callable[[int], None]:
-    """Make the function that limits the process's memory to its present size plus a number of bytes.
-
-    Elsewhere than on Linux it does nothing: only Linux's RLIMIT_DATA counts private, written memory.
-    """
-    if not _STATUS.exists():
-        return lambda _: None
-    at_rest = int(_STATUS.read_text().split("VmData:")[1].split()[0]) << 10
-    return lambda n_bytes: resource.setrlimit(resource.RLIMIT_DATA, (at_rest + n_bytes, resource.RLIM_INFINITY))
 
 
 if __name__ == "__main__":

@@ -3,8 +3,9 @@
 import zlib
 from collections.abc import Iterator
 
-from PIL import Image, ImageStat
+from PIL import Image, ImageFile, ImageStat
 
+from shared.errors import PhotoUndecodable
 from shared.photos.formats import DECODER_ERRORS, open_image
 from shared.photos.limits import MAX_ANIMATION_PIXELS
 from shared.photos.resize import flatten, resized, to_eight_bit
@@ -80,6 +81,33 @@ def seek_shown_frame(image: Image.Image, photo: bytes) -> None:
     highest = max(contrasts, default=0.0)
     if highest > 0:
         image.seek(next(i for i, contrast in enumerate(contrasts) if contrast >= _FULL_CONTRAST * highest))
+
+
+def clear_uncovered(image: Image.Image) -> None:
+    """Make transparent what the first frame of a GIF leaves uncovered of its canvas, as browsers show it.
+
+    Pillow gives it the first colour of the palette. It gets the index that the frame uses least, mostly not at all.
+
+    Args:
+        image: opened; decoded if a part of the canvas is uncovered.
+
+    Raises:
+        PhotoUndecodable: truncated or corrupt.
+    """
+    if image.format != "GIF" or "transparency" in image.info or not isinstance(image, ImageFile.ImageFile):
+        return
+    covered = image.tile[0].extents if image.tile else None
+    if image.tell() or not covered or covered == (0, 0, *image.size):
+        return
+    try:
+        frame = image.crop(covered)
+    except DECODER_ERRORS as exc:
+        raise PhotoUndecodable("the GIF file is damaged or cut short") from exc
+    uses = frame.histogram()
+    least = uses.index(min(uses))
+    image.paste(least, (0, 0, *image.size))
+    image.paste(frame, covered)
+    image.info["transparency"] = least
 
 
 def _contrast(image: Image.Image) -> float:

@@ -1,6 +1,6 @@
-"""Brings the colours of photos with a wide gamut to sRGB, by their ICC profile or by the code of their colour space.
+"""Brings the colours of photos to sRGB, by their ICC profile or by the code of their colour space.
 
-A photo without a profile, or with one of sRGB, keeps its pixels bit by bit.
+A photo of RGB or grey without a profile, or with one of sRGB, keeps its pixels bit by bit.
 """
 
 import struct
@@ -17,8 +17,11 @@ from shared.photos.formats import DECODER_ERRORS
 
 _Matrix = npt.NDArray[np.float64]
 
-# Modes whose colours are RGB. A profile of RGB in a grey or CMYK photo says nothing about its pixels.
-_RGB_MODES = frozenset({"RGB", "RGBA", "RGBX", "P", "PA"})
+# Modes, and what a profile of them says that it is of. One of another says nothing about their pixels.
+_RGB, _GREY, _CMYK = b"RGB ", b"GRAY", b"CMYK"
+_SPACES = dict.fromkeys(("RGB", "RGBA", "RGBX", "P", "PA"), _RGB)
+_SPACES |= dict.fromkeys(("L", "LA", "I;16", "I;16B"), _GREY) | {"CMYK": _CMYK}
+_MODES = {_RGB: "RGB", _GREY: "L", _CMYK: "CMYK"}
 _MAX_PROFILE_BYTES = 4 << 20
 _MOST_PROFILES = 16
 # A profile that moves the probe by less is one of sRGB: the many of them differ in rounding and in the darkest tones.
@@ -46,18 +49,20 @@ def to_srgb(image: Image.Image, mode: str, info: dict[str | tuple[int, int], Any
     takes less than two.
 
     Args:
-        image: the scaled photo in RGB.
+        image: the scaled photo in RGB, or in CMYK.
         mode: of the photo as it was decoded.
         info: of the decoded photo; `icc_profile`, or `cicp`: the codes of primaries and transfer (ITU-T H.273).
 
     Returns:
-        the converted photo; as it is, if there is no profile of RGB that can be read and differs from sRGB.
+        the photo in RGB; its colours are as they are, if there is no profile of its mode that can be read and differs
+        from sRGB. Those of CMYK are then taken as the complement of RGB.
     """
-    if mode not in _RGB_MODES:
-        return image
-    profile = info.get("icc_profile") or _coded_profile(*info.get("cicp", (1, 13)))
-    transform = _transform(profile) if isinstance(profile, bytes) and _is_of_rgb(profile) else None
-    return transform.apply(image) if transform else image
+    space = _SPACES.get(mode)
+    profile = info.get("icc_profile") or (_coded_profile(*info.get("cicp", (1, 13))) if space == _RGB else None)
+    if not space or not isinstance(profile, bytes) or not _is_of(profile, space):
+        return image.convert("RGB")
+    transform = _transform(profile, space)
+    return transform.apply(image.convert(_MODES[space])) if transform else image.convert("RGB")
 
 
 def set_colour_codes(image: Image.Image, photo: bytes) -> None:
@@ -107,8 +112,8 @@ def matrix_profile(
     return header.ljust(128, b"\0") + struct.pack(">I", len(tags)) + table + content
 
 
-def _is_of_rgb(profile: bytes) -> bool:
-    return len(profile) <= _MAX_PROFILE_BYTES and profile[16:20] == b"RGB "
+def _is_of(profile: bytes, space: bytes) -> bool:
+    return len(profile) <= _MAX_PROFILE_BYTES and profile[16:20] == space
 
 
 @lru_cache(_MOST_PROFILES)
@@ -120,19 +125,21 @@ def _coded_profile(primaries: int, transfer: int) -> bytes | None:
 
 
 @lru_cache(_MOST_PROFILES)
-def _transform(profile: bytes) -> ImageCms.ImageCmsTransform | None:
+def _transform(profile: bytes, space: bytes) -> ImageCms.ImageCmsTransform | None:
     """Build the transform from a profile to sRGB; None if it is damaged, or one of sRGB itself."""
+    # Black of print is grey on a screen, and was made from a screen's black: that it is again, as viewers have it.
+    black = ImageCms.Flags.BLACKPOINTCOMPENSATION if space == _CMYK else ImageCms.Flags.NONE
     try:
         transform = ImageCms.buildTransform(
             ImageCms.ImageCmsProfile(BytesIO(profile)),
             ImageCms.createProfile("sRGB"),
-            "RGB",
+            _MODES[space],
             "RGB",
             ImageCms.Intent.RELATIVE_COLORIMETRIC,
-            ImageCms.Flags.NOCACHE,  # threads share it
+            ImageCms.Flags.NOCACHE | black,  # threads share it
         )
-        probe = _probe()
-        moved = np.asarray(ImageChops.difference(probe, transform.apply(probe)))
+        probe = _probe().convert(_MODES[space])
+        moved = np.asarray(ImageChops.difference(probe.convert("RGB"), transform.apply(probe)))
     except (ImageCms.PyCMSError, *DECODER_ERRORS):
         return None
     return transform if moved.max() > _SRGB_LEVELS else None

@@ -15,6 +15,11 @@ _SIGNATURES: dict[bytes, str] = {
     b"\xff\x4f\xff\x51": "JPEG 2000",
     b"\0\0\1\0": "an icon (ICO)",
     b"\0\0\2\0": "a cursor (CUR)",
+    b"\0\0\2\0\0\0": "TGA",
+    b"\0\0\x0a\0\0\0": "TGA",
+    b"MM\0+": "a big-endian BigTIFF",
+    b"data:": "a data URL",
+    b"version https://git-lfs": "a pointer of Git LFS",
     b"icns": "an icon (ICNS)",
     b"\x8aMNG": "MNG",
     b"\x8bJNG": "JNG",
@@ -56,6 +61,11 @@ _BRANDS = {
 _MARKUP = re.compile(rb"(?:\xef\xbb\xbf)?\s*<(?:[?!]|svg|html)", re.IGNORECASE)
 _SVG = re.compile(rb"<(?:\w+:)?svg[\s>]", re.IGNORECASE)
 _MARKUP_BYTES = 4096
+# How photos begin whose bytes were taken for text on the way: read as UTF-8, or as Latin-1 and written as UTF-8.
+_RECODED = (b"\xef\xbf\xbd\xef\xbf\xbd\xef\xbf\xbd", b"\xef\xbf\xbdPNG", b"\xc3\xbf\xc3\x98\xc3\xbf", b"\xc2\x89PNG")
+_TEXT = re.compile(rb"[\t\n\r\x20-\x7e]+")
+_BASE64 = re.compile(rb"[A-Za-z0-9+/=_\s-]{64,}")
+_TEXT_BYTES = 512
 
 _MAX_TAGS = 1_000
 _COMPRESSION, _SUB_IFDS, _SUBFILE_TYPE, _MAKE, _DNG_VERSION = 259, 330, 254, 271, 50_706
@@ -64,6 +74,7 @@ _RAW_COMPRESSIONS = frozenset({34_713, 32_767, 32_770, 65_535})  # Nikon, Sony, 
 
 _JPEG_FRAMES = {0xC3: "a lossless JPEG", 0xC7: "a lossless JPEG", 0xCB: "a lossless JPEG", 0xCF: "a lossless JPEG"}
 _JPEG_FRAMES |= dict.fromkeys((0xC5, 0xC6, 0xCD, 0xCE), "a hierarchical JPEG")
+_JPEG_FRAMES |= dict.fromkeys((0xC9, 0xCA), "a JPEG with arithmetic coding")
 
 
 def name_of(file: bytes) -> str | None:
@@ -78,7 +89,15 @@ def name_of(file: bytes) -> str | None:
     if _MARKUP.match(file[:_MARKUP_BYTES]):
         return "SVG" if _SVG.search(file[:_MARKUP_BYTES]) else "HTML or XML"
     matching = [signature for signature in _SIGNATURES if file.startswith(signature)]
-    return _SIGNATURES[max(matching, key=len)] if matching else None
+    return _SIGNATURES[max(matching, key=len)] if matching else _name_of_text(file[:_TEXT_BYTES])
+
+
+def _name_of_text(start: bytes) -> str | None:
+    if start.startswith(_RECODED):
+        return "a photo whose bytes were turned into text on the way"
+    if _BASE64.fullmatch(start):
+        return "a photo in base64"
+    return "text" if _TEXT.fullmatch(start) else None
 
 
 def raw_name(file: bytes) -> str | None:
@@ -114,7 +133,7 @@ def tiff_tags(file: bytes) -> dict[int, int]:
 def unread_tiff(file: bytes) -> str | None:
     """Name a TIFF whose directory is whole although no decoder takes it, by its compression; else None."""
     tags = tiff_tags(file)
-    return f"a TIFF in a form that is not read (compression {tags.get(_COMPRESSION, 1)})" if tags else None
+    return f"a TIFF of this form (compression {tags.get(_COMPRESSION, 1)})" if tags else None
 
 
 def jpeg_frame_name(marker: int, precision: int) -> str | None:

@@ -28,6 +28,8 @@ DECODER_ERRORS = (
     RuntimeError, AssertionError, MemoryError, struct.error, zlib.error,
 )  # fmt: skip
 
+_XMP = ("xmp", "XML:com.adobe.xmp")
+
 
 def open_image(photo: bytes) -> Image.Image:
     """Open a photo with the decoder of its format, which reads its header.
@@ -44,7 +46,9 @@ def open_image(photo: bytes) -> Image.Image:
     Image.MAX_IMAGE_PIXELS = None
     Image.init()  # registers every plugin once; `formats` may only name registered ones
     try:
-        return Image.open(BytesIO(photo), formats=FORMATS)
+        image = Image.open(BytesIO(photo), formats=FORMATS)
+        forget_xmp(image)
+        return image
     except DECODER_ERRORS as exc:  # UnidentifiedImageError is an OSError
         if unread := unread_tiff(photo):
             raise unsupported(unread) from exc
@@ -56,6 +60,15 @@ def open_image(photo: bytes) -> Image.Image:
         if isinstance(exc, UnidentifiedImageError):
             raise unsupported(name_of(photo)) from exc
         raise PhotoUndecodable("the photo's header is damaged") from exc
+
+
+def forget_xmp(image: Image.Image) -> None:
+    """Drop a photo's XMP: Pillow takes the orientation from there where EXIF has none, and no browser does.
+
+    Tools that turn the pixels and drop EXIF leave it behind.
+    """
+    for name in _XMP:
+        image.info.pop(name, None)
 
 
 def unsupported(found: str | None) -> UnsupportedFormat:

@@ -12,18 +12,20 @@ import numpy as np
 from PIL import Image
 
 from shared.errors import PhotoUndecodable
-from shared.photos.animation import seek_shown_frame, without_hidden_picture
+from shared.photos.animation import clear_uncovered, seek_shown_frame, without_hidden_picture
 from shared.photos.boxes import Box
 from shared.photos.colour import set_colour_codes
 from shared.photos.endings import JPEG_END, check_pixels, ended_webp, scale_of_check
 from shared.photos.formats import DECODER_ERRORS, open_image
 from shared.photos.formats import FORMATS as FORMATS  # noqa: PLC0414 - re-exported beside decode_photo
 from shared.photos.limits import DECODED_BYTES, MAX_DECODING_BYTES, MAX_PIXELS, check_size, check_weight, decoding_bytes
+from shared.photos.png import prepare_png
 from shared.photos.preprocessing import Fit as Fit  # noqa: PLC0414
 from shared.photos.preprocessing import PreprocessSpec as PreprocessSpec  # noqa: PLC0414
 from shared.photos.resize import Pixels as Pixels  # noqa: PLC0414
 from shared.photos.resize import orientation_of, oriented_and_scaled, part_scaled, turned
 from shared.photos.structure import check_structure
+from shared.photos.tiff import prepare_tiff
 
 # Size of the copy kept of a photo put live, and of augmentation's input: larger than most networks' input, so that a
 # later model with another spec has enough pixels.
@@ -67,6 +69,7 @@ def open_photo(
     lacks_end = scans is not None and not scans.ends
     photo = without_hidden_picture(photo)
     image = open_image(photo + JPEG_END if lacks_end else photo)
+    prepare_tiff(image)
     check_size(*image.size, max_pixels)
     try:
         n_bytes = decoding_bytes(image, scans.n_scans if scans else 1)
@@ -79,7 +82,9 @@ def open_photo(
     if scans and lacks_end:
         check_pixels(photo, scans)
     seek_shown_frame(image, photo)
+    clear_uncovered(image)
     set_colour_codes(image, photo)
+    prepare_png(image, photo)
     return image
 
 

@@ -9,7 +9,7 @@ from PIL import Image
 
 from shared.photos.boxes import Box
 from shared.photos.colour import to_srgb
-from shared.photos.formats import DECODER_ERRORS
+from shared.photos.formats import DECODER_ERRORS, forget_xmp
 from shared.photos.limits import DECODED_BYTES, MAX_DECODING_BYTES, check_weight, decoding_bytes
 from shared.photos.preprocessing import Fit
 
@@ -127,8 +127,8 @@ def _scaled(image: Image.Image, size_px: int, fit: Fit) -> Image.Image:
         image = image.reduce(_factors(image.size, 2 * size_px, fit))
     elif max(factors := _factors(image.size, 3 * size_px, fit)) > 1 and not _resizes_lean(image):
         image = _reduced_in_bands(image, factors)
-    flat = flatten(resized(to_eight_bit(image), _scaled_size(image.size, size_px, fit)))
-    return to_srgb(flat, mode, info)
+    small = resized(to_eight_bit(image), _scaled_size(image.size, size_px, fit))
+    return to_srgb(small if small.mode == "CMYK" else flatten(small), mode, info)
 
 
 def _scaled_size(size: tuple[float, float], size_px: int, fit: Fit) -> tuple[int, int]:
@@ -155,19 +155,24 @@ def to_eight_bit(image: Image.Image) -> Image.Image:
     """Convert every mode to one that `resize` filters correctly; `convert` alone would clip 16-bit grey."""
     if image.mode.startswith("I;16"):
         levels = np.asarray(image).astype(np.uint16)
-        grey = Image.fromarray((levels >> 8).astype(np.uint8))
+        grey = _white_highest((levels >> (image.info.get("grey_bits", 16) - 8)).astype(np.uint8), image)
         hidden = image.info.get("transparency")
         if isinstance(hidden, int):
             alpha = Image.fromarray(np.where(levels == hidden, 0, 255).astype(np.uint8))
             return Image.merge("LA", (grey, alpha))
         return grey
     if image.mode in ("I", "F"):
-        return Image.fromarray(_stretched(np.asarray(image)))
+        return _white_highest(_stretched(np.asarray(image)), image)
     if image.mode in ("P", "PA") or "transparency" in image.info:
         return image.convert("RGBA")
     if image.mode in _RESIZABLE_MODES:
         return image
     return image.convert("RGB" if image.mode != "1" else "L")
+
+
+def _white_highest(grey: Pixels, image: Image.Image) -> Image.Image:
+    """Make an image of grey levels, inverted if those of `image` are coded so that white is zero."""
+    return Image.fromarray(255 - grey if image.info.get("white_is_zero") else grey)
 
 
 def _stretched(levels: npt.NDArray[np.generic]) -> Pixels:
@@ -217,9 +222,10 @@ def flatten(image: Image.Image) -> Image.Image:
 
 
 def orientation_of(image: Image.Image) -> int:
-    """EXIF orientation of an opened photo, 1 to 8; of HEIC 1, because its decoder turns the photo."""
-    if image.format == "HEIF":
+    """EXIF orientation of an opened photo, 1 to 8; of HEIC and TIFF 1, because their decoders turn the photo."""
+    if image.format in ("HEIF", "TIFF"):
         return 1
+    forget_xmp(image)  # a PNG's that lies behind its pixels
     try:
         return int(image.getexif().get(0x0112, 1))
     except DECODER_ERRORS:

@@ -2,21 +2,26 @@
 
 import os
 import signal
+import struct
 import time
 from io import BytesIO
 
 import gevent
 import pytest
+from PIL import Image
 
 from api.uploads.decoder_pool import DecoderPool
 from shared.errors import InputError, PhotoTooLarge, PhotoUndecodable, QueueFull
 from shared.jobs.contract import Priority
-from shared.photos.images import PreprocessSpec, decode_photo
+from shared.photos.colour import SRGB_CURVE, matrix_profile
+from shared.photos.images import FORMATS, PreprocessSpec, decode_photo
 from tests.conftest import encode, noise_image
 from tests.e2e.support.photo_bytes import GIF_FRAME, SIDE, exif_blob, gif, png
 
 SPEC = PreprocessSpec()
 PHOTO = encode(noise_image(3))
+HEAVY = encode(Image.new("RGB", (4000, 2950), "teal"), "PNG")  # about as much as a small photo may take
+PROFILE = matrix_profile(((0.680, 0.320), (0.265, 0.690), (0.150, 0.060)), (0.3127, 0.3290), SRGB_CURVE)  # Display P3
 
 
 @pytest.fixture(scope="module")
@@ -59,6 +64,38 @@ def test_a_photo_that_takes_far_more_memory_than_its_size_is_refused(decoders: D
     with pytest.raises(InputError):
         decode(decoders, exif_blob(tags, b"\0" * 5_000_000))
     assert decode(decoders, PHOTO)
+
+
+def decode_every_kind(decoders: DecoderPool) -> None:
+    """Have a process load all libraries. OpenBLAS alone takes 32 MiB, once colours are converted by code."""
+    for image_format in FORMATS:
+        decode(decoders, encode(noise_image(5), image_format))
+    avif = encode(noise_image(6), "AVIF")
+    at = avif.index(b"colrnclx") + 8
+    decode(decoders, avif[:at] + struct.pack(">HH", 12, 13) + avif[at + 4 :])
+
+
+def test_memory_that_libraries_keep_is_not_taken_from_the_photos_that_follow() -> None:
+    decoders = DecoderPool(1, max_pixels=64_000_000)
+    assert decode(decoders, HEAVY)
+    processes = process_ids(decoders)
+    decode_every_kind(decoders)
+    assert decode(decoders, HEAVY)
+    assert process_ids(decoders) == processes
+
+
+def test_a_process_that_has_kept_much_memory_is_replaced() -> None:
+    """Colour profiles are kept, here 4 MB each."""
+    decoders = DecoderPool(1, max_pixels=64_000_000)
+    decode_every_kind(decoders)
+    processes = set(process_ids(decoders))
+    for number in range(20):
+        profile = PROFILE + bytes(4_000_000) + bytes([number])
+        profile = struct.pack(">I", len(profile)) + profile[4:]
+        assert decode(decoders, encode(noise_image(7), icc_profile=profile))
+        processes |= set(process_ids(decoders))
+    assert len(processes) == 2
+    assert decode(decoders, HEAVY)
 
 
 def test_a_process_killed_as_it_waits_is_replaced_and_the_photo_not_blamed(decoders: DecoderPool) -> None:

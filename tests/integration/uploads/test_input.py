@@ -1,5 +1,6 @@
 """Every row of the table of status codes for input, against a real Valkey."""
 
+import gzip
 import struct
 import time
 import zlib
@@ -19,6 +20,7 @@ from shared.jobs.store import JobStore
 from tests.conftest import encode, noise_image
 from tests.integration.conftest import PHOTO, assert_problem, photo_form, post, settings
 
+FORM = b'--x\r\nContent-Disposition: form-data; name="image"; filename="a"\r\n\r\nphoto\r\n--x--\r\n'
 SUBMITS = ["/predict/feature_embedding", "/predict/similar_images", "/v1/jobs/embed", "/v1/jobs/search"]
 
 
@@ -38,6 +40,46 @@ def test_a_form_of_words_alone_is_told_that_they_are_sent_as_json(http: FlaskCli
 @pytest.mark.parametrize("content_type", ["image/jpeg", "application/octet-stream", "text/plain", ""])
 def test_what_is_not_multipart_is_422(http: FlaskClient, path: str, content_type: str) -> None:
     assert_problem(http.post(path, data=PHOTO, content_type=content_type), 422, "image_missing")
+
+
+@pytest.mark.parametrize(
+    ("headers", "body", "says"),
+    [
+        ({"Content-Type": "multipart/form-data"}, FORM, "names no boundary"),
+        ({"Content-Type": "multipart/form-data; boundary=y"}, FORM, "no part was found"),
+        (
+            {"Content-Type": "multipart/form-data; boundary=x"},
+            FORM.replace(b'"image"', b'"file"'),
+            "field named 'file'",
+        ),
+        (
+            {"Content-Type": "multipart/form-data; boundary=x", "Content-Encoding": "gzip"},
+            gzip.compress(FORM, mtime=0),
+            "Content-Encoding gzip is not undone",
+        ),
+        ({"Content-Type": "multipart/form-data; boundary=x"}, FORM.replace(b'; filename="a"', b""), "with a filename"),
+    ],
+    ids=["no boundary", "another boundary", "another field", "compressed", "no filename"],
+)
+def test_a_form_whose_photo_is_not_found_is_told_why(
+    http: FlaskClient, headers: dict[str, str], body: bytes, says: str
+) -> None:
+    answer = http.post("/v1/jobs/search", data=body, headers=headers)
+    assert says in assert_problem(answer, 422, "image_missing")
+
+
+def test_compressed_json_is_told_that_it_is_not_undone(http: FlaskClient) -> None:
+    body = gzip.compress(b'{"image_id": "p1"}', mtime=0)
+    headers = {"Content-Type": "application/json", "Content-Encoding": "gzip"}
+    answer = http.post("/v1/jobs/search", data=body, headers=headers)
+    assert "Content-Encoding gzip is not undone" in assert_problem(answer, 422, "invalid_request")
+
+
+@pytest.mark.parametrize("path", ["/v1/jobs/search", "/v1/jobs/embed", "/v1/batches"])
+def test_an_option_that_was_sent_as_a_file_is_refused_and_not_passed_over(http: FlaskClient, path: str) -> None:
+    form = {"image": (BytesIO(PHOTO), "a.jpg"), "deadline_s": (BytesIO(b"5"), "deadline_s")}
+    answer = http.post(path, data=form, content_type="multipart/form-data")
+    assert "deadline_s: it was sent as a file" in assert_problem(answer, 422, "invalid_request")
 
 
 def test_broken_multipart_is_a_4xx_problem(http: FlaskClient) -> None:

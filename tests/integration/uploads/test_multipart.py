@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from werkzeug.sansio.multipart import Event, MultipartDecoder, NeedData
 
-from api.uploads.bodies import FormDecoder
+from api.uploads.form_decoder import FormDecoder
 
 _BOUNDARY = b"-b"
 # Of what boundaries are made, so that contents are full of what is nearly one.

@@ -40,6 +40,21 @@ def test_the_first_frame_stands_for_an_animation(image_format: str) -> None:
     assert shows(animation([faded(0.3), OTHER], image_format), faded(0.3))
 
 
+@pytest.mark.parametrize("n_colours", [250, 256])
+def test_what_the_first_frame_of_a_gif_leaves_uncovered_shows_white(n_colours: int) -> None:
+    few = PHOTO.quantize(n_colours)
+    gif = encode(few, "GIF")
+    place = b"," + struct.pack("<HHHH", 0, 0, *few.size)
+    assert gif.count(place) == 1
+    larger = gif[:6] + struct.pack("<HH", 240, 180) + gif[10:]
+    shown = Image.new("RGB", (240, 180), "white")
+    shown.paste(few.convert("RGB"), (100, 60))
+    photo = larger.replace(place, b"," + struct.pack("<HHHH", 100, 60, *few.size))
+    assert distance(decode_photo(photo, SPEC), decode_photo(encode(shown, "PNG"), SPEC)) < 2
+    with pytest.raises(PhotoUndecodable):
+        decode_photo(photo[: len(photo) // 2], SPEC)
+
+
 @pytest.mark.parametrize("image_format", FORMATS)
 @pytest.mark.parametrize("blank", ["white", "black", "#804020"])
 def test_an_animation_that_fades_in_is_its_first_frame_of_nearly_full_contrast(image_format: str, blank: str) -> None:

@@ -22,6 +22,8 @@ PROPHOTO = matrix_profile(
 SRGB = matrix_profile(((0.64, 0.33), (0.30, 0.60), (0.15, 0.06)), D65, SRGB_CURVE)
 BUILT_IN = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
 GREY = BUILT_IN[:16] + b"GRAY" + BUILT_IN[20:]
+# What printed inks look like: nothing like the complements of red, green and blue.
+INKS = {"cyan": (90, 160, 230), "magenta": (230, 90, 130), "yellow": (255, 240, 90), "black": (40, 40, 40)}
 # Linear sRGB to linear P3, as CSS Color 4 has it, rounded.
 TO_P3 = np.array([[0.82246, 0.17754, 0.0], [0.03319, 0.96681, 0.0], [0.01708, 0.07240, 0.91052]])
 IMAGE = noise_image(1, (300, 200))
@@ -43,6 +45,44 @@ def in_p3(colour: tuple[int, ...]) -> tuple[int, ...]:
     wide = TO_P3 @ linear
     coded = np.where(wide <= 0.0031308, wide * 12.92, 1.055 * wide ** (1 / 2.4) - 0.055)
     return tuple(int(level) for level in np.round(coded * 255))
+
+
+def profile_of(space: bytes, device: bytes, connection: bytes, tags: dict[bytes, bytes]) -> bytes:
+    """An ICC profile of version 2."""
+    table, content, start = b"", b"", 128 + 4 + 12 * len(tags)
+    for name, tag in tags.items():
+        table += name + struct.pack(">II", start + len(content), len(tag))
+        content += tag.ljust(-(-len(tag) // 4) * 4, b"\0")
+    header = struct.pack(">I4sI4s4s4s", start + len(content), b"", 0x02400000, device, space, connection)
+    header += bytes(12) + b"acsp" + bytes(28) + struct.pack(">III", 0xF6D6, 0x10000, 0xD32D)
+    return header.ljust(128, b"\0") + struct.pack(">I", len(tags)) + table + content
+
+
+def cmyk_profile() -> bytes:
+    """Inks that lie on one another: a table (ICC.1:2001, 6.5.8) of the 16 colours with each of them in full or not."""
+    overprints = np.full((16, 3), 255.0)
+    for i in range(16):
+        for bit, ink in zip((8, 4, 2, 1), INKS.values(), strict=True):
+            overprints[i] *= np.array(ink) / 255 if i & bit else 1
+    lab = ImageCms.createProfile("LAB")
+    nodes = Image.fromarray(overprints.clip(min=40).round().astype(np.uint8)[None])
+    intent = ImageCms.Intent.RELATIVE_COLORIMETRIC
+    to_lab = ImageCms.buildTransform(ImageCms.createProfile("sRGB"), lab, "RGB", "LAB", intent)
+    shown = to_lab.apply(nodes)
+    signed = np.frombuffer(shown.tobytes(), np.uint8).reshape(-1, 3) ^ np.array(
+        [0, 128, 128], np.uint8
+    )  # a, b from -128
+    ramps = bytes(range(256))
+    unit = b"".join(struct.pack(">i", 65_536 * (i % 4 == 0)) for i in range(9))
+    lut = b"mft1" + bytes(4) + bytes([4, 3, 2, 0]) + unit + ramps * 4 + signed.tobytes() + ramps * 3
+    white = b"XYZ " + bytes(4) + struct.pack(">III", 0xF6D6, 0x10000, 0xD32D)
+    return profile_of(b"CMYK", b"scnr", b"Lab ", {b"A2B0": lut, b"A2B1": lut, b"wtpt": white})
+
+
+def grey_profile(gamma: float) -> bytes:
+    curve = b"curv" + bytes(4) + struct.pack(">IH", 1, round(gamma * 256))
+    white = b"XYZ " + bytes(4) + struct.pack(">III", 0xF6D6, 0x10000, 0xD32D)
+    return profile_of(b"GRAY", b"mntr", b"XYZ ", {b"kTRC": curve, b"wtpt": white})
 
 
 def plain(colour: tuple[int, ...], mode: str = "RGB") -> Image.Image:
@@ -112,6 +152,34 @@ def test_a_cmyk_jpeg_with_a_profile_of_rgb_decodes() -> None:
     image = IMAGE.convert("CMYK")
     photo = encode(image, "JPEG", icc_profile=P3)
     assert (decode_photo(photo, SPEC) == decode_photo(encode(image, "JPEG"), SPEC)).all()
+
+
+@pytest.mark.parametrize("image_format", ["JPEG", "TIFF"])
+@pytest.mark.parametrize(
+    ("amounts", "colour"),
+    [((255, 0, 0, 0), INKS["cyan"]), ((0, 255, 0, 0), INKS["magenta"]), ((0, 0, 0, 0), (255, 255, 255))],
+)
+def test_a_cmyk_photo_has_the_colours_of_its_inks(
+    image_format: str, amounts: tuple[int, ...], colour: tuple[int, ...]
+) -> None:
+    photo = Image.new("CMYK", (600, 600), amounts)
+    assert near(middle(encode(photo, image_format, icc_profile=cmyk_profile())), colour, 12)
+    complement = tuple(255 - amount for amount in amounts[:3])
+    assert near(middle(encode(photo, image_format)), complement)
+
+
+def test_black_of_print_is_black() -> None:
+    photo = encode(Image.new("CMYK", (600, 600), (255, 255, 255, 255)), icc_profile=cmyk_profile())
+    assert near(middle(photo), (0, 0, 0), 8)
+
+
+@pytest.mark.parametrize("mode", ["L", "LA", "I;16"])
+def test_a_grey_photo_has_the_tones_that_its_profile_says(mode: str) -> None:
+    linear = (
+        Image.fromarray(np.full((600, 600), 55 * 257, dtype=np.uint16)) if mode == "I;16" else plain((55,) * 3, mode)
+    )
+    assert near(middle(encode(linear, "PNG", icc_profile=grey_profile(1.0))), (128, 128, 128))
+    assert near(middle(encode(linear, "PNG", icc_profile=grey_profile(2.2))), (55, 55, 55), 0)  # as good as sRGB's
 
 
 def chunk(kind: bytes, content: bytes) -> bytes:

@@ -1,6 +1,7 @@
 """A form that is not read is refused by its name, and never called damaged."""
 
 import struct
+from base64 import b64encode, encodebytes
 from io import BytesIO
 
 import pytest
@@ -52,7 +53,19 @@ FILES = {
     "compression 34892": tiff(PREVIEW | {254: 0, 259: 34_892}),
     "lossless JPEG": JPEG[: FRAME + 1] + b"\xc3" + JPEG[FRAME + 2 :],
     "JPEG of 12 bits": JPEG[: FRAME + 4] + b"\x0c" + JPEG[FRAME + 5 :],
+    "JPEG with arithmetic coding": JPEG[: FRAME + 1] + b"\xc9" + JPEG[FRAME + 2 :],
+    "big-endian BigTIFF": b"MM\0+\0\x08\0\0" + bytes(100),
     "ZIP": b"PK\3\4" + bytes(100),
+    "CUR": b"\0\0\2\0\1\0\x20\x20" + bytes(100),
+    "TGA": encode(IMAGE, "TGA"),
+    "TGA ": encode(IMAGE, "TGA", compression="tga_rle"),
+    "a data URL": b"data:image/jpeg;base64," + b64encode(JPEG),
+    "base64": b64encode(JPEG),
+    "base64 ": encodebytes(JPEG),
+    "^text": b'{"error": "not found"}',
+    "turned into text": JPEG.decode(errors="replace").encode(),
+    "turned into text ": JPEG.decode("latin-1").encode(),
+    "turned into text  ": encode(IMAGE, "PNG").decode(errors="replace").encode(),
 }
 
 

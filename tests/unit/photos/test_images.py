@@ -2,15 +2,17 @@
 
 import struct
 import zlib
+from io import BytesIO
 from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
 from PIL.Image import Transpose
+from PIL.PngImagePlugin import PngInfo
 
 from shared.errors import InputError, PhotoTooHeavy, PhotoTooLarge, PhotoUndecodable, UnsupportedFormat
-from shared.photos.images import FORMATS, Pixels, PreprocessSpec, decode_photo, open_photo
+from shared.photos.images import FORMATS, Pixels, PreprocessSpec, decode_photo, open_photo, upright_size
 from tests.conftest import encode, noise_image
 
 SPEC = PreprocessSpec()
@@ -25,6 +27,11 @@ STORED = {
     7: Transpose.TRANSVERSE,
     8: Transpose.ROTATE_270,
 }
+
+XMP = (
+    b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#">'
+    b'<rdf:Description xmlns:tiff="http://ns.adobe.com/tiff/1.0/" tiff:Orientation="6"/></rdf:RDF></x:xmpmeta>'
+)
 
 
 def decode(photo: bytes) -> Pixels:
@@ -67,6 +74,35 @@ def test_exif_orientation_is_undone(image_format: str, orientation: int) -> None
     stored = IMAGE.transpose(STORED[orientation]) if orientation > 1 else IMAGE
     quality = {} if image_format in ("PNG", "TIFF") else {"quality": 95}
     assert distance(decode(encode(stored, image_format, exif=exif, **quality)), PLAIN) < 2
+
+
+@pytest.mark.parametrize("image_format", ["JPEG", "TIFF", "PNG", "AVIF", "WEBP"])
+@pytest.mark.parametrize("orientation", [1, 6])
+def test_the_upright_size_is_known_before_the_photo_is_decoded(image_format: str, orientation: int) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    photo = encode(IMAGE.transpose(STORED[6]) if orientation == 6 else IMAGE, image_format, exif=exif)
+    assert upright_size(open_photo(photo)) == IMAGE.size
+
+
+@pytest.mark.parametrize("image_format", ["JPEG", "TIFF", "WEBP", "AVIF"])
+def test_an_orientation_in_xmp_counts_for_nothing(image_format: str) -> None:
+    bare = encode(IMAGE, image_format)
+    with_xmp = encode(IMAGE, image_format, **({"tiffinfo": {700: XMP}} if image_format == "TIFF" else {"xmp": XMP}))
+    assert Image.open(BytesIO(with_xmp)).info["xmp"] == XMP
+    assert (decode(with_xmp) == decode(bare)).all()
+    assert upright_size(open_photo(with_xmp)) == IMAGE.size
+
+
+def test_an_orientation_in_xmp_behind_a_pngs_pixels_counts_for_nothing() -> None:
+    text = PngInfo()
+    text.add_itxt("XML:com.adobe.xmp", XMP.decode())
+    photo = encode(IMAGE, "PNG", pnginfo=text)
+    start = photo.index(b"iTXt") - 4
+    end = start + 12 + int.from_bytes(photo[start : start + 4], "big")
+    late = photo[:start] + photo[end:-12] + photo[start:end] + photo[-12:]
+    assert (decode(photo) == PLAIN).all()
+    assert (decode(late) == PLAIN).all()
 
 
 @pytest.mark.parametrize("image_format", FORMATS)
