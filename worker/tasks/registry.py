@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import redis
 from celery import Celery
 from celery.exceptions import Ignore
 from celery.worker import state
@@ -49,17 +50,18 @@ def deliver_webhook(job_id: str, attempt: int) -> str:
 
 def register_tasks(app: Celery) -> None:
     """Register every task with an application."""
+    # What a task may raise that is no bug, so that Celery logs a line and no traceback.
+    away = (redis.RedisError,)
     for kind, name in TASKS.items():
-        # A job that fails as jobs do is no bug: Celery logs it without a traceback.
-        app.task(name=name, bind=True, throws=(LookalikeError,), ignore_result=True, shared=False)(
+        app.task(name=name, bind=True, throws=(LookalikeError, *away), ignore_result=True, shared=False)(
             _documented(run_job, f"Run one `{kind}` job, by its id.")
         )
     for token in (RUN_QUEUED, OLD_RUN_QUEUED):
         # Its events would tell nothing: each job that it runs sends its own.
-        app.task(name=token, bind=True, send_events=False, ignore_result=True, shared=False)(
+        app.task(name=token, bind=True, throws=away, send_events=False, ignore_result=True, shared=False)(
             _documented(run_queued, run_queued.__doc__ or "")
         )
-    app.task(name=DELIVER_WEBHOOK, ignore_result=True, shared=False)(deliver_webhook)
+    app.task(name=DELIVER_WEBHOOK, throws=away, ignore_result=True, shared=False)(deliver_webhook)
 
 
 def _documented(task: Any, text: str) -> Any:
