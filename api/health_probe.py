@@ -75,7 +75,7 @@ class HealthProbe:
                     self._registry.check_writable()
             except redis.ResponseError as exc:  # it answers, /readyz too, and takes no job
                 problem = queue_trouble(exc)
-            except (redis.RedisError, LookalikeError):
+            except (redis.RedisError, LookalikeError, OSError):  # OSError: no more files may be opened
                 continue  # /readyz asks Redis itself
             if problem != self.problem:
                 event(_LOG, "health_probe", level=logging.ERROR if problem else logging.INFO, problem=problem or "none")
