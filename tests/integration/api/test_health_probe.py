@@ -122,7 +122,7 @@ def test_readiness_goes_red_when_nobody_consumes_and_green_again(
     eventually(lambda: http.get("/readyz").status_code == 503, "readiness goes red")
     answer = http.get("/readyz").get_json()
     assert (answer["status"], answer["workers"]) == ("unready", 0)
-    assert "canary" in answer["problems"][0]
+    assert "health probe" in answer["problems"][0]
     assert http.get("/livez").status_code == 200
     hire()
     eventually(lambda: http.get("/readyz").status_code == 200, "readiness goes green")
