@@ -224,10 +224,22 @@ def test_a_token_that_meets_a_broken_redis_says_so_in_a_line(
         def claim(self, *_: Any, **__: Any) -> Claim | None:
             raise redis.ConnectionError("away")
 
-    caplog.set_level("INFO")
     runner_of(Away(client), lambda: RESULT)
     ended = app.tasks[RUN_QUEUED].apply()
     assert (ended.state, str(ended.result)) == ("FAILURE", "away")
-    [told] = [record for record in caplog.records if record.name == "celery.app.trace"]
-    assert "ConnectionError" in told.getMessage()
-    assert not told.exc_info  # that Redis is away is no bug
+    told = [record for record in caplog.records if record.name in ("celery.app.trace", "worker.tasks.registry")]
+    assert "event=redis_unreachable reason='the job queue cannot be reached'" in [one.getMessage() for one in told]
+    assert not any(record.exc_info for record in told)  # that Redis is away is no bug
+
+
+def test_a_script_that_fails_in_redis_is_logged_as_the_bug_it_is(
+    client: redis.Redis, app: Celery, runner_of: Callable[..., JobRunner], caplog: pytest.LogCaptureFixture
+) -> None:
+    class Wrong(JobStore):
+        def claim(self, *_: Any, **__: Any) -> Claim | None:
+            client.eval("return redis.call('NOTHING')", 0)
+            return None
+
+    runner_of(Wrong(client), lambda: RESULT)
+    assert app.tasks[RUN_QUEUED].apply().state == "FAILURE"
+    assert [record for record in caplog.records if record.name == "celery.app.trace" and record.exc_info]
