@@ -55,13 +55,16 @@ def similar_pictures(live: LivePhotos, wanted: Collection[int], tell: Tell) -> d
     of_listing = np.array([names.setdefault(photo.listing_id, len(names)) for photo in live.photos], dtype=np.int64)
     hidden = np.zeros(len(live.photos), dtype=np.bool_)
     hidden[list(live.hidden)] = True
+    # A photo that was put again and again would have no neighbours but what it was before.
+    put_rows = n_rows + np.flatnonzero(~hidden[n_rows:])
+    put = live.put[put_rows - n_rows]
     found: dict[tuple[int, int], float] = {}
     ordered = sorted(wanted)
     for start in range(0, len(ordered), _ROWS_AT_ONCE):
         tell("searching", start, len(ordered))
         some = np.array(ordered[start : start + _ROWS_AT_ONCE], dtype=np.int64)
         queries = np.concatenate([live.snapshot.vectors(some[some < n_rows]), live.put[some[some >= n_rows] - n_rows]])
-        scores, rows = _nearest(live, np.ascontiguousarray(queries, dtype=np.float32))
+        scores, rows = _nearest(live, put, put_rows, np.ascontiguousarray(queries, dtype=np.float32))
         ones = np.broadcast_to(some[:, None], rows.shape)
         pairs = (scores >= CANDIDATE_SCORE) & (rows >= 0)
         ones, others, scores = ones[pairs], rows[pairs], scores[pairs]
@@ -152,15 +155,19 @@ def _evidence(looks: Mapping[str, Look], pair: Pair, score: float, correlation: 
     return Evidence(DuplicateLabel.SAME_PICTURE, score, round(correlation, 3), distance, mirrored)
 
 
-def _nearest(live: LivePhotos, queries: FloatArray) -> tuple[FloatArray, IntArray]:
-    """Nearest photos of snapshot and changes: similarities and rows, (n, k) each; -1 where there are fewer."""
+def _nearest(live: LivePhotos, put: FloatArray, put_rows: IntArray, queries: FloatArray) -> tuple[FloatArray, IntArray]:
+    """Nearest photos of the snapshot, and of those put since (m, dim) in some rows (m,).
+
+    Returns:
+        similarities and rows, (n, k) each; -1 where there are fewer.
+    """
     scores, rows = live.snapshot.nearest(queries, min(_NEIGHBOURS + 1, len(live.snapshot)))
-    if not len(live.put):
+    if not len(put):
         return scores, rows
-    n_put = min(_NEIGHBOURS + 1, len(live.put))
-    of_put = queries @ live.put[slice(None)].T  # (n, m)
+    n_put = min(_NEIGHBOURS + 1, len(put))
+    of_put = queries @ put.T  # (n, m)
     best: npt.NDArray[np.intp] = np.argpartition(-of_put, n_put - 1, axis=1)[:, :n_put]
-    rows = np.concatenate([rows, best + len(live.snapshot)], axis=1)
+    rows = np.concatenate([rows, put_rows[best]], axis=1)
     return np.concatenate([scores, np.take_along_axis(of_put, best, axis=1)], axis=1), rows
 
 

@@ -192,6 +192,19 @@ def test_pending_changes_count_and_a_photo_without_its_file_is_told(installation
     assert (result.n_photos, result.n_unreadable) == (6, 1)
 
 
+def test_a_photo_put_often_does_not_keep_others_that_were_put_from_being_found(installation: Installation) -> None:
+    installation.build(PHOTOS[-1:])
+    entries = []
+    for sequence, (image_id, listing_id) in enumerate([*[("again", "g")] * 15, ("copy", "h")], start=1):
+        content = jpeg(scene(5), quality=95 if image_id == "again" else 60)
+        sha256 = keep_live_photo(installation.home, content)
+        embedding = vector(5) if image_id == "again" else vector(6, like=5)
+        photo = PutPhoto(listing_id, 0, sha256, "f", embedding, np.zeros(len(CATEGORIES), np.float32))
+        entries.append(Change(f"{sequence}-0", image_id, sequence, photo))
+    installation.index.apply(entries)
+    assert groups(installation.find()) == [("same_picture", ["again", "copy"])]
+
+
 def test_many_groups_are_paged(installation: Installation) -> None:
     n = GROUPS_A_PAGE + 3
     contents = [jpeg(scene(100 + i, (32, 24))) for i in range(n)]
