@@ -205,6 +205,14 @@ def test_a_photo_put_often_does_not_keep_others_that_were_put_from_being_found(i
     assert groups(installation.find()) == [("same_picture", ["again", "copy"])]
 
 
+def test_photos_that_were_deleted_do_not_keep_others_from_being_found(installation: Installation) -> None:
+    gone = [(f"gone{i}", f"g{i}", jpeg(scene(5)), vector(5)) for i in range(20)]
+    left = [("one", "h", jpeg(scene(5), 80), vector(5)), ("other", "i", jpeg(scene(5), 60), vector(6, like=5))]
+    installation.build([*gone, *left])
+    installation.index.apply([Change(f"{i}-0", name, i, None) for i, (name, *_) in enumerate(gone, start=1)])
+    assert groups(installation.find()) == [("same_picture", ["one", "other"])]
+
+
 def test_many_groups_are_paged(installation: Installation) -> None:
     n = GROUPS_A_PAGE + 3
     contents = [jpeg(scene(100 + i, (32, 24))) for i in range(n)]
