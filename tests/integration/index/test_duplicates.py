@@ -1,11 +1,14 @@
 """Duplicates jobs over a real index, files and Valkey: what is found, what people decided, and what a put is told"""
 
+import errno
 import hashlib
 import io
+import os
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import cast
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -260,3 +263,15 @@ def test_looks_are_computed_once_and_a_damaged_cache_is_made_anew(installation: 
     cache.mkdir()
     photo, file = put(lambda image: image, installation.home)
     assert installation.finder.of_put(PUT, photo, file) is None  # and the put is not refused
+
+
+def test_photos_for_which_no_more_files_may_be_opened_are_not_told_to_be_unreadable(
+    installation: Installation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    photo, file = put(lambda image: image, installation.home)
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "read_bytes", Mock(side_effect=OSError(errno.EMFILE, os.strerror(errno.EMFILE))))
+        with pytest.raises(OSError, match="Too many open files"):
+            installation.find()
+        assert installation.finder.of_put(PUT, photo, file) is None  # and the put is not refused
+    assert groups(installation.find())
