@@ -20,7 +20,7 @@ from shared.redis_client import queue_trouble
 from shared.telemetry import event
 
 _LOG = logging.getLogger(__name__)
-_OWNER = "_canary"  # owner of the jobs, part of their keys in Redis
+_OWNER = "_canary"  # owner of the jobs, part of their keys in Redis: what it was called before
 _ANSWER_WITHIN_S = 15.0
 _AGAIN_S = 5.0  # pause while something is wrong
 _UNLIMITED = Admission(max_queued=1 << 30, max_queued_per_owner=1 << 30)  # probes are sent even to a full queue
@@ -75,7 +75,7 @@ class HealthProbe:
                     self._registry.check_writable()
             except redis.ResponseError as exc:  # it answers, /readyz too, and takes no job
                 problem = queue_trouble(exc)
-            except (redis.RedisError, LookalikeError):
+            except (redis.RedisError, LookalikeError, OSError):  # OSError: no more files may be opened
                 continue  # /readyz asks Redis itself
             if problem != self.problem:
                 event(_LOG, "health_probe", level=logging.ERROR if problem else logging.INFO, problem=problem or "none")
@@ -107,9 +107,9 @@ class HealthProbe:
             self._dispatch(created.job)
         job = self._store.wait(created.job, _ANSWER_WITHIN_S)
         if not job.status.terminal:
-            return f"workers report, but took {_ANSWER_WITHIN_S:.0f} s and more for a canary photo"
+            return f"workers report, but took {_ANSWER_WITHIN_S:.0f} s and more for the photo of a health probe"
         if job.status is not JobStatus.SUCCEEDED:
-            return f"a canary photo ended as {job.status}" + (f" ({job.error.code})" if job.error else "")
+            return f"the photo of a health probe ended as {job.status}" + (f" ({job.error.code})" if job.error else "")
         return None
 
     def _any_worker_ready(self) -> bool:

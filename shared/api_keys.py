@@ -10,13 +10,13 @@ import hmac
 import re
 import secrets
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import cast
 
 import redis
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from shared.errors import ApiKeyInvalid, CannotStart, InvalidRequest
 from shared.jobs.records import PREFIX
@@ -41,7 +41,7 @@ class ApiKey(BaseModel):
     Attributes:
         id: public part of the token; the owner of the jobs that the key submits.
         name: for people.
-        scopes: permissions.
+        scopes: permissions; those that only a newer version knows are ignored.
         requests_per_minute: rate limit; 0: the default of the settings.
         created_at: seconds since the epoch.
         sha256: of the secret part, which has 256 random bits, so that no slow hash is needed.
@@ -53,11 +53,16 @@ class ApiKey(BaseModel):
 
     id: str
     name: str = Field(min_length=1, max_length=100)
-    scopes: frozenset[Scope] = Field(min_length=1)
+    scopes: frozenset[Scope]
     requests_per_minute: int = Field(0, ge=0)
     created_at: float
     sha256: str
     revoked_at: float | None = None
+
+    @field_validator("scopes", mode="before")
+    @classmethod
+    def _known_scopes(cls, scopes: Iterable[str]) -> list[str]:
+        return [scope for scope in scopes if scope in set(Scope)]
 
     def may(self, scope: Scope) -> bool:
         """Tell whether the key has a scope; admin includes all."""

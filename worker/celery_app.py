@@ -9,7 +9,7 @@ from celery.signals import celeryd_after_setup, celeryd_init, setup_logging, wor
 
 from shared.jobs.celery_config import AMQP_CLASS
 from worker.consumer import JobConsumers
-from worker.process import hide_explanations, keep_our_logging, start_worker, stop_worker, take_over
+from worker.lifecycle import hide_explanations, keep_our_logging, start_worker, stop_worker, take_over
 from worker.tasks.registry import register_tasks
 
 app = Celery("lookalike", amqp=AMQP_CLASS, config_source="worker.celery_settings", set_as_current=True)

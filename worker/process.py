@@ -1,24 +1,14 @@
-"""The worker process: what it is made of, in which order it starts, and how it ends. Nothing forks after the model.
-
-`python -m worker` and `celery -A worker.celery_app worker` start the same: Celery's signals call the functions below.
-"""
+"""The worker process: what it is made of, in which order its parts start, and how they end."""
 
 import gc
 import logging
 import os
-import signal
 import socket
-import sys
 import time
-import warnings
-from collections.abc import Callable, Collection, Mapping
-from functools import partial, wraps
-from typing import Any
+from collections.abc import Collection
+from functools import partial
 
 from celery import Celery
-from celery.exceptions import CPendingDeprecationWarning
-from celery.platforms import SecurityWarning
-from celery.utils.nodenames import default_nodename
 from celery.worker import state
 
 from shared.artifacts.installation import installation_id
@@ -48,11 +38,9 @@ from shared.jobs.worker_registry import WorkerRegistry
 from shared.quality.store import QualityStore
 from shared.redis_address import running_redis_url
 from shared.redis_client import connect, refuse_unusable
-from shared.settings import Settings, WorkerTakes, load_settings
-from shared.telemetry import configure_logging, event
+from shared.settings import Settings, WorkerTakes
 from shared.webhooks.queue import WebhookQueue
 from shared.webhooks.signing import WebhookMessage, event_body
-from worker.heap import bound_heap
 from worker.intake import Intake
 from worker.jobs.heartbeat import Heartbeat
 from worker.jobs.leases import Leases
@@ -74,7 +62,6 @@ from worker.tasks.reindex import Reindexer
 from worker.tasks.shard_decoder import ShardDecoders
 from worker.tasks.shards import ShardRunner
 from worker.tasks.webhooks import PARALLEL, NotEnded, WebhookPublisher, WebhookSender
-from worker.tracing import trace_tasks
 
 _LOG = logging.getLogger(__name__)
 _FEWEST_THREADS = 8
@@ -85,7 +72,6 @@ _OTHER_CONNECTIONS = 64
 _AT_A_TIME = {JobKind.REINDEX: 1, JobKind.SHARD: 2, JobKind.DUPLICATES: 1}
 _PUBLISH_WITHIN_S = 2.0
 _COLLECTS_EVERY_S = 60.0  # 2 to 4 ms each
-_SWITCH_S = 0.0005  # after which a thread that computes in Python lets others do so; Python's own choice is 5 ms
 
 
 class WorkerProcess:
@@ -286,86 +272,16 @@ def current() -> WorkerProcess:
     return _running
 
 
-def _or_exit(listener: Callable[..., None]) -> Callable[..., None]:
-    """A listener of Celery's signals whose errors end the process: Celery would log them and go on without a worker."""
-
-    @wraps(listener)
-    def listen(*args: Any, **kwargs: Any) -> None:
-        try:
-            listener(*args, **kwargs)
-        except BaseException as exc:
-            stop_worker()
-            if not isinstance(exc, Exception):  # asked to stop
-                raise
-            if isinstance(exc, CannotStart):
-                print(f"worker: {exc}", file=sys.stderr)
-            else:
-                _LOG.exception("event=worker_failed")
-            raise SystemExit(1) from exc
-
-    return listen
-
-
-@_or_exit
-def start_worker(instance: Any, conf: Any, options: Mapping[str, Any], **_: Any) -> None:
-    """Make the worker and load its model, before Celery makes its own parts (signal `celeryd_init`)."""
+def set_current(worker: WorkerProcess) -> None:
+    """Make a worker the one that this process is."""
     global _running  # noqa: PLW0603 - Celery's tasks and signals have nothing else in common
-    configure_logging()
-    bound_heap()
-    # As root Celery warns of pickled messages; ours are JSON, and nothing else is accepted.
-    warnings.simplefilter("ignore", SecurityWarning)
-    # Until Celery's own handler takes over nothing is in hand, so that an end is in good order at any moment.
-    signal.signal(signal.SIGTERM, _leave)
-    settings = load_settings()
-    trace_tasks(settings)
-    _running = WorkerProcess(settings, instance.app, _selected(options))
-    # A collection of garbage stops all threads and looks at all objects, 0.1 s long; the modules' are most of them, and
-    # stay. Models come and go: none is loaded yet.
-    gc.collect()
-    gc.freeze()
-    sys.setswitchinterval(_SWITCH_S)
-    _running.start()
-    conf.worker_concurrency = _running.n_threads
+    _running = worker
 
 
-@_or_exit
-def take_over(sender: Any, **_: Any) -> None:
-    """Fit Celery's worker to what was made (signal `worker_init`): queues, threads, name."""
-    running = current()
-    queues = sender.app.amqp.queues
-    for name in running.intakes[0].queues:
-        if name not in queues:
-            queues.add(name)
-    queues.select(running.intakes[0].queues)
-    running.n_photo_threads = sender.concurrency
-    sender.concurrency += running.n_other_threads
-    if sender.hostname == default_nodename(None):  # several workers of one host each need a name
-        sender.hostname = default_nodename(running.name)
-    # Workers know one another by their reports in Redis. Celery's own word of each to each grows with their square.
-    quiet = {"without_gossip": True, "without_mingle": True, "without_heartbeat": not sender.task_events}
-    sender.options.update(quiet)
-    running.tracer.hostname = sender.hostname
-    running.tracer.eventer = lambda: getattr(getattr(sender, "consumer", None), "event_dispatcher", None)
-    event(_LOG, "worker_ready", worker=running.name, threads=running.n_photo_threads)
-
-
-def stop_worker(**_: Any) -> None:
-    """End what was started beside Celery (signal `worker_shutdown`)."""
+def close_current() -> None:
+    """Close the worker that this process is, if it is one."""
     if _running is not None:
         _running.close()
-
-
-def keep_our_logging(**_: Any) -> None:
-    """Celery leaves logging alone where somebody listens to its signal `setup_logging`."""
-    configure_logging()
-
-
-def hide_explanations(**_: Any) -> None:
-    """Have Celery not explain over six lines, at every reconnect, what a setting of ours does.
-
-    Where it sets up logging it switches such warnings on, so this comes after that (signal `celeryd_after_setup`).
-    """
-    warnings.simplefilter("ignore", CPendingDeprecationWarning)
 
 
 def asked_to_stop() -> bool:
@@ -376,16 +292,6 @@ def asked_to_stop() -> bool:
 def ask_to_stop() -> None:
     """Have Celery's consumer end at its next look, and every thread begin nothing more."""
     state.should_stop = os.EX_OK
-
-
-def _leave(*_: object) -> None:
-    ask_to_stop()  # for where an exception is lost, as in the callback of a weak reference
-    raise SystemExit(os.EX_OK)
-
-
-def _selected(options: Mapping[str, Any]) -> set[str]:
-    """The queues that `celery worker` is to read, by its options -Q and -X."""
-    return {*(options.get("queues") or ALL_QUEUES)} - {*(options.get("exclude_queues") or ())}
 
 
 def _when_able(engine: Engine, limit: int) -> int:

@@ -1,7 +1,8 @@
 """Runs a worker until it is asked to stop: what `python -m worker` does."""
 
 from worker.celery_app import app
-from worker.process import asked_to_stop, stop_worker
+from worker.lifecycle import stop_worker
+from worker.process import asked_to_stop
 
 
 def run_worker() -> int:

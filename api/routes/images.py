@@ -31,7 +31,9 @@ from shared.errors import (
     InputError,
     InvalidRequest,
     QueueFull,
+    ResourcesExhausted,
 )
+from shared.exhaustion import raise_exhaustion
 from shared.jobs.contract import (
     NO_WORDS,
     DeleteImageRequest,
@@ -114,7 +116,7 @@ def delete_image(image_id: str) -> Response:
 @Operation(
     "A photo of the live index, small",
     {200: (JPEG, "the thumbnail, with an ETag")},
-    errors=(*_NO_INDEX, ImageNotFound, QueueFull),
+    errors=(*_NO_INDEX, ImageNotFound, QueueFull, ResourcesExhausted),
     query=ThumbnailQuery,
 )
 def get_image(image_id: str) -> Response:
@@ -130,6 +132,7 @@ def get_image(image_id: str) -> Response:
             with BytesIO(to_thread(file.read_bytes)) as photo:
                 response = Response(service().reader.thumbnail(photo, size_px), content_type="image/jpeg")
     except (OSError, InputError) as exc:
+        raise_exhaustion(exc)
         raise ImageNotFound("the photo of that id is in the index, but its file cannot be read any more") from exc
     response.set_etag(etag)
     response.headers["Cache-Control"] = "private, no-cache"  # may be kept, but must be revalidated by its ETag
@@ -234,6 +237,7 @@ def _located_in(store: ArtifactStore, version: str, image_id: str) -> tuple[str,
             query = "SELECT path, sha256 FROM photos WHERE image_id = ?"
             found: tuple[str, str] | None = photos.execute(query, (image_id,)).fetchone()
     except sqlite3.Error as exc:
+        raise_exhaustion(exc)
         raise IndexDamaged(f"{version}: {PHOTOS} cannot be read") from exc
     if found is None:
         raise ImageNotFound("the live index has no photo of that id")

@@ -227,7 +227,9 @@ class _Decoder:
                     _tell_missing(tuple(sorted(set(Protection) - set(first["protections"]))))
                     self._at_rest_bytes = first["at_rest_bytes"]
                 answer = json.loads(self._stream.readline())
-                content = self._stream.read(answer.get("n_bytes", 0))
+                content = self._stream.read(n_bytes := answer.get("n_bytes", 0))
+                if len(content) < n_bytes:
+                    answer = {}  # the process ended while it answered
         except (OSError, ValueError):
             pass  # the process ended before it answered
         if not answer:

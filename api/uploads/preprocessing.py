@@ -13,6 +13,7 @@ from shared.attributes.schema import NO_ATTRIBUTES, AttributeSchema
 from shared.blocking import to_thread
 from shared.catalogue.categories import OLDER_CATEGORIES, Categories
 from shared.errors import ArtifactError, StoreUnavailable
+from shared.exhaustion import raise_exhaustion
 from shared.photos.preprocessing import PreprocessSpec
 from shared.telemetry import event
 
@@ -48,7 +49,8 @@ class ServingPreprocessing:
         """Return the spec, read at most a second ago unless it cannot be read.
 
         Raises:
-            StoreUnavailable: it could not be read yet. Photos made with a guessed spec would be useless.
+            StoreUnavailable, OSError: it could not be read yet: the store does not answer, or the process may open no
+                more files. Photos made with a guessed spec would be useless.
         """
         unknown = self._pointers is None  # then callers wait for the read; later ones take the last spec meanwhile
         if (unknown or self._clock() >= self._read_at) and self._reading.acquire(blocking=unknown):
@@ -81,7 +83,9 @@ class ServingPreprocessing:
         """Read the manifest again if the live model or index has changed."""
         try:
             bundle = to_thread(self._read)
-        except (ArtifactError, OSError, ValidationError):
+        except (ArtifactError, OSError, ValidationError) as exc:
+            if self._pointers is None:
+                raise_exhaustion(exc)
             return  # workers report what is wrong
         if bundle is not None:
             event(_LOG, "spec", spec=str(self._spec), bundle=bundle)

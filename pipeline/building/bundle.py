@@ -37,6 +37,7 @@ from pipeline.training.split import split_listings
 from pipeline.training.text import Texts, fit_text, words_of
 from pipeline.training.weights import LoadedWeights, load_weights
 from shared.array_types import FloatArray
+from shared.artifacts.snapshots import answering_bundle
 from shared.artifacts.store import ArtifactStore
 from shared.attributes.schema import NO_ATTRIBUTES, AttributeSchema
 from shared.catalogue.categories import CataloguePhoto, Categories
@@ -208,7 +209,8 @@ def build_bundle(
     store = bundle_store(settings.storage)
     version = contents.write(store)
     store.promote(version)
-    store.prune(settings.keep_snapshots)
+    # Until the new one has an index, searches are answered by the bundle of the live index.
+    store.prune(settings.keep_snapshots, protect=[answering_bundle(settings.storage) or version])
     return open_bundle(store, version), contents.embedded
 
 

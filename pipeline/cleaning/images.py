@@ -25,6 +25,7 @@ from shared.cores import n_cores
 from shared.duplicates.groups import components, joining_pairs
 from shared.duplicates.looks import dhash
 from shared.errors import InputError
+from shared.exhaustion import raise_exhaustion
 from shared.photos.images import WORKING_SIDE_PX, open_photo, upright
 from shared.progress import progress_bar
 
@@ -141,7 +142,8 @@ def prepare_photos(
 def _prepare(photo: CataloguePhoto, directory: Path) -> Picture | Unusable:
     try:
         content = photo.path.read_bytes()
-    except OSError:
+    except OSError as exc:
+        raise_exhaustion(exc)
         return _CHANGED
     if hashlib.sha256(content).hexdigest() != photo.sha256:
         return _CHANGED

@@ -20,7 +20,7 @@ from shared.errors import LookalikeError, QueueUnavailable
 from shared.jobs.contract import Job
 from shared.jobs.store import JobStore
 from shared.redis_address import running_redis_url
-from shared.redis_client import connect
+from shared.redis_client import connect, queue_trouble
 from shared.settings import Backbone, Settings, load_settings
 
 TIMEOUT_S = 5
@@ -75,15 +75,18 @@ def report_errors(command: Callable[P, None]) -> Callable[P, None]:
         except LookalikeError as exc:
             exit_with_error(exc.code, str(exc), as_json=bool(kwargs.get("as_json")))
         except redis.RedisError as exc:
-            unavailable = QueueUnavailable(
-                f"Redis does not answer ({type(exc).__name__}); is the service running?", retry_after_s=5
-            )
-            exit_with_error(unavailable.code, str(unavailable), as_json=bool(kwargs.get("as_json")))
+            exit_with_error(QueueUnavailable.code, _redis_trouble(exc), as_json=bool(kwargs.get("as_json")))
         except KeyboardInterrupt:
             click.echo("interrupted", err=True)
             sys.exit(128 + signal.SIGINT)
 
     return run
+
+
+def _redis_trouble(error: redis.RedisError) -> str:
+    if isinstance(error, redis.ResponseError | redis.AuthenticationError | redis.BusyLoadingError):
+        return queue_trouble(error)
+    return f"Redis does not answer ({type(error).__name__}); is the service running?"
 
 
 def exit_with_error(code: str, detail: str, *, as_json: bool) -> NoReturn:

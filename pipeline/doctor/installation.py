@@ -86,7 +86,7 @@ def check_port() -> Findings:
         with socket.create_server((settings.host, settings.port), family=family):
             yield ok("port", f"{settings.authority} is free")
     except OSError as exc:
-        reason = os.strerror(exc.errno or 0)
+        reason = str(exc.strerror).partition(" (while")[0]  # Python adds the address
         if _is_locked(settings.home / "up.lock"):
             yield ok("port", f"{settings.authority} is in use, and a service runs from this home")
         else:

@@ -167,7 +167,7 @@ def _check_port(settings: Settings) -> None:
         with socket.create_server((settings.host, settings.port), family=family):
             pass
     except OSError as exc:
-        reason = os.strerror(exc.errno or 0)
+        reason = str(exc.strerror).partition(" (while")[0]  # Python adds the address
         raise CannotStart(
             f"cannot listen on {settings.authority} ({reason}); stop what is using it or choose another: "
             "make run PORT=18080"

@@ -20,6 +20,7 @@ from shared.duplicates.looks import Look, look_of
 from shared.duplicates.search import CANDIDATE_SCORE, same_pictures, sorted_pair
 from shared.duplicates.verdicts import Pair
 from shared.errors import InputError
+from shared.exhaustion import raise_exhaustion
 from shared.model.bundle import Split
 from shared.model.fusion import softmax
 from shared.model.matching import FEATURES, SAME, TARGET_PRECISION, Matching, match_features
@@ -152,7 +153,8 @@ def _look(photo: CataloguePhoto) -> Look | None:
     try:
         content = photo.path.read_bytes()
         return look_of(content) if hashlib.sha256(content).hexdigest() == photo.sha256 else None
-    except (OSError, InputError):  # it changed or vanished since it was embedded
+    except (OSError, InputError) as exc:  # it changed or vanished since it was embedded
+        raise_exhaustion(exc)
         return None
 
 

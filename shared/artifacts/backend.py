@@ -26,6 +26,7 @@ from pydantic import ValidationError
 from shared.artifacts.files import ObjectFile, Stored
 from shared.artifacts.promotion_log import PromotionLog
 from shared.errors import ArtifactError, ArtifactUnwritable
+from shared.exhaustion import raise_exhaustion
 
 MANIFEST: Final = "manifest.json"
 UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO)
@@ -212,6 +213,7 @@ class DirectoryBackend(Backend):
         try:
             written = PromotionLog.model_validate_json(file.read_bytes()) if file.is_file() else PromotionLog()
         except (OSError, ValidationError) as exc:
+            raise_exhaustion(exc)
             raise self._damaged(f"{file} cannot be read; without it, only what a rollback goes to is lost") from exc
         return written.agreeing_with(pointer, current.stat().st_mtime if pointer is not None else 0)
 
@@ -288,6 +290,7 @@ def read_manifest(directory: Path, damaged: type[ArtifactError]) -> dict[str, ob
     try:
         manifest: dict[str, object] = json.loads((directory / MANIFEST).read_bytes())
     except (OSError, ValueError) as exc:
+        raise_exhaustion(exc)
         raise damaged(f"{directory.name}: {MANIFEST} is missing or not JSON") from exc
     files = manifest.get("files") if isinstance(manifest, dict) else None
     if not isinstance(files, dict) or not all(

@@ -10,6 +10,7 @@ from typing import TypeVar
 
 from shared.catalogue.categories import PhotoFile
 from shared.errors import InputError
+from shared.exhaustion import raise_exhaustion
 from shared.photos.images import Pixels, PreprocessSpec, decode_photo
 
 CHANGED = "photo file changed or vanished while it was indexed"
@@ -31,6 +32,9 @@ def decode_file(
 
     Returns:
         (S, S, 3) uint8 RGB; or, as text, the reason why there are no pixels.
+
+    Raises:
+        OSError: this process may open no more files.
     """
     try:
         photo = file.read_bytes()
@@ -40,7 +44,8 @@ def decode_file(
             return decode_photo(photo, spec)
     except InputError as error:
         return f"photo cannot be used: {error.code}"
-    except OSError:
+    except OSError as exc:
+        raise_exhaustion(exc)
         return CHANGED
 
 

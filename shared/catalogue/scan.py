@@ -21,6 +21,7 @@ from shared.artifacts.bucket import Bucket
 from shared.artifacts.files import ObjectFile, Stored
 from shared.atomic_files import write_atomically
 from shared.catalogue.categories import PhotoFile
+from shared.exhaustion import raise_exhaustion
 
 _JPEG_ENDINGS = (".jpg", ".jpeg")
 # Of the files that are read; GIF, BMP and TIFF are not what photos are kept in.
@@ -223,6 +224,7 @@ class PhotoDigests:
 
         Raises:
             StoreUnavailable: the object store does not answer.
+            OSError: this process may open no more files.
         """
         now_ns = time.time_ns()
         found = {path: known[1] for path, stat in photos if (known := self._known.get(path)) and known[0] == stat}
@@ -269,7 +271,8 @@ class PhotoDigests:
 def _digest(file: PhotoFile) -> str:
     try:
         return hashlib.sha256(file.read_bytes()).hexdigest()
-    except OSError:
+    except OSError as exc:
+        raise_exhaustion(exc)
         return ""
 
 

@@ -25,6 +25,7 @@ from shared.attributes.values import fitting_values
 from shared.catalogue.categories import CataloguePhoto
 from shared.changes.log import BEGINNING, Change, entry_order
 from shared.errors import ArtifactError, IndexDamaged
+from shared.exhaustion import raise_exhaustion
 
 OVERRIDES = "standing.json"
 ABSENT = "absent"
@@ -176,7 +177,8 @@ def read_overrides(directory: Path) -> dict[str, CatalogueOverride]:
         return _FILE.validate_json((directory / OVERRIDES).read_bytes())
     except FileNotFoundError:
         return {}
-    except ValidationError as exc:
+    except (OSError, ValidationError) as exc:
+        raise_exhaustion(exc)
         raise IndexDamaged(f"{directory.name}: {OVERRIDES} cannot be read") from exc
 
 

@@ -26,6 +26,8 @@ from shared.jobs.duplicates_contract import DuplicateLabel
 # that similar to their originals, and among the eight nearest photos.
 CANDIDATE_SCORE = 0.6
 _NEIGHBOURS = 10
+# How many are asked for where photos that were replaced or deleted are among the nearest of the snapshot.
+_NEIGHBOURS_OF_CROWDED = 40
 _ROWS_AT_ONCE = 1024
 _LOOKS_AT_ONCE = 2000
 _COMPARED_AT_ONCE = 512
@@ -55,13 +57,15 @@ def similar_pictures(live: LivePhotos, wanted: Collection[int], tell: Tell) -> d
     of_listing = np.array([names.setdefault(photo.listing_id, len(names)) for photo in live.photos], dtype=np.int64)
     hidden = np.zeros(len(live.photos), dtype=np.bool_)
     hidden[list(live.hidden)] = True
+    # A photo that was put again and again would have no neighbours but what it was before.
+    put_rows = n_rows + np.flatnonzero(~hidden[n_rows:])
     found: dict[tuple[int, int], float] = {}
     ordered = sorted(wanted)
     for start in range(0, len(ordered), _ROWS_AT_ONCE):
         tell("searching", start, len(ordered))
         some = np.array(ordered[start : start + _ROWS_AT_ONCE], dtype=np.int64)
         queries = np.concatenate([live.snapshot.vectors(some[some < n_rows]), live.put[some[some >= n_rows] - n_rows]])
-        scores, rows = _nearest(live, np.ascontiguousarray(queries, dtype=np.float32))
+        scores, rows = _nearest(live, hidden, put_rows, np.ascontiguousarray(queries, dtype=np.float32))
         ones = np.broadcast_to(some[:, None], rows.shape)
         pairs = (scores >= CANDIDATE_SCORE) & (rows >= 0)
         ones, others, scores = ones[pairs], rows[pairs], scores[pairs]
@@ -152,16 +156,38 @@ def _evidence(looks: Mapping[str, Look], pair: Pair, score: float, correlation: 
     return Evidence(DuplicateLabel.SAME_PICTURE, score, round(correlation, 3), distance, mirrored)
 
 
-def _nearest(live: LivePhotos, queries: FloatArray) -> tuple[FloatArray, IntArray]:
-    """Nearest photos of snapshot and changes: similarities and rows, (n, k) each; -1 where there are fewer."""
-    scores, rows = live.snapshot.nearest(queries, min(_NEIGHBOURS + 1, len(live.snapshot)))
-    if not len(live.put):
+def _nearest(
+    live: LivePhotos, hidden: npt.NDArray[np.bool_], put_rows: IntArray, queries: FloatArray
+) -> tuple[FloatArray, IntArray]:
+    """Nearest photos of the snapshot, and of those put since, in some rows (m,).
+
+    Returns:
+        similarities and rows, (n, k) each; -1 where there are fewer.
+    """
+    scores, rows = _nearest_of_snapshot(live, hidden, queries)
+    if not len(put_rows):
         return scores, rows
-    n_put = min(_NEIGHBOURS + 1, len(live.put))
-    of_put = queries @ live.put[slice(None)].T  # (n, m)
+    n_put = min(_NEIGHBOURS + 1, len(put_rows))
+    of_put = queries @ live.put[put_rows - len(live.snapshot)].T  # (n, m)
     best: npt.NDArray[np.intp] = np.argpartition(-of_put, n_put - 1, axis=1)[:, :n_put]
-    rows = np.concatenate([rows, best + len(live.snapshot)], axis=1)
+    rows = np.concatenate([rows, put_rows[best]], axis=1)
     return np.concatenate([scores, np.take_along_axis(of_put, best, axis=1)], axis=1), rows
+
+
+def _nearest_of_snapshot(
+    live: LivePhotos, hidden: npt.NDArray[np.bool_], queries: FloatArray
+) -> tuple[FloatArray, IntArray]:
+    """Nearest photos of the snapshot; more of them to a query whose neighbours are partly replaced or deleted."""
+    n_rows = len(live.snapshot)
+    scores, rows = live.snapshot.nearest(queries, min(_NEIGHBOURS + 1, n_rows))
+    crowded = np.flatnonzero(((rows >= 0) & hidden[rows]).any(axis=1))
+    if not len(crowded) or n_rows <= rows.shape[1]:
+        return scores, rows
+    more_scores, more_rows = live.snapshot.nearest(queries[crowded], min(_NEIGHBOURS_OF_CROWDED + 1, n_rows))
+    missing = ((0, 0), (0, more_rows.shape[1] - rows.shape[1]))
+    scores, rows = np.pad(scores, missing), np.pad(rows, missing, constant_values=-1)
+    scores[crowded], rows[crowded] = more_scores, more_rows
+    return scores, rows
 
 
 def _parts(items: Sequence[T], size: int) -> Iterator[Sequence[T]]:

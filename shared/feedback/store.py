@@ -97,7 +97,7 @@ class FeedbackStore:
             at_most: searches with feedback; where there are more, all but half as many.
         """
         # Not the clock of this host, which may be some milliseconds behind: the order is by what Redis says itself.
-        seconds, microseconds = cast(tuple[int, int], self._redis.time())
+        seconds, microseconds = self._redis.time()
         now, age = seconds * 1_000_000 + microseconds, int(older_than_s * 1e6)
         n = self.count()
         excess = n - at_most // 2 if n > at_most else 0

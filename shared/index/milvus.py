@@ -19,6 +19,7 @@ from shared.array_types import FloatArray, IntArray
 from shared.artifacts.snapshots import IndexFacts, IndexManifest
 from shared.catalogue.categories import CataloguePhoto, categories_named
 from shared.errors import FingerprintMismatch, ImageNotFound, IndexDamaged, InvalidRequest
+from shared.exhaustion import raise_exhaustion
 from shared.index.ann import Allowed, exact_nearest
 from shared.index.facets import Facets
 from shared.index.hybrid import WIDER
@@ -438,6 +439,7 @@ def open_collection(
         texts = ListingTexts(directory, manifest.texts, filters.rows.listings) if manifest.texts and filters else None
         reference, digests = read_reference(directory), read_digests(directory)
     except (OSError, ValueError, RuntimeError, sqlite3.Error) as exc:
+        raise_exhaustion(exc)
         raise IndexDamaged(f"{version}: cannot be read") from exc
     server.load(facts.collection)
     n_there = server.count(facts.collection)

@@ -17,6 +17,7 @@ from shared.artifacts.snapshots import IndexKind, IndexManifest, read_index_mani
 from shared.artifacts.store import ArtifactStore
 from shared.catalogue.categories import CataloguePhoto
 from shared.errors import FingerprintMismatch, ImageNotFound, IndexDamaged, IndexMissing, IndexUnavailable
+from shared.exhaustion import raise_exhaustion
 from shared.index.ann import Allowed, CompressedIndex, ExactIndex, Mask, RowIndex, exact_nearest
 from shared.index.arrays import map_array
 from shared.index.building import CODES, SCORES
@@ -236,6 +237,7 @@ def open_files(directory: Path, version: str, manifest: IndexManifest) -> IndexS
 
     Raises:
         IndexDamaged: the files do not fit together or with the manifest.
+        OSError: the process may open no more files, or has no memory.
     """
     facts = manifest.index
     if facts is None:
@@ -262,6 +264,7 @@ def open_files(directory: Path, version: str, manifest: IndexManifest) -> IndexS
         else:
             index = ExactIndex(vectors)
     except (OSError, ValueError, EOFError, RuntimeError, sqlite3.Error) as exc:
+        raise_exhaustion(exc)
         raise IndexDamaged(f"{version}: cannot be read") from exc
     hybrid = HybridIndex(index, vectors, texts)
     return IndexSnapshot(version, manifest, filters, vectors, scores, hybrid, reference, digests)

@@ -12,7 +12,7 @@ import redis
 from celery import Celery
 from kombu.exceptions import OperationalError
 
-from shared.errors import JobGone, JobNotFound, QueueUnavailable
+from shared.errors import JobGone, JobNotFound, QueueUnavailable, RecordUnreadable
 from shared.jobs.celery_config import NAMED_QUEUES, QUEUES, RUN_QUEUED, TASKS, task_id
 from shared.jobs.contract import Job, JobStatus, Priority
 from shared.jobs.idle import IdleThreads
@@ -111,7 +111,7 @@ class Dispatcher:
     def _republish(self, store: JobStore, job_id: str) -> bool:
         try:
             job = store.get(job_id)
-        except (JobGone, JobNotFound):
+        except (JobGone, JobNotFound, RecordUnreadable):  # workers of a newer version publish theirs
             return False
         if job.status is not JobStatus.QUEUED:
             return False

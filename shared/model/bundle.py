@@ -24,6 +24,7 @@ from shared.artifacts.snapshots import bundle_store as bundle_store  # noqa: PLC
 from shared.artifacts.store import MANIFEST, ArtifactStore, unwritable
 from shared.catalogue.categories import CATEGORIES, MOST_CATEGORIES
 from shared.errors import ArtifactUnwritable, BundleDamaged, BundleMissing
+from shared.exhaustion import raise_exhaustion
 from shared.model.fusion import Fusion
 from shared.model.matching import Matching
 from shared.photos.images import PreprocessSpec
@@ -180,6 +181,7 @@ class ModelBundle:
         try:
             return load_file(self.directory / WEIGHTS)
         except (OSError, SafetensorError) as exc:
+            raise_exhaustion(exc)
             raise BundleDamaged(f"{self.version}: {WEIGHTS} cannot be read") from exc
 
     def text_encoder(self) -> TextEncoder | None:
@@ -198,6 +200,7 @@ class ModelBundle:
                 sentences = SentenceEncoder(facts.sentences, files)
             encoder = TextEncoder(facts, load_file(self.directory / TEXT), sentences)
         except (OSError, SafetensorError) as exc:
+            raise_exhaustion(exc)
             raise BundleDamaged(f"{self.version}: {TEXT} cannot be read") from exc
         if encoder.to_photo.shape[1] != self.manifest.embedding_dim:
             raise BundleDamaged(f"{self.version}: {TEXT} is of another model")
@@ -409,6 +412,7 @@ def _opened(directory: Path, manifest: BundleManifest) -> ModelBundle:
     try:
         split = Split.model_validate_json((directory / SPLIT).read_bytes())
     except (OSError, ValidationError) as exc:
+        raise_exhaustion(exc)
         raise BundleDamaged(f"{directory.name}: {SPLIT} is not that of a bundle") from exc
     return ModelBundle(directory.name, manifest, directory, split)
 

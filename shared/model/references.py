@@ -14,6 +14,7 @@ from safetensors.numpy import load, save
 
 from shared.array_types import FloatArray
 from shared.errors import BundleDamaged, EmbeddingsDiffer
+from shared.exhaustion import raise_exhaustion
 from shared.model.bundle import REFERENCES, BundleManifest, ModelBundle, Precision, References
 from shared.model.embedder import Embedder
 from shared.photos.images import Pixels
@@ -134,6 +135,7 @@ def _expected(bundle: ModelBundle) -> FloatArray:
     try:
         vectors: FloatArray = load((bundle.directory / REFERENCES).read_bytes())["vectors"].astype(np.float32)
     except (OSError, SafetensorError, KeyError) as exc:
+        raise_exhaustion(exc)
         raise BundleDamaged(f"{bundle.version}: {REFERENCES} cannot be read") from exc
     if vectors.shape != (N_PHOTOS, bundle.manifest.embedding_dim):
         raise BundleDamaged(f"{bundle.version}: {REFERENCES} is of another model")

@@ -16,6 +16,7 @@ import numpy as np
 from shared.array_types import FloatArray
 from shared.cores import give_way, n_cores
 from shared.errors import BundleDamaged, ModelNotCompiled
+from shared.exhaustion import raise_exhaustion
 from shared.model.bundle import GRAPH, BundleManifest, ModelBundle, Runtime
 from shared.model.embedder import Cores, Embedder, Embeddings, normalised
 from shared.model.openvino_library import openvino_library
@@ -204,6 +205,7 @@ class OpenVINOEmbedder:
         try:
             graph = core.read_model(bundle.directory / GRAPH)
         except RuntimeError as exc:
+            raise_exhaustion(exc)
             raise BundleDamaged(f"{bundle.version}: {GRAPH} cannot be read ({_reason(exc)})") from exc
 
         def compiled(n_streams: int) -> _RequestPool:

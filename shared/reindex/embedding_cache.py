@@ -19,12 +19,14 @@ import numpy.typing as npt
 from shared.array_types import FloatArray
 from shared.artifacts import Location
 from shared.artifacts.backends import backend_at
+from shared.exhaustion import raise_exhaustion
 from shared.model.embedder import Embeddings
 
 ANY_REINDEX = "known"  # scope of embeddings that every reindex may use
 _KEPT_S = 30 * 86_400
 _READERS = 8
-_DAMAGED = (OSError, ValueError, LookupError, zipfile.BadZipFile)  # raised by reading a truncated or altered file
+# Raised by reading a truncated or altered file.
+_DAMAGED = (OSError, EOFError, ValueError, LookupError, RuntimeError, zipfile.BadZipFile)
 
 
 class Shard(NamedTuple):
@@ -76,7 +78,11 @@ class EmbeddingCache:
         self._files.write(self._name(name), file.getvalue())
 
     def read(self, name: str) -> Shard | None:
-        """Read a shard; None if there is none. A damaged file is removed, so that it is embedded again."""
+        """Read a shard; None if there is none. A damaged file is removed, so that it is embedded again.
+
+        Raises:
+            OSError: the process may open no more files, or has no memory.
+        """
         try:
             with np.load(BytesIO(self._files.at(self._name(name)).read_bytes()), allow_pickle=False) as arrays:
                 shard = Shard(
@@ -86,7 +92,8 @@ class EmbeddingCache:
                 )
         except FileNotFoundError:
             return None
-        except _DAMAGED:
+        except _DAMAGED as exc:
+            raise_exhaustion(exc)
             self.drop([name])
             return None
         return shard if len(shard.sha256) == len(shard.embeddings.vectors) else None

@@ -31,7 +31,7 @@ def collect_garbage(
         server: Milvus, if it holds vectors.
 
     Raises:
-        StoreUnavailable: the object store does not answer.
+        StoreUnavailable, OSError: the storage does not answer, or cannot be read.
     """
     with suppress(ArtifactError):
         prune_index(indexes, settings.keep_snapshots, server)

@@ -3,7 +3,7 @@
 import logging
 from contextlib import suppress
 
-from shared.errors import JobGone, JobNotFound
+from shared.errors import JobGone, JobNotFound, RecordUnreadable
 from shared.jobs.dispatcher import Dispatcher
 from shared.jobs.store import JobStore
 from shared.telemetry import event
@@ -34,7 +34,7 @@ class Reaper:
         report = self._store.reap(max_attempts=self._max_attempts, lease_s=self._lease_s)
         for job_id in report.requeued:
             event(_LOG, "job_requeued", level=logging.WARNING, job_id=job_id)
-            with suppress(JobGone, JobNotFound):
+            with suppress(JobGone, JobNotFound, RecordUnreadable):  # workers of a newer version see to theirs
                 self._dispatcher.dispatch(self._store.get(job_id))
         for job_id in report.failed:
             event(_LOG, "job_given_up", level=logging.ERROR, job_id=job_id)

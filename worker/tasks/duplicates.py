@@ -19,6 +19,7 @@ from shared.duplicates.report import n_pages, write_report
 from shared.duplicates.search import CANDIDATE_SCORE, compare_looks, same_pictures, similar_pictures, sorted_pair
 from shared.duplicates.verdicts import Pair, VerdictStore
 from shared.errors import ArtifactError, IndexMissing, InputError, StoreUnavailable, VersionNotFound
+from shared.exhaustion import raise_exhaustion
 from shared.index.delta import DeltaIndex
 from shared.index.live_photos import LivePhoto, LivePhotos
 from shared.index.rows import PhotoTable
@@ -104,7 +105,8 @@ class PhotoLooks:
                 file = live_photo(self._settings.storage, photo.sha256)
             content = file.read_bytes()
             return look_of(content) if hashlib.sha256(content).hexdigest() == photo.sha256 else None
-        except (OSError, InputError):
+        except (OSError, InputError) as exc:
+            raise_exhaustion(exc)
             return None
 
 
@@ -196,8 +198,9 @@ class DuplicateFinder:
         try:
             index = self._engine.live.answering(None).index
             return self._of_put(index, request, put, file) if index.manifest.fingerprint == put.fingerprint else None
-        except (ArtifactError, StoreUnavailable) as exc:
-            event(_LOG, "duplicates_unknown", level=logging.WARNING, image_id=request.image_id, reason=exc.code)
+        except (ArtifactError, StoreUnavailable, OSError) as exc:  # OSError: no more files may be opened
+            reason = exc.strerror if isinstance(exc, OSError) else exc.code
+            event(_LOG, "duplicates_unknown", level=logging.WARNING, image_id=request.image_id, reason=reason)
             return None
 
     def _of_put(self, index: DeltaIndex, request: PutImageRequest, put: PutPhoto, file: bytes) -> list[DuplicateOf]:

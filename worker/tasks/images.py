@@ -18,6 +18,7 @@ from shared.artifacts.home import indexed_photo, keep_live_photo, live_photo
 from shared.attributes.schema import as_payload
 from shared.changes.log import Change, ChangeLog, PutPhoto
 from shared.errors import ImageNotFound, QueueUnavailable
+from shared.exhaustion import raise_exhaustion
 from shared.jobs.answers_contract import EmbedResult
 from shared.jobs.contract import (
     DeleteImageRequest,
@@ -112,6 +113,7 @@ class ChangeWriter:
         try:
             file = path.read_bytes()
         except OSError as exc:
+            raise_exhaustion(exc)
             raise ImageNotFound("the file of that photo cannot be read any more; send the photo itself") from exc
         fingerprint = index.manifest.fingerprint
         return self._kept(request, file, fingerprint, embeddings.vectors[0], embeddings.scores[0]), file

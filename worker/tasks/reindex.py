@@ -319,7 +319,7 @@ class _Attempt:
             promoted, decision = decide(report, self.request)
             if promoted:
                 promoted, decision = self._promote(version, bundle, report, fence, decision)
-            with suppress(StoreUnavailable):
+            with suppress(StoreUnavailable, OSError):  # the next one collects it
                 fingerprint = bundle.manifest.fingerprint
                 collect_garbage(
                     self.at.settings, self.at.indexes, self.at.log, fingerprint=fingerprint, server=self.at.server

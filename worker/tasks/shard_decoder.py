@@ -224,7 +224,10 @@ def _decode(
     spec, buckets = PreprocessSpec.model_validate(request["spec"]), Buckets(Path(request["cache"]))
 
     def decode(photo: dict[str, str]) -> Pixels | str:
-        return decode_file(buckets.file(photo["path"]), spec, photo["sha256"], decoding)
+        try:
+            return decode_file(buckets.file(photo["path"]), spec, photo["sha256"], decoding)
+        except OSError as exc:  # no more files may be opened: not the fault of a photo
+            raise StoreUnavailable(f"photos cannot be read just now: {exc.strerror}") from exc
 
     try:
         for _, pixels in ahead(pool, decode, request["photos"], n_ahead=_READ_AHEAD):

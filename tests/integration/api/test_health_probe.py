@@ -1,5 +1,7 @@
 """The health probe: readiness follows what becomes of a photo, not what workers say of themselves"""
 
+import errno
+import os
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -120,7 +122,7 @@ def test_readiness_goes_red_when_nobody_consumes_and_green_again(
     eventually(lambda: http.get("/readyz").status_code == 503, "readiness goes red")
     answer = http.get("/readyz").get_json()
     assert (answer["status"], answer["workers"]) == ("unready", 0)
-    assert "canary" in answer["problems"][0]
+    assert "health probe" in answer["problems"][0]
     assert http.get("/livez").status_code == 200
     hire()
     eventually(lambda: http.get("/readyz").status_code == 200, "readiness goes green")
@@ -165,6 +167,24 @@ def test_a_redis_that_takes_no_writes_is_named_where_no_worker_can_report(
         client.config_set("min-replicas-to-write", "0")
     eventually(lambda: len(http.get("/readyz").get_json()["problems"]) == 1, "and no longer than it lasts")
     service.health_probe.stop()
+
+
+def test_probes_go_on_after_the_process_was_short_of_files(
+    app: Flask, client: redis.Redis, hire: Callable[..., Worker]
+) -> None:
+    service, tries = app.extensions["lookalike"], iter([False, False, True])
+
+    def spec() -> PreprocessSpec:
+        if not next(tries, True):
+            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+        return PreprocessSpec()
+
+    probe = HealthProbe(service.store, service.registry, every_s=0.02, spec=spec, dispatch=service._dispatch)
+    report(client, state="ready")
+    worker = hire()
+    probe.start()
+    eventually(lambda: len(worker.seen) > 0, "a probe is sent")
+    probe.stop()
 
 
 def test_no_probe_is_sent_while_no_worker_reports(app: Flask, client: redis.Redis, jobs: JobStore) -> None:

@@ -25,6 +25,7 @@ from shared.model.embedder import Embeddings
 from shared.photos.images import PreprocessSpec, decode_photo
 from tests.conftest import encode, noise_image
 from tests.integration.conftest import PHOTO, assert_problem, photo_form, settings
+from tests.support.limits import no_more_files
 from tests.support.snapshots import write_snapshot
 
 CATEGORY = CATEGORIES[1]
@@ -236,6 +237,16 @@ def test_photos_nobody_has_or_whose_file_is_gone_are_not_found(http: FlaskClient
     assert_problem(http.get("/v1/images/p2"), 404, "image_not_found")
     (catalogue / "images" / "p1.jpg").write_bytes(b"no photo")
     assert_problem(http.get("/v1/images/p1"), 404, "image_not_found")
+
+
+def test_where_the_api_may_open_no_more_files_photos_are_put_off_and_not_told_to_be_gone(http: FlaskClient) -> None:
+    http.application.extensions["lookalike"].reader = PhotoReader(n_threads=1, max_pixels=10**6)
+    for n_free in (0, 1):  # the table of photos, the photo's file; sockets to a decoder
+        with no_more_files(but=n_free):
+            refused = http.get("/v1/images/p1")
+        assert_problem(refused, 503, "resources_exhausted")
+        assert int(refused.headers["Retry-After"]) > 0
+    assert opened(http.get("/v1/images/p1")).size == (320, 160)
 
 
 def test_a_photo_put_live_shows_at_once_and_a_deleted_one_no_more(

@@ -194,6 +194,21 @@ def test_an_api_key_with_unknown_fields_lets_its_owner_in_and_can_be_revoked(
     assert_problem(ask(), 401, "api_key_invalid")
 
 
+def test_a_scope_of_a_newer_version_locks_nobody_out_and_opens_nothing(client: redis.Redis, valkey_url: str) -> None:
+    ring = KeyRing(client)
+    tokens = {}
+    for name, scopes in (("ours", ["read"]), ("both", ["read", "rate"]), ("newer", ["rate"])):
+        key, tokens[name] = ring.create(name, {Scope.READ})
+        record = json.loads(client.hget(f"{PREFIX}keys", key.id) or "")
+        client.hset(f"{PREFIX}keys", key.id, json.dumps(record | {"scopes": scopes}))
+    http = create_app(settings(valkey_url)).test_client()
+    answers = {
+        name: http.get("/v1/jobs", headers={"Authorization": f"Bearer {token}"}) for name, token in tokens.items()
+    }
+    assert {name: answer.status_code for name, answer in answers.items()} == {"ours": 200, "both": 200, "newer": 403}
+    assert_problem(http.get("/v1/jobs"), 401, "api_key_required")
+
+
 def test_an_entry_of_the_change_log_with_unknown_fields_is_read(jobs: JobStore, client: redis.Redis) -> None:
     log = ChangeLog(client)
     created(jobs, JobKind.DELETE_IMAGE)

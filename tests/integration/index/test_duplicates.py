@@ -1,11 +1,14 @@
 """Duplicates jobs over a real index, files and Valkey: what is found, what people decided, and what a put is told"""
 
+import errno
 import hashlib
 import io
+import os
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import cast
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -192,6 +195,27 @@ def test_pending_changes_count_and_a_photo_without_its_file_is_told(installation
     assert (result.n_photos, result.n_unreadable) == (6, 1)
 
 
+def test_a_photo_put_often_does_not_keep_others_that_were_put_from_being_found(installation: Installation) -> None:
+    installation.build(PHOTOS[-1:])
+    entries = []
+    for sequence, (image_id, listing_id) in enumerate([*[("again", "g")] * 15, ("copy", "h")], start=1):
+        content = jpeg(scene(5), quality=95 if image_id == "again" else 60)
+        sha256 = keep_live_photo(installation.home, content)
+        embedding = vector(5) if image_id == "again" else vector(6, like=5)
+        photo = PutPhoto(listing_id, 0, sha256, "f", embedding, np.zeros(len(CATEGORIES), np.float32))
+        entries.append(Change(f"{sequence}-0", image_id, sequence, photo))
+    installation.index.apply(entries)
+    assert groups(installation.find()) == [("same_picture", ["again", "copy"])]
+
+
+def test_photos_that_were_deleted_do_not_keep_others_from_being_found(installation: Installation) -> None:
+    gone = [(f"gone{i}", f"g{i}", jpeg(scene(5)), vector(5)) for i in range(20)]
+    left = [("one", "h", jpeg(scene(5), 80), vector(5)), ("other", "i", jpeg(scene(5), 60), vector(6, like=5))]
+    installation.build([*gone, *left])
+    installation.index.apply([Change(f"{i}-0", name, i, None) for i, (name, *_) in enumerate(gone, start=1)])
+    assert groups(installation.find()) == [("same_picture", ["one", "other"])]
+
+
 def test_many_groups_are_paged(installation: Installation) -> None:
     n = GROUPS_A_PAGE + 3
     contents = [jpeg(scene(100 + i, (32, 24))) for i in range(n)]
@@ -239,3 +263,15 @@ def test_looks_are_computed_once_and_a_damaged_cache_is_made_anew(installation: 
     cache.mkdir()
     photo, file = put(lambda image: image, installation.home)
     assert installation.finder.of_put(PUT, photo, file) is None  # and the put is not refused
+
+
+def test_photos_for_which_no_more_files_may_be_opened_are_not_told_to_be_unreadable(
+    installation: Installation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    photo, file = put(lambda image: image, installation.home)
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "read_bytes", Mock(side_effect=OSError(errno.EMFILE, os.strerror(errno.EMFILE))))
+        with pytest.raises(OSError, match="Too many open files"):
+            installation.find()
+        assert installation.finder.of_put(PUT, photo, file) is None  # and the put is not refused
+    assert groups(installation.find())

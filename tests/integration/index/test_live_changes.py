@@ -1,6 +1,8 @@
 """Live changes in a worker with real model, index and Valkey: carried out once, seen at once, and lost by no swap"""
 
 import base64
+import errno
+import os
 import shutil
 import threading
 import time
@@ -8,6 +10,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import closing
 from functools import partial
 from pathlib import Path
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -207,6 +210,24 @@ def test_what_is_said_of_a_photo_changes_without_the_photo_and_nothing_is_embedd
         assert (entry.photo.listing_id, entry.photo.payload) == (f"l{turn}", f'{{"title":"said {turn}"}}')
         eventually_of(live.index, image_id, f"l{turn}")
     assert engine.stats().batch_sizes == {}
+
+
+def test_a_photo_that_cannot_be_read_for_want_of_open_files_is_not_told_to_be_gone(
+    jobs: JobStore, log: ChangeLog, engine: Engine, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert engine.live.current is not None
+    known = engine.live.current.index.snapshot.photo(0)
+    request = PutImageRequest(
+        image_id=known.image_id, listing_id="l", category=CATEGORY, sequence=log.next_sequence(), without_photo=True
+    )
+    job = jobs.create(JobKind.PUT_IMAGE, request, None, admission=PLENTY)[0]
+    file = Mock(read_bytes=Mock(side_effect=OSError(errno.EMFILE, os.strerror(errno.EMFILE))))
+    monkeypatch.setattr("worker.tasks.images.indexed_photo", lambda *given: file)
+    runner(jobs, log, engine, home).run_queued()
+    done = jobs.get(job.id)
+    assert done.error is not None
+    assert done.error.code == "internal_error"
+    assert list(log.read()) == []
 
 
 def test_the_worker_that_changes_a_photo_finds_it_so_before_the_job_has_ended(

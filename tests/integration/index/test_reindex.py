@@ -14,6 +14,7 @@ from PIL import Image, ImageOps
 
 from shared.artifacts.snapshots import index_store, read_index_manifest
 from shared.artifacts.store import ArtifactStore
+from shared.changes.overrides import OVERRIDES
 from shared.errors import PromotionRefused, ReindexRunning
 from shared.index.snapshot import open_snapshot
 from shared.index.vector_index import VectorIndex
@@ -338,6 +339,18 @@ def test_an_index_whose_live_version_is_gone_is_made_anew(works: Works) -> None:
     works.start()
     assert works.reindex().promoted
     assert len(works.live()) == len(works.embedded) == 52
+
+
+def test_an_older_version_that_cannot_be_read_does_not_fail_a_reindex_that_went_live(works: Works) -> None:
+    works.start()
+    [first, *_] = works.indexes.versions()
+    works.reindex(mode="all")
+    overrides = works.indexes.path(first) / OVERRIDES
+    overrides.unlink()
+    overrides.mkdir()  # so that it cannot be read, whoever reads it
+    result = works.reindex(mode="all")
+    assert result.promoted
+    assert works.indexes.current() == result.index_version
 
 
 def test_a_damaged_shard_is_embedded_again(works: Works) -> None:

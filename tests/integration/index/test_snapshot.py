@@ -19,9 +19,10 @@ from shared.catalogue.categories import CATEGORIES
 from shared.errors import FingerprintMismatch, IndexDamaged, IndexMissing
 from shared.index.building import SCORES
 from shared.index.rows import CATEGORY_CODES, LISTING_CODES
-from shared.index.snapshot import open_snapshot
+from shared.index.snapshot import open_files, open_snapshot
 from shared.index.stored_vectors import VECTORS
 from shared.jobs.contract import SearchRequest
+from tests.support.limits import no_more_files
 from tests.support.vectors import (
     DIMENSION,
     FINGERPRINT,
@@ -90,6 +91,16 @@ def test_a_damaged_manifest_is_refused_by_name(store: ArtifactStore, damage: Cal
     damage(store.path(version) / MANIFEST)
     with pytest.raises(IndexDamaged, match=MANIFEST):
         open_snapshot(store, fingerprint=FINGERPRINT, version=version)
+
+
+def test_where_no_more_files_may_be_opened_nothing_is_called_damaged(store: ArtifactStore) -> None:
+    version = write(store)
+    manifest, directory = read_index_manifest(store, version), store.path(version)
+    open_files(directory, version, manifest)
+    for read in (lambda: read_index_manifest(store, version), lambda: open_files(directory, version, manifest)):
+        with no_more_files(), pytest.raises(OSError, match="Too many open files"):
+            read()
+    open_files(directory, version, manifest)
 
 
 def test_rows_swapped_with_those_of_another_snapshot_are_refused(store: ArtifactStore) -> None:

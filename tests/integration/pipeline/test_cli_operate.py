@@ -166,3 +166,16 @@ def test_without_redis_every_verb_ends_with_1_and_says_why(
     assert "Traceback" not in run(*arguments, code=1).output
     monkeypatch.delenv("LOOKALIKE_REDIS_URL")
     assert "LOOKALIKE_REDIS_URL" in run_json(*arguments, code=1)["error"]["detail"]
+
+
+def test_a_redis_that_refuses_is_told_from_one_that_does_not_answer(
+    client: redis.Redis, valkey_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client.config_set("min-replicas-to-write", "1")  # it has none
+    try:
+        refused = run_json("keys", "create", "--name", "shop", code=1)["error"]
+    finally:
+        client.config_set("min-replicas-to-write", "0")
+    assert (refused["code"], "cannot be written" in refused["detail"]) == ("queue_unavailable", True)
+    monkeypatch.setenv("LOOKALIKE_REDIS_URL", valkey_url.replace("redis://", "redis://nobody:wrong@"))
+    assert "another user or password" in run("keys", "list", code=1).stderr

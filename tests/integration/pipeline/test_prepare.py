@@ -17,7 +17,7 @@ from torchvision.models import resnet50
 from pipeline.building import index
 from pipeline.cli.main import main
 from pipeline.demo.catalogue import generate
-from shared.artifacts.snapshots import index_store
+from shared.artifacts.snapshots import answering_bundle, index_store
 from shared.artifacts.store import ArtifactStore
 from shared.errors import CatalogueUnusable, EmbeddingsDiffer, WeightsUnusable
 from shared.index.snapshot import open_snapshot
@@ -195,6 +195,22 @@ def test_another_catalogue_is_a_new_bundle(installation: Installation, tmp_path:
     assert done.bundle_version != bundle_before
     assert done.index_version != index_before
     assert installation.heard("rebuilding the model bundle", "fitted on catalogue", "not on other")
+
+
+def test_until_a_new_bundle_has_an_index_the_one_that_answers_is_kept(
+    installation: Installation, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before, _ = live_versions(installation.home)
+    generate(tmp_path / "other", n_listings=13, seed=99)
+
+    def end_here(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(index, "build_index", end_here)  # as by Ctrl-C, with the bundle built and no index yet
+    with pytest.raises(KeyboardInterrupt):
+        installation.prepare(catalogue=tmp_path / "other", keep_snapshots=1)
+    assert live_versions(installation.home)[0] != before
+    assert answering_bundle(installation.home) == before
 
 
 def test_a_damaged_index_is_rebuilt_under_the_same_bundle_and_said(installation: Installation) -> None:

@@ -2,15 +2,17 @@
 
 import os
 import signal
+import socket
 import struct
 import time
 from io import BytesIO
 
 import gevent
 import pytest
+from gevent.socket import socketpair
 from PIL import Image
 
-from api.uploads.decoder_pool import DecoderPool
+from api.uploads.decoder_pool import DecoderPool, _Decoder
 from shared.errors import InputError, PhotoTooLarge, PhotoUndecodable, QueueFull
 from shared.jobs.contract import Priority
 from shared.photos.colour import SRGB_CURVE, matrix_profile
@@ -104,6 +106,16 @@ def test_a_process_killed_as_it_waits_is_replaced_and_the_photo_not_blamed(decod
         os.kill(process_id, signal.SIGKILL)
     time.sleep(0.1)
     assert decode(decoders, PHOTO)
+
+
+def test_a_process_that_ends_while_it_answers_gives_no_part_of_an_answer() -> None:
+    decoder = _Decoder()
+    ours, theirs = socketpair()
+    theirs.sendall(b'[]\n{"n_bytes": 150528}\n' + bytes(1000))
+    theirs.shutdown(socket.SHUT_WR)
+    decoder._stream = ours.makefile("rwb")
+    with ours, theirs, pytest.raises(PhotoUndecodable, match="too long"):
+        decoder.ask(PHOTO, {}, {"max_pixels": 1, "max_decoding_bytes": 1})
 
 
 def test_a_caller_that_gives_up_leaves_no_answer_for_the_next(decoders: DecoderPool) -> None:

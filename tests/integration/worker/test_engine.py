@@ -22,8 +22,9 @@ from shared.model.bundle import bundle_store, open_bundle
 from shared.model.embedder import Embeddings
 from shared.model.matching import Matching
 from tests.support.installation import Installation
+from tests.support.limits import no_more_files
 from tests.support.once import small_catalogue
-from tests.support.snapshots import UNUSABLE, write_matching, write_snapshot
+from tests.support.snapshots import UNUSABLE, write_matching, write_reversed, write_snapshot
 from worker.serving import model_manager
 from worker.serving.engine import Engine
 from worker.serving.loaded_model import EngineOptions
@@ -204,6 +205,23 @@ def test_whatever_cannot_be_used_is_named_and_the_old_one_serves(home: Path) -> 
         engine.refresh()
         assert engine.problem is None
     engine.close()
+
+
+def test_an_index_for_which_no_more_files_may_be_opened_takes_over_once_they_may(home: Path) -> None:
+    engine = Engine(home)
+    engine.refresh()
+    before = engine.info()
+    index_store(home).promote(version := write_reversed(home))
+    for n_free in range(4):  # the pointer, the manifest, the files
+        with no_more_files(but=n_free):
+            engine.refresh()
+        assert engine.info() == before
+        assert engine.problem
+    engine.refresh()
+    after = engine.info()
+    engine.close()
+    assert after
+    assert (after.version, engine.problem) == (version, None)
 
 
 def test_a_search_tells_whether_the_same_thing_is_there_once_its_model_can(home: Path) -> None:

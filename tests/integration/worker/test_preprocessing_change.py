@@ -29,6 +29,7 @@ from shared.photos.images import PreprocessSpec, decode_photo, open_photo, worki
 from tests.conftest import Clock, encode, noise_image
 from tests.integration.conftest import settings
 from tests.support.bundles import make_bundle, make_index
+from tests.support.limits import no_more_files
 from worker.serving import model_manager as live
 from worker.serving.engine import Engine
 
@@ -206,6 +207,15 @@ def test_the_front_door_takes_the_spec_of_the_model_that_answers(turns: Turns) -
     (index_store(turns.home).path(turns.indexes[NEW]) / MANIFEST).unlink()
     clock.now += 1
     assert spec.current() == NEW  # what cannot be read changes nothing
+
+
+def test_photos_are_not_made_by_a_guess_where_the_model_cannot_be_read_for_want_of_files(turns: Turns) -> None:
+    spec = ServingPreprocessing(turns.home)
+    with no_more_files(), pytest.raises(OSError, match="Too many open files"):
+        spec.current()
+    assert spec.current() == OLD
+    with no_more_files():
+        assert spec.current() == OLD  # it is known
 
 
 def test_without_an_installation_photos_are_made_as_by_default(tmp_path: Path) -> None:

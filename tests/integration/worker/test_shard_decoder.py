@@ -98,6 +98,21 @@ def test_a_process_that_ends_in_a_shard_is_told_as_a_lost_worker(
     assert not _processes()
 
 
+def test_a_process_that_may_open_no_more_files_blames_no_photo(
+    decoders: ShardDecoders, photos: list[ShardPhoto]
+) -> None:
+    with decoders.decoded(photos[:1], _SPEC, _CACHE) as decoded:
+        list(decoded)
+    process = _processes()[0]
+    before = process.rlimit(psutil.RLIMIT_NOFILE)
+    process.rlimit(psutil.RLIMIT_NOFILE, (process.num_fds(), before[1]))
+    with (
+        decoders.decoded(photos, _SPEC, _CACHE) as decoded,
+        pytest.raises(StoreUnavailable, match="Too many open files"),
+    ):
+        list(decoded)
+
+
 def test_while_one_hangs_it_is_asked_whether_the_shard_is_wanted(
     decoders: ShardDecoders, photos: list[ShardPhoto], monkeypatch: pytest.MonkeyPatch
 ) -> None:

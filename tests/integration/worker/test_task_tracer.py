@@ -9,8 +9,9 @@ from celery import Celery, signals
 from celery.worker import state
 
 from shared.errors import ImageNotFound
-from shared.jobs.celery_config import QUEUES, TASKS, make_celery
+from shared.jobs.celery_config import QUEUES, RUN_QUEUED, TASKS, make_celery
 from shared.jobs.contract import EmbedRequest, Job, JobKind, JobStatus, PhotoResult, Priority
+from shared.jobs.records import Claim
 from shared.jobs.store import JobStore
 from tests.conftest import Clock
 from tests.integration.conftest import PLENTY
@@ -198,7 +199,7 @@ def test_a_message_that_names_a_photo_job_runs_it_likewise(
 
 
 def test_redis_being_away_ends_the_attempt_and_leaves_nothing_listed(
-    client: redis.Redis, tasks: Tasks, runner_of: Callable[..., JobRunner]
+    client: redis.Redis, tasks: Tasks, runner_of: Callable[..., JobRunner], caplog: pytest.LogCaptureFixture
 ) -> None:
     class Dropping(JobStore):
         def succeed(self, *_: Any) -> JobStatus | None:
@@ -213,3 +214,32 @@ def test_redis_being_away_ends_the_attempt_and_leaves_nothing_listed(
     assert store.get(job.id).status is JobStatus.RUNNING  # until its lease is over
     assert [what for what, *_ in tasks.signals] == ["prerun", "failure: away", "postrun"]
     assert not state.active_requests
+    assert "Traceback" not in caplog.text  # that Redis is away is no bug
+
+
+def test_a_token_that_meets_a_broken_redis_says_so_in_a_line(
+    client: redis.Redis, app: Celery, runner_of: Callable[..., JobRunner], caplog: pytest.LogCaptureFixture
+) -> None:
+    class Away(JobStore):
+        def claim(self, *_: Any, **__: Any) -> Claim | None:
+            raise redis.ConnectionError("away")
+
+    runner_of(Away(client), lambda: RESULT)
+    ended = app.tasks[RUN_QUEUED].apply()
+    assert (ended.state, str(ended.result)) == ("FAILURE", "away")
+    told = [record for record in caplog.records if record.name in ("celery.app.trace", "worker.tasks.registry")]
+    assert "event=redis_unreachable reason='the job queue cannot be reached'" in [one.getMessage() for one in told]
+    assert not any(record.exc_info for record in told)  # that Redis is away is no bug
+
+
+def test_a_script_that_fails_in_redis_is_logged_as_the_bug_it_is(
+    client: redis.Redis, app: Celery, runner_of: Callable[..., JobRunner], caplog: pytest.LogCaptureFixture
+) -> None:
+    class Wrong(JobStore):
+        def claim(self, *_: Any, **__: Any) -> Claim | None:
+            client.eval("return redis.call('NOTHING')", 0)
+            return None
+
+    runner_of(Wrong(client), lambda: RESULT)
+    assert app.tasks[RUN_QUEUED].apply().state == "FAILURE"
+    assert [record for record in caplog.records if record.name == "celery.app.trace" and record.exc_info]

@@ -28,7 +28,8 @@ from shared.jobs.contract import (
     Priority,
     Submission,
 )
-from shared.jobs.reindex_contract import ShardRequest
+from shared.jobs.records import PREFIX
+from shared.jobs.reindex_contract import ReindexRequest, ShardRequest
 from shared.jobs.store import JobStore
 from shared.jobs.worker_registry import WorkerRegistry
 from shared.model.embedder import Cores
@@ -153,6 +154,21 @@ def submit_of(client: redis.Redis, priority: Priority, *, age_s: float = 0) -> J
     return store.create(
         JobKind.EMBED, EmbedRequest(), b"p", admission=PLENTY, submission=Submission(priority=priority)
     )[0]
+
+
+@pytest.mark.parametrize("lease_s", [None, 0])
+def test_a_job_of_a_newer_version_does_not_keep_a_worker_from_its_heartbeat(
+    client: redis.Redis, make_worker: Callable[..., WorkerProcess], lease_s: float | None
+) -> None:
+    early = JobStore(client, clock=lambda: time.time() - 60)
+    job = early.create(JobKind.REINDEX, ReindexRequest(), None, admission=PLENTY).job
+    if lease_s is not None:  # its worker has died, else its message is lost
+        early.claim_job(job.id, "of a newer version", lease_s=lease_s)
+    client.hset(f"{PREFIX}job:{job.id}", "kind", "video")
+    worker = make_worker()
+    worker._heartbeat.beat()
+    assert [one.name for one in WorkerRegistry(client).live()] == [worker.name]
+    assert client.hget(f"{PREFIX}job:{job.id}", "status") == b"queued"  # for a worker that knows it
 
 
 @pytest.mark.parametrize("mine", Priority)
