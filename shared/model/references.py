@@ -5,6 +5,7 @@ Processors differ most in int8: without VNNI, sums of two products saturate at 1
 """
 
 import hashlib
+from functools import lru_cache
 from typing import Final
 
 import numpy as np
@@ -57,6 +58,7 @@ def reference_pixels(size_px: int) -> Pixels:
     return np.stack([_draw(number, size_px) for number in range(N_PHOTOS)])
 
 
+@lru_cache(N_PHOTOS)  # whoever builds a model needs them several times; 1.2 MB
 def _draw(number: int, size_px: int) -> Pixels:
     leaves = _random(f"{DRAWING}/{number}", _N_LEAVES * 8).reshape(_N_LEAVES, 8)
     at = np.arange(size_px, dtype=np.int64) * _UNITS // size_px

@@ -174,8 +174,8 @@ class OpenVINOEmbedder:
     """An `Embedder` in OpenVINO on a CPU.
 
     The graph is compiled twice: for a pass over all cores, which a photo alone takes, and for one stream per core, so
-    that concurrent passes spend no time on threads waiting for one another. At the first pass in spare cores it is
-    compiled once more, with threads that give way.
+    that concurrent passes spend no time on threads waiting for one another; once where there is one stream. At the
+    first pass in spare cores it is compiled once more, with threads that give way.
 
     Args:
         bundle: to load.
@@ -214,7 +214,8 @@ class OpenVINOEmbedder:
 
         try:
             self._all = compiled(1)
-            self._streams = compiled(self._n_streams)
+            # A pass of the only stream is over all cores, too.
+            self._streams = self._all if self._n_streams == 1 else compiled(self._n_streams)
         except RuntimeError as exc:
             raise ModelNotCompiled(f"{bundle.version}: {GRAPH} cannot be compiled here ({_reason(exc)})") from exc
         # A stream of several threads shares them with all others. With one thread each it has the one that is started

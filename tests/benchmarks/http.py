@@ -63,7 +63,7 @@ class Server:
     cpu_ms: dict[tuple[int, str], list[float]] = field(default_factory=lambda: defaultdict(list))
 
     def ask(self, photos: Path, n_clients: int, seconds: float) -> Asked:
-        warm_s = max(0.5, seconds / 4)
+        warm_s = max(min(0.5, seconds), seconds / 4)
         return ask(
             Load(
                 self.port, self.path, str(photos), n_clients, seconds, warm_s, self.multipart, self.headers, self.texts
@@ -94,7 +94,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="one short turn, with few clients and without peers")
     given = parser.parse_args()
     if given.quick:
-        given.clients, given.turns, given.seconds, given.no_peers = [1, 4], 1, 0.5, True
+        given.clients, given.turns, given.seconds, given.no_peers = [1, 4], 1, 0.2, True
     home = installed(Backbone(given.backbone))
     photos = query_photos()
     bare = BareLoop(home, [path.read_bytes() for path in photos], quick=given.quick)
@@ -116,7 +116,7 @@ def main() -> None:
         if not given.no_peers:
             servers += [running.enter_context(peer(name, home)) for name in PEERS if _available(name)]
         for server in servers:  # the first requests are the slowest
-            server.ask(photos[0].parent, 4, 0.5)
+            server.ask(photos[0].parent, 4, min(0.5, given.seconds))
         bares, plains = [], []
         for _ in range(given.turns):
             bares.append(bare.run(given.seconds))

@@ -40,8 +40,7 @@ from tests.e2e.conftest import Service, eventually
 from tests.support.ports import free_port
 
 _N_TURNS = 9
-_N_JOBS = 100  # of each depth in each turn
-_N_WEIGHED = 500
+_N_JOBS, _N_JOBS_QUICK = 100, 20  # of each depth in each turn
 _BY_ID = SearchRequest(image_id="0123456789ab", k=10)
 _RESULT = SearchResult(
     category=CategoryAnswer(name="Other Goods", index=0, probability=1, top=[]),
@@ -55,10 +54,11 @@ T = TypeVar("T")
 
 
 class Depth:
-    """One database with so many jobs in line; whatever is measured leaves it as deep as it was."""
+    """One database with so many jobs in line; each turn of so many more leaves it as deep as it was."""
 
-    def __init__(self, client: redis.Redis, n_queued: int) -> None:
+    def __init__(self, client: redis.Redis, n_queued: int, n_jobs: int) -> None:
         self.n_queued = n_queued
+        self._n_jobs = n_jobs
         self.took_us: dict[str, list[float]] = defaultdict(list)
         self._client = client
         self._store = JobStore(client)
@@ -67,7 +67,7 @@ class Depth:
 
     def measure_store(self) -> None:
         """Submit, ask, claim and finish."""
-        jobs = [self.timed("submit", lambda: create(self._store)) for _ in range(_N_JOBS)]
+        jobs = [self.timed("submit", lambda: create(self._store)) for _ in range(self._n_jobs)]
         for job_id in jobs:
             self.timed("ask", lambda job_id=job_id: self._store.place(self._store.get(job_id)))  # type: ignore[misc]
         self.drain()
@@ -83,7 +83,7 @@ class Depth:
             answer.read()
             return answer.status
 
-        assert {self.timed("http submit", submit) for _ in range(_N_JOBS)} == {202}
+        assert {self.timed("http submit", submit) for _ in range(self._n_jobs)} == {202}
         connection.close()
         self.drain()
 
@@ -106,10 +106,11 @@ def main() -> None:
     """Print tables; write `var/bench/queue.json` and `var/bench/queue.png`."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--depths", type=int, nargs="+", default=[100, 10_000, 100_000])
-    parser.add_argument("--quick", action="store_true", help="two turns, 100 and 1,000 queued")
+    parser.add_argument("--quick", action="store_true", help="two turns of a few, 100 and 1,000 queued")
     given = parser.parse_args()
     depths, n_turns = ([100, 1000], 2) if given.quick else (given.depths, _N_TURNS)
-    report = Report("queue", turns=n_turns, jobs_a_turn=_N_JOBS)
+    n_jobs = _N_JOBS_QUICK if given.quick else _N_JOBS
+    report = Report("queue", turns=n_turns, jobs_a_turn=n_jobs)
     config = {"appendonly": "yes", "databases": str(len(depths) + 1)}
     with (
         tempfile.TemporaryDirectory() as scratch,
@@ -122,14 +123,14 @@ def main() -> None:
             url = f"redis://127.0.0.1:{valkey.port}/{next(numbers)}"
             return url, running.enter_context(connect(url, timeout_s=10))
 
-        _weigh(report, database()[1])
+        _weigh(report, database()[1], 5 * n_jobs)
         filled: list[tuple[Depth, Service]] = []
         for n_queued in depths:
             url, client = database()
             service = Service(Path(scratch) / "home", url, log=Path(scratch) / "log")
             running.callback(service.close)
             service.start("api", max_queued=_NO_LIMIT, probe_every_s=0)
-            filled.append((Depth(client, n_queued), service))
+            filled.append((Depth(client, n_queued, n_jobs), service))
         for _, service in filled:
             eventually(lambda service=service: _listens(service.port), 60, "the API listens")  # type: ignore[misc]
         for turn in range(n_turns + 1):
@@ -160,8 +161,8 @@ def create(store: JobStore) -> str:
     return store.create(JobKind.SEARCH, _BY_ID, None, admission=limits)[0].id
 
 
-def _weigh(report: Report, client: redis.Redis) -> None:
-    """Memory of a queued job, by what the server says before and after."""
+def _weigh(report: Report, client: redis.Redis, n_jobs: int) -> None:
+    """Memory of a queued job, of so many, by what the server says before and after."""
     store = JobStore(client)
     limits = Admission(max_queued=_NO_LIMIT, max_queued_per_owner=_NO_LIMIT)
     create(store)  # scripts and keys that are there once
@@ -171,9 +172,9 @@ def _weigh(report: Report, client: redis.Redis) -> None:
 
     for kind, submit in (("search by id", lambda: create(store)), ("embed, with its photo", with_photo)):
         before = _used_bytes(client)
-        for _ in range(_N_WEIGHED):
+        for _ in range(n_jobs):
             submit()
-        each = (_used_bytes(client) - before) / _N_WEIGHED
+        each = (_used_bytes(client) - before) / n_jobs
         report.add("memory of a queued job", job=kind, bytes=each, gb_of_10_000=each * 10_000 / 1e9)
     client.flushdb()
 

@@ -104,6 +104,7 @@ class Soak:
             group=group,
             variables={"AWS_ENDPOINT_URL": store.url} if store else {},
             lease_s=_LEASE_S,  # short, so that frozen workers lose theirs
+            streams=2,
             **settings,
         )
 

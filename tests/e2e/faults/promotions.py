@@ -103,7 +103,7 @@ def main() -> int:
         other = write_reversed(home)
         assert first
         photos = [path.read_bytes() for path in sorted((demo / "images").iterdir())]
-        fleet = Fleet(home, directory / "valkey", log=directory / "log")
+        fleet = Fleet(home, directory / "valkey", log=directory / "log", streams=2)
         try:
             fleet.man(1)
             done = promote_often(fleet, (first, second, other), photos, asked.n)

@@ -27,7 +27,7 @@ CROP = PreprocessSpec(size_px=160, fit="crop")
 def own_fleet(home: Path, catalogue: Path, tmp_path: Path) -> Iterator[Fleet]:
     """API and a worker over a copy of the installation; its health probe goes with the model too."""
     copy_installation(home, tmp_path / "home")
-    fleet = Fleet(tmp_path / "home", tmp_path / "valkey", lease_s=4, probe_every_s=0.5, catalogue=catalogue)
+    fleet = Fleet(tmp_path / "home", tmp_path / "valkey", lease_s=4, probe_every_s=0.5, catalogue=catalogue, streams=2)
     fleet.man(1)
     yield fleet
     fleet.close()

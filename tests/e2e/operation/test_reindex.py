@@ -28,7 +28,9 @@ IN_FLIGHT = 2 * SHARD_PHOTOS  # of one worker
 @pytest.fixture(scope="module")
 def counting(home: Path, catalogue: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
     """A fleet of counting workers over a copy of everything."""
-    fleet = Fleet.over_copies(home, catalogue, tmp_path_factory.mktemp("reindex"), lease_s=4, probe_every_s=0)
+    fleet = Fleet.over_copies(
+        home, catalogue, tmp_path_factory.mktemp("reindex"), lease_s=4, probe_every_s=0, streams=2
+    )
     fleet.start("api")
     yield fleet
     fleet.close()

@@ -82,7 +82,7 @@ def test_a_flood_of_one_key_leaves_the_searches_of_another_quick(
     ring = KeyRing(valkey)
     flooder, patient = (Client(own_stack.url, ring.create(name, {Scope.SUBMIT})[1]) for name in ("flooder", "patient"))
     own_stack.start("api", probe_every_s=0)
-    worker = own_stack.start("worker")
+    worker = own_stack.start("worker", streams=2)
     own_stack.wait_ready()
     for _ in range(N_SEARCHES):
         patient.search()  # the first warm everything up

@@ -16,13 +16,14 @@ from werkzeug.test import TestResponse
 
 from api.app import create_app
 from api.http.auth import PUBLIC
+from api.uploads.bodies import PhotoReader
 from shared.api_keys import KeyRing, Scope
 from shared.errors import InternalError
 from shared.jobs.records import PREFIX
 from shared.jobs.store import JobStore
 from tests import ROOT
 from tests.integration.api.test_api import EMBEDDED
-from tests.integration.conftest import assert_problem, photo_form, settings
+from tests.integration.conftest import application, assert_problem, photo_form, settings
 
 BOTH = {Scope.SUBMIT, Scope.READ}
 
@@ -33,8 +34,8 @@ def ring(client: redis.Redis) -> KeyRing:
 
 
 @pytest.fixture
-def app(client: redis.Redis, valkey_url: str) -> Flask:
-    return create_app(settings(valkey_url, max_queued=100))
+def app(client: redis.Redis, valkey_url: str, reader: PhotoReader) -> Flask:
+    return application(settings(valkey_url, max_queued=100), reader)
 
 
 class Caller:
@@ -157,9 +158,9 @@ def test_no_key_is_let_in_while_redis_is_away(client: redis.Redis, ring: KeyRing
 
 
 def test_a_service_in_the_open_stays_closed_when_its_last_key_is_revoked(
-    client: redis.Redis, ring: KeyRing, valkey_url: str
+    client: redis.Redis, ring: KeyRing, valkey_url: str, reader: PhotoReader
 ) -> None:
-    app = create_app(settings(valkey_url, host="0.0.0.0"))
+    app = application(settings(valkey_url, host="0.0.0.0"), reader)
     assert_problem(app.test_client().get("/v1/jobs"), 401, "api_key_required")
     caller = Caller(app, ring)
     assert caller.get("/v1/jobs").status_code == 200
@@ -295,9 +296,9 @@ def test_a_key_is_not_limited_for_an_hour_after_the_clock_of_redis_was_set_back_
 
 
 def test_the_rate_is_one_for_all_processes_and_has_a_default(
-    client: redis.Redis, ring: KeyRing, valkey_url: str
+    client: redis.Redis, ring: KeyRing, valkey_url: str, reader: PhotoReader
 ) -> None:
-    apps = [create_app(settings(valkey_url, requests_per_minute=4)) for _ in range(2)]
+    apps = [application(settings(valkey_url, requests_per_minute=4), reader) for _ in range(2)]
     caller, generous = Caller(apps[0], ring), Caller(apps[0], ring, requests_per_minute=100)
     answers = [
         app.test_client().get("/v1/jobs", headers={"Authorization": f"Bearer {caller.token}"}).status_code
@@ -307,8 +308,10 @@ def test_the_rate_is_one_for_all_processes_and_has_a_default(
     assert [generous.get("/v1/jobs").status_code for _ in range(6)] == [200] * 6
 
 
-def test_a_key_may_fill_its_share_of_the_queue_and_no_more(client: redis.Redis, ring: KeyRing, valkey_url: str) -> None:
-    app = create_app(settings(valkey_url, max_queued=100, max_queued_per_key=2))
+def test_a_key_may_fill_its_share_of_the_queue_and_no_more(
+    client: redis.Redis, ring: KeyRing, valkey_url: str, reader: PhotoReader
+) -> None:
+    app = application(settings(valkey_url, max_queued=100, max_queued_per_key=2), reader)
     greedy, other = Caller(app, ring), Caller(app, ring)
     first = greedy.submit()
     greedy.submit()

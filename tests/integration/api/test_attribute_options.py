@@ -7,14 +7,13 @@ import pytest
 import redis
 from flask.testing import FlaskClient
 
-from api.app import create_app
 from api.uploads.bodies import PhotoReader
 from shared.artifacts.snapshots import index_store
 from shared.artifacts.store import MANIFEST
 from shared.attributes.schema import Attribute, AttributeType
 from shared.jobs.contract import PutImageRequest, SearchRequest
 from shared.jobs.store import JobStore
-from tests.integration.conftest import PHOTO, assert_problem, photo_form, post, settings
+from tests.integration.conftest import PHOTO, application, assert_problem, photo_form, post, settings
 from tests.support.versions import write_version
 
 ATTRIBUTES = (
@@ -35,8 +34,7 @@ def http(client: redis.Redis, valkey_url: str, reader: PhotoReader, tmp_path: An
         manifest["attributes"] = [attribute.model_dump(mode="json") for attribute in ATTRIBUTES]
         (draft.directory / MANIFEST).write_text(json.dumps(manifest))
     store.promote(draft.version)
-    app = create_app(settings(valkey_url, home=tmp_path, max_queued=100))
-    app.extensions["lookalike"].reader = reader
+    app = application(settings(valkey_url, home=tmp_path, max_queued=100), reader)
     return app.test_client()
 
 

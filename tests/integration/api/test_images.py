@@ -24,7 +24,7 @@ from shared.jobs.store import JobStore
 from shared.model.embedder import Embeddings
 from shared.photos.images import PreprocessSpec, decode_photo
 from tests.conftest import encode, noise_image
-from tests.integration.conftest import PHOTO, assert_problem, photo_form, settings
+from tests.integration.conftest import PHOTO, application, assert_problem, photo_form, settings
 from tests.support.limits import no_more_files
 from tests.support.snapshots import write_snapshot
 
@@ -66,8 +66,7 @@ def promote(home: Path, catalogue: Path, compacted_through: str = "0-0") -> None
 
 @pytest.fixture
 def http(client: redis.Redis, valkey_url: str, reader: PhotoReader, home: Path, catalogue: Path) -> FlaskClient:
-    app = create_app(settings(valkey_url, home=home, catalogue=catalogue, max_queued=100, max_changes=2))
-    app.extensions["lookalike"].reader = reader
+    app = application(settings(valkey_url, home=home, catalogue=catalogue, max_queued=100, max_changes=2), reader)
     return app.test_client()
 
 

@@ -12,20 +12,20 @@ from flask.testing import FlaskClient
 from werkzeug.datastructures import MultiDict
 from werkzeug.test import TestResponse
 
-from api.app import create_app
+from api.uploads.bodies import PhotoReader
 from shared.errors import InternalError, PhotoExpired, WorkerLost
 from shared.jobs.contract import Job
 from shared.jobs.records import PREFIX
 from shared.jobs.store import JobStore
 from tests.integration.api.test_api import EMBEDDED
-from tests.integration.conftest import assert_problem, photo_form, settings
+from tests.integration.conftest import application, assert_problem, photo_form, settings
 
 Headers = dict[str, str]
 
 
 @pytest.fixture
-def app(client: redis.Redis, valkey_url: str) -> Flask:
-    return create_app(settings(valkey_url, max_queued=1000))
+def app(client: redis.Redis, valkey_url: str, reader: PhotoReader) -> Flask:
+    return application(settings(valkey_url, max_queued=1000), reader)
 
 
 @pytest.fixture
@@ -98,8 +98,8 @@ def test_what_is_unknown_can_be_neither_cancelled_nor_retried(http: FlaskClient,
     assert_problem(http.post(f"/v1/jobs/{job_id}/{action}"), 404, "job_not_found")
 
 
-def test_cancelling_works_when_the_queue_is_full(client: redis.Redis, valkey_url: str) -> None:
-    http = create_app(settings(valkey_url, max_queued=2)).test_client()
+def test_cancelling_works_when_the_queue_is_full(client: redis.Redis, valkey_url: str, reader: PhotoReader) -> None:
+    http = application(settings(valkey_url, max_queued=2), reader).test_client()
     first = submitted(http)
     submitted(http)
     assert_problem(submit(http), 429, "queue_full")
@@ -179,8 +179,10 @@ def test_a_retry_with_an_idempotency_key_makes_one_job(http: FlaskClient, jobs: 
     assert_problem(http.post(f"/v1/jobs/{second}/retry", headers={"Idempotency-Key": "k"}), 422, "idempotency_conflict")
 
 
-def test_a_retry_is_refused_when_the_queue_is_full(client: redis.Redis, jobs: JobStore, valkey_url: str) -> None:
-    http = create_app(settings(valkey_url, max_queued=1)).test_client()
+def test_a_retry_is_refused_when_the_queue_is_full(
+    client: redis.Redis, jobs: JobStore, valkey_url: str, reader: PhotoReader
+) -> None:
+    http = application(settings(valkey_url, max_queued=1), reader).test_client()
     job_id = submitted(http)
     jobs.fail(claim(jobs), WorkerLost("died"))
     submitted(http)

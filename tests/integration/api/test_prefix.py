@@ -12,15 +12,14 @@ from api.uploads.bodies import PhotoReader
 from lookalike import Client
 from shared.errors import CannotStart
 from tests.integration.api.test_page import BROWSER
-from tests.integration.conftest import PHOTO, photo_form, settings
+from tests.integration.conftest import PHOTO, application, photo_form, settings
 
 PREFIX = "/shop/lookalike"
 
 
 @pytest.fixture
 def http(client: redis.Redis, valkey_url: str, reader: PhotoReader) -> FlaskClient:
-    app = create_app(settings(valkey_url, url_prefix=PREFIX))
-    app.extensions["lookalike"].reader = reader
+    app = application(settings(valkey_url, url_prefix=PREFIX), reader)
     return app.test_client()
 
 

@@ -7,7 +7,6 @@ import pytest
 import redis
 from flask.testing import FlaskClient
 
-from api.app import create_app
 from api.uploads.bodies import PhotoReader
 from shared.artifacts.snapshots import index_store
 from shared.artifacts.store import MANIFEST
@@ -15,7 +14,7 @@ from shared.attributes.schema import Attribute, AttributeType
 from shared.catalogue.categories import CATEGORIES
 from shared.jobs.contract import EmbedRequest, PutImageRequest, SearchRequest, brings_photo
 from shared.jobs.store import JobStore
-from tests.integration.conftest import assert_problem, photo_form, post, settings
+from tests.integration.conftest import application, assert_problem, photo_form, post, settings
 from tests.support.versions import promote_bundle, write_version
 
 WORDS = ("title", "description")
@@ -32,8 +31,7 @@ def served(home: Any, valkey_url: str, reader: PhotoReader, words: tuple[str, ..
         (draft.directory / MANIFEST).write_text(json.dumps(manifest))
     store.promote(draft.version)
     promote_bundle(home, preprocess={}, text={"attributes": words} if words else None)
-    app = create_app(settings(valkey_url, home=home, max_queued=100))
-    app.extensions["lookalike"].reader = reader
+    app = application(settings(valkey_url, home=home, max_queued=100), reader)
     return app.test_client()
 
 

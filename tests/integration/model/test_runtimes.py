@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NoReturn
 
@@ -21,6 +22,7 @@ from shared.model.backbones import EMBEDDING_DIM, INPUT_PX, LEVELS, NORMALISATIO
 from shared.model.bundle import GRAPH, ModelBundle, Precision, Runtime, bundle_store, open_bundle
 from shared.model.embedder import Cores
 from shared.model.network import Network, Projection
+from shared.model.openvino_library import openvino_library
 from shared.model.references import reference_pixels, verify_embeddings
 from shared.model.runtimes import OpenVINOEmbedder, TorchEmbedder, open_embedder
 from shared.photos.images import Pixels, PreprocessSpec, decode_photo
@@ -99,6 +101,28 @@ def test_a_photo_gets_the_same_embedding_alone_in_a_batch_and_beside_others(both
         thread.join()
     for i, vector in answers.items():
         np.testing.assert_allclose(vector, together.vectors[i], atol=1e-4)
+
+
+def test_one_stream_is_compiled_once_for_both_kinds_of_pass_and_answers_several_threads(
+    both: Both, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    core = openvino_library().Core
+    compile_model, compiled = core.compile_model, list[object]()
+
+    def counted(*given: object) -> object:
+        compiled.append(compile_model(*given))
+        return compiled[-1]
+
+    monkeypatch.setattr(core, "compile_model", counted)
+    embedder = OpenVINOEmbedder(both.int8, threads=2, streams=1)
+    assert len(compiled) == 1
+    OpenVINOEmbedder(both.int8, threads=2, streams=2)
+    assert len(compiled) == 3
+    passes = [Cores.ALL, Cores.STREAM, Cores.SPARE] * 2
+    with ThreadPoolExecutor(len(passes)) as pool:
+        answers = list(pool.map(lambda cores: embedder.embed(both.photos[:2], cores).vectors, passes))
+    for vectors in answers[1:]:
+        np.testing.assert_array_equal(vectors, answers[0])
 
 
 def _computed_by_niceness() -> dict[int, int]:

@@ -18,7 +18,7 @@ from shared.jobs.dispatcher import Dispatcher
 from shared.jobs.records import PREFIX
 from shared.jobs.store import JobStore
 from tests.conftest import encode, noise_image
-from tests.integration.conftest import PHOTO, assert_problem, photo_form, post, settings
+from tests.integration.conftest import PHOTO, application, assert_problem, photo_form, post, settings
 
 FORM = b'--x\r\nContent-Disposition: form-data; name="image"; filename="a"\r\n\r\nphoto\r\n--x--\r\n'
 SUBMITS = ["/predict/feature_embedding", "/predict/similar_images", "/v1/jobs/embed", "/v1/jobs/search"]
@@ -302,8 +302,7 @@ def test_the_services_own_page_and_programs_may_submit(http: FlaskClient, header
 
 
 def test_an_operator_may_let_a_page_of_another_origin_submit(valkey_url: str, reader: PhotoReader) -> None:
-    app = create_app(settings(valkey_url, trusted_origins="https://Shop.example:443/, http://localhost:3000"))
-    app.extensions["lookalike"].reader = reader
+    app = application(settings(valkey_url, trusted_origins="https://Shop.example:443/, http://localhost:3000"), reader)
     http = app.test_client()
     for origin, status in {
         "https://shop.example": 202,

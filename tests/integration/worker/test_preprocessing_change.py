@@ -12,7 +12,6 @@ import numpy as np
 import pytest
 import redis
 
-from api.app import create_app
 from api.uploads.bodies import PhotoReader
 from api.uploads.preprocessing import ServingPreprocessing
 from shared.artifacts.home import keep_live_photo
@@ -27,7 +26,7 @@ from shared.jobs.contract import (
 from shared.jobs.store import JobStore
 from shared.photos.images import PreprocessSpec, decode_photo, open_photo, working_copy
 from tests.conftest import Clock, encode, noise_image
-from tests.integration.conftest import settings
+from tests.integration.conftest import application, settings
 from tests.support.bundles import make_bundle, make_index
 from tests.support.limits import no_more_files
 from worker.serving import model_manager as live
@@ -225,8 +224,7 @@ def test_without_an_installation_photos_are_made_as_by_default(tmp_path: Path) -
 def test_a_request_sent_again_after_the_spec_changed_is_the_same_request(
     turns: Turns, client: redis.Redis, valkey_url: str, reader: PhotoReader, jobs: JobStore
 ) -> None:
-    app = create_app(settings(valkey_url, home=turns.home))
-    app.extensions["lookalike"].reader = reader
+    app = application(settings(valkey_url, home=turns.home), reader)
     http = app.test_client()
 
     def submit(key: str) -> str:
