@@ -1,8 +1,8 @@
 """The configuration of gunicorn. Requests run in greenlets: a slow or waiting client costs a socket, not a thread."""
 
-from api.http.patching import patch_all
+from gevent import monkey
 
-patch_all()  # before anything imports ssl, which cannot be patched afterwards
+monkey.patch_all()  # before anything imports ssl, which cannot be patched afterwards
 
 import logging  # noqa: E402
 import resource  # noqa: E402
