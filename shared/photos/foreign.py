@@ -97,7 +97,7 @@ def _name_of_text(start: bytes) -> str | None:
         return "a photo whose bytes were turned into text on the way"
     if _BASE64.fullmatch(start):
         return "a photo in base64"
-    return "text" if _TEXT.fullmatch(start) else None
+    return "a text file" if _TEXT.fullmatch(start) else None
 
 
 def raw_name(file: bytes) -> str | None:

@@ -350,5 +350,5 @@ def test_the_command_line_says_what_is_wrong_and_exits_1(home: Path, tmp_path: P
     (tmp_path / "not-a-photo.jpg").write_bytes(b"hello")
     refused = lookalike("search", str(tmp_path / "not-a-photo.jpg"), home=home)
     assert refused.returncode == 1
-    assert "not a photo" in refused.stderr
+    assert "a text file is not read; send one of JPEG" in refused.stderr
     assert "Traceback" not in refused.stderr

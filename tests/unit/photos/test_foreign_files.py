@@ -62,7 +62,7 @@ FILES = {
     "a data URL": b"data:image/jpeg;base64," + b64encode(JPEG),
     "base64": b64encode(JPEG),
     "base64 ": encodebytes(JPEG),
-    "^text": b'{"error": "not found"}',
+    "^a text file is not read": b'{"error": "not found"}',
     "turned into text": JPEG.decode(errors="replace").encode(),
     "turned into text ": JPEG.decode("latin-1").encode(),
     "turned into text  ": encode(IMAGE, "PNG").decode(errors="replace").encode(),
