@@ -10,7 +10,7 @@ from weakref import WeakKeyDictionary
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, expect, sync_playwright
 
 Scheme = Literal["light", "dark"]
 # The shell is the same engine without the window, tabs and menus around it, and takes two thirds of the processor time.
@@ -90,6 +90,8 @@ class Visit:
 
     def violations(self) -> list[str]:
         """What axe-core finds wrong for those who do not see or use a mouse."""
+        # Results that others will replace are pale, and those behind a dialog wait for it.
+        expect(self.page.locator("body:not(:has(dialog[open])) #grid[aria-busy]")).to_have_count(0, timeout=_WITHIN_MS)
         found = Axe().run(self.page).response["violations"]
         return [f"{rule['id']}: {[node['html'][:200] for node in rule['nodes']]}" for rule in found]
 

@@ -111,7 +111,7 @@ def test_a_process_killed_as_it_waits_is_replaced_and_the_photo_not_blamed(decod
 def test_a_process_that_ends_while_it_answers_gives_no_part_of_an_answer() -> None:
     decoder = _Decoder()
     ours, theirs = socketpair()
-    theirs.sendall(b'[]\n{"n_bytes": 150528}\n' + bytes(1000))
+    theirs.sendall(b'{"protections": [], "at_rest_bytes": 0}\n{"n_bytes": 150528}\n' + bytes(1000))
     theirs.shutdown(socket.SHUT_WR)
     decoder._stream = ours.makefile("rwb")
     with ours, theirs, pytest.raises(PhotoUndecodable, match="too long"):
