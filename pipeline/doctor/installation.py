@@ -78,21 +78,17 @@ def check_home() -> Findings:
 
 def check_port() -> Findings:
     """Check that the API's port is free, or used by a service of this home."""
+    from pipeline.local.port import port_trouble
     from shared.settings import load_settings
 
     settings = load_settings()
-    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
-    try:
-        with socket.create_server((settings.host, settings.port), family=family):
-            yield ok("port", f"{settings.authority} is free")
-    except OSError as exc:
-        reason = str(exc.strerror).partition(" (while")[0]  # Python adds the address
-        if _is_locked(settings.home / "up.lock"):
-            yield ok("port", f"{settings.authority} is in use, and a service runs from this home")
-        else:
-            yield fail(
-                "port", f"{settings.authority}: {reason}", "stop what is using it, or choose another: PORT=18080"
-            )
+    trouble = port_trouble(settings)
+    if trouble is None:
+        yield ok("port", f"{settings.authority} is free")
+    elif _is_locked(settings.home / "up.lock"):
+        yield ok("port", f"{settings.authority} is in use, and a service runs from this home")
+    else:
+        yield fail("port", f"{settings.authority}: {trouble}", "stop what is using it, or choose another: PORT=18080")
 
 
 def check_weights() -> Findings:

@@ -19,6 +19,7 @@ import redis
 
 from pipeline.building.index import Prepared, prepare
 from pipeline.local.locks import exclusive
+from pipeline.local.port import port_trouble
 from pipeline.local.supervisor import Supervisor
 from shared.api_keys import KeyRing, require_some_key
 from shared.artifacts.home import catalogue_location
@@ -162,16 +163,11 @@ def _environment(settings: Settings, redis_url: str) -> dict[str, str]:
 
 
 def _check_port(settings: Settings) -> None:
-    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
-    try:
-        with socket.create_server((settings.host, settings.port), family=family):
-            pass
-    except OSError as exc:
-        reason = str(exc.strerror).partition(" (while")[0]  # Python adds the address
+    if trouble := port_trouble(settings):
         raise CannotStart(
-            f"cannot listen on {settings.authority} ({reason}); stop what is using it or choose another: "
+            f"cannot listen on {settings.authority} ({trouble}); stop what is using it or choose another: "
             "make run PORT=18080"
-        ) from exc
+        )
 
 
 def _check_redis(url: str | None) -> None:

@@ -46,9 +46,7 @@ def open_image(photo: bytes) -> Image.Image:
     Image.MAX_IMAGE_PIXELS = None
     Image.init()  # registers every plugin once; `formats` may only name registered ones
     try:
-        image = Image.open(BytesIO(photo), formats=FORMATS)
-        forget_xmp(image)
-        return image
+        return Image.open(BytesIO(photo), formats=FORMATS)
     except DECODER_ERRORS as exc:  # UnidentifiedImageError is an OSError
         if unread := unread_tiff(photo):
             raise unsupported(unread) from exc
