@@ -18,9 +18,8 @@ from pipeline.evaluation.retrieval import retrieval_metrics
 from pipeline.training.head import Heads
 from shared.array_types import FloatArray
 from shared.catalogue.categories import CataloguePhoto
-from shared.cores import n_cores
 from shared.model.bundle import GRAPH
-from shared.model.openvino_library import openvino_library
+from shared.model.openvino_library import compile_for_cpu, openvino_library
 from shared.model.signal_stack import signal_stack_kept
 from shared.photos.images import Pixels
 
@@ -151,9 +150,7 @@ def int8_weights_graph(graph: Graph) -> Graph:
 
 def runner(graph: Graph, threads: int = 0) -> Forward:
     """Compile a graph for the CPU, to run on so many cores, 0: on all: (n, S, S, 3) uint8 -> its outputs, in order."""
-    hints = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": threads or n_cores()}
-    with signal_stack_kept():
-        compiled = openvino_library().Core().compile_model(graph, "CPU", hints)
+    compiled = compile_for_cpu(graph, threads=threads)
     request = compiled.create_infer_request()
 
     def forward(pixels: Pixels) -> list[FloatArray]:

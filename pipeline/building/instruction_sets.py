@@ -17,8 +17,7 @@ import numpy as np
 
 from shared.array_types import FloatArray
 from shared.model.embedder import normalised
-from shared.model.openvino_library import openvino_library
-from shared.model.signal_stack import signal_stack_kept
+from shared.model.openvino_library import compile_for_cpu, openvino_library
 from shared.photos.images import Pixels
 
 # Measured with Lite0 on 500 real photos, last stage: with weights of seven bits all cosines are 1.0000; with weights of
@@ -95,12 +94,8 @@ def compare_instruction_sets(graph: Graph, pixels: Pixels) -> Agreement | None:
 
 def _features(directory: Path) -> FloatArray:
     """(n, width) features of the graph and the pixels in a directory."""
-    openvino = openvino_library()
-
     pixels = np.load(directory / "pixels.npy")
-    with signal_stack_kept():
-        hints = {"INFERENCE_PRECISION_HINT": "f32"}
-        compiled = openvino.Core().compile_model(directory / "graph.xml", "CPU", hints)
+    compiled = compile_for_cpu(directory / "graph.xml")
     request = compiled.create_infer_request()
     batches = [pixels[start : start + _BATCH] for start in range(0, len(pixels), _BATCH)]
     return np.concatenate([np.array(request.infer({0: batch})[compiled.outputs[0]]) for batch in batches])

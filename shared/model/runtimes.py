@@ -19,8 +19,7 @@ from shared.errors import BundleDamaged, ModelNotCompiled
 from shared.exhaustion import raise_exhaustion
 from shared.model.bundle import GRAPH, BundleManifest, ModelBundle, Runtime
 from shared.model.embedder import Cores, Embedder, Embeddings, normalised
-from shared.model.openvino_library import openvino_library
-from shared.model.signal_stack import signal_stack_kept
+from shared.model.openvino_library import compile_for_cpu, openvino_library
 from shared.model.torch_library import require_torch
 from shared.photos.images import Pixels
 from shared.settings import Backbone
@@ -200,8 +199,6 @@ class OpenVINOEmbedder:
         self._library = f"OpenVINO {openvino.get_version()}"
         self._n_streams = streams or threads
         core = openvino.Core()
-        # The same precision on every machine: a CPU with bfloat16 units would otherwise compute other embeddings.
-        common = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": threads}
         try:
             graph = core.read_model(bundle.directory / GRAPH)
         except RuntimeError as exc:
@@ -209,8 +206,7 @@ class OpenVINOEmbedder:
             raise BundleDamaged(f"{bundle.version}: {GRAPH} cannot be read ({_reason(exc)})") from exc
 
         def compiled(n_streams: int) -> _RequestPool:
-            with signal_stack_kept():
-                return _RequestPool(core.compile_model(graph, "CPU", {**common, "NUM_STREAMS": n_streams}), n_streams)
+            return _RequestPool(compile_for_cpu(graph, threads=threads, streams=n_streams, core=core), n_streams)
 
         try:
             self._all = compiled(1)
@@ -286,15 +282,11 @@ class OpenVINOEmbedder:
 
     def _compile_maps(self) -> "_RequestPool":
         """The part of the graph that ends with what embeddings are pooled from."""
-        openvino = openvino_library()
-
         graph = self._core.read_model(self._bundle.directory / GRAPH)
         pooling = [op for op in graph.get_ordered_ops() if op.get_type_name() == "ReduceMean"]
         maps = [op.input_value(0) for op in pooling if op.input_value(0).get_partial_shape().rank.get_length() == 4]
-        hints = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": self._threads, "NUM_STREAMS": 1}
-        with signal_stack_kept():
-            compiled = self._core.compile_model(openvino.Model(maps, graph.get_parameters()), "CPU", hints)
-        return _RequestPool(compiled, 1)
+        model = openvino_library().Model(maps, graph.get_parameters())
+        return _RequestPool(compile_for_cpu(model, threads=self._threads, core=self._core), 1)
 
 
 class _RequestPool:

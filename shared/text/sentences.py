@@ -14,8 +14,7 @@ from pydantic import BaseModel, ConfigDict
 
 from shared.array_types import FloatArray, IntArray
 from shared.errors import BundleDamaged
-from shared.model.openvino_library import openvino_library
-from shared.model.signal_stack import signal_stack_kept
+from shared.model.openvino_library import compile_for_cpu, openvino_library
 from shared.text.features import MAX_CHARS
 
 GRAPH = "sentences.xml"
@@ -84,21 +83,15 @@ class SentenceEncoder:
         openvino = openvino_library()
 
         self.facts = facts
-        # Titles are short: a second thread costs more than it helps. Activations stay float32 beside weights of eight
-        # bits, so that every processor gives the same vectors.
-        options = {
-            "INFERENCE_PRECISION_HINT": "f32",
-            "INFERENCE_NUM_THREADS": 1,
-            "NUM_STREAMS": 1,
-            "ENABLE_CPU_PINNING": False,  # or the texts of all workers of a machine share one core
-            "DYNAMIC_QUANTIZATION_GROUP_SIZE": 0,
-        }
         try:
             self._tokenizer = load_tokenizer(files[TOKENIZER], facts.max_tokens)
             core = openvino.Core()
             graph = core.read_model(files[GRAPH], openvino.Tensor(np.frombuffer(files[WEIGHTS], dtype=np.uint8)))
-            with signal_stack_kept():
-                self._request = core.compile_model(graph, "CPU", options).create_infer_request()
+            # Titles are short: a second thread costs more than it helps. Activations stay float32 beside weights of
+            # eight bits, so that every processor gives the same vectors.
+            self._request = compile_for_cpu(
+                graph, threads=1, core=core, DYNAMIC_QUANTIZATION_GROUP_SIZE=0
+            ).create_infer_request()
         except (ImportError, KeyError, RuntimeError, ValueError) as exc:
             raise BundleDamaged(f"the sentence encoder cannot be loaded: {exc}") from exc
         self._running = threading.Lock()

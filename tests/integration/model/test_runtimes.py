@@ -2,10 +2,12 @@
 
 import dataclasses
 import os
+import re
 import subprocess
 import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import NoReturn
 
@@ -148,6 +150,34 @@ def test_passes_in_spare_cores_run_in_threads_of_a_lower_priority_where_each_str
             embedder.embed(both.photos[:4], cores)
         spent = {niceness: ticks - before.get(niceness, 0) for niceness, ticks in _computed_by_niceness().items()}
         assert spent.get(at_work, 0) > 4 * spent.get(idle, 0)
+
+
+def _cores_of_threads() -> set[str]:
+    """The cores that the threads of this process may run on, as the kernel lists them."""
+    found = set()
+    for thread in Path("/proc/self/task").iterdir():
+        with suppress(OSError):  # it has ended
+            found |= set(re.findall(r"Cpus_allowed_list:\s*(\S+)", (thread / "status").read_text()))
+    return found
+
+
+@pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="there is one core")
+@pytest.mark.parametrize("cores", [Cores.ALL, Cores.STREAM, Cores.SPARE])
+@pytest.mark.parametrize("threads", [1, 2])
+def test_no_pass_is_bound_to_a_core_that_the_passes_of_other_workers_would_be_bound_to(
+    both: Both, cores: Cores, threads: int
+) -> None:
+    embedder = OpenVINOEmbedder(both.int8, threads=threads)
+    unbound = _cores_of_threads()
+    seen = [embedder.embed(both.photos[:4], cores)]  # compiles
+    while_running: list[set[str]] = []
+    caller = threading.Thread(target=lambda: seen.extend(embedder.embed(both.photos[:4], cores) for _ in range(20)))
+    caller.start()
+    while caller.is_alive():
+        while_running.append(_cores_of_threads())
+    assert len(seen) == 21
+    assert len(while_running) > 1
+    assert set.union(*while_running) == unbound
 
 
 @pytest.mark.parametrize("which", ["int8", "float32"])
