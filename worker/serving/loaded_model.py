@@ -84,7 +84,8 @@ def start_model(bundle: ModelBundle, options: EngineOptions, on_batch: Callable[
     if options.tunings is None or (options.streams and options.max_batch):  # nothing to choose
         embedder = open_with(options.streams)
     else:
-        embedder, tuning = open_tuned(open_with, options.tunings, streams=options.streams, batch=options.max_batch)
+        wishes = {"threads": options.threads, "streams": options.streams, "batch": options.max_batch}
+        embedder, tuning = open_tuned(open_with, options.tunings, **wishes)
     max_batch = tuning.batch if tuning else options.max_batch or embedder.best_batch
     size_px = bundle.manifest.preprocess.size_px
     for cores in (Cores.ALL, Cores.STREAM):  # the first pass of each kind is the slowest

@@ -11,12 +11,14 @@ import statistics
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from shared.atomic_files import write_atomically
+from shared.cores import n_cores
 from shared.model.embedder import Cores, Embedder
 from shared.photos.images import Pixels
 from shared.telemetry import event
@@ -34,10 +36,19 @@ _ROUND_S = 0.12
 # batches. Each pass also costs the service: with four photos a pass, 3 % faster than two, it served 6 % more.
 _AS_GOOD, _BATCH_AS_GOOD = 0.95, 0.98
 _N_ALONE = 5
+_UNDISTURBED = 0.85  # of the cores were busy with the passes: else others computed beside them
 _RULES = 2  # a tuning that was chosen by others is not used
 _FASTEST_FIRST = ("amx_int8", "avx512_vnni", "avx_vnni", "avx512f", "avx2")
 
 Open = Callable[[int], Embedder]
+
+
+@dataclass(frozen=True, order=True)
+class _Round:
+    """A round of passes: photos a second, and how many cores were busy with them."""
+
+    photos_per_s: float
+    cores: float
 
 
 class Tuning(BaseModel):
@@ -60,12 +71,17 @@ class Tuning(BaseModel):
     machine: str
 
 
-def open_tuned(open_with: Open, directory: Path, *, streams: int = 0, batch: int = 0) -> tuple[Embedder, Tuning]:
+def open_tuned(
+    open_with: Open, directory: Path, *, threads: int = 0, streams: int = 0, batch: int = 0
+) -> tuple[Embedder, Tuning]:
     """Open a model with the stored tuning of this machine, or measure and store it first.
+
+    What was measured while others used the cores is used, but not stored: the next start measures again.
 
     Args:
         open_with: opens the model with a number of streams; 0: the runtime's default.
         directory: of the tuning files, which may be shared by machines of several kinds.
+        threads: of the model; 0: one a core.
         streams, batch: fixed by the operator; 0: to be tuned.
 
     Returns:
@@ -79,13 +95,20 @@ def open_tuned(open_with: Open, directory: Path, *, streams: int = 0, batch: int
         found = Tuning.model_validate_json(path.read_bytes())
     except (OSError, ValidationError):
         began = time.monotonic()
-        found = tune(open_with, embedder, machine, streams=streams, batch=batch)
-        event(_LOG, "tuned", seconds=time.monotonic() - began, **found.model_dump())
-        _remember(path, found)
+        found, cores = tune(open_with, embedder, machine, streams=streams, batch=batch)
+        disturbed = not embedder.on_gpu and cores < _UNDISTURBED * (threads or n_cores())
+        event(_LOG, "tuned", seconds=time.monotonic() - began, disturbed=disturbed, **found.model_dump())
+        if not disturbed:
+            _remember(path, found)
+        # What has run large batches keeps their memory for good, some 5 MB a photo in each stream.
+        del embedder
+        return open_with(found.streams), found
     return (embedder if embedder.n_streams == found.streams else open_with(found.streams)), found
 
 
-def tune(open_with: Open, embedder: Embedder, machine: str, *, streams: int = 0, batch: int = 0) -> Tuning:
+def tune(
+    open_with: Open, embedder: Embedder, machine: str, *, streams: int = 0, batch: int = 0
+) -> tuple[Tuning, float]:
     """Measure the throughput of several numbers of streams and batch sizes, and choose with `best_way`.
 
     What is far from the best after one round is not measured again, so that slow passes of many photos cost little.
@@ -95,27 +118,31 @@ def tune(open_with: Open, embedder: Embedder, machine: str, *, streams: int = 0,
         embedder: the model, opened with the default number of streams, or the fixed one.
         machine: description of the machine.
         streams, batch: fixed by the operator; 0: to be tuned.
+
+    Returns:
+        the tuning, and how many cores were busy with most streams: fewer than there are where others computed, too.
     """
     batches = [batch] if batch else _BATCHES_GPU if embedder.on_gpu else _BATCHES_CPU
     ways = {embedder.n_streams: embedder}
     if not streams:
         ways |= {n: open_with(n) for n in sorted({1, embedder.n_streams // 4, embedder.n_streams // 2} - {0, *ways})}
-    rates: dict[tuple[int, int], float] = {}
+    rounds: dict[tuple[int, int], _Round] = {}
     for way in ways.values():
-        rates |= {(way.n_streams, size): rate for size, rate in _as_long_as_faster(way, batches)}
-    enough = _HOPEFUL * max(rates.values())
-    hopeful = [tried for tried in rates if rates[tried] >= enough]
+        rounds |= {(way.n_streams, size): one for size, one in _as_long_as_faster(way, batches)}
+    enough = _HOPEFUL * max(one.photos_per_s for one in rounds.values())
+    hopeful = [tried for tried, one in rounds.items() if one.photos_per_s >= enough]
     for n_streams, size in hopeful * (_ROUNDS - 1):
-        rates[n_streams, size] = max(_photos_per_s(ways[n_streams], size), rates[n_streams, size])
-    n_streams, size = best_way(rates)
+        rounds[n_streams, size] = max(_round(ways[n_streams], size), rounds[n_streams, size])
+    n_streams, size = best_way({tried: one.photos_per_s for tried, one in rounds.items()})
     alone = [_seconds(lambda: embedder.embed(_noise(embedder, 1))) for _ in range(_N_ALONE)]
-    return Tuning(
+    found = Tuning(
         streams=n_streams,
         batch=size,
-        photos_per_s=round(rates[n_streams, size], 1),
+        photos_per_s=round(rounds[n_streams, size].photos_per_s, 1),
         alone_ms=round(1e3 * statistics.median(alone), 1),
         machine=machine,
     )
+    return found, max(one.cores for (n, _), one in rounds.items() if n == max(ways))
 
 
 def best_way(rates: Mapping[tuple[int, int], float]) -> tuple[int, int]:
@@ -137,34 +164,34 @@ def best_way(rates: Mapping[tuple[int, int], float]) -> tuple[int, int]:
     return n_streams, min(batch for batch, rate in batches.items() if rate >= enough)
 
 
-def _as_long_as_faster(embedder: Embedder, batches: Sequence[int]) -> Iterator[tuple[int, float]]:
-    """Measure larger and larger batches, until they are no faster: batches with their photos per second."""
+def _as_long_as_faster(embedder: Embedder, batches: Sequence[int]) -> Iterator[tuple[int, _Round]]:
+    """Measure larger and larger batches, until they are no faster: batches with their rounds."""
     best, n_no_better = 0.0, 0
     for size in batches:
-        _photos_per_s(embedder, size, at_least_s=0)  # the first pass of each size prepares it
-        rate = _photos_per_s(embedder, size)
-        yield size, rate
-        n_no_better = n_no_better + 1 if rate < _FASTER * best else 0
-        best = max(best, rate)
+        _round(embedder, size, at_least_s=0)  # the first pass of each size prepares it
+        one = _round(embedder, size)
+        yield size, one
+        n_no_better = n_no_better + 1 if one.photos_per_s < _FASTER * best else 0
+        best = max(best, one.photos_per_s)
         if n_no_better == _NO_BETTER:
             return
 
 
-def _photos_per_s(embedder: Embedder, batch: int, at_least_s: float | None = None) -> float:
+def _round(embedder: Embedder, batch: int, at_least_s: float = _ROUND_S) -> _Round:
     photos = _noise(embedder, batch)
-    until_s = _ROUND_S if at_least_s is None else at_least_s
-    began = time.perf_counter()
+    began, began_cpu = time.perf_counter(), time.process_time()
 
     def passes() -> Iterator[int]:
         while True:
             embedder.embed(photos, Cores.STREAM)
             yield batch
-            if time.perf_counter() - began > until_s:
+            if time.perf_counter() - began > at_least_s:
                 return
 
     with ThreadPoolExecutor(embedder.n_streams) as pool:
         n_photos = sum(pool.map(lambda _: sum(passes()), range(embedder.n_streams)))
-    return n_photos / (time.perf_counter() - began)
+    elapsed_s = time.perf_counter() - began
+    return _Round(n_photos / elapsed_s, (time.process_time() - began_cpu) / elapsed_s)
 
 
 def _noise(embedder: Embedder, n: int) -> Pixels:

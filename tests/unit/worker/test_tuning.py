@@ -14,17 +14,22 @@ from worker.serving.tuning import Tuning, best_way, open_tuned
 
 
 class Clock:
-    """Stands still while nothing passes through the model, whatever else the machine does."""
+    """Stands still while nothing passes through the model, whatever else the machine does; two cores compute."""
 
     def __init__(self) -> None:
         self._now_s, self._lock = 0.0, threading.Lock()
+        self._cpu_s = 0.0
 
-    def wait(self, seconds: float) -> None:
+    def wait(self, seconds: float, cores: float) -> None:
         with self._lock:
             self._now_s += seconds
+            self._cpu_s += cores * seconds
 
     def read(self) -> float:
         return self._now_s
+
+    def read_cpu(self) -> float:
+        return self._cpu_s
 
 
 CLOCK = Clock()
@@ -32,13 +37,21 @@ CLOCK = Clock()
 
 @pytest.fixture(autouse=True)
 def _clock(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tuning, "time", SimpleNamespace(perf_counter=CLOCK.read, monotonic=CLOCK.read))
+    monkeypatch.setattr(
+        tuning, "time", SimpleNamespace(perf_counter=CLOCK.read, monotonic=CLOCK.read, process_time=CLOCK.read_cpu)
+    )
+    monkeypatch.setattr(tuning, "n_cores", lambda: 2)
 
 
 class Machine:
-    """A model whose passes take time by a clock; counts them, and how often it is opened."""
+    """A model whose passes take time by a clock; counts them, and how often it is opened.
 
-    def __init__(self, *, overhead_s: float, photo_s: float, library: str = "made 1") -> None:
+    Args:
+        cores: that a pass has, of two.
+    """
+
+    def __init__(self, *, overhead_s: float, photo_s: float, library: str = "made 1", cores: float = 2) -> None:
+        self._cores = cores
         self.opened: list[int] = []
         self.n_passes = self.largest = 0
         self._overhead_s, self._photo_s, self._library = overhead_s, photo_s, library
@@ -50,7 +63,7 @@ class Machine:
     def run(self, n_photos: int) -> None:
         self.n_passes += 1
         self.largest = max(self.largest, n_photos)
-        CLOCK.wait(self._overhead_s + n_photos * self._photo_s)
+        CLOCK.wait(self._overhead_s + n_photos * self._photo_s, self._cores)
 
 
 class Opened:
@@ -61,8 +74,10 @@ class Opened:
     def __init__(self, machine: Machine, n_streams: int, library: str) -> None:
         self.manifest = SimpleNamespace(fingerprint="f", preprocess=SimpleNamespace(size_px=2))
         self.n_streams, self.library, self._machine = n_streams, library, machine
+        self.largest = 0
 
     def embed(self, pixels: Pixels, cores: Cores = Cores.ALL) -> Embeddings:
+        self.largest = max(self.largest, len(pixels))
         self._machine.run(len(pixels))
         return Embeddings(np.zeros((len(pixels), 1), np.float32), np.zeros((len(pixels), 13), np.float32))
 
@@ -85,6 +100,13 @@ def test_where_batches_gain_nothing_large_ones_are_not_tried(tmp_path: Path) -> 
     _, found = tuned(machine, tmp_path)
     assert found.batch == 1
     assert machine.largest == 4
+
+
+def test_the_model_that_serves_has_not_taken_memory_for_batches_that_were_only_tried(tmp_path: Path) -> None:
+    machine = Machine(overhead_s=0.001, photo_s=0.002)
+    embedder, found = tuned(machine, tmp_path)
+    assert machine.largest > found.batch
+    assert embedder.largest == 0
 
 
 def test_processors_of_one_name_that_compute_otherwise_are_measured_each(
@@ -127,6 +149,18 @@ def test_what_was_found_is_remembered_until_the_library_or_the_wish_is_another(t
     wished = Machine(overhead_s=0, photo_s=0.005)
     embedder, asked = tuned(wished, tmp_path, streams=3, batch=4)
     assert (asked.streams, asked.batch, embedder.n_streams) == (3, 4, 3)
+
+
+def test_what_was_measured_while_others_used_the_cores_is_used_and_measured_again_at_the_next_start(
+    tmp_path: Path,
+) -> None:
+    busy = Machine(overhead_s=0, photo_s=0.005, cores=1.6)
+    assert tuned(busy, tmp_path)[1].batch == 1
+    assert not list(tmp_path.iterdir())
+    quiet = Machine(overhead_s=0, photo_s=0.005, cores=1.8)
+    tuned(quiet, tmp_path)
+    assert quiet.n_passes
+    assert list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("content", ["", "{}", '{"streams": "many"}'])
