@@ -12,7 +12,8 @@ from shared.index.delta import DeltaIndex
 
 _LOG = logging.getLogger(__name__)
 STALE_S = 1.5  # after which a search reads the log itself; who follows it looks every second
-_CATCH_UP_S = 2.0  # how long a search waits for another that does
+_CATCH_UP_S = 10.0  # how long a search waits for a Redis that does not answer: less than its lease
+_AWAY_S = 0.1  # between two tries
 
 ReadChanges = Callable[[str], Iterable[Change]]
 
@@ -74,15 +75,22 @@ class FollowedLog:
             self._look_by = max(self._look_by, began + STALE_S)
 
     def catch_up(self) -> None:
-        """Read the log where nobody has of late: who follows it waits for a Redis that has died, or all stood still."""
-        if time.monotonic() < self._look_by or not self._catching_up.acquire(timeout=_CATCH_UP_S):
-            return
-        try:
-            if time.monotonic() >= self._look_by:
-                self.apply(self._read(self.applied_to))
-        except Exception as exc:  # the search goes on with what there is, and the log's follower tries again
-            self._look_by = time.monotonic() + STALE_S
-            if not isinstance(exc, QueueUnavailable):
+        """Read the log where nobody has of late: who follows it waits for a Redis that has died, or all stood still.
+
+        While Redis does not answer this waits, for `_CATCH_UP_S` at most: no search could end meanwhile, and the first
+        that does is to know what the log had before. After that a search goes on with what there is.
+        """
+        give_up_at = time.monotonic() + _CATCH_UP_S
+        while (now := time.monotonic()) >= self._look_by:
+            if now >= give_up_at or not self._catching_up.acquire(timeout=give_up_at - now):
+                return
+            try:
+                if time.monotonic() >= self._look_by:
+                    self.apply(self._read(self.applied_to))
+            except QueueUnavailable:
+                time.sleep(_AWAY_S)
+            except Exception:  # the log's follower tries again
+                self._look_by = time.monotonic() + STALE_S
                 _LOG.exception("event=change_not_applied")
-        finally:
-            self._catching_up.release()
+            finally:
+                self._catching_up.release()
