@@ -21,8 +21,8 @@
 --   {'known', id}           the idempotency key's job
 --   {'conflict', id}        the idempotency key was used for another request, which led to that job
 --   {'busy', id}            that reindex is unfinished, and there is one at a time
---   {'full', n_queued}      so many jobs wait
---   {'share', n_queued}     so many jobs of this owner wait
+--   {'full', n_queued}      so many jobs wait; never of a reindex
+--   {'share', n_queued}     so many jobs of this owner wait; never of a reindex
 local id, max_queued, max_queued_per_owner, job_ttl = ARGV[4], tonumber(ARGV[5]), tonumber(ARGV[6]), ARGV[7]
 local pixels, idempotency_key, digest = ARGV[8], ARGV[9], ARGV[10]
 local owner, class, deadline_at, wants_call = ARGV[11], ARGV[12], ARGV[13], ARGV[14] == '1'
@@ -42,11 +42,13 @@ if class == 'reindex' then
   if status == 'queued' or status == 'running' or status == 'canceling' then return {'busy', other} end
   redis.call('SET', P .. 'reindex', id, 'EX', job_ttl + RESULT_TTL)
 end
-local depth = redis.call('ZCARD', P .. 'queued')
-if depth >= max_queued then return {'full', tostring(depth)} end
-local own = redis.call('ZCARD', line_of('interactive', owner)) + redis.call('ZCARD', line_of('bulk', owner))
-if not has_messages(class) then own = own + redis.call('ZCARD', line_of(class, owner)) end
-if own >= max_queued_per_owner then return {'share', tostring(own)} end
+if class ~= 'reindex' then  -- one at a time, and wanted most where changes are refused until there was one
+  local depth = redis.call('ZCARD', P .. 'queued')
+  if depth >= max_queued then return {'full', tostring(depth)} end
+  local own = redis.call('ZCARD', line_of('interactive', owner)) + redis.call('ZCARD', line_of('bulk', owner))
+  if not has_messages(class) then own = own + redis.call('ZCARD', line_of(class, owner)) end
+  if own >= max_queued_per_owner then return {'share', tostring(own)} end
+end
 local key, ttl = P .. 'job:' .. id, job_ttl + RESULT_TTL
 redis.call('HSET', key, unpack(fields))
 redis.call('EXPIRE', key, ttl)

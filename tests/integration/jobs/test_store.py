@@ -13,10 +13,11 @@ from shared.errors import (
     JobGone,
     JobNotFound,
     QueueFull,
+    ReindexRunning,
 )
 from shared.jobs.contract import JobKind, JobStatus, SearchRequest
-from shared.jobs.records import PREFIX, QueueName
-from shared.jobs.reindex_contract import ShardRequest
+from shared.jobs.records import PREFIX, Admission, QueueName
+from shared.jobs.reindex_contract import ReindexRequest, ShardRequest
 from shared.jobs.reindex_jobs import SHARD_OWNER
 from shared.jobs.store import JobStore
 from shared.jobs.worker_registry import WorkerRegistry
@@ -164,6 +165,18 @@ def test_a_full_queue_refuses_and_keeps_nothing(store: JobStore, client: redis.R
     assert len(client.keys(PREFIX + "*")) == keys
     claim(store)
     create(store, max_queued=3)
+
+
+def test_a_reindex_is_taken_however_many_photos_wait(store: JobStore) -> None:
+    """An operator needs it then: it ends `changes_full`, and there is one at a time in any case."""
+    limits = Admission(max_queued=1, max_queued_per_owner=1)
+    create(store, max_queued=1)
+    reindex = store.create(JobKind.REINDEX, ReindexRequest(), None, admission=limits)
+    assert reindex.is_new
+    with pytest.raises(ReindexRunning):
+        store.create(JobKind.REINDEX, ReindexRequest(), None, admission=limits)
+    with pytest.raises(QueueFull):
+        create(store, max_queued=1)
 
 
 def test_jobs_past_their_deadline_take_no_room_though_no_worker_lives_to_end_them(
