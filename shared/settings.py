@@ -163,7 +163,9 @@ class Settings(BaseSettings):
     download_timeout_s: float = Field(10, gt=0, description="how long a weights download may stall")
     max_upload_mb: int = Field(10, ge=1, description="largest request body, MiB")
     max_pixels: int = Field(64_000_000, ge=1, description="largest photo, pixels, read from its header")
-    decode_threads: int = Field(2, ge=1, description="photos the API decodes at the same time, besides one large one")
+    decode_threads: int = Field(
+        0, ge=0, description="photos the API decodes at the same time, besides one large one; 0: one for four cores, 2 to 4"
+    )
     legacy_wait_s: float = Field(30, ge=0, le=30, description="how long the `/predict` endpoints wait")
     max_waiters: int = Field(
         256, ge=0, le=CONNECTIONS - 100, description="requests that may wait for a job at the same time; 900 at most"

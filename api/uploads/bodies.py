@@ -15,6 +15,7 @@ from gevent.pool import Pool
 from gunicorn.http.errors import NoMoreData, ParseException
 
 from api.uploads.decoder_pool import DecoderPool
+from shared.cores import n_cores
 from shared.errors import (
     BodyIncomplete,
     ImageMissing,
@@ -67,13 +68,14 @@ class PhotoReader:
     """Reads the photos of uploads, and has them decoded in other processes.
 
     Args:
-        n_threads: number of photos decoded at the same time.
+        n_threads: number of photos decoded at the same time; 0: one for four cores, 2 to 4, which is as many as one API
+            can read in and pass on.
         max_pixels: number of pixels of the largest photo accepted.
     """
 
     def __init__(self, *, n_threads: int, max_pixels: int) -> None:
-        self._n_threads = n_threads
-        self._decoders = DecoderPool(n_threads, max_pixels=max_pixels)
+        self._n_threads = n_threads or min(4, max(2, n_cores() // 4))
+        self._decoders = DecoderPool(self._n_threads, max_pixels=max_pixels)
 
     def read(
         self,

@@ -12,11 +12,13 @@ import pytest
 from gevent.socket import socketpair
 from PIL import Image
 
+from api.uploads import bodies
 from api.uploads.decoder_pool import DecoderPool, _Decoder
 from shared.errors import InputError, PhotoTooLarge, PhotoUndecodable, QueueFull
 from shared.jobs.contract import Priority
 from shared.photos.colour import SRGB_CURVE, matrix_profile
 from shared.photos.images import FORMATS, PreprocessSpec, decode_photo
+from shared.settings import Settings
 from tests.conftest import encode, noise_image
 from tests.e2e.support.photo_bytes import GIF_FRAME, SIDE, exif_blob, gif, png
 
@@ -37,6 +39,18 @@ def decode(decoders: DecoderPool, photo: bytes) -> bytes:
 
 def process_ids(decoders: DecoderPool) -> list[int]:
     return [decoder._process.pid for pool in (decoders._small, decoders._large) for decoder in pool._idle]
+
+
+@pytest.mark.parametrize(("cores", "n"), [(1, 2), (4, 2), (12, 3), (64, 4)])
+def test_as_many_photos_are_decoded_at_once_as_the_machine_and_one_api_can_use(
+    monkeypatch: pytest.MonkeyPatch, cores: int, n: int
+) -> None:
+    asked_for: list[int] = []
+    monkeypatch.setattr(bodies, "n_cores", lambda: cores)
+    monkeypatch.setattr(bodies, "DecoderPool", lambda n, **_: asked_for.append(n))
+    for setting in (Settings().decode_threads, 7):
+        bodies.PhotoReader(n_threads=setting, max_pixels=1)
+    assert asked_for == [n, 7]
 
 
 def test_the_pixels_are_those_of_the_one_decoder(decoders: DecoderPool) -> None:
