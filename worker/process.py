@@ -15,7 +15,7 @@ from shared.artifacts.installation import installation_id
 from shared.changes.log import ChangeLog
 from shared.errors import CannotStart, JobGone, JobNotFound
 from shared.feedback.store import FeedbackStore
-from shared.index.milvus_server import open_server
+from shared.index.milvus.server import open_server
 from shared.jobs.celery_config import (
     ALL_QUEUES,
     DELIVER_WEBHOOK,

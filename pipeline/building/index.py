@@ -21,7 +21,7 @@ from shared.catalogue.tables import Catalogue, read_catalogue
 from shared.changes.overrides import compact, last_overrides
 from shared.errors import ArtifactError, CatalogueUnusable, IndexDamaged, IndexUnavailable
 from shared.index.drafts import prune_index
-from shared.index.milvus_server import MilvusServer, open_server
+from shared.index.milvus.server import MilvusServer, open_server
 from shared.index.snapshot import lies_in, open_snapshot
 from shared.index.vector_index import VectorIndex
 from shared.jobs.reindex_contract import Promotion, ReindexMode, ReindexRequest

@@ -114,7 +114,7 @@ def index_show(version: str | None, as_json: bool) -> None:
 
 def _attribute_lines(storage: Location, version: str, attributes: Sequence[Attribute]) -> list[str]:
     """A line for each attribute: type, share of the listings that have it, range or most frequent values."""
-    from shared.index.rows import PhotoTable
+    from shared.index.metadata.rows import PhotoTable
 
     if not attributes:
         return []
@@ -134,7 +134,7 @@ def _attribute_lines(storage: Location, version: str, attributes: Sequence[Attri
 
 def _in_milvus(storage: Location, version: str) -> str | None:
     """Name the Milvus collection of a version; None if its vectors are in files."""
-    from shared.index.milvus_server import alias_of
+    from shared.index.milvus.server import alias_of
 
     store = index_store(storage)
     facts = read_index_manifest(store, version).index
@@ -174,7 +174,7 @@ def index_rollback(as_json: bool) -> None:
 @report_errors
 def index_verify(version: str | None, as_json: bool) -> None:
     """Check every file of VERSION, or of the live index, and of the live bundle, and that they belong together."""
-    from shared.index.milvus_server import open_server
+    from shared.index.milvus.server import open_server
     from shared.index.snapshot import open_snapshot
     from shared.model.bundle import open_bundle
 
@@ -204,7 +204,7 @@ def index_verify(version: str | None, as_json: bool) -> None:
 def index_prune(keep: int | None, as_json: bool) -> None:
     """Remove old versions, but for the last ones and those a rollback comes by."""
     from shared.index.drafts import prune_index
-    from shared.index.milvus_server import open_server
+    from shared.index.milvus.server import open_server
 
     settings = load_settings()
     removed = prune_index(index_store(settings.storage), keep or settings.keep_snapshots, open_server(settings))

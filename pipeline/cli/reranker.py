@@ -30,8 +30,8 @@ def reranker_train(as_json: bool) -> None:
     A running service takes it up within seconds. Exit code: 3 where it did not pass; then nothing changes.
     """
     from pipeline.ranking.train import train_reranker
-    from shared.index.delta import DeltaIndex
-    from shared.index.milvus_server import open_server
+    from shared.index.delta.index import DeltaIndex
+    from shared.index.milvus.server import open_server
     from shared.index.snapshot import open_snapshot
 
     settings = load_settings()

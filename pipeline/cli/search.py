@@ -140,8 +140,8 @@ def _search_here(photos: Sequence[Path], options: Mapping[str, Any]) -> dict[str
     from shared.catalogue.categories import Categories
     from shared.errors import InvalidRequest
     from shared.index.answers import Asked, encoded_text
-    from shared.index.delta import DeltaIndex
-    from shared.index.milvus_server import open_server
+    from shared.index.delta.index import DeltaIndex
+    from shared.index.milvus.server import open_server
     from shared.index.reranking import promoted_reranker, reranked_result
     from shared.index.snapshot import open_snapshot
     from shared.jobs.contract import SearchRequest

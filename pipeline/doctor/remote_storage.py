@@ -36,7 +36,7 @@ def check_store() -> Findings:
 def check_index() -> Findings:
     """Check that the Milvus server answers and its collections can be listed."""
     from shared.errors import CannotStart, IndexUnavailable
-    from shared.index.milvus_server import open_server
+    from shared.index.milvus.server import open_server
     from shared.settings import load_settings
 
     try:

@@ -8,7 +8,7 @@ import numpy as np
 
 from shared.array_types import BoolArray, DoubleArray
 from shared.feedback.contract import FeedbackEvent, Impression, JobFeedback
-from shared.index.delta import DeltaIndex
+from shared.index.delta.index import DeltaIndex
 from shared.index.reranking import RankedQuery, RankedResult, own_listing, ranking_features
 
 _HELD_OUT = 0.3

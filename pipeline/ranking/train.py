@@ -14,7 +14,7 @@ from shared.artifacts.store import ArtifactStore
 from shared.errors import RerankerDamaged, RerankerMissing
 from shared.feedback.contract import JobFeedback
 from shared.index.answers import Asked
-from shared.index.delta import DeltaIndex
+from shared.index.delta.index import DeltaIndex
 from shared.index.reranking import Reranker, promoted_reranker, reranked_result
 from shared.jobs.contract import SearchRequest
 from shared.jobs.reindex_contract import QualityGate

@@ -18,7 +18,7 @@ from shared.duplicates.alignment import agreement, alike, reduce_greys
 from shared.duplicates.groups import Evidence
 from shared.duplicates.looks import Look, hash_distance, tints_agree
 from shared.duplicates.verdicts import Pair
-from shared.index.live_photos import LivePhotos
+from shared.index.delta.live_photos import LivePhotos
 from shared.index.vector_index import rounded
 from shared.jobs.duplicates_contract import DuplicateLabel
 

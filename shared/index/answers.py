@@ -12,9 +12,9 @@ from shared.attributes.schema import AttributeSchema
 from shared.catalogue.hierarchy import Hierarchy, hierarchy_of, split_path
 from shared.catalogue.hierarchy import Part as PathPart
 from shared.errors import InvalidRequest
-from shared.index.delta import DeltaIndex
-from shared.index.facets import Facets
+from shared.index.delta.index import DeltaIndex
 from shared.index.matches import find_match
+from shared.index.metadata.facets import Facets
 from shared.index.query import WordsQuery
 from shared.index.vector_index import LabelledRows, included
 from shared.jobs.answers_contract import (

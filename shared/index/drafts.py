@@ -19,18 +19,18 @@ from shared.artifacts.store import MANIFEST, ArtifactStore, Draft
 from shared.attributes.schema import NO_ATTRIBUTES, Attribute, AttributeSchema
 from shared.catalogue.categories import CataloguePhoto
 from shared.errors import ArtifactError, IndexDamaged
-from shared.index.attribute_columns import write_columns
-from shared.index.building import ArraySource, EmbeddingSource, Progress, Work, write_compressed, write_exact
-from shared.index.compression import EXACT_UP_TO
-from shared.index.listing_texts import write_texts
-from shared.index.milvus import open_collection
-from shared.index.milvus_building import fill_collection
-from shared.index.milvus_server import CollectionName, MilvusServer, alias_of
-from shared.index.rows import write_filters, write_photos
+from shared.index.metadata.attribute_columns import write_columns
+from shared.index.metadata.rows import write_filters, write_photos
+from shared.index.milvus.building import fill_collection
+from shared.index.milvus.index import open_collection
+from shared.index.milvus.server import CollectionName, MilvusServer, alias_of
 from shared.index.snapshot import open_files
-from shared.index.stored_vectors import Codebook, kinds_for
 from shared.index.traffic import write_digests
 from shared.index.vector_index import VectorIndex
+from shared.index.vectors.building import ArraySource, EmbeddingSource, Progress, Work, write_compressed, write_exact
+from shared.index.vectors.compression import EXACT_UP_TO
+from shared.index.vectors.stored_vectors import Codebook, kinds_for
+from shared.index.words.listing_texts import write_texts
 from shared.model.embedder import Embeddings
 from shared.text.encoder import TextEncoder
 

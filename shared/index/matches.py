@@ -5,7 +5,7 @@ from collections.abc import Collection, Sequence
 import numpy as np
 
 from shared.array_types import FloatArray, IntArray
-from shared.index.delta import DeltaIndex
+from shared.index.delta.index import DeltaIndex
 from shared.index.vector_index import SCORE_DECIMALS, LabelledRows
 from shared.jobs.answers_contract import Match, Neighbour
 from shared.jobs.contract import (

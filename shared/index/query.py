@@ -52,7 +52,7 @@ class WordsQuery:
 
         Args:
             photos, words: (m,) similarities.
-            verbatim: (m,) how much of the query their listings say word for word, 0..1; see `shared.index.postings`.
+            verbatim: (m,) how much of the query their listings say word for word, 0..1 (`shared.index.words.postings`).
 
         Returns:
             (m,) float32: the weighted sum of both similarities, brought towards 1 by what is said word for word.

@@ -4,7 +4,7 @@ import numpy as np
 
 from shared.array_types import FloatArray
 from shared.artifacts.snapshots import IndexKind
-from shared.index.delta import DeltaIndex
+from shared.index.delta.index import DeltaIndex
 from shared.jobs.answers_contract import Neighbour
 
 _COMPARED_BYTES = 1 << 26  # of vectors: 10 ms

@@ -21,7 +21,7 @@ from shared.attributes.schema import Attribute, AttributeSchema, AttributeType, 
 from shared.attributes.values import parse_time
 from shared.feedback.contract import Impression
 from shared.index.answers import Asked, search_result
-from shared.index.delta import DeltaIndex
+from shared.index.delta.index import DeltaIndex
 from shared.jobs.answers_contract import CategoryScore, SearchResult
 from shared.jobs.contract import FacetScope, SearchRequest
 from shared.model.bundle import BundleManifest

@@ -18,21 +18,21 @@ from shared.artifacts.store import ArtifactStore
 from shared.catalogue.categories import CataloguePhoto
 from shared.errors import FingerprintMismatch, ImageNotFound, IndexDamaged, IndexMissing, IndexUnavailable
 from shared.exhaustion import raise_exhaustion
-from shared.index.ann import Allowed, CompressedIndex, ExactIndex, Mask, RowIndex, exact_nearest
 from shared.index.arrays import map_array
-from shared.index.building import CODES, SCORES
-from shared.index.facets import Facets
-from shared.index.hybrid import HybridIndex
-from shared.index.listing_texts import ListingTexts
-from shared.index.milvus import open_collection
-from shared.index.milvus_server import MilvusServer, alias_of
-from shared.index.postings import WordWeights
+from shared.index.metadata.facets import Facets
+from shared.index.metadata.row_filters import RowFilters
+from shared.index.metadata.rows import PhotoRows
+from shared.index.milvus.index import open_collection
+from shared.index.milvus.server import MilvusServer, alias_of
 from shared.index.query import Query, WordsQuery
-from shared.index.row_filters import RowFilters
-from shared.index.rows import PhotoRows
-from shared.index.stored_vectors import Codebook, StoredVectors, Vectors, open_vectors, raw_rows
 from shared.index.traffic import Audit, TrafficReference, changed, read_digests, read_reference
 from shared.index.vector_index import LabelledRows, VectorIndex, as_neighbours, ranked, require_dimension, rounded
+from shared.index.vectors.ann import Allowed, CompressedIndex, ExactIndex, Mask, RowIndex, exact_nearest
+from shared.index.vectors.building import CODES, SCORES
+from shared.index.vectors.stored_vectors import Codebook, StoredVectors, Vectors, open_vectors, raw_rows
+from shared.index.words.hybrid import HybridIndex
+from shared.index.words.listing_texts import ListingTexts
+from shared.index.words.postings import WordWeights
 from shared.jobs.answers_contract import Neighbour
 from shared.jobs.contract import Distinct, SearchRequest
 from shared.model.embedder import Embeddings

@@ -13,11 +13,11 @@ from shared.artifacts.snapshots import IndexManifest
 from shared.attributes.schema import Values
 from shared.catalogue.categories import CataloguePhoto
 from shared.errors import DimensionMismatch
-from shared.index.facets import Facets
-from shared.index.postings import WordWeights
+from shared.index.metadata.facets import Facets
 from shared.index.query import WordsQuery
-from shared.index.stored_vectors import Codebook
 from shared.index.traffic import Audit, TrafficReference
+from shared.index.vectors.stored_vectors import Codebook
+from shared.index.words.postings import WordWeights
 from shared.jobs.answers_contract import Neighbour
 from shared.jobs.contract import (
     SearchRequest,

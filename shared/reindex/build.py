@@ -24,11 +24,11 @@ from shared.catalogue.categories import CataloguePhoto
 from shared.catalogue.decode import CHANGED
 from shared.changes.overrides import write_overrides
 from shared.errors import CatalogueUnusable, IndexDamaged
-from shared.index.compression import EXACT_UP_TO
 from shared.index.drafts import draft_index
-from shared.index.milvus_server import MilvusServer
-from shared.index.stored_vectors import Codebook
+from shared.index.milvus.server import MilvusServer
 from shared.index.vector_index import VectorIndex
+from shared.index.vectors.compression import EXACT_UP_TO
+from shared.index.vectors.stored_vectors import Codebook
 from shared.jobs.reindex_contract import Promotion, ReindexReport, ReindexRequest, SnapshotQuality
 from shared.model.bundle import ModelBundle
 from shared.model.embedder import Embeddings

@@ -11,7 +11,7 @@ from shared.changes.log import ChangeLog
 from shared.changes.overrides import OVERRIDES, compacted_by_all, read_overrides
 from shared.errors import ArtifactError
 from shared.index.drafts import prune_index
-from shared.index.milvus_server import MilvusServer
+from shared.index.milvus.server import MilvusServer
 from shared.reindex.embedding_cache import EmbeddingCache
 from shared.settings import Settings
 

@@ -14,9 +14,9 @@ from shared.catalogue.categories import CATEGORIES, CataloguePhoto
 from shared.catalogue.tables import CatalogueReader, scan_catalogue
 from shared.changes.log import BEGINNING
 from shared.changes.overrides import compact
-from shared.index.building import CODES, SCORES
-from shared.index.compression import EXACT_UP_TO, n_lists_for
-from shared.index.stored_vectors import VECTORS
+from shared.index.vectors.building import CODES, SCORES
+from shared.index.vectors.compression import EXACT_UP_TO, n_lists_for
+from shared.index.vectors.stored_vectors import VECTORS
 from shared.jobs.reindex_contract import ReindexMode
 from shared.model.embedder import Embeddings
 from shared.reindex.plan import make_plan

@@ -26,7 +26,7 @@ from shared.duplicates.groups import Evidence
 from shared.duplicates.looks import Look, look_of
 from shared.duplicates.search import same_pictures, similar_pictures, sorted_pair
 from shared.duplicates.verdicts import Pair
-from shared.index.live_photos import LivePhoto, LivePhotos
+from shared.index.delta.live_photos import LivePhoto, LivePhotos
 from shared.index.snapshot import open_snapshot
 from shared.index.vector_index import VectorIndex
 from shared.model.bundle import ModelBundle, open_bundle

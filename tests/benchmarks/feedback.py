@@ -22,7 +22,7 @@ from shared.artifacts.rerankers import reranker_store
 from shared.artifacts.snapshots import bundle_store, index_store
 from shared.attributes.schema import of_payload
 from shared.catalogue.categories import CataloguePhoto
-from shared.index.delta import DeltaIndex
+from shared.index.delta.index import DeltaIndex
 from shared.index.reranking import promoted_reranker, reranked_result
 from shared.index.snapshot import open_snapshot
 from shared.jobs.contract import SearchRequest

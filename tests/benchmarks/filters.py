@@ -19,9 +19,9 @@ from shared.array_types import FloatArray, IntArray
 from shared.artifacts.snapshots import index_store, read_index_manifest
 from shared.attributes.schema import Attribute, AttributeSchema, AttributeType, as_payload
 from shared.catalogue.categories import CATEGORIES, CataloguePhoto
-from shared.index.ann import ExactIndex
-from shared.index.hybrid import HybridIndex
 from shared.index.snapshot import IndexSnapshot, open_files
+from shared.index.vectors.ann import ExactIndex
+from shared.index.words.hybrid import HybridIndex
 from shared.jobs.contract import SearchRequest
 from shared.model.embedder import Embeddings
 from tests.benchmarks.index import DIMENSION, FINGERPRINT, N_KINDS, K, Synthetic, synthetic

@@ -34,11 +34,11 @@ from shared.artifacts.snapshots import VectorKind, index_store, read_index_manif
 from shared.attributes.schema import Attribute, AttributeSchema, AttributeType
 from shared.catalogue.categories import CATEGORIES, OLDER_CATEGORIES, CataloguePhoto
 from shared.changes.log import Change, PutPhoto
-from shared.index.ann import ExactIndex, Nearest
-from shared.index.delta import DeltaIndex
+from shared.index.delta.index import DeltaIndex
 from shared.index.snapshot import open_snapshot
-from shared.index.stored_vectors import VECTORS, kinds_for
 from shared.index.vector_index import VectorIndex
+from shared.index.vectors.ann import ExactIndex, Nearest
+from shared.index.vectors.stored_vectors import VECTORS, kinds_for
 from shared.jobs.contract import Distinct, SearchRequest
 from shared.model.embedder import Embeddings
 from tests.benchmarks.support.report import RESULTS, Report

@@ -29,12 +29,12 @@ from shared.array_types import FloatArray
 from shared.artifacts.snapshots import index_store, read_index_manifest
 from shared.artifacts.store import MANIFEST
 from shared.index.answers import Asked, search_result
-from shared.index.building import CODES
-from shared.index.delta import DeltaIndex
+from shared.index.delta.index import DeltaIndex
 from shared.index.drafts import draft_index
 from shared.index.snapshot import open_snapshot
-from shared.index.stored_vectors import VECTORS
 from shared.index.vector_index import VectorIndex
+from shared.index.vectors.building import CODES
+from shared.index.vectors.stored_vectors import VECTORS
 from shared.jobs.contract import SearchRequest
 from shared.model.embedder import Embeddings
 from shared.photos.images import Pixels, PreprocessSpec, decode_photo

@@ -26,13 +26,13 @@ from shared.array_types import FloatArray
 from shared.artifacts.snapshots import PHOTOS, index_store, read_index_manifest
 from shared.attributes.schema import Attribute, AttributeSchema, AttributeType, as_payload
 from shared.catalogue.categories import CATEGORIES, CataloguePhoto
-from shared.index.ann import ExactIndex
-from shared.index.hybrid import HybridIndex
-from shared.index.listing_texts import TEXT_CODES, TEXTS, ListingTexts
 from shared.index.query import WordsQuery
 from shared.index.snapshot import IndexSnapshot, open_files
-from shared.index.stored_vectors import VECTORS
-from shared.index.word_lists import POSTINGS, WORD_LISTINGS, WORDS
+from shared.index.vectors.ann import ExactIndex
+from shared.index.vectors.stored_vectors import VECTORS
+from shared.index.words.hybrid import HybridIndex
+from shared.index.words.listing_texts import TEXT_CODES, TEXTS, ListingTexts
+from shared.index.words.word_lists import POSTINGS, WORD_LISTINGS, WORDS
 from shared.jobs.contract import SearchRequest
 from shared.model.bundle import Split
 from shared.text.encoder import TEXT, EncodedListing, TextEncoder, TextFacts

@@ -10,7 +10,7 @@ from shared.attributes.json_options import FilterJson
 from shared.catalogue.categories import CataloguePhoto
 from shared.feedback.contract import FeedbackEvent, FeedbackRequest, JobFeedback, StoredEvent, impression_of
 from shared.index.answers import Asked
-from shared.index.delta import DeltaIndex
+from shared.index.delta.index import DeltaIndex
 from shared.index.reranking import Reranker, reranked_result
 from shared.jobs.answers_contract import SearchResult
 from shared.jobs.contract import Job, JobKind, JobStatus, SearchRequest

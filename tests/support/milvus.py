@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 
 from shared.errors import IndexUnavailable
-from shared.index.milvus_server import MilvusServer
+from shared.index.milvus.server import MilvusServer
 from tests.support.signals import send
 
 

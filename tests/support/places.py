@@ -17,7 +17,7 @@ import pytest
 
 from shared.artifacts import Location
 from shared.artifacts.bucket import Bucket
-from shared.index.milvus_server import MilvusServer
+from shared.index.milvus.server import MilvusServer
 from tests.support.milvus import MilvusLite
 from tests.support.object_store import ObjectStore
 

@@ -15,12 +15,12 @@ from shared.artifacts.snapshots import PHOTOS, IndexManifest, VectorKind, index_
 from shared.artifacts.store import MANIFEST, ArtifactStore
 from shared.attributes.schema import NO_ATTRIBUTES, AttributeSchema
 from shared.catalogue.categories import CataloguePhoto
-from shared.index.building import EmbeddingSource, Progress
-from shared.index.compression import EXACT_UP_TO
 from shared.index.drafts import draft_index
-from shared.index.milvus_server import MilvusServer
+from shared.index.milvus.server import MilvusServer
 from shared.index.snapshot import open_snapshot
-from shared.index.stored_vectors import Codebook
+from shared.index.vectors.building import EmbeddingSource, Progress
+from shared.index.vectors.compression import EXACT_UP_TO
+from shared.index.vectors.stored_vectors import Codebook
 from shared.jobs.reindex_contract import ReindexReport
 from shared.model.bundle import bundle_store, open_bundle
 from shared.model.embedder import Embeddings

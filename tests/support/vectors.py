@@ -7,8 +7,8 @@ import numpy as np
 from shared.array_types import FloatArray
 from shared.artifacts.store import ArtifactStore
 from shared.catalogue.categories import CataloguePhoto
-from shared.index.compression import EXACT_UP_TO
-from shared.index.milvus_server import MilvusServer
+from shared.index.milvus.server import MilvusServer
+from shared.index.vectors.compression import EXACT_UP_TO
 from shared.model.embedder import Embeddings
 from tests.support.snapshots import write_snapshot
 

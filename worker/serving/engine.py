@@ -15,7 +15,7 @@ from shared.artifacts import Location
 from shared.catalogue.categories import Categories, categories_named
 from shared.errors import PhotoExpired
 from shared.index.answers import Asked, embed_result, encoded_text, own_listings
-from shared.index.milvus_server import MilvusServer
+from shared.index.milvus.server import MilvusServer
 from shared.index.reranking import reranked_result
 from shared.jobs.answers_contract import BoxProposal
 from shared.jobs.contract import EmbedRequest, PhotoRequest, PhotoResult, Priority, SearchRequest

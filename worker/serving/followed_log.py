@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 from shared.changes.log import BEGINNING, Change
 from shared.errors import QueueUnavailable
-from shared.index.delta import DeltaIndex
+from shared.index.delta.index import DeltaIndex
 
 _LOG = logging.getLogger(__name__)
 STALE_S = 1.5  # after which a search reads the log itself; who follows it looks every second

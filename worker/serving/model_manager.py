@@ -26,8 +26,8 @@ from shared.errors import (
     QueueUnavailable,
     StoreUnavailable,
 )
-from shared.index.delta import DeltaIndex
-from shared.index.milvus_server import MilvusServer
+from shared.index.delta.index import DeltaIndex
+from shared.index.milvus.server import MilvusServer
 from shared.index.snapshot import open_snapshot
 from shared.index.vector_index import VectorIndex
 from shared.jobs.contract import Priority

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from shared.index.delta import DeltaIndex
+from shared.index.delta.index import DeltaIndex
 from shared.jobs.worker_report import IndexInfo
 from shared.model.bundle import ModelBundle
 from shared.model.embedder import Embeddings

@@ -20,9 +20,9 @@ from shared.duplicates.search import CANDIDATE_SCORE, compare_looks, same_pictur
 from shared.duplicates.verdicts import Pair, VerdictStore
 from shared.errors import ArtifactError, IndexMissing, InputError, StoreUnavailable, VersionNotFound
 from shared.exhaustion import raise_exhaustion
-from shared.index.delta import DeltaIndex
-from shared.index.live_photos import LivePhoto, LivePhotos
-from shared.index.rows import PhotoTable
+from shared.index.delta.index import DeltaIndex
+from shared.index.delta.live_photos import LivePhoto, LivePhotos
+from shared.index.metadata.rows import PhotoTable
 from shared.jobs.contract import PutImageRequest, SearchRequest
 from shared.jobs.duplicates_contract import (
     GROUPS_A_PAGE,

@@ -34,7 +34,7 @@ from shared.errors import (
     StoreUnavailable,
     WorkerLost,
 )
-from shared.index.milvus_server import MilvusServer
+from shared.index.milvus.server import MilvusServer
 from shared.index.snapshot import lies_in, open_snapshot
 from shared.index.vector_index import VectorIndex
 from shared.jobs.contract import Job, JobStatus

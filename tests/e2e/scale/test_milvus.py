@@ -12,7 +12,7 @@ import requests
 from shared.artifacts.snapshots import IndexKind, index_store, read_index_manifest
 from shared.artifacts.store import ArtifactStore
 from shared.index.drafts import collections
-from shared.index.milvus_server import alias_of
+from shared.index.milvus.server import alias_of
 from tests.conftest import encode, noise_image
 from tests.e2e.conftest import eventually
 from tests.e2e.operation.test_live_changes import assert_seen_by_every_worker, change, found, search

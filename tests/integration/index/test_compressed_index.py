@@ -17,11 +17,11 @@ from shared.artifacts.snapshots import IndexKind, index_store, read_index_manife
 from shared.artifacts.store import ArtifactStore
 from shared.catalogue.categories import CATEGORIES, CataloguePhoto
 from shared.errors import IndexDamaged
-from shared.index.ann import Allowed, CompressedIndex
-from shared.index.building import CODES
-from shared.index.compression import TARGET_RECALL, compress, n_lists_for
 from shared.index.snapshot import IndexSnapshot, open_files, open_snapshot
 from shared.index.vector_index import VectorIndex
+from shared.index.vectors.ann import Allowed, CompressedIndex
+from shared.index.vectors.building import CODES
+from shared.index.vectors.compression import TARGET_RECALL, compress, n_lists_for
 from shared.jobs.contract import Distinct, SearchRequest
 from shared.model.embedder import Embeddings
 from tests.support.snapshots import write_snapshot

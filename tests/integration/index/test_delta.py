@@ -13,7 +13,7 @@ from shared.artifacts.snapshots import index_store
 from shared.catalogue.categories import CATEGORIES, CataloguePhoto
 from shared.changes.log import Change, PutPhoto
 from shared.errors import ImageNotFound
-from shared.index.delta import DeltaIndex
+from shared.index.delta.index import DeltaIndex
 from shared.index.snapshot import open_snapshot
 from shared.index.vector_index import VectorIndex
 from shared.jobs.contract import Distinct, SearchRequest

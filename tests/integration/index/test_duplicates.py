@@ -22,7 +22,7 @@ from shared.changes.log import Change, PutPhoto
 from shared.duplicates.report import read_report
 from shared.duplicates.verdicts import VerdictStore
 from shared.errors import VersionNotFound
-from shared.index.delta import DeltaIndex
+from shared.index.delta.index import DeltaIndex
 from shared.index.snapshot import open_snapshot
 from shared.jobs.celery_config import make_celery
 from shared.jobs.contract import JobKind, PutImageRequest

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from shared.attributes.filters import PhotoFacts, bind_filter, holds
 from shared.attributes.schema import Attribute, AttributeSchema, AttributeType, Values, as_payload, of_payload
 from shared.catalogue.categories import CataloguePhoto, Categories
-from shared.index.attribute_columns import AttributeColumns, write_columns
-from shared.index.rows import PhotoRows, write_filters, write_photos
+from shared.index.metadata.attribute_columns import AttributeColumns, write_columns
+from shared.index.metadata.rows import PhotoRows, write_filters, write_photos
 
 NAMES = ("Boats", "Lamps", "Chairs")
 CATEGORIES = Categories(NAMES)

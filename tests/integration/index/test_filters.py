@@ -11,12 +11,12 @@ from shared.attributes.schema import Attribute, AttributeSchema, AttributeType, 
 from shared.catalogue.categories import CATEGORIES, CataloguePhoto
 from shared.changes.log import Change, PutPhoto
 from shared.errors import InvalidRequest
-from shared.index import milvus
-from shared.index.compression import EXACT_UP_TO
-from shared.index.delta import DeltaIndex
-from shared.index.milvus import open_collection
+from shared.index.delta.index import DeltaIndex
+from shared.index.milvus import index as milvus
+from shared.index.milvus.index import open_collection
 from shared.index.snapshot import open_files
 from shared.index.vector_index import VectorIndex
+from shared.index.vectors.compression import EXACT_UP_TO
 from shared.jobs.contract import Distinct, SearchRequest
 from shared.model.embedder import Embeddings
 from tests.support.milvus import MilvusLite

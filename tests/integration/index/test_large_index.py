@@ -13,13 +13,13 @@ from shared.array_types import FloatArray
 from shared.artifacts.snapshots import IndexFacts, VectorKind, index_store
 from shared.catalogue.categories import CATEGORIES, CataloguePhoto
 from shared.changes.log import Change, PutPhoto
-from shared.index import building
-from shared.index.building import CODES
-from shared.index.delta import DeltaIndex
-from shared.index.delta_lists import SEALED
+from shared.index.delta.index import DeltaIndex
+from shared.index.delta.vectors import SEALED
 from shared.index.snapshot import open_snapshot
-from shared.index.stored_vectors import VECTORS, Codebook, Codec, kinds_for
 from shared.index.vector_index import VectorIndex
+from shared.index.vectors import building
+from shared.index.vectors.building import CODES
+from shared.index.vectors.stored_vectors import VECTORS, Codebook, Codec, kinds_for
 from shared.jobs.contract import SearchRequest
 from shared.model.embedder import Embeddings
 from shared.reindex.quality import stored_vectors

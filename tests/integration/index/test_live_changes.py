@@ -21,7 +21,7 @@ from shared.artifacts.snapshots import index_store
 from shared.catalogue.categories import CATEGORIES, CataloguePhoto
 from shared.changes.log import Change, ChangeLog, PutPhoto
 from shared.errors import ArtifactUnwritable, ImageNotFound, QueueUnavailable
-from shared.index.delta import DeltaIndex
+from shared.index.delta.index import DeltaIndex
 from shared.index.snapshot import open_snapshot
 from shared.jobs.answers_contract import SearchResult
 from shared.jobs.contract import (

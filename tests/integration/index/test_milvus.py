@@ -19,7 +19,7 @@ from shared.artifacts.snapshots import IndexKind, bundle_store, index_store, rea
 from shared.artifacts.store import MANIFEST, ArtifactStore
 from shared.errors import FingerprintMismatch, ImageNotFound, IndexDamaged, IndexUnavailable
 from shared.index.drafts import collections, draft_index, prune_index
-from shared.index.milvus_server import CollectionName, MilvusServer, alias_of
+from shared.index.milvus.server import CollectionName, MilvusServer, alias_of
 from shared.index.snapshot import open_snapshot
 from shared.index.vector_index import VectorIndex
 from shared.jobs.contract import SearchRequest
@@ -54,7 +54,7 @@ def store(tmp_path: Path) -> ArtifactStore:
 def test_scipy_is_imported_before_several_threads_can_search_at_once(milvus: MilvusLite) -> None:
     """Otherwise the first searches of a worker failed now and then: SciPy was half imported."""
     code = (
-        "import sys; from shared.index.milvus_server import MilvusServer\n"
+        "import sys; from shared.index.milvus.server import MilvusServer\n"
         f"with MilvusServer({milvus.address!r}).calling(): print('scipy.sparse' in sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
@@ -115,7 +115,7 @@ def test_a_server_that_does_not_answer_holds_nobody_longer_than_its_time(
 def test_who_has_asked_milvus_can_start_other_processes(milvus: MilvusLite) -> None:
     script = """
 import subprocess, sys
-from shared.index.milvus_server import MilvusServer
+from shared.index.milvus.server import MilvusServer
 with MilvusServer(sys.argv[1]).calling() as client:
     client.list_collections()
 for _ in range(100):

@@ -8,7 +8,7 @@ import redis
 
 from shared.attributes.schema import AttributeType
 from shared.errors import InvalidRequest
-from shared.index.delta import DeltaIndex
+from shared.index.delta.index import DeltaIndex
 from shared.jobs.contract import SearchRequest
 from tests.integration.index.test_reindex import Works
 from tests.support.installation import Installation

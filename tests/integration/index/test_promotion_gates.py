@@ -12,7 +12,7 @@ import pytest
 
 from shared.array_types import FloatArray, IntArray
 from shared.catalogue.categories import CATEGORIES, CataloguePhoto
-from shared.index.ann import exact_nearest
+from shared.index.vectors.ann import exact_nearest
 from shared.jobs.reindex_contract import (
     Promotion,
     ReindexCounts,

@@ -17,10 +17,10 @@ from shared.artifacts.snapshots import index_store, read_index_manifest
 from shared.artifacts.store import MANIFEST, ArtifactStore
 from shared.catalogue.categories import CATEGORIES
 from shared.errors import FingerprintMismatch, IndexDamaged, IndexMissing
-from shared.index.building import SCORES
-from shared.index.rows import CATEGORY_CODES, LISTING_CODES
+from shared.index.metadata.rows import CATEGORY_CODES, LISTING_CODES
 from shared.index.snapshot import open_files, open_snapshot
-from shared.index.stored_vectors import VECTORS
+from shared.index.vectors.building import SCORES
+from shared.index.vectors.stored_vectors import VECTORS
 from shared.jobs.contract import SearchRequest
 from tests.support.limits import no_more_files
 from tests.support.vectors import (

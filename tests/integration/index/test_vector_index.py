@@ -13,13 +13,13 @@ from shared.artifacts.store import ArtifactStore
 from shared.catalogue.categories import CATEGORIES, CataloguePhoto
 from shared.changes.log import Change, PutPhoto
 from shared.errors import DimensionMismatch, ImageNotFound, IndexDamaged
-from shared.index.compression import EXACT_UP_TO
-from shared.index.delta import DeltaIndex
-from shared.index.milvus import MilvusIndex, open_collection
-from shared.index.milvus_server import MilvusServer
+from shared.index.delta.index import DeltaIndex
+from shared.index.milvus.index import MilvusIndex, open_collection
+from shared.index.milvus.server import MilvusServer
 from shared.index.recall import recall_of
 from shared.index.snapshot import open_files, open_snapshot
 from shared.index.vector_index import VectorIndex
+from shared.index.vectors.compression import EXACT_UP_TO
 from shared.jobs.contract import Distinct, ListingScore, SearchRequest
 from shared.model.embedder import Embeddings
 from tests.support.milvus import MilvusLite

@@ -17,14 +17,14 @@ from shared.attributes.schema import Attribute, AttributeSchema, AttributeType, 
 from shared.catalogue.categories import CATEGORIES, CataloguePhoto
 from shared.changes.log import Change, PutPhoto
 from shared.index.arrays import write_array
-from shared.index.compression import EXACT_UP_TO
-from shared.index.delta import DeltaIndex
+from shared.index.delta.index import DeltaIndex
 from shared.index.matches import find_match
-from shared.index.milvus import open_collection
+from shared.index.milvus.index import open_collection
 from shared.index.query import WordsQuery
 from shared.index.snapshot import open_files
 from shared.index.vector_index import VectorIndex
-from shared.index.word_lists import POSTINGS, WORD_LISTINGS, WORDS, PackedLists
+from shared.index.vectors.compression import EXACT_UP_TO
+from shared.index.words.word_lists import POSTINGS, WORD_LISTINGS, WORDS, PackedLists
 from shared.jobs.contract import Distinct, SearchRequest
 from shared.model.embedder import Embeddings, normalised
 from shared.model.fusion import softmax

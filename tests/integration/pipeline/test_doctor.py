@@ -16,7 +16,7 @@ from pipeline.cli.doctor import CHECKS
 from pipeline.cli.main import main
 from pipeline.doctor.findings import State
 from shared.artifacts.snapshots import index_store
-from shared.index.stored_vectors import VECTORS
+from shared.index.vectors.stored_vectors import VECTORS
 from shared.redis_address import publish_redis_url
 from tests.support.installation import Installation
 from tests.support.milvus import MilvusLite

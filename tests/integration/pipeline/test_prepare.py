@@ -21,7 +21,7 @@ from shared.artifacts.snapshots import answering_bundle, index_store
 from shared.artifacts.store import ArtifactStore
 from shared.errors import CatalogueUnusable, EmbeddingsDiffer, WeightsUnusable
 from shared.index.snapshot import open_snapshot
-from shared.index.stored_vectors import VECTORS
+from shared.index.vectors.stored_vectors import VECTORS
 from shared.jobs.contract import JobKind, SearchRequest
 from shared.jobs.listing import JobListing
 from shared.model.bundle import WEIGHTS, ModelBundle, bundle_store, open_bundle

@@ -25,7 +25,7 @@ from shared.artifacts.store import MANIFEST
 from shared.attributes.schema import Attribute, AttributeSchema, AttributeType, as_payload
 from shared.catalogue.categories import CATEGORIES, CataloguePhoto
 from shared.feedback.contract import FeedbackEvent, JobFeedback, StoredEvent
-from shared.index.delta import DeltaIndex
+from shared.index.delta.index import DeltaIndex
 from shared.index.reranking import FEATURES, RankedQuery, RankedResult, Reranker, promoted_reranker, ranking_features
 from shared.index.snapshot import open_snapshot
 from shared.jobs.answers_contract import SearchResult

@@ -17,13 +17,13 @@ from PIL import Image
 from shared.array_types import FloatArray
 from shared.artifacts.snapshots import IndexManifest, bundle_store, index_store
 from shared.catalogue.categories import CATEGORIES, CataloguePhoto
-from shared.index.building import CODES
-from shared.index.delta import DeltaIndex
+from shared.index.delta.index import DeltaIndex
 from shared.index.drafts import draft_index
 from shared.index.snapshot import open_files
-from shared.index.stored_vectors import VECTORS
 from shared.index.traffic import read_reference
 from shared.index.vector_index import VectorIndex
+from shared.index.vectors.building import CODES
+from shared.index.vectors.stored_vectors import VECTORS
 from shared.jobs.contract import SearchRequest
 from shared.model.bundle import open_bundle
 from shared.model.embedder import Embeddings

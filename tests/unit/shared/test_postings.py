@@ -8,10 +8,10 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from shared.index import postings, word_lists
 from shared.index.arrays import write_array
-from shared.index.postings import Postings
-from shared.index.word_lists import (
+from shared.index.words import postings, word_lists
+from shared.index.words.postings import Postings
+from shared.index.words.word_lists import (
     POSTINGS,
     WORD_LISTINGS,
     WORDS,

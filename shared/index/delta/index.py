@@ -10,13 +10,13 @@ from shared.artifacts.snapshots import IndexManifest
 from shared.catalogue.categories import CataloguePhoto
 from shared.changes.log import Change
 from shared.errors import ImageNotFound
-from shared.index.ann import best
-from shared.index.delta_photos import DeltaPhotos, DeltaState, Embed
-from shared.index.facets import Facets
+from shared.index.delta.live_photos import LivePhoto, LivePhotos
+from shared.index.delta.photos import DeltaPhotos, DeltaState, Embed
 from shared.index.listing_scores import ListingPhotos, best_listings
-from shared.index.live_photos import LivePhoto, LivePhotos
+from shared.index.metadata.facets import Facets
 from shared.index.query import WordsQuery
 from shared.index.vector_index import LabelledRows, VectorIndex, included
+from shared.index.vectors.ann import best
 from shared.jobs.answers_contract import Neighbour
 from shared.jobs.contract import (
     Distinct,

@@ -14,10 +14,10 @@ from shared.artifacts.snapshots import IndexManifest
 from shared.attributes.filters import bind_filter
 from shared.attributes.schema import AttributeSchema
 from shared.catalogue.categories import Categories, categories_named
-from shared.index.ann import Allowed
-from shared.index.attribute_columns import AttributeColumns, first_of_each
-from shared.index.facets import Facets
-from shared.index.rows import PhotoRows
+from shared.index.metadata.attribute_columns import AttributeColumns, first_of_each
+from shared.index.metadata.facets import Facets
+from shared.index.metadata.rows import PhotoRows
+from shared.index.vectors.ann import Allowed
 from shared.jobs.contract import SearchRequest
 
 _CACHED_BYTES = 32 << 20  # of masks; a marketplace's filters come again and again

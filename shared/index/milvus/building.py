@@ -10,11 +10,11 @@ from shared.array_types import FloatArray
 from shared.artifacts.snapshots import IndexFacts, IndexKind
 from shared.catalogue.categories import CataloguePhoto
 from shared.errors import IndexDamaged
-from shared.index.ann import exact_nearest
-from shared.index.compression import EXACT_UP_TO, TARGET_RECALL, n_lists_for
-from shared.index.milvus import MESSAGE_BYTES, QUERIES_AT_ONCE, listing_key, search_rows
-from shared.index.milvus_server import VECTOR, MilvusServer, Tick
-from shared.index.rows import PhotoTable
+from shared.index.metadata.rows import PhotoTable
+from shared.index.milvus.index import MESSAGE_BYTES, QUERIES_AT_ONCE, listing_key, search_rows
+from shared.index.milvus.server import VECTOR, MilvusServer, Tick
+from shared.index.vectors.ann import exact_nearest
+from shared.index.vectors.compression import EXACT_UP_TO, TARGET_RECALL, n_lists_for
 from shared.model.embedder import Embeddings
 
 _SEGMENT = 131_072  # vectors in one of Milvus's segments: 1 GiB of 2048 dimensions

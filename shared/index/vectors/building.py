@@ -20,11 +20,11 @@ import numpy.typing as npt
 from shared.array_types import FloatArray
 from shared.artifacts.snapshots import IndexFacts, VectorKind
 from shared.catalogue.decode import ahead
-from shared.index.ann import Nearest, at_most
 from shared.index.arrays import CHUNK_ROWS, RowFile, map_array
-from shared.index.compression import KNOWN, Compression, Sample, Truth, tune
-from shared.index.stored_vectors import VECTORS, Codebook, Codec, open_vectors
 from shared.index.traffic import DIGESTS, row_digests
+from shared.index.vectors.ann import Nearest, at_most
+from shared.index.vectors.compression import KNOWN, Compression, Sample, Truth, tune
+from shared.index.vectors.stored_vectors import VECTORS, Codebook, Codec, open_vectors
 from shared.model.embedder import Embeddings
 
 WORK = "work"

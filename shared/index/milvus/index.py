@@ -20,17 +20,17 @@ from shared.artifacts.snapshots import IndexFacts, IndexManifest
 from shared.catalogue.categories import CataloguePhoto, categories_named
 from shared.errors import FingerprintMismatch, ImageNotFound, IndexDamaged, InvalidRequest
 from shared.exhaustion import raise_exhaustion
-from shared.index.ann import Allowed, exact_nearest
-from shared.index.facets import Facets
-from shared.index.hybrid import WIDER
-from shared.index.listing_texts import ListingTexts
-from shared.index.milvus_server import VECTOR, CollectionName, MilvusServer
-from shared.index.postings import WordWeights
+from shared.index.metadata.facets import Facets
+from shared.index.metadata.row_filters import RowFilters
+from shared.index.metadata.rows import CATEGORY_CODES, PhotoTable
+from shared.index.milvus.server import VECTOR, CollectionName, MilvusServer
 from shared.index.query import WordsQuery
-from shared.index.row_filters import RowFilters
-from shared.index.rows import CATEGORY_CODES, PhotoTable
 from shared.index.traffic import Audit, TrafficReference, changed, read_digests, read_reference
 from shared.index.vector_index import LabelledRows, as_neighbours, ranked, require_dimension, rounded
+from shared.index.vectors.ann import Allowed, exact_nearest
+from shared.index.words.hybrid import WIDER
+from shared.index.words.listing_texts import ListingTexts
+from shared.index.words.postings import WordWeights
 from shared.jobs.answers_contract import Neighbour
 from shared.jobs.contract import (
     Distinct,

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from shared.array_types import FloatArray, IntArray
-from shared.index.word_lists import WordLists
+from shared.index.words.word_lists import WordLists
 from shared.text.encoder import Words
 
 _MOST_READ = 20_000  # of one search: the commonest words, which tell listings apart least, are passed over

@@ -12,8 +12,8 @@ import numpy.typing as npt
 
 from shared.array_types import FloatArray, IntArray
 from shared.artifacts.snapshots import VectorKind
-from shared.index.stored_vectors import Codec, StoredVectors, Vectors
 from shared.index.vector_index import VectorIndex
+from shared.index.vectors.stored_vectors import Codec, StoredVectors, Vectors
 
 SEALED = 1024
 _INITIAL_CAPACITY = 64

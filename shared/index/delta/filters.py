@@ -12,7 +12,7 @@ from shared.artifacts.snapshots import IndexManifest
 from shared.attributes.filters import PhotoFacts, bind_filter, holds
 from shared.attributes.schema import AttributeSchema
 from shared.catalogue.categories import categories_named
-from shared.index.ann import Mask
+from shared.index.vectors.ann import Mask
 from shared.jobs.contract import SearchRequest
 
 _INITIAL_CAPACITY = 64

@@ -7,10 +7,10 @@ from typing import NamedTuple
 import numpy as np
 
 from shared.array_types import FloatArray, IntArray
-from shared.index.ann import Allowed, CompressedIndex, RowIndex, best, products
-from shared.index.listing_texts import ListingTexts
 from shared.index.query import Query
-from shared.index.stored_vectors import Vectors
+from shared.index.vectors.ann import Allowed, CompressedIndex, RowIndex, best, products
+from shared.index.vectors.stored_vectors import Vectors
+from shared.index.words.listing_texts import ListingTexts
 
 # Times as many listings by their words as neighbours wanted: the best by both are seldom the first by one, least of all
 # where words are compared with photos. Measured on 100,000 photos, each with words of its own: recall 0.997.

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from shared.index.stored_vectors import Vectors
 from shared.index.vector_index import VectorIndex
+from shared.index.vectors.stored_vectors import Vectors
 
 
 class LivePhoto(NamedTuple):

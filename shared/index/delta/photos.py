@@ -16,14 +16,14 @@ from shared.attributes.filters import PhotoFacts
 from shared.attributes.schema import AttributeSchema, of_payload
 from shared.attributes.values import fitting_values
 from shared.changes.log import Change, PutPhoto, entry_order
-from shared.index.ann import Mask, products
-from shared.index.delta_filters import DeltaFilters
-from shared.index.delta_lists import DeltaVectors, PutVectors
-from shared.index.delta_texts import DeltaTexts
-from shared.index.live_photos import LivePhoto
+from shared.index.delta.filters import DeltaFilters
+from shared.index.delta.live_photos import LivePhoto
+from shared.index.delta.texts import DeltaTexts
+from shared.index.delta.vectors import DeltaVectors, PutVectors
 from shared.index.query import WordsQuery
-from shared.index.stored_vectors import Vectors
 from shared.index.vector_index import VectorIndex, rounded
+from shared.index.vectors.ann import Mask, products
+from shared.index.vectors.stored_vectors import Vectors
 from shared.jobs.contract import SearchRequest
 from shared.model.embedder import Embeddings
 from shared.telemetry import event

@@ -16,12 +16,12 @@ import numpy.typing as npt
 
 from shared.array_types import BoolArray, FloatArray, IntArray
 from shared.artifacts.snapshots import PHOTOS, IndexKind, TextIndexFacts
-from shared.index.ann import Allowed, CompressedIndex, ExactIndex, RowIndex
 from shared.index.arrays import CHUNK_ROWS, map_array, write_chunks
-from shared.index.compression import EXACT_UP_TO, compress
-from shared.index.postings import Postings, Verbatim, WordWeights
 from shared.index.query import WordsQuery
-from shared.index.word_lists import WordListsWriter, open_word_lists
+from shared.index.vectors.ann import Allowed, CompressedIndex, ExactIndex, RowIndex
+from shared.index.vectors.compression import EXACT_UP_TO, compress
+from shared.index.words.postings import Postings, Verbatim, WordWeights
+from shared.index.words.word_lists import WordListsWriter, open_word_lists
 from shared.text.encoder import EncodeListing, Words
 
 TEXTS = "texts.npy"

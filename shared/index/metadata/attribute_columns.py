@@ -30,8 +30,8 @@ from shared.attributes.filters import (
 from shared.attributes.schema import CODED, NUMERIC, Attribute, AttributeSchema, AttributeType, ValueCount, of_payload
 from shared.attributes.values import number_of, parts_of_place
 from shared.index.arrays import map_array, write_array
-from shared.index.facets import quantiles
-from shared.index.rows import LISTING_CODES, PhotoRows
+from shared.index.metadata.facets import quantiles
+from shared.index.metadata.rows import LISTING_CODES, PhotoRows
 
 N_FREQUENT = 50  # values that the manifest names of an attribute
 _CODES_OF = "SELECT code FROM found_by WHERE attribute = ? AND word IN (SELECT value FROM json_each(?))"

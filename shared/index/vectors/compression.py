@@ -18,9 +18,9 @@ import numpy.typing as npt
 
 from shared.array_types import BoolArray, FloatArray, IntArray
 from shared.artifacts.snapshots import IndexFacts, IndexKind
-from shared.index.ann import MIN_PROBES, CompressedIndex, Nearest, at_most, products
 from shared.index.arrays import CHUNK_ROWS
-from shared.index.stored_vectors import Vectors
+from shared.index.vectors.ann import MIN_PROBES, CompressedIndex, Nearest, at_most, products
+from shared.index.vectors.stored_vectors import Vectors
 
 EXACT_UP_TO = 50_000
 TARGET_RECALL = 0.98  # recall at 10, minus two standard errors of the sample it is measured on, must reach this

@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from shared.array_types import FloatArray, IntArray
 from shared.index.arrays import CHUNK_ROWS
-from shared.index.stored_vectors import StoredVectors, Vectors
+from shared.index.vectors.stored_vectors import StoredVectors, Vectors
 
 Mask = npt.NDArray[np.bool_]
 _GATHER_COST = 4  # of comparing a row that lies alone, beside one of many in a row

@@ -3,10 +3,10 @@
 import numpy as np
 
 from shared.array_types import FloatArray
-from shared.index.ann import products
-from shared.index.postings import WordWeights
 from shared.index.query import WordsQuery
-from shared.index.stored_vectors import Vectors
+from shared.index.vectors.ann import products
+from shared.index.vectors.stored_vectors import Vectors
+from shared.index.words.postings import WordWeights
 from shared.text.encoder import EncodeListing, Words
 
 _INITIAL_CAPACITY = 64
