@@ -28,14 +28,14 @@ from pipeline.doctor.machine import graphics_cards
 from pipeline.evaluation.evaluate import METRICS, Evaluation, describe_metrics
 from pipeline.evaluation.words import measure_served
 from pipeline.feedback.lessons import NO_LESSONS, Lessons
-from pipeline.training.fusion import Labelled, Worded, fit_fusion
+from pipeline.training.calibration.fusion import Labelled, Worded, fit_fusion
+from pipeline.training.calibration.matching import fit_matching
 from pipeline.training.head import Heads, fit_head
-from pipeline.training.matching import fit_matching
 from pipeline.training.projection import fit_projection
-from pipeline.training.sentences import Sentences, load_sentence_encoder
 from pipeline.training.split import split_listings
-from pipeline.training.text import Texts, fit_text, words_of
-from pipeline.training.weights import LoadedWeights, load_weights
+from pipeline.training.weights.loading import LoadedWeights, load_weights
+from pipeline.training.words.encoder import Texts, fit_text, words_of
+from pipeline.training.words.sentences import Sentences, load_sentence_encoder
 from shared.array_types import FloatArray
 from shared.artifacts.snapshots import answering_bundle
 from shared.artifacts.store import ArtifactStore

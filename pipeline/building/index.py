@@ -321,14 +321,14 @@ def _live_bundle(settings: Settings, report_progress: ReportProgress, *, verify:
         )
         return None
     if settings.text_encoder and (words := bundle.manifest.text):
-        from pipeline.training.sentences import source_of
+        from pipeline.training.words.sentences import source_of
 
         live = words.sentences.source if words.sentences else "none"
         if (wanted := source_of(settings.text_encoder)) != live:
             report_progress(f"rebuilding the model bundle: sentence encoder {wanted} is wanted, {live} is live")
             return None
     if settings.weights is not None:
-        from pipeline.training.weights import source_of_file
+        from pipeline.training.weights.loading import source_of_file
 
         if (source := source_of_file(settings.weights)) != bundle.manifest.weights:
             report_progress(f"rebuilding the model bundle: {source} is wanted, {bundle.manifest.weights} is live")

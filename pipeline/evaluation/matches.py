@@ -8,8 +8,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from pipeline.evaluation.intervals import Figures, Interval, bootstrap, bootstrap_of
-from pipeline.training.fusion import Labelled
-from pipeline.training.matching import MatchCases, match_cases
+from pipeline.training.calibration.fusion import Labelled
+from pipeline.training.calibration.matching import MatchCases, match_cases
 from shared.array_types import BoolArray, DoubleArray, IntArray
 from shared.catalogue.categories import CataloguePhoto
 from shared.model.matching import SAME, Matching

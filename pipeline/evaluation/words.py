@@ -10,7 +10,7 @@ from pipeline.evaluation.evaluate import Measured, measure, reliability
 from pipeline.evaluation.intervals import bootstrap
 from pipeline.evaluation.matches import evaluate_matches
 from pipeline.evaluation.word_figures import Figure, WordsFigures
-from pipeline.training.fusion import Labelled, Worded
+from pipeline.training.calibration.fusion import Labelled, Worded
 from shared.array_types import BoolArray, DoubleArray, FloatArray, IntArray
 from shared.catalogue.categories import CataloguePhoto, Categories
 from shared.model.bundle import BundleManifest, Split

@@ -15,7 +15,7 @@ from pipeline.cleaning.clean import clean, cleaned_directory
 from pipeline.evaluation.gallery import draw_bundle
 from pipeline.training.recipes import Recipe
 from pipeline.training.train import train
-from pipeline.training.weights import load_weights
+from pipeline.training.weights.loading import load_weights
 from shared.catalogue.choice import CategoryChoice
 from shared.catalogue.fetching import fetch_with
 from shared.model.backbones import INPUT_PX

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
-from pipeline.training.dataset import Augmentation
+from pipeline.training.network.dataset import Augmentation
 
 
 class KeepBest(StrEnum):

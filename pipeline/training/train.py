@@ -15,16 +15,16 @@ from pipeline.cleaning.clean import CleanedCatalogue
 from pipeline.feedback.gate import judge_labels
 from pipeline.feedback.lessons import NO_LESSONS, Lessons, learn, write_report
 from pipeline.local.locks import exclusive
-from pipeline.training.activations import Activations, activations_key, evict_activations, load_batches
-from pipeline.training.checkpoints import RunDirectory
-from pipeline.training.dataset import PhotoViews
 from pipeline.training.head import fit_head
-from pipeline.training.loop import Loop
+from pipeline.training.network.activations import Activations, activations_key, evict_activations, load_batches
+from pipeline.training.network.checkpoints import RunDirectory
+from pipeline.training.network.dataset import PhotoViews
+from pipeline.training.network.loop import Loop
+from pipeline.training.network.samples import Samples, plain_batches
+from pipeline.training.network.split_network import Front, Tail, front_runner
 from pipeline.training.recipes import Recipe
-from pipeline.training.samples import Samples, plain_batches
 from pipeline.training.split import require_every_side, split_listings
-from pipeline.training.split_network import Front, Tail, front_runner
-from pipeline.training.weights import LoadedWeights
+from pipeline.training.weights.loading import LoadedWeights
 from shared.catalogue.categories import Categories
 from shared.model.bundle import Split
 from shared.photos.images import PreprocessSpec

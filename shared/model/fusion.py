@@ -1,7 +1,7 @@
 """Fusion: how the head, the nearest labelled photos and the words of a query become one category with a probability.
 
 The parts are calibrated each for itself and joined by weights that were chosen on validation photos; what comes out is
-calibrated again as a whole (`pipeline/training/fusion.py`).
+calibrated again as a whole (`pipeline/training/calibration/fusion.py`).
 """
 
 from enum import StrEnum
@@ -23,7 +23,7 @@ class Part(StrEnum):
 
 
 class Answering(BaseModel):
-    """How sure an answer is, by which parts the query has; see `pipeline.training.calibrate.Calibration`."""
+    """How sure an answer is, by which parts the query has: `pipeline.training.calibration.classifier.Calibration`."""
 
     model_config = ConfigDict(frozen=True)
 

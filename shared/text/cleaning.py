@@ -1,9 +1,9 @@
 """Removes from a text what does not say what a thing is: prices, ways to reach its seller, and a site's own words.
 
 Prices, telephone numbers, addresses and placeholders are found by fixed rules, in the forms of many countries. A site's
-own words ("| in Whitby, Yorkshire | Some Site") are named by rules that `pipeline.training.boilerplate` learns from a
-catalogue. The work grows with the length of the text only, whatever it holds: each regular expression looks ahead a
-fixed number of characters, and learned rules compare words.
+own words ("| in Whitby, Yorkshire | Some Site") are named by rules that `pipeline.training.words.boilerplate` learns
+from a catalogue. The work grows with the length of the text only, whatever it holds: each regular expression looks
+ahead a fixed number of characters, and learned rules compare words.
 """
 
 import re

@@ -1,8 +1,8 @@
 """TextEncoder: turns the words of a listing or a query into a vector, into category scores, and into a photo's vector.
 
-It was fitted on the catalogue's own words (`pipeline/training/text.py`) and is a few arrays in the model bundle: which
-features there are and how rare each is (TF-IDF), the axes that a text is reduced to, a linear classifier, and a linear
-map into the space of the photos' embeddings. Applying it takes numpy alone and well under a millisecond.
+It was fitted on the catalogue's own words (`pipeline/training/words/encoder.py`) and is a few arrays in the model
+bundle: which features there are and how rare each is (TF-IDF), the axes that a text is reduced to, a linear classifier,
+and a linear map into the space of the photos' embeddings. Applying it takes numpy alone and well under a millisecond.
 """
 
 import json

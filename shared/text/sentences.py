@@ -1,7 +1,7 @@
 """SentenceEncoder: a small pretrained network that turns a whole text into a vector, beside the catalogue's own words.
 
 It knows words that no listing had, such as synonyms. Its graph and its tokenizer are files of the model bundle
-(`pipeline/training/sentences.py` puts them there); running it takes OpenVINO and the library `tokenizers`.
+(`pipeline/training/words/sentences.py` puts them there); running it takes OpenVINO and the library `tokenizers`.
 """
 
 import threading

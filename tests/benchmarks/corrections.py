@@ -26,7 +26,7 @@ from pipeline.feedback.lessons import learn
 from pipeline.feedback.table import feedback_table
 from pipeline.training.head import Head, fit_head
 from pipeline.training.split import split_listings
-from pipeline.training.weights import load_weights
+from pipeline.training.weights.loading import load_weights
 from shared.array_types import FloatArray, IntArray
 from shared.catalogue.categories import CataloguePhoto, Categories
 from shared.catalogue.decode import decode_file

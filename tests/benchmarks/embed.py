@@ -15,7 +15,7 @@ import torch
 from pipeline.building.export import int8_graph, runner, with_head
 from pipeline.building.trunks import trunk_graph
 from pipeline.training.head import Heads
-from pipeline.training.weights import load_weights
+from pipeline.training.weights.loading import load_weights
 from shared.model.backbones import INPUT_PX, NORMALISATION
 from shared.model.network import Network
 from shared.photos.images import Pixels

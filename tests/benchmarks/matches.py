@@ -20,12 +20,12 @@ from pipeline.building.trunks import trunk_graph
 from pipeline.demo.catalogue import generate
 from pipeline.evaluation.intervals import bootstrap
 from pipeline.evaluation.matches import measure_answers
-from pipeline.training.fusion import Labelled
+from pipeline.training.calibration.fusion import Labelled
+from pipeline.training.calibration.matching import MatchCases, fit_matching, match_cases
 from pipeline.training.head import fit_head
-from pipeline.training.matching import MatchCases, fit_matching, match_cases
 from pipeline.training.projection import fit_projection
 from pipeline.training.split import linked_listings
-from pipeline.training.weights import load_weights
+from pipeline.training.weights.loading import load_weights
 from shared.array_types import BoolArray, DoubleArray, FloatArray
 from shared.catalogue.categories import CataloguePhoto
 from shared.catalogue.tables import read_catalogue

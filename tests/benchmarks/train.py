@@ -18,15 +18,15 @@ import numpy as np
 import torch
 
 from pipeline.cleaning.clean import CleanedCatalogue, clean
-from pipeline.training.activations import Activations
-from pipeline.training.dataset import PLAIN, PhotoViews
 from pipeline.training.head import fit_head
+from pipeline.training.network.activations import Activations
+from pipeline.training.network.dataset import PLAIN, PhotoViews
+from pipeline.training.network.samples import Samples
+from pipeline.training.network.split_network import Front, front_runner
 from pipeline.training.recipes import RECIPES, Recipe
-from pipeline.training.samples import Samples
 from pipeline.training.split import split_listings
-from pipeline.training.split_network import Front, front_runner
 from pipeline.training.train import train
-from pipeline.training.weights import LoadedWeights, load_weights
+from pipeline.training.weights.loading import LoadedWeights, load_weights
 from shared.array_types import IntArray
 from shared.catalogue.categories import CATEGORIES
 from shared.model.backbones import NORMALISATION

@@ -77,7 +77,7 @@ def main() -> None:
 
 
 def _build(directory: Path, n: int) -> None:
-    from pipeline.training.text import fit_text  # what it needs of memory is none of a search's
+    from pipeline.training.words.encoder import fit_text  # what it needs of memory is none of a search's
 
     store = index_store(directory)
     if store.versions():

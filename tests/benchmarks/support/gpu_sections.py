@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from tests.benchmarks.support.report import RESULTS, Value
 
 if TYPE_CHECKING:
-    from pipeline.training.weights import LoadedWeights
+    from pipeline.training.weights.loading import LoadedWeights
     from shared.array_types import FloatArray
     from shared.model.bundle import ModelBundle, Precision
     from shared.model.runtimes import TorchEmbedder
@@ -288,7 +288,7 @@ def _directory() -> Path:
 
 
 def _weights(backbone: str, wanted: Wanted) -> "LoadedWeights":
-    from pipeline.training.weights import load_weights
+    from pipeline.training.weights.loading import load_weights
     from shared.settings import Backbone
     from tests.benchmarks.support.material import random_resnet50
 

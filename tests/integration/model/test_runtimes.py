@@ -18,7 +18,7 @@ import torch
 from pipeline.building.export import Verdict, runner, with_head
 from pipeline.building.trunks import trunk_graph, trunk_shapes
 from pipeline.training.head import Heads
-from pipeline.training.split_network import Front, front_runner
+from pipeline.training.network.split_network import Front, front_runner
 from shared.errors import BundleDamaged, ModelNotCompiled, TorchMissing
 from shared.model.backbones import EMBEDDING_DIM, INPUT_PX, LEVELS, NORMALISATION
 from shared.model.bundle import GRAPH, ModelBundle, Precision, Runtime, bundle_store, open_bundle

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torchvision.transforms.functional import normalize
 
-from pipeline.training.weights import load_weights
+from pipeline.training.weights.loading import load_weights
 from shared.artifacts.store import MANIFEST, ArtifactStore
 from shared.errors import BundleDamaged, BundleMissing
 from shared.model.backbones import EMBEDDING_DIM, NORMALISATION

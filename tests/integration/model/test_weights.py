@@ -19,8 +19,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 from torchvision.models import ResNet50_Weights, resnet50
 
-from pipeline.training.download import HOST, resnet50_file
-from pipeline.training.weights import load_weights, source_of_file
+from pipeline.training.weights.download import HOST, resnet50_file
+from pipeline.training.weights.loading import load_weights, source_of_file
 from shared.errors import WeightsUnusable
 from shared.model.backbones import NORMALISATION
 from shared.model.network import Network
@@ -274,7 +274,7 @@ def test_what_is_downloaded_is_kept_where_torch_keeps_it_unless_it_is_another_fi
         load_weights(Backbone.RESNET50, None, download_timeout_s=1)
     assert list(resnet50_file().parent.iterdir()) == []
     digest = hashlib.sha256((tmp_path / "published.pth").read_bytes()).hexdigest()
-    monkeypatch.setattr("pipeline.training.download._SHA256", digest[:8])
+    monkeypatch.setattr("pipeline.training.weights.download._SHA256", digest[:8])
     first, again = (load_weights(Backbone.RESNET50, None, download_timeout_s=1) for _ in range(2))
     assert is_trunk_of(first.network, state)
     assert first.source == again.source == "torchvision ResNet50 IMAGENET1K_V2"

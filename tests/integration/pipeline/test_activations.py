@@ -11,9 +11,9 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 
-from pipeline.training import activations
-from pipeline.training.activations import Activations, activations_key, evict_activations
-from pipeline.training.dataset import Augmentation, PhotoViews, View
+from pipeline.training.network import activations
+from pipeline.training.network.activations import Activations, activations_key, evict_activations
+from pipeline.training.network.dataset import Augmentation, PhotoViews, View
 from shared.array_types import FloatArray
 from shared.catalogue.categories import CataloguePhoto
 from shared.errors import ArtifactUnwritable

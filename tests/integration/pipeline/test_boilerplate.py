@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 
 import pytest
 
-from pipeline.training.boilerplate import LearnedRules, ListingText, learn_rules
+from pipeline.training.words.boilerplate import LearnedRules, ListingText, learn_rules
 from shared.text.cleaning import TextRules
 
 PLACES = ["Whitby, Yorkshire", "St Ives, Cornwall", "Stow-on-the-Wold, Gloucestershire", "Rye, Sussex", "Leek, Staffs"]

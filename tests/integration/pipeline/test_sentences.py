@@ -16,8 +16,8 @@ from safetensors.numpy import save_file
 from torch import nn
 
 from pipeline.building.index import _live_bundle
-from pipeline.training.sentences import Sentences, load_sentence_encoder, source_of
-from pipeline.training.text import FittedText, fit_text
+from pipeline.training.words.encoder import FittedText, fit_text
+from pipeline.training.words.sentences import Sentences, load_sentence_encoder, source_of
 from shared.errors import BundleDamaged, WeightsUnusable
 from shared.model.bundle import Split, bundle_store, open_bundle, open_bundle_directory, write_bundle
 from shared.photos.images import PreprocessSpec

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from safetensors.numpy import load
 
-from pipeline.training.calibrate import TARGET_ACCURACY
-from pipeline.training.fusion import Labelled, Worded, fit_fusion
-from pipeline.training.text import FittedText, Texts, fit_text
+from pipeline.training.calibration.classifier import TARGET_ACCURACY
+from pipeline.training.calibration.fusion import Labelled, Worded, fit_fusion
+from pipeline.training.words.encoder import FittedText, Texts, fit_text
 from shared.array_types import FloatArray
 from shared.attributes.schema import NO_ATTRIBUTES, Attribute, AttributeSchema, AttributeType, as_payload
 from shared.catalogue.categories import CataloguePhoto, Categories

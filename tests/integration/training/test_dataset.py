@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from pipeline.training.dataset import PLAIN, Augmentation, PhotoViews, augment
+from pipeline.training.network.dataset import PLAIN, Augmentation, PhotoViews, augment
 from pipeline.training.split import require_every_side, split_listings
 from shared.catalogue.categories import CataloguePhoto
 from shared.errors import CatalogueUnusable

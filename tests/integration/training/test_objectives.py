@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline.training.loop import _lr_factor
-from pipeline.training.objectives import Mixture, _soft_targets, contrast, draw_mixture
+from pipeline.training.network.loop import _lr_factor
+from pipeline.training.network.objectives import Mixture, _soft_targets, contrast, draw_mixture
+from pipeline.training.network.samples import Samples
 from pipeline.training.recipes import RECIPES, Recipe
-from pipeline.training.samples import Samples
 from shared.catalogue.categories import CataloguePhoto
 from shared.model.bundle import Split
 

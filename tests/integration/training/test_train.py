@@ -20,13 +20,13 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from pipeline.cleaning.clean import CleanedCatalogue, clean
 from pipeline.feedback.lessons import Lessons
 from pipeline.feedback.table import feedback_table
-from pipeline.training import loop
-from pipeline.training.checkpoints import RunDirectory
+from pipeline.training.network import loop
+from pipeline.training.network.checkpoints import RunDirectory
+from pipeline.training.network.samples import Samples
 from pipeline.training.recipes import RECIPES, KeepBest, Recipe
-from pipeline.training.samples import Samples
 from pipeline.training.split import split_listings
 from pipeline.training.train import TrainedNetwork, _taught, train
-from pipeline.training.weights import load_weights
+from pipeline.training.weights.loading import load_weights
 from shared.errors import CatalogueUnusable, TrainingFailed
 from shared.feedback.contract import FeedbackEvent, Impression, JobFeedback, StoredEvent
 from shared.photos.images import PreprocessSpec

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from pipeline.training.calibrate import (
+from pipeline.training.calibration.classifier import (
     TARGET_ACCURACY,
     Calibration,
     abstention,

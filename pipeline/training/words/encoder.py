@@ -18,9 +18,9 @@ from scipy import sparse
 from scipy.linalg import cho_factor, cho_solve
 from scipy.sparse.linalg import svds
 
-from pipeline.training.boilerplate import ListingText, learn_rules
-from pipeline.training.calibrate import fit_temperature, negative_log_likelihood
-from pipeline.training.sentences import Sentences
+from pipeline.training.calibration.classifier import fit_temperature, negative_log_likelihood
+from pipeline.training.words.boilerplate import ListingText, learn_rules
+from pipeline.training.words.sentences import Sentences
 from shared.array_types import DoubleArray, FloatArray, IntArray
 from shared.attributes.schema import AttributeSchema, AttributeType, of_payload
 from shared.catalogue.categories import CataloguePhoto

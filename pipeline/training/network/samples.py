@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pipeline.training.dataset import PLAIN, View
+from pipeline.training.network.dataset import PLAIN, View
 from pipeline.training.recipes import Recipe
 from pipeline.training.split import joined_listings
 from shared.array_types import IntArray

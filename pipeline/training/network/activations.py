@@ -22,7 +22,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from pipeline.building.export import Forward
 from pipeline.local.locks import exclusive
-from pipeline.training.dataset import Augmentation, PhotoViews, View
+from pipeline.training.network.dataset import Augmentation, PhotoViews, View
 from shared.artifacts.store import unwritable
 from shared.errors import ArtifactUnwritable
 from shared.photos.images import PreprocessSpec

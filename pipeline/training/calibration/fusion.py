@@ -7,8 +7,8 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.training.calibrate import calibrate, fit_temperature, negative_log_likelihood, uncalibrated
-from pipeline.training.text import Texts
+from pipeline.training.calibration.classifier import calibrate, fit_temperature, negative_log_likelihood, uncalibrated
+from pipeline.training.words.encoder import Texts
 from shared.array_types import BoolArray, FloatArray, IntArray
 from shared.catalogue.categories import CataloguePhoto, Categories
 from shared.catalogue.hierarchy import hierarchy_of

@@ -11,8 +11,8 @@ from typing import NamedTuple
 import numpy as np
 from scipy.optimize import minimize
 
-from pipeline.training.calibrate import lowest_threshold
-from pipeline.training.fusion import Labelled
+from pipeline.training.calibration.classifier import lowest_threshold
+from pipeline.training.calibration.fusion import Labelled
 from pipeline.training.split import joined_listings, linked_listings
 from shared.array_types import BoolArray, DoubleArray, FloatArray, IntArray
 from shared.catalogue.categories import CataloguePhoto

@@ -7,9 +7,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from pipeline.training.network.samples import Samples
+from pipeline.training.network.split_network import Tail
 from pipeline.training.recipes import Recipe
-from pipeline.training.samples import Samples
-from pipeline.training.split_network import Tail
 from shared.array_types import IntArray
 
 

@@ -16,7 +16,7 @@ import numpy as np
 from sklearn.feature_extraction.text import CountVectorizer
 from sklearn.naive_bayes import MultinomialNB
 
-from pipeline.training.label_frames import (
+from pipeline.training.words.label_frames import (
     ALIKE,
     CATEGORY,
     FEWEST_ROWS,
