@@ -1,6 +1,8 @@
 """The `lookalike` command: the service's command line if the service is installed, else how to install it."""
 
+import gc
 import sys
+from collections.abc import Callable
 from importlib import import_module
 
 _INSTALL = "pip install 'lookalike[run]'"
@@ -10,12 +12,26 @@ _HERE = "This installation has the Python client alone (from lookalike import Cl
 def main() -> None:
     """Run the command line with the arguments of `sys.argv`; the entry point of the `lookalike` command."""
     try:
-        # By name: the client must not import the service, which may not be installed.
-        command = import_module("pipeline.cli.main").main
+        command = _service_command()
     except ImportError as exc:
         _without_service(exc)
     else:
         command(prog_name="lookalike")
+
+
+def _service_command() -> Callable[..., None]:
+    """Import it by name: the client must not import the service, which may not be installed.
+
+    Raises:
+        ImportError: it is not installed, or a package that it needs cannot be loaded.
+    """
+    gc.disable()  # as `shared.collector` does, for the same reason
+    try:
+        command: Callable[..., None] = import_module("pipeline.cli.main").main
+    finally:
+        gc.freeze()
+        gc.enable()
+    return command
 
 
 def _without_service(missing: ImportError) -> None:

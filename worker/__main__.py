@@ -2,8 +2,11 @@
 
 import sys
 
-from shared.errors import CannotStart
-from worker.run import run_worker
+from shared.collector import collector_paused
+
+with collector_paused():
+    from shared.errors import CannotStart
+    from worker.run import run_worker
 
 if __name__ == "__main__":
     try:

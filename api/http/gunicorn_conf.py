@@ -4,18 +4,21 @@ from gevent import monkey
 
 monkey.patch_all()  # before anything imports ssl, which cannot be patched afterwards
 
-import logging  # noqa: E402
-import resource  # noqa: E402
-import sys  # noqa: E402
+from shared.collector import collector_paused  # noqa: E402
 
-from gunicorn.workers.base import Worker  # noqa: E402
+with collector_paused():
+    import logging
+    import resource
+    import sys
 
-from api.http.auth import Authenticator  # noqa: E402
-from api.service import Service  # noqa: E402
-from shared.errors import CannotStart  # noqa: E402
-from shared.redis_client import connect  # noqa: E402
-from shared.settings import CONNECTIONS, load_settings  # noqa: E402
-from shared.telemetry import event  # noqa: E402
+    from gunicorn.workers.base import Worker
+
+    from api.http.auth import Authenticator
+    from api.service import Service
+    from shared.errors import CannotStart
+    from shared.redis_client import connect
+    from shared.settings import CONNECTIONS, load_settings
+    from shared.telemetry import event
 
 _LOG = logging.getLogger(__name__)
 _FEWEST_CONNECTIONS = 8

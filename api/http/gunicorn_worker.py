@@ -13,6 +13,7 @@ from gunicorn.http import errors
 from gunicorn.workers.ggevent import GeventWorker
 
 from api.http.problems import SECURITY_HEADERS, new_request_id, problem_body
+from shared.collector import collector_paused
 from shared.telemetry import event
 
 _LOG = logging.getLogger(__name__)
@@ -39,6 +40,11 @@ class Worker(GeventWorker):  # type: ignore[misc]
     def __init__(self, *args: object, **kwargs: object) -> None:
         super().__init__(*args, **kwargs)
         self._idle: dict[gevent.Greenlet, socket.socket] = {}  # oldest first
+
+    def load_wsgi(self) -> None:
+        """Import the application, and make it."""
+        with collector_paused():
+            super().load_wsgi()
 
     def handle(self, listener: object, client: socket.socket, addr: object) -> None:
         """Serve a connection, and remember its socket so that it can be closed while it is idle."""

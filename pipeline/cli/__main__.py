@@ -1,5 +1,8 @@
 """`python -m pipeline.cli`: the command line without its installed name."""
 
-from pipeline.cli.main import main
+from shared.collector import collector_paused
+
+with collector_paused():
+    from pipeline.cli.main import main
 
 main()
