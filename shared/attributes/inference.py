@@ -196,7 +196,7 @@ def _numeric(name: str, cells: Sequence[str], decimal: str) -> AttributeType | N
     if len(amounts) >= (_AS_EXPECTED if is_called_price else _ENOUGH) * len(cells):
         if is_called_price or sum(amount.mark for amount in amounts) >= len(amounts) / 2:
             return AttributeType.PRICE
-        return None if any(_is_code(cell) for cell in cells) else AttributeType.NUMBER
+        return None if any(_is_code(cell, decimal) for cell in cells) else AttributeType.NUMBER
     # With an exponent: 1.5e-3.
     numbers = _share(cells, lambda cell: read_number(cell, decimal) is not None)
     return AttributeType.NUMBER if numbers >= _ENOUGH else None
@@ -206,11 +206,14 @@ def _share(cells: Sequence[str], holds: Callable[[str], bool]) -> float:
     return sum(map(holds, cells)) / len(cells)
 
 
-def _is_code(cell: str) -> bool:
-    """Whether a number is none to count with: it has leading zeros, or more digits than a number keeps."""
+def _is_code(cell: str, decimal: str) -> bool:
+    """Whether a number is none to count with: it has leading zeros, or more digits than a number keeps.
+
+    Of a fraction the last digits say nothing: 47.102000000000004 is what programs write for 47.102.
+    """
     digits = plain(cell).lstrip("+-")
     return (len(digits) > 1 and digits[0] == "0" and digits[1].isdecimal()) or (
-        sum(c.isdecimal() for c in digits) > _MAX_DIGITS
+        sum(c.isdecimal() for c in digits.partition(decimal)[0]) > _MAX_DIGITS
     )
 
 

@@ -12,6 +12,7 @@ _SYMBOLS = {
     "₫": "VND", "₪": "ILS", "₦": "NGN", "₱": "PHP", "₸": "KZT", "฿": "THB", "zł": "PLN", "kč": "CZK", "ft": "HUF",
     "lei": "RON", "kr": "", "us$": "USD", "a$": "AUD", "c$": "CAD", "r$": "BRL", "nz$": "NZD",
     "hk$": "HKD", "s$": "SGD", "chf": "CHF", "fr": "CHF", "euro": "EUR", "euros": "EUR", "eur": "EUR", "rs": "INR",
+    "tl": "TRY", "ر.س": "SAR", "د.إ": "AED", "ج.م": "EGP", "ريال": "",
     "円": "JPY", "元": "CNY", "원": "KRW", "руб": "RUB", "грн": "UAH", "лв": "BGN", "nt$": "TWD", "mx$": "MXN",  # noqa: RUF001
 }  # fmt: skip
 _MORE_CODES = "AED ARS BGN CLP CNY COP DKK EGP IDR ISK KES MAD MXN MYR NOK PEN PKR QAR RSD SAR SEK TWD UYU ZAR"
@@ -20,6 +21,8 @@ _NUMBER = re.compile(r"[+-]?[0-9](?:[0-9.,']*[0-9])?")
 _EXPONENT = re.compile(r"[+-]?[0-9]+(?:\.[0-9]+)?[eE][+-]?[0-9]{1,3}")
 _NO_FRACTION = r"(?:[.,:][-\u2013\u2014]+|/-)"  # "20,-", "20:-", "20/-"
 _AMOUNT = re.compile(rf"[0-9](?:[0-9.,']*[0-9])?{_NO_FRACTION}?")
+# Minus, apostrophe, Arabic's decimal separator; and the marks of direction that programs write around amounts.
+_SIGNS = {0x2212: "-", 0x2019: "'", 0x066B: ".", **dict.fromkeys([0x061C, 0x200E, 0x200F, *range(0x202A, 0x202F)])}
 _NEGOTIABLE = re.compile(r"\b(?:vb|vhb|fp|ono|obo)\b", re.IGNORECASE)  # "30 \u20ac VB", "\u00a320 ono"
 _OTHER = {".": ",", ",": "."}
 _MAX_DIGITS = 15  # of which a float64 keeps every one
@@ -41,8 +44,17 @@ class Amount(NamedTuple):
 
 def plain(text: str) -> str:
     """Turn other forms of digits, signs and spaces into the usual ones, and leave out spaces inside a number."""
-    text = unicodedata.normalize("NFKC", text).replace("\u2212", "-").replace("\u2019", "'").strip()
-    return re.sub(r"(?<=[0-9])\s(?=[0-9]{3}(?![0-9]))", "", text)
+    if not text.isascii():
+        text = plain_digits(unicodedata.normalize("NFKC", text)).translate(_SIGNS)
+        text = re.sub(r"(?<=[0-9])\u066c(?=[0-9]{3}(?![0-9]))", "", text)  # Arabic's between thousands
+    return re.sub(r"(?<=[0-9])\s(?=[0-9]{3}(?![0-9]))", "", text.strip())
+
+
+def plain_digits(text: str) -> str:
+    """Turn the decimal digits of any script into those of ASCII: "\u0661\u0662" -> "12"."""
+    if text.isascii():
+        return text
+    return "".join(str(unicodedata.decimal(c)) if c.isdecimal() else c for c in text)
 
 
 def parse_number(text: str, decimal: str = ".") -> float | None:
@@ -85,6 +97,9 @@ def parse_amount(text: str, decimal: str = ".") -> Amount | None:
         decimal: as of `parse_number`.
     """
     text = _NEGOTIABLE.sub("", plain(text)).strip()
+    if _EXPONENT.fullmatch(text):
+        number = parse_number(text, decimal)
+        return None if number is None else Amount(number, "", mark=False)
     found = _AMOUNT.search(text)
     if not found:
         return None

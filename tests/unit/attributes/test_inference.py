@@ -10,6 +10,8 @@ from shared.errors import CatalogueUnusable
 TYPES: list[tuple[str, list[str], AttributeType]] = [
     ("weight", ["1.5", "2", "-3"], AttributeType.NUMBER),
     ("tiny", ["1.5e-3", "2e-4"], AttributeType.NUMBER),
+    ("latitude", ["47.1", "47.102000000000004", "-0.30000000000000004"], AttributeType.NUMBER),
+    ("account", ["1,234,567,890,123,456", "1"], AttributeType.KEYWORD),
     ("year", ["1998", "2004"], AttributeType.NUMBER),
     ("price", ["10", "12.50"], AttributeType.PRICE),
     ("Preis (EUR)", ["10", "12,50"], AttributeType.PRICE),
@@ -23,6 +25,9 @@ TYPES: list[tuple[str, list[str], AttributeType]] = [
     ("remarks", ["It was my grandmother's, hardly used, and comes with all of its parts."], AttributeType.TEXT),
     ("location", ["Bath, Somerset", "Leeds"], AttributeType.PLACE),
     ("Standort", ["Köln", "Bonn"], AttributeType.PLACE),
+    ("Fiyat", ["1.250,50 TL", "900 TL"], AttributeType.PRICE),
+    ("codes", ["007", "1e5"], AttributeType.KEYWORD),
+    ("السنة", ["\u0661\u0669\u0662\u0663", "1924"], AttributeType.NUMBER),
     ("added", ["2026-11-29", "2026-11-30T18:00:00Z"], AttributeType.TIME),
     ("Datum", ["29.11.2026", "1.12.2026 18:00"], AttributeType.TIME),
     ("neu", ["ja", "nein", "Ja"], AttributeType.BOOLEAN),
