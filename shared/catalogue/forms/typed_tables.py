@@ -154,6 +154,11 @@ def _fields_of(line: bytes, category: str) -> dict[str, str]:
     return fields
 
 
+def columns_of_line(line: bytes) -> list[str]:
+    """The columns that `read_json_lines` makes of an object; raises ValueError or RecursionError where it is none."""
+    return list(_fields_of(line, ""))
+
+
 def _each_once(pairs: list[tuple[str, T]]) -> dict[str, T]:
     fields = dict(pairs)
     if len(fields) < len(pairs):
@@ -227,6 +232,13 @@ def read_parquet(content: bytes, name: str, odd: list[RowProblem], *, category: 
     except (pa.ArrowException, OSError, ValueError) as exc:
         raise CatalogueUnusable(f"{name} cannot be read as Parquet: {exc}; write it again") from exc
     return _table(columns, range(1, table.num_rows + 1), numbers)
+
+
+def columns_of_schema(schema: "pa.Schema") -> list[str]:
+    """The columns that `read_parquet` makes of a table."""
+    empty = schema.empty_table()
+    named = zip(empty.column_names, empty.columns, strict=True)
+    return [flat for column, cells in named for flat, _ in _flattened(column.strip(), cells, "")]
 
 
 def _ranges(pandas_metadata: dict[str, Any] | None) -> Iterator[tuple[str, list[str]]]:
