@@ -22,13 +22,23 @@ from shared.attributes.values import BOOLEANS, NOTHING, parse_text, parse_time
 _ENOUGH = 0.95  # of a column's values are of a type: it is the column's
 _AS_EXPECTED = 0.5  # likewise, if it was the column's before, or a price in a column that is called so
 _TEXTS = frozenset({AttributeType.TEXT, AttributeType.KEYWORD, AttributeType.PLACE})
-_PROSE = frozenset({"title", "description", "titel", "beschreibung", "titre", "name", "text", "comment", "notes"})
+# What columns of titles and descriptions are called.
+_PROSE = re.compile(
+    "title|description|name|text|comment|notes|headline|titel|beschreibung|bezeichnung|titre|nom|désignation|título|"
+    "titulo|nombre|nome|descripción|descripcion|descrição|descricao|titolo|descrizione|naam|omschrijving|namn|rubrik|"
+    "beskrivning|navn|beskrivelse|overskrift|nimi|otsikko|kuvaus|nazwa|tytuł|tytul|opis|název|nazev|popis|názov|naziv|"
+    "naslov|név|megnevezés|cím|leírás|titlu|nume|denumire|descriere|başlık|baslik|isim|ürün_adı|ilan_başlığı|açıklama|"  # noqa: RUF001
+    "aciklama|τίτλος|όνομα|ονομασία|περιγραφή|название|наименование|заголовок|описание|назва|опис|заглавие|име|العنوان|"
+    "عنوان|الاسم|اسم|الوصف|وصف|כותרת|שם|תיאור|شرح|शीर्षक|नाम|विवरण|ชื่อ|รายละเอียด|tên|tiêu_đề|mô_tả|judul|nama|deskripsi|"
+    "タイトル|商品名|品名|名称|説明|标题|描述|標題|名稱|제목|상품명|설명"
+)
 _PRICES = re.compile(
     r"(?:^|_)(?:price|preis|prix|precio|prezzo|preco|preço|prijs|pris|cena|kaina|hind|hinta|ár|fiyat|цена|ціна)(?:_|$)"
 )
 _PLACES = re.compile(
     r"(?:^|_)(?:location|place|city|town|region|county|country|ort|stadt|land|standort|ville|lieu|localisation|ciudad|"
-    r"lugar|città|cidade|plaats|stad|miasto|by|sted|город|место)(?:_|$)"
+    r"lugar|localidad|provincia|città|comune|cidade|plaats|stad|miasto|miejscowość|město|oraș|város|kaupunki|by|sted|"
+    r"город|место|місто|πόλη|περιοχή|şehir|sehir|ilçe|semt|konum|المدينة|مدينة|עיר|所在地|都市|城市|地区|도시|지역)(?:_|$)"
 )
 _CODE_IN_NAME = re.compile(r"(?:^|_)(eur|gbp|usd|chf|pln|sek|nok|dkk|czk|huf)(?:_|$)")
 _NAMELESS = "left out; its header has no letter or digit"
@@ -185,7 +195,7 @@ def _type_of(name: str, cells: Sequence[str], decimal: str) -> AttributeType:
         return AttributeType.BOOLEAN
     if found := _numeric(name, cells, decimal):
         return found
-    if name in _PROSE or _is_prose(cells):
+    if _PROSE.fullmatch(name) or _is_prose(cells):
         return AttributeType.TEXT
     return AttributeType.PLACE if _PLACES.search(name) else AttributeType.KEYWORD
 

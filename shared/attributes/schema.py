@@ -181,7 +181,8 @@ def attribute_name(column: str) -> str:
 
     The older service's columns `product_name` and `product_description` are `title` and `description`.
     """
-    folded = unicodedata.normalize("NFC", unicodedata.normalize("NFKC", column).lower())
+    # A capital I with a dot, as Turkish has it, is a small i with a second dot in small letters.
+    folded = unicodedata.normalize("NFC", unicodedata.normalize("NFKC", column).lower().replace("i\u0307", "i"))
     # Marks are parts of letters: vowels of Devanagari, tones of Thai.
     kept = (c if c.isalnum() or unicodedata.category(c).startswith("M") else " " for c in folded)
     name = "_".join("".join(kept).split())[:MAX_NAME_LENGTH]

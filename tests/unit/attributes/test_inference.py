@@ -22,6 +22,13 @@ TYPES: list[tuple[str, list[str], AttributeType]] = [
     ("colour", ["red", "blue"], AttributeType.KEYWORD),
     ("size", ["10", "XL", "12"], AttributeType.KEYWORD),
     ("title", ["Lamp", "Chair"], AttributeType.TEXT),
+    ("Başlık", ["Vazo", "Kilim"], AttributeType.TEXT),  # noqa: RUF001
+    ("İlan Başlığı", ["Vazo", "Kilim"], AttributeType.TEXT),  # noqa: RUF001
+    ("Τίτλος", ["Δαχτυλίδι", "Ρολόι"], AttributeType.TEXT),
+    ("Título", ["Lámpara", "Silla"], AttributeType.TEXT),
+    ("商品名", ["茶碗", "皿"], AttributeType.TEXT),
+    ("العنوان", ["سجادة", "مصباح"], AttributeType.TEXT),
+    ("Şehir", ["İzmir", "Bursa"], AttributeType.PLACE),
     ("remarks", ["It was my grandmother's, hardly used, and comes with all of its parts."], AttributeType.TEXT),
     ("location", ["Bath, Somerset", "Leeds"], AttributeType.PLACE),
     ("Standort", ["Köln", "Bonn"], AttributeType.PLACE),

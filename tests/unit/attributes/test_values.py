@@ -209,6 +209,7 @@ def test_options_may_be_text_or_json() -> None:
         ("  ", ""),
         ("product_description", "description"),
         ("\u0915\u0940\u092e\u0924", None),
+        ("\u0130LAN", "ilan"),
     ],
 )
 def test_the_name_of_a_column(column: str, name: str | None) -> None:
