@@ -35,6 +35,7 @@ _PROSE = re.compile(
 _PRICES = re.compile(
     r"(?:^|_)(?:price|preis|prix|precio|prezzo|preco|preço|prijs|pris|cena|kaina|hind|hinta|ár|fiyat|цена|ціна)(?:_|$)"
 )
+_SIZE = re.compile(r"\s*euro? ?[0-9]{1,2}\s*", re.IGNORECASE)  # Euro 6 of a car's exhaust, EUR 42 of a shoe
 _PLACES = re.compile(
     r"(?:^|_)(?:location|place|city|town|region|county|country|ort|stadt|land|standort|ville|lieu|localisation|ciudad|"
     r"lugar|localidad|provincia|città|comune|cidade|plaats|stad|miasto|miejscowość|město|oraș|város|kaupunki|by|sted|"
@@ -204,8 +205,11 @@ def _numeric(name: str, cells: Sequence[str], decimal: str) -> AttributeType | N
     amounts = [amount for cell in cells if (amount := read_amount(cell, decimal))]
     is_called_price = bool(_PRICES.search(name))
     if len(amounts) >= (_AS_EXPECTED if is_called_price else _ENOUGH) * len(cells):
-        if is_called_price or sum(amount.mark for amount in amounts) >= len(amounts) / 2:
+        are_prices = sum(amount.mark for amount in amounts) >= len(amounts) / 2
+        if is_called_price or (are_prices and not all(map(_SIZE.fullmatch, cells))):
             return AttributeType.PRICE
+        if are_prices:
+            return None
         return None if any(_is_code(cell, decimal) for cell in cells) else AttributeType.NUMBER
     # With an exponent: 1.5e-3.
     numbers = _share(cells, lambda cell: read_number(cell, decimal) is not None)

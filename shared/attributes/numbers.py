@@ -153,8 +153,12 @@ def decimal_of(texts: Iterable[str]) -> tuple[str, str]:
     votes: Counter[str] = Counter()
     both_ways = ""
     for text in texts:
-        found = _NUMBER.search(plain(text))
+        spelled = plain(text)
+        found = _NUMBER.search(spelled)
         if not found:
+            continue
+        if (behind := re.match(_NO_FRACTION, spelled[found.end() :])) and behind[0][0] in _OTHER:
+            votes[behind[0][0]] += 1  # 1.250,-
             continue
         digits = found[0].lstrip("+-")
         last = max(digits.rfind("."), digits.rfind(","))

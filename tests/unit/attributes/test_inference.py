@@ -17,6 +17,10 @@ TYPES: list[tuple[str, list[str], AttributeType]] = [
     ("Preis (EUR)", ["10", "12,50"], AttributeType.PRICE),
     ("cena", ["10 zł", "12 zł"], AttributeType.PRICE),
     ("costs", ["£5", "£7.50", "9"], AttributeType.PRICE),
+    ("Schadstoffklasse", ["Euro 4", "Euro 6"], AttributeType.KEYWORD),
+    ("Schuhgröße", ["EUR 42", "EUR 38"], AttributeType.KEYWORD),
+    ("Preis in Euro", ["Euro 4", "Euro 6"], AttributeType.PRICE),
+    ("Miete", ["Euro 400", "Euro 95"], AttributeType.PRICE),
     ("sku", ["0012", "0345"], AttributeType.KEYWORD),
     ("ean", ["4006381333931000", "40063813339310001"], AttributeType.KEYWORD),
     ("colour", ["red", "blue"], AttributeType.KEYWORD),
@@ -119,6 +123,8 @@ def test_a_number_that_can_be_read_both_ways_is_told_and_a_price_of_three_decima
     schema, [note] = infer({"price": ["1.250", "3"]})
     assert (schema.attributes[0].decimal, note.detail.split(";")[0]) == (",", "read as 1250.0")
     assert infer({"price": ["1.250", "12,50"]})[1] == []
+    schema, notes = infer({"price": ["€ 12.100,-", "€ 900,-"]})
+    assert (schema.attributes[0].decimal, notes) == (",", [])
     assert infer({"price": ["1.250"]}, {"price": ColumnChoice(decimal=".")})[1] == []
 
 
