@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from shared.attributes.configuration import ColumnChoice
-from shared.attributes.numbers import currency_in, decimal_of, parse_amount, plain, read_amount, read_number
+from shared.attributes.numbers import currency_in, decimal_of, parse_amount, plain, read_amount, read_number, unit_of
 from shared.attributes.schema import (
     BUILT_IN,
     MAX_ATTRIBUTES,
@@ -143,6 +143,12 @@ def _typed(
     decimal = (choice and choice.decimal) or decimal
     attribute = Attribute(name=name, type=type_, column=column, decimal=decimal)
     note = None
+    chosen_number = choice is not None and choice.type is AttributeType.NUMBER
+    if type_ is AttributeType.NUMBER and (chosen_number or (known and known.unit)):
+        attribute = attribute.model_copy(update={"unit": _unit(some, _AS_EXPECTED)})
+    if type_ is AttributeType.KEYWORD and not (choice and choice.type) and (unit := _unit(some, _ENOUGH)):
+        detail = f'compared as texts; say `type = "number"` in catalogue.toml to compare the numbers before {unit}'
+        note = ColumnNote("numbers with a unit", column, some[0], detail)
     if type_ in (AttributeType.NUMBER, AttributeType.PRICE) and both_ways and not (choice and choice.decimal):
         read = read_amount(both_ways, decimal)
         note = ColumnNote(
@@ -161,6 +167,12 @@ def _typed(
             note = ColumnNote("date that can be read both ways", column, in_both_orders, f"read as {order}")
         attribute = attribute.model_copy(update={"day_first": day_first})
     return attribute, note
+
+
+def _unit(cells: Sequence[str], share: float) -> str:
+    """The unit that stands behind the numbers of so large a share of the cells; empty text if there is none."""
+    [(unit, n)] = Counter(map(unit_of, cells)).most_common(1)
+    return unit if n >= share * len(cells) else ""
 
 
 def _needs_points(cells: Iterable[str]) -> bool:

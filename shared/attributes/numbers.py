@@ -19,6 +19,7 @@ _MORE_CODES = "AED ARS BGN CLP CNY COP DKK EGP IDR ISK KES MAD MXN MYR NOK PEN P
 _CODES = frozenset(re.findall("[A-Z]{3}", _MORE_CODES)) | frozenset(filter(None, _SYMBOLS.values()))
 _NUMBER = re.compile(r"[+-]?[0-9](?:[0-9.,']*[0-9])?")
 _EXPONENT = re.compile(r"[+-]?[0-9]+(?:\.[0-9]+)?[eE][+-]?[0-9]{1,3}")
+_UNIT = re.compile(r"(?:[^\W\d]|[%‰°'\"])[^\s,;()]{0,11}(?: [^\s,;()]{1,11})?")  # km, cm3, %, l/100 km
 _NO_FRACTION = r"(?:[.,:][-\u2013\u2014]+|/-)"  # "20,-", "20:-", "20/-"
 _AMOUNT = re.compile(rf"[0-9](?:[0-9.,']*[0-9])?{_NO_FRACTION}?")
 # Minus, apostrophe, Arabic's decimal separator; and the marks of direction that programs write around amounts.
@@ -133,6 +134,21 @@ def read_number(text: str, decimal: str) -> float | None:
     """Parse a number of a table: as `parse_number`, or as the other convention has it where only that can be meant."""
     found = parse_number(text, decimal)
     return parse_number(text, _OTHER[decimal]) if found is None else found
+
+
+def unit_of(text: str) -> str:
+    """What stands behind a number: "120 000 km" -> "km"; empty text where that is nothing or no unit."""
+    text = plain(text)
+    found = _NUMBER.match(text)
+    unit = text[found.end() :].strip() if found else ""
+    return unit if _UNIT.fullmatch(unit) else ""
+
+
+def read_with_unit(text: str, unit: str, decimal: str) -> float | None:
+    """Parse a number of a table that may have a unit behind it: that one, and no other."""
+    if unit and unit_of(text) == unit:
+        text = plain(text).removesuffix(unit)
+    return read_number(text, decimal)
 
 
 def read_amount(text: str, decimal: str) -> Amount | None:

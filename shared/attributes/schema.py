@@ -79,6 +79,7 @@ class Attribute(BaseModel):
         currencies: of a price: codes in order of frequency; the first is meant where none is given.
         decimal: of numbers and prices in the table: what stands before the fraction, "." or ",".
         day_first: of times in the table: 3/4/2026 is in April.
+        unit: of numbers: what stands behind them in the table, such as "km"; empty: nothing.
         n_listings: that have a value.
         quantiles: of numbers, prices and times (seconds since the epoch): 21 values from the lowest to the highest.
         values: of keywords, places and booleans: the most frequent.
@@ -93,6 +94,7 @@ class Attribute(BaseModel):
     currencies: tuple[str, ...] = ()
     decimal: str = "."
     day_first: bool = True
+    unit: str = ""
     n_listings: int = 0
     quantiles: tuple[float, ...] = ()
     values: tuple[ValueCount, ...] = Field((), max_length=1000)

@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 
 from pydantic import JsonValue
 
-from shared.attributes.numbers import Amount, parse_amount, plain_digits, read_amount, read_number
+from shared.attributes.numbers import Amount, parse_amount, plain_digits, read_amount, read_with_unit
 from shared.attributes.schema import (
     MAX_ATTRIBUTES,
     MAX_KEYWORD_LENGTH,
@@ -89,7 +89,7 @@ def parse_text(attribute: Attribute, text: str) -> JsonValue:
     value: JsonValue = None
     match attribute.type:
         case AttributeType.NUMBER:
-            value = read_number(text, attribute.decimal)
+            value = read_with_unit(text, attribute.unit, attribute.decimal)
         case AttributeType.PRICE:
             if amount := read_amount(text, attribute.decimal):
                 value = _price(attribute, amount)

@@ -4,7 +4,9 @@ import pytest
 
 from shared.attributes.configuration import ColumnChoice, parse_configuration
 from shared.attributes.inference import infer
+from shared.attributes.numbers import unit_of
 from shared.attributes.schema import Attribute, AttributeType
+from shared.attributes.values import parse_text
 from shared.errors import CatalogueUnusable
 
 TYPES: list[tuple[str, list[str], AttributeType]] = [
@@ -215,3 +217,36 @@ def test_what_is_wrong_with_the_configuration_is_named(text: str, told: str) -> 
         parse_configuration(text)
     assert told in str(found.value)
     assert str(found.value).startswith("catalogue.toml")
+
+
+KM = ["120 000 km", "5 km", "80.500 km", "n/a"]
+
+
+def test_numbers_with_a_unit_are_keywords_until_the_operator_says_numbers() -> None:
+    schema, [note] = infer({"Kilometerstand": KM})
+    assert (schema.attributes[0].type, note.reason) == (AttributeType.KEYWORD, "numbers with a unit")
+    assert note.detail.endswith("to compare the numbers before km")
+    chosen = {"kilometerstand": ColumnChoice(type=AttributeType.NUMBER, decimal=",")}
+    schema, notes = infer({"Kilometerstand": [*KM, "90000"]}, chosen)
+    [number] = schema
+    assert (number.type, number.unit, notes) == (AttributeType.NUMBER, "km", [])
+    assert [parse_text(number, cell) for cell in [*KM, "90000", "7 mi"]] == [120_000, 5, 80_500, None, 90_000, None]
+    # What the live index has as numbers stays so; and where keywords are meant, nothing is told.
+    assert infer({"Kilometerstand": KM}, {}, schema)[0].attributes[0].unit == "km"
+    assert infer({"Kilometerstand": KM}, {"kilometerstand": ColumnChoice(type=AttributeType.KEYWORD)})[1] == []
+
+
+def test_a_stray_unit_among_bare_numbers_is_not_guessed_away() -> None:
+    [weight] = infer({"weight_g": [*["500"] * 19, "5 kg"]})[0]
+    assert (weight.type, weight.unit, parse_text(weight, "5 kg")) == (AttributeType.NUMBER, "", None)
+
+
+@pytest.mark.parametrize(
+    ("text", "unit"),
+    [
+        ("1.6 l", "l"), ("1005 cm\u00b3", "cm3"), ("4,5 l/100 km", "l/100 km"), ("3,5 %", "%"), ("12V", "V"),
+        ("12", ""), ("65 kW (88 PS)", ""), ("ca. 5 kg", ""), ("5-10 kg", ""), ("2 x 4", "x 4"), ("5, 6", ""), ("", ""),
+    ],
+)  # fmt: skip
+def test_the_unit_behind_a_number(text: str, unit: str) -> None:
+    assert unit_of(text) == unit
