@@ -119,8 +119,18 @@ def parse_amount(text: str, decimal: str = ".") -> Amount | None:
         if known is None:
             return None
         currency = known
-    number = parse_number(sign + re.sub(f"{_NO_FRACTION}$", "", found[0]), decimal)
+    whole = re.sub(f"{_NO_FRACTION}$", "", found[0])
+    number = parse_number(sign + whole, _decimal_before_nothing(whole, found[0][len(whole) :]) or decimal)
     return None if number is None else Amount(number, currency, bool(mark))
+
+
+def _decimal_before_nothing(digits: str, behind: str) -> str:
+    """What the dash behind an amount says of the sign before fractions: "," in "1.250,-"; empty text: nothing."""
+    found = re.match(_NO_FRACTION, behind)
+    mark = found[0][0] if found else ""
+    if mark in _OTHER and mark in digits:
+        return _OTHER[mark]  # 1.250.-
+    return mark if mark in _OTHER else ""
 
 
 def currency_in(text: str) -> str:
@@ -173,8 +183,8 @@ def decimal_of(texts: Iterable[str]) -> tuple[str, str]:
         found = _NUMBER.search(spelled)
         if not found:
             continue
-        if (behind := re.match(_NO_FRACTION, spelled[found.end() :])) and behind[0][0] in _OTHER:
-            votes[behind[0][0]] += 1  # 1.250,-
+        if said := _decimal_before_nothing(found[0], spelled[found.end() :]):
+            votes[said] += 1  # 1.250,-
             continue
         digits = found[0].lstrip("+-")
         last = max(digits.rfind("."), digits.rfind(","))

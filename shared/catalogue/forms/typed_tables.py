@@ -280,8 +280,12 @@ def _texts(cells: "pa.ChunkedArray", joiner: str) -> list[str] | None:
     if pa.types.is_float32(cells.type) or pa.types.is_float16(cells.type):
         # Through their shortest decimal: 12.1, and not the 12.100000381469727 that is the nearest double.
         cells = cells.cast(pa.float32()).cast(pa.string()).cast(pa.float64())
+    try:
+        values = cells.to_pylist()
+    except (OverflowError, ValueError):  # a date in a year that Python's have not, such as 20206
+        values = cells.cast(pa.string()).to_pylist()
     texts: list[str] = []
-    for value in cells.to_pylist():
+    for value in values:
         if isinstance(value, bytes):
             try:
                 texts.append(value.decode().strip())

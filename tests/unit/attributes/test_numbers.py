@@ -75,6 +75,12 @@ def test_what_is_no_price(text: str) -> None:
     assert parse_amount(text, ",") is None
 
 
+@pytest.mark.parametrize("decimal", [".", ","])
+def test_a_dash_for_no_fraction_says_what_groups_thousands(decimal: str) -> None:
+    for text in ("12.900,- €", "12,900.- €", "12.900.- €", "12,900,- €", "12'900.- €"):
+        assert parse_amount(text, decimal) == (12_900, "EUR", True), text
+
+
 def test_a_price_with_a_decimal_comma() -> None:
     found = parse_amount("1.250,50 €", ",")
     assert found is not None

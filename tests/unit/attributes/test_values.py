@@ -102,6 +102,16 @@ def test_cells_of_a_table_are_read_by_the_columns_way_of_writing() -> None:
 
 
 @pytest.mark.parametrize(
+    ("is_true", "is_false"),
+    [("J", "N"), ("O", "N"), ("1", "0"), ("t", "f"), ("X", "off"), ("Evet", "Hay\u0131r"), ("Sì", "no")],
+)
+def test_a_column_of_booleans_may_have_letters_and_signs(is_true: str, is_false: str) -> None:
+    sold = SCHEMA.require("sold", "")
+    assert (parse_text(sold, is_true), parse_text(sold, is_false)) == (True, False)
+    assert parse_text(sold, "2") is None
+
+
+@pytest.mark.parametrize(
     ("currencies", "expected"), [((), ""), (("EUR",), ""), (("SEK", "EUR"), "SEK"), (("EUR", "NOK"), "NOK")]
 )
 def test_crowns_are_those_of_the_column_and_never_its_euros(currencies: tuple[str, ...], expected: str) -> None:
