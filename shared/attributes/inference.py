@@ -4,6 +4,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache, partial
 
 from shared.attributes.configuration import ColumnChoice
 from shared.attributes.numbers import currency_in, decimal_of, parse_amount, plain, read_amount, read_number, unit_of
@@ -94,6 +95,7 @@ def infer(
     # A column that is meant by name is that attribute even where an earlier one is called so.
     taken = {_free(name): column for column, name in chosen.items() if column in columns and not choices[name].skip}
     found: dict[str, Attribute] = {}
+    usual_decimal = cache(partial(_usual_decimal, columns, numbers))
     for column, cells in columns.items():
         name = chosen.get(column, attribute_name(column))
         choice = choices.get(name)
@@ -102,7 +104,7 @@ def infer(
         if (choice and choice.skip) or _UNNAMED.fullmatch(column):
             continue
         name = _free(name)
-        filled = [cell for cell in cells if cell.strip().casefold() not in NOTHING]
+        filled = _filled(cells)
         other = found[name].column if name in found else taken.get(name, column)
         if not name or other != column:
             reason = "column without a name of its own"
@@ -112,7 +114,8 @@ def infer(
         elif len(found) == MAX_ATTRIBUTES:
             notes.append(ColumnNote("too many columns", column, detail=f"left out; {MAX_ATTRIBUTES} are the most"))
         else:
-            attribute, note = _typed(name, column, filled, choice, known.get(name), is_number=column in numbers)
+            decimal = _decimal(filled, known.get(name), usual_decimal, is_number=column in numbers)
+            attribute, note = _typed(name, column, filled, choice, known.get(name), *decimal)
             found[name] = attribute
             notes += [note] if note else []
     return AttributeSchema(tuple(found.values())), notes
@@ -123,23 +126,51 @@ def _free(name: str) -> str:
     return f"{name}_" if name in BUILT_IN else name
 
 
+def _filled(cells: Sequence[str]) -> list[str]:
+    return [cell for cell in cells if cell.strip().casefold() not in NOTHING]
+
+
+def _some(filled: Sequence[str]) -> Sequence[str]:
+    return filled if len(filled) <= _SAMPLE else filled[:: -(-len(filled) // _SAMPLE)]
+
+
+def _usual_decimal(columns: Mapping[str, Sequence[str]], numbers: Collection[str]) -> str:
+    """What stands before the fraction in all of a table's columns of numbers that say it; empty text if none does."""
+    said: set[str] = set()
+    for cells in (some for column, some in columns.items() if column not in numbers):
+        some = _some(_filled(cells))
+        decimal, both_ways = decimal_of(some)
+        if not both_ways and any("." in cell or "," in cell for cell in some):
+            n_amounts = sum(read_amount(cell, decimal) is not None for cell in some)
+            said |= {decimal} if n_amounts >= _ENOUGH * len(some) else set()
+    return said.pop() if len(said) == 1 else ""
+
+
+def _decimal(
+    filled: Sequence[str], known: Attribute | None, usual: Callable[[], str], *, is_number: bool
+) -> tuple[str, str]:
+    """What stands before the fraction in a column, and an example of a number that can be read both ways."""
+    decimal, both_ways = (".", "") if is_number else decimal_of(_some(filled))
+    if both_ways:
+        return (known.decimal, "") if known else (usual() or decimal, both_ways)
+    return decimal, both_ways
+
+
 def _typed(
     name: str,
     column: str,
     filled: Sequence[str],
     choice: ColumnChoice | None,
     known: Attribute | None,
-    *,
-    is_number: bool,
+    decimal: str,
+    both_ways: str,
 ) -> tuple[Attribute, ColumnNote | None]:
     """An attribute with its type and way of writing, and a note where a number can be read both ways."""
-    some = filled if len(filled) <= _SAMPLE else filled[:: -(-len(filled) // _SAMPLE)]
-    decimal, both_ways = (".", "") if is_number else decimal_of(some)
+    some = _some(filled)
     type_ = (choice and choice.type) or _kept(known, _type_of(name, some, decimal), some)
-    if known and both_ways:
-        decimal, both_ways = known.decimal, ""
-    elif type_ is AttributeType.PRICE and "." in both_ways and not _needs_points(some):
-        decimal = ","  # prices have no three decimals: 1.250 is over a thousand
+    if type_ is AttributeType.PRICE and both_ways:  # prices have no three decimals: 1.250 is over a thousand
+        groups, fraction = (".", ",") if "." in both_ways else (",", ".")
+        decimal = decimal if _needs(some, groups) else fraction
     decimal = (choice and choice.decimal) or decimal
     attribute = Attribute(name=name, type=type_, column=column, decimal=decimal)
     note = None
@@ -175,9 +206,10 @@ def _unit(cells: Sequence[str], share: float) -> str:
     return unit if n >= share * len(cells) else ""
 
 
-def _needs_points(cells: Iterable[str]) -> bool:
-    """Whether some prices can only be meant with a point before the fraction, as £1,250.50."""
-    return any(parse_amount(cell, ".") and not parse_amount(cell, ",") for cell in cells)
+def _needs(cells: Iterable[str], decimal: str) -> bool:
+    """Whether some prices can only be meant with this before the fraction, as £1,250.50 with a point."""
+    other = "," if decimal == "." else "."
+    return any(parse_amount(cell, decimal) and not parse_amount(cell, other) for cell in cells)
 
 
 def _kept(known: Attribute | None, found: AttributeType, cells: Sequence[str]) -> AttributeType:

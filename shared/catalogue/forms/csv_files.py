@@ -37,6 +37,7 @@ _IN_CONFIGURATION = {
 }
 _MEANT = {"id": "the id", "category": "the category", "product_id": "the listing's id"}
 _SHOWN_CHARS, _N_NAMED = 80, 20
+_MOST_COLUMNS = 4096
 CALLED_BY_FILE = "called by file"  # in `attrs` of a photos' table: whether its column `id` says where photos are
 
 
@@ -249,6 +250,10 @@ def _parse(text: str, delimiter: str, name: str) -> "pd.DataFrame":
     import pandas as pd
     from pandas.errors import EmptyDataError, ParserError, ParserWarning
 
+    n_named = len(split_record(text.lstrip("\r\n"), delimiter))
+    if n_named > _MOST_COLUMNS:
+        raise CatalogueUnusable(f"{name} has {n_named} columns; {_MOST_COLUMNS} are the most")
+    width = max(MAX_COLUMNS, n_named + 1)
     try:
         # Descriptions hold bare carriage returns, quoted or not: only a line feed ends a row. Surplus columns show
         # which rows have too many fields; pandas would otherwise cut or shift those to fit.
@@ -259,7 +264,8 @@ def _parse(text: str, delimiter: str, name: str) -> "pd.DataFrame":
                 sep=delimiter,
                 lineterminator="\n",
                 header=None,
-                names=range(MAX_COLUMNS),
+                names=range(width),
+                index_col=False,
                 dtype=str,
                 keep_default_na=False,
                 na_values=["", _DATABASE_NULL],
@@ -274,7 +280,7 @@ def _parse(text: str, delimiter: str, name: str) -> "pd.DataFrame":
         raise CatalogueUnusable(f"{name} is empty")
     cells.index += 1  # the header is row 1
     if any(issubclass(warning.category, ParserWarning) for warning in caught):  # rows were skipped
-        return _parse(cut_records(text, delimiter, MAX_COLUMNS), delimiter, name)
+        return _parse(cut_records(text, delimiter, width), delimiter, name)
     return cells
 
 

@@ -130,6 +130,21 @@ def test_a_number_that_can_be_read_both_ways_is_told_and_a_price_of_three_decima
     assert infer({"price": ["1.250"]}, {"price": ColumnChoice(decimal=".")})[1] == []
 
 
+def test_a_number_that_can_be_read_both_ways_is_read_as_the_tables_other_numbers() -> None:
+    german = {"Preis": ["1.234,50", "12,00"], "Menge": ["1.000", "2.500"], "Gewicht": ["1,250", "2"]}
+    schema, notes = infer(german)
+    assert {one.name: one.decimal for one in schema} == {"preis": ",", "menge": ",", "gewicht": ","}
+    assert [note.detail.split(";")[0] for note in notes] == ["read as 1000.0", "read as 1.25"]
+    english = {"Price": ["£1,234.50"], "Amount": ["1,000"], "Weight": ["1.250"]}
+    assert [note.detail.split(";")[0] for note in infer(english)[1]] == ["read as 1000.0", "read as 1.25"]
+    # Where the others do not agree, or none says it, a point; and a price has no three decimals whatever they say.
+    assert infer({"a": ["0,5"], "b": ["0.5"], "c": ["1.250"]})[0].attributes[2].decimal == "."
+    schema, [note] = infer({"Gewicht": ["0,5"], "Preis": ["1,250 €"]})
+    assert (schema.attributes[1].decimal, note.detail.split(";")[0]) == (".", "read as 1250.0")
+    # A table with types has points in its numbers, which say nothing of its texts.
+    assert infer({"a": ["0.5"], "b": ["0,5"], "c": ["1.250"]}, numbers={"a"})[0].attributes[2].decimal == ","
+
+
 def test_a_column_may_have_numbers_of_both_conventions() -> None:
     schema, notes = infer({"price": ["£1,234.50", "1.234,50 €", "$20", "£3.50"]})
     [price] = schema
