@@ -1,5 +1,6 @@
 """Reads numbers and prices in the forms in which people write them into tables."""
 
+import html
 import math
 import re
 import unicodedata
@@ -45,6 +46,8 @@ class Amount(NamedTuple):
 
 def plain(text: str) -> str:
     """Turn other forms of digits, signs and spaces into the usual ones, and leave out spaces inside a number."""
+    if "&" in text:  # &euro; and &nbsp; of a shop's export
+        text = html.unescape(text)
     if not text.isascii():
         text = plain_digits(unicodedata.normalize("NFKC", text)).translate(_SIGNS)
         text = re.sub(r"(?<=[0-9])\u066c(?=[0-9]{3}(?![0-9]))", "", text)  # Arabic's between thousands
