@@ -164,7 +164,9 @@ class Settings(BaseSettings):
     max_upload_mb: int = Field(10, ge=1, description="largest request body, MiB")
     max_pixels: int = Field(64_000_000, ge=1, description="largest photo, pixels, read from its header")
     decode_threads: int = Field(
-        0, ge=0, description="photos the API decodes at the same time, besides one large one; 0: one for four cores, 2 to 4"
+        0,
+        ge=0,
+        description="photos the API decodes at the same time, besides one large one; 0: one for four cores, 2 to 4",
     )
     legacy_wait_s: float = Field(30, ge=0, le=30, description="how long the `/predict` endpoints wait")
     max_waiters: int = Field(

@@ -123,6 +123,7 @@ class Attribute(Answer):
         currencies: of a price: codes in order of frequency.
         decimal: what stands before the fraction of its numbers in the table.
         day_first: whether 3/4/2026 in the table is in April.
+        unit: of numbers, such as "km", where the table has it behind them.
         n_listings: that have a value.
         quantiles: of numbers, prices and times (seconds since the epoch): 21 values from the lowest to the highest.
         values: of keywords, places and booleans: the most frequent.
@@ -135,6 +136,7 @@ class Attribute(Answer):
     currencies: list[str] = Field(default_factory=list)
     decimal: str = "."
     day_first: bool = True
+    unit: str = ""
     n_listings: int = 0
     quantiles: list[float] = Field(default_factory=list)
     values: list[FacetValue] = Field(default_factory=list)

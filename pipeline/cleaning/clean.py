@@ -23,8 +23,7 @@ from pipeline.cleaning.tables import NOT_IN_POUNDS, PHOTOS, clean_listings
 from pipeline.local.locks import exclusive
 from shared.artifacts.store import unwritable
 from shared.atomic_files import write_atomically
-from shared.attributes.schema import AttributeSchema
-from shared.catalogue.categories import CataloguePhoto
+from shared.catalogue.categories import OLDER_CATEGORIES, CataloguePhoto
 from shared.catalogue.choice import OWN_CATEGORIES, CategoryChoice
 from shared.catalogue.photo_files import FetchPhotos
 from shared.catalogue.rows import IMAGES, RowProblem
@@ -97,7 +96,7 @@ def clean(
 
 def _clean(read: Catalogue, out: Path, report_progress: ReportProgress) -> CleanedCatalogue:
     listings, odd = clean_listings(read.directory, read.listing_rows.values(), read.categories, read.source)
-    if not _in_pounds(read.attributes):
+    if not _in_pounds(read):
         listings["price_gbp"] = np.nan
         odd = [problem for problem in odd if problem.reason != NOT_IN_POUNDS]
     prepared = prepare_photos(read.photos, out)
@@ -127,10 +126,12 @@ def _clean(read: Catalogue, out: Path, report_progress: ReportProgress) -> Clean
     )
 
 
-def _in_pounds(attributes: AttributeSchema) -> bool:
-    """Whether a catalogue's prices are in pounds, as far as its table says."""
-    price = attributes.get("price")
-    return price is None or (price.decimal == "." and (not price.currencies or "GBP" in price.currencies))
+def _in_pounds(catalogue: Catalogue) -> bool:
+    """Whether a catalogue's prices are in pounds: its table says so, or it is one of the older service's."""
+    price = catalogue.attributes.get("price")
+    if price is None or price.decimal != ".":
+        return price is None
+    return "GBP" in price.currencies or (not price.currencies and catalogue.categories == OLDER_CATEGORIES)
 
 
 def _table(catalogue: Catalogue, listings: pd.DataFrame, pictures: dict[str, Picture]) -> pd.DataFrame:

@@ -53,6 +53,11 @@ def clean(catalogue: Path | None, out: Path | None, as_json: bool) -> None:
     for one in found["attributes"]:
         currencies = "".join(f" {code}" for code in one["currencies"])
         lines.append(f"attribute {one['name']}: {one['type']}{currencies}, {one['listings']} listings have it")
+    if found["attributes"] and not any(one["type"] == "text" for one in found["attributes"]):
+        lines.append(
+            "no attribute is a text, so that searches by words find nothing: where a column holds titles, write "
+            '[attributes.title] and column = "COLUMN" into catalogue.toml'
+        )
     for title, problems in (("left out", found["left_out"]), ("odd", found["odd"])):
         for reason, problem in problems.items():
             lines += [f"{title}: {problem['count']} x {reason}", f"    {describe(problem['examples'][0])}"]

@@ -62,7 +62,8 @@ class PhotosChoice(BaseModel):
     Attributes:
         table: its file, as it lies below the catalogue's directory; may be that of the listings. Empty: `Images.csv`,
             or in another form.
-        id: its column with the photo's id.
+        id: its column with the photo's id; empty: `id`, or where the table has none the column that `path`, else `url`
+            names: photos are called as their listing and file are then.
         listing: its column with the listing's id.
         path: its column with the photo's path; empty: `path`, `file` or `filename`.
         url: its column with the photo's URL; empty: `url` or `image_url`.
@@ -72,7 +73,7 @@ class PhotosChoice(BaseModel):
     model_config = ConfigDict(frozen=True)
 
     table: str = ""
-    id: str = Field("id", min_length=1)
+    id: str = ""
     listing: str = Field("product_id", min_length=1)
     path: str = ""
     url: str = ""

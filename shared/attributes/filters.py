@@ -10,7 +10,16 @@ from math import inf
 from typing import NamedTuple
 
 from shared.attributes.schema import BUILT_IN, NUMERIC, Attribute, AttributeSchema, AttributeType, Values
-from shared.attributes.values import EXPECTED, finite, number_of, parse_time, parts_of_place, shown
+from shared.attributes.values import (
+    EXPECTED,
+    as_compared,
+    finite,
+    folded_place,
+    number_of,
+    parse_time,
+    parts_of_place,
+    shown,
+)
 from shared.catalogue.categories import Categories
 from shared.errors import InvalidRequest
 
@@ -189,6 +198,9 @@ class _Binder:
         else:
             attribute = self._schema.require(key, f"{where}.key")
             read = [_matched(attribute, value, place) for value in values]
+            # Beside what was asked for: indexes of an earlier build hold letters as the table had them.
+            folded = folded_place if attribute.type is AttributeType.PLACE else as_compared
+            read += [folded(text) for text in read if isinstance(text, str)]
             code = _currency(attribute, currency, f"{where}.match", single=False)
             condition = OneOf(attribute, frozenset(read), code)  # type: ignore[arg-type]
         return Not(condition) if kind == "except" else condition

@@ -4,9 +4,10 @@ import re
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache, partial
 
 from shared.attributes.configuration import ColumnChoice
-from shared.attributes.numbers import currency_in, decimal_of, parse_amount, plain, read_amount, read_number
+from shared.attributes.numbers import currency_in, decimal_of, parse_amount, plain, read_amount, read_number, unit_of
 from shared.attributes.schema import (
     BUILT_IN,
     MAX_ATTRIBUTES,
@@ -22,13 +23,24 @@ from shared.attributes.values import BOOLEANS, NOTHING, parse_text, parse_time
 _ENOUGH = 0.95  # of a column's values are of a type: it is the column's
 _AS_EXPECTED = 0.5  # likewise, if it was the column's before, or a price in a column that is called so
 _TEXTS = frozenset({AttributeType.TEXT, AttributeType.KEYWORD, AttributeType.PLACE})
-_PROSE = frozenset({"title", "description", "titel", "beschreibung", "titre", "name", "text", "comment", "notes"})
+# What columns of titles and descriptions are called.
+_PROSE = re.compile(
+    "title|description|name|text|comment|notes|headline|titel|beschreibung|bezeichnung|titre|nom|désignation|título|"
+    "titulo|nombre|nome|descripción|descripcion|descrição|descricao|titolo|descrizione|naam|omschrijving|namn|rubrik|"
+    "beskrivning|navn|beskrivelse|overskrift|nimi|otsikko|kuvaus|nazwa|tytuł|tytul|opis|název|nazev|popis|názov|naziv|"
+    "naslov|név|megnevezés|cím|leírás|titlu|nume|denumire|descriere|başlık|baslik|isim|ürün_adı|ilan_başlığı|açıklama|"  # noqa: RUF001
+    "aciklama|τίτλος|όνομα|ονομασία|περιγραφή|название|наименование|заголовок|описание|назва|опис|заглавие|име|العنوان|"
+    "عنوان|الاسم|اسم|الوصف|وصف|כותרת|שם|תיאור|شرح|शीर्षक|नाम|विवरण|ชื่อ|รายละเอียด|tên|tiêu_đề|mô_tả|judul|nama|deskripsi|"
+    "タイトル|商品名|品名|名称|説明|标题|描述|標題|名稱|제목|상품명|설명"
+)
 _PRICES = re.compile(
     r"(?:^|_)(?:price|preis|prix|precio|prezzo|preco|preço|prijs|pris|cena|kaina|hind|hinta|ár|fiyat|цена|ціна)(?:_|$)"
 )
+_SIZE = re.compile(r"\s*euro? ?[0-9]{1,2}\s*", re.IGNORECASE)  # Euro 6 of a car's exhaust, EUR 42 of a shoe
 _PLACES = re.compile(
     r"(?:^|_)(?:location|place|city|town|region|county|country|ort|stadt|land|standort|ville|lieu|localisation|ciudad|"
-    r"lugar|città|cidade|plaats|stad|miasto|by|sted|город|место)(?:_|$)"
+    r"lugar|localidad|provincia|città|comune|cidade|plaats|stad|miasto|miejscowość|město|oraș|város|kaupunki|by|sted|"
+    r"город|место|місто|πόλη|περιοχή|şehir|sehir|ilçe|semt|konum|المدينة|مدينة|עיר|所在地|都市|城市|地区|도시|지역)(?:_|$)"
 )
 _CODE_IN_NAME = re.compile(r"(?:^|_)(eur|gbp|usd|chf|pln|sek|nok|dkk|czk|huf)(?:_|$)")
 _NAMELESS = "left out; its header has no letter or digit"
@@ -83,6 +95,7 @@ def infer(
     # A column that is meant by name is that attribute even where an earlier one is called so.
     taken = {_free(name): column for column, name in chosen.items() if column in columns and not choices[name].skip}
     found: dict[str, Attribute] = {}
+    usual_decimal = cache(partial(_usual_decimal, columns, numbers))
     for column, cells in columns.items():
         name = chosen.get(column, attribute_name(column))
         choice = choices.get(name)
@@ -91,7 +104,7 @@ def infer(
         if (choice and choice.skip) or _UNNAMED.fullmatch(column):
             continue
         name = _free(name)
-        filled = [cell for cell in cells if cell.strip().casefold() not in NOTHING]
+        filled = _filled(cells)
         other = found[name].column if name in found else taken.get(name, column)
         if not name or other != column:
             reason = "column without a name of its own"
@@ -101,7 +114,8 @@ def infer(
         elif len(found) == MAX_ATTRIBUTES:
             notes.append(ColumnNote("too many columns", column, detail=f"left out; {MAX_ATTRIBUTES} are the most"))
         else:
-            attribute, note = _typed(name, column, filled, choice, known.get(name), is_number=column in numbers)
+            decimal = _decimal(filled, known.get(name), usual_decimal, is_number=column in numbers)
+            attribute, note = _typed(name, column, filled, choice, known.get(name), *decimal)
             found[name] = attribute
             notes += [note] if note else []
     return AttributeSchema(tuple(found.values())), notes
@@ -112,26 +126,60 @@ def _free(name: str) -> str:
     return f"{name}_" if name in BUILT_IN else name
 
 
+def _filled(cells: Sequence[str]) -> list[str]:
+    return [cell for cell in cells if cell.strip().casefold() not in NOTHING]
+
+
+def _some(filled: Sequence[str]) -> Sequence[str]:
+    return filled if len(filled) <= _SAMPLE else filled[:: -(-len(filled) // _SAMPLE)]
+
+
+def _usual_decimal(columns: Mapping[str, Sequence[str]], numbers: Collection[str]) -> str:
+    """What stands before the fraction in all of a table's columns of numbers that say it; empty text if none does."""
+    said: set[str] = set()
+    for cells in (some for column, some in columns.items() if column not in numbers):
+        some = _some(_filled(cells))
+        decimal, both_ways = decimal_of(some)
+        if not both_ways and any("." in cell or "," in cell for cell in some):
+            n_amounts = sum(read_amount(cell, decimal) is not None for cell in some)
+            said |= {decimal} if n_amounts >= _ENOUGH * len(some) else set()
+    return said.pop() if len(said) == 1 else ""
+
+
+def _decimal(
+    filled: Sequence[str], known: Attribute | None, usual: Callable[[], str], *, is_number: bool
+) -> tuple[str, str]:
+    """What stands before the fraction in a column, and an example of a number that can be read both ways."""
+    decimal, both_ways = (".", "") if is_number else decimal_of(_some(filled))
+    if both_ways:
+        return (known.decimal, "") if known else (usual() or decimal, both_ways)
+    return decimal, both_ways
+
+
 def _typed(
     name: str,
     column: str,
     filled: Sequence[str],
     choice: ColumnChoice | None,
     known: Attribute | None,
-    *,
-    is_number: bool,
+    decimal: str,
+    both_ways: str,
 ) -> tuple[Attribute, ColumnNote | None]:
     """An attribute with its type and way of writing, and a note where a number can be read both ways."""
-    some = filled if len(filled) <= _SAMPLE else filled[:: -(-len(filled) // _SAMPLE)]
-    decimal, both_ways = (".", "") if is_number else decimal_of(some)
+    some = _some(filled)
     type_ = (choice and choice.type) or _kept(known, _type_of(name, some, decimal), some)
-    if known and both_ways:
-        decimal, both_ways = known.decimal, ""
-    elif type_ is AttributeType.PRICE and "." in both_ways and not _needs_points(some):
-        decimal = ","  # prices have no three decimals: 1.250 is over a thousand
+    if type_ is AttributeType.PRICE and both_ways:  # prices have no three decimals: 1.250 is over a thousand
+        groups, fraction = (".", ",") if "." in both_ways else (",", ".")
+        decimal = decimal if _needs(some, groups) else fraction
     decimal = (choice and choice.decimal) or decimal
     attribute = Attribute(name=name, type=type_, column=column, decimal=decimal)
     note = None
+    chosen_number = choice is not None and choice.type is AttributeType.NUMBER
+    if type_ is AttributeType.NUMBER and (chosen_number or (known and known.unit)):
+        attribute = attribute.model_copy(update={"unit": _unit(some, _AS_EXPECTED)})
+    if type_ is AttributeType.KEYWORD and not (choice and choice.type) and (unit := _unit(some, _ENOUGH)):
+        detail = f'compared as texts; say `type = "number"` in catalogue.toml to compare the numbers before {unit}'
+        note = ColumnNote("numbers with a unit", column, some[0], detail)
     if type_ in (AttributeType.NUMBER, AttributeType.PRICE) and both_ways and not (choice and choice.decimal):
         read = read_amount(both_ways, decimal)
         note = ColumnNote(
@@ -152,9 +200,16 @@ def _typed(
     return attribute, note
 
 
-def _needs_points(cells: Iterable[str]) -> bool:
-    """Whether some prices can only be meant with a point before the fraction, as £1,250.50."""
-    return any(parse_amount(cell, ".") and not parse_amount(cell, ",") for cell in cells)
+def _unit(cells: Sequence[str], share: float) -> str:
+    """The unit that stands behind the numbers of so large a share of the cells; empty text if there is none."""
+    [(unit, n)] = Counter(map(unit_of, cells)).most_common(1)
+    return unit if n >= share * len(cells) else ""
+
+
+def _needs(cells: Iterable[str], decimal: str) -> bool:
+    """Whether some prices can only be meant with this before the fraction, as £1,250.50 with a point."""
+    other = "," if decimal == "." else "."
+    return any(parse_amount(cell, decimal) and not parse_amount(cell, other) for cell in cells)
 
 
 def _kept(known: Attribute | None, found: AttributeType, cells: Sequence[str]) -> AttributeType:
@@ -185,7 +240,7 @@ def _type_of(name: str, cells: Sequence[str], decimal: str) -> AttributeType:
         return AttributeType.BOOLEAN
     if found := _numeric(name, cells, decimal):
         return found
-    if name in _PROSE or _is_prose(cells):
+    if _PROSE.fullmatch(name) or _is_prose(cells):
         return AttributeType.TEXT
     return AttributeType.PLACE if _PLACES.search(name) else AttributeType.KEYWORD
 
@@ -194,9 +249,12 @@ def _numeric(name: str, cells: Sequence[str], decimal: str) -> AttributeType | N
     amounts = [amount for cell in cells if (amount := read_amount(cell, decimal))]
     is_called_price = bool(_PRICES.search(name))
     if len(amounts) >= (_AS_EXPECTED if is_called_price else _ENOUGH) * len(cells):
-        if is_called_price or sum(amount.mark for amount in amounts) >= len(amounts) / 2:
+        are_prices = sum(amount.mark for amount in amounts) >= len(amounts) / 2
+        if is_called_price or (are_prices and not all(map(_SIZE.fullmatch, cells))):
             return AttributeType.PRICE
-        return None if any(_is_code(cell) for cell in cells) else AttributeType.NUMBER
+        if are_prices:
+            return None
+        return None if any(_is_code(cell, decimal) for cell in cells) else AttributeType.NUMBER
     # With an exponent: 1.5e-3.
     numbers = _share(cells, lambda cell: read_number(cell, decimal) is not None)
     return AttributeType.NUMBER if numbers >= _ENOUGH else None
@@ -206,11 +264,14 @@ def _share(cells: Sequence[str], holds: Callable[[str], bool]) -> float:
     return sum(map(holds, cells)) / len(cells)
 
 
-def _is_code(cell: str) -> bool:
-    """Whether a number is none to count with: it has leading zeros, or more digits than a number keeps."""
+def _is_code(cell: str, decimal: str) -> bool:
+    """Whether a number is none to count with: it has leading zeros, or more digits than a number keeps.
+
+    Of a fraction the last digits say nothing: 47.102000000000004 is what programs write for 47.102.
+    """
     digits = plain(cell).lstrip("+-")
     return (len(digits) > 1 and digits[0] == "0" and digits[1].isdecimal()) or (
-        sum(c.isdecimal() for c in digits) > _MAX_DIGITS
+        sum(c.isdecimal() for c in digits.partition(decimal)[0]) > _MAX_DIGITS
     )
 
 

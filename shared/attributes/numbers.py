@@ -1,5 +1,6 @@
 """Reads numbers and prices in the forms in which people write them into tables."""
 
+import html
 import math
 import re
 import unicodedata
@@ -12,14 +13,18 @@ _SYMBOLS = {
     "₫": "VND", "₪": "ILS", "₦": "NGN", "₱": "PHP", "₸": "KZT", "฿": "THB", "zł": "PLN", "kč": "CZK", "ft": "HUF",
     "lei": "RON", "kr": "", "us$": "USD", "a$": "AUD", "c$": "CAD", "r$": "BRL", "nz$": "NZD",
     "hk$": "HKD", "s$": "SGD", "chf": "CHF", "fr": "CHF", "euro": "EUR", "euros": "EUR", "eur": "EUR", "rs": "INR",
+    "tl": "TRY", "ر.س": "SAR", "د.إ": "AED", "ج.م": "EGP", "ريال": "",
     "円": "JPY", "元": "CNY", "원": "KRW", "руб": "RUB", "грн": "UAH", "лв": "BGN", "nt$": "TWD", "mx$": "MXN",  # noqa: RUF001
 }  # fmt: skip
 _MORE_CODES = "AED ARS BGN CLP CNY COP DKK EGP IDR ISK KES MAD MXN MYR NOK PEN PKR QAR RSD SAR SEK TWD UYU ZAR"
 _CODES = frozenset(re.findall("[A-Z]{3}", _MORE_CODES)) | frozenset(filter(None, _SYMBOLS.values()))
 _NUMBER = re.compile(r"[+-]?[0-9](?:[0-9.,']*[0-9])?")
 _EXPONENT = re.compile(r"[+-]?[0-9]+(?:\.[0-9]+)?[eE][+-]?[0-9]{1,3}")
+_UNIT = re.compile(r"(?:[^\W\d]|[%‰°'\"])[^\s,;()]{0,11}(?: [^\s,;()]{1,11})?")  # km, cm3, %, l/100 km
 _NO_FRACTION = r"(?:[.,:][-\u2013\u2014]+|/-)"  # "20,-", "20:-", "20/-"
 _AMOUNT = re.compile(rf"[0-9](?:[0-9.,']*[0-9])?{_NO_FRACTION}?")
+# Minus, apostrophe, Arabic's decimal separator; and the marks of direction that programs write around amounts.
+_SIGNS = {0x2212: "-", 0x2019: "'", 0x066B: ".", **dict.fromkeys([0x061C, 0x200E, 0x200F, *range(0x202A, 0x202F)])}
 _NEGOTIABLE = re.compile(r"\b(?:vb|vhb|fp|ono|obo)\b", re.IGNORECASE)  # "30 \u20ac VB", "\u00a320 ono"
 _OTHER = {".": ",", ",": "."}
 _MAX_DIGITS = 15  # of which a float64 keeps every one
@@ -41,8 +46,19 @@ class Amount(NamedTuple):
 
 def plain(text: str) -> str:
     """Turn other forms of digits, signs and spaces into the usual ones, and leave out spaces inside a number."""
-    text = unicodedata.normalize("NFKC", text).replace("\u2212", "-").replace("\u2019", "'").strip()
-    return re.sub(r"(?<=[0-9])\s(?=[0-9]{3}(?![0-9]))", "", text)
+    if "&" in text:  # &euro; and &nbsp; of a shop's export
+        text = html.unescape(text)
+    if not text.isascii():
+        text = plain_digits(unicodedata.normalize("NFKC", text)).translate(_SIGNS)
+        text = re.sub(r"(?<=[0-9])\u066c(?=[0-9]{3}(?![0-9]))", "", text)  # Arabic's between thousands
+    return re.sub(r"(?<=[0-9])\s(?=[0-9]{3}(?![0-9]))", "", text.strip())
+
+
+def plain_digits(text: str) -> str:
+    """Turn the decimal digits of any script into those of ASCII: "\u0661\u0662" -> "12"."""
+    if text.isascii():
+        return text
+    return "".join(str(unicodedata.decimal(c)) if c.isdecimal() else c for c in text)
 
 
 def parse_number(text: str, decimal: str = ".") -> float | None:
@@ -85,6 +101,9 @@ def parse_amount(text: str, decimal: str = ".") -> Amount | None:
         decimal: as of `parse_number`.
     """
     text = _NEGOTIABLE.sub("", plain(text)).strip()
+    if _EXPONENT.fullmatch(text):
+        number = parse_number(text, decimal)
+        return None if number is None else Amount(number, "", mark=False)
     found = _AMOUNT.search(text)
     if not found:
         return None
@@ -103,8 +122,18 @@ def parse_amount(text: str, decimal: str = ".") -> Amount | None:
         if known is None:
             return None
         currency = known
-    number = parse_number(sign + re.sub(f"{_NO_FRACTION}$", "", found[0]), decimal)
+    whole = re.sub(f"{_NO_FRACTION}$", "", found[0])
+    number = parse_number(sign + whole, _decimal_before_nothing(whole, found[0][len(whole) :]) or decimal)
     return None if number is None else Amount(number, currency, bool(mark))
+
+
+def _decimal_before_nothing(digits: str, behind: str) -> str:
+    """What the dash behind an amount says of the sign before fractions: "," in "1.250,-"; empty text: nothing."""
+    found = re.match(_NO_FRACTION, behind)
+    mark = found[0][0] if found else ""
+    if mark in _OTHER and mark in digits:
+        return _OTHER[mark]  # 1.250.-
+    return mark if mark in _OTHER else ""
 
 
 def currency_in(text: str) -> str:
@@ -118,6 +147,21 @@ def read_number(text: str, decimal: str) -> float | None:
     """Parse a number of a table: as `parse_number`, or as the other convention has it where only that can be meant."""
     found = parse_number(text, decimal)
     return parse_number(text, _OTHER[decimal]) if found is None else found
+
+
+def unit_of(text: str) -> str:
+    """What stands behind a number: "120 000 km" -> "km"; empty text where that is nothing or no unit."""
+    text = plain(text)
+    found = _NUMBER.match(text)
+    unit = text[found.end() :].strip() if found else ""
+    return unit if _UNIT.fullmatch(unit) else ""
+
+
+def read_with_unit(text: str, unit: str, decimal: str) -> float | None:
+    """Parse a number of a table that may have a unit behind it: that one, and no other."""
+    if unit and unit_of(text) == unit:
+        text = plain(text).removesuffix(unit)
+    return read_number(text, decimal)
 
 
 def read_amount(text: str, decimal: str) -> Amount | None:
@@ -138,8 +182,12 @@ def decimal_of(texts: Iterable[str]) -> tuple[str, str]:
     votes: Counter[str] = Counter()
     both_ways = ""
     for text in texts:
-        found = _NUMBER.search(plain(text))
+        spelled = plain(text)
+        found = _NUMBER.search(spelled)
         if not found:
+            continue
+        if said := _decimal_before_nothing(found[0], spelled[found.end() :]):
+            votes[said] += 1  # 1.250,-
             continue
         digits = found[0].lstrip("+-")
         last = max(digits.rfind("."), digits.rfind(","))

@@ -79,6 +79,7 @@ class Attribute(BaseModel):
         currencies: of a price: codes in order of frequency; the first is meant where none is given.
         decimal: of numbers and prices in the table: what stands before the fraction, "." or ",".
         day_first: of times in the table: 3/4/2026 is in April.
+        unit: of numbers: what stands behind them in the table, such as "km"; empty: nothing.
         n_listings: that have a value.
         quantiles: of numbers, prices and times (seconds since the epoch): 21 values from the lowest to the highest.
         values: of keywords, places and booleans: the most frequent.
@@ -93,6 +94,7 @@ class Attribute(BaseModel):
     currencies: tuple[str, ...] = ()
     decimal: str = "."
     day_first: bool = True
+    unit: str = ""
     n_listings: int = 0
     quantiles: tuple[float, ...] = ()
     values: tuple[ValueCount, ...] = Field((), max_length=1000)
@@ -181,7 +183,8 @@ def attribute_name(column: str) -> str:
 
     The older service's columns `product_name` and `product_description` are `title` and `description`.
     """
-    folded = unicodedata.normalize("NFC", unicodedata.normalize("NFKC", column).lower())
+    # A capital I with a dot, as Turkish has it, is a small i with a second dot in small letters.
+    folded = unicodedata.normalize("NFC", unicodedata.normalize("NFKC", column).lower().replace("i\u0307", "i"))
     # Marks are parts of letters: vowels of Devanagari, tones of Thai.
     kept = (c if c.isalnum() or unicodedata.category(c).startswith("M") else " " for c in folded)
     name = "_".join("".join(kept).split())[:MAX_NAME_LENGTH]

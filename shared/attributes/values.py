@@ -3,13 +3,14 @@
 import json
 import math
 import re
+import unicodedata
 from collections.abc import Mapping
 from contextlib import suppress
 from datetime import UTC, datetime
 
 from pydantic import JsonValue
 
-from shared.attributes.numbers import Amount, parse_amount, read_amount, read_number
+from shared.attributes.numbers import Amount, parse_amount, plain_digits, read_amount, read_with_unit
 from shared.attributes.schema import (
     MAX_ATTRIBUTES,
     MAX_KEYWORD_LENGTH,
@@ -26,9 +27,15 @@ from shared.errors import InvalidRequest
 _TRUE = frozenset({"true", "yes", "y", "ja", "oui", "si", "sí", "tak", "ano", "да", "vrai", "wahr", "はい", "是"})
 _FALSE = frozenset({"false", "no", "n", "nein", "non", "nie", "ne", "нет", "faux", "falsch", "いいえ", "否"})
 BOOLEANS = _TRUE | _FALSE
+# Read as well where the column is one of booleans; by themselves these may be numbers, sizes or directions.
+_TRUE_BESIDES = frozenset(
+    {"1", "j", "o", "s", "t", "x", "on", "evet", "sim", "sì", "da", "igen", "kyllä", "نعم", "✓", "✔"}
+    | {"\u03bd\u03b1\u03b9"}  # Greek nai
+)
+_FALSE_BESIDES = frozenset({"0", "f", "off", "hay\u0131r", "όχι", "não", "nee", "nej", "nem", "nu", "ei", "لا", "✗"})
 # What tables write where there is nothing.
 NOTHING = frozenset({"", "-", "--", "n/a", "#n/a", "na", "nan", "none", "null", "nil", "\\n", "?"})
-_CROWNS = frozenset({"SEK", "NOK", "DKK", "ISK"})  # what "kr" may mean
+_OF_ONE_NAME = frozenset({"SEK", "NOK", "DKK", "ISK", "SAR", "QAR", "OMR", "YER", "IRR"})  # "kr", or in Arabic "riyal"
 _CURRENCY = re.compile(r"[A-Z]{3}")
 _DAY = re.compile(r"([0-9]{1,2})([./-])([0-9]{1,2})\2([0-9]{4})(?:[ T,]+([0-9]{1,2}:[0-9]{2}(?::[0-9]{2})?))?")
 _YEAR_FIRST = re.compile(r"([0-9]{4})/([0-9]{1,2})/([0-9]{1,2})([T ].*)?")
@@ -47,7 +54,7 @@ def parse_time(text: str, *, day_first: bool = True) -> datetime | None:
     Returns:
         the time in UTC.
     """
-    text = _UTC.sub("Z", text.strip())
+    text = _UTC.sub("Z", plain_digits(text).strip())
     if parts := _YEAR_FIRST.fullmatch(text):
         text = f"{parts[1]}-{parts[2]:0>2}-{parts[3]:0>2}{parts[4] or ''}"
     try:
@@ -88,26 +95,32 @@ def parse_text(attribute: Attribute, text: str) -> JsonValue:
     value: JsonValue = None
     match attribute.type:
         case AttributeType.NUMBER:
-            value = read_number(text, attribute.decimal)
+            value = read_with_unit(text, attribute.unit, attribute.decimal)
         case AttributeType.PRICE:
             if amount := read_amount(text, attribute.decimal):
                 value = _price(attribute, amount)
         case AttributeType.BOOLEAN:
             folded = text.casefold()
-            value = folded in _TRUE if folded in BOOLEANS else {"1": True, "0": False}.get(folded)
+            is_true, is_false = folded in _TRUE | _TRUE_BESIDES, folded in _FALSE | _FALSE_BESIDES
+            value = is_true if is_true or is_false else None
         case AttributeType.TIME:
             if moment := parse_time(text, day_first=attribute.day_first):
                 value = iso(moment)
         case AttributeType.TEXT:
             value = text[:MAX_TEXT_LENGTH]
         case AttributeType.KEYWORD | AttributeType.PLACE:
-            value = " ".join(text.split()) if len(text) <= MAX_KEYWORD_LENGTH else None
+            value = as_compared(text) if len(text) <= MAX_KEYWORD_LENGTH else None
     return value
+
+
+def as_compared(text: str) -> str:
+    """A keyword or place with single spaces and composed letters: "\u00e9" is one value, as one character or as two."""
+    return unicodedata.normalize("NFC", " ".join(text.split()))
 
 
 def _price(attribute: Attribute, amount: Amount) -> JsonValue:
     """The price with its own currency, or else the attribute's; of "20 kr" only if that has such."""
-    meant = [code for code in attribute.currencies if code in _CROWNS or not amount.mark]
+    meant = [code for code in attribute.currencies if code in _OF_ONE_NAME or not amount.mark]
     return {"amount": amount.number, "currency": amount.currency or next(iter(meant), "")}
 
 
@@ -169,7 +182,7 @@ def _checked(attribute: Attribute, value: object, where: str) -> JsonValue:
                 raise InvalidRequest(f"{where}: {len(value)} characters; {most} are the most of a {attribute.type}")
             if not value.isascii() and any("\ud800" <= character <= "\udfff" for character in value):
                 raise InvalidRequest(f"{where}: half a surrogate pair is no character")
-            read = value.strip() if attribute.type is AttributeType.TEXT else " ".join(value.split())
+            read = value.strip() if attribute.type is AttributeType.TEXT else as_compared(value)
     if read is None:
         raise InvalidRequest(f"{where}: the attribute is {EXPECTED[attribute.type]}, not {shown(value)}")
     return read
@@ -234,11 +247,16 @@ def number_of(attribute: Attribute, values: Values) -> float | None:
     return None
 
 
+def folded_place(text: str) -> str:
+    """A place in small letters, its capital I dotted or not: "İstanbul", "ISTANBUL" and "istanbul" are one."""
+    return as_compared(text.casefold()).replace("i\u0307", "i")
+
+
 def parts_of_place(text: str) -> set[str]:
     """Return what a place is found by: itself and its parts between commas, in small letters.
 
     "Bath, Somerset" is found by "bath, somerset", "bath" and "somerset".
     """
-    folded = " ".join(text.casefold().split())
+    folded = folded_place(text)
     parts = {part for piece in folded.split(",") if (part := piece.strip())}
     return parts | {folded}

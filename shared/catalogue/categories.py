@@ -113,12 +113,12 @@ class Categories:
         return {_key(name): name for name in reversed(self.names)}  # of two that differ in case only, the first
 
     def position(self, name: str) -> int:
-        """Return the position of a category.
+        """Return the position of a category, its letters composed or not.
 
         Raises:
             InvalidRequest: there is no such category; names those that are possible.
         """
-        found = self._position.get(name)
+        found = self._position.get(name, self._position.get(unicodedata.normalize("NFC", name)))
         if found is None:
             raise InvalidRequest(f"category: must be one of: {self.described(name)}")
         return found

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from shared.artifacts.files import ObjectFile
+from shared.attributes.configuration import CONFIGURATION
 from shared.catalogue.photo_paths import ONE_A_ROW, PhotoPaths, PhotoPlace, is_several
 from shared.catalogue.rows import ROUNDED_DETAIL
 from shared.catalogue.scan import ENDINGS, Scan, Stat
@@ -203,5 +204,7 @@ class PhotoFiles:
             hint = f"; {ONE_A_ROW}"
         elif not there and self._found.closed:
             hint = f"; user {os.geteuid()} may not read {', '.join(map(self._shown, self._found.closed[:_N_NAMED]))}"
+        if "/" in image_id:
+            hint += f'; an id holds no slash: of a column with paths {CONFIGURATION} says path = "COLUMN" in [photos]'
         is_whole = image_id.lower().endswith(ENDINGS) and image_id.rpartition(".")[0] not in self._image_ids
         return f"looked for images/{image_id}{'' if is_whole else '.jpg'}{hint}"

@@ -4,11 +4,19 @@ from collections.abc import Iterable
 
 from shared.catalogue.photo_files import FileProblem
 from shared.catalogue.rows import PRODUCTS, ROUNDED_DETAIL
-from shared.catalogue.spoiled_ids import SpoiledListings, is_rounded
+from shared.catalogue.spoiled_ids import SPOILED_LISTING, SpoiledListings, composed, is_rounded
+
+_OTHER_FORM = "listing id in another Unicode form"
+
+
+def odd_listing(written: str, listing_id: str) -> FileProblem:
+    """What is odd about an id in the photos' table that means another one."""
+    reason = _OTHER_FORM if composed(written) == composed(listing_id) else SPOILED_LISTING
+    return FileProblem(reason, f"read as {listing_id}")
 
 
 class Listings:
-    """Finds listings: by the exact id, or else by one that a spreadsheet spoiled.
+    """Finds listings: by the exact id, or else by one in another Unicode form, or that a spreadsheet spoiled.
 
     Args:
         listing_ids: those that there are.

@@ -9,6 +9,7 @@ from urllib.parse import unquote
 
 from shared.attributes.configuration import CONFIGURATION, PhotosChoice
 from shared.catalogue.categories import JOINED, is_missing, joined_levels
+from shared.catalogue.forms.csv_files import CALLED_BY_FILE
 from shared.catalogue.layout import Layout
 from shared.catalogue.photo_paths import PhotoPlace, photo_places, place_columns
 from shared.catalogue.rows import PRODUCTS, column_key
@@ -41,12 +42,17 @@ class PhotoRow(NamedTuple):
 
 
 def photo_rows(images: "pd.DataFrame", choice: PhotosChoice) -> list[PhotoRow]:
-    """Read a photos' table: a photo a row.
+    """Read a photos' table: a photo a row. Without ids it is called as one that a cell of the listings' table names.
 
     Args:
         images: as `read_table` gives it.
         choice: what `catalogue.toml` says of it.
     """
+    if images.attrs.get(CALLED_BY_FILE):
+        cells = zip(images.index, images["product_id"], images["id"], strict=True)
+        listed = [(int(row), listing, split_photos(cell)) for row, listing, cell in cells]
+        unnamed = [PhotoRow(row, "", listing, None) for row, listing, items in listed if not items]
+        return [*_photos_in_cells(listed), *unnamed]
     places = photo_places(images, choice)
     rows = zip(images.index, images["id"], images["product_id"], strict=True)
     return [PhotoRow(int(row), image_id, listing, places.get(int(row))) for row, image_id, listing in rows]
@@ -71,7 +77,7 @@ def photos_of_listings(products: "pd.DataFrame", layout: Layout) -> "tuple[list[
     """
     choice = layout.configuration.photos
     if not choice.columns:
-        column = _column("id", choice.id, products, layout)
+        column = _column("id", choice.id or "id", products, layout)
         first = products.loc[:, ~products.columns.duplicated()]  # of columns with one name, as attributes have it
         images = first.assign(product_id=first["id"], id=first[column])
         named = {column, *place_columns(products, choice)}

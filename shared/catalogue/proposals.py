@@ -13,6 +13,7 @@ from shared.attributes.configuration import CONFIGURATION
 from shared.attributes.schema import attribute_name
 from shared.catalogue.forms.encodings import SAVE_AS, decode_table
 from shared.catalogue.forms.quotes import split_record
+from shared.catalogue.forms.typed_tables import columns_of_line, columns_of_schema
 from shared.catalogue.rows import column_key
 from shared.errors import CatalogueUnusable
 
@@ -89,7 +90,14 @@ def propose(directory: Location, names: Sequence[str], listings: Path | ObjectFi
         lines += ["[attributes.title]", f"column = {_quoted(title)}  # searches by words go by it"]
     more = f" (there is also {', '.join(other for other, _ in found[1:_N_NAMED])})" if found[1:] else ""
     begin = f"if {name} holds the listings{more}, write into {directory}/{CONFIGURATION}, and correct what is wrong:"
-    return "\n".join([begin, *lines, f"# {name} has the columns {_shown(columns)}"])
+    lines += [f"# {name} has the columns {_shown(columns)}"]
+    lines += [
+        f"# if {other} names the photos: [photos] with table = {_quoted(other)}, and listing and id or path = one each "
+        f"of its columns {_shown(of_other)}"
+        for other, of_other in tables
+        if other != name and len(of_other) > 1
+    ][:_N_NAMED]
+    return "\n".join([begin, *lines])
 
 
 def _photo_lines(columns: Sequence[str], listing_id: str) -> list[str]:
@@ -127,11 +135,10 @@ def _columns(file: Path | ObjectFile) -> list[str]:
     ending = Path(str(file)).suffix.lower()
     try:
         if ending == ".parquet":
-            return list(_schema(file).names)
+            return columns_of_schema(_schema(file))
         begin = _begin(file)
         if ending in JSON_LINES:
-            first = json.loads(begin.partition(b"\n")[0])
-            return list(first) if isinstance(first, dict) else []
+            return columns_of_line(begin.partition(b"\n")[0])
         text = decode_table(begin[: begin.rfind(b"\n") + 1] or begin, str(file)).text.lstrip("\r\n")
     except (CatalogueUnusable, OSError, ValueError, RecursionError):  # damaged, or no table
         return []

@@ -15,7 +15,7 @@ _OTHER_ENDINGS = (".gif", ".bmp", ".tif", ".tiff")  # that ids of tables carry, 
 
 
 class SpoiledListings:
-    """Finds the listings of ids that spreadsheets spoiled, where nothing else can be meant.
+    """Finds the listings of ids in another Unicode form, or that spreadsheets spoiled, where nothing else can be meant.
 
     Args:
         listing_ids: those that there are.
@@ -24,12 +24,15 @@ class SpoiledListings:
 
     def __init__(self, listing_ids: Iterable[str], written: Iterable[str]) -> None:
         listing_ids = list(listing_ids)
+        self._composed = by_key(composed, listing_ids)
         self._listings = by_key(number_key, listing_ids)
         self._written = by_key(number_key, {_digits(text) for text in written})
         self._similar = similar_ids({listing: listing for listing in listing_ids})
 
     def find(self, written: str) -> list[str]:
         """Return the listings that an id may mean: one, if nothing else can be meant; several; or none."""
+        if alike := self._composed.get(composed(written)):
+            return sorted(alike)
         key = number_key(written)
         listings = self._listings.get(key, []) if key else []
         if len(listings) == 1 and len(rivals := self._written.get(key or "", [])) > 1:

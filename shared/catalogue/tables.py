@@ -28,11 +28,11 @@ from shared.catalogue.forms.csv_files import read_table
 from shared.catalogue.layout import LAYOUT, find_layout
 from shared.catalogue.listing_rows import label_listings
 from shared.catalogue.photo_files import FetchPhotos, FileProblem, PhotoFiles
-from shared.catalogue.photo_listings import Listings
+from shared.catalogue.photo_listings import Listings, odd_listing
 from shared.catalogue.photo_rows import PhotoRow, photo_rows, photos_of_listings
 from shared.catalogue.rows import IMAGES, PRODUCTS, RowProblem, long_id, with_names
 from shared.catalogue.scan import PhotoDigests, Scan, Stat, scan
-from shared.catalogue.spoiled_ids import SPOILED_LISTING, SPOILED_PHOTO
+from shared.catalogue.spoiled_ids import SPOILED_PHOTO
 from shared.errors import CatalogueUnusable
 
 if TYPE_CHECKING:  # heavy: only what reads tables needs it
@@ -339,7 +339,8 @@ def _photos(
             if file.odd:
                 odd.append(RowProblem(file.odd.reason, IMAGES, row, image_id, detail=file.odd.detail))
             if listing_id != written:
-                odd.append(RowProblem(SPOILED_LISTING, IMAGES, row, image_id, written, f"read as {listing_id}"))
+                reason, detail = odd_listing(written, listing_id)
+                odd.append(RowProblem(reason, IMAGES, row, image_id, written, detail))
             continue
         rejected.append(RowProblem(reason, IMAGES, row, image_id, value, detail))
     return list(photos.values()), rejected, odd

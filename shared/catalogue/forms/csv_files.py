@@ -3,7 +3,7 @@
 import re
 import warnings
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
 from io import BytesIO
 from typing import TYPE_CHECKING, NamedTuple
@@ -33,10 +33,12 @@ _DELIMITERS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "vertical ba
 _DATABASE_NULL = "\\N"  # what PostgreSQL and MySQL write for NULL in text
 _IN_CONFIGURATION = {
     PRODUCTS: '[listings] with id = "COLUMN", category = "COLUMN"',
-    IMAGES: '[photos] with id = "COLUMN", listing = "COLUMN"',
+    IMAGES: '[photos] with id = "COLUMN", listing = "COLUMN"; where photos have no ids, path = "COLUMN" in place of id',
 }
 _MEANT = {"id": "the id", "category": "the category", "product_id": "the listing's id"}
 _SHOWN_CHARS, _N_NAMED = 80, 20
+_MOST_COLUMNS = 4096
+CALLED_BY_FILE = "called by file"  # in `attrs` of a photos' table: whether its column `id` says where photos are
 
 
 def read_table(
@@ -58,12 +60,13 @@ def read_table(
     Returns:
         stripped text, missing values as empty text, indexed by row number; named columns only. Those that are required
         are called `id` and `category`, or `id` and `product_id`; others of these names are left out, and told.
+        `attrs[CALLED_BY_FILE]`: the photos have no ids, and `id` is the column with their paths or URLs.
 
     Raises:
         CatalogueUnusable: the table is missing, empty, damaged, in an encoding that cannot be told, or lacks a column.
     """
-    called, columns = layout.names[name], required_columns(layout.configuration, name, source)
-    required, category = tuple(columns.values()), columns.get(ROOTS.column, "")
+    called, possible = layout.names[name], possible_columns(layout.configuration, name, source)
+    required, category = tuple(possible[0].values()), possible[0].get(ROOTS.column, "")
     content = (layout.products if name == PRODUCTS else layout.images).read_bytes()
     if is_parquet(called):
         n_odd = len(odd)
@@ -74,10 +77,14 @@ def read_table(
     elif is_json_lines(called):
         table = read_json_lines(content, called, rejected, odd, required=required, category=category)
     else:
-        table = _read_csv(content, _Table(name, called, required, source.level), rejected, odd)
+        table = _read_csv(content, _Table(name, called, required, source.level), possible, rejected, odd)
+    columns = _those_that_are_there(possible, map(str, table.columns))
+    required = tuple(columns.values())
     if is_parquet(called) or is_json_lines(called):
         table.columns = _spelled(list(table.columns), name, required, odd)
         _check_header(list(table.columns), name, called, required)
+    if name == IMAGES and columns["id"] in (layout.configuration.photos.path, layout.configuration.photos.url):
+        table.attrs[CALLED_BY_FILE] = columns["id"] != "id"
     for column, actual in columns.items():
         if column != actual and column in table and column not in required:
             detail = f"left out: {_MEANT[column]} is in the column {actual}"
@@ -105,19 +112,34 @@ def _with_first_category(table: "pd.DataFrame", separator: str, odd: list[RowPro
     return table.assign(category=firsts)
 
 
-def required_columns(configuration: Configuration, name: str, source: CategorySource) -> dict[str, str]:
+def possible_columns(configuration: Configuration, name: str, source: CategorySource) -> list[dict[str, str]]:
     """The columns that a table must have: as they are called in the file, by what they mean.
 
     Args:
         configuration: of the catalogue.
         name: PRODUCTS or IMAGES.
         source: where the categories are; a column that it names goes before the configuration's.
+
+    Returns:
+        one set of columns; of a photos' table two where photos may be called by their files: then those count that the
+        table has.
     """
     if name == IMAGES:
-        return {"id": configuration.photos.id, "product_id": configuration.photos.listing}
+        photos = configuration.photos
+        by_id = {"id": photos.id or "id", "product_id": photos.listing}
+        by_place = {**by_id, "id": photos.path or photos.url}
+        if by_place["id"] in ("", "id") or photos.id not in ("", by_place["id"]):
+            return [by_id]
+        return [by_place] if photos.id else [by_id, by_place]
     configured = configuration.listings.category
     category = configured if configured and source.column == ROOTS.column else source.column
-    return {"id": configuration.listings.id, ROOTS.column: category}
+    return [{"id": configuration.listings.id, ROOTS.column: category}]
+
+
+def _those_that_are_there(possible: Sequence[dict[str, str]], columns: Iterable[str]) -> dict[str, str]:
+    """The first set of which a table has all columns; else the first."""
+    keys = set(map(column_key, columns))
+    return next((one for one in possible if keys.issuperset(map(column_key, one.values()))), possible[0])
 
 
 class _Table(NamedTuple):
@@ -136,15 +158,23 @@ class _Table(NamedTuple):
     level: int
 
 
-def _read_csv(content: bytes, wanted: _Table, rejected: list[RowProblem], odd: list[RowProblem]) -> "pd.DataFrame":
-    name, called, required, _ = wanted
+def _read_csv(
+    content: bytes,
+    wanted: _Table,
+    possible: Sequence[dict[str, str]],
+    rejected: list[RowProblem],
+    odd: list[RowProblem],
+) -> "pd.DataFrame":
+    name, called = wanted.name, wanted.called
     decoded = decode_table(content, called)
     text = decoded.text
     if declared := _SEPARATOR_LINE.match(text):
         text = text[declared.end() :]
     if "\r" in text.strip() and "\n" not in text.strip():
         raise CatalogueUnusable(f"{called} has carriage returns only where lines end; {SAVE_AS}")
-    delimiter = declared[1] if declared else _delimiter(text, required)
+    delimiter = declared[1] if declared else _delimiter(text, possible)
+    required = tuple(_those_that_are_there(possible, split_record(text.lstrip("\r\n"), delimiter)).values())
+    wanted = wanted._replace(required=required)
     if decoded.encoding != "UTF-8":
         check = "" if decoded.encoding == "UTF-16" else f"; if letters are wrong, {SAVE_AS}"
         detail = f"read as {decoded.encoding}{check}"
@@ -220,6 +250,10 @@ def _parse(text: str, delimiter: str, name: str) -> "pd.DataFrame":
     import pandas as pd
     from pandas.errors import EmptyDataError, ParserError, ParserWarning
 
+    n_named = len(split_record(text.lstrip("\r\n"), delimiter))
+    if n_named > _MOST_COLUMNS:
+        raise CatalogueUnusable(f"{name} has {n_named} columns; {_MOST_COLUMNS} are the most")
+    width = max(MAX_COLUMNS, n_named + 1)
     try:
         # Descriptions hold bare carriage returns, quoted or not: only a line feed ends a row. Surplus columns show
         # which rows have too many fields; pandas would otherwise cut or shift those to fit.
@@ -230,7 +264,8 @@ def _parse(text: str, delimiter: str, name: str) -> "pd.DataFrame":
                 sep=delimiter,
                 lineterminator="\n",
                 header=None,
-                names=range(MAX_COLUMNS),
+                names=range(width),
+                index_col=False,
                 dtype=str,
                 keep_default_na=False,
                 na_values=["", _DATABASE_NULL],
@@ -245,17 +280,21 @@ def _parse(text: str, delimiter: str, name: str) -> "pd.DataFrame":
         raise CatalogueUnusable(f"{name} is empty")
     cells.index += 1  # the header is row 1
     if any(issubclass(warning.category, ParserWarning) for warning in caught):  # rows were skipped
-        return _parse(cut_records(text, delimiter, MAX_COLUMNS), delimiter, name)
+        return _parse(cut_records(text, delimiter, width), delimiter, name)
     return cells
 
 
-def _delimiter(text: str, required: Sequence[str]) -> str:
-    """The delimiter with which the header has the columns that are required; else a comma."""
-    for delimiter in _DELIMITERS:
-        keys = set(map(column_key, split_record(text.lstrip("\r\n"), delimiter)))
-        if all(column_key(column) in keys for column in required):
-            return delimiter
-    return ","
+def _delimiter(text: str, possible: Sequence[dict[str, str]]) -> str:
+    """The delimiter with which the header has the columns that are required; else most of them, or most columns."""
+    headers = {one: set(map(column_key, split_record(text.lstrip("\r\n"), one))) for one in _DELIMITERS}
+    wanted: set[str] = set()
+    for columns in possible:
+        keys = set(map(column_key, columns.values()))
+        wanted |= keys
+        for delimiter, header in headers.items():
+            if keys <= header:
+                return delimiter
+    return max(headers, key=lambda one: (len(headers[one] & wanted), one != " " and len(headers[one])))
 
 
 def _spelled(columns: Sequence[str], name: str, required: Sequence[str], odd: list[RowProblem]) -> list[str]:

@@ -154,6 +154,11 @@ def _fields_of(line: bytes, category: str) -> dict[str, str]:
     return fields
 
 
+def columns_of_line(line: bytes) -> list[str]:
+    """The columns that `read_json_lines` makes of an object; raises ValueError or RecursionError where it is none."""
+    return list(_fields_of(line, ""))
+
+
 def _each_once(pairs: list[tuple[str, T]]) -> dict[str, T]:
     fields = dict(pairs)
     if len(fields) < len(pairs):
@@ -229,6 +234,13 @@ def read_parquet(content: bytes, name: str, odd: list[RowProblem], *, category: 
     return _table(columns, range(1, table.num_rows + 1), numbers)
 
 
+def columns_of_schema(schema: "pa.Schema") -> list[str]:
+    """The columns that `read_parquet` makes of a table."""
+    empty = schema.empty_table()
+    named = zip(empty.column_names, empty.columns, strict=True)
+    return [flat for column, cells in named for flat, _ in _flattened(column.strip(), cells, "")]
+
+
 def _ranges(pandas_metadata: dict[str, Any] | None) -> Iterator[tuple[str, list[str]]]:
     """Columns that pandas keeps as metadata alone: an index with a name, of consecutive numbers."""
     for index in (pandas_metadata or {}).get("index_columns", ()):
@@ -268,8 +280,12 @@ def _texts(cells: "pa.ChunkedArray", joiner: str) -> list[str] | None:
     if pa.types.is_float32(cells.type) or pa.types.is_float16(cells.type):
         # Through their shortest decimal: 12.1, and not the 12.100000381469727 that is the nearest double.
         cells = cells.cast(pa.float32()).cast(pa.string()).cast(pa.float64())
+    try:
+        values = cells.to_pylist()
+    except (OverflowError, ValueError):  # a date in a year that Python's have not, such as 20206
+        values = cells.cast(pa.string()).to_pylist()
     texts: list[str] = []
-    for value in cells.to_pylist():
+    for value in values:
         if isinstance(value, bytes):
             try:
                 texts.append(value.decode().strip())

@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from shared.array_types import FloatArray, IntArray
 from shared.index.arrays import CHUNK_ROWS
+from shared.index.vector_index import SCORE_DECIMALS
 from shared.index.vectors.stored_vectors import StoredVectors, Vectors
 
 Mask = npt.NDArray[np.bool_]
@@ -27,6 +28,7 @@ MIN_PROBES = 8  # fewer may suffice for the catalogue's own photos, but users' q
 _SAMPLED = 131_072  # rows by which it is told how many of each inverted list a filter leaves
 _SCARCE, _MOST_SCARCE = 1.5, 64
 _FEWEST_PROBES = 64  # of a search with a filter: the fewest that do were found without one
+_TIE = 1e-6  # of two similarities that are shown as one, the most that they differ by
 _ROUNDING = 1e-4  # of squared distances to lists
 _NEARLY_ALL = 0.9  # of the rows are allowed: some were put or deleted live, or one listing is left out; no filter
 
@@ -326,7 +328,7 @@ def products(vectors: Vectors, rows: IntArray, query: FloatArray) -> FloatArray:
 
 
 def best(scores: FloatArray, rows: IntArray, n: int) -> tuple[FloatArray, IntArray]:
-    """Select the `n` highest scores.
+    """Select the `n` highest scores; of those that tie as results show them, the ones of the lowest rows.
 
     Args:
         scores: (m,) float32.
@@ -339,6 +341,10 @@ def best(scores: FloatArray, rows: IntArray, n: int) -> tuple[FloatArray, IntArr
     if len(rows) <= n:
         return scores, rows
     chosen = np.argpartition(scores, -n)[-n:]
+    may_tie = np.flatnonzero(scores > scores[chosen[0]] - _TIE)  # the first is the lowest that was chosen
+    if len(may_tie) > n:
+        shown = np.round(scores[may_tie].astype(np.float64), SCORE_DECIMALS)
+        chosen = may_tie[np.lexsort((rows[may_tie], -shown))[:n]]
     return scores[chosen], rows[chosen]
 
 

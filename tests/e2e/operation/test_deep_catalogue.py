@@ -70,7 +70,7 @@ def test_filters_and_facets_know_every_category_and_no_price(greek: Stack) -> No
     with Client(greek.url) as client:
         index = client.index()
         assert (len(index.categories), index.categories[17]) == (300, "Είδη 01 / Κλάδος 7")
-        assert [(one.name, one.type) for one in index.attributes] == [("τίτλος", "keyword"), ("χρώμα", "keyword")]
+        assert [(one.name, one.type) for one in index.attributes] == [("τίτλος", "text"), ("χρώμα", "keyword")]
         found = client.search(image_id="L017-00-0", k=100, filter=BLUE, include="*", facets="category,χρώμα")
         assert found.neighbours[0].image_id == "L017-00-0"
         assert found.neighbours[0].attributes == {"τίτλος": "Πράγμα 17", "χρώμα": "μπλε"}

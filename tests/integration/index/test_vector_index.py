@@ -391,6 +391,19 @@ def test_copies_of_a_photo_tie_and_the_older_row_comes_first(store: ArtifactStor
     assert found[0].score == found[2].score
 
 
+def test_of_more_copies_than_are_wanted_the_oldest_rows_are_found(store: ArtifactStore) -> None:
+    vectors = VECTORS_OF_PHOTOS[[1, *[0] * 60, 2]]
+    photos = [replace(PHOTOS[0], image_id=f"p{n}", listing_id=f"l{n // 2}") for n in range(len(vectors))]
+    index = open_snapshot(store, fingerprint=FINGERPRINT, version=write(store, photos, vectors))
+    for k in (1, 7, 59):
+        found = index.search(VECTORS_OF_PHOTOS[0], SearchRequest(k=k))
+        assert [neighbour.row for neighbour in found] == list(range(1, k + 1))
+    hidden = np.array([2, 3], dtype=np.int64)
+    assert [one.row for one in index.search(VECTORS_OF_PHOTOS[0], SearchRequest(k=3), hidden=hidden)] == [1, 4, 5]
+    apart = index.search(VECTORS_OF_PHOTOS[0], SearchRequest(k=4, distinct=Distinct.LISTING))
+    assert [neighbour.row for neighbour in apart] == [1, 2, 4, 6]
+
+
 # Live quality
 
 

@@ -228,6 +228,26 @@ def test_the_verb_ends_with_the_reason_when_the_dump_cannot_be_used(dump: Path, 
     assert "photo of an unusable listing: 1" in result.stderr
 
 
+@pytest.mark.parametrize(("column", "is_told"), [("Ware", True), ("Titel", False)])
+def test_the_verb_says_so_where_no_column_has_words(tmp_path: Path, column: str, is_told: bool) -> None:
+    directory = draw_catalogue(tmp_path / "raw", GERMAN[:2], listings_each=2, columns=("id", "category", column))
+    result = CliRunner().invoke(main, ["clean", "--catalogue", str(directory), "--out", str(tmp_path / "out")])
+    assert result.exit_code == 0, result.output
+    assert ("searches by words find nothing" in result.stdout) is is_told
+
+
+def test_prices_without_a_currency_are_not_said_to_be_no_pounds(tmp_path: Path) -> None:
+    directory = draw_catalogue(
+        tmp_path / "raw", GERMAN[:2], columns=("id", "category", "price"),
+        further=lambda position, n: {"price": ("-5", "12.5", "1e12")[n % 3]},
+    )  # fmt: skip
+    cleaned = clean(directory, tmp_path / "out", report_progress=silent)
+    assert json.loads((cleaned.directory / "report.json").read_text())["odd"] == {}
+    assert {photo.payload for photo in cleaned.catalogue.photos} == {
+        f'{{"price":{{"amount":{amount},"currency":""}}}}' for amount in ("-5.0", "12.5", "1000000000000.0")
+    }
+
+
 def test_what_columns_were_read_as_and_what_was_left_out_is_in_report_and_page(tmp_path: Path) -> None:
     def further(position: int, n: int) -> dict[str, str]:
         weight = "viel" if (position, n) == (0, 0) else "1.250"

@@ -4,25 +4,43 @@ import pytest
 
 from shared.attributes.configuration import ColumnChoice, parse_configuration
 from shared.attributes.inference import infer
+from shared.attributes.numbers import unit_of
 from shared.attributes.schema import Attribute, AttributeType
+from shared.attributes.values import parse_text
 from shared.errors import CatalogueUnusable
 
 TYPES: list[tuple[str, list[str], AttributeType]] = [
     ("weight", ["1.5", "2", "-3"], AttributeType.NUMBER),
     ("tiny", ["1.5e-3", "2e-4"], AttributeType.NUMBER),
+    ("latitude", ["47.1", "47.102000000000004", "-0.30000000000000004"], AttributeType.NUMBER),
+    ("account", ["1,234,567,890,123,456", "1"], AttributeType.KEYWORD),
     ("year", ["1998", "2004"], AttributeType.NUMBER),
     ("price", ["10", "12.50"], AttributeType.PRICE),
     ("Preis (EUR)", ["10", "12,50"], AttributeType.PRICE),
     ("cena", ["10 zł", "12 zł"], AttributeType.PRICE),
     ("costs", ["£5", "£7.50", "9"], AttributeType.PRICE),
+    ("Schadstoffklasse", ["Euro 4", "Euro 6"], AttributeType.KEYWORD),
+    ("Schuhgröße", ["EUR 42", "EUR 38"], AttributeType.KEYWORD),
+    ("Preis in Euro", ["Euro 4", "Euro 6"], AttributeType.PRICE),
+    ("Miete", ["Euro 400", "Euro 95"], AttributeType.PRICE),
     ("sku", ["0012", "0345"], AttributeType.KEYWORD),
     ("ean", ["4006381333931000", "40063813339310001"], AttributeType.KEYWORD),
     ("colour", ["red", "blue"], AttributeType.KEYWORD),
     ("size", ["10", "XL", "12"], AttributeType.KEYWORD),
     ("title", ["Lamp", "Chair"], AttributeType.TEXT),
+    ("Başlık", ["Vazo", "Kilim"], AttributeType.TEXT),  # noqa: RUF001
+    ("İlan Başlığı", ["Vazo", "Kilim"], AttributeType.TEXT),  # noqa: RUF001
+    ("Τίτλος", ["Δαχτυλίδι", "Ρολόι"], AttributeType.TEXT),
+    ("Título", ["Lámpara", "Silla"], AttributeType.TEXT),
+    ("商品名", ["茶碗", "皿"], AttributeType.TEXT),
+    ("العنوان", ["سجادة", "مصباح"], AttributeType.TEXT),
+    ("Şehir", ["İzmir", "Bursa"], AttributeType.PLACE),
     ("remarks", ["It was my grandmother's, hardly used, and comes with all of its parts."], AttributeType.TEXT),
     ("location", ["Bath, Somerset", "Leeds"], AttributeType.PLACE),
     ("Standort", ["Köln", "Bonn"], AttributeType.PLACE),
+    ("Fiyat", ["1.250,50 TL", "900 TL"], AttributeType.PRICE),
+    ("codes", ["007", "1e5"], AttributeType.KEYWORD),
+    ("السنة", ["\u0661\u0669\u0662\u0663", "1924"], AttributeType.NUMBER),
     ("added", ["2026-11-29", "2026-11-30T18:00:00Z"], AttributeType.TIME),
     ("Datum", ["29.11.2026", "1.12.2026 18:00"], AttributeType.TIME),
     ("neu", ["ja", "nein", "Ja"], AttributeType.BOOLEAN),
@@ -107,7 +125,24 @@ def test_a_number_that_can_be_read_both_ways_is_told_and_a_price_of_three_decima
     schema, [note] = infer({"price": ["1.250", "3"]})
     assert (schema.attributes[0].decimal, note.detail.split(";")[0]) == (",", "read as 1250.0")
     assert infer({"price": ["1.250", "12,50"]})[1] == []
+    schema, notes = infer({"price": ["€ 12.100,-", "€ 900,-"]})
+    assert (schema.attributes[0].decimal, notes) == (",", [])
     assert infer({"price": ["1.250"]}, {"price": ColumnChoice(decimal=".")})[1] == []
+
+
+def test_a_number_that_can_be_read_both_ways_is_read_as_the_tables_other_numbers() -> None:
+    german = {"Preis": ["1.234,50", "12,00"], "Menge": ["1.000", "2.500"], "Gewicht": ["1,250", "2"]}
+    schema, notes = infer(german)
+    assert {one.name: one.decimal for one in schema} == {"preis": ",", "menge": ",", "gewicht": ","}
+    assert [note.detail.split(";")[0] for note in notes] == ["read as 1000.0", "read as 1.25"]
+    english = {"Price": ["£1,234.50"], "Amount": ["1,000"], "Weight": ["1.250"]}
+    assert [note.detail.split(";")[0] for note in infer(english)[1]] == ["read as 1000.0", "read as 1.25"]
+    # Where the others do not agree, or none says it, a point; and a price has no three decimals whatever they say.
+    assert infer({"a": ["0,5"], "b": ["0.5"], "c": ["1.250"]})[0].attributes[2].decimal == "."
+    schema, [note] = infer({"Gewicht": ["0,5"], "Preis": ["1,250 €"]})
+    assert (schema.attributes[1].decimal, note.detail.split(";")[0]) == (".", "read as 1250.0")
+    # A table with types has points in its numbers, which say nothing of its texts.
+    assert infer({"a": ["0.5"], "b": ["0,5"], "c": ["1.250"]}, numbers={"a"})[0].attributes[2].decimal == ","
 
 
 def test_a_column_may_have_numbers_of_both_conventions() -> None:
@@ -197,3 +232,36 @@ def test_what_is_wrong_with_the_configuration_is_named(text: str, told: str) -> 
         parse_configuration(text)
     assert told in str(found.value)
     assert str(found.value).startswith("catalogue.toml")
+
+
+KM = ["120 000 km", "5 km", "80.500 km", "n/a"]
+
+
+def test_numbers_with_a_unit_are_keywords_until_the_operator_says_numbers() -> None:
+    schema, [note] = infer({"Kilometerstand": KM})
+    assert (schema.attributes[0].type, note.reason) == (AttributeType.KEYWORD, "numbers with a unit")
+    assert note.detail.endswith("to compare the numbers before km")
+    chosen = {"kilometerstand": ColumnChoice(type=AttributeType.NUMBER, decimal=",")}
+    schema, notes = infer({"Kilometerstand": [*KM, "90000"]}, chosen)
+    [number] = schema
+    assert (number.type, number.unit, notes) == (AttributeType.NUMBER, "km", [])
+    assert [parse_text(number, cell) for cell in [*KM, "90000", "7 mi"]] == [120_000, 5, 80_500, None, 90_000, None]
+    # What the live index has as numbers stays so; and where keywords are meant, nothing is told.
+    assert infer({"Kilometerstand": KM}, {}, schema)[0].attributes[0].unit == "km"
+    assert infer({"Kilometerstand": KM}, {"kilometerstand": ColumnChoice(type=AttributeType.KEYWORD)})[1] == []
+
+
+def test_a_stray_unit_among_bare_numbers_is_not_guessed_away() -> None:
+    [weight] = infer({"weight_g": [*["500"] * 19, "5 kg"]})[0]
+    assert (weight.type, weight.unit, parse_text(weight, "5 kg")) == (AttributeType.NUMBER, "", None)
+
+
+@pytest.mark.parametrize(
+    ("text", "unit"),
+    [
+        ("1.6 l", "l"), ("1005 cm\u00b3", "cm3"), ("4,5 l/100 km", "l/100 km"), ("3,5 %", "%"), ("12V", "V"),
+        ("12", ""), ("65 kW (88 PS)", ""), ("ca. 5 kg", ""), ("5-10 kg", ""), ("2 x 4", "x 4"), ("5, 6", ""), ("", ""),
+    ],
+)  # fmt: skip
+def test_the_unit_behind_a_number(text: str, unit: str) -> None:
+    assert unit_of(text) == unit

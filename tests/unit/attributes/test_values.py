@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 import pytest
 from pydantic import JsonValue, ValidationError
 
-from shared.attributes.filters import Between, bind_filter
+from shared.attributes.filters import Between, PhotoFacts, bind_filter, holds
 from shared.attributes.schema import Attribute, AttributeSchema, AttributeType, attribute_name
 from shared.attributes.values import fitting_values, parse_text, parse_time, parts_of_place, read_values
 from shared.catalogue.categories import OLDER_CATEGORIES
@@ -93,8 +93,22 @@ def test_cells_of_a_table_are_read_by_the_columns_way_of_writing() -> None:
     assert parse_text(price, "1.2.50") is None
     assert parse_text(price, " n/a ") is None
     assert parse_text(added.model_copy(update={"day_first": False}), "3/4/2026") == "2026-03-04"
+    assert parse_text(added, "\u0663/\u0664/\u0661\u0669\u0662\u0663") == "1923-04-03"
+    assert parse_text(price, "20 ريال") == {"amount": 20.0, "currency": ""}  # never the column's euros
+    in_riyal = price.model_copy(update={"currencies": ("SAR",)})
+    assert parse_text(in_riyal, "20 ريال") == {"amount": 20.0, "currency": "SAR"}
     assert parse_text(added, "3/4/2026 18:30") == "2026-04-03T18:30:00Z"
     assert parse_text(SCHEMA.require("sold", ""), "Nein") is False
+
+
+@pytest.mark.parametrize(
+    ("is_true", "is_false"),
+    [("J", "N"), ("O", "N"), ("1", "0"), ("t", "f"), ("X", "off"), ("Evet", "Hay\u0131r"), ("Sì", "no")],
+)
+def test_a_column_of_booleans_may_have_letters_and_signs(is_true: str, is_false: str) -> None:
+    sold = SCHEMA.require("sold", "")
+    assert (parse_text(sold, is_true), parse_text(sold, is_false)) == (True, False)
+    assert parse_text(sold, "2") is None
 
 
 @pytest.mark.parametrize(
@@ -130,6 +144,30 @@ def test_times_are_in_utc_and_impossible_ones_are_none() -> None:
         "29.11/2026",
     ):
         assert parse_time(text) is None, text
+
+
+def test_a_short_text_has_one_value_however_its_letters_are_encoded() -> None:
+    colour = Attribute(name="colour", type=AttributeType.KEYWORD)
+    town = Attribute(name="town", type=AttributeType.PLACE)
+    schema = AttributeSchema((colour, town))
+    assert parse_text(colour, "cafe\u0301  noir") == parse_text(colour, "caf\u00e9 noir") == "caf\u00e9 noir"
+    assert read_values({"colour": "cafe\u0301", "town": "Orle\u0301ans"}, schema) == {
+        "colour": "caf\u00e9", "town": "Orl\u00e9ans",
+    }  # fmt: skip
+    asked = bind_filter({"must": [{"key": "colour", "match": {"value": "cafe\u0301"}}]}, schema, OLDER_CATEGORIES)
+    for as_indexed in ("caf\u00e9", "cafe\u0301"):  # the second by an earlier build
+        assert holds(asked, PhotoFacts(0, "l", "p", {"colour": as_indexed}))
+    assert not holds(asked, PhotoFacts(0, "l", "p", {"colour": "cafe"}))
+
+
+@pytest.mark.parametrize("asked", ["İstanbul", "istanbul", "ISTANBUL", "I\u0307STANBUL"])
+def test_a_place_is_found_with_a_dot_on_its_capital_i_or_without(asked: str) -> None:
+    town = Attribute(name="town", type=AttributeType.PLACE)
+    condition = bind_filter(
+        {"must": [{"key": "town", "match": {"value": asked}}]}, AttributeSchema((town,)), OLDER_CATEGORIES
+    )
+    assert holds(condition, PhotoFacts(0, "l", "p", {"town": "Beyoğlu, İstanbul"}))
+    assert not holds(condition, PhotoFacts(0, "l", "p", {"town": "Stanbul"}))
 
 
 def test_a_place_is_found_by_itself_and_its_parts() -> None:
@@ -181,6 +219,7 @@ def test_options_may_be_text_or_json() -> None:
         ("  ", ""),
         ("product_description", "description"),
         ("\u0915\u0940\u092e\u0924", None),
+        ("\u0130LAN", "ilan"),
     ],
 )
 def test_the_name_of_a_column(column: str, name: str | None) -> None:

@@ -166,3 +166,7 @@ def test_what_tables_write_for_nothing_is_no_category_unless_a_model_knows_it_as
     assert categories_in(["Cars", "NULL", "N/A", "Boats", "nan", "-", r"\N"]).names == ("Boats", "Cars")
     assert Categories(("Cars", "None")).find("None") == 1
     assert Categories(("Cars", "N")).find("N/A") is None
+
+
+def test_a_category_is_asked_for_with_its_letters_composed_or_not() -> None:
+    assert Categories(("Boote", "Möbel")).position("Mo\u0308bel") == 1

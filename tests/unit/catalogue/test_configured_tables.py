@@ -367,6 +367,8 @@ def refusal(dump: Path) -> str:
         ("styles.csv", "gender,id,masterCategory,displayName\n", {"images.csv": "filename,link\n"}),
         ("train.txt", "image_id class_id path\n1 10 cup/a.jpg\n", {}),
         ("items.jsonl", '{"item_id": "1", "category": "Sports", "photo": "a.jpg", "title": "A ball"}\n', {}),
+        ("api.jsonl", '{"id": 1, "category": "Sports", "seller": {"id": 7}, "photos": [{"src": "a.jpg"}]}\n', {}),
+        ("cars.csv", "id;category;Titel\n", {"bilder.csv": "Inserat;Nr;Datei\n"}),
     ],
 )
 def test_what_is_proposed_for_a_table_of_another_name_can_be_read(
@@ -383,6 +385,8 @@ def test_what_is_proposed_for_a_table_of_another_name_can_be_read(
         "styles.csv": ("id", "masterCategory", ("id",), "displayName"),
         "train.txt": ("image_id", "class_id", ("path",), ""),
         "items.jsonl": ("item_id", "category", ("photo",), ""),
+        "api.jsonl": ("id", "category", ("photos.src",), ""),
+        "cars.csv": ("id", "category", ("id",), "Titel"),
     }[proposed.listings.table] == (
         proposed.listings.id,
         proposed.listings.category,
@@ -390,6 +394,60 @@ def test_what_is_proposed_for_a_table_of_another_name_can_be_read(
         proposed.attributes["title"].column if proposed.attributes else "",
     )
     assert proposed.listings.table == name
+
+
+def test_a_second_table_is_proposed_as_that_of_the_photos(tmp_path: Path) -> None:
+    tables = {"cars.csv": "id;category\n", "bilder.csv": "Inserat;Nr;Datei\n"}
+    dump = dump_of(tmp_path, "", tables, [])
+    (dump / "catalogue.toml").unlink()
+    assert refusal(dump).splitlines()[-1] == (
+        '# if bilder.csv names the photos: [photos] with table = "bilder.csv", and listing and id or path = one each '
+        "of its columns Inserat, Nr, Datei"
+    )
+
+
+def test_where_parquet_has_photos_in_structures_their_column_is_proposed(tmp_path: Path) -> None:
+    dump = dump_of(tmp_path, "", {}, ["a.jpg", "b.jpg"])
+    (dump / "catalogue.toml").unlink()
+    rows = {"sku": ["1", "2"], "category": [KITCHEN, SPORTS], "photos": [[{"src": "a.jpg"}], [{"src": "b.jpg"}]]}
+    parquet.write_table(pa.table(rows), dump / "shop.parquet")
+    (dump / "catalogue.toml").write_text(refusal(dump).partition("wrong:\n")[2])
+    assert photos_of(read_catalogue(dump)) == {"1-a": ("1", "a.jpg"), "2-b": ("2", "b.jpg")}
+
+
+PATHS = "Inserat;Nr;Datei\n0017;1;0017/01.jpg\n0017;2;0017\\02.JPG\n18;1;18/01.jpg\n18;2;\n"
+
+
+@pytest.mark.parametrize(
+    "of_photos",
+    ["path = 'Datei'", "path = 'Datei'\nid = 'Datei'", "url = 'Datei'"],
+)
+def test_photos_without_ids_are_called_as_their_listing_and_file(tmp_path: Path, of_photos: str) -> None:
+    tables = {"Products.csv": f"id;category\n0017;{KITCHEN}\n18;{SPORTS}\n", "bilder.csv": PATHS}
+    configuration = f"[photos]\ntable = 'bilder.csv'\nlisting = 'Inserat'\n{of_photos}"
+    catalogue = read_catalogue(dump_of(tmp_path, configuration, tables, ["0017/01.jpg", "0017/02.jpg", "18/01.jpg"]))
+    assert photos_of(catalogue) == {
+        "0017-01": ("0017", "0017/01.jpg"),
+        "0017-02": ("0017", "0017/02.jpg"),
+        "18-01": ("18", "18/01.jpg"),
+    }
+    assert [(one.reason, one.table, one.row) for one in catalogue.rejected] == [("photo without id", "bilder.csv", 5)]
+
+
+def test_photos_with_ids_keep_them_beside_a_column_with_paths(tmp_path: Path) -> None:
+    tables = {
+        "Products.csv": f"id,category\n1,{KITCHEN}\n2,{SPORTS}\n",
+        "Images.csv": "ID,product_id,stored_as\np1,1,x/a.jpg\np2,2,x/b.jpg\n",
+    }
+    dump = dump_of(tmp_path, "photos.path = 'stored_as'", tables, ["x/a.jpg", "x/b.jpg"])
+    assert photos_of(read_catalogue(dump)) == {"p1": ("1", "x/a.jpg"), "p2": ("2", "x/b.jpg")}
+
+
+def test_a_photos_table_without_ids_is_told_what_to_do(tmp_path: Path) -> None:
+    tables = {"Products.csv": f"id,category\n1,{KITCHEN}\n2,{SPORTS}\n", "Images.csv": "Inserat;Nr;Datei\n1;1;a.jpg\n"}
+    told = refusal(dump_of(tmp_path, "photos.listing = 'Inserat'", tables, ["a.jpg"]))
+    assert told.startswith("Images.csv lacks the column id; it has Inserat, Nr, Datei; ")
+    assert 'where photos have no ids, path = "COLUMN" in place of id' in told
 
 
 def test_where_the_table_of_listings_names_the_photos_its_columns_are_proposed(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from shared.catalogue.rows import MAX_ID_CHARS
 from shared.catalogue.tables import Catalogue, read_catalogue
 from shared.errors import CatalogueUnusable
 from shared.jobs.contract import PutImageRequest
-from tests.conftest import encode, noise_image
+from tests.conftest import encode, noise_image, write_catalogue
 
 PHOTO = encode(noise_image(1, (40, 30)))
 PRODUCTS = "id,product_name,category\nl1,Kettle,Kitchen / Kettles\nl2,Ball,Sports\n"
@@ -177,3 +177,20 @@ def test_ids_that_are_the_same_file_name_but_for_case_are_not_guessed(tmp_path: 
     catalogue = read(tmp_path, images="id,product_id\np1.JPG,l1\np1.jpg,l2\np2,l2\n")
     assert ids(catalogue) == [("p1.jpg", "l2"), ("p2", "l2")]
     assert catalogue.unusable == {"photo without file": 1}
+
+
+def test_a_table_of_three_hundred_columns_is_read_with_its_torn_rows_told(tmp_path: Path) -> None:
+    names = [f"c{n}" for n in range(298)]
+    cells = ",".join("x" for _ in names)
+    rows = [f"{cells},1,Appliances", f"{cells},2,Appliances,one,more", f"{cells},3,Appliances"]
+    products = "\n".join([",".join([*names, "id", "category"]), *rows, ""])
+    photos = {"a.jpg": PHOTO, "b.jpg": PHOTO}
+    dump = write_catalogue(tmp_path / "dump", products, "id,product_id\na,1\nb,3\n", photos)
+    catalogue = read_catalogue(dump)
+    assert [(one.image_id, one.listing_id) for one in catalogue.photos] == [("a", "1"), ("b", "3")]
+    assert [(one.reason, one.row) for one in catalogue.rejected] == [("row of Products.csv with too many fields", 3)]
+    assert len(catalogue.attributes) == 64
+    assert {one.reason for one in catalogue.odd} == {"too many columns"}
+    (dump / "Products.csv").write_text(",".join(["id", "category", *(f"c{n}" for n in range(5000))]))
+    with pytest.raises(CatalogueUnusable, match="has 5002 columns; 4096 are the most"):
+        read_catalogue(dump)

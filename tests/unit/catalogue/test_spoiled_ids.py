@@ -43,6 +43,16 @@ def test_an_id_that_is_there_is_read_as_it_stands(tmp_path: Path) -> None:
     assert (ids(catalogue), catalogue.odd) == ([("1.0", "1.0"), ("007", "007")], ())
 
 
+def test_a_listing_is_found_by_its_id_in_another_unicode_form_where_one_alone_can_be_meant(tmp_path: Path) -> None:
+    catalogue = read(
+        tmp_path, ["Stu\u0308hle", "\u00e9", "e\u0301"], [("a", "St\u00fchle"), ("b", "e\u0301")], ["a", "b"]
+    )
+    assert (ids(catalogue), catalogue.rejected) == ([("a", "Stu\u0308hle"), ("b", "e\u0301")], ())
+    assert [(row.reason, row.row, row.detail) for row in catalogue.odd] == [
+        ("listing id in another Unicode form", 3, "read as Stu\u0308hle")
+    ]
+
+
 def test_photos_of_one_listing_may_have_it_in_two_spellings_of_a_float(tmp_path: Path) -> None:
     catalogue = read(tmp_path, ["6"], [("a", "6"), ("b", "6.0"), ("c", "6.00")], ["a", "b", "c"])
     assert ids(catalogue) == [("a", "6"), ("b", "6"), ("c", "6")]

@@ -15,6 +15,7 @@ from pyarrow import parquet
 from pipeline.cleaning.tables import clean_listings
 from shared.attributes.inference import infer
 from shared.attributes.schema import AttributeType
+from shared.attributes.values import parse_time
 from shared.catalogue.categories import CategorySource
 from shared.catalogue.choice import CategoryChoice
 from shared.catalogue.forms.csv_files import read_table
@@ -275,6 +276,20 @@ def test_columns_of_other_kinds_in_parquet() -> None:
         "id": ["a", "b"], "single": ["12.1", ""], "large": ["1e+16", ""], "none": ["", ""], "words": ["k; 1", ""],
         "at": ["2024-05-01T10:00:00.000000001", ""],
     }  # fmt: skip
+
+
+@pytest.mark.parametrize("unit", ["s", "us"])
+def test_one_date_in_a_year_that_there_is_not_does_not_spoil_a_parquet_table(unit: str) -> None:
+    per_second = {"s": 1, "us": 1_000_000}[unit]
+    of_20206 = 575_495_000_000
+    seconds = [of_20206, 1_714_557_600, None]
+    added = pa.array([one and one * per_second for one in seconds], pa.timestamp(unit))
+    out = BytesIO()
+    parquet.write_table(pa.table({"id": ["a", "b", "c"], "added": added}), out)
+    table = read_parquet(out.getvalue(), "Products.parquet", [])
+    assert table["id"].tolist() == ["a", "b", "c"]
+    odd, fine, nothing = table["added"]
+    assert (parse_time(odd), parse_time(fine), nothing) == (None, datetime(2024, 5, 1, 10, tzinfo=UTC), "")
 
 
 @pytest.mark.parametrize("ids", [[7, 8, 9], ["a", "c", "b"]])
