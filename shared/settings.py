@@ -166,7 +166,7 @@ class Settings(BaseSettings):
     decode_threads: int = Field(
         0,
         ge=0,
-        description="photos the API decodes at the same time, besides one large one; 0: one for four cores, 2 to 4",
+        description="photos the API decodes at once, besides one large one; 0: one for four cores, 2 to 4",
     )
     legacy_wait_s: float = Field(30, ge=0, le=30, description="how long the `/predict` endpoints wait")
     max_waiters: int = Field(
