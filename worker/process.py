@@ -8,6 +8,7 @@ import time
 from collections.abc import Collection
 from functools import partial
 
+import redis
 from celery import Celery
 from celery.worker import state
 
@@ -15,7 +16,7 @@ from shared.artifacts.installation import installation_id
 from shared.changes.log import ChangeLog
 from shared.errors import CannotStart, JobGone, JobNotFound
 from shared.feedback.store import FeedbackStore
-from shared.index.milvus.server import open_server
+from shared.index.milvus.server import MilvusServer, open_server
 from shared.jobs.celery_config import (
     ALL_QUEUES,
     DELIVER_WEBHOOK,
@@ -73,6 +74,8 @@ _AT_A_TIME = {JobKind.REINDEX: 1, JobKind.SHARD: 2, JobKind.DUPLICATES: 1}
 _PUBLISH_WITHIN_S = 2.0
 _COLLECTS_EVERY_S = 60.0  # 2 to 4 ms each
 
+_Thread = Periodic | ChangeFollower | ShadowSearches
+
 
 class WorkerProcess:
     """Everything one worker is made of.
@@ -110,92 +113,31 @@ class WorkerProcess:
         allowed = [p for p in Priority if settings.worker_takes in (WorkerTakes.ALL, WorkerTakes(p.value))]
         # Also what is claimed, not only what is read: a token of one queue stands for the jobs of all that are taken.
         self._takes = [priority for priority in allowed if QUEUES[priority] in queues]
-        store = partial(JobStore, job_ttl_s=settings.job_ttl_s, result_ttl_s=settings.result_ttl_s)
-        self.store = store(client)
+        self.store = _job_store(client, settings)
         server = open_server(settings)
         # On the connections of the jobs: one that has just claimed a search reaches the Redis that is alive.
         log = ChangeLog(client)
         self.engine = Engine(settings.storage, _engine_options(settings), partial(read_changes, log), server)
         # Apart from the consumer's connections, which wait for ever: a heartbeat must not.
         publishing = make_celery(url, socket_timeout_s=_PUBLISH_WITHIN_S)
-        leases, dispatcher = Leases(), Dispatcher(publishing, client)
+        leases = Leases()
         self.tracer = TaskTracer(app)
         self._decoders = ShardDecoders()
-        shards = ShardRunner(settings, self.store, self.engine, self._decoders, stopping=asked_to_stop)
-        reindexer = Reindexer(
-            settings, client, self.store, self.engine, dispatcher=dispatcher, stopping=asked_to_stop, server=server
-        )
-        duplicates = DuplicateFinder(settings, client, reindexer.store, self.engine, stopping=asked_to_stop)
-        change = ChangeWriter(log, self.engine, settings, duplicates.of_put).run
-        self.runner = JobRunner(
-            self.store,
-            self.engine,
-            leases,
-            worker=self.name,
-            lease_s=settings.lease_s,
-            handlers={
-                JobKind.REINDEX: reindexer.run,
-                JobKind.SHARD: shards.run,
-                JobKind.DUPLICATES: duplicates.run,
-                JobKind.PUT_IMAGE: change,
-                JobKind.DELETE_IMAGE: change,
-            },
-            only=QueueName(self._takes[0].value) if len(self._takes) == 1 else None,
-            most_bulk=lambda: self.n_threads - self.n_threads // _SPARED_OF_BULK,
-            dispatcher=WorkerDispatcher(
-                dispatcher, IdleThreads(client), worker=self.name, takes=self._takes, asked_to_stop=asked_to_stop
-            ),
-            tracer=self.tracer,
-        )
+        self.runner = self._make_runner(client, log, server, leases, Dispatcher(publishing, client))
         deliveries = WebhookQueue(client)
-        shown = store(client, n_replicas=settings.redis_replicas)
+        shown = _job_store(client, settings, n_replicas=settings.redis_replicas)
         self.webhooks = WebhookSender(
             deliveries, partial(_webhook, shown, settings.url_prefix), settings.webhook_policy
         )
-        records = store(beating)
-        dispatcher = Dispatcher(publishing, beating)
-        reaper = Reaper(records, dispatcher, max_attempts=settings.max_attempts, lease_s=settings.lease_s)
-        self._heartbeat = Heartbeat(
-            self.name,
-            records,
-            WorkerRegistry(beating),
-            self.engine,
-            leases,
-            self.runner.counts,
-            reaper,
-            lease_s=settings.lease_s,
-            installation=installation_id(settings.storage),
-        )
-        schedule = reindex_schedule(settings, publishing, client)
+        self._heartbeat = self._make_heartbeat(beating, leases, Dispatcher(publishing, beating))
         self.webhook_publisher = WebhookPublisher(publishing, client, deliveries, self.webhooks.deliver)
         self.shadow = ShadowSearches(QualityStore(client), share=settings.shadow_share)
-        self._beating = Periodic("heartbeat", self._heartbeat.beat)
-        self._threads: list[Periodic | ChangeFollower | ShadowSearches] = [
-            Periodic("promotions", self.engine.refresh),
-            Periodic("webhooks", self.webhook_publisher.publish_due),
-            Periodic("feedback", FeedbackArchiver(settings, FeedbackStore(client)).archive),
-            # Replaced indexes and broken connections refer to themselves; Python by itself looks for such seldom.
-            Periodic("garbage", gc.collect, every_s=_COLLECTS_EVERY_S),
-            ChangeFollower(ChangeLog(connect(url)), self.engine),
-        ]
         if settings.shadow_share:
             self.engine.on_answered = self.shadow.offer
-            self._threads.append(self.shadow)
-        if self._takes:
-            photo_queues = [QUEUES[priority] for priority in self._takes]
-            stalled = StalledJobs(
-                self.runner,
-                leases,
-                self.store,
-                client,
-                photo_queues,
-                able=lambda: self.engine.takes_all and not asked_to_stop(),
-            )
-            self._threads.append(Periodic("stalled", stalled.poll))
-        if settings.worker_beat:
-            self._threads.append(Periodic("beat", schedule.run_due))
+        self._beating = Periodic("heartbeat", self._heartbeat.beat)
+        self._threads = self._make_threads(client, publishing, leases, ChangeLog(connect(url)))
         self.intakes = self._make_intakes(queues, named=Priority.BULK in allowed)
-        self._started: list[Periodic | ChangeFollower | ShadowSearches] = []
+        self._started: list[_Thread] = []
 
     def start(self) -> None:
         """Load the model and begin all but Celery's consumer; returns at once when the worker is asked to stop."""
@@ -230,9 +172,84 @@ class WorkerProcess:
         """Threads for the tasks that are no photo jobs."""
         return sum(_AT_A_TIME.values()) + PARALLEL
 
-    def _begin(self, thread: "Periodic | ChangeFollower | ShadowSearches") -> None:
+    def _begin(self, thread: _Thread) -> None:
         thread.start()
         self._started.append(thread)
+
+    def _make_runner(
+        self, client: redis.Redis, log: ChangeLog, server: MilvusServer | None, leases: Leases, dispatcher: Dispatcher
+    ) -> JobRunner:
+        settings = self._settings
+        shards = ShardRunner(settings, self.store, self.engine, self._decoders, stopping=asked_to_stop)
+        reindexer = Reindexer(
+            settings, client, self.store, self.engine, dispatcher=dispatcher, stopping=asked_to_stop, server=server
+        )
+        duplicates = DuplicateFinder(settings, client, reindexer.store, self.engine, stopping=asked_to_stop)
+        change = ChangeWriter(log, self.engine, settings, duplicates.of_put).run
+        return JobRunner(
+            self.store,
+            self.engine,
+            leases,
+            worker=self.name,
+            lease_s=settings.lease_s,
+            handlers={
+                JobKind.REINDEX: reindexer.run,
+                JobKind.SHARD: shards.run,
+                JobKind.DUPLICATES: duplicates.run,
+                JobKind.PUT_IMAGE: change,
+                JobKind.DELETE_IMAGE: change,
+            },
+            only=QueueName(self._takes[0].value) if len(self._takes) == 1 else None,
+            most_bulk=lambda: self.n_threads - self.n_threads // _SPARED_OF_BULK,
+            dispatcher=WorkerDispatcher(
+                dispatcher, IdleThreads(client), worker=self.name, takes=self._takes, asked_to_stop=asked_to_stop
+            ),
+            tracer=self.tracer,
+        )
+
+    def _make_heartbeat(self, client: redis.Redis, leases: Leases, dispatcher: Dispatcher) -> Heartbeat:
+        settings = self._settings
+        records = _job_store(client, settings)
+        return Heartbeat(
+            self.name,
+            records,
+            WorkerRegistry(client),
+            self.engine,
+            leases,
+            self.runner.counts,
+            Reaper(records, dispatcher, max_attempts=settings.max_attempts, lease_s=settings.lease_s),
+            lease_s=settings.lease_s,
+            installation=installation_id(settings.storage),
+        )
+
+    def _make_threads(
+        self, client: redis.Redis, publishing: Celery, leases: Leases, followed: ChangeLog
+    ) -> list[_Thread]:
+        """What runs beside the jobs, but for the heartbeat."""
+        settings = self._settings
+        threads: list[_Thread] = [
+            Periodic("promotions", self.engine.refresh),
+            Periodic("webhooks", self.webhook_publisher.publish_due),
+            Periodic("feedback", FeedbackArchiver(settings, FeedbackStore(client)).archive),
+            # Replaced indexes and broken connections refer to themselves; Python by itself looks for such seldom.
+            Periodic("garbage", gc.collect, every_s=_COLLECTS_EVERY_S),
+            ChangeFollower(followed, self.engine),
+        ]
+        if settings.shadow_share:
+            threads.append(self.shadow)
+        if self._takes:
+            stalled = StalledJobs(
+                self.runner,
+                leases,
+                self.store,
+                client,
+                [QUEUES[priority] for priority in self._takes],
+                able=lambda: self.engine.takes_all and not asked_to_stop(),
+            )
+            threads.append(Periodic("stalled", stalled.poll))
+        if settings.worker_beat:
+            threads.append(Periodic("beat", reindex_schedule(settings, publishing, client).run_due))
+        return threads
 
     def _make_intakes(self, queues: Collection[str], *, named: bool) -> list[Intake]:
         engine = self.engine
@@ -314,6 +331,10 @@ def _webhook(store: JobStore, prefix: str, job_id: str) -> WebhookMessage | None
         raise NotEnded
     body = event_body(f"job.{job.status}", job.finished_at, view(job, prefix=prefix).model_dump(mode="json"))
     return WebhookMessage(job.submission.webhook_url, body)
+
+
+def _job_store(client: redis.Redis, settings: Settings, *, n_replicas: int = 0) -> JobStore:
+    return JobStore(client, job_ttl_s=settings.job_ttl_s, result_ttl_s=settings.result_ttl_s, n_replicas=n_replicas)
 
 
 def _engine_options(settings: Settings) -> EngineOptions:
