@@ -134,47 +134,23 @@ def fit_text(
          for one in trained]
     )  # fmt: skip
     fitted_on = [listings[one] for one in trained]
-    sentence_encoder = sentences.encoder if sentences else None
-    vocabulary, weighted, classes, bias = _read(fitted_on, learnt.rules, n_categories, sentence_encoder)
-    axes = _axes(weighted)
-    facts = TextFacts(
-        attributes=names,
-        dimension=axes.shape[1],
-        evidence=_EVIDENCE,
-        temperature=1.0,
-        slope=0.0,
-        offset=0.0,
-        rules=learnt.rules,
-        sentences=sentences.encoder.facts if sentences else None,
-        padding=0,
-    )
-    arrays: dict[str, npt.NDArray[np.generic]] = {
-        SIGNS: np.empty(0, dtype=np.uint8),
-        APART: np.empty(0, dtype=np.uint8),
-        "words": vocabulary.words,
-        "letters": vocabulary.letters,
-        "rarity": vocabulary.rarity,
-        "axes": axes.astype(np.float16),
-        "classes": classes.astype(np.float16),
-        "class_bias": bias.astype(np.float32),
-        "to_photo": np.zeros((axes.shape[1] + n_categories, vectors.shape[1]), dtype=np.float32),
-        "to_photo_bias": np.zeros(vectors.shape[1], dtype=np.float32),
-    }
-    facts = facts.model_copy(update=_calibration(TextEncoder(facts, arrays, sentence_encoder), listings, split))
-    pairs = _Pairs.of(TextEncoder(facts, arrays, sentence_encoder), photos, listings, split.train)
+    encoder = sentences.encoder if sentences else None
+    facts, arrays = _fit_to_categories(fitted_on, names, learnt.rules, n_categories, encoder, vectors.shape[1])
+    facts = facts.model_copy(update=_calibration(TextEncoder(facts, arrays, encoder), listings, split))
+    pairs = _Pairs.of(TextEncoder(facts, arrays, encoder), photos, listings, split.train)
     arrays["to_photo"], arrays["to_photo_bias"] = _map_to_photos(pairs, vectors)
-    slope, offset = _expectation(TextEncoder(facts, arrays, sentence_encoder), pairs, vectors)
+    slope, offset = _expectation(TextEncoder(facts, arrays, encoder), pairs, vectors)
     # Of an array in another order the bytes would be written as they lie in memory.
     content = save({name: np.ascontiguousarray(array) for name, array in arrays.items()})
     digest = hashlib.sha256(content).hexdigest()
     facts = facts.model_copy(update={"slope": slope, "offset": offset, "sha256": digest})
     notes = {**learnt.notes, **_with_and_without(fitted_on, listings, split, learnt.rules, n_categories)}
     report_progress(
-        f"words: {len(listings)} listings have some ({', '.join(names)}), {len(vocabulary.rarity)} features; "
+        f"words: {len(listings)} listings have some ({', '.join(names)}), {len(arrays['rarity'])} features; "
         + "; ".join(f"{name}: {value}" for name, value in notes.items())
     )
     files = {TEXT: content, **(sentences.files if sentences else {})}
-    return FittedText(TextEncoder(facts, arrays, sentence_encoder), content, files, notes)
+    return FittedText(TextEncoder(facts, arrays, encoder), content, files, notes)
 
 
 @dataclass(frozen=True)
@@ -252,6 +228,43 @@ class _Vocabulary:
         places = np.concatenate([places for places, _ in rows])
         weights = np.concatenate([weights for _, weights in rows]).astype(np.float64)
         return sparse.csr_matrix((weights, places, ends), shape=(len(texts), len(self.rarity)))
+
+
+def _fit_to_categories(
+    fitted_on: Sequence[_Listing],
+    names: tuple[str, ...],
+    rules: TextRules,
+    n_categories: int,
+    sentences: SentenceEncoder | None,
+    photo_dim: int,
+) -> tuple[TextFacts, dict[str, npt.NDArray[np.generic]]]:
+    """Find features, axes and classifier; nothing is calibrated yet, and every text is mapped to no photo."""
+    vocabulary, weighted, classes, bias = _read(fitted_on, rules, n_categories, sentences)
+    axes = _axes(weighted)
+    facts = TextFacts(
+        attributes=names,
+        dimension=axes.shape[1],
+        evidence=_EVIDENCE,
+        temperature=1.0,
+        slope=0.0,
+        offset=0.0,
+        rules=rules,
+        sentences=sentences.facts if sentences else None,
+        padding=0,
+    )
+    arrays: dict[str, npt.NDArray[np.generic]] = {
+        SIGNS: np.empty(0, dtype=np.uint8),
+        APART: np.empty(0, dtype=np.uint8),
+        "words": vocabulary.words,
+        "letters": vocabulary.letters,
+        "rarity": vocabulary.rarity,
+        "axes": axes.astype(np.float16),
+        "classes": classes.astype(np.float16),
+        "class_bias": bias.astype(np.float32),
+        "to_photo": np.zeros((axes.shape[1] + n_categories, photo_dim), dtype=np.float32),
+        "to_photo_bias": np.zeros(photo_dim, dtype=np.float32),
+    }
+    return facts, arrays
 
 
 def _read(
