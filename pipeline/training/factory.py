@@ -10,7 +10,8 @@ from typing import Any
 import pandas as pd
 import torch
 
-from pipeline.building.bundle import BundleInputs, assemble_bundle, wanted_sentences
+from pipeline.building.bundle import BundleContents, assemble_bundle, wanted_sentences
+from pipeline.building.inputs import BundleInputs
 from pipeline.cleaning.clean import clean, cleaned_directory
 from pipeline.evaluation.gallery import draw_bundle
 from pipeline.training.recipes import Recipe
@@ -19,7 +20,7 @@ from pipeline.training.weights.loading import load_weights
 from shared.catalogue.choice import CategoryChoice
 from shared.catalogue.fetching import fetch_with
 from shared.model.backbones import INPUT_PX
-from shared.model.bundle import bundle_store, known_categories, open_bundle, open_bundle_directory
+from shared.model.bundle import ModelBundle, bundle_store, known_categories, open_bundle, open_bundle_directory
 from shared.photos.preprocessing import PreprocessSpec
 from shared.progress import ReportProgress
 from shared.settings import Backbone, Settings
@@ -115,29 +116,28 @@ def run_training(
     )
     inputs = BundleInputs(
         loaded=trained.weights,
-        catalogue=cleaned.catalogue.name,
-        categories=cleaned.catalogue.categories,
-        photos=cleaned.catalogue.photos,
+        catalogue=cleaned.catalogue,
         split=trained.split,
         recipe=trained.recipe,
         project=config.recipe.projection,
-        attributes=cleaned.catalogue.attributes,
-        paths=cleaned.catalogue.paths,
         history=trained.history,
         notes=trained.notes,
         sentences=sentences,
         lessons=trained.lessons,
     )
     contents = assemble_bundle(inputs, spec, settings, report_progress)
-    if out is None:
-        store = bundle_store(settings.storage)
-        bundle = open_bundle(store, contents.write(store))
-    else:
-        contents.write_directory(out)
-        bundle = open_bundle_directory(out)
+    bundle = _write(contents, settings, out)
     pictures = settings.home / "pictures" / bundle.version
     draw_bundle(bundle, contents.evaluation, pictures, contents.embedded)
     return TrainingResult(bundle.version, bundle.directory, pictures, contents.manifest.metrics, contents.notes)
+
+
+def _write(contents: BundleContents, settings: Settings, out: Path | None) -> ModelBundle:
+    if out is None:
+        store = bundle_store(settings.storage)
+        return open_bundle(store, contents.write(store))
+    contents.write_directory(out)
+    return open_bundle_directory(out)
 
 
 def _run_name(config: TrainingConfig, backbone: Backbone, catalogue_digest: str, spec: PreprocessSpec) -> str:
