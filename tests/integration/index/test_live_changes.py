@@ -273,7 +273,7 @@ def test_a_search_sees_what_another_worker_changed_a_while_ago_though_nobody_fol
 def test_a_change_that_went_to_a_primary_which_was_taken_for_dead_is_made_again(
     jobs: JobStore, log: ChangeLog, engine: Engine, home: Path
 ) -> None:
-    """One connection still leads there as a failover ends; the next leads to the one that took over, with the job alone."""
+    """As a failover ends, one connection leads there, and the next to the one that took over, with the job alone."""
     change = ChangeWriter(log, engine, settings_of(home), lambda *given: None)
     for pixels in (noise(1), None):
         job = submit(jobs, log, "a", pixels)
