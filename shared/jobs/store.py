@@ -44,6 +44,7 @@ from shared.errors import (
     JobFinished,
     JobGone,
     JobNotFound,
+    LookalikeError,
     NotRetryable,
     QueueFull,
     QueueShareFull,
@@ -177,28 +178,34 @@ class JobStore(Attempts):
             now=now,
         )
         outcome, detail = self._written(write, job.id)
+        if outcome == b"known":
+            known = detail.decode()
+            with acceptance_unknown(known):
+                return Created(self.get(known), is_new=False, called=False)
+        if refusal := self._refusal(outcome, detail, admission):
+            raise refusal
+        return Created(job, is_new=True, called=detail == b"called")
+
+    def _refusal(self, outcome: bytes, detail: bytes, admission: Admission) -> LookalikeError | None:
+        """Why the script did not write a job; None if it did."""
         match outcome:
-            case b"known":
-                known = detail.decode()
-                with acceptance_unknown(known):
-                    return Created(self.get(known), is_new=False, called=False)
             case b"conflict":
-                raise IdempotencyConflict(CONFLICT)
+                return IdempotencyConflict(CONFLICT)
             case b"busy":
                 running = detail.decode()
-                raise ReindexRunning(f"reindex {running} is running; wait for it, or cancel it", job_id=running)
+                return ReindexRunning(f"reindex {running} is running; wait for it, or cancel it", job_id=running)
             case b"full":
-                raise QueueFull(
+                return QueueFull(
                     f"{int(detail)} jobs are waiting, the limit is {admission.max_queued}; try again later",
                     retry_after_s=self._retry_after_s(int(detail)),
                 )
             case b"share":
-                raise QueueShareFull(
+                return QueueShareFull(
                     f"{int(detail)} of your jobs are waiting, your share is {admission.max_queued_per_owner}; "
                     "try again later",
                     retry_after_s=self._retry_after_s(int(detail)),
                 )
-        return Created(job, is_new=True, called=detail == b"called")
+        return None
 
     def _written(self, write: Callable[[], object], job_id: str) -> tuple[bytes, bytes]:
         """Run the script that writes a job; where there is no room, make some and run it again."""

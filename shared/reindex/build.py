@@ -117,25 +117,8 @@ def build_snapshot(
         IndexUnavailable: the server does not answer.
         ArtifactUnwritable: the disk is full or may not be written.
     """
-    if not build.plan.photos:
-        reason = f"every photo of {build.plan.catalogue.name} has been deleted"
-        raise CatalogueUnusable(f"{reason}; put some (PUT /v1/images/{{image_id}}), then reindex")
-    photos = [photo for photo in build.plan.photos if photo.sha256 not in build.failed]
-    if not photos:
-        reasons = dict(left_out(build.plan.photos, build.failed))
-        raise CatalogueUnusable(f"none of {len(build.plan.photos)} photos can be decoded: {reasons}")
-    manifest = IndexManifest(
-        count=len(photos),
-        dimension=build.bundle.manifest.embedding_dim,
-        fingerprint=build.bundle.manifest.fingerprint,
-        catalogue=build.plan.catalogue.name,
-        # No digest if a photo could not be read: it may be readable next time, though nothing else has changed.
-        catalogue_digest="" if CHANGED in build.failed.values() else build.plan.catalogue.digest,
-        categories=build.bundle.manifest.categories,
-        built_at=datetime.now(UTC).isoformat(timespec="seconds"),
-        compacted_through=build.plan.compacted_through,
-        made_by=build.made_by,
-    )
+    photos = _usable_photos(build)
+    manifest = _manifest(build, len(photos))
     encoder = build.bundle.text_encoder()
     source = PlannedEmbeddings(photos, build)
     resume = "" if server or len(photos) <= EXACT_UP_TO else _digest(photos, build)
@@ -168,6 +151,39 @@ def build_snapshot(
                 manifest = manifest.model_copy(update={"texts": manifest.texts.model_copy(update=found)})
         draft.seal(manifest.model_copy(update={"report": report}))
     return draft.artifact.version
+
+
+def _usable_photos(build: Build) -> list[CataloguePhoto]:
+    """Those of the plan that have an embedding.
+
+    Raises:
+        CatalogueUnusable: there are none.
+    """
+    if not build.plan.photos:
+        reason = f"every photo of {build.plan.catalogue.name} has been deleted"
+        raise CatalogueUnusable(f"{reason}; put some (PUT /v1/images/{{image_id}}), then reindex")
+    photos = [photo for photo in build.plan.photos if photo.sha256 not in build.failed]
+    if not photos:
+        reasons = dict(left_out(build.plan.photos, build.failed))
+        raise CatalogueUnusable(f"none of {len(build.plan.photos)} photos can be decoded: {reasons}")
+    return photos
+
+
+def _manifest(build: Build, n_photos: int) -> IndexManifest:
+    """What is known of the version before it is written."""
+    model, plan = build.bundle.manifest, build.plan
+    return IndexManifest(
+        count=n_photos,
+        dimension=model.embedding_dim,
+        fingerprint=model.fingerprint,
+        catalogue=plan.catalogue.name,
+        # No digest if a photo could not be read: it may be readable next time, though nothing else has changed.
+        catalogue_digest="" if CHANGED in build.failed.values() else plan.catalogue.digest,
+        categories=model.categories,
+        built_at=datetime.now(UTC).isoformat(timespec="seconds"),
+        compacted_through=plan.compacted_through,
+        made_by=build.made_by,
+    )
 
 
 def _write_reference(

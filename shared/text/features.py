@@ -7,6 +7,7 @@ hashed at once, so that a title takes a few tens of microseconds and a long desc
 
 import re
 import unicodedata
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -32,6 +33,7 @@ _FARTHEST = MAX_CHARS + 4
 _POWERS = np.cumprod(np.concatenate([[np.uint64(1)], np.full(_FARTHEST, _BASE, dtype=np.uint64)]))
 
 Hashes = npt.NDArray[np.uint64]
+_Positions = npt.NDArray[np.intp]
 
 
 class Features(NamedTuple):
@@ -116,34 +118,16 @@ def features(text: str, *, signs: bool = True) -> Features:
         nothing: Hashes = np.empty(0, dtype=np.uint64)
         return Features(nothing, nothing, 0, nothing)
     letters = np.frombuffer(spaced.rstrip().encode("utf-32-le") + b" \0\0\0", dtype="<u4").astype(np.uint64)
-    # The hash of some letters is the sum of letter * base^position over them: a difference of prefix sums, brought to
-    # one position.
-    placed = (letters + np.uint64(1)) * _POWERS[: len(letters)]
-    prefix = np.concatenate([[np.uint64(0)], np.cumsum(placed, dtype=np.uint64)])
-
-    def hashed(starts: npt.NDArray[np.intp], ends: npt.NDArray[np.intp], seed: np.uint64) -> Hashes:
-        return _mixed((prefix[ends] - prefix[starts]) * _POWERS[_FARTHEST - starts] ^ seed)
-
+    pieces = _Pieces(letters)
     spaces = np.flatnonzero(letters == ord(" "))
     starts, ends = spaces[:-1] + 1, spaces[1:]
-    words = hashed(starts, ends, _WORDS)
-    pairs = hashed(starts[:-1], ends[1:], _PAIRS)
-    until = np.concatenate([[0], np.cumsum(letters == ord(" "))])
-    runs = []
-    for size in _RUNS:
-        first = np.arange(len(letters) - size + 1)
-        inside = until[first + size - 1] - until[first + 1]  # spaces, but for those at the ends
-        first = first[inside == 0]
-        runs.append(hashed(first, first + size, _LETTERS))
+    words = pieces.hashed(starts, ends, _WORDS)
+    pairs = pieces.hashed(starts[:-1], ends[1:], _PAIRS)
     # Where a number begins or ends within a word.
     spans = [at for found in _NUMBER.finditer(spaced) for at in found.span()]
     numbers = [at for at in spans if " " not in spaced[at - 1 : at + 1] and at < len(spaced)]
-
-    def cut(starts: npt.NDArray[np.intp], ends: npt.NDArray[np.intp], edges: npt.NDArray[np.intp]) -> Hashes:
-        return hashed(np.sort(np.concatenate([starts, edges])), np.sort(np.concatenate([ends, edges])), _WORDS)
-
-    apart = cut(starts, ends, np.array(numbers)) if numbers else words
-    whole = Features(np.concatenate([words, pairs]), np.concatenate(runs), len(words), apart)
+    apart = pieces.cut(starts, ends, np.array(numbers)) if numbers else words
+    whole = Features(np.concatenate([words, pairs]), _letter_runs(letters, pieces), len(words), apart)
     if letters.max() < _UNSPACED[0]:
         return whole
     within = np.searchsorted(_UNSPACED, letters.astype(np.int64), side="right")  # odd: in one of them
@@ -153,19 +137,64 @@ def features(text: str, *, signs: bool = True) -> Features:
     if not unspaced.any():
         return whole
     edges = np.flatnonzero(np.diff(~unspaced & (letters != ord(" ")), prepend=False))
+    parts = Parts(
+        pieces.hashed(edges[::2], edges[1::2], _WORDS),
+        pieces.runs((ideographic, syllabic), _SHORT, _WORDS),
+        pieces.runs((ideographic, syllabic), _LONG, _WORDS),
+        pieces.runs((ideographic, syllabic), _LONG, _LETTERS),
+    )
+    others = np.setdiff1d(numbers, edges).astype(np.intp)
+    return whole._replace(parts=parts, apart=pieces.cut(edges[::2], edges[1::2], others))
 
-    def pieces(sizes: tuple[int, int], seed: np.uint64) -> Hashes:
+
+class _Pieces:
+    """Hashes pieces of a text, any number at once.
+
+    The hash of some letters is the sum of letter * base^position over them: a difference of prefix sums, brought to one
+    position.
+
+    Args:
+        letters: (n,) uint64, the text's characters.
+    """
+
+    def __init__(self, letters: Hashes) -> None:
+        placed = (letters + np.uint64(1)) * _POWERS[: len(letters)]
+        self._prefix = np.concatenate([[np.uint64(0)], np.cumsum(placed, dtype=np.uint64)])
+
+    def hashed(self, starts: _Positions, ends: _Positions, seed: np.uint64) -> Hashes:
+        """Hash the pieces from each of `starts` to before the one of `ends`, (m,) both."""
+        prefix = self._prefix
+        return _mixed((prefix[ends] - prefix[starts]) * _POWERS[_FARTHEST - starts] ^ seed)
+
+    def cut(self, starts: _Positions, ends: _Positions, edges: _Positions) -> Hashes:
+        """Hash words that are cut in two at each of `edges`."""
+        return self.hashed(np.sort(np.concatenate([starts, edges])), np.sort(np.concatenate([ends, edges])), _WORDS)
+
+    def runs(self, scripts: Sequence[npt.NDArray[np.bool_]], sizes: Sequence[int], seed: np.uint64) -> Hashes:
+        """Hash the runs of so many letters of each script.
+
+        Args:
+            scripts: (n,) each: which letters are of it.
+            sizes: letters of a run, of each script.
+        """
         found = []
-        for script, size in zip((ideographic, syllabic), sizes, strict=True):
+        for script, size in zip(scripts, sizes, strict=True):
             inside = np.concatenate([[0], np.cumsum(script)])
             first = np.flatnonzero(inside[size:] - inside[:-size] == size)
-            found.append(hashed(first, first + size, seed))
+            found.append(self.hashed(first, first + size, seed))
         return np.concatenate(found)
 
-    parts = Parts(
-        hashed(edges[::2], edges[1::2], _WORDS), pieces(_SHORT, _WORDS), pieces(_LONG, _WORDS), pieces(_LONG, _LETTERS)
-    )
-    return whole._replace(parts=parts, apart=cut(edges[::2], edges[1::2], np.setdiff1d(numbers, edges).astype(np.intp)))
+
+def _letter_runs(letters: Hashes, pieces: _Pieces) -> Hashes:
+    """Hash the runs of letters within words, the spaces around a word included."""
+    until = np.concatenate([[0], np.cumsum(letters == ord(" "))])
+    runs = []
+    for size in _RUNS:
+        first = np.arange(len(letters) - size + 1)
+        inside = until[first + size - 1] - until[first + 1]  # spaces, but for those at the ends
+        first = first[inside == 0]
+        runs.append(pieces.hashed(first, first + size, _LETTERS))
+    return np.concatenate(runs)
 
 
 def _mixed(hashes: Hashes) -> Hashes:

@@ -5,13 +5,14 @@ shards that are done are files, a sealed snapshot carries the job's id, and only
 """
 
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 
 import redis
 
+from shared.artifacts import Location
 from shared.artifacts.home import catalogue_location
 from shared.artifacts.snapshots import index_store, read_index_manifest
 from shared.artifacts.store import ANY
@@ -147,11 +148,7 @@ class _Attempt:
             if self._nothing_changed(found, bundle, live):
                 count = len(live) if live else 0
                 return self._result(_NOTHING, live_version, ReindexCounts(seen=count, unchanged=count))
-            types = live.manifest.attributes if live else ()
-            choice = CategoryChoice.by(self.at.settings, bundle.manifest.categories, grow=False, attributes=types)
-            report = seldom(partial(self.progress.tell, "fetching", for_good=0), every_s=1)
-            fetch = partial(self.at.fetcher.fetch, report=report)
-            plan = self._plan(self.at.catalogue.read(location, found, wanted=choice, fetch=fetch), bundle, live)
+            plan = self._plan(self._read(location, found, bundle, live), bundle, live)
         if self.request.dry_run:
             return self._result("a dry run", live_version, plan.counts, plan.catalogue.unusable)
         moves = live is not None and not lies_in(live.manifest, self.at.server)
@@ -165,20 +162,7 @@ class _Attempt:
         with self.progress.stage("embedding"):
             used = self._embed(plan, bundle, cache)
         with self.progress.stage("building"):
-            build = Build(
-                plan=plan,
-                bundle=bundle,
-                live=live,
-                cache=cache,
-                shards=tuple(used),
-                failed=self.failed,
-                request=self.request,
-                n_embedded=len(plan.missing) - len(self.failed),
-                made_by=self.job.id,
-                timings_s=self.progress.timings_s,
-                vectors=stored_as(self.at.settings),
-            )
-            version = build_snapshot(self.at.indexes, build, self.progress.tell, server=self.at.server)
+            version = self._build(plan, bundle, live, cache, used)
         result = self._conclude(version, bundle, fence)
         # Not before: what is not live is not known to the next reindex, and an attempt that was overtaken would take
         # from under the one that goes on what that is about to build with.
@@ -205,6 +189,13 @@ class _Attempt:
             and self.at.catalogue.digest(found) == live.manifest.catalogue_digest
             and while_redis_is_away(partial(self.at.log.count_after, live.manifest.compacted_through)) == 0
         )
+
+    def _read(self, location: Location, found: Scan, bundle: ModelBundle, live: VectorIndex | None) -> Catalogue:
+        types = live.manifest.attributes if live else ()
+        choice = CategoryChoice.by(self.at.settings, bundle.manifest.categories, grow=False, attributes=types)
+        report = seldom(partial(self.progress.tell, "fetching", for_good=0), every_s=1)
+        fetch = partial(self.at.fetcher.fetch, report=report)
+        return self.at.catalogue.read(location, found, wanted=choice, fetch=fetch)
 
     def _plan(self, catalogue: Catalogue, bundle: ModelBundle, live: VectorIndex | None) -> Plan:
         self.progress.tell("planning")
@@ -297,6 +288,31 @@ class _Attempt:
         for job_id in shards:
             with suppress(redis.RedisError, JobFinished, JobGone, JobNotFound):
                 self.at.jobs.cancel(job_id)
+
+    # --- build ---
+
+    def _build(
+        self,
+        plan: Plan,
+        bundle: ModelBundle,
+        live: VectorIndex | None,
+        cache: EmbeddingCache,
+        shards: Collection[str],
+    ) -> str:
+        build = Build(
+            plan=plan,
+            bundle=bundle,
+            live=live,
+            cache=cache,
+            shards=tuple(shards),
+            failed=self.failed,
+            request=self.request,
+            n_embedded=len(plan.missing) - len(self.failed),
+            made_by=self.job.id,
+            timings_s=self.progress.timings_s,
+            vectors=stored_as(self.at.settings),
+        )
+        return build_snapshot(self.at.indexes, build, self.progress.tell, server=self.at.server)
 
     # --- promote ---
 

@@ -18,7 +18,7 @@ from shared.catalogue.categories import (
     categories_in,
     joined_levels,
 )
-from shared.catalogue.forms.encodings import SAVE_AS, decode_table
+from shared.catalogue.forms.encodings import SAVE_AS, Decoded, decode_table
 from shared.catalogue.forms.quotes import LEFT_MARK, READ_MARK, close_quotes, cut_records, split_record
 from shared.catalogue.forms.typed_tables import read_json_lines, read_parquet
 from shared.catalogue.layout import Layout, is_json_lines, is_parquet
@@ -175,14 +175,7 @@ def _read_csv(
     delimiter = declared[1] if declared else _delimiter(text, possible)
     required = tuple(_those_that_are_there(possible, split_record(text.lstrip("\r\n"), delimiter)).values())
     wanted = wanted._replace(required=required)
-    if decoded.encoding != "UTF-8":
-        check = "" if decoded.encoding == "UTF-16" else f"; if letters are wrong, {SAVE_AS}"
-        detail = f"read as {decoded.encoding}{check}"
-        odd.append(RowProblem("table is not UTF-8", name, decoded.line, value=decoded.sample, detail=detail))
-    if delimiter != ",":
-        said = "its first line says so" if declared else "the header has the columns then"
-        detail = f"read as separated by {_DELIMITERS.get(delimiter, repr(delimiter))}: {said}"
-        odd.append(RowProblem("table is not separated by commas", name, 1, value=delimiter, detail=detail))
+    _tell_form(decoded, delimiter, name, odd, declared=declared is not None)
     closed = close_quotes(text, delimiter, _RowTest(wanted, text.lstrip("\n"), delimiter))
     cells = _parse(closed, delimiter, called)
     header = cells.iloc[0].fillna("").str.strip()
@@ -191,19 +184,7 @@ def _read_csv(
     if closed is not text:
         cells = _take_marks(cells, columns, wanted, rejected, odd)
     width = max(position for position, text in enumerate(header, 1) if text)
-    # Most surplus columns are empty; only rows with something in them need a closer look.
-    spare = cells.iloc[1:, width:].dropna(axis="columns", how="all").fillna("")
-    torn = (spare != "").any(axis=1)
-    torn[torn] = (_stripped(spare[torn]) != "").any(axis=1)
-    rejoined = dict(_rejoined(cells.iloc[1:], torn, width, delimiter))
-    if rejoined:
-        cells.loc[list(rejoined), list(range(width))] = list(rejoined.values())
-        torn[list(rejoined)] = False
-    for row, fields in rejoined.items():
-        value = max((field for field in fields if delimiter in field), key=len)[:_SHOWN_CHARS]
-        detail = f"more fields than the header's {width}: read as one text, because a space follows the separator there"
-        row_id = fields[columns.index(required[0])].strip()
-        odd.append(RowProblem(f"row of {called} with a separator in a text", name, row, row_id, value, detail))
+    cells, torn = _join_torn(cells, columns, wanted, width, delimiter, odd)
     detail = f"more fields than the header's {width}: a text that holds the separator needs quotes"
     rejected += [
         RowProblem(f"row of {called} with too many fields", name, int(row), detail=detail) for row in torn.index[torn]
@@ -217,6 +198,43 @@ def _read_csv(
     if decoded.encoding == "Windows-1252":
         _check_ids_do_not_depend_on_the_encoding(table, wanted)
     return table
+
+
+def _tell_form(decoded: Decoded, delimiter: str, name: str, odd: list[RowProblem], *, declared: bool) -> None:
+    """Tell in which encoding and with which delimiter a table is read, if with others than most."""
+    if decoded.encoding != "UTF-8":
+        check = "" if decoded.encoding == "UTF-16" else f"; if letters are wrong, {SAVE_AS}"
+        detail = f"read as {decoded.encoding}{check}"
+        odd.append(RowProblem("table is not UTF-8", name, decoded.line, value=decoded.sample, detail=detail))
+    if delimiter != ",":
+        said = "its first line says so" if declared else "the header has the columns then"
+        detail = f"read as separated by {_DELIMITERS.get(delimiter, repr(delimiter))}: {said}"
+        odd.append(RowProblem("table is not separated by commas", name, 1, value=delimiter, detail=detail))
+
+
+def _join_torn(
+    cells: "pd.DataFrame", columns: Sequence[str], wanted: _Table, width: int, delimiter: str, odd: list[RowProblem]
+) -> "tuple[pd.DataFrame, pd.Series[bool]]":
+    """Join the fields of rows whose text held the separator, where that can be told.
+
+    Returns:
+        the cells, and which rows, of those below the header, have too many fields still.
+    """
+    # Most surplus columns are empty; only rows with something in them need a closer look.
+    spare = cells.iloc[1:, width:].dropna(axis="columns", how="all").fillna("")
+    torn: pd.Series[bool] = (spare != "").any(axis=1)
+    torn[torn] = (_stripped(spare[torn]) != "").any(axis=1)
+    rejoined = dict(_rejoined(cells.iloc[1:], torn, width, delimiter))
+    if rejoined:
+        cells.loc[list(rejoined), list(range(width))] = list(rejoined.values())
+        torn[list(rejoined)] = False
+    for row, fields in rejoined.items():
+        value = max((field for field in fields if delimiter in field), key=len)[:_SHOWN_CHARS]
+        detail = f"more fields than the header's {width}: read as one text, because a space follows the separator there"
+        row_id = fields[columns.index(wanted.required[0])].strip()
+        kind = f"row of {wanted.called} with a separator in a text"
+        odd.append(RowProblem(kind, wanted.name, row, row_id, value, detail))
+    return cells, torn
 
 
 def _rejoined(
