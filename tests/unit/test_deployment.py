@@ -112,6 +112,16 @@ def test_every_setting_that_a_deployment_names_exists() -> None:
     assert set(re.findall(r"LOOKALIKE_[A-Z_]+", "".join(file.read_text() for file in files))) <= settings
 
 
+def test_what_lookalike_env_cannot_set_is_told() -> None:
+    file = yaml.safe_load((ROOT / "docker-compose.yml").read_text())["services"].values()
+    ours = [
+        made["environment"] for made in file if {"path": "lookalike.env", "required": False} in made.get("env_file", ())
+    ]
+    assert ours
+    told = (ROOT / "docs/deployment.md").read_text()
+    assert {name for environment in ours for name in environment if f"`{name}`" not in told} == set()
+
+
 # --- secrets ---
 
 
