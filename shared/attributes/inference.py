@@ -116,6 +116,9 @@ def infer(
         else:
             decimal = _decimal(filled, known.get(name), usual_decimal, is_number=column in numbers)
             attribute, note = _typed(name, column, filled, choice, known.get(name), *decimal)
+            is_decided = column in numbers or (choice and choice.decimal) or known.get(name)
+            if attribute.type is AttributeType.PRICE and not note and not is_decided:
+                note = _three_decimals(attribute, filled)
             found[name] = attribute
             notes += [note] if note else []
     return AttributeSchema(tuple(found.values())), notes
@@ -181,11 +184,7 @@ def _typed(
         detail = f'compared as texts; say `type = "number"` in catalogue.toml to compare the numbers before {unit}'
         note = ColumnNote("numbers with a unit", column, some[0], detail)
     if type_ in (AttributeType.NUMBER, AttributeType.PRICE) and both_ways and not (choice and choice.decimal):
-        read = read_amount(both_ways, decimal)
-        note = ColumnNote(
-            "number that can be read both ways", column, both_ways,
-            f"read as {read.number if read else 'nothing'}; say `decimal` in catalogue.toml if that is wrong",
-        )  # fmt: skip
+        note = _both_ways(attribute, both_ways)
     if type_ is AttributeType.PRICE:
         given = (choice.currency,) if choice and choice.currency else ()
         attribute = attribute.model_copy(update={"currencies": given or _currencies(column, filled, decimal)})
@@ -198,6 +197,20 @@ def _typed(
             note = ColumnNote("date that can be read both ways", column, in_both_orders, f"read as {order}")
         attribute = attribute.model_copy(update={"day_first": day_first})
     return attribute, note
+
+
+def _three_decimals(price: Attribute, filled: Sequence[str]) -> ColumnNote | None:
+    """A note where one price has three decimals, as prices have none, beside others that say what is before them."""
+    alike = re.compile(rf"(?<![0-9.,'])[1-9][0-9]{{0,2}}{re.escape(price.decimal)}[0-9]{{3}}(?![0-9.,'])")
+    if cell := next((one for one in _some(filled) if alike.search(plain(one))), ""):
+        return _both_ways(price, cell)
+    return None
+
+
+def _both_ways(attribute: Attribute, cell: str) -> ColumnNote:
+    read = read_amount(cell, attribute.decimal)
+    told = f"read as {read.number if read else 'nothing'}; say `decimal` in catalogue.toml if that is wrong"
+    return ColumnNote("number that can be read both ways", attribute.column, cell, told)
 
 
 def _unit(cells: Sequence[str], share: float) -> str:

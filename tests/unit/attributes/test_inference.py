@@ -145,6 +145,16 @@ def test_a_number_that_can_be_read_both_ways_is_read_as_the_tables_other_numbers
     assert infer({"a": ["0.5"], "b": ["0,5"], "c": ["1.250"]}, numbers={"a"})[0].attributes[2].decimal == ","
 
 
+def test_one_price_with_three_decimals_among_others_is_told() -> None:
+    [note] = infer({"price": ["12.50 EUR", "199.999 EUR"]})[1]
+    assert (note.value, note.detail.split(";")[0]) == ("199.999 EUR", "read as 199.999")
+    [note] = infer({"Preis": ["12,50", "1,250"]})[1]
+    assert (note.value, note.detail.split(";")[0]) == ("1,250", "read as 1.25")
+    assert infer({"price": ["12.50", "1,250", "1,250.000", "0.125", "1250.125"]})[1] == []
+    assert infer({"price": ["12.50", "1.250"]}, numbers={"price"})[1] == []
+    assert infer({"price": ["12.50", "1.250"]}, {"price": ColumnChoice(decimal=".")})[1] == []
+
+
 def test_a_column_may_have_numbers_of_both_conventions() -> None:
     schema, notes = infer({"price": ["£1,234.50", "1.234,50 €", "$20", "£3.50"]})
     [price] = schema
