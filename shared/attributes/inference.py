@@ -44,6 +44,7 @@ _PLACES = re.compile(
 )
 _CODE_IN_NAME = re.compile(r"(?:^|_)(eur|gbp|usd|chf|pln|sek|nok|dkk|czk|huf)(?:_|$)")
 _NAMELESS = "left out; its header has no letter or digit"
+_GONE = "it is an attribute of the live index; no column has values for it now"
 _UNNAMED = re.compile(r"unnamed:? ?[0-9]*|index", re.IGNORECASE)  # of pandas' own numbering
 _PROSE_LENGTH, _PROSE_WORDS = 60, 5
 _SLASHES = re.compile(r"([0-9]{1,2})[/-]([0-9]{1,2})[/-][0-9]{4}")
@@ -121,7 +122,18 @@ def infer(
                 note = _three_decimals(attribute, filled)
             found[name] = attribute
             notes += [note] if note else []
+            notes += _changed_type(known.get(name), attribute, filled[0])
+    gone = (one for one in known if one.name not in found and not (one.name in choices and choices[one.name].skip))
+    notes += [ColumnNote("attribute is gone", one.column or one.name, detail=_GONE) for one in gone]
     return AttributeSchema(tuple(found.values())), notes
+
+
+def _changed_type(was: Attribute | None, now: Attribute, cell: str) -> list[ColumnNote]:
+    """A note where an attribute of the live index has another type: filters that fitted it are refused then."""
+    if was is None or was.type is now.type:
+        return []
+    detail = f'a {was.type} in the live index, a {now.type} here; `type = "{was.type}"` in catalogue.toml keeps it so'
+    return [ColumnNote("attribute of another type than before", now.column, cell, detail)]
 
 
 def _free(name: str) -> str:
