@@ -153,7 +153,7 @@ def _usual_decimal(columns: Mapping[str, Sequence[str]], numbers: Collection[str
     """What stands before the fraction in all of a table's columns of numbers that say it; empty text if none does."""
     said: set[str] = set()
     for cells in (some for column, some in columns.items() if column not in numbers):
-        some = _some(_filled(cells))
+        some = _filled(cells[: _SAMPLE // 10])
         decimal, both_ways = decimal_of(some)
         if not both_ways and any("." in cell or "," in cell for cell in some):
             n_amounts = sum(read_amount(cell, decimal) is not None for cell in some)
