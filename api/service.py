@@ -39,7 +39,7 @@ from shared.jobs.contract import (
 )
 from shared.jobs.dispatcher import Dispatcher, broker_errors
 from shared.jobs.listing import JobListing
-from shared.jobs.records import Admission, Created, Idempotency, Place
+from shared.jobs.records import Admission, Created, Idempotency, Place, record_key
 from shared.jobs.store import JobStore
 from shared.jobs.worker_registry import WorkerRegistry
 from shared.photos.images import PreprocessSpec
@@ -255,7 +255,7 @@ class Service:
             AcceptanceUnknown: too few replicas have it, and it goes on.
         """
         n_replicas = self.settings.redis_replicas
-        if not n_replicas or self.store.replicated(n_replicas):
+        if not n_replicas or self.store.replicated(n_replicas, record_key(job.id)):
             return
         too_few = f"Redis has too few replicas to keep the job safe, {n_replicas} are needed"
         if is_new and not repeatable:
@@ -279,9 +279,8 @@ class Service:
             FeedbackFull: there is no room; nothing was stored.
             QueueUnavailable: too few replicas of Redis have it. To send it again does no harm.
         """
-        self.feedback.give(impression, request, limit=self.settings.max_feedback)
         n_replicas = self.settings.redis_replicas
-        if n_replicas and not self.store.replicated(n_replicas):
+        if not self.feedback.give(impression, request, limit=self.settings.max_feedback, n_replicas=n_replicas):
             raise QueueUnavailable(
                 f"Redis has too few replicas to keep the feedback safe, {n_replicas} are needed; send it again",
                 retry_after_s=_RETRY_AFTER_S,

@@ -2,8 +2,9 @@
 
 import json
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -16,7 +17,11 @@ from pipeline.cli.common import (
     report_errors,
 )
 from pipeline.cli.help import with_examples
+from shared.errors import StoreUnavailable
 from shared.settings import load_settings
+
+if TYPE_CHECKING:  # heavy
+    from shared.attributes.schema import Attribute
 
 
 @with_examples(
@@ -35,16 +40,20 @@ def clean(catalogue: Path | None, out: Path | None, as_json: bool) -> None:
     """Read a raw dump, report what of it can be used and why the rest cannot, and write what training starts from."""
     from pipeline.cleaning.clean import clean as run
     from pipeline.cleaning.clean import cleaned_directory
+    from shared.artifacts.snapshots import live_attributes
     from shared.catalogue.choice import CategoryChoice
     from shared.catalogue.fetching import fetch_with
 
     settings = load_settings(catalogue=catalogue)
     directory = existing_catalogue(settings)
+    types: tuple[Attribute, ...] = ()
+    with suppress(StoreUnavailable):  # what is live is only compared with
+        types = live_attributes(settings.storage, directory.name)
     cleaned = run(
         directory,
         out or cleaned_directory(settings.home, directory),
         report_progress=print_progress,
-        wanted=CategoryChoice.by(settings),
+        wanted=CategoryChoice.by(settings, attributes=types),
         fetch=fetch_with(settings, print_progress),
     )
     found = json.loads((cleaned.directory / "report.json").read_bytes())

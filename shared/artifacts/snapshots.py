@@ -160,12 +160,18 @@ def answering_bundle(storage: Location) -> str | None:
     return bundle_store(storage).current()
 
 
-def live_attributes(storage: Location) -> tuple[Attribute, ...]:
-    """The attributes of the live index; none where there is no live index, or it cannot be read."""
+def live_attributes(storage: Location, catalogue: str = "") -> tuple[Attribute, ...]:
+    """The attributes of the live index; none where there is no live index, or it cannot be read.
+
+    Args:
+        storage: of the artifacts.
+        catalogue: name of the one that the index must be of; empty: whichever.
+    """
     store = index_store(storage)
     with suppress(IndexMissing, IndexDamaged):
         if version := store.current():
-            return read_index_manifest(store, version).attributes
+            manifest = read_index_manifest(store, version)
+            return manifest.attributes if catalogue in ("", manifest.catalogue) else ()
     return ()
 
 

@@ -44,6 +44,7 @@ _PLACES = re.compile(
 )
 _CODE_IN_NAME = re.compile(r"(?:^|_)(eur|gbp|usd|chf|pln|sek|nok|dkk|czk|huf)(?:_|$)")
 _NAMELESS = "left out; its header has no letter or digit"
+_GONE = "it is an attribute of the live index; no column has values for it now"
 _UNNAMED = re.compile(r"unnamed:? ?[0-9]*|index", re.IGNORECASE)  # of pandas' own numbering
 _PROSE_LENGTH, _PROSE_WORDS = 60, 5
 _SLASHES = re.compile(r"([0-9]{1,2})[/-]([0-9]{1,2})[/-][0-9]{4}")
@@ -116,9 +117,23 @@ def infer(
         else:
             decimal = _decimal(filled, known.get(name), usual_decimal, is_number=column in numbers)
             attribute, note = _typed(name, column, filled, choice, known.get(name), *decimal)
+            is_decided = column in numbers or (choice and choice.decimal) or known.get(name)
+            if attribute.type is AttributeType.PRICE and not note and not is_decided:
+                note = _three_decimals(attribute, filled)
             found[name] = attribute
             notes += [note] if note else []
+            notes += _changed_type(known.get(name), attribute, filled[0])
+    gone = (one for one in known if one.name not in found and not (one.name in choices and choices[one.name].skip))
+    notes += [ColumnNote("attribute is gone", one.column or one.name, detail=_GONE) for one in gone]
     return AttributeSchema(tuple(found.values())), notes
+
+
+def _changed_type(was: Attribute | None, now: Attribute, cell: str) -> list[ColumnNote]:
+    """A note where an attribute of the live index has another type: filters that fitted it are refused then."""
+    if was is None or was.type is now.type:
+        return []
+    detail = f'a {was.type} in the live index, a {now.type} here; `type = "{was.type}"` in catalogue.toml keeps it so'
+    return [ColumnNote("attribute of another type than before", now.column, cell, detail)]
 
 
 def _free(name: str) -> str:
@@ -138,7 +153,7 @@ def _usual_decimal(columns: Mapping[str, Sequence[str]], numbers: Collection[str
     """What stands before the fraction in all of a table's columns of numbers that say it; empty text if none does."""
     said: set[str] = set()
     for cells in (some for column, some in columns.items() if column not in numbers):
-        some = _some(_filled(cells))
+        some = _filled(cells[: _SAMPLE // 10])
         decimal, both_ways = decimal_of(some)
         if not both_ways and any("." in cell or "," in cell for cell in some):
             n_amounts = sum(read_amount(cell, decimal) is not None for cell in some)
@@ -181,11 +196,7 @@ def _typed(
         detail = f'compared as texts; say `type = "number"` in catalogue.toml to compare the numbers before {unit}'
         note = ColumnNote("numbers with a unit", column, some[0], detail)
     if type_ in (AttributeType.NUMBER, AttributeType.PRICE) and both_ways and not (choice and choice.decimal):
-        read = read_amount(both_ways, decimal)
-        note = ColumnNote(
-            "number that can be read both ways", column, both_ways,
-            f"read as {read.number if read else 'nothing'}; say `decimal` in catalogue.toml if that is wrong",
-        )  # fmt: skip
+        note = _both_ways(attribute, both_ways)
     if type_ is AttributeType.PRICE:
         given = (choice.currency,) if choice and choice.currency else ()
         attribute = attribute.model_copy(update={"currencies": given or _currencies(column, filled, decimal)})
@@ -198,6 +209,20 @@ def _typed(
             note = ColumnNote("date that can be read both ways", column, in_both_orders, f"read as {order}")
         attribute = attribute.model_copy(update={"day_first": day_first})
     return attribute, note
+
+
+def _three_decimals(price: Attribute, filled: Sequence[str]) -> ColumnNote | None:
+    """A note where one price has three decimals, as prices have none, beside others that say what is before them."""
+    alike = re.compile(rf"(?<![0-9.,'])[1-9][0-9]{{0,2}}{re.escape(price.decimal)}[0-9]{{3}}(?![0-9.,'])")
+    if cell := next((one for one in _some(filled) if alike.search(plain(one))), ""):
+        return _both_ways(price, cell)
+    return None
+
+
+def _both_ways(attribute: Attribute, cell: str) -> ColumnNote:
+    read = read_amount(cell, attribute.decimal)
+    told = f"read as {read.number if read else 'nothing'}; say `decimal` in catalogue.toml if that is wrong"
+    return ColumnNote("number that can be read both ways", attribute.column, cell, told)
 
 
 def _unit(cells: Sequence[str], share: float) -> str:

@@ -22,6 +22,7 @@ _NUMBER = re.compile(r"[+-]?[0-9](?:[0-9.,']*[0-9])?")
 _EXPONENT = re.compile(r"[+-]?[0-9]+(?:\.[0-9]+)?[eE][+-]?[0-9]{1,3}")
 _UNIT = re.compile(r"(?:[^\W\d]|[%‰°'\"])[^\s,;()]{0,11}(?: [^\s,;()]{1,11})?")  # km, cm3, %, l/100 km
 _NO_FRACTION = r"(?:[.,:][-\u2013\u2014]+|/-)"  # "20,-", "20:-", "20/-"
+_NO_FRACTION_AT_END = re.compile(f"{_NO_FRACTION}$")
 _AMOUNT = re.compile(rf"[0-9](?:[0-9.,']*[0-9])?{_NO_FRACTION}?")
 # Minus, apostrophe, Arabic's decimal separator; and the marks of direction that programs write around amounts.
 _SIGNS = {0x2212: "-", 0x2019: "'", 0x066B: ".", **dict.fromkeys([0x061C, 0x200E, 0x200F, *range(0x202A, 0x202F)])}
@@ -122,8 +123,9 @@ def parse_amount(text: str, decimal: str = ".") -> Amount | None:
         if known is None:
             return None
         currency = known
-    whole = re.sub(f"{_NO_FRACTION}$", "", found[0])
-    number = parse_number(sign + whole, _decimal_before_nothing(whole, found[0][len(whole) :]) or decimal)
+    whole = _NO_FRACTION_AT_END.sub("", found[0])
+    behind = found[0][len(whole) :]
+    number = parse_number(sign + whole, (behind and _decimal_before_nothing(whole, behind)) or decimal)
     return None if number is None else Amount(number, currency, bool(mark))
 
 

@@ -165,21 +165,40 @@ class PhotoFiles:
                 return self._named(image_id, names[0], read_as=names[0] if make_key is number_key else "")
             if names:
                 return FileProblem(AMBIGUOUS, self._ambiguous(image_id, names, rivals))
-        name = image_id.rpartition(".")[0]
-        address = "" if name in self._image_ids else self._found.photos.get(name, ("",))[0]
-        key = caseless(image_id)
-        alone = len(self._names[1][2].get(key, ())) == 1  # no other id differs in case only
-        if os.path.basename(address) == image_id or (alone and caseless(os.path.basename(address)) == key):
-            return self._named(image_id, name)
+        if found := self._by_whole_name(image_id):
+            return found
         return FileProblem(NO_FILE, self._missing(image_id))
+
+    def _by_whole_name(self, image_id: str) -> FoundFile | FileProblem | None:
+        """The file that an id is the whole name of, with its ending; None: there is none that no other id means."""
+        name = image_id.rpartition(".")[0]
+        if name not in self._found.photos:
+            return None
+        first, stat = self._found.photos[name]
+        addresses = {first, *self._found.repeated.get(name, ()), *self._found.beside.get(name, ())}
+        if name in self._image_ids:
+            addresses.discard(first)
+        alike = [address for address in sorted(addresses) if os.path.basename(address) == image_id]
+        if not alike and len(self._names[1][2].get(caseless(image_id), ())) == 1:  # no other id differs in case only
+            alike = [one for one in sorted(addresses) if caseless(os.path.basename(one)) == caseless(image_id)]
+        if len(alike) > 1:
+            return FileProblem(AMBIGUOUS, self._in_folders(image_id, alike))
+        return FoundFile(alike[0], stat if alike[0] == first else self._found.files[alike[0]]) if alike else None
 
     def _named(self, image_id: str, name: str, read_as: str = "") -> FoundFile | FileProblem:
         """The file of a name, unless several folders have one."""
         if addresses := self._found.repeated.get(name):
-            there = ", ".join(sorted(map(self._shown, addresses))[:_N_NAMED])
-            detail = f"looked for {image_id} in the folders of images/; there is {there}; name one in a column path"
-            return FileProblem(AMBIGUOUS, detail)
-        return FoundFile(*self._found.photos[name], read_as)
+            return FileProblem(AMBIGUOUS, self._in_folders(image_id, addresses))
+        address, stat = self._found.photos[name]
+        unread = [os.path.basename(one) for one in self._found.beside.get(name, ())]
+        unread = [one for one in unread if one not in self._image_ids]
+        detail = f"{os.path.basename(address)} is read, and not {', '.join(unread[:_N_NAMED])}"
+        odd = FileProblem("photo with files of several endings", detail) if unread else None
+        return FoundFile(address, stat, read_as, odd)
+
+    def _in_folders(self, image_id: str, addresses: Iterable[str]) -> str:
+        there = ", ".join(sorted(map(self._shown, addresses))[:_N_NAMED])
+        return f"looked for {image_id} in the folders of images/; there is {there}; name one in a column path"
 
     def _shown(self, address: str) -> str:
         return address.removeprefix(f"{self._found.folder}/")

@@ -31,7 +31,7 @@ _READERS = 4
 _STORE_READERS = 32  # reading from an object store is waiting, not work
 _RACY_NS = 2_000_000_000
 _FORMAT = 1
-_RULES = 8  # raised when unchanged files are read as other photos or categories than before
+_RULES = 9  # raised when unchanged files are read as other photos or categories than before
 
 
 class Stat(NamedTuple):
@@ -60,6 +60,7 @@ class Scan(NamedTuple):
         newest_ns: latest modification time, nanoseconds since the epoch.
         folder: address of the folder with the photos.
         repeated: addresses of the files whose name is there in several folders, by that name.
+        beside: addresses of those that the first of their name in their folder goes before, by that name.
         closed: addresses of the folders in it that may not be read.
         root: address of the catalogue.
         files: metadata of all photos, in that folder or elsewhere in the catalogue, by address.
@@ -74,6 +75,7 @@ class Scan(NamedTuple):
     newest_ns: int
     folder: str = "images"
     repeated: Mapping[str, list[str]] = MappingProxyType({})
+    beside: Mapping[str, list[str]] = MappingProxyType({})
     closed: tuple[str, ...] = ()
     root: str = ""
     files: Mapping[str, Stat] = MappingProxyType({})
@@ -106,7 +108,7 @@ def scan(root: Path | Bucket, tables: Sequence[Path | ObjectFile], folder: Path 
             (listed if is_in_folder else beside).add_stored(root.url, stored)
     elsewhere = sorted(file for file in beside.found if file[0].lower().endswith(ENDINGS))
     files = sorted((address, stat) for address, stat in listed.found if address.lower().endswith(ENDINGS))
-    photos, repeated = _by_name(files)
+    photos, repeated, others = _by_name(files)
     names = (os.path.basename(path) for path, _ in listed.found if not path.lower().endswith(ENDINGS))
     everything = (_RULES, sorted((path, *stat) for path, stat in of_tables.items()), files, elsewhere)
     return Scan(
@@ -117,6 +119,7 @@ def scan(root: Path | Bucket, tables: Sequence[Path | ObjectFile], folder: Path 
         max(stat.mtime_ns for stat in (*of_tables.values(), *(stat for _, stat in (*files, *elsewhere)))),
         f"{root}/images" if folder is None else str(folder),
         repeated,
+        others,
         tuple(listed.closed),
         str(root),
         dict((*files, *elsewhere)),
@@ -125,18 +128,24 @@ def scan(root: Path | Bucket, tables: Sequence[Path | ObjectFile], folder: Path 
     )
 
 
-def _by_name(files: Sequence[tuple[str, Stat]]) -> tuple[dict[str, tuple[str, Stat]], dict[str, list[str]]]:
-    """The first file of each name, and the addresses of those that are there in several folders."""
+def _by_name(
+    files: Sequence[tuple[str, Stat]],
+) -> tuple[dict[str, tuple[str, Stat]], dict[str, list[str]], dict[str, list[str]]]:
+    """The first file of each name, and the addresses of those that are there in several folders, or in one."""
     # Plain strings, no Path objects: creating those takes longer than the file system does.
     first_first = sorted(files, key=lambda file: (not file[0].lower().endswith(_JPEG_ENDINGS), file))
     photos: dict[str, tuple[str, Stat]] = {}
     repeated: dict[str, list[str]] = {}
+    beside: dict[str, list[str]] = {}
     for path, stat in first_first:
         folder, _, file_name = path.rpartition("/")
-        first = photos.setdefault(file_name.rpartition(".")[0], (path, stat))[0]
+        name = file_name.rpartition(".")[0]
+        first = photos.setdefault(name, (path, stat))[0]
         if first is not path and first.rpartition("/")[0] != folder:
-            repeated.setdefault(file_name.rpartition(".")[0], [first]).append(path)
-    return photos, repeated
+            repeated.setdefault(name, [first]).append(path)
+        elif first is not path:
+            beside.setdefault(name, []).append(path)
+    return photos, repeated, beside
 
 
 class _Listing:

@@ -21,6 +21,7 @@ _ORDER = PREFIX + "feedback"
 _CHUNK = 500  # searches of one round trip, and of one script
 _SHOWN = b"shown"
 _RETRY_AFTER_S = 60
+_REPLICATED_WITHIN_MS = 1000
 
 _FOLDER = Path(__file__).parent
 _GIVE = load_script(_FOLDER / "give.lua")  # without allow-oom: what is written there stays
@@ -52,13 +53,17 @@ class FeedbackStore:
         self._give = client.register_script(_GIVE)
         self._forget = client.register_script(_FORGET)
 
-    def give(self, impression: Impression, request: FeedbackRequest, *, limit: int) -> None:
+    def give(self, impression: Impression, request: FeedbackRequest, *, limit: int, n_replicas: int = 0) -> bool:
         """Store an event; the same one again changes nothing, and another corrected category takes the place of one.
 
         Args:
             impression: what its search showed.
             request: the event.
             limit: searches with feedback in Redis, at most.
+            n_replicas: that must have it.
+
+        Returns:
+            whether so many have it within a second.
 
         Raises:
             FeedbackFull: there are so many already; nothing is stored.
@@ -75,11 +80,20 @@ class FeedbackStore:
             int(replaces),
             limit,
         )
-        if not self._give(keys=[PREFIX], args=args):
+        if n_replicas:
+            # By one connection, so to one primary: another may take over, whose replicas would answer for that one.
+            with self._redis.pipeline(transaction=False) as pipe:
+                pipe.eval(_GIVE, 1, PREFIX, *args)
+                pipe.wait(n_replicas, _REPLICATED_WITHIN_MS)
+                given, n_have = pipe.execute()
+        else:
+            given, n_have = self._give(keys=[PREFIX], args=args), 0
+        if not given:
             raise FeedbackFull(
                 f"{limit} searches have feedback that no worker has archived yet; nothing was stored",
                 retry_after_s=_RETRY_AFTER_S,
             )
+        return int(n_have) >= n_replicas
 
     def count(self) -> int:
         """Count the searches with feedback in Redis."""

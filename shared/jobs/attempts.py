@@ -11,7 +11,7 @@ import redis
 
 from shared.errors import LookalikeError, WorkerLost
 from shared.jobs import scripts
-from shared.jobs.contract import Job, JobError, JobResult, JobStatus
+from shared.jobs.contract import DeleteImageRequest, Job, JobError, JobResult, JobStatus, PutImageRequest
 from shared.jobs.records import PREFIX, Claim, QuarantineWaits, QueueName, ReapReport, parse_record, spec_text
 from shared.photos.preprocessing import PreprocessSpec
 from shared.redis_clock import RedisClock
@@ -95,9 +95,13 @@ class Attempts:
 
         Returns:
             The status the job has now: canceled if it was cancelled meanwhile. None if the attempt no longer holds the
-            job (a late write, which is ignored).
+            job (a late write, which is ignored), or the change that it made to an image is not in the log.
         """
-        return self._end(job, JobStatus.SUCCEEDED, "result", result.model_dump_json())
+        request = job.request
+        change: tuple[str | int, ...] = ()
+        if isinstance(request, PutImageRequest | DeleteImageRequest):
+            change = (request.image_id, request.sequence)
+        return self._end(job, JobStatus.SUCCEEDED, "result", result.model_dump_json(), *change)
 
     def fail(self, job: Job, error: LookalikeError) -> JobStatus | None:
         """Store the error with which this attempt failed; the job is not retried. Returns as `succeed`."""
@@ -142,8 +146,8 @@ class Attempts:
         at = repr(self.now() if now is None else now)
         return registered(keys=[PREFIX], args=[at, self._result_ttl_s, self._gone_s, *arguments])
 
-    def _end(self, job: Job, status: JobStatus, field: str, payload: str) -> JobStatus | None:
-        ended = cast(bytes | None, self.run(scripts.FINISH, job.id, job.attempt, status.value, field, payload))
+    def _end(self, job: Job, status: JobStatus, field: str, payload: str, *change: str | int) -> JobStatus | None:
+        ended = cast(bytes | None, self.run(scripts.FINISH, job.id, job.attempt, status.value, field, payload, *change))
         return JobStatus(ended.decode()) if ended else None
 
 

@@ -118,6 +118,11 @@ class Place:
     eta_s: float | None  # seconds until it is claimed; None while no pace has been measured
 
 
+def record_key(job_id: str) -> str:
+    """Return the Redis key of a job's record."""
+    return f"{PREFIX}job:{job_id}"
+
+
 def record_of(job: Job) -> dict[str, str]:
     """Build the Redis hash of a new job.
 

@@ -382,13 +382,20 @@ class JobStore(Attempts):
             return None
         return Place(ahead=ahead, eta_s=round((ahead + 1) * float(interval_s), 2) if interval_s else None)
 
-    def replicated(self, n_replicas: int, *, within_s: float = 1.0) -> bool:
-        """Wait, for `within_s` seconds at most, until `n_replicas` replicas have all writes so far; returns whether."""
+    def replicated(self, n_replicas: int, *keys: str, within_s: float = 1.0) -> bool:
+        """Wait, for `within_s` seconds at most, until `n_replicas` replicas have all writes so far; returns whether.
+
+        Args:
+            keys: that must be there, or it is false: they were written over another connection, and a failover may have
+                come in between. A primary that was taken for dead goes on for a moment where it is still connected to.
+        """
         # WAIT covers the writes of its own connection only, and the relevant ones may have gone over another: so write.
         with self._redis.pipeline(transaction=False) as pipe:
             pipe.set(PREFIX + "replicated", "", ex=60)
+            pipe.exists(*keys, PREFIX + "replicated")
             pipe.wait(n_replicas, int(1e3 * within_s))
-            return int(pipe.execute()[1]) >= n_replicas
+            _, n_there, n_have = pipe.execute()
+        return int(n_have) >= n_replicas and int(n_there) == len(keys) + 1
 
     def _retry_after_s(self, depth: int) -> int:
         """Seconds until a tenth of the queued jobs is done, at the measured pace."""

@@ -29,7 +29,8 @@ def require_torch(who: str) -> None:
     if missing := missing_torch():
         raise TorchMissing(
             f"{who} needs {', '.join(missing)}, which the set-up leaves out until something needs it: type "
-            "`make torch` in the checkout; elsewhere, pip install 'lookalike[torch]'"
+            "`make torch` in the checkout; for containers, build the image with TORCH_INDEX or take the one for GPUs; "
+            "elsewhere, pip install 'lookalike[torch]'"
         )
 
 

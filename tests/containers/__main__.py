@@ -1,4 +1,4 @@
-"""`make containers`: builds the images, runs the compose file, kills each container once and upgrades, under searches.
+"""`make containers`: builds the images, runs the compose file, kills, restores and upgrades it, under searches.
 
 Prints what it measured, as docs/deployment.md has it. Fails where a search is lost or answered wrongly, where the
 Python client does not get over what is refused, and where something documented does not hold.
@@ -89,6 +89,22 @@ class Trial:
         self._check("no container was replaced", self._made.containers() == before)
         self._check("the service reindexed", "reindex" in self._made.verb("jobs", "list", "--kind", "reindex"))
 
+    def backup(self) -> None:
+        searched = requests.post(
+            f"{self._made.url}/v1/jobs/search",
+            files={"image": self._photos[0].read_bytes()},
+            headers={"Prefer": "wait=25"},
+            timeout=30,
+        ).json()
+        version = self._made.index_version()
+        self._under_traffic("backup", partial(self._made.documented, "Backup"), most_refused=0)
+        with self._timed("everything lost, and restored"):
+            self._made.documented("Restore")
+            until(self._made.ready, 120, "the service as it was")
+        self._check("the index is the same", self._made.index_version() == version)
+        kept = requests.get(f"{self._made.url}{searched['links']['self']}", timeout=5).json()
+        self._check(f"so are the jobs: {kept}", kept.get("result") == searched["result"])
+
     def wrong_catalogues(self) -> None:
         before = self._made.containers()
         mistyped = self._dump.with_name("shpo")
@@ -172,7 +188,7 @@ def main() -> int:
         trial = Trial(made, dump)
         steps = (
             *(trial.build, trial.start, trial.verbs, trial.flower, trial.nothing_changed, trial.kills),
-            *(trial.changed_catalogue, trial.wrong_catalogues, trial.upgrade, trial.end),
+            *(trial.changed_catalogue, trial.backup, trial.wrong_catalogues, trial.upgrade, trial.end),
         )
         for step in steps:
             step()

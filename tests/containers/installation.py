@@ -14,6 +14,7 @@ from pathlib import Path
 import requests
 
 from tests import ROOT
+from tests.documents.blocks import blocks
 from tests.support.ports import free_port
 
 PROJECT = "lookalike-tried"
@@ -91,6 +92,25 @@ class Installation:
         if bool(done.returncode) is not fails:
             raise AssertionError(f"docker compose {' '.join(arguments)}: {done.returncode}\n{done.stdout[-2000:]}")
         return done.stdout
+
+    def documented(self, heading: str) -> None:
+        """Run the commands of the first block below a heading of docs/deployment.md, as they stand there."""
+        page = self.checkout / "docs/deployment.md"
+        below = page.read_text().splitlines().index(f"### {heading}")
+        commands = next(block.commands for block in blocks(page) if block.line > below + 1)
+        commands = commands.replace(" lookalike_", f" {PROJECT}_")  # volumes
+        done = subprocess.run(
+            ["sh", "-euxc", commands],
+            cwd=self.checkout,
+            env=self._environment,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=_WITHIN_S,
+            check=False,
+        )
+        if done.returncode:
+            raise AssertionError(f"{heading}: {done.returncode}\n{done.stderr[-2000:]}")
 
     def build(self, version: str) -> str:
         """Build all images but that for GPUs, tagged as a version, which is used from then on."""

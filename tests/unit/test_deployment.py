@@ -18,6 +18,7 @@ import yaml
 from shared.jobs.celery_config import ALL_QUEUES, QUEUES
 from shared.settings import Settings, load_settings
 from tests import ROOT
+from tests.documents.blocks import blocks
 from tests.documents.facts import metric_families
 from tests.support.deployment import services, tool
 
@@ -110,6 +111,16 @@ def test_every_setting_that_a_deployment_names_exists() -> None:
     settings = {f"LOOKALIKE_{name.upper()}" for name in Settings.model_fields}
     files = [ROOT / "docker-compose.yml", *(ROOT / name for name in DOCKERFILES), *KUBERNETES.iterdir()]
     assert set(re.findall(r"LOOKALIKE_[A-Z_]+", "".join(file.read_text() for file in files))) <= settings
+
+
+def test_what_lookalike_env_cannot_set_is_told() -> None:
+    file = yaml.safe_load((ROOT / "docker-compose.yml").read_text())["services"].values()
+    ours = [
+        made["environment"] for made in file if {"path": "lookalike.env", "required": False} in made.get("env_file", ())
+    ]
+    assert ours
+    told = (ROOT / "docs/deployment.md").read_text()
+    assert {name for environment in ours for name in environment if f"`{name}`" not in told} == set()
 
 
 # --- secrets ---
@@ -390,3 +401,19 @@ def test_selectors_choose_the_pods_they_are_made_for() -> None:
         chosen = spec.get("selector") or spec.get("podSelector") or {}
         wanted = chosen.get("matchLabels", {} if "matchExpressions" in chosen else chosen)
         assert any(wanted.items() <= made.items() for made in labels), manifest["metadata"]["name"]
+
+
+def test_the_documentation_builds_and_names_every_image_of_the_cluster() -> None:
+    needed = {container["image"].partition(":")[0] for _, pod in pods() for container in pod["containers"]}
+    loop = next(
+        block.commands for block in blocks(ROOT / "docs/deployment.md") if "kustomize edit set image" in block.text
+    )
+    assert "\ndocker compose build\n" in loop
+    built = {made["image"].partition(":")[0] for made in services().values() if "build" in made}
+    handled = {f"lookalike-{name}" for name in re.findall(r"^for image in (.+); do$", loop, re.MULTILINE)[0].split()}
+    assert needed - {"redis"} == handled <= built
+
+
+def test_a_cluster_is_prepared_as_the_compose_installation_is() -> None:
+    (job,) = (pod for name, pod in pods() if name == "lookalike-prepare")
+    assert job["containers"][0]["args"] == services()["prepare"]["command"]

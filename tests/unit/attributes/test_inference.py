@@ -5,7 +5,7 @@ import pytest
 from shared.attributes.configuration import ColumnChoice, parse_configuration
 from shared.attributes.inference import infer
 from shared.attributes.numbers import unit_of
-from shared.attributes.schema import Attribute, AttributeType
+from shared.attributes.schema import Attribute, AttributeSchema, AttributeType
 from shared.attributes.values import parse_text
 from shared.errors import CatalogueUnusable
 
@@ -143,6 +143,35 @@ def test_a_number_that_can_be_read_both_ways_is_read_as_the_tables_other_numbers
     assert (schema.attributes[1].decimal, note.detail.split(";")[0]) == (".", "read as 1250.0")
     # A table with types has points in its numbers, which say nothing of its texts.
     assert infer({"a": ["0.5"], "b": ["0,5"], "c": ["1.250"]}, numbers={"a"})[0].attributes[2].decimal == ","
+
+
+def test_an_attribute_that_is_gone_or_has_another_type_than_in_the_live_index_is_told() -> None:
+    live = AttributeSchema(
+        (
+            Attribute(name="price", type=AttributeType.PRICE, column="Price"),
+            Attribute(name="colour", type=AttributeType.KEYWORD),
+            Attribute(name="weight", type=AttributeType.NUMBER),
+        )
+    )
+    table = {"Price": ["on request", "ask"], "weight": ["5", "7"]}
+    schema, notes = infer(table, {}, live)
+    assert [one.type for one in schema] == [AttributeType.KEYWORD, AttributeType.NUMBER]
+    assert [(note.reason, note.column, note.value) for note in notes] == [
+        ("attribute of another type than before", "Price", "on request"),
+        ("attribute is gone", "colour", ""),
+    ]
+    kept = {"price": ColumnChoice(type=AttributeType.PRICE), "colour": ColumnChoice(skip=True)}
+    assert infer(table, kept, live)[1] == []
+
+
+def test_one_price_with_three_decimals_among_others_is_told() -> None:
+    [note] = infer({"price": ["12.50 EUR", "199.999 EUR"]})[1]
+    assert (note.value, note.detail.split(";")[0]) == ("199.999 EUR", "read as 199.999")
+    [note] = infer({"Preis": ["12,50", "1,250"]})[1]
+    assert (note.value, note.detail.split(";")[0]) == ("1,250", "read as 1.25")
+    assert infer({"price": ["12.50", "1,250", "1,250.000", "0.125", "1250.125"]})[1] == []
+    assert infer({"price": ["12.50", "1.250"]}, numbers={"price"})[1] == []
+    assert infer({"price": ["12.50", "1.250"]}, {"price": ColumnChoice(decimal=".")})[1] == []
 
 
 def test_a_column_may_have_numbers_of_both_conventions() -> None:

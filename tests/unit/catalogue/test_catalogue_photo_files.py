@@ -159,3 +159,20 @@ def test_a_folder_that_may_not_be_read_is_told_with_the_photo_that_is_not_found(
             (dump / "images" / "locked").chmod(0o755)
     expected = f"looked for images/b.jpg; user {me or 65534} may not read locked"
     assert [(row.row_id, row.detail) for row in rejected] == [("b", expected)]
+
+
+def test_ids_that_are_whole_file_names_have_each_its_own_where_they_differ_in_the_ending_only(tmp_path: Path) -> None:
+    files = ["a.jpg", "a.png", "b.jpg", "b.png", "x/c.webp", "y/c.jpg", "d.jpg", "d.png"]
+    images = "id,product_id\n" + "".join(f"{one},1\n" for one in ("a.jpg", "a.png", "b.PNG", "c.webp", "d"))
+    dump = write_catalogue(tmp_path / "dump", "id,category\n1,Appliances\n", images, {})
+    for seed, name in enumerate(files):
+        (dump / "images" / name).parent.mkdir(exist_ok=True)
+        (dump / "images" / name).write_bytes(encode(noise_image(seed, (40, 30))))
+    catalogue = read_catalogue(dump)
+    images_of = f"{dump / 'images'}/"
+    assert {one.image_id: str(one.path).removeprefix(images_of) for one in catalogue.photos} == {
+        "a.jpg": "a.jpg", "a.png": "a.png", "b.PNG": "b.png", "c.webp": "x/c.webp", "d": "d.jpg",
+    }  # fmt: skip
+    assert [(one.reason, one.row_id, one.detail) for one in catalogue.odd] == [
+        ("photo with files of several endings", "d", "d.jpg is read, and not d.png")
+    ]
