@@ -195,8 +195,8 @@ def _read_csv(
     rows = rows[~repeats]
     table: pd.DataFrame = rows.loc[(rows != "").any(axis=1)]
     table.columns = columns[:width]
-    if decoded.encoding == "Windows-1252":
-        _check_ids_do_not_depend_on_the_encoding(table, wanted)
+    if decoded.encoding.startswith("Windows"):
+        _check_ids_do_not_depend_on_the_encoding(table, wanted, decoded.encoding)
     return table
 
 
@@ -401,14 +401,14 @@ def _take_marks(
     return cells[~left]
 
 
-def _check_ids_do_not_depend_on_the_encoding(table: "pd.DataFrame", wanted: _Table) -> None:
+def _check_ids_do_not_depend_on_the_encoding(table: "pd.DataFrame", wanted: _Table, guessed: str) -> None:
     """Refuse a table whose encoding was guessed if an id has other letters than ASCII's."""
     for column in wanted.required[: 1 if wanted.name == PRODUCTS else 2]:
         for row, cell in table[column].items():
             if not cell.isascii():
                 raise CatalogueUnusable(
                     f"{wanted.called} cannot be read as UTF-8, and row {row} has the {column} {cell} if it is "
-                    f"Windows-1252: ids must not depend on a guess; {SAVE_AS}"
+                    f"{guessed}: ids must not depend on a guess; {SAVE_AS}"
                 )
 
 

@@ -1,4 +1,4 @@
-"""Decodes a table: UTF-8, UTF-16 with a byte-order mark, or Windows-1252 where it can be nothing else."""
+"""Decodes a table: UTF-8, UTF-16 with a byte-order mark, or Windows-1252, or Turkish, where it can be nothing else."""
 
 import re
 from typing import NamedTuple
@@ -22,8 +22,14 @@ _STRANGE = re.compile(
 )
 # Of the words with letters or signs beyond ASCII. Measured on translations of programs: at most .01 in 25 languages
 # that Windows-1252 is for, .38 in Polish, .34 and more in Cyrillic, Greek, Hebrew, Arabic, Thai and East Asian ones; up
-# to .07 in Czech, Slovak, Hungarian, Turkish and Baltic ones, which cannot be told.
+# to .07 in Czech, Slovak, Hungarian, Turkish and Baltic ones, which these signs do not tell.
 _STRANGE_SHARE, _FEW = 0.2, 2
+# Windows-1254 differs in six letters: the dotless i and five more of Turkish are those of Icelandic, which has as many
+# vowels with acutes beside them. Measured on the same translations, 20 texts at a time: .92 of the Turkish ones are
+# told, and none in the languages that Windows-1252 is for.
+_OF_TURKISH = re.compile("[ÐÝÞðýþ]")
+_BESIDE_IN_ICELANDIC = re.compile("[ÁÆÉÍÓÚáæéíóú]")
+_TURKISH_FEW, _TURKISH_SHARE = 3, 0.1
 _EXAMINED_CHARS = 2_000_000
 _UTF8_LETTER = re.compile(rb"[\xc2-\xdf][\x80-\xbf]|[\xe0-\xef][\x80-\xbf]{2}|[\xf0-\xf4][\x80-\xbf]{3}")
 _SHOWN = 30
@@ -34,8 +40,8 @@ class Decoded(NamedTuple):
 
     Attributes:
         text: without byte-order mark.
-        encoding: "UTF-8", "UTF-16" or "Windows-1252".
-        line, sample: of Windows-1252, where the first byte stands that is not UTF-8, and the text around it.
+        encoding: "UTF-8", "UTF-16", "Windows-1252" or "Windows-1254".
+        line, sample: of the last two, where the first byte stands that is not UTF-8, and the text around it.
     """
 
     text: str
@@ -47,9 +53,9 @@ class Decoded(NamedTuple):
 def decode_table(content: bytes, name: str) -> Decoded:
     """Decode a table.
 
-    Windows-1252 is what spreadsheets on Windows write as "CSV" in Western Europe. Most other encodings decode as that
-    as well. Where that gives words that no Western language has the table is refused; else it is a guess, and who uses
-    it must not let ids depend on it.
+    Windows-1252 is what spreadsheets on Windows write as "CSV" in Western Europe, Windows-1254 in Turkey. Most other
+    encodings decode as that as well. Where that gives words that no Western language has the table is refused; else it
+    is a guess, and who uses it must not let ids depend on it.
 
     Args:
         content: of the file.
@@ -93,6 +99,8 @@ def _decode(content: bytes, name: str) -> Decoded:
             text = ""
         if not text or _is_strange(text):
             raise CatalogueUnusable(f"{problem}, and it is not Windows-1252 either; {_convert(name)}") from exc
+        if _is_turkish(text):
+            return Decoded(content.decode("cp1254"), "Windows-1254", line, sample.decode("cp1254").strip())
         return Decoded(text, "Windows-1252", line, sample.decode("cp1252").strip())
 
 
@@ -104,3 +112,12 @@ def _is_strange(text: str) -> bool:
     """Whether a text that was decoded as Windows-1252 must be in another encoding."""
     words = [word for word in _WORD.findall(text[:_EXAMINED_CHARS]) if not word.isascii()]
     return sum(map(bool, map(_STRANGE.search, words))) > max(_FEW, _STRANGE_SHARE * len(words))
+
+
+def _is_turkish(text: str) -> bool:
+    """Whether a text that was decoded as Windows-1252 is Turkish in Windows-1254."""
+    if "Ž" in text or "ž" in text:  # which Windows-1254 does not have
+        return False
+    examined = text[:_EXAMINED_CHARS]
+    n_letters = len(_OF_TURKISH.findall(examined))
+    return n_letters >= _TURKISH_FEW and len(_BESIDE_IN_ICELANDIC.findall(examined)) < _TURKISH_SHARE * n_letters

@@ -115,6 +115,22 @@ def test_western_texts_are_windows_1252(tmp_path: Path, text: str) -> None:
     assert json.loads(catalogue.photos[0].payload)["title"] == text
 
 
+def test_turkish_texts_are_windows_1254(tmp_path: Path) -> None:
+    text = "El dokumas\u0131 \u015e\u0131k hal\u0131, \u0130znik çini, gümü\u015f ya\u011fdanl\u0131k, kâ\u011f\u0131t"
+    catalogue = read(tmp_path, PRODUCTS.replace("Kettle,", f'"{text}",').encode("cp1254"))
+    assert ids(catalogue) == BOTH
+    assert json.loads(catalogue.photos[0].payload)["title"] == text
+    assert [one.detail for one in catalogue.odd if one.reason == "table is not UTF-8"] == [
+        'read as Windows-1254; if letters are wrong, save it as "CSV UTF-8"'
+    ]
+
+
+def test_ids_must_not_depend_on_the_guess_that_a_text_is_turkish(tmp_path: Path) -> None:
+    turkish = PRODUCTS.replace("Kettle,", '"\u0131\u015f\u0131\u011f\u0131",').replace("l1", "l\u0131")
+    with pytest.raises(CatalogueUnusable, match="has the id l\u0131 if it is Windows-1254"):
+        read(tmp_path, turkish.encode("cp1254"))
+
+
 @pytest.mark.parametrize(
     ("name", "content", "advice"),
     [

@@ -109,7 +109,7 @@ OUT_OF_RANGE = {
     "KEEP_ALIVE_S": ["0", "3601", "1.5"],
     "MAX_UPLOAD_MB": ["0", "-1"],
     "MAX_PIXELS": ["0"],
-    "DECODE_THREADS": ["0"],
+    "DECODE_THREADS": ["-1"],
     "LEGACY_WAIT_S": ["-1", "31", "nan"],
     "MAX_WAITERS": ["-1", "901"],
     "MAX_QUEUED": ["0"],
