@@ -1,6 +1,5 @@
 """The `lookalike` command: the service's command line if the service is installed, else how to install it."""
 
-import gc
 import sys
 from collections.abc import Callable
 from importlib import import_module
@@ -25,12 +24,8 @@ def _service_command() -> Callable[..., None]:
     Raises:
         ImportError: it is not installed, or a package that it needs cannot be loaded.
     """
-    gc.disable()  # as `shared.collector` does, for the same reason
-    try:
+    with import_module("shared.collector").collector_paused():
         command: Callable[..., None] = import_module("pipeline.cli.main").main
-    finally:
-        gc.freeze()
-        gc.enable()
     return command
 
 

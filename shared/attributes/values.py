@@ -28,11 +28,12 @@ _TRUE = frozenset({"true", "yes", "y", "ja", "oui", "si", "sí", "tak", "ano", "
 _FALSE = frozenset({"false", "no", "n", "nein", "non", "nie", "ne", "нет", "faux", "falsch", "いいえ", "否"})
 BOOLEANS = _TRUE | _FALSE
 # Read as well where the column is one of booleans; by themselves these may be numbers, sizes or directions.
-_TRUE_BESIDES = frozenset(
-    {"1", "j", "o", "s", "t", "x", "on", "evet", "sim", "sì", "da", "igen", "kyllä", "نعم", "✓", "✔"}
+_TRUE_OF_BOOLEANS = (
+    _TRUE
+    | {"1", "j", "o", "s", "t", "x", "on", "evet", "sim", "sì", "da", "igen", "kyllä", "نعم", "✓", "✔"}
     | {"\u03bd\u03b1\u03b9"}  # Greek nai
 )
-_FALSE_BESIDES = frozenset({"0", "f", "off", "hay\u0131r", "όχι", "não", "nee", "nej", "nem", "nu", "ei", "لا", "✗"})
+_FALSE_OF_BOOLEANS = _FALSE | {"0", "f", "off", "hay\u0131r", "όχι", "não", "nee", "nej", "nem", "nu", "ei", "لا", "✗"}
 # What tables write where there is nothing.
 NOTHING = frozenset({"", "-", "--", "n/a", "#n/a", "na", "nan", "none", "null", "nil", "\\n", "?"})
 _OF_ONE_NAME = frozenset({"SEK", "NOK", "DKK", "ISK", "SAR", "QAR", "OMR", "YER", "IRR"})  # "kr", or in Arabic "riyal"
@@ -101,7 +102,7 @@ def parse_text(attribute: Attribute, text: str) -> JsonValue:
                 value = _price(attribute, amount)
         case AttributeType.BOOLEAN:
             folded = text.casefold()
-            is_true, is_false = folded in _TRUE | _TRUE_BESIDES, folded in _FALSE | _FALSE_BESIDES
+            is_true, is_false = folded in _TRUE_OF_BOOLEANS, folded in _FALSE_OF_BOOLEANS
             value = is_true if is_true or is_false else None
         case AttributeType.TIME:
             if moment := parse_time(text, day_first=attribute.day_first):

@@ -9,7 +9,7 @@ import redis
 from shared.errors import InvalidRequest, RecordUnreadable
 from shared.jobs.confirmation import ConfirmedEnds
 from shared.jobs.contract import Job, JobKind, JobStatus
-from shared.jobs.records import PREFIX, parse_record
+from shared.jobs.records import PREFIX, parse_record, record_key
 
 CURSOR_PATTERN = r"^[0-9]{1,10}\.[0-9]{6}-[0-9a-f]{32}$"
 
@@ -99,7 +99,7 @@ class JobListing:
     def _load(self, ids: list[tuple[bytes, float]]) -> list[tuple[str, float, Job | None]]:
         with self._redis.pipeline(transaction=False) as pipe:
             for raw, _ in ids:
-                pipe.hmget(PREFIX + "job:" + raw.decode(), list(_FIELDS))
+                pipe.hmget(record_key(raw.decode()), list(_FIELDS))
             records = pipe.execute()
         loaded = []
         for (raw, at), values in zip(ids, records, strict=True):

@@ -71,6 +71,7 @@ from shared.jobs.records import (
     Place,
     QueueName,
     parse_record,
+    record_key,
     record_of,
 )
 from shared.photos.preprocessing import PreprocessSpec
@@ -229,7 +230,7 @@ class JobStore(Attempts):
             JobGone: it is finished and has expired.
             RecordUnreadable: it was written by a newer version.
         """
-        return self._job(job_id, cast(dict[bytes, bytes], self._redis.hgetall(PREFIX + "job:" + job_id)), owner)
+        return self._job(job_id, cast(dict[bytes, bytes], self._redis.hgetall(record_key(job_id))), owner)
 
     def _job(self, job_id: str, record: Mapping[bytes, bytes], owner: str | None) -> Job:
         """Parse a record as `get` does, expiring the job if its deadline has passed."""
@@ -271,7 +272,7 @@ class JobStore(Attempts):
         """The records of jobs; empty where there is none."""
         with self._redis.pipeline(transaction=False) as pipe:
             for job_id in job_ids:
-                pipe.hgetall(PREFIX + "job:" + job_id)
+                pipe.hgetall(record_key(job_id))
             return cast(list[dict[bytes, bytes]], pipe.execute())
 
     def wait(self, job: Job, timeout_s: float) -> Job:
@@ -286,7 +287,7 @@ class JobStore(Attempts):
             with self._redis.pipeline(transaction=False) as pipe:
                 # Moving the element onto its own list leaves it there for the other waiters.
                 pipe.blmove(done, done, min(left_s, _WAIT_SLICE_S), "LEFT", "LEFT")  # type: ignore[arg-type]
-                pipe.hgetall(PREFIX + "job:" + job.id)  # answered when that is
+                pipe.hgetall(record_key(job.id))  # answered when that is
                 job = self._job(job.id, cast(dict[bytes, bytes], pipe.execute()[1]), None)
         return job
 
